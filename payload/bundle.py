@@ -1,0 +1,112 @@
+"""The bundle: the trained, versioned, hashed deliverable, and the narrow waist between workshop, flight and ground.
+
+    <bundle>/manifest.json      what it is, and the sha256 of every other file
+    <bundle>/flight/...         what is uplinked: networks and tables
+    <bundle>/ground/...         what stays on the ground: the decoder
+
+The id of a bundle is the first four octets of the sha256 of its canonical identity (see `identity`); it rides in every
+tile code, so that decoding with the wrong bundle is refused, not garbled.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from payload.errors import BundleError
+
+FORMAT_VERSION = 1
+SHIPPED = Path(__file__).parent / "bundles"
+DEFAULT = "edge"
+REQUIRED_KEYS = ("format_version", "name", "bands", "tile_px", "codec", "files")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A checked bundle. `manifest` holds the parsed manifest.json; paths come from `file`."""
+
+    directory: Path
+    manifest: dict[str, Any] = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        return str(self.manifest["name"])
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        return tuple(self.manifest["bands"])
+
+    @property
+    def tile_px(self) -> int:
+        return int(self.manifest["tile_px"])
+
+    @property
+    def codec(self) -> dict[str, Any]:
+        """Parameters of the codec: `kind` ('fsq' or 'vq') and what that kind needs."""
+        return dict(self.manifest["codec"])
+
+    @property
+    def bundle_id(self) -> int:
+        return int.from_bytes(hashlib.sha256(identity(self.manifest)).digest()[:4], "big")
+
+    def file(self, name: str) -> Path:
+        """Path of a file listed in the manifest, e.g. 'flight/encoder.onnx'."""
+        if name not in self.manifest["files"]:
+            raise BundleError(f"bundle {self.name}: no file {name} in its manifest; rebuild it with `python -m export build`")
+        return self.directory / name
+
+
+def identity(manifest: dict[str, Any]) -> bytes:
+    """The octets a bundle's id is computed over: what decides the meaning of a stream, in canonical JSON."""
+    decisive = {key: manifest[key] for key in ("format_version", "bands", "tile_px", "codec", "files")}
+    return json.dumps(decisive, sort_keys=True, separators=(",", ":")).encode()
+
+
+def load_bundle(where: str | Path = DEFAULT, flight_only: bool = False) -> Bundle:
+    """A bundle by shipped name or by directory, every listed file checked against its sha256.
+
+    `flight_only` checks and needs the flight part alone: what a device under test holds.
+    """
+    directory = _find(where)
+    manifest = _read_manifest(directory / "manifest.json")
+    for name, digest in manifest["files"].items():
+        if flight_only and not name.startswith("flight/"):
+            continue
+        _check_file(directory, name, digest)
+    return Bundle(directory, manifest)
+
+
+def shipped_bundles() -> list[str]:
+    return sorted(p.parent.name for p in SHIPPED.glob("*/manifest.json"))
+
+
+def _find(where: str | Path) -> Path:
+    for candidate in (Path(where), SHIPPED / str(where)):
+        if (candidate / "manifest.json").is_file():
+            return candidate
+    raise BundleError(f"bundle {str(where)!r}: no manifest.json there; give a directory or one of {', '.join(shipped_bundles()) or '(none shipped)'}")
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path}: not readable as JSON ({error}); restore the file or rebuild the bundle") from None
+    missing = [key for key in REQUIRED_KEYS if not isinstance(manifest, dict) or key not in manifest]
+    if missing:
+        raise BundleError(f"{path}: {', '.join(missing)} missing from the manifest; rebuild the bundle")
+    if manifest["format_version"] != FORMAT_VERSION:
+        raise BundleError(f"{path}: format_version {manifest['format_version']}, this Nadir reads {FORMAT_VERSION}; rebuild the bundle")
+    return manifest
+
+
+def _check_file(directory: Path, name: str, digest: str) -> None:
+    path = directory / name
+    if not path.resolve().is_relative_to(directory.resolve()):
+        raise BundleError(f"{directory}: manifest names {name}, which lies outside the bundle; do not use this bundle")
+    if not path.is_file():
+        raise BundleError(f"{path}: listed in the manifest but not there; restore it or rebuild the bundle")
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != digest:
+        raise BundleError(f"{path}: sha256 is {found[:12]}..., the manifest says {digest[:12]}...; the bundle was changed after it was built: restore it or rebuild")

@@ -1,0 +1,136 @@
+"""The inference runtime behind a one-method protocol. The only module of the payload that imports a runtime.
+
+Traps measured on real runtimes, held here so that nobody falls into them again: the default inference precision of
+recent CPUs is bf16 (changes 6-10 % of indices), threads change float sums, and model caching hides rebuilt files.
+"""
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from payload.errors import BundleError, InputError
+
+ENGINES = ("openvino", "onnxruntime")
+
+
+class Network(Protocol):
+    """One loaded network."""
+
+    def run(self, *inputs: NDArray[Any]) -> list[NDArray[Any]]:
+        """Arrays in the order of the network's inputs; arrays in the order of its outputs."""
+        ...
+
+
+class Engine(Protocol):
+    """Loads networks; `name` says which runtime it is, `version` its release."""
+
+    name: str
+    version: str
+
+    def load(self, path: Path, require_int8: bool = False) -> Network: ...
+
+
+class OpenVinoEngine:
+    """OpenVINO on the CPU, f32 where it is not INT8, a fixed number of threads."""
+
+    name = "openvino"
+
+    def __init__(self, threads: int = 1) -> None:
+        import openvino
+
+        self.version = str(openvino.__version__)
+        self._core = openvino.Core()
+        self._config = {
+            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_NUM_THREADS": str(threads),
+            "NUM_STREAMS": "1",
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+
+    def load(self, path: Path, require_int8: bool = False) -> "OpenVinoNetwork":
+        try:
+            compiled = self._core.compile_model(str(path), "CPU", self._config)
+        except RuntimeError as error:
+            raise BundleError(f"{path}: OpenVINO cannot load this network: {_first_line(error)}; rebuild the bundle") from None
+        if require_int8:
+            _refuse_float_convolutions(path, compiled)
+        return OpenVinoNetwork(compiled)
+
+
+class OpenVinoNetwork:
+    def __init__(self, compiled: Any) -> None:
+        self.compiled = compiled
+        self._request = compiled.create_infer_request()
+        self._outputs = list(compiled.outputs)
+
+    def run(self, *inputs: NDArray[Any]) -> list[NDArray[Any]]:
+        results = self._request.infer(dict(enumerate(inputs)), share_inputs=True)
+        return [np.array(results[output]) for output in self._outputs]
+
+
+class OnnxRuntimeEngine:
+    """ONNX Runtime on the CPU."""
+
+    name = "onnxruntime"
+
+    def __init__(self, threads: int = 1) -> None:
+        import onnxruntime
+
+        self.version = str(onnxruntime.__version__)
+        self._runtime = onnxruntime
+        self._options = onnxruntime.SessionOptions()
+        self._options.intra_op_num_threads = threads
+        self._options.inter_op_num_threads = 1
+        self._options.log_severity_level = 3
+
+    def load(self, path: Path, require_int8: bool = False) -> "OnnxRuntimeNetwork":
+        try:
+            session = self._runtime.InferenceSession(str(path), self._options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # the runtime raises its own family of C++ exceptions
+            raise BundleError(f"{path}: ONNX Runtime cannot load this network: {_first_line(error)}; rebuild the bundle") from None
+        return OnnxRuntimeNetwork(session)
+
+
+class OnnxRuntimeNetwork:
+    def __init__(self, session: Any) -> None:
+        self._session = session
+        self._names = [value.name for value in session.get_inputs()]
+
+    def run(self, *inputs: NDArray[Any]) -> list[NDArray[Any]]:
+        return list(self._session.run(None, dict(zip(self._names, inputs, strict=True))))
+
+
+def open_engine(name: str = "openvino", threads: int = 1) -> Engine:
+    """The engine called `name`, one of ENGINES. InputError if it is unknown or not installed."""
+    if name not in ENGINES:
+        raise InputError(f"engine {name!r} is unknown; choose one of {', '.join(ENGINES)}")
+    try:
+        return OpenVinoEngine(threads) if name == "openvino" else OnnxRuntimeEngine(threads)
+    except ImportError:
+        raise InputError(f"engine {name!r} is not installed here; pip install {name}") from None
+
+
+def convolution_precisions(compiled: Any) -> dict[str, str]:
+    """Runtime precision of every convolution in a compiled OpenVINO model, by layer name."""
+    found = {}
+    for node in compiled.get_runtime_model().get_ordered_ops():
+        info = node.get_rt_info()
+        if "onvolution" in str(info["layerType"].astype(str) if "layerType" in info else ""):
+            found[node.get_friendly_name()] = str(info["runtimePrecision"].astype(str))
+    return found
+
+
+def _refuse_float_convolutions(path: Path, compiled: Any) -> None:
+    slow = sorted(n for n, p in convolution_precisions(compiled).items() if p not in ("u8", "i8"))
+    if slow:
+        raise BundleError(
+            f"{path}: {len(slow)} convolutions run in float ({slow[0]}, ...), all must run in INT8; "
+            "rebuild with `python -m export build --target int8-po2w7`"
+        )
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:200] if lines else type(error).__name__

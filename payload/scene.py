@@ -1,0 +1,59 @@
+"""What the imager hands to the payload: digital numbers on a grid, read in windows so that no scene sits in memory whole."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Dn = NDArray[np.uint16]
+Mask = NDArray[np.bool_]
+
+#: Band order everywhere behind the reader: blue, green, red, near infrared.
+RGBN = ("B02", "B03", "B04", "B08")
+
+
+@dataclass(frozen=True)
+class SceneInfo:
+    """Everything about a scene but its pixels.
+
+    `dn` means reflectance x 10 000 with any processing offset already removed.
+    `crs_wkt` and `transform` (a, b, c, d, e, f: x = a col + b row + c, y = d col + e row + f) are None where the
+    file has no georeference. `nodata` is the DN that marks no data in the source, None if there is none.
+    `bits` is the depth of the sensor, not of the container.
+    """
+
+    name: str
+    height_px: int
+    width_px: int
+    bands: tuple[str, ...]
+    gsd_m: float
+    bits: int = 12
+    sensed_at: str | None = None
+    crs_wkt: str | None = None
+    transform: tuple[float, float, float, float, float, float] | None = None
+    nodata: int | None = None
+
+
+class Scene(Protocol):
+    """A scene that can be read in windows."""
+
+    @property
+    def info(self) -> SceneInfo: ...
+
+    def read(self, row_px: int, col_px: int, height_px: int, width_px: int) -> tuple[Dn, Mask]:
+        """dn uint16 [B, h, w] and valid bool [h, w] of a window that lies inside the scene."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayScene:
+    """A scene that is already in memory."""
+
+    info: SceneInfo
+    dn: Dn  # [B, H, W]
+    valid: Mask  # [H, W]
+
+    def read(self, row_px: int, col_px: int, height_px: int, width_px: int) -> tuple[Dn, Mask]:
+        rows, cols = slice(row_px, row_px + height_px), slice(col_px, col_px + width_px)
+        return self.dn[:, rows, cols], self.valid[rows, cols]
