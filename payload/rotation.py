@@ -1,0 +1,145 @@
+"""Tile -> rotated bands: a spectral Karhunen-Loeve transform fitted on each tile, exact on every machine.
+
+What classical coders have over a static network is adaptation to the tile; this step gives it to the network too.
+The covariance comes from exact integer sums, the eigenvectors from Jacobi rotations in plain IEEE doubles (+ - * / and
+sqrt only), and are sent as B (B - 1) / 2 Givens angles of 12 bits. Both sides rebuild the same integer matrix from the
+angles, so the bits never depend on the eigen-solver.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from payload.scene import Dn, Mask
+
+ANGLE_BITS = 12
+ANGLES = 1 << ANGLE_BITS
+MATRIX_BITS = 14
+JACOBI_SWEEPS = 12
+#: Largest magnitude of a rotated value that the two int8 planes of the encoder can hold: 127 x 256 + 127.
+PLANE_LIMIT = 127 * 256 + 127
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """Side information of one tile: what the ground needs to undo the rotation."""
+
+    means: tuple[int, ...]  # DN, one per band
+    angles: tuple[int, ...]  # Givens angles in units of 2 pi / 4096, pairs (0,1) (0,2) ... (B-2,B-1)
+    shift: int  # rotated values are halved `shift` times so that they fit the encoder's planes
+
+    @property
+    def matrix(self) -> NDArray[np.int64]:
+        """[B, B] int64, unit 2^-14; row k gives rotated band k."""
+        return _matrix(self.angles, len(self.means))
+
+
+def fit(dn: Dn, valid: Mask) -> Rotation:
+    """The rotation of a tile dn [B, T, T] from its valid pixels; the identity where there are too few."""
+    bands = dn.shape[0]
+    pixels = dn[:, valid].astype(np.float64) if not valid.all() else dn.reshape(bands, -1).astype(np.float64)
+    count = pixels.shape[1]
+    sums = [int(s) for s in pixels.sum(axis=1)]
+    means = tuple((2 * s + count) // (2 * count) for s in sums)
+    products = pixels @ pixels.T  # exact: every partial sum is an integer below 2^53
+    covariance = np.array(
+        [[float(count * int(products[i, j]) - sums[i] * sums[j]) for j in range(bands)] for i in range(bands)]
+    )
+    angles = _angles(_eigenvectors(covariance))
+    rotation = Rotation(means, angles, 0)
+    peak = int(np.abs(_rotate(dn, rotation)[:, valid]).max())
+    return Rotation(means, angles, max(0, (peak // PLANE_LIMIT).bit_length()))
+
+
+def rotate(dn: Dn, valid: Mask, rotation: Rotation) -> NDArray[np.int32]:
+    """Rotated bands [B, T, T] int32 in DN / 2^shift; pixels that are not valid become 0 (the tile's mean)."""
+    rotated = _rotate(dn, rotation)
+    if rotation.shift:
+        rotated = (rotated + (1 << (rotation.shift - 1))) >> rotation.shift
+    if not valid.all():
+        rotated[:, ~valid] = 0
+    return np.clip(rotated, -PLANE_LIMIT, PLANE_LIMIT).astype(np.int32)
+
+
+def unrotate(rotated: NDArray[np.floating], rotation: Rotation) -> NDArray[np.float32]:
+    """Inverse of `rotate`, in floats: this runs on the ground, behind the decoder. DN f32 [B, T, T], not clipped."""
+    bands = rotated.shape[0]
+    inverse = np.linalg.inv(rotation.matrix / 2.0**MATRIX_BITS) * 2.0**rotation.shift
+    flat = inverse.astype(np.float32) @ rotated.reshape(bands, -1).astype(np.float32)
+    flat += np.array(rotation.means, np.float32)[:, None]
+    return flat.reshape(rotated.shape)
+
+
+def _rotate(dn: Dn, rotation: Rotation) -> NDArray[np.int64]:
+    bands = dn.shape[0]
+    centred = dn.reshape(bands, -1).astype(np.float64) - np.array(rotation.means, np.float64)[:, None]
+    exact = rotation.matrix.astype(np.float64) @ centred  # integers below 2^53: exact in any order of summation
+    exact += float(1 << (MATRIX_BITS - 1))
+    return np.floor(exact * 2.0**-MATRIX_BITS).astype(np.int64).reshape(dn.shape)
+
+
+def _eigenvectors(covariance: NDArray[np.float64]) -> list[list[float]]:
+    """Rows are eigenvectors, strongest first, each with a positive sum. Cyclic Jacobi (Golub & Van Loan, 8.5)."""
+    n = covariance.shape[0]
+    a = [[float(v) for v in row] for row in covariance]
+    v = [[float(i == j) for j in range(n)] for i in range(n)]  # rows are the vectors
+    for _ in range(JACOBI_SWEEPS):
+        for p in range(n - 1):
+            for q in range(p + 1, n):
+                if abs(a[p][q]) > 1e-14 * (abs(a[p][p]) + abs(a[q][q])):
+                    _jacobi_step(a, v, p, q)
+    order = sorted(range(n), key=lambda k: (-a[k][k], k))
+    return [v[k] if sum(v[k]) >= 0 else [-x for x in v[k]] for k in order]
+
+
+def _jacobi_step(a: list[list[float]], v: list[list[float]], p: int, q: int) -> None:
+    theta = (a[q][q] - a[p][p]) / (2.0 * a[p][q])
+    root = (theta * theta + 1.0) ** 0.5 if abs(theta) < 1e150 else abs(theta)
+    t = (1.0 if theta >= 0 else -1.0) / (abs(theta) + root)
+    c = 1.0 / (t * t + 1.0) ** 0.5
+    s = t * c
+    for k in range(len(a)):
+        a[k][p], a[k][q] = c * a[k][p] - s * a[k][q], s * a[k][p] + c * a[k][q]
+    for k in range(len(a)):
+        a[p][k], a[q][k] = c * a[p][k] - s * a[q][k], s * a[p][k] + c * a[q][k]
+        v[p][k], v[q][k] = c * v[p][k] - s * v[q][k], s * v[p][k] + c * v[q][k]
+
+
+@lru_cache(maxsize=1)
+def _circle() -> NDArray[np.float64]:
+    """cos and sin of the 4096 angles as integers of unit 2^-30, exact in doubles. [2, ANGLES]"""
+    angle = np.arange(ANGLES) * (2 * np.pi / ANGLES)
+    return np.round(np.stack([np.cos(angle), np.sin(angle)]) * 2.0**30)
+
+
+def _angles(vectors: list[list[float]]) -> tuple[int, ...]:
+    """Givens angles whose product is the nearest rotation to `vectors` (last row's sign follows from the others)."""
+    n = len(vectors)
+    rest = np.array(vectors, np.float64)
+    circle = _circle()
+    angles = []
+    for p in range(n - 1):
+        for q in range(p + 1, n):
+            c, s = rest[p, p], rest[p, q]
+            best = int(np.argmax(c * circle[0] + s * circle[1]))
+            angles.append(best)
+            cos, sin = circle[0, best] * 2.0**-30, circle[1, best] * 2.0**-30
+            left, right = rest[:, p].copy(), rest[:, q].copy()
+            rest[:, p], rest[:, q] = cos * left + sin * right, cos * right - sin * left
+    return tuple(angles)
+
+
+@lru_cache(maxsize=64)
+def _matrix(angles: tuple[int, ...], bands: int) -> NDArray[np.int64]:
+    matrix = np.eye(bands)
+    circle = _circle() * 2.0**-30
+    turn = len(angles)
+    for p in reversed(range(bands - 1)):
+        for q in reversed(range(p + 1, bands)):
+            turn -= 1
+            cos, sin = circle[0, angles[turn]], circle[1, angles[turn]]
+            left, right = matrix[:, p].copy(), matrix[:, q].copy()
+            matrix[:, p], matrix[:, q] = cos * left - sin * right, cos * right + sin * left
+    return np.round(matrix * 2.0**MATRIX_BITS).astype(np.int64)
