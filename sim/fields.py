@@ -1,0 +1,138 @@
+"""TOML files -> frozen dataclasses: every mistake is named with its file and table, what was found, what was wanted.
+
+The dataclass is the schema: its fields are the keys, its annotations the types, its defaults what may be left out, and
+its own checks (`__post_init__`) the ranges. Nothing is listed twice.
+"""
+
+import dataclasses
+import difflib
+import math
+import tomllib
+import types
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+from payload.errors import InputError
+
+T = TypeVar("T")
+
+_WANTED = {
+    float: "a number",
+    int: "a whole number",
+    bool: "true or false",
+    str: "a string",
+    datetime: "a date and time with its zone, like 2026-06-21T00:00:00Z",
+}
+
+
+def check_range(name: str, value: float | None, low: float, high: float) -> None:
+    """InputError unless low <= value <= high; None, a field left out, passes."""
+    if value is not None and not low <= value <= high:
+        raise InputError(f"{name} is {value:g}, wanted {low:g} to {high:g}")
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); give a TOML file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: is not valid TOML ({error}); mend it there") from None
+
+
+def from_table(kind: type[T], table: Mapping[str, Any], source: str, where: str = "") -> T:
+    """A `kind` (a dataclass) from a TOML table. `source` is the file for messages, `where` the table's name in it."""
+    if not isinstance(table, Mapping):
+        raise InputError(f"{source}: {where} is {_shown(table)}, wanted a table [{where}]")
+    fields = {field.name: field for field in dataclasses.fields(cast(Any, kind)) if field.init}
+    place = f"[{where}]" if where else "the top level"
+    for key in table:
+        if key not in fields:
+            raise InputError(f"{source}: unknown key '{key}' in {place}; {nearest(key, sorted(fields))}")
+    hints = get_type_hints(kind)
+    values = {key: _convert(value, hints[key], source, f"{where}.{key}".lstrip(".")) for key, value in table.items()}
+    for name, field in fields.items():
+        if name not in values and field.default is field.default_factory is dataclasses.MISSING:
+            raise InputError(f"{source}: '{name}' is missing from {place}; add it ({_wanted(hints[name])})")
+    try:
+        return kind(**values)
+    except InputError as error:
+        raise InputError(f"{source}: in {place}: {error}") from None
+
+
+def nearest(found: str, valid: list[str]) -> str:
+    """'did you mean ...' where one of `valid` is near what was found, else the whole list."""
+    close = difflib.get_close_matches(found, valid, n=1, cutoff=0.5)
+    return f"did you mean '{close[0]}'?" if close else f"valid here: {', '.join(valid) or 'nothing'}"
+
+
+def _convert(value: Any, hint: Any, source: str, where: str) -> Any:
+    """`value` as the type `hint`; InputError if it is something else."""
+    hint = _without_none(hint)
+    if dataclasses.is_dataclass(hint):
+        return from_table(cast(type, hint), value, source, where)
+    if get_origin(hint) is tuple:
+        return _convert_tuple(value, get_args(hint), source, where)
+    if not _fits(value, hint):
+        raise InputError(f"{source}: {where} is {_shown(value)}, wanted {_wanted(hint)}")
+    return float(value) if hint is float else value
+
+
+def _convert_tuple(value: Any, kinds: tuple[Any, ...], source: str, where: str) -> tuple[Any, ...]:
+    if not isinstance(value, list):
+        raise InputError(f"{source}: {where} is {_shown(value)}, wanted a list")
+    if kinds[-1] is not Ellipsis:
+        if len(value) != len(kinds):
+            raise InputError(f"{source}: {where} has {len(value)} entries, wanted {len(kinds)}")
+        return tuple(
+            _convert(v, kind, source, f"{where}[{i}]") for i, (v, kind) in enumerate(zip(value, kinds, strict=True))
+        )
+    return tuple(_convert(v, kinds[0], source, f"{where}[{i}]") for i, v in enumerate(value))
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    if get_origin(hint) is Literal:
+        return value in get_args(hint)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if hint is datetime:
+        return isinstance(value, datetime) and value.tzinfo is not None
+    return isinstance(value, hint)
+
+
+def _without_none(hint: Any) -> Any:
+    """The type behind `X | None`: a TOML file says None by leaving the key out."""
+    if get_origin(hint) in (Union, types.UnionType):
+        kinds = [kind for kind in get_args(hint) if kind is not type(None)]
+        if len(kinds) == 1:
+            return kinds[0]
+    return hint
+
+
+def _wanted(hint: Any) -> str:
+    hint = _without_none(hint)
+    if dataclasses.is_dataclass(hint):
+        return "a table"
+    if get_origin(hint) is tuple:
+        return f"a list of {_wanted(get_args(hint)[0]).removeprefix('a ')}s"
+    if get_origin(hint) is Literal:
+        return "one of " + ", ".join(map(repr, get_args(hint)))
+    return _WANTED.get(hint, str(hint))
+
+
+def _shown(value: Any) -> str:
+    kind = {
+        bool: "true or false",
+        int: "a whole number",
+        float: "a number",
+        str: "a string",
+        list: "a list",
+        dict: "a table",
+    }
+    text = {True: "true", False: "false"}.get(value) if isinstance(value, bool) else repr(value)
+    return f"{str(text)[:60]} ({kind.get(type(value), type(value).__name__)})"
