@@ -1,6 +1,12 @@
-"""The command line of the ground: parses, calls one function, prints its result. Exit 0 held, 1 a requirement failed, 2 bad input."""
+"""The command line of the ground: parses, calls one function, prints its result.
 
+Exit 0: all held; 1: a requirement failed; 2: bad input.
+"""
+
+import json
 import sys
+from datetime import UTC, datetime
+from typing import Annotated
 
 import typer
 
@@ -18,6 +24,36 @@ app = typer.Typer(
 @app.callback()
 def _root() -> None:
     """Nadir: an onboard inference payload, from scene to ground."""
+
+
+@app.command("passes")
+def _passes(
+    mission: Annotated[str, typer.Option(help="Shipped mission or a TOML file.")] = "phisat2",
+    station: Annotated[list[str] | None, typer.Option(help="A station; repeat it. All if left out.")] = None,
+    days: Annotated[float, typer.Option(help="How far ahead to look.")] = 1.0,
+    start: Annotated[str | None, typer.Option(help="UTC. The orbit's epoch if left out.")] = None,
+    octets: Annotated[int, typer.Option(help="A volume to send: what fits in each pass, and when it is down.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="The plan as JSON on stdout.")] = False,
+) -> None:
+    """When stations see the satellite, and what each pass carries. Exit 1 if a volume given is not down in time."""
+    from sim import passes
+    from sim.mission import load_mission
+
+    plan = passes.plan_passes(load_mission(mission), station or [], _time(start), days, octets)
+    print(json.dumps(passes.as_json(plan), indent=2) if as_json else passes.as_text(plan))
+    if plan.waiting_octets:
+        raise typer.Exit(1)
+
+
+def _time(text: str | None) -> datetime | None:
+    """A time from the command line; without a zone it is UTC."""
+    if text is None:
+        return None
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise InputError(f"--start is {text!r}, wanted a time like 2026-06-21T00:00:00") from None
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
 def main() -> None:
