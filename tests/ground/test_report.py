@@ -1,0 +1,197 @@
+"""The report: whole or refused, the same octets for the same figures, safe to open, and honest about its counts."""
+
+import copy
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from sim.charts import bars, histogram, value_map
+from sim.report import REQUIRED, ReportError, all_held, arrange, canonical_json, validate_report, write_report
+from sim.report_page import figure, label, octets
+
+Report = dict[str, Any]
+
+
+def written(report: Report, pictures: dict[str, Path], where: Path) -> tuple[dict[str, Any], str]:
+    where.mkdir()
+    as_json, as_html = write_report(report, pictures, where)
+    return json.loads(as_json.read_text(encoding="utf-8")), as_html.read_text(encoding="utf-8")
+
+
+def test_an_example_is_whole(example_report: Report) -> None:
+    assert validate_report(example_report) == []
+
+
+@pytest.mark.parametrize("section", list(REQUIRED))
+def test_a_missing_section_is_named(example_report: Report, section: str) -> None:
+    del example_report[section]
+    assert validate_report(example_report) == [section]
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        (("rate", "bpp"), "rate.bpp"),
+        (("inputs", "scene", "gsd_m"), "inputs.scene.gsd_m"),
+        (("quality", "metrics", 1, "convention"), "quality.metrics[1].convention"),
+        (("checks", 3, "held"), "checks[3].held"),
+        (("tiles", "list", 7, "psnr_db"), "tiles.list[7].psnr_db"),
+        (("measured_on_host", "stages", 0, "seconds"), "measured_on_host.stages[0].seconds"),
+    ],
+)
+def test_a_missing_key_is_named_by_its_place(example_report: Report, path: tuple[Any, ...], said: str) -> None:
+    inner: Any = example_report
+    for step in path[:-1]:
+        inner = inner[step]
+    del inner[path[-1]]
+    assert validate_report(example_report) == [said]
+
+
+def test_a_basis_is_one_of_five(example_report: Report) -> None:
+    example_report["checks"][0]["basis"] = "guessed"
+    [said] = validate_report(example_report)
+    assert "checks[0].basis is 'guessed'" in said and "measured on host" in said
+
+
+def test_a_tile_that_disappears_is_noticed(example_report: Report) -> None:
+    example_report["tiles"]["list"].pop(0)
+    assert validate_report(example_report) == ["tiles.coded is 30, its list holds 29"]
+    example_report["tiles"]["coded"] = 29
+    assert validate_report(example_report) == ["tiles: kinds add up to 35, total is 36, grid 6 x 6"]
+
+
+def test_a_report_that_is_not_whole_writes_nothing(
+    example_report: Report, example_pictures: dict[str, Path], tmp_path: Path
+) -> None:
+    del example_report["rate"]["cr16"], example_pictures["mask"]
+    (tmp_path / "out").mkdir()
+    with pytest.raises(ReportError, match=r"2 things: rate\.cr16; pictures\.mask"):
+        write_report(example_report, example_pictures, tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_same_figures_give_the_same_octets_but_for_the_host(
+    example_report: Report, example_pictures: dict[str, Path], tmp_path: Path
+) -> None:
+    other = copy.deepcopy(example_report)
+    other["measured_on_host"]["wall_s"] = 99.0
+    other["checks"][2]["measured"] = 0.7
+    other["checks"][2]["held"] = False
+    other["budgets"][2]["used"] = 500.0
+    other = dict(reversed(other.items()))
+    first, second = (written(r, example_pictures, tmp_path / n)[0] for r, n in ((example_report, "a"), (other, "b")))
+    assert first != second
+    del first["measured_on_host"], second["measured_on_host"]
+    assert canonical_json(first) == canonical_json(second)
+
+
+def test_rows_measured_on_the_host_move_to_its_section(example_report: Report) -> None:
+    arranged = arrange(example_report)
+    assert [check["requirement"] for check in arranged["measured_on_host"]["checks"]] == ["real-time factor"]
+    assert [budget["name"] for budget in arranged["measured_on_host"]["budgets"]] == ["peak memory"]
+    assert all(row["basis"] != "measured on host" for row in arranged["checks"] + arranged["budgets"])
+    assert arrange(arranged) == arranged
+
+
+@pytest.mark.parametrize(("number", "section"), [(0, "top"), (2, "measured_on_host")])
+def test_one_failed_check_fails_the_run(example_report: Report, number: int, section: str) -> None:
+    assert all_held(example_report)
+    example_report["checks"][number]["held"] = False
+    arranged = arrange(example_report)
+    assert arranged["held"] == (section != "top")
+    assert arranged["measured_on_host"]["held"] == (section == "top")
+    assert not all_held(example_report)
+
+
+def test_the_page_names_what_failed(example_report: Report, example_pictures: dict[str, Path], tmp_path: Path) -> None:
+    example_report["checks"][0]["held"] = False
+    _, page = written(example_report, example_pictures, tmp_path / "out")
+    assert "1 of 4 requirements failed: PSNR of coded tiles." in re.sub(r"\s+", " ", page)
+    assert "All 4 requirements held" not in page
+
+
+def test_the_page_holds_every_figure_and_nothing_from_outside(
+    example_report: Report, example_pictures: dict[str, Path], tmp_path: Path
+) -> None:
+    _, page = written(example_report, example_pictures, tmp_path / "out")
+    shown = page.replace("\u202f", " ")
+    for metric in example_report["quality"]["metrics"]:
+        assert metric["name"] in shown and metric["convention"] in shown.replace("&gt;", ">")
+    assert "not computed" in shown and "4 400 000 000" in shown and "Contains modified Copernicus" in shown
+    assert page.count("data:image/webp;base64,") == 4
+    assert re.findall(r"(?:src|href)=\"(?!data:)[^\"]*", page) == []
+    assert "http" not in page.replace("http-equiv", "")
+
+
+def test_a_hostile_name_stays_text(example_report: Report, example_pictures: dict[str, Path], tmp_path: Path) -> None:
+    hostile = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
+    example_report["inputs"]["scene"]["name"] = hostile
+    refused = next(tile for tile in example_report["tiles"]["list"] if tile["kind"] == "refused")
+    refused["cause"] = hostile
+    _, page = written(example_report, example_pictures, tmp_path / "out")
+    assert hostile not in page and "<img src=x" not in page
+    assert page.count("<script") == 2
+
+
+def test_lossless_and_missing_figures_are_written_as_json(
+    example_report: Report, example_pictures: dict[str, Path], tmp_path: Path
+) -> None:
+    example_report["quality"]["metrics"][0]["value"] = math.inf
+    example_report["tiles"]["list"][-1]["psnr_db"] = math.inf
+    example_report["rate"]["cr16"] = np.float64(21.25)
+    example_report["tiles"]["rows"] = np.int64(6)
+    report, page = written(example_report, example_pictures, tmp_path / "out")
+    assert report["quality"]["metrics"][0]["value"] is None and report["rate"]["cr16"] == 21.25
+    assert "∞" in page
+
+
+def test_a_large_quicklook_is_shrunk(example_report: Report, example_pictures: dict[str, Path], tmp_path: Path) -> None:
+    Image.new("L", (4000, 2000)).save(example_pictures["mask"])
+    _, page = written(example_report, example_pictures, tmp_path / "out")
+    assert len(page) < 12_000_000
+
+
+@given(st.floats(allow_nan=True, allow_infinity=True) | st.integers() | st.booleans() | st.none())
+def test_any_figure_can_be_read(value: Any) -> None:
+    text = figure(value)
+    assert text and "e+" not in figure(1234.5) and "None" not in text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (1234567, "1 234 567"), (0.98412, "0.9841"), (-3.5, "−3.5"), (True, "yes"), (None, "not computed"),
+     (math.inf, "∞"), (123456.0, "123 456"), (1.5e-7, "1.500e−07"), (["B02", "B03"], "B02, B03")],
+)  # fmt: skip
+def test_figures_as_people_write_them(value: Any, text: str) -> None:
+    assert figure(value).replace("\u202f", " ") == text
+
+
+def test_keys_tell_their_unit() -> None:
+    assert label("contact_s") == ("contact", "s")
+    assert label("throughput_mpx_s") == ("throughput", "Mpx/s")
+    assert label("peak_rss_mib") == ("peak RSS", "MiB")
+    assert label("octets_sent") == ("octets sent", "")
+    assert octets(634_000).replace("\u202f", " ") == "634 kB"
+
+
+def test_a_map_gives_each_tile_one_square() -> None:
+    tiles = [{"row": r, "col": c, "x": None if r == c else r * 10.0} for r in range(5) for c in range(7)]
+    drawn = str(value_map(tiles, 5, 7, "x", "Figure", "dB").svg)
+    assert sorted(re.findall(r"M([\d.]+) ([\d.]+)h", drawn)) == sorted(
+        (f"{c + 0.04:g}", f"{r + 0.04:g}") for r in range(5) for c in range(7)
+    )
+
+
+def test_charts_bear_the_extremes() -> None:
+    assert [bar.width_percent for bar in bars([("a", 2.0, ""), ("b", 0.5, "")])] == [100.0, 25.0]
+    assert bars([]) == () and bars([("a", 0.0, "")])[0].width_percent == 0.0
+    assert histogram([], "x", "none") == "" and "<rect" in histogram([3.0], "x", "one")
+    assert len(re.findall("<rect", histogram([1.0, 2.0, 2.0, math.inf], "x", "two"))) == 2
