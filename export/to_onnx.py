@@ -31,11 +31,12 @@ def export_qcdq(
     names: tuple[Sequence[str], Sequence[str]] = (("tile",), ("logits",)),
     free_axes: Sequence[int] = (),
     integer_inputs: bool = False,
+    integer_outputs: bool = False,
 ) -> onnx.ModelProto:
     """Writes `model` to `path` as QCDQ and returns it. InputError if it breaks the recipe or its results differ.
 
     `example`: input(s) the traced shapes come from; axes in `free_axes` stay symbolic. `names`: inputs, outputs.
-    `integer_inputs`: the file takes u8 / s8 arrays instead of floats on the input quantiser's scale.
+    `integer_inputs`, `integer_outputs`: the file takes, gives u8 / s8 arrays instead of floats.
     """
     examples = (example,) if isinstance(example, torch.Tensor) else tuple(example)
     exported = fold_weight_clip(_trace(model, examples, names, free_axes))
@@ -43,6 +44,8 @@ def export_qcdq(
     _compare(model, examples, exported)
     if integer_inputs:
         exported = take_integers(exported)
+    if integer_outputs:
+        exported = give_integers(exported)
     onnx.checker.check_model(exported, full_check=True)
     partial = path.with_suffix(".partial")
     onnx.save(exported, str(partial))
@@ -108,6 +111,25 @@ def take_integers(model: onnx.ModelProto) -> onnx.ModelProto:
                 if name == readers[0].output[0]:
                     node.input[i] = value.name
         graph.node.remove(readers[0])
+    _replace_nodes(graph, list(graph.node))
+    return changed
+
+
+def give_integers(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with `DequantizeLinear -> float output` replaced by an output of the quantised type."""
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    graph = changed.graph
+    constants = _initialisers(graph)
+    for value in graph.output:
+        maker = next(node for node in graph.node if value.name in node.output)
+        if maker.op_type != "DequantizeLinear":
+            raise InputError(f"output {value.name} comes from {maker.op_type}, wanted DequantizeLinear")
+        zero, raw = constants[maker.input[2]], maker.input[0]
+        value.type.tensor_type.elem_type = helper.np_dtype_to_tensor_dtype(zero.dtype)
+        graph.node.remove(maker)
+        for node in graph.node:
+            node.output[:] = [value.name if name == raw else name for name in node.output]
     _replace_nodes(graph, list(graph.node))
     return changed
 

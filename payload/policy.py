@@ -1,4 +1,4 @@
-"""What the mission tells the payload: quality, budget, cloud gate, packets. Values only; the mission file is read by sim."""
+"""What the mission tells the payload: quality, budget, cloud gate, packets. Values only; sim reads the mission file."""
 
 from dataclasses import dataclass
 
@@ -6,14 +6,65 @@ from payload.errors import InputError
 
 
 @dataclass(frozen=True)
+class Region:
+    """A box of the scene that is always kept: rows and columns in pixels of the full scene, ends excluded."""
+
+    top_px: int
+    left_px: int
+    bottom_px: int
+    right_px: int
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.top_px < self.bottom_px and 0 <= self.left_px < self.right_px):
+            raise InputError(f"gate.regions: {self} is empty; wanted top < bottom and left < right, from 0 on")
+
+
+@dataclass(frozen=True)
+class LonLatRegion:
+    """A box on the ground that is always kept, in degrees (WGS 84); turned into pixels once the scene is known."""
+
+    west_deg: float
+    south_deg: float
+    east_deg: float
+    north_deg: float
+
+    def __post_init__(self) -> None:
+        if not (-180.0 <= self.west_deg < self.east_deg <= 180.0 and -90.0 <= self.south_deg < self.north_deg <= 90.0):
+            raise InputError(f"gate.regions: {self} is no box; wanted west < east in +-180 and south < north in +-90")
+
+
+@dataclass(frozen=True)
 class Gate:
-    """What happens to cloudy tiles. Percentages are of the tile's valid pixels."""
+    """What happens to cloudy tiles. Percentages are of the tile's valid pixels.
+
+    A tile's cloud percentage is thick cloud plus `thin_counts` times thin cloud. Up to `reduce_above_percent` a tile
+    is sent whole, then up to `withhold_above_percent` with at most `reduced_layers` layers, above that withheld.
+    None: nothing is sent reduced. Tiles that touch one of `regions` are always sent whole. `audit_count` withheld
+    tiles a pass, drawn with `audit_seed`, are sent as thumbnails all the same, so that the ground can measure what
+    the gate destroys.
+    """
 
     withhold_above_percent: float = 70.0
+    reduce_above_percent: float | None = None
+    reduced_layers: int = 2
+    thin_counts: float = 1.0
+    regions: tuple[Region | LonLatRegion, ...] = ()
+    audit_count: int = 3
+    audit_seed: int = 1
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.withhold_above_percent <= 100.0:
             raise InputError(f"gate.withhold_above_percent is {self.withhold_above_percent}, wanted 0 to 100")
+        reduce = self.reduce_above_percent
+        if reduce is not None and not 0.0 <= reduce <= self.withhold_above_percent:
+            highest = self.withhold_above_percent
+            raise InputError(f"gate.reduce_above_percent is {reduce}, wanted 0 to {highest} (withhold_above_percent)")
+        if not 0.0 <= self.thin_counts <= 1.0:
+            raise InputError(f"gate.thin_counts is {self.thin_counts}, wanted 0 (thin cloud is ignored) to 1")
+        if self.reduced_layers < 1:
+            raise InputError(f"gate.reduced_layers is {self.reduced_layers}, wanted at least 1")
+        if not 0 <= self.audit_count <= 65535:
+            raise InputError(f"gate.audit_count is {self.audit_count}, wanted 0 to 65535")
 
 
 @dataclass(frozen=True)
