@@ -1,0 +1,358 @@
+"""Tile -> octets -> tile: the classical opponents, each at its best honest setting, every octet counted.
+
+A codec takes dn uint16 [B, h, w] and a setting and gives the octets that would be downlinked; the decoder gets those
+octets alone. Settings run from coarse to fine; `LOSSLESS` (0) is the reversible mode where there is one.
+Sources: OpenJPEG 2.5 (ISO 15444-1), OpenJPH 0.26 (ISO 15444-15), libjxl 0.11 (ISO 18181), libjpeg-turbo 3 (ISO 10918),
+libaec 1.1 (CCSDS 121.0-B), all through imagecodecs; x265 and FFmpeg where installed.
+
+Octets of several streams in one tile code:
+    | number n : 1 | length of stream 1 : LEB128 | ... | length of stream n - 1 | stream 1 | ... | stream n |
+"""
+
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import imagecodecs
+import numpy as np
+from numpy.typing import NDArray
+
+from payload.errors import InputError
+from payload.scene import Dn
+
+LOSSLESS = 0.0
+F64 = NDArray[np.float64]
+
+
+class Codec(Protocol):
+    """An opponent, or the learned codec behind the same face."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def note(self) -> str:
+        """One line for the report: what exactly ran."""
+        ...
+
+    @property
+    def settings(self) -> tuple[float, ...]:
+        """From coarse to fine, wide enough for a curve over CR 20 to 250 on easy and hard tiles."""
+        ...
+
+    def encode(self, dn: Dn, setting: float) -> bytes: ...
+
+    def decode(self, octets: bytes) -> Dn: ...
+
+
+def geometric(coarse: float, fine: float, count: int) -> tuple[float, ...]:
+    return tuple(float(f"{value:.4g}") for value in np.geomspace(coarse, fine, count))
+
+
+#: Wanted RMSE in DN: 15 to 66 dB (peak 10 000) in steps of about 1.4 dB; the coarsest are for clouds at CR 250.
+RMSE_DN = geometric(1792, 5, 37)
+
+
+def pack_streams(streams: Sequence[bytes]) -> bytes:
+    lengths = b"".join(_leb128(len(stream)) for stream in streams[:-1])
+    return bytes([len(streams)]) + lengths + b"".join(streams)
+
+
+def unpack_streams(octets: bytes) -> list[bytes]:
+    count, at = octets[0], 1
+    lengths = []
+    for _ in range(count - 1):
+        length, at = _read_leb128(octets, at)
+        lengths.append(length)
+    streams = []
+    for length in lengths:
+        streams.append(octets[at : at + length])
+        at += length
+    return [*streams, octets[at:]]
+
+
+def _leb128(value: int) -> bytes:
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*out, value])
+
+
+def _read_leb128(octets: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while octets[at] & 0x80:
+        value, shift, at = value | (octets[at] & 0x7F) << shift, shift + 7, at + 1
+    return value | octets[at] << shift, at + 1
+
+
+# --- JPEG 2000 -------------------------------------------------------------------------------------------------------
+
+
+def _j2k(samples: Dn, rmse: float) -> bytes:
+    """One codestream of uint16 [h, w] or [B, h, w]: irreversible 9/7, one tile, 6 resolutions, no colour transform, at
+    the fixed quality `rmse`. With several components OpenJPEG spends across them by slope."""
+    level = 20 * np.log10(65535 / rmse)  # OpenJPEG wants a PSNR at the container's peak
+    return imagecodecs.jpeg2k_encode(
+        np.ascontiguousarray(samples),
+        level=level,
+        codecformat="j2k",
+        reversible=False,
+        resolutions=None,
+        mct=False,
+        planar=True if samples.ndim == 3 else None,
+        numthreads=1,
+    )
+
+
+def _from_j2k(octets: bytes, planar: bool) -> Dn:
+    return imagecodecs.jpeg2k_decode(octets, planar=True if planar else None, numthreads=1)
+
+
+def without_comment(codestream: bytes) -> bytes:
+    """A J2K codestream less the comment OpenJPEG signs it with (ISO 15444-1 A.9.2): 39 octets that carry no picture."""
+    at = codestream.find(b"\xff\x64")
+    if not 0 <= at < codestream.find(b"\xff\x90"):  # only ahead of the first tile-part
+        return codestream
+    return codestream[:at] + codestream[at + 2 + int.from_bytes(codestream[at + 2 : at + 4], "big") :]
+
+
+@dataclass(frozen=True)
+class Jpeg2000:
+    """Every band a codestream of its own, all at one quality; the files as OpenJPEG writes them."""
+
+    name: str = "jpeg2000"
+    note: str = "OpenJPEG 9/7, one codestream per band as OpenJPEG writes it, common quality; setting = wanted RMSE in DN"
+    settings: tuple[float, ...] = RMSE_DN
+
+    def encode(self, dn: Dn, setting: float) -> bytes:
+        return pack_streams([_j2k(band, setting) for band in dn])
+
+    def decode(self, octets: bytes) -> Dn:
+        return np.stack([_from_j2k(stream, planar=False) for stream in unpack_streams(octets)])
+
+
+@dataclass(frozen=True)
+class Jpeg2000Joint:
+    """All bands in one codestream: rate goes to the band where it removes most error."""
+
+    name: str = "jpeg2000-joint"
+    note: str = "OpenJPEG 9/7, all bands in one codestream, rate by slope across bands, comment removed; setting = wanted RMSE in DN"
+    settings: tuple[float, ...] = RMSE_DN
+
+    def encode(self, dn: Dn, setting: float) -> bytes:
+        return without_comment(_j2k(dn, setting))
+
+    def decode(self, octets: bytes) -> Dn:
+        return _from_j2k(octets, planar=True)
+
+
+@dataclass(frozen=True)
+class KltJpeg2000:
+    """A spectral Karhunen-Loeve transform fitted on the tile, then JPEG 2000 on its components.
+
+    Side information for B bands, before the streams: (B x B + B) float32 big-endian, 80 octets for four bands: the
+    orthonormal basis (rows = components) times the scale that keeps every component in 16 bits, then the band means.
+    `joint`: one codestream for all components instead of one each.
+    """
+
+    joint: bool = False
+    settings: tuple[float, ...] = RMSE_DN
+
+    @property
+    def name(self) -> str:
+        return "klt-jpeg2000-joint" if self.joint else "klt-jpeg2000"
+
+    @property
+    def note(self) -> str:
+        how = "one codestream, rate by slope across components" if self.joint else "one codestream per component, common quality"
+        return f"spectral KLT per tile (80 octets), then OpenJPEG 9/7, {how}, comments removed; setting = wanted RMSE in DN"
+
+    def encode(self, dn: Dn, setting: float) -> bytes:
+        mean, basis, scale = _fit_klt(dn)  # [B, 1], [B, B], float
+        components = _rotate(basis, dn.reshape(len(dn), -1) - mean) * scale + 32768
+        samples = np.rint(components).astype(np.uint16).reshape(dn.shape)
+        side = np.concatenate([(basis * scale).ravel(), mean.ravel()]).astype(">f4").tobytes()
+        wanted = setting * scale
+        if self.joint:
+            streams = [without_comment(_j2k(samples, wanted))]
+        else:
+            streams = [without_comment(_j2k(component, wanted)) for component in samples]
+        return bytes([len(dn)]) + side + pack_streams(streams)
+
+    def decode(self, octets: bytes) -> Dn:
+        bands = octets[0]
+        numbers = bands * bands + bands
+        side = np.frombuffer(octets, ">f4", count=numbers, offset=1).astype(np.float64)
+        scaled, mean = side[: bands * bands].reshape(bands, bands), side[bands * bands :, None]
+        streams = unpack_streams(octets[1 + 4 * numbers :])
+        samples = _from_j2k(streams[0], planar=True) if self.joint else np.stack([_from_j2k(s, planar=False) for s in streams])
+        components = samples.reshape(bands, -1) - 32768.0
+        scale_squared = (scaled**2).sum(axis=1).mean()  # rows are orthogonal, each as long as the scale
+        dn = _rotate(scaled.T, components) / scale_squared + mean
+        return np.rint(np.clip(dn, 0, 65535)).astype(np.uint16).reshape(samples.shape)
+
+
+def _fit_klt(dn: Dn) -> tuple[F64, F64, float]:
+    """Band means [B, 1], basis [B, B] (rows by falling variance, each summing positive), and the common scale that uses
+    the 16 bits without clipping: bright cloud needs the head-room, dark water the precision."""
+    x = dn.reshape(len(dn), -1).astype(np.float64)  # [B, n]
+    mean = x.mean(axis=1, keepdims=True).astype(np.float32).astype(np.float64)  # what the decoder will know
+    centred = x - mean
+    _, vectors = np.linalg.eigh(centred @ centred.T)
+    basis = vectors.T[::-1]
+    basis = basis * np.where(basis.sum(axis=1, keepdims=True) < 0, -1.0, 1.0)
+    largest = max(np.abs(_rotate(basis, centred)).max(), 1.0)
+    return mean, basis, min(64.0, 32700 / largest)
+
+
+def _rotate(matrix: F64, x: F64) -> F64:
+    """matrix @ x with a fixed order of additions, so that octets do not depend on the linear algebra library's kernels."""
+    return np.stack([sum(weight * band for weight, band in zip(row, x, strict=True)) for row in matrix])
+
+
+# --- the others ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class JpegXl:
+    """Every band a grey JPEG XL picture: imagecodecs gives libjxl no four-band lossy picture that is better."""
+
+    effort: int
+    settings: tuple[float, ...] = (*geometric(25, 0.1, 16), LOSSLESS)
+
+    @property
+    def name(self) -> str:
+        return f"jpegxl-e{self.effort}"
+
+    @property
+    def note(self) -> str:
+        return f"libjxl effort {self.effort}, one grey codestream per band; setting = Butteraugli distance, 0 = lossless"
+
+    def encode(self, dn: Dn, setting: float) -> bytes:
+        how: dict[str, float | bool] = {"lossless": True} if setting == LOSSLESS else {"distance": setting}
+        return pack_streams([imagecodecs.jpegxl_encode(np.ascontiguousarray(b), effort=self.effort, numthreads=1, **how) for b in dn])
+
+    def decode(self, octets: bytes) -> Dn:
+        return np.stack([imagecodecs.jpegxl_decode(stream, numthreads=1) for stream in unpack_streams(octets)])
+
+
+@dataclass(frozen=True)
+class HtJ2k:
+    """High-throughput JPEG 2000: all bands in one codestream, the quantiser step sets the quality."""
+
+    name: str = "htj2k"
+    note: str = "OpenJPH 9/7, all bands in one codestream, no colour transform; setting = quantiser step in DN, 0 = lossless 5/3"
+    settings: tuple[float, ...] = (*geometric(4096, 16, 25), LOSSLESS)
+
+    def encode(self, dn: Dn, setting: float) -> bytes:
+        step = None if setting == LOSSLESS else setting / 65536
+        return imagecodecs.htj2k_encode(np.ascontiguousarray(dn), level=step, reversible=setting == LOSSLESS, rgb=False, planar=True)
+
+    def decode(self, octets: bytes) -> Dn:
+        return imagecodecs.htj2k_decode(octets, planar=True)
+
+
+@dataclass(frozen=True)
+class Ccsds121:
+    """The flight standard for lossless coding: Rice coding of differences to the sample before."""
+
+    name: str = "ccsds121"
+    note: str = "libaec, 16 bit, unit-delay predictor, blocks of 32 samples, reference every 128 blocks; lossless"
+    settings: tuple[float, ...] = (LOSSLESS,)
+    _options: dict[str, int] = field(default_factory=lambda: {"bitspersample": 16, "blocksize": 32, "rsi": 128, "flags": 8})
+
+    def encode(self, dn: Dn, setting: float) -> bytes:
+        size = b"".join(edge.to_bytes(2, "big") for edge in dn.shape)
+        return size + imagecodecs.aec_encode(np.ascontiguousarray(dn), **self._options)
+
+    def decode(self, octets: bytes) -> Dn:
+        bands, height, width = (int.from_bytes(octets[at : at + 2], "big") for at in (0, 2, 4))
+        raw = imagecodecs.aec_decode(octets[6:], out=2 * bands * height * width, **self._options)
+        return np.frombuffer(raw, np.uint16).reshape(bands, height, width)
+
+
+@dataclass(frozen=True)
+class Jpeg:
+    """Baseline JPEG, 8 bit, every band a grey picture. 12 bit JPEG does not reach CR 20: its coarsest tables are too fine."""
+
+    name: str = "jpeg"
+    note: str = "libjpeg-turbo 8 bit, optimised Huffman tables, one picture per band, DN stretched to the tile's maximum; setting = quality"
+    settings: tuple[float, ...] = (1, 2, 3, 4, 5, 6, 8, 10, 13, 17, 22, 28, 36, 46, 58, 70, 80, 88, 93, 96, 98)
+
+    def encode(self, dn: Dn, setting: float) -> bytes:
+        top = max(int(dn.max()), 255)
+        levels = np.rint(dn * (255 / top)).astype(np.uint8)
+        return top.to_bytes(2, "big") + pack_streams([imagecodecs.jpeg8_encode(b, level=int(setting), optimize=True) for b in levels])
+
+    def decode(self, octets: bytes) -> Dn:
+        top = int.from_bytes(octets[:2], "big")
+        levels = np.stack([imagecodecs.jpeg8_decode(stream) for stream in unpack_streams(octets[2:])])
+        return np.rint(levels * (top / 255)).astype(np.uint16)
+
+
+@dataclass(frozen=True)
+class Hevc:
+    """HEVC intra (Main 4:0:0 12 intra): the bands as frames of one grey sequence. Its seconds include starting a process."""
+
+    name: str = "hevc"
+    note: str = "x265 intra, 12 bit grey, preset slow, tuned for PSNR, bands as frames; setting = QP; seconds include process start"
+    settings: tuple[float, ...] = (51, 49, 47, 45, 43, 41, 39, 37, 35, 33, 31, 29, 27, 25, 22, 19)
+
+    def encode(self, dn: Dn, setting: float) -> bytes:
+        bands, height, width = dn.shape
+        shift = min(4, 16 - int(dn.max()).bit_length())  # DN of 12 bits fill the 12-bit samples, brighter ones lose low bits
+        samples = (dn << shift).astype("<u2")
+        command = f"x265 --input - --input-res {width}x{height} --fps 1 --frames {bands} --input-csp i400 --input-depth 16 -D 12"
+        command += f" --preset slow --tune psnr --qp {int(setting)} --keyint 1 --no-info --pools none --frame-threads 1"
+        stream = _piped([*command.split(), "--log-level", "none", "--output", "-"], samples.tobytes())
+        header = b"".join(value.to_bytes(2, "big") for value in (shift, *dn.shape))
+        return header + stream
+
+    def decode(self, octets: bytes) -> Dn:
+        shift, bands, height, width = (int.from_bytes(octets[at : at + 2], "big") for at in (0, 2, 4, 6))
+        command = "ffmpeg -v error -threads 1 -f hevc -i - -f rawvideo -pix_fmt gray12le -"
+        samples = np.frombuffer(_piped(command.split(), octets[8:]), "<u2").reshape(bands, height, width)
+        return np.rint(samples * (16 / (1 << shift))).astype(np.uint16)
+
+
+def _piped(command: list[str], data: bytes) -> bytes:
+    done = subprocess.run(command, input=data, capture_output=True, check=False)
+    if done.returncode or not done.stdout:
+        raise InputError(f"{command[0]} gave exit {done.returncode} and {len(done.stdout)} octets; leave hevc out of --against")
+    return done.stdout
+
+
+#: What `--against` understands; one name may stand for several codecs.
+MAKERS: dict[str, Callable[[], list[Codec]]] = {
+    "jpeg2000": lambda: [Jpeg2000()],
+    "jpeg2000-joint": lambda: [Jpeg2000Joint()],
+    "klt-jpeg2000": lambda: [KltJpeg2000()],
+    "klt-jpeg2000-joint": lambda: [KltJpeg2000(joint=True)],
+    "jpegxl": lambda: [JpegXl(3), JpegXl(7)],
+    "htj2k": lambda: [HtJ2k()],
+    "ccsds121": lambda: [Ccsds121()],
+    "jpeg": lambda: [Jpeg()],
+    "hevc": lambda: [Hevc()],
+}
+NEEDS_INSTALLED = {"hevc": ("x265", "ffmpeg")}
+
+
+def open_codecs(name: str) -> list[Codec]:
+    """The codecs behind one name of `--against`."""
+    if name not in MAKERS:
+        raise InputError(f"codec {name!r} is not known, wanted any of {', '.join(MAKERS)}")
+    return MAKERS[name]()
+
+
+def missing_programs(name: str) -> tuple[str, ...]:
+    """Programs that codec `name` needs and this machine lacks."""
+    return tuple(program for program in NEEDS_INSTALLED.get(name, ()) if shutil.which(program) is None)
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of the image libraries inside imagecodecs, for the report."""
+    wanted = ("openjpeg", "openjph", "libjxl", "libaec", "libjpeg_turbo")
+    found = dict(part.rsplit("-", 1) for part in imagecodecs.version().split(", ") if "-" in part)
+    return {"imagecodecs": imagecodecs.__version__} | {name: found[name] for name in wanted if name in found}
