@@ -71,7 +71,7 @@ def nearest(found: str, valid: list[str]) -> str:
 
 def _convert(value: Any, hint: Any, source: str, where: str) -> Any:
     """`value` as the type `hint`; InputError if it is something else."""
-    hint = _without_none(hint)
+    hint = _chosen(_without_none(hint), value)
     if dataclasses.is_dataclass(hint):
         return from_table(cast(type, hint), value, source, where)
     if get_origin(hint) is tuple:
@@ -114,9 +114,19 @@ def _without_none(hint: Any) -> Any:
     return hint
 
 
+def _chosen(hint: Any, value: Any) -> Any:
+    """Of several dataclasses (`A | B`) the one whose fields the table's keys name best; any other type as it is."""
+    if get_origin(hint) not in (Union, types.UnionType) or not isinstance(value, Mapping):
+        return hint
+    kinds = [kind for kind in get_args(hint) if dataclasses.is_dataclass(kind)]
+    return max(
+        kinds, key=lambda kind: len({field.name for field in dataclasses.fields(kind)} & set(value)), default=hint
+    )
+
+
 def _wanted(hint: Any) -> str:
     hint = _without_none(hint)
-    if dataclasses.is_dataclass(hint):
+    if dataclasses.is_dataclass(hint) or get_origin(hint) in (Union, types.UnionType):
         return "a table"
     if get_origin(hint) is tuple:
         return f"a list of {_wanted(get_args(hint)[0]).removeprefix('a ')}s"

@@ -1,0 +1,162 @@
+"""Budgets and devices: every figure worked by hand, modelled ones labelled with their source."""
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from payload.errors import InputError
+from sim.budgets import Budget, SceneRun, assess, binding, energy, scenes_per_orbit, throughput, volume
+from sim.devices import Rate, device_names, estimate, load_device
+from sim.mission import Budgets, Imager, load_mission
+from sim.orbit import ground_speed_m_s, period_s
+
+PHISAT2 = load_mission("phisat2")
+#: 4 Mpx, 1 Mbit down, 4 kMAC/px, 0.5 s on the host, 300 MiB.
+RUN = SceneRun(scene_px=4_000_000, downlinked_octets=125_000, macs=16e9, onboard_s=0.5, peak_memory_mib=300.0)
+
+
+def rows(run=RUN, mission=PHISAT2):
+    return {budget.name: budget for budget in assess(run, mission)}
+
+
+def test_throughput_against_the_imager():
+    rates = throughput(RUN, PHISAT2)
+    assert rates.imager_mpx_s == pytest.approx(4096 * ground_speed_m_s(PHISAT2.orbit) / 4.75 / 1e6)
+    assert rates.host_mpx_s == pytest.approx(8.0)
+    assert rates.host_realtime_factor == pytest.approx(8.0 / rates.imager_mpx_s)
+    assert rates.device_mpx_s == pytest.approx(8e9 / 4000 / 1e6)  # 8 GMAC/s over 4 kMAC/px = 2 Mpx/s
+
+
+def test_volume_against_the_pass():
+    load = volume(RUN, PHISAT2)
+    assert load.downlinked_bits == 1_000_000
+    assert load.pass_capacity_bits == 4_400_000_000
+    assert load.bits_per_px == 0.25
+    assert load.pass_px == pytest.approx(4.4e9 / 0.25)
+
+
+def test_energy_on_the_device():
+    load = energy(RUN, PHISAT2)
+    assert load.scene_s == pytest.approx(2.0)  # 16 GMAC at 8 GMAC/s
+    assert load.scene_s_range == pytest.approx((16 / 15, 16 / 3))
+    assert load.scene_j == pytest.approx(3.6)  # 1.8 W
+    scenes = 60 * PHISAT2.imager.rate_px_s(PHISAT2.orbit) / 4e6
+    assert scenes_per_orbit(RUN, PHISAT2) == pytest.approx(scenes)
+    assert load.orbit_j == pytest.approx(scenes * 3.6)
+    assert load.source.startswith("modelled: networks only")
+    assert "assumed" in load.source
+
+
+def test_every_budget_of_the_reference_mission():
+    found = rows()
+    assert set(found) == {
+        "volume of a pass",
+        "volume of an orbit",
+        "processing time of an orbit",
+        "power",
+        "energy of an orbit",
+        "memory",
+        "throughput",
+    }
+    assert (found["memory"].used, found["memory"].available, found["memory"].margin) == (300.0, 512.0, 1 - 300 / 512)
+    assert found["volume of a pass"].used == 1.0  # Mbit
+    assert found["volume of a pass"].available == 4400.0
+    assert found["processing time of an orbit"].available == pytest.approx(period_s(PHISAT2.orbit))
+    assert found["power"].used == 1.8
+    assert all(budget.held for budget in found.values())
+
+
+def test_measured_and_modelled_are_told_apart():
+    basis = {name: budget.basis for name, budget in rows().items()}
+    assert basis == {
+        "volume of a pass": "measured",
+        "volume of an orbit": "modelled",
+        "processing time of an orbit": "modelled",
+        "power": "modelled",
+        "energy of an orbit": "modelled",
+        "memory": "measured on host",
+        "throughput": "measured on host",
+    }
+
+
+def test_budgets_that_a_mission_leaves_out_are_not_judged():
+    assert set(rows(mission=replace(PHISAT2, budgets=Budgets()))) == {"volume of a pass"}
+    assert energy(RUN, replace(PHISAT2, budgets=Budgets())).orbit_j is None
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"downlinked_octets": 600_000_000}, "volume of a pass"),
+        ({"downlinked_octets": 5_000_000}, "volume of an orbit"),
+        ({"macs": 16e12}, "processing time of an orbit"),
+        ({"peak_memory_mib": 512.1}, "memory"),
+        ({"onboard_s": 0.7}, "throughput"),
+    ],
+)
+def test_each_budget_can_be_overdrawn(change, name):
+    assert not rows(replace(RUN, **change))[name].held
+
+
+def test_power_and_energy_can_be_overdrawn():
+    tight = replace(PHISAT2, budgets=replace(PHISAT2.budgets, power_w=1.7, energy_per_orbit_j=10.0))
+    assert not rows(mission=tight)["power"].held
+    assert not rows(mission=tight)["energy of an orbit"].held
+
+
+def test_exactly_the_budget_is_held():
+    assert rows(replace(RUN, peak_memory_mib=512.0))["memory"].held
+
+
+@pytest.mark.parametrize("unknown", [None, math.nan, math.inf])
+def test_what_is_unknown_is_not_held(unknown):
+    assert not rows(replace(RUN, peak_memory_mib=unknown))["memory"].held
+    if unknown is not math.inf:
+        assert not rows(replace(RUN, onboard_s=unknown))["throughput"].held
+
+
+def test_the_binding_budget_has_the_least_margin():
+    assert binding(assess(RUN, PHISAT2)).name == "throughput"  # 6.07 of 8 Mpx/s
+    assert binding(assess(replace(RUN, onboard_s=0.01), PHISAT2)).name == "power"  # 1.8 of 2.5 W
+    assert binding(assess(replace(RUN, peak_memory_mib=None), PHISAT2)).name == "memory"  # unknown binds first
+    assert binding([]) is None
+
+
+def test_a_budget_of_nothing_is_held_by_using_nothing():
+    assert Budget("x", 0.0, 0.0, "", "measured", "").held
+    assert not Budget("x", 1.0, 0.0, "", "measured", "").held
+
+
+def test_a_finer_imager_asks_for_more():
+    finer = replace(PHISAT2, imager=Imager(4096, 4.75 / 2))
+    assert throughput(RUN, finer).imager_mpx_s == pytest.approx(2 * throughput(RUN, PHISAT2).imager_mpx_s)
+
+
+def test_every_number_of_a_device_says_how_far_to_trust_it():
+    assert {"myriad2", "myriadx", "host"} <= set(device_names())
+    for name in device_names():
+        profile = load_device(name)
+        numbers = [profile.gmac_s, profile.power_w, profile.dram_mib, profile.cmx_mib, *profile.anchors]
+        for number in filter(None, numbers):
+            assert number.status in ("measured", "published", "assumed")
+            assert len(number.source) > 10
+
+
+def test_the_assumed_rates_stay_below_the_published_peak():
+    """Myriad 2: 12 SHAVE x 8 FP16 MAC x 0.6 GHz; Myriad X: 1 TOPS is half as many multiply-accumulates."""
+    assert load_device("myriad2").gmac_s.high < 12 * 8 * 0.6
+    assert load_device("myriadx").gmac_s.high < 500
+
+
+def test_an_estimate_is_work_over_rate_times_power():
+    work = estimate("myriadx", 120e9)
+    assert (work.latency_best_s, work.latency_s, work.latency_worst_s) == pytest.approx((1.6, 2.0, 4.8))
+    assert (work.energy_best_j, work.energy_j, work.energy_worst_j) == pytest.approx((3.2, 4.0, 9.6))
+
+
+def test_unknown_devices_and_rates_out_of_order_are_refused():
+    with pytest.raises(InputError, match="device 'myriad' is unknown; did you mean"):
+        load_device("myriad")
+    with pytest.raises(InputError, match="wanted low <= mid <= high"):
+        Rate(3, 2, 4, "assumed", "")

@@ -1,0 +1,219 @@
+"""The channel: exact bounds on every kind of damage, the same fate for the same seed, time on air."""
+
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binom, chisquare
+
+from payload.errors import InputError
+from sim import link as link_module
+from sim.link import Burst, Channel, Link
+
+OPEN = Link(rate_bps=1e9, pass_s=10_000)
+ALL = Link(rate_bps=1e9, pass_s=10_000, packet_loss=0.03, bit_error_rate=1e-4, burst=Burst(0.01, 0.2, 0.8))
+#: A correct channel leaves these bounds once in a billion tests.
+SURE = 1 - 1e-9
+
+
+def numbered(count, octets=16):
+    return [i.to_bytes(4, "big") + bytes(octets - 4) for i in range(count)]
+
+
+def number(packet):
+    return int.from_bytes(packet[:4], "big")
+
+
+def link(**fields):
+    return Link(**{"rate_bps": 1e9, "pass_s": 10_000} | fields)
+
+
+def within(count, trials, chance):
+    low, high = binom.interval(SURE, trials, chance)
+    return low <= count <= high
+
+
+def test_a_clear_channel_changes_nothing():
+    packets = numbered(1000)
+    channel = Channel(OPEN, seed=0)
+    assert list(channel.send(packets)) == packets
+    assert channel.report.packets_delivered == channel.report.packets_sent == channel.report.packets_offered == 1000
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("chance", [0.001, 0.05, 0.5])
+def test_uniform_loss_is_binomial(seed, chance):
+    channel = Channel(link(packet_loss=chance), seed)
+    arrived = [number(p) for p in channel.send(numbered(20_000))]
+    assert within(20_000 - len(arrived), 20_000, chance)
+    assert channel.report.packets_lost == 20_000 - len(arrived)
+    lost = np.setdiff1d(np.arange(20_000), arrived)
+    pairs = np.sum(np.diff(lost) == 1)  # two in a row: uniform loss has no memory
+    assert within(pairs, len(lost) - 1, chance)
+
+
+def test_certain_loss_and_none():
+    assert list(Channel(link(packet_loss=1.0), 0).send(numbered(100))) == []
+    assert len(list(Channel(link(packet_loss=0.0), 0).send(numbered(100)))) == 100
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_bursts_enter_and_leave_at_their_rates(seed):
+    burst = Burst(enter=0.02, leave=0.25)  # loss 1: the states show
+    channel = Channel(link(burst=burst), seed)
+    bad = np.ones(60_000, bool)
+    bad[[number(p) for p in channel.send(numbered(60_000))]] = False
+    entered = bad[1:][~bad[:-1]][:40_000]  # what followed each of the first good packets
+    left = ~bad[1:][bad[:-1]][:2_000]
+    assert len(entered) == 40_000
+    assert len(left) == 2_000
+    assert within(entered.sum(), 40_000, burst.enter)
+    assert within(left.sum(), 2_000, burst.leave)
+    assert channel.report.packets_lost_in_bursts == bad.sum()
+
+
+def test_the_chain_starts_in_its_long_run_mixture():
+    burst = Burst(enter=0.3, leave=0.7)
+    first_lost = sum(not list(Channel(link(burst=burst), seed).send(numbered(1))) for seed in range(2000))
+    assert within(first_lost, 2000, burst.loss_fraction)
+    assert burst.loss_fraction == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("rate", [1e-5, 1e-3, 0.2])
+def test_bit_errors_are_binomial_and_anywhere(seed, rate):
+    packet = bytes(250)  # 2000 bits
+    channel = Channel(link(bit_error_rate=rate), seed)
+    arrived = list(channel.send([packet] * 2000))
+    bits = np.unpackbits(np.frombuffer(b"".join(arrived), np.uint8)).reshape(2000, 2000)  # [packet, bit]
+    assert within(bits.sum(), bits.size, rate)
+    assert channel.report.bits_flipped == bits.sum()
+    assert channel.report.packets_corrupted == np.count_nonzero(bits.any(axis=1))
+    assert within(channel.report.packets_corrupted, 2000, 1 - (1 - rate) ** 2000)
+    if bits.sum() > 500:
+        places = bits.reshape(2000, 50, 40).sum(axis=(0, 2))  # by place in the packet
+        assert chisquare(places).pvalue > 1e-9
+
+
+def test_bit_errors_belong_to_the_air_not_to_the_packet():
+    flips = {}
+    for octets in (7, 50, 1000):
+        arrived = b"".join(Channel(link(bit_error_rate=1e-3), 5).send([bytes(octets)] * (7000 // octets)))
+        flips[octets] = arrived
+    assert flips[7] == flips[50] == flips[1000]
+    assert any(flips[7])
+
+
+def test_the_rarest_bit_error_rate_does_not_overflow():
+    assert list(Channel(link(bit_error_rate=1e-15), 0).send(numbered(1000))) == numbered(1000)
+
+
+def test_air_time_cuts_off_at_the_end_of_the_pass():
+    channel = Channel(Link(rate_bps=8000, pass_s=1.0), seed=0)  # 1000 octets
+    sizes = [300, 300, 399, 2, 1]  # 999 fit; 2 more do not; the pass is over then, for the last octet too
+    assert [len(p) for p in channel.send(map(bytes, sizes))] == [300, 300, 399]
+    report = channel.report
+    assert (report.packets_sent, report.octets_sent) == (3, 999)
+    assert (report.packets_beyond_pass, report.octets_beyond_pass) == (2, 3)
+    assert report.air_time_s == pytest.approx(0.999)
+    assert report.utilisation == pytest.approx(0.999)
+
+
+def test_a_pass_exactly_filled_loses_nothing():
+    channel = Channel(Link(rate_bps=8000, pass_s=1.0), seed=0)
+    assert len(list(channel.send([bytes(100)] * 10))) == 10
+    assert channel.report.utilisation == 1.0
+    assert channel.report.packets_beyond_pass == 0
+
+
+def test_a_lost_packet_costs_air_time_all_the_same():
+    channel = Channel(Link(rate_bps=8000, pass_s=1.0, packet_loss=1.0), seed=0)
+    assert list(channel.send([bytes(100)] * 20)) == []
+    assert (channel.report.packets_lost, channel.report.packets_beyond_pass) == (10, 10)
+
+
+def test_no_pass_sends_nothing():
+    channel = Channel(Link(rate_bps=1e6, pass_s=0.0), seed=0)
+    assert list(channel.send(numbered(5))) == []
+    assert channel.report.packets_beyond_pass == 5
+    assert channel.report.utilisation == 0.0
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 2**63), st.lists(st.integers(1, 400), max_size=200), st.integers(1, 50))
+def test_the_same_seed_is_the_same_fate_however_the_packets_come(seed, sizes, cut):
+    packets = [random.Random(i).randbytes(size) for i, size in enumerate(sizes)]
+    whole = Channel(ALL, seed)
+    arrived = list(whole.send(packets))
+    parts = Channel(ALL, seed)
+    again = [p for start in range(0, len(packets), cut) for p in parts.send(iter(packets[start : start + cut]))]
+    assert again == arrived
+    assert parts.report == whole.report
+
+
+def test_the_fate_does_not_depend_on_how_many_numbers_are_drawn_at_once(monkeypatch):
+    packets = numbered(3000, octets=100)
+    usual = list(Channel(ALL, 7).send(packets))
+    monkeypatch.setattr(link_module, "_DRAWS", 5)
+    assert list(Channel(ALL, 7).send(packets)) == usual
+    assert list(Channel(ALL, 8).send(packets)) != usual
+
+
+def test_one_kind_of_damage_leaves_the_draws_of_the_others_alone():
+    packets = numbered(5000)
+    lost = {number(p) for p in packets} - {number(p) for p in Channel(link(packet_loss=0.1), 3).send(packets)}
+    bursts = link(packet_loss=0.1, burst=Burst(0.01, 0.2))
+    lost_with_bursts = {number(p) for p in packets} - {number(p) for p in Channel(bursts, 3).send(packets)}
+    assert lost < lost_with_bursts
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 1000), st.integers(0, 400), st.floats(0, 0.01))
+def test_every_packet_is_accounted_for(seed, count, pass_s):
+    channel = Channel(Link(1e6, pass_s, 0.1, 1e-3, Burst(0.05, 0.3)), seed)
+    arrived = list(channel.send(numbered(count, 40)))
+    report = channel.report
+    assert report.packets_offered == report.packets_sent + report.packets_beyond_pass == count
+    assert report.packets_sent == report.packets_lost + report.packets_lost_in_bursts + len(arrived)
+    assert report.packets_delivered == len(arrived)
+    assert report.packets_corrupted <= len(arrived)
+
+
+def test_packets_stream_one_at_a_time():
+    taken = []
+
+    def packets():
+        for packet in numbered(10):
+            taken.append(number(packet))
+            yield packet
+
+    arriving = Channel(OPEN, 0).send(packets())
+    assert taken == []
+    next(arriving)
+    next(arriving)
+    assert taken == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"packet_loss": 1.5}, "packet_loss is 1.5, wanted 0 to 1"),
+        ({"rate_bps": 0}, "rate_bps is 0"),
+        ({"pass_s": -1}, "pass_s is -1"),
+        ({"bit_error_rate": 0.6}, "bit_error_rate is 0.6, wanted 0 to 0.5"),
+        ({"bit_error_rate": 1e-16}, "wanted 0 or 1e-15 to 0.5"),
+        ({"packet_loss": float("nan")}, "packet_loss is nan"),
+    ],
+)
+def test_a_link_that_cannot_be_is_refused(fields, message):
+    with pytest.raises(InputError, match=message):
+        link(**fields)
+
+
+def test_bursts_that_never_end_and_negative_seeds_are_refused():
+    with pytest.raises(InputError, match="leave is 0"):
+        Burst(0.1, 0.0)
+    with pytest.raises(InputError, match="seed is -1"):
+        Channel(OPEN, -1)

@@ -1,0 +1,93 @@
+"""The pass plan and its command: what fits in which window, and exit codes that tell the truth."""
+
+import json
+import sys
+from datetime import UTC, datetime
+
+import pytest
+from typer.testing import CliRunner
+
+from payload.errors import InputError
+from sim.cli import app, main
+from sim.mission import load_mission
+from sim.passes import as_json, as_text, plan_passes
+
+MISSION = load_mission("phisat2")
+
+
+def test_a_volume_larger_than_one_pass_resumes_in_the_next():
+    plan = plan_passes(MISSION, ["Svalbard"], days=1, volume_octets=600_000_000)
+    first, second = plan.windows[:2]
+    assert first.sent_octets == first.capacity_octets == int(first.usable_s * 10e6) // 8
+    assert second.sent_octets == 600_000_000 - first.sent_octets
+    assert plan.waiting_octets == 0
+    on_air_s = (plan.down_at - second.contact.rise_at).total_seconds()
+    assert on_air_s == pytest.approx(8 * second.sent_octets / 10e6, abs=1e-3)
+
+
+def test_a_plan_that_is_too_short_says_what_waits():
+    plan = plan_passes(MISSION, ["Redu"], days=0.5, volume_octets=10**12)
+    assert plan.down_at is None
+    assert plan.waiting_octets == 10**12 - sum(window.capacity_octets for window in plan.windows)
+    assert "octets still wait" in as_text(plan)
+
+
+def test_json_and_text_tell_the_same():
+    plan = plan_passes(MISSION, days=1, volume_octets=1000)
+    table = as_json(plan)
+    assert table["schema"] == "nadir-passes/1"
+    assert len(table["passes"]) == len(plan.windows) > 20
+    assert [row["station"] for row in table["stations"]] == ["Svalbard", "Kiruna", "Redu", "Matera"]
+    assert as_text(plan).count("2026-06-21 ") == len(plan.windows) + 1  # and when the volume is down
+    assert table["passes"] == sorted(table["passes"], key=lambda row: row["rise_at"])
+
+
+def test_the_same_plan_for_the_same_arguments():
+    start = datetime(2027, 3, 1, tzinfo=UTC)
+    assert as_json(plan_passes(MISSION, start=start)) == as_json(plan_passes(MISSION, start=start))
+
+
+def test_a_station_without_passes_still_has_its_row():
+    plan = plan_passes(MISSION, ["Matera"], days=0.01)
+    assert plan.windows == ()
+    assert as_json(plan)["stations"] == [{"station": "Matera", "passes_per_day": 0.0, "mean_duration_s": 0.0}]
+
+
+@pytest.mark.parametrize(
+    ("days", "octets", "message"), [(0, 0, "days is 0"), (400, 0, "days is 400"), (1, -1, "-1 octets")]
+)
+def test_plans_that_cannot_be_are_refused(days, octets, message):
+    with pytest.raises(InputError, match=message):
+        plan_passes(MISSION, days=days, volume_octets=octets)
+
+
+def test_the_command_prints_json_alone_on_stdout():
+    result = CliRunner().invoke(app, ["passes", "--station", "redu", "--days", "2", "--json"])
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["stations"][0]["station"] == "Redu"
+
+
+def test_the_exit_code_is_1_when_a_volume_does_not_get_down():
+    arguments = ["passes", "--station", "redu", "--octets"]
+    assert CliRunner().invoke(app, [*arguments, "1000"]).exit_code == 0
+    assert CliRunner().invoke(app, [*arguments, str(10**12)]).exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--mission", "nowhere"], "mission 'nowhere': no such file"),
+        (["--station", "Redo"], "did you mean 'Redu'"),
+        (["--start", "soon"], "--start is 'soon', wanted a time"),
+        (["--days", "0"], "days is 0"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_2(arguments, message, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["sim", "passes", *arguments])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert message in printed.err
+    assert printed.err.count("\n") == 1
