@@ -47,13 +47,13 @@ def render_page(report: Mapping[str, Any], pictures: Mapping[str, Path]) -> str:
 
 def _context(report: Mapping[str, Any], pictures: Mapping[str, Path]) -> dict[str, Any]:
     host = report["measured_on_host"]
-    checks = [*report["checks"], *host["checks"]]
+    checks = [_readable(check) for check in [*report["checks"], *host["checks"]]]
     budgets = [*report["budgets"], *host["budgets"]]
     return {
         **report,
         "host": host,
         "all_checks": checks,
-        "failed": [check for check in checks if not check["held"]],
+        "failed": [check["requirement"] for check in checks if not check["held"]],
         "all_budgets": [{**b, "share": _share(b)} for b in budgets],
         "binding": report.get("binding_constraint") or _binding(budgets),
         "provenance": _provenance(report, checks, budgets),
@@ -109,6 +109,16 @@ def label(key: str) -> tuple[str, str]:
     ending = next((ending for ending in UNITS if key.endswith(ending) and key != ending), "")
     words = key.removesuffix(ending).split("_")
     return NAMES.get(key) or " ".join(w.upper() if w in ACRONYMS else w for w in words), UNITS.get(ending, "")
+
+
+def _readable(check: Mapping[str, Any]) -> dict[str, Any]:
+    """A check with its requirement in words: 'min_psnr_10k_db' -> 'PSNR 10k', at least the limit."""
+    requirement, relation = str(check["requirement"]), check.get("relation", "<=")
+    if requirement.startswith(("min_", "max_")):
+        relation = ">=" if requirement.startswith("min_") else "<="
+        requirement = label(requirement[4:])[0]
+    sign = {">=": "≥", "<=": "≤"}.get(relation, "")
+    return {**check, "requirement": requirement, "sign": sign, "cause": check.get("cause") or ""}
 
 
 def _share(budget: Mapping[str, Any]) -> float | None:

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 TILE_PX = 256
 HEIGHT_PX, WIDTH_PX = 1500, 1284
@@ -160,6 +159,8 @@ def example_report() -> dict[str, Any]:
 @pytest.fixture
 def example_pictures(tmp_path: Path) -> dict[str, Path]:
     """Four quicklooks at half size: a textured picture, a smoothed copy, their difference, a mask."""
+    from PIL import Image  # not at the top: tests/onboard runs where only the payload's dependencies are
+
     noise = np.random.default_rng(3).normal(0, 18, (HEIGHT_PX // 2, WIDTH_PX // 2, 3))
     y, x = np.mgrid[: HEIGHT_PX // 2, : WIDTH_PX // 2]
     waves = 110 + 50 * np.sin(x / 60) * np.cos(y / 90) + 25 * np.sin((x + y) / 23)

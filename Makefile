@@ -1,0 +1,60 @@
+# Two commands matter: `make demo` and `make test`. Both install what they need into .venv, pinned by constraints.txt.
+
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
+
+.PHONY: help demo test test-onboard check bench evaluate clean
+
+help:
+	@echo "make demo          a generated scene through payload, link and ground; ends with the path of its report"
+	@echo "make test          every test"
+	@echo "make test-onboard  the payload's tests with nothing installed but what flies"
+	@echo "make check         ruff, mypy, import rules"
+	@echo "make bench         speed of every stage on board, and the memory of a 10 980 x 10 980 scene"
+	@echo "make evaluate      rate and distortion on the benchmark tiles, if the data folder is there"
+
+demo: $(VENV)/.ground
+	@echo "A generated scene, from the imager to the ground:"
+	$(BIN)/sim downlink --scene demo --out out/demo --overwrite
+	@echo "The report is in $(CURDIR)/out/demo/report.html"
+
+test: $(VENV)/.everything
+	$(BIN)/python -m pytest
+
+# The payload alone, in an environment that holds its own dependencies and the test runner, and nothing of the ground.
+test-onboard: build/onboard/.installed
+	build/onboard/bin/python -m pytest tests/onboard
+
+check: $(VENV)/.everything
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.ground
+	$(BIN)/sim bench
+
+evaluate: $(VENV)/.ground
+	$(BIN)/sim evaluate
+
+clean:
+	rm -rf $(VENV) build out
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "Nadir needs Python 3.11 or newer; set PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.ground: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(INSTALL) --editable ".[ground]"
+	touch $@
+
+$(VENV)/.everything: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(INSTALL) --editable ".[ground,bench,train,test,check]"
+	touch $@ $(VENV)/.ground
+
+build/onboard/.installed: pyproject.toml constraints.txt
+	test -x build/onboard/bin/python || $(PYTHON) -m venv build/onboard
+	build/onboard/bin/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable ".[test]"
+	touch $@

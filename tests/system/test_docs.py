@@ -1,0 +1,97 @@
+"""The pages tell the truth about the tree: commands exist, links resolve, nothing names a place outside of it."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+#: Absolute paths of one machine and hosts of package indexes: true on the author's desk and nowhere else.
+FOREIGN = re.compile(r"(?<![\w.<])/(?:home|root|Users|work|opt)/\w|\b(?:pypi|files\.pythonhosted)\.org\b")
+TEXT = {".py", ".md", ".toml", ".txt", ".html", ".css", ".js", ".json", ".yml", ".cfg", ""}
+
+
+def tracked_files() -> list[Path]:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode != 0:
+        pytest.skip("not a git checkout: no list of the repository's files")
+    return [ROOT / name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
+
+
+def commands(program: str) -> set[tuple[str, str]]:
+    """(page, first word after `program`) of every command in the pages' code, fenced or inline."""
+    found = set()
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        code = re.findall(r"```.*?\n(.*?)```", text, re.S) + re.findall(r"`([^`\n]+)`", text)
+        for line in "\n".join(code).splitlines():
+            match = re.match(rf"(?:\$ |\.venv/bin/)?{program} ([a-z][\w-]*)", line.strip())
+            if match:
+                found.add((str(page.relative_to(ROOT)), match[1]))
+    return found
+
+
+def subcommands(*program: str) -> str:
+    done = subprocess.run([*program, "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def test_the_readme_shows_both_commands() -> None:
+    assert {("README.md", "demo"), ("README.md", "test")} <= commands("make")
+
+
+def test_every_make_target_named_exists() -> None:
+    targets = set(re.findall(r"^([a-z][\w-]*):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
+    assert {(page, name) for page, name in commands("make") if name not in targets} == set()
+
+
+@pytest.mark.parametrize(
+    ("written", "run"),
+    [
+        ("sim", (sys.executable, "-m", "sim.cli")),
+        ("hil", (sys.executable, "-m", "hil.cli")),
+        ("python -m export", (sys.executable, "-m", "export")),
+    ],
+)
+def test_every_command_named_exists(written: str, run: tuple[str, ...]) -> None:
+    named = commands(written)
+    if not named:
+        pytest.skip(f"no page names a command of {written}")
+    known = subcommands(*run)
+    assert {(page, name) for page, name in named if not re.search(rf"\b{re.escape(name)}\b", known)} == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_within_the_tree_resolves(page: Path) -> None:
+    links = re.findall(
+        r"\]\(([^)\s]+)\)|<(?:img|source)[^>]*?(?:src|srcset)=\"([^\"]+)\"", page.read_text(encoding="utf-8")
+    )
+    targets = {a or b for a, b in links}
+    local = {t.partition("#")[0] for t in targets if not re.match(r"[a-z]+:|#", t)}
+    assert {t for t in local if not (page.parent / t).exists()} == set()
+
+
+def test_no_file_names_a_place_outside_the_repository() -> None:
+    found = []
+    for path in tracked_files():
+        if path.suffix not in TEXT or path == Path(__file__).resolve():
+            continue
+        for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+            if FOREIGN.search(line):
+                found.append(f"{path.relative_to(ROOT)}:{number}: {line.strip()[:100]}")
+    assert found == []
+
+
+def test_the_search_for_foreign_places_finds_one() -> None:
+    assert FOREIGN.search("open('/home/somebody/x')") and FOREIGN.search("index at pypi.org")
+    assert not FOREIGN.search("/work/ is ignored") and not FOREIGN.search("docs/opt/page")
+
+
+def test_versions_are_pinned_one_by_one() -> None:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][A-Za-z0-9.]*", pin) for pin in pins)
+    assert "torch==2.13.0" in pins
