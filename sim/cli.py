@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from payload.bundle import DEFAULT
 from payload.errors import InputError
 
 app = typer.Typer(
@@ -42,6 +43,22 @@ def _passes(
     plan = passes.plan_passes(load_mission(mission), station or [], _time(start), days, octets)
     print(json.dumps(passes.as_json(plan), indent=2) if as_json else passes.as_text(plan))
     if plan.waiting_octets:
+        raise typer.Exit(1)
+
+
+@app.command("bench")
+def _bench(
+    bundle: Annotated[str, typer.Option(help="Shipped bundle or a directory.")] = DEFAULT,
+    engine: Annotated[str, typer.Option(help="openvino or onnxruntime.")] = "openvino",
+    granule_px: Annotated[int, typer.Option(help="Side of the scene whose memory is measured; 0: none.")] = 10_980,
+    as_json: Annotated[bool, typer.Option("--json", help="The figures as JSON on stdout.")] = False,
+) -> None:
+    """Speed of each stage beside classical coders, and the memory of a whole granule. Exit 1 if that passes its limit."""
+    from sim import benchmark
+
+    result = benchmark.benchmark(bundle, engine, granule_px)
+    print(json.dumps(result.as_dict(), indent=2) if as_json else benchmark.as_text(result))
+    if not result.held:
         raise typer.Exit(1)
 
 

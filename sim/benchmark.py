@@ -1,0 +1,187 @@
+"""How fast the payload is on this host beside classical coders, and how much memory a whole granule takes.
+
+Speeds are pixels (all bands of one place count once) a second on one thread, the best of some rounds over the same
+tiles in one run; the ratio to OpenJPEG at about the same octets is what travels from host to host, the speed is not.
+Memory is the peak resident set of a process of its own that takes a generated scene from imager to report.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from payload import bitstream
+from payload.bundle import load_bundle
+from payload.engine import open_engine
+from payload.errors import InputError
+from payload.pipeline import Payload
+from payload.policy import Gate, Policy
+from payload.tiles import Tile, split
+from sim.classical import LOSSLESS, Codec, open_codecs
+from sim.synthetic import demo_scene
+
+SCENE_PX = 1024
+ROUNDS = 3
+MEMORY_LIMIT_MIB = 1536.0
+#: Sends every tile: a gate that withholds would make the encoder look faster than it is.
+EVERYTHING = Policy(gate=Gate(withhold_above_percent=100.0, audit_count=0))
+
+
+@dataclass(frozen=True)
+class Speed:
+    """One coder, or one stage of the payload, over all tiles."""
+
+    name: str
+    seconds: float
+    mpx_s: float
+    ratio: float | None  # to OpenJPEG in the same run; None for stages
+    octets: int | None  # what came out; None for stages
+
+
+@dataclass(frozen=True)
+class Memory:
+    """A scene of side_px x side_px x 4 taken from end to end in a process of its own."""
+
+    side_px: int
+    exit_code: int
+    seconds: float
+    peak_mib: float
+    limit_mib: float = MEMORY_LIMIT_MIB
+
+    @property
+    def held(self) -> bool:
+        return self.peak_mib < self.limit_mib
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    host: str
+    scene: str
+    stages: tuple[Speed, ...]
+    coders: tuple[Speed, ...]  # the payload first, then OpenJPEG and the others
+    memory: Memory | None
+
+    @property
+    def held(self) -> bool:
+        return self.memory is None or self.memory.held
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "held": self.held}
+
+
+def as_text(result: Benchmark) -> str:
+    """The benchmark as a table for people."""
+    lines = [f"{result.host}; scene {result.scene}", "", f"{'':34}{'s':>8}{'Mpx/s':>9}{'x OpenJPEG':>12}{'octets':>12}"]
+    for speed in result.coders:
+        lines.append(f"{speed.name:34}{speed.seconds:8.2f}{speed.mpx_s:9.2f}{speed.ratio:12.1f}{speed.octets:12,}")
+    lines += ["", "stages of the payload"]
+    lines += [f"  {speed.name:32}{speed.seconds:8.2f}{speed.mpx_s:9.2f}" for speed in result.stages]
+    if result.memory is not None:
+        m = result.memory
+        verdict = "held" if m.held else "FAILED"
+        lines += [
+            "",
+            f"memory: {m.side_px} x {m.side_px} x 4 from end to end in {m.seconds:.0f} s, exit code {m.exit_code}",
+        ]
+        lines += [f"  peak resident {m.peak_mib:.0f} MiB, limit {m.limit_mib:.0f} MiB: {verdict}"]
+    return "\n".join(lines)
+
+
+def benchmark(bundle: str, engine: str, granule_px: int, seed: int = 0) -> Benchmark:
+    """Speeds over a generated scene, then the memory of one of granule_px x granule_px (0: leave it out)."""
+    payload = Payload(load_bundle(bundle), EVERYTHING, open_engine(engine, threads=1))
+    tiles = list(split(demo_scene(SCENE_PX, SCENE_PX, seed), payload.bundle.tile_px))
+    own, stages = _time_payload(payload, tiles)
+    opponents = _time_opponents(tiles, own.octets or 0)
+    yardstick = opponents[0].seconds
+    coders = tuple(_against(speed, yardstick) for speed in (own, *opponents))
+    about = (
+        f"generated, {SCENE_PX} x {SCENE_PX} x 4, {len(tiles)} tiles of {payload.bundle.tile_px} px, every tile sent"
+    )
+    memory = measure_memory(granule_px, bundle, engine) if granule_px else None
+    return Benchmark(f"{os.cpu_count()} cores, {engine}, one thread", about, stages, coders, memory)
+
+
+def _time_payload(payload: Payload, tiles: Sequence[Tile]) -> tuple[Speed, tuple[Speed, ...]]:
+    """The best round as a whole, and the stages of that round."""
+    payload.encode_tile(tiles[0])  # the first run of a network pays for its memory
+    best_s, best_stages, octets = float("inf"), {}, 0
+    for _ in range(ROUNDS):
+        payload.watch.seconds.clear()
+        start = time.perf_counter()
+        octets = sum(len(bitstream.pack(payload.encode_tile(tile))) for tile in tiles)
+        seconds = time.perf_counter() - start
+        if seconds < best_s:
+            best_s, best_stages = seconds, dict(payload.watch.seconds)
+    best_stages["everything else"] = max(0.0, best_s - sum(best_stages.values()))
+    stages = tuple(_speed(name, seconds, tiles) for name, seconds in best_stages.items())
+    return _speed("nadir, scene to tile codes", best_s, tiles, octets), stages
+
+
+def _time_opponents(tiles: Sequence[Tile], octets: int) -> list[Speed]:
+    """OpenJPEG and JPEG XL at the setting that comes nearest to `octets`; HTJ2K and CCSDS 121 without loss."""
+    openjpeg, xl = open_codecs("jpeg2000")[0], open_codecs("jpegxl")[0]
+    speeds = [_time_coder(codec, tiles, _setting_near(codec, tiles, octets)) for codec in (openjpeg, xl)]
+    return speeds + [_time_coder(open_codecs(name)[0], tiles, LOSSLESS) for name in ("htj2k", "ccsds121")]
+
+
+def _setting_near(codec: Codec, tiles: Sequence[Tile], octets: int) -> float:
+    """Bisection over the codec's settings, which run from coarse to fine, on every fourth tile."""
+    some = tiles[::4]
+    wanted = octets * len(some) / len(tiles)
+    low, high = 0, len(codec.settings) - 1
+    while low < high:
+        middle = (low + high) // 2
+        if sum(len(codec.encode(tile.dn, codec.settings[middle])) for tile in some) < wanted:
+            low = middle + 1
+        else:
+            high = middle
+    return codec.settings[low]
+
+
+def _time_coder(codec: Codec, tiles: Sequence[Tile], setting: float) -> Speed:
+    best_s, octets = _best(lambda: sum(len(codec.encode(tile.dn, setting)) for tile in tiles))
+    mode = "lossless" if setting == LOSSLESS else "near the same octets"
+    return _speed(f"{codec.name}, {mode}", best_s, tiles, octets)
+
+
+def _best(work: Callable[[], int]) -> tuple[float, int]:
+    """Seconds of the fastest of ROUNDS, and what the work gave."""
+    best_s, result = float("inf"), 0
+    for _ in range(ROUNDS):
+        start = time.perf_counter()
+        result = work()
+        best_s = min(best_s, time.perf_counter() - start)
+    return best_s, result
+
+
+def _speed(name: str, seconds: float, tiles: Sequence[Tile], octets: int | None = None) -> Speed:
+    pixels = sum(tile.dn.shape[1] * tile.dn.shape[2] for tile in tiles)
+    return Speed(name, seconds, pixels / seconds / 1e6 if seconds else float("inf"), None, octets)
+
+
+def _against(speed: Speed, yardstick_s: float) -> Speed:
+    return Speed(speed.name, speed.seconds, speed.mpx_s, yardstick_s / speed.seconds, speed.octets)
+
+
+def measure_memory(side_px: int, bundle: str, engine: str) -> Memory:
+    """Runs `sim downlink --scene demo:SIDE` in a process of its own and asks the system for its peak resident set."""
+    with TemporaryDirectory(prefix="nadir-bench-") as folder:
+        command = [sys.executable, "-m", "sim.cli", "downlink", "--scene", f"demo:{side_px}", "--bundle", bundle]
+        command += ["--engine", engine, "--mission", "sentinel2", "--out", str(Path(folder) / "out")]
+        start = time.perf_counter()
+        with (Path(folder) / "log").open("w+") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=log, cwd=Path(__file__).parents[1])
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+            seconds = time.perf_counter() - start
+            log.seek(0)
+            if process.returncode not in (0, 1):  # 1: a requirement of the mission failed, which is not the question
+                raise InputError(f"sim downlink of demo:{side_px} ended with {process.returncode}: {log.read()[-300:]}")
+    per_mib = 2**20 if sys.platform == "darwin" else 2**10  # macOS counts octets, Linux kibioctets
+    return Memory(side_px, process.returncode, seconds, usage.ru_maxrss / per_mib)
