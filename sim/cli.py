@@ -53,7 +53,7 @@ def _bench(
     granule_px: Annotated[int, typer.Option(help="Side of the scene whose memory is measured; 0: none.")] = 10_980,
     as_json: Annotated[bool, typer.Option("--json", help="The figures as JSON on stdout.")] = False,
 ) -> None:
-    """Speed of each stage beside classical coders, and the memory of a whole granule. Exit 1 if that passes its limit."""
+    """Speed of each stage beside classical coders, and the memory of a granule. Exit 1 if that passes its limit."""
     from sim import benchmark
 
     result = benchmark.benchmark(bundle, engine, granule_px)
