@@ -62,13 +62,14 @@ def bd_rate_percent(test: Curve, reference: Curve, fewest_octets: float, most_oc
     low, high = max(s[0] for s in spans), min(s[1] for s in spans)
     if not low < high:
         return float("nan")
-    mean_log = [
-        PchipInterpolator(curve.psnr_db, curve.log_octets).integrate(low, high) / (high - low) for curve in (test, reference)
-    ]
-    return float(100 * np.expm1(mean_log[0] - mean_log[1]))
+    tested, wanted = (
+        PchipInterpolator(curve.psnr_db, curve.log_octets).integrate(low, high) / (high - low)
+        for curve in (test, reference)
+    )
+    return float(100 * np.expm1(tested - wanted))
 
 
-def spread(percent: Sequence[float]) -> dict[str, float]:
+def spread(percent: Sequence[float]) -> dict[str, float | int]:
     """Mean over tiles and how far they lie apart; tiles without a common range are counted, not averaged."""
     values = np.array(percent, dtype=np.float64)
     known = values[np.isfinite(values)]
@@ -79,6 +80,6 @@ def spread(percent: Sequence[float]) -> dict[str, float]:
         "std_percent": float(known.std(ddof=1)) if known.size > 1 else nan,
         "best_percent": float(known.min()) if known.size else nan,
         "worst_percent": float(known.max()) if known.size else nan,
-        "tiles": float(known.size),
-        "tiles_without_common_range": float(len(values) - known.size),
+        "tiles": int(known.size),
+        "tiles_without_common_range": int(len(values) - known.size),
     }

@@ -12,7 +12,7 @@ Octets of several streams in one tile code:
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import imagecodecs
@@ -50,8 +50,8 @@ def geometric(coarse: float, fine: float, count: int) -> tuple[float, ...]:
     return tuple(float(f"{value:.4g}") for value in np.geomspace(coarse, fine, count))
 
 
-#: Wanted RMSE in DN: 15 to 66 dB (peak 10 000) in steps of about 1.4 dB; the coarsest are for clouds at CR 250.
-RMSE_DN = geometric(1792, 5, 37)
+#: Wanted RMSE in DN: 15 to 66 dB (peak 10 000) in steps of about 2 dB; the coarsest are for clouds at CR 250.
+RMSE_DN = geometric(1792, 5, 27)
 
 
 def pack_streams(streams: Sequence[bytes]) -> bytes:
@@ -93,10 +93,9 @@ def _read_leb128(octets: bytes, at: int) -> tuple[int, int]:
 def _j2k(samples: Dn, rmse: float) -> bytes:
     """One codestream of uint16 [h, w] or [B, h, w]: irreversible 9/7, one tile, 6 resolutions, no colour transform, at
     the fixed quality `rmse`. With several components OpenJPEG spends across them by slope."""
-    level = 20 * np.log10(65535 / rmse)  # OpenJPEG wants a PSNR at the container's peak
-    return imagecodecs.jpeg2k_encode(
+    codestream = imagecodecs.jpeg2k_encode(
         np.ascontiguousarray(samples),
-        level=level,
+        level=20 * np.log10(65535 / rmse),  # OpenJPEG wants a PSNR at the container's peak
         codecformat="j2k",
         reversible=False,
         resolutions=None,
@@ -104,6 +103,7 @@ def _j2k(samples: Dn, rmse: float) -> bytes:
         planar=True if samples.ndim == 3 else None,
         numthreads=1,
     )
+    return bytes(codestream)
 
 
 def _from_j2k(octets: bytes, planar: bool) -> Dn:
@@ -123,7 +123,7 @@ class Jpeg2000:
     """Every band a codestream of its own, all at one quality; the files as OpenJPEG writes them."""
 
     name: str = "jpeg2000"
-    note: str = "OpenJPEG 9/7, one codestream per band as OpenJPEG writes it, common quality; setting = wanted RMSE in DN"
+    note: str = "OpenJPEG 9/7, a codestream per band as OpenJPEG writes it, common quality; setting = wanted RMSE in DN"
     settings: tuple[float, ...] = RMSE_DN
 
     def encode(self, dn: Dn, setting: float) -> bytes:
@@ -138,7 +138,7 @@ class Jpeg2000Joint:
     """All bands in one codestream: rate goes to the band where it removes most error."""
 
     name: str = "jpeg2000-joint"
-    note: str = "OpenJPEG 9/7, all bands in one codestream, rate by slope across bands, comment removed; setting = wanted RMSE in DN"
+    note: str = "OpenJPEG 9/7, one codestream, rate by slope across bands, no comment; setting = wanted RMSE in DN"
     settings: tuple[float, ...] = RMSE_DN
 
     def encode(self, dn: Dn, setting: float) -> bytes:
@@ -166,8 +166,8 @@ class KltJpeg2000:
 
     @property
     def note(self) -> str:
-        how = "one codestream, rate by slope across components" if self.joint else "one codestream per component, common quality"
-        return f"spectral KLT per tile (80 octets), then OpenJPEG 9/7, {how}, comments removed; setting = wanted RMSE in DN"
+        how = "one codestream, rate by slope" if self.joint else "a codestream per component, common quality"
+        return f"spectral KLT per tile (80 octets), OpenJPEG 9/7, {how}, no comment; setting = wanted RMSE in DN"
 
     def encode(self, dn: Dn, setting: float) -> bytes:
         mean, basis, scale = _fit_klt(dn)  # [B, 1], [B, B], float
@@ -187,7 +187,10 @@ class KltJpeg2000:
         side = np.frombuffer(octets, ">f4", count=numbers, offset=1).astype(np.float64)
         scaled, mean = side[: bands * bands].reshape(bands, bands), side[bands * bands :, None]
         streams = unpack_streams(octets[1 + 4 * numbers :])
-        samples = _from_j2k(streams[0], planar=True) if self.joint else np.stack([_from_j2k(s, planar=False) for s in streams])
+        if self.joint:
+            samples = _from_j2k(streams[0], planar=True)
+        else:
+            samples = np.stack([_from_j2k(stream, planar=False) for stream in streams])
         components = samples.reshape(bands, -1) - 32768.0
         scale_squared = (scaled**2).sum(axis=1).mean()  # rows are orthogonal, each as long as the scale
         dn = _rotate(scaled.T, components) / scale_squared + mean
@@ -207,8 +210,8 @@ def _fit_klt(dn: Dn) -> tuple[F64, F64, float]:
     return mean, basis, min(64.0, 32700 / largest)
 
 
-def _rotate(matrix: F64, x: F64) -> F64:
-    """matrix @ x with a fixed order of additions, so that octets do not depend on the linear algebra library's kernels."""
+def _rotate(matrix: NDArray[np.floating], x: NDArray[np.floating]) -> F64:
+    """matrix @ x with a fixed order of additions: octets must not depend on a linear algebra library's kernels."""
     return np.stack([sum(weight * band for weight, band in zip(row, x, strict=True)) for row in matrix])
 
 
@@ -220,7 +223,7 @@ class JpegXl:
     """Every band a grey JPEG XL picture: imagecodecs gives libjxl no four-band lossy picture that is better."""
 
     effort: int
-    settings: tuple[float, ...] = (*geometric(25, 0.1, 16), LOSSLESS)
+    settings: tuple[float, ...] = (*geometric(25, 0.1, 13), LOSSLESS)
 
     @property
     def name(self) -> str:
@@ -228,11 +231,16 @@ class JpegXl:
 
     @property
     def note(self) -> str:
-        return f"libjxl effort {self.effort}, one grey codestream per band; setting = Butteraugli distance, 0 = lossless"
+        return f"libjxl effort {self.effort}, a grey codestream per band; setting = Butteraugli distance, 0 = lossless"
 
     def encode(self, dn: Dn, setting: float) -> bytes:
-        how: dict[str, float | bool] = {"lossless": True} if setting == LOSSLESS else {"distance": setting}
-        return pack_streams([imagecodecs.jpegxl_encode(np.ascontiguousarray(b), effort=self.effort, numthreads=1, **how) for b in dn])
+        return pack_streams([self._encode_band(np.ascontiguousarray(band), setting) for band in dn])
+
+    def _encode_band(self, band: Dn, setting: float) -> bytes:
+        distance, lossless = (None, True) if setting == LOSSLESS else (setting, None)
+        return bytes(
+            imagecodecs.jpegxl_encode(band, effort=self.effort, distance=distance, lossless=lossless, numthreads=1)
+        )
 
     def decode(self, octets: bytes) -> Dn:
         return np.stack([imagecodecs.jpegxl_decode(stream, numthreads=1) for stream in unpack_streams(octets)])
@@ -243,15 +251,19 @@ class HtJ2k:
     """High-throughput JPEG 2000: all bands in one codestream, the quantiser step sets the quality."""
 
     name: str = "htj2k"
-    note: str = "OpenJPH 9/7, all bands in one codestream, no colour transform; setting = quantiser step in DN, 0 = lossless 5/3"
-    settings: tuple[float, ...] = (*geometric(4096, 16, 25), LOSSLESS)
+    note: str = "OpenJPH 9/7, all bands in one codestream; setting = quantiser step in DN, 0 = lossless 5/3"
+    settings: tuple[float, ...] = (*geometric(4096, 16, 19), LOSSLESS)
 
     def encode(self, dn: Dn, setting: float) -> bytes:
         step = None if setting == LOSSLESS else setting / 65536
-        return imagecodecs.htj2k_encode(np.ascontiguousarray(dn), level=step, reversible=setting == LOSSLESS, rgb=False, planar=True)
+        samples = np.ascontiguousarray(dn)
+        return bytes(imagecodecs.htj2k_encode(samples, level=step, reversible=step is None, rgb=False, planar=True))
 
     def decode(self, octets: bytes) -> Dn:
         return imagecodecs.htj2k_decode(octets, planar=True)
+
+
+LIBAEC = {"bitspersample": 16, "blocksize": 32, "rsi": 128, "flags": 8}  # flags: AEC_DATA_PREPROCESS
 
 
 @dataclass(frozen=True)
@@ -261,30 +273,30 @@ class Ccsds121:
     name: str = "ccsds121"
     note: str = "libaec, 16 bit, unit-delay predictor, blocks of 32 samples, reference every 128 blocks; lossless"
     settings: tuple[float, ...] = (LOSSLESS,)
-    _options: dict[str, int] = field(default_factory=lambda: {"bitspersample": 16, "blocksize": 32, "rsi": 128, "flags": 8})
 
     def encode(self, dn: Dn, setting: float) -> bytes:
         size = b"".join(edge.to_bytes(2, "big") for edge in dn.shape)
-        return size + imagecodecs.aec_encode(np.ascontiguousarray(dn), **self._options)
+        return size + imagecodecs.aec_encode(np.ascontiguousarray(dn), **LIBAEC)
 
     def decode(self, octets: bytes) -> Dn:
         bands, height, width = (int.from_bytes(octets[at : at + 2], "big") for at in (0, 2, 4))
-        raw = imagecodecs.aec_decode(octets[6:], out=2 * bands * height * width, **self._options)
+        raw = imagecodecs.aec_decode(octets[6:], out=2 * bands * height * width, **LIBAEC)
         return np.frombuffer(raw, np.uint16).reshape(bands, height, width)
 
 
 @dataclass(frozen=True)
 class Jpeg:
-    """Baseline JPEG, 8 bit, every band a grey picture. 12 bit JPEG does not reach CR 20: its coarsest tables are too fine."""
+    """Baseline JPEG, 8 bit, every band a grey picture (12 bit JPEG stays under CR 20 at its coarsest)."""
 
     name: str = "jpeg"
-    note: str = "libjpeg-turbo 8 bit, optimised Huffman tables, one picture per band, DN stretched to the tile's maximum; setting = quality"
-    settings: tuple[float, ...] = (1, 2, 3, 4, 5, 6, 8, 10, 13, 17, 22, 28, 36, 46, 58, 70, 80, 88, 93, 96, 98)
+    note: str = "libjpeg-turbo 8 bit, optimised Huffman tables, a picture per band, stretched; setting = quality"
+    settings: tuple[float, ...] = (1, 3, 5, 7, 10, 14, 20, 28, 40, 55, 70, 82, 90, 95, 98)
 
     def encode(self, dn: Dn, setting: float) -> bytes:
         top = max(int(dn.max()), 255)
         levels = np.rint(dn * (255 / top)).astype(np.uint8)
-        return top.to_bytes(2, "big") + pack_streams([imagecodecs.jpeg8_encode(b, level=int(setting), optimize=True) for b in levels])
+        streams = [bytes(imagecodecs.jpeg8_encode(band, level=int(setting), optimize=True)) for band in levels]
+        return top.to_bytes(2, "big") + pack_streams(streams)
 
     def decode(self, octets: bytes) -> Dn:
         top = int.from_bytes(octets[:2], "big")
@@ -294,19 +306,22 @@ class Jpeg:
 
 @dataclass(frozen=True)
 class Hevc:
-    """HEVC intra (Main 4:0:0 12 intra): the bands as frames of one grey sequence. Its seconds include starting a process."""
+    """HEVC intra, 12 bit, the bands as frames of one grey sequence. Its seconds include starting a process."""
 
     name: str = "hevc"
-    note: str = "x265 intra, 12 bit grey, preset slow, tuned for PSNR, bands as frames; setting = QP; seconds include process start"
-    settings: tuple[float, ...] = (51, 49, 47, 45, 43, 41, 39, 37, 35, 33, 31, 29, 27, 25, 22, 19)
+    note: str = "x265 intra, 12 bit grey, preset slow, tune PSNR; setting = QP; seconds include process start"
+    settings: tuple[float, ...] = (51, 48, 45, 42, 39, 36, 33, 30, 27, 24, 21, 18)
 
     def encode(self, dn: Dn, setting: float) -> bytes:
         bands, height, width = dn.shape
-        shift = min(4, 16 - int(dn.max()).bit_length())  # DN of 12 bits fill the 12-bit samples, brighter ones lose low bits
+        shift = min(
+            4, 16 - int(dn.max()).bit_length()
+        )  # 12-bit DN fill the 12-bit samples, brighter ones lose low bits
         samples = (dn << shift).astype("<u2")
-        command = f"x265 --input - --input-res {width}x{height} --fps 1 --frames {bands} --input-csp i400 --input-depth 16 -D 12"
-        command += f" --preset slow --tune psnr --qp {int(setting)} --keyint 1 --no-info --pools none --frame-threads 1"
-        stream = _piped([*command.split(), "--log-level", "none", "--output", "-"], samples.tobytes())
+        command = f"x265 --input - --input-res {width}x{height} --fps 1 --frames {bands} --input-csp i400"
+        command += f" --input-depth 16 --output-depth 12 --preset slow --tune psnr --qp {int(setting)} --keyint 1"
+        command += " --no-info --pools none --frame-threads 1 --log-level none --output -"
+        stream = _piped(command.split(), samples.tobytes())
         header = b"".join(value.to_bytes(2, "big") for value in (shift, *dn.shape))
         return header + stream
 
@@ -320,7 +335,8 @@ class Hevc:
 def _piped(command: list[str], data: bytes) -> bytes:
     done = subprocess.run(command, input=data, capture_output=True, check=False)
     if done.returncode or not done.stdout:
-        raise InputError(f"{command[0]} gave exit {done.returncode} and {len(done.stdout)} octets; leave hevc out of --against")
+        got = f"exit {done.returncode} and {len(done.stdout)} octets"
+        raise InputError(f"{command[0]} gave {got}, wanted a coded tile; leave hevc out of --against")
     return done.stdout
 
 

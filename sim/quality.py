@@ -146,7 +146,7 @@ def _ms_ssim_band(original: Dn, reconstruction: Dn, valid: Mask, data_range: flo
         mean = float((similarity if last else contrast)[whole].mean())
         product *= max(mean, 0.0) ** weight  # a negative mean has no real power; 0 is the customary floor
         a, b = _halve(a), _halve(b)
-        valid = _quarters(valid).all(axis=(1, 3))
+        valid = np.logical_and.reduce(_quarters(valid), axis=(1, 3))
     return product
 
 
