@@ -29,7 +29,7 @@ VALIDATION_SITES = (
 
 @dataclass(frozen=True, eq=False)
 class Pool:
-    """Tiles dn uint16 [N, 4, 128, 128], their rotated bands int16 [N, 4, 128, 128] and sites, and where they came from."""
+    """Tiles dn uint16 [N, 4, 128, 128], their rotated bands int16 [N, 4, 128, 128] their sites and sources."""
 
     dn: NDArray[np.uint16]
     rotated: NDArray[np.int32]

@@ -36,7 +36,9 @@ SAVE_EVERY_S = 300.0
 def load_recipe(name: str) -> dict[str, Any]:
     path = RECIPES / f"{name}.toml"
     if not path.is_file():
-        raise InputError(f"recipe {name!r} is unknown; choose one of {', '.join(sorted(p.stem for p in RECIPES.glob('*.toml')))}")
+        raise InputError(
+            f"recipe {name!r} is unknown; choose one of {', '.join(sorted(p.stem for p in RECIPES.glob('*.toml')))}"
+        )
     return tomllib.loads(path.read_text(encoding="utf-8"))
 
 
@@ -110,9 +112,9 @@ def _distortion(codec: Codec, rotated: Tensor, step: Tensor, missing: Tensor, re
         found = codec.dequantise(codec.coefficients(rotated), _column(step), _column(missing))
     if refined:
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            correction = codec.decoder(
-                found.contiguous(memory_format=torch.channels_last), _column(missing, 4) / 3.0
-            ) - found
+            correction = (
+                codec.decoder(found.contiguous(memory_format=torch.channels_last), _column(missing, 4) / 3.0) - found
+            )
         found = found + correction.float()
     wanted = rotated / _column(step * 2.0**missing, 4)
     return ((codec.rebuild(found) - wanted) ** 2).mean((1, 2, 3))

@@ -2,9 +2,9 @@
 
 A time-domain lapped transform (Tran, Liang & Tu, "Lapped transform via time-domain pre- and post-filtering", IEEE TSP
 51(6), 2003): an 8-point DCT behind a pre-filter V across block boundaries. V is found by gradient descent on the coding
-gain over the training tiles; every analysis function is scaled so that its synthesis function has unit norm, which makes
-one quantiser step right for all coefficients. Symmetric extension at a tile's edge equals leaving the filter out there,
-so perfect reconstruction holds without overlap between tiles.
+gain over the training tiles; every analysis function is scaled so that its synthesis function has unit norm, which
+makes one quantiser step right for all coefficients. Symmetric extension at a tile's edge equals leaving the filter out
+there, so perfect reconstruction holds without overlap between tiles.
 """
 
 import numpy as np

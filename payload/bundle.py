@@ -53,7 +53,9 @@ class Bundle:
     def file(self, name: str) -> Path:
         """Path of a file listed in the manifest, e.g. 'flight/encoder.onnx'."""
         if name not in self.manifest["files"]:
-            raise BundleError(f"bundle {self.name}: no file {name} in its manifest; rebuild it with `python -m export build`")
+            raise BundleError(
+                f"bundle {self.name}: no file {name} in its manifest; rebuild it with `python -m export build`"
+            )
         return self.directory / name
 
 
@@ -85,7 +87,10 @@ def _find(where: str | Path) -> Path:
     for candidate in (Path(where), SHIPPED / str(where)):
         if (candidate / "manifest.json").is_file():
             return candidate
-    raise BundleError(f"bundle {str(where)!r}: no manifest.json there; give a directory or one of {', '.join(shipped_bundles()) or '(none shipped)'}")
+    raise BundleError(
+        f"bundle {str(where)!r}: no manifest.json there; give a directory or one of "
+        f"{', '.join(shipped_bundles()) or '(none shipped)'}"
+    )
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
@@ -97,7 +102,10 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     if missing:
         raise BundleError(f"{path}: {', '.join(missing)} missing from the manifest; rebuild the bundle")
     if manifest["format_version"] != FORMAT_VERSION:
-        raise BundleError(f"{path}: format_version {manifest['format_version']}, this Nadir reads {FORMAT_VERSION}; rebuild the bundle")
+        raise BundleError(
+            f"{path}: format_version {manifest['format_version']}, this Nadir reads {FORMAT_VERSION}; "
+            "rebuild the bundle"
+        )
     return manifest
 
 
@@ -109,4 +117,7 @@ def _check_file(directory: Path, name: str, digest: str) -> None:
         raise BundleError(f"{path}: listed in the manifest but not there; restore it or rebuild the bundle")
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != digest:
-        raise BundleError(f"{path}: sha256 is {found[:12]}..., the manifest says {digest[:12]}...; the bundle was changed after it was built: restore it or rebuild")
+        raise BundleError(
+            f"{path}: sha256 is {found[:12]}..., the manifest says {digest[:12]}...; "
+            "the bundle was changed after it was built: restore it or rebuild"
+        )

@@ -53,7 +53,9 @@ class OpenVinoEngine:
         try:
             compiled = self._core.compile_model(str(path), "CPU", self._config)
         except RuntimeError as error:
-            raise BundleError(f"{path}: OpenVINO cannot load this network: {_first_line(error)}; rebuild the bundle") from None
+            raise BundleError(
+                f"{path}: OpenVINO cannot load this network: {_first_line(error)}; rebuild the bundle"
+            ) from None
         if require_int8:
             _refuse_float_convolutions(path, compiled)
         return OpenVinoNetwork(compiled)
@@ -89,7 +91,9 @@ class OnnxRuntimeEngine:
         try:
             session = self._runtime.InferenceSession(str(path), self._options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the runtime raises its own family of C++ exceptions
-            raise BundleError(f"{path}: ONNX Runtime cannot load this network: {_first_line(error)}; rebuild the bundle") from None
+            raise BundleError(
+                f"{path}: ONNX Runtime cannot load this network: {_first_line(error)}; rebuild the bundle"
+            ) from None
         return OnnxRuntimeNetwork(session)
 
 

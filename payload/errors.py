@@ -14,4 +14,4 @@ class PacketError(InputError):
 
 
 class StreamError(Exception):
-    """Received octets that do not decode: damage, which is data. The ground lists the tile as refused, with this cause."""
+    """Received octets that do not decode: damage, which is data. The ground lists the tile as refused, with it."""

@@ -1,4 +1,4 @@
-"""What the imager hands to the payload: digital numbers on a grid, read in windows so that no scene sits in memory whole."""
+"""What the imager hands to the payload: digital numbers on a grid, read in windows: no scene sits in memory whole."""
 
 from dataclasses import dataclass
 from typing import Protocol

@@ -1,4 +1,4 @@
-"""Scene -> tiles. A tile is the unit of everything that follows: gate, code, packet, loss. Tiles stream in row order."""
+"""Scene -> tiles. A tile is the unit of everything that follows: gate, code, packet, loss. Tiles come in row order."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
