@@ -181,7 +181,9 @@ def measure_memory(side_px: int, bundle: str, engine: str) -> Memory:
             process.returncode = os.waitstatus_to_exitcode(status)
             seconds = time.perf_counter() - start
             log.seek(0)
-            if process.returncode not in (0, 1):  # 1: a requirement of the mission failed, which is not the question
-                raise InputError(f"sim downlink of demo:{side_px} ended with {process.returncode}: {log.read()[-300:]}")
+            said = log.read().split("\n")
+    if process.returncode not in (0, 1):  # 1: a requirement of the mission failed, which is not the question
+        last = next((line for line in reversed(said) if line.strip()), "nothing")
+        raise InputError(f"sim downlink of demo:{side_px} ended with {process.returncode} and said: {last}")
     per_mib = 2**20 if sys.platform == "darwin" else 2**10  # macOS counts octets, Linux kibioctets
     return Memory(side_px, process.returncode, seconds, usage.ru_maxrss / per_mib)

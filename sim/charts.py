@@ -105,7 +105,10 @@ def scatter(points: Sequence[tuple[float, float, str]], x_title: str, y_title: s
     across = _Axis(min(x for x, *_ in finite), max(x for x, *_ in finite), LEFT, RIGHT)
     up = _Axis(min(y for _, y, _ in finite), max(y for _, y, _ in finite), BOTTOM, TOP)
     parts = _frame(across, up, x_title, y_title)
-    parts += [f'<circle class="{css}" cx="{across.at(x):.1f}" cy="{up.at(y):.1f}" r="3"/>' for x, y, css in finite]
+    radius = 3 if len(finite) < 300 else 1.6
+    parts += [
+        f'<circle class="{css}" cx="{across.at(x):.1f}" cy="{up.at(y):.1f}" r="{radius}"/>' for x, y, css in finite
+    ]
     return _svg(parts, PLOT_HEIGHT, caption)
 
 

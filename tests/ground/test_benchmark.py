@@ -1,0 +1,60 @@
+"""The benchmark's arithmetic: the setting nearest to the same octets, ratios to the yardstick, the memory verdict."""
+
+import json
+import os
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from payload.errors import InputError
+from payload.tiles import Tile
+from sim.benchmark import Benchmark, Memory, Speed, _against, _setting_near, _time_coder, as_text, measure_memory
+
+
+@dataclass(frozen=True)
+class Counting:
+    """A coder whose output has as many octets as its setting says; coarse first."""
+
+    name: str = "counting"
+    note: str = ""
+    settings: tuple[float, ...] = (1, 5, 10, 50, 100, 500)
+
+    def encode(self, dn: np.ndarray, setting: float) -> bytes:
+        return bytes(int(setting))
+
+    def decode(self, octets: bytes) -> np.ndarray:
+        raise AssertionError("the benchmark only encodes")
+
+
+TILES = [Tile(0, col, np.zeros((4, 64, 64), np.uint16), np.ones((64, 64), bool)) for col in range(8)]
+
+
+@pytest.mark.parametrize(("octets_a_tile", "setting"), [(0, 1), (6, 10), (50, 50), (99, 100), (10_000, 500)])
+def test_the_setting_is_the_coarsest_that_reaches_the_octets(octets_a_tile: int, setting: float) -> None:
+    assert _setting_near(Counting(), TILES, octets_a_tile * len(TILES)) == setting
+
+
+def test_a_coder_is_timed_over_all_tiles() -> None:
+    speed = _time_coder(Counting(), TILES, 50)
+    assert speed.octets == 8 * 50
+    assert speed.mpx_s == pytest.approx(8 * 64 * 64 / 1e6 / speed.seconds)
+
+
+def test_twice_as_fast_is_a_ratio_of_two() -> None:
+    assert _against(Speed("a", 2.0, 1.0, None, 9), 4.0).ratio == 2.0
+
+
+@pytest.mark.parametrize(("peak_mib", "held"), [(1535.9, True), (1536.0, False)])
+def test_memory_is_held_below_its_limit(peak_mib: float, held: bool) -> None:
+    memory = Memory(10_980, 0, 60.0, peak_mib)
+    result = Benchmark("host", "scene", (), (Speed("a", 1.0, 1.0, 1.0, 10),), memory)
+    assert memory.held == result.held == held
+    assert ("FAILED" in as_text(result)) != held
+    assert json.loads(json.dumps(result.as_dict()))["held"] == held
+
+
+@pytest.mark.skipif(not hasattr(os, "wait4"), reason="this system does not tell a child's memory")
+def test_a_run_that_cannot_start_is_bad_input() -> None:
+    with pytest.raises(InputError, match=r"demo:256 ended with 2 and said: .*no such bundle"):
+        measure_memory(256, "no such bundle", "openvino")
