@@ -1,0 +1,251 @@
+"""Cloud mask, decision and their edge cases. The shipped network runs where the bundle holds one."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from payload import clouds
+from payload.clouds import CLASSES, CLEAR, SHADOW, THICK, THIN, Action, CloudMask, CloudNet, CloudSettings
+from payload.engine import open_engine
+from payload.errors import InputError
+from payload.policy import Gate, LonLatRegion, Region
+from payload.tiles import Tile
+
+SHIPPED = Path(clouds.__file__).parent / "bundles" / "edge"
+TILE_PX = 64
+
+
+class FixedNetwork:
+    """Gives the same logits for every tile and counts how often it is asked."""
+
+    def __init__(self, logits: np.ndarray) -> None:
+        self.logits, self.asked = logits, 0
+
+    def run(self, *inputs: np.ndarray) -> list[np.ndarray]:
+        self.asked += 1
+        return [self.logits]
+
+
+def fixed_net(winner: int) -> CloudNet:
+    logits = np.full((1, 16, TILE_PX // 4, TILE_PX // 4), -100, np.int8)
+    logits[:, winner * 4 : winner * 4 + 4] = 100
+    return CloudNet(FixedNetwork(logits))
+
+
+def tile_of(dn: np.ndarray, valid: np.ndarray | None = None, row: int = 0, col: int = 0) -> Tile:
+    return Tile(row, col, dn.astype(np.uint16), np.ones(dn.shape[1:], bool) if valid is None else valid)
+
+
+def textured(seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(200, 4000, (4, TILE_PX, TILE_PX))
+
+
+def mask_of(thick: int, thin: int, shadow: int = 0) -> CloudMask:
+    """A mask of 100 cells a row, whole rows of one class: percentages by hand."""
+    cells = np.zeros((4, 100, 100), np.float32)
+    cells[CLEAR] = 1.0
+    rows_of = {THICK: slice(0, thick), THIN: slice(thick, thick + thin), SHADOW: slice(100 - shadow, 100)}
+    for kind, rows in rows_of.items():
+        cells[:, rows], cells[kind, rows] = 0.0, 1.0
+    return CloudMask(cells, np.ones((200, 200), bool))
+
+
+def test_fractions_of_a_mask_counted_by_hand() -> None:
+    mask = mask_of(thick=30, thin=20, shadow=10)
+    assert (mask.cloud_fraction, mask.thin_fraction, mask.shadow_fraction) == pytest.approx((0.5, 0.2, 0.1))
+    assert mask.probability.shape == mask.cloudy.shape == (200, 200)
+    assert mask.probability.dtype == np.float32
+    assert mask.cloudy.sum() == 100 * 200
+
+
+def test_fractions_are_of_the_valid_pixels_only() -> None:
+    cells = mask_of(thick=50, thin=0).cells
+    valid = np.zeros((200, 200), bool)
+    valid[:120] = True  # 100 rows of cloud, 20 of clear ground
+    mask = CloudMask(cells, valid)
+    assert mask.cloud_fraction == pytest.approx(100 / 120)
+    assert mask.cloudy.sum() == 100 * 200
+    assert not mask.probability[120:].any()
+
+
+@pytest.mark.parametrize("level", [0, 1, 4095, 10000, 65535])
+def test_constant_and_saturated_tiles_are_not_judged_and_are_sent(level: int) -> None:
+    net = fixed_net(THICK)
+    mask = clouds.detect_clouds(tile_of(np.full((4, TILE_PX, TILE_PX), level)), net)
+    assert net.network.asked == 0  # type: ignore[attr-defined]
+    assert not mask.cells.any()
+    assert clouds.decide(mask, Gate(withhold_above_percent=0.0)).action is Action.SEND
+
+
+def test_a_tile_saturated_but_for_a_pixel_is_judged() -> None:
+    dn = np.full((4, TILE_PX, TILE_PX), 65535)
+    dn[2, 5, 7] = 400
+    assert clouds.detect_clouds(tile_of(dn), fixed_net(THICK)).cloud_fraction == 1.0
+
+
+def test_a_tile_without_data_is_not_judged() -> None:
+    net = fixed_net(THICK)
+    mask = clouds.detect_clouds(tile_of(textured(), np.zeros((TILE_PX, TILE_PX), bool)), net)
+    assert net.network.asked == 0  # type: ignore[attr-defined]
+    assert (mask.cloud_fraction, mask.thin_fraction, mask.shadow_fraction) == (0.0, 0.0, 0.0)
+    assert clouds.decide(mask, Gate(withhold_above_percent=0.0)).action is Action.SEND
+
+
+def test_what_lies_under_no_data_changes_nothing() -> None:
+    valid = np.ones((TILE_PX, TILE_PX), bool)
+    valid[:, 40:] = False
+    one, other = textured(1), textured(1)
+    other[:, :, 40:] = 60000
+    planes = [clouds.input_planes(dn.astype(np.uint16), valid, CloudSettings()) for dn in (one, other)]
+    np.testing.assert_array_equal(*planes)
+
+
+def test_companding_by_hand() -> None:
+    # floor(2 sqrt(DN)): 2 sqrt(100) = 20; 2 sqrt(2500) = 100; 2 sqrt(2499) = 99.98; 2 sqrt(16256.25) = 255
+    found = clouds.COMPANDING[[0, 1, 100, 2499, 2500, 16256, 16257, 65535]]
+    assert found.tolist() == [0, 2, 20, 99, 100, 254, 255, 255]
+
+
+@given(hnp.arrays(np.uint8, st.integers(1, 400)), st.integers(1, 64))
+def test_the_stretch_never_falls_and_keeps_the_middle(sample: np.ndarray, least_span: int) -> None:
+    table = clouds.stretch_table(sample, CloudSettings(least_span=least_span)).astype(int)
+    assert (np.diff(table) >= 0).all()
+    assert table[int(sample.min())] <= 128 <= table[int(sample.max())] + 96 // least_span + 1
+
+
+def test_the_stretch_by_hand() -> None:
+    # percentiles 2 % and 98 % of 0..99 are 2 and 97: middle 49.5, span 95; 2 -> 128 - 95 * 96 / 95 = 32, 97 -> 224
+    table = clouds.stretch_table(np.arange(100, dtype=np.uint8), CloudSettings())
+    assert (table[2], table[97], table[49], table[50]) == (32, 224, 126, 129)
+    assert (table[0], table[255]) == (27, 255)
+
+
+@given(hnp.arrays(np.int8, (16, 3, 3)))
+def test_probabilities_are_the_softmax_of_the_logits(logits: np.ndarray) -> None:
+    net = CloudNet(FixedNetwork(logits), CloudSettings(logit_step=0.0625, temperature=1.5))
+    cells = clouds.probabilities(logits, net, 12)  # 3 x 3 positions of 2 x 2 sub-cells
+    steps = logits.reshape(4, 2, 2, 3, 3).astype(float).transpose(0, 3, 1, 4, 2).reshape(4, 6, 6) * 0.0625 / 1.5
+    wanted = np.exp(steps) / np.exp(steps).sum(axis=0)
+    table_step = 2.0**-20
+    np.testing.assert_allclose(cells, wanted, atol=4 * table_step)
+
+
+def test_the_gate_sends_reduces_and_withholds() -> None:
+    gate = Gate(withhold_above_percent=70.0, reduce_above_percent=30.0, reduced_layers=2)
+    found = [clouds.decide(mask_of(thick=n, thin=0), gate) for n in (30, 31, 70, 71)]
+    assert [d.action for d in found] == [Action.SEND, Action.REDUCE, Action.REDUCE, Action.WITHHOLD]
+    assert [d.layers for d in found] == [None, 2, 2, None]
+    assert found[3].cloud_percent == pytest.approx(71.0)
+
+
+def test_thin_cloud_is_counted_apart() -> None:
+    mask = mask_of(thick=20, thin=60)
+    actions = [clouds.decide(mask, Gate(thin_counts=c)).action for c in (1.0, 0.8, 0.5, 0.0)]
+    assert actions == [Action.WITHHOLD, Action.SEND, Action.SEND, Action.SEND]  # 80, 68, 50, 20 % against 70 %
+    decision = clouds.decide(mask, Gate())
+    assert (decision.cloud_percent, decision.thin_percent) == pytest.approx((80.0, 60.0))
+
+
+@pytest.mark.parametrize(
+    ("region", "kept"),
+    [
+        (Region(0, 0, 200, 200), False),  # ends where the tile begins
+        (Region(0, 0, 201, 401), True),  # one pixel of the tile
+        (Region(399, 599, 400, 600), True),  # its last pixel
+        (Region(400, 400, 500, 500), False),  # begins below it
+        (Region(200, 600, 300, 700), False),  # begins right of it
+    ],
+)
+def test_a_region_of_interest_is_kept_whatever_the_cloud(region: Region, kept: bool) -> None:
+    tile = Tile(1, 2, np.zeros((4, 200, 200), np.uint16), np.ones((200, 200), bool))  # rows 200..399, columns 400..599
+    decision = clouds.decide(mask_of(100, 0), Gate(regions=(region,)), tile)
+    assert decision.action is (Action.SEND if kept else Action.WITHHOLD)
+    assert decision.protected is kept
+
+
+def test_regions_need_the_tile_and_pixels() -> None:
+    with pytest.raises(InputError, match="needs the tile"):
+        clouds.decide(mask_of(100, 0), Gate(regions=(Region(0, 0, 1, 1),)))
+    lonlat = Gate(regions=(LonLatRegion(7.0, 45.0, 8.0, 46.0),))
+    tile = tile_of(textured())
+    with pytest.raises(InputError, match="still in degrees"):
+        clouds.decide(mask_of(100, 0), lonlat, tile)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"withhold_above_percent": 101.0},
+        {"reduce_above_percent": 80.0},
+        {"thin_counts": 1.5},
+        {"reduced_layers": 0},
+        {"audit_count": -1},
+    ],
+)
+def test_a_gate_out_of_range_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(InputError, match=f"gate.{next(iter(wrong))}"):
+        Gate(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_tile_of_the_wrong_size_is_refused() -> None:
+    with pytest.raises(InputError, match="multiple of 16"):
+        clouds.detect_clouds(tile_of(np.zeros((4, 40, 40))), fixed_net(CLEAR))
+
+
+@pytest.fixture(scope="module")
+def nets() -> dict[str, CloudNet]:
+    """The shipped network on every engine installed."""
+    if not (SHIPPED / clouds.NETWORK_FILE).is_file():
+        pytest.skip("no cloud network in the shipped bundle")
+    table = json.loads((SHIPPED / "clouds.json").read_text(encoding="utf-8"))
+    found = {}
+    for name in ("openvino", "onnxruntime"):
+        try:
+            engine = open_engine(name, 1)
+        except InputError:
+            continue
+        network = engine.load(SHIPPED / clouds.NETWORK_FILE, require_int8=True)
+        found[name] = CloudNet(network, clouds.read_settings(table))
+    return found
+
+
+def cloudy_scene(seed: int, size: int = 128) -> tuple[np.ndarray, np.ndarray]:
+    """Fields under a round cloud bank: dn [4, size, size] and where the bank is closed. Drawn, no real pixel in it."""
+    rng = np.random.default_rng(seed)
+    fields = rng.normal(1.0, 0.25, (4, size // 16, size // 16)).repeat(16, 1).repeat(16, 2)
+    ground = np.array((600.0, 850.0, 800.0, 2900.0))[:, None, None] * fields * rng.normal(1.0, 0.04, (4, size, size))
+    y, x = np.mgrid[:size, :size] / size - 0.5
+    distance = np.hypot(x, y) + 0.02 * np.sin(9 * x) + 0.02 * np.cos(7 * y)
+    opacity = np.clip((0.33 - distance) * 12, 0.0, 1.0)
+    waves = 1.0 + 0.12 * np.sin(20 * x + 5 * y) * np.cos(13 * y)
+    cloud = np.array((5600.0, 5400.0, 5300.0, 5800.0))[:, None, None] * waves
+    return ground * (1 - opacity) + cloud * opacity, opacity > 0.95
+
+
+def test_the_shipped_network_sees_a_drawn_cloud_and_leaves_the_fields_alone(nets: dict[str, CloudNet]) -> None:
+    dn, closed = cloudy_scene(4)
+    mask = clouds.detect_clouds(tile_of(dn), nets["openvino"])
+    assert mask.cloudy[closed].mean() > 0.9
+    assert mask.cloudy[np.hypot(*(np.mgrid[:128, :128] - 63.5)) > 60].mean() < 0.1
+    assert mask.cells.shape == (len(CLASSES), 64, 64)
+
+
+def test_every_runtime_gives_the_same_mask_bit_for_bit(nets: dict[str, CloudNet]) -> None:
+    if len(nets) < 2:
+        pytest.skip("only one runtime installed")
+    for seed in range(4):
+        dn, _ = cloudy_scene(seed, 256)
+        masks = [clouds.detect_clouds(tile_of(dn), net) for net in nets.values()]
+        np.testing.assert_array_equal(masks[0].cells, masks[1].cells)
+
+
+def test_the_shipped_network_is_small(nets: dict[str, CloudNet]) -> None:
+    table = json.loads((SHIPPED / "clouds.json").read_text(encoding="utf-8"))
+    assert table["parameters"] <= 100_000
+    assert table["macs_per_pixel"] <= 3000
+    assert (SHIPPED / clouds.NETWORK_FILE).stat().st_size < 250_000
