@@ -211,7 +211,8 @@ def as_text(result: Mapping[str, Any]) -> str:
     audited = f"{result['audited']} audits of {result['withheld']} withheld tiles ({result['tiles']} imaged)"
     interval = f"{result['lower']:.1%} to {result['upper']:.1%} (Clopper-Pearson, {CONFIDENCE:.0%})"
     lines = [
-        f"{audited} in {reports} reports: {result['false_discards']} false discards, {result['unknown']} of them unknown",
+        f"{audited} in {reports} reports",
+        f"{result['false_discards']} false discards, {result['unknown']} of them for want of a verdict",
         f"false-discard rate {result['rate']:.1%}, interval {interval}",
         f"good data destroyed: at most {result['destroyed_share_of_all_tiles']:.2%} of all tiles at {CONFIDENCE:.0%}",
         f"claim {result['claim']}: {'held' if result['claim_held'] else 'not yet'}; "
