@@ -13,7 +13,7 @@ from PIL import Image
 from sim import charts
 
 TEMPLATES = Path(__file__).parent / "templates"
-LONGEST_SIDE_PX = 1600  # larger quicklooks are shrunk: a page should stay within some megabytes
+LONGEST_SIDE_PX = 1800  # larger quicklooks are shrunk: a page should stay within some megabytes
 THIN_SPACE = "\u202f"
 
 #: Endings of keys that are units, longest first, and how people write them.
