@@ -1,0 +1,263 @@
+"""The program on the device: answers HELLO, LOAD, INFER, STREAM, STATS and RESET over one channel, and outlives its hosts.
+
+Standard library, numpy, one inference runtime. Named methods only: nothing that arrives is ever run. Three threads: the
+reader takes frames off the line, the main loop answers them in order, the ticker sends a BEAT every second while a
+request is worked on and ends the process when one takes longer than the watchdog allows (a supervisor starts it anew).
+Prints go to stderr; stdout may be the line.
+"""
+
+import contextlib
+import logging
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hil import protocol
+from hil.channels import Channel, ChannelClosed
+from hil.device import PowerSampler, SysfsPower, code_id, describe, peak_memory_mib, temperatures_c
+from hil.messages import Coded, pack_coded, policy_of, unpack_tile
+from hil.protocol import REPLY, Frame, FrameReader, ProtocolError, Type, pack_body, unpack_body
+from payload.bundle import load_bundle
+from payload.errors import InputError
+from payload.policy import Policy
+from payload.tiles import Tile
+
+WINDOW_TILES = 3  # requests a host may have under way
+HELD_TILES = 8  # what STREAM works on: the last tiles that came in
+BEAT_S = 1.0
+WRITE_S = 30.0  # a host that takes nothing for so long is gone
+PART_S = 0.5  # STREAM reports this often
+LONGEST_STREAM_S = 600.0
+WATCHDOG_EXIT = 86
+
+log = logging.getLogger("hil.agent")
+
+#: bundle directory, policy, engine, threads -> a hil.encoding.TileEncoder
+MakeEncoder = Callable[[Path, Policy, str, int], Any]
+
+
+class Refusal(Exception):
+    """A request this agent does not carry out. `reason`: session, busy, refused or failed."""
+
+    def __init__(self, reason: str, text: str) -> None:
+        super().__init__(text)
+        self.reason = reason
+
+
+class Line:
+    """One connection: a channel, the frames that came in over it, and replies."""
+
+    def __init__(self, channel: Channel) -> None:
+        self.lost = threading.Event()
+        self.session: int | None = None
+        self.reader = FrameReader()
+        self.frames: queue.Queue[Frame | None] = queue.Queue()
+        self._channel = channel
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def reply(self, request: Frame, kind: int, body: bytes) -> None:
+        """ChannelClosed if the host does not take it."""
+        self._channel.write(protocol.pack(Frame(kind | REPLY, request.session, request.seq, body)), WRITE_S)
+
+    def close(self) -> None:
+        self.lost.set()
+        self._channel.close()
+        self._thread.join()
+
+    def _read(self) -> None:
+        try:
+            while not self.lost.is_set():
+                for frame in self.reader.feed(self._channel.read(1.0)):
+                    self._take(frame)
+        except ChannelClosed as error:
+            log.info("host gone: %s", error)
+        self.lost.set()
+        self.frames.put(None)
+
+    def _take(self, frame: Frame) -> None:
+        """Into the queue, or refused: memory is bounded whatever the host sends. HELLO makes what waits void."""
+        if frame.kind == Type.HELLO:
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    self.frames.get_nowait()
+        if self.frames.qsize() <= WINDOW_TILES + 2:
+            self.frames.put(frame)
+            return
+        self.reply(frame, Type.ERROR, error_body("busy", f"more than {WINDOW_TILES} requests under way; wait for replies"))
+
+
+class Agent:
+    """What is loaded on the device. Outlives lines: a host that comes back finds its bundle still loaded."""
+
+    def __init__(self, bundle: Path, make_encoder: MakeEncoder, emulated: str | None = None, watchdog_s: float = 120.0) -> None:
+        self._bundle_path, self._make_encoder, self._watchdog_s = bundle, make_encoder, watchdog_s
+        self._bundle = load_bundle(bundle, flight_only=True)
+        self._identity = describe(emulated) | {"code_id": code_id(), "window": WINDOW_TILES}
+        self._loaded: tuple[str, Any] | None = None  # what LOAD asked for, and its encoder
+        self._held: list[Tile] = []
+        self._tiles_done = 0
+        self._busy: tuple[float, Line, Frame] | None = None
+        self._methods: dict[int, Callable[[Line, Frame], bytes]] = {
+            Type.HELLO: self._hello,
+            Type.LOAD: self._load,
+            Type.INFER: self._infer,
+            Type.STREAM: self._stream,
+            Type.STATS: self._stats,
+            Type.RESET: self._reset,
+        }
+        threading.Thread(target=self._tick, daemon=True).start()
+
+    def serve(self, channel: Channel) -> None:
+        """Answers one host until it is gone."""
+        line = Line(channel)
+        try:
+            while (frame := line.frames.get()) is not None and not line.lost.is_set():
+                self._answer(line, frame)
+        except ChannelClosed as error:
+            log.info("host gone: %s", error)
+        finally:
+            self._busy = None
+            line.close()
+
+    def _answer(self, line: Line, frame: Frame) -> None:
+        self._busy = (time.monotonic(), line, frame)
+        try:
+            method = self._methods.get(frame.kind)
+            if frame.version != protocol.VERSION:
+                raise Refusal("refused", f"frame of protocol {frame.version}, this agent speaks {protocol.VERSION}; deploy it again")
+            if method is None:
+                raise Refusal("refused", f"request {frame.kind:#04x} is unknown; wanted one of HELLO, LOAD, INFER, STREAM, STATS, RESET")
+            if frame.kind != Type.HELLO and frame.session != line.session:
+                raise Refusal("session", f"session {frame.session} is not open; say HELLO first")
+            body = method(line, frame)
+        except Refusal as refusal:
+            line.reply(frame, Type.ERROR, error_body(refusal.reason, str(refusal)))
+        except (ProtocolError, InputError) as error:
+            line.reply(frame, Type.ERROR, error_body("refused", str(error)))
+        except ChannelClosed:
+            raise
+        except Exception as error:  # the runtime's own failures must not end the agent; the host hears of them
+            log.exception("request %#04x failed", frame.kind)
+            line.reply(frame, Type.ERROR, error_body("failed", f"{type(error).__name__}: {error}"))
+        else:
+            line.reply(frame, frame.kind, body)
+        finally:
+            self._busy = None
+
+    def _hello(self, line: Line, frame: Frame) -> bytes:
+        line.session = frame.session
+        return pack_body(self._identity | {"bundle": self._bundle.name, "bundle_id": self._bundle.bundle_id})
+
+    def _load(self, line: Line, frame: Frame) -> bytes:
+        fields, _ = unpack_body(frame.body)
+        wanted = fields.get("bundle_id")
+        if wanted != self._bundle.bundle_id:
+            raise Refusal("refused", f"bundle {wanted} wanted, the device holds {self._bundle.bundle_id} ({self._bundle.name}); deploy it again")
+        policy, engine, threads = policy_of(fields.get("policy")), fields.get("engine"), fields.get("threads")
+        if not isinstance(engine, str) or not isinstance(threads, int) or not 1 <= threads <= 256:
+            raise ProtocolError(f"engine {engine!r}, threads {threads!r}: wanted a name and 1 to 256")
+        asked, before_s = repr((policy, engine, threads)), time.monotonic()
+        if self._loaded is None or self._loaded[0] != asked:
+            self._loaded = None  # never two networks in memory
+            self._loaded = (asked, self._make_encoder(self._bundle_path, policy, engine, threads))
+        return pack_body({"engine": self._loaded[1].engine, "load_s": time.monotonic() - before_s})
+
+    def _infer(self, line: Line, frame: Frame) -> bytes:
+        self._encoder()  # before the tile is unpacked
+        tile = unpack_tile(frame.body)
+        self._held = [*self._held, tile][-HELD_TILES:]
+        return pack_coded(self._encode(tile), frame.body)
+
+    def _stream(self, line: Line, frame: Frame) -> bytes:
+        """Works (or rests) for `seconds`; parts go out as they come, the last one is the reply. Any frame ends it."""
+        fields, _ = unpack_body(frame.body)
+        seconds, work, period_s, power = (fields.get(name) for name in ("seconds", "work", "period_s", "power"))
+        if not isinstance(seconds, (int, float)) or not 0 < seconds <= LONGEST_STREAM_S:
+            raise ProtocolError(f"seconds is {seconds!r}, wanted more than 0, at most {LONGEST_STREAM_S:g}")
+        if work and not self._held:
+            raise Refusal("refused", "no tiles are held; INFER some first")
+        if power is not None and not (isinstance(power, str) and Path(power).name in ("power1_input", "energy_uj")):
+            raise ProtocolError(f"power is {power!r}, wanted the path of a power1_input or energy_uj")
+        self._encoder()
+        sampler = PowerSampler(SysfsPower(power), float(period_s or 0.02)) if isinstance(power, str) else None
+        try:
+            return self._work(line, frame, float(seconds), bool(work), sampler)
+        finally:
+            if sampler:
+                sampler.stop()
+
+    def _work(self, line: Line, frame: Frame, seconds: float, work: bool, sampler: PowerSampler | None) -> bytes:
+        start_s = time.monotonic()
+        part, done, sent_s, codes = 0, 0, start_s, []
+        while True:
+            now_s = time.monotonic()
+            over = now_s - start_s >= seconds or line.lost.is_set() or not line.frames.empty()
+            if over or now_s - sent_s >= PART_S or len(codes) >= 256:
+                power = sampler.take() if sampler else []
+                body = pack_body(
+                    {"part": part, "last": over, "start_s": start_s, "end_s": now_s, "tiles": codes, "power": power}
+                )
+                if over:
+                    return body
+                line.reply(frame, Type.STREAM, body)
+                part, sent_s, codes = part + 1, now_s, []
+                self._busy = (now_s, line, frame)
+            if work:
+                coded = self._encode(self._held[done % len(self._held)])
+                codes.append([coded.start_s, coded.end_s, coded.stages_s])
+                done += 1
+            else:
+                time.sleep(min(0.05, max(0.001, start_s + seconds - now_s)))
+
+    def _stats(self, line: Line, frame: Frame) -> bytes:
+        return pack_body(
+            {
+                "clock_s": time.monotonic(),
+                "tiles": self._tiles_done,
+                "discarded_octets": line.reader.discarded_octets,
+                "peak_memory_mib": peak_memory_mib(),
+                "temperatures_c": temperatures_c(),
+            }
+        )
+
+    def _reset(self, line: Line, frame: Frame) -> bytes:
+        self._loaded, self._held, self._tiles_done = None, [], 0
+        return pack_body({})
+
+    def _encoder(self) -> Any:
+        if self._loaded is None:
+            raise Refusal("session", "nothing is loaded; LOAD a bundle first")
+        return self._loaded[1]
+
+    def _encode(self, tile: Tile) -> Coded:
+        encoder = self._encoder()
+        start_s = time.monotonic()
+        octets = encoder.encode(tile)
+        end_s = time.monotonic()
+        self._tiles_done += 1
+        return Coded(tile.row, tile.col, octets, start_s, end_s, encoder.stages_s)
+
+    def _tick(self) -> None:
+        while True:
+            time.sleep(BEAT_S)
+            busy = self._busy
+            if busy is None:
+                continue
+            since_s, line, frame = busy
+            if time.monotonic() - since_s > self._watchdog_s:
+                log.error("request %#04x has taken more than %g s: ending", frame.kind, self._watchdog_s)
+                os._exit(WATCHDOG_EXIT)
+            try:
+                line.reply(frame, Type.BEAT, pack_body({"busy_s": time.monotonic() - since_s}))
+            except ChannelClosed:
+                line.lost.set()
+
+
+def error_body(reason: str, text: str) -> bytes:
+    """Body of an ERROR: one line."""
+    return pack_body({"reason": reason, "error": " ".join(text.split())[:500]})

@@ -1,0 +1,223 @@
+"""Device URLs -> byte channels, on the host's side. pyserial and asyncssh are imported here only, and only when needed.
+
+    tcp://HOST:PORT                          an agent that listens
+    serial:///dev/ttyUSB0?baud=1000000       an agent behind a serial line
+    ssh://USER@HOST[:PORT]/PATH/agent.pyz    starts an agent over there (?python=..., ?known_hosts=..., ?key=...)
+    stdio:COMMAND ...                        starts an agent here and talks over its stdin and stdout
+    host:                                    this machine's own Python, as a device
+    emulated:CPU                             another processor by qemu (see hil/sysroot.py)
+"""
+
+import asyncio
+import contextlib
+import os
+import shlex
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from hil.channels import Channel, ChannelClosed, FdChannel, SocketChannel
+from payload.errors import InputError
+
+CONNECT_S = 10.0
+SCHEMES = ("tcp://", "serial://", "ssh://", "stdio:", "host:", "emulated:")
+
+#: Opens a fresh channel each time it is called. ChannelClosed if nobody is there (yet).
+Connect = Callable[[], Channel]
+
+
+def connector(url: str, bundle: Path) -> Connect:
+    """How to reach the device at `url`. InputError if the URL cannot be one. `bundle` is for devices started here."""
+    scheme, _, rest = url.partition(":")
+    if scheme == "tcp":
+        host, port = _host_and_port(url)
+        return lambda: _open_tcp(host, port)
+    if scheme == "serial":
+        path, baud = _serial_parts(url)
+        return lambda: SerialChannel(path, baud)
+    if scheme == "ssh":
+        target = SshTarget.parse(url)
+        return lambda: SshChannel(target)
+    if scheme == "stdio" and rest.strip():
+        command = shlex.split(rest)
+        return lambda: ProcessChannel(command)
+    if scheme == "host" and not rest:
+        command = [sys.executable, "-m", "hil.serve", "--stdio", "--bundle", str(bundle.resolve())]
+        return lambda: ProcessChannel(command, cwd=Path(__file__).parent.parent)
+    if scheme == "emulated":
+        from hil.sysroot import agent_command
+
+        command = agent_command(rest, bundle)
+        return lambda: ProcessChannel(command)
+    raise InputError(f"device {url!r} is no URL of a device; wanted one of {', '.join(SCHEMES)}")
+
+
+class ProcessChannel:
+    """A child process that speaks over its stdin and stdout; its stderr is passed on. Closing ends the child."""
+
+    def __init__(self, command: list[str], cwd: Path | None = None) -> None:
+        try:
+            self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, cwd=cwd)
+        except OSError as error:
+            raise InputError(f"device command {command[0]!r} cannot be started ({error.strerror}); check the path") from None
+        if self.process.stdin is None or self.process.stdout is None:
+            raise ChannelClosed("the device command has no pipes")
+        self._fd = FdChannel(os.dup(self.process.stdout.fileno()), os.dup(self.process.stdin.fileno()))
+        self.process.stdin.close()
+        self.process.stdout.close()
+
+    def read(self, timeout_s: float) -> bytes:
+        return self._fd.read(timeout_s)
+
+    def write(self, data: bytes, timeout_s: float) -> None:
+        self._fd.write(data, timeout_s)
+
+    def close(self) -> None:
+        self._fd.close()
+        try:
+            self.process.wait(2.0)  # it ends by itself when its stdin does
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+class SerialChannel:
+    """A serial line through pyserial. Opening drops what lay in its buffers."""
+
+    def __init__(self, path: str, baud: int) -> None:
+        try:
+            import serial
+        except ImportError:
+            raise InputError("serial:// needs pyserial; pip install 'nadir-payload[bench]'") from None
+        self._errors = (serial.SerialException, OSError, TypeError)  # TypeError: closed in the middle of a read
+        try:
+            self._port = serial.Serial(path, baud, timeout=0.05, write_timeout=1.0)
+            self._port.reset_input_buffer()
+        except self._errors as error:
+            raise ChannelClosed(f"{path}: cannot be opened ({error})") from None
+
+    def read(self, timeout_s: float) -> bytes:
+        try:
+            self._port.timeout = timeout_s
+            return bytes(self._port.read(max(1, self._port.in_waiting)))  # read_until would crawl
+        except self._errors as error:
+            raise ChannelClosed(f"serial line lost: {error}") from None
+
+    def write(self, data: bytes, timeout_s: float) -> None:
+        rest = memoryview(data)
+        try:
+            self._port.write_timeout = timeout_s
+            while rest:  # in pieces: the timeout is for a stand-still, not for the whole tile
+                rest = rest[self._port.write(rest[:4096]) or 0 :]
+        except self._errors as error:
+            raise ChannelClosed(f"serial line lost: {error}") from None
+
+    def close(self) -> None:
+        with contextlib.suppress(*self._errors):
+            self._port.close()
+
+
+class SshTarget:
+    """The parts of an ssh:// URL."""
+
+    def __init__(self, host: str, port: int, user: str | None, path: str, query: dict[str, str]) -> None:
+        self.host, self.port, self.user, self.path = host, port, user, path
+        self.python = query.get("python", "python3")
+        self.key, self.known_hosts = query.get("key"), query.get("known_hosts")
+
+    @classmethod
+    def parse(cls, url: str) -> "SshTarget":
+        parts = urlsplit(url)
+        query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+        unknown = set(query) - {"python", "key", "known_hosts"}
+        if not parts.hostname or unknown:
+            raise InputError(f"{url}: wanted ssh://USER@HOST[:PORT]/PATH/agent.pyz with ?python=, ?key=, ?known_hosts= at most")
+        return cls(parts.hostname, parts.port or 22, parts.username, unquote(parts.path), query)
+
+    @property
+    def command(self) -> str:
+        if not self.path.endswith(".pyz"):
+            raise InputError(f"ssh://{self.host}{self.path}: wanted the path of an agent, e.g. /opt/nadir/agent-1234.pyz; `hil deploy` prints it")
+        return f"{self.python} {shlex.quote(self.path)} --stdio"
+
+    def connect_options(self) -> dict[str, Any]:
+        options: dict[str, Any] = {"port": self.port, "username": self.user or (), "connect_timeout": CONNECT_S}
+        if self.known_hosts:
+            options["known_hosts"] = self.known_hosts
+        if self.key:
+            options["client_keys"] = [self.key]
+        return options
+
+
+class SshChannel:
+    """An agent started over ssh. asyncssh runs in a thread of its own and pumps into a socket pair."""
+
+    def __init__(self, target: SshTarget) -> None:
+        try:
+            import asyncssh
+        except ImportError:
+            raise InputError("ssh:// needs asyncssh; pip install 'nadir-payload[bench]'") from None
+        ours, theirs = socket.socketpair()
+        self._ours, self._failure = SocketChannel(ours), ""
+        command = target.command
+
+        async def pump() -> None:
+            async with asyncssh.connect(target.host, **target.connect_options()) as connection:
+                await connection.run(command, stdin=theirs, stdout=theirs, stderr=sys.stderr, encoding=None)
+
+        def run() -> None:
+            try:
+                asyncio.run(pump())
+            except (OSError, asyncssh.Error) as error:
+                self._failure = f"{target.host}: {error}"
+            finally:
+                with contextlib.suppress(OSError):
+                    theirs.shutdown(socket.SHUT_RDWR)
+                theirs.close()
+
+        self._thread = threading.Thread(target=run, daemon=True)
+        self._thread.start()
+
+    def read(self, timeout_s: float) -> bytes:
+        try:
+            return self._ours.read(timeout_s)
+        except ChannelClosed as error:
+            raise ChannelClosed(self._failure or str(error)) from None
+
+    def write(self, data: bytes, timeout_s: float) -> None:
+        self._ours.write(data, timeout_s)
+
+    def close(self) -> None:
+        self._ours.close()
+        self._thread.join(5.0)
+
+
+def _open_tcp(host: str, port: int) -> SocketChannel:
+    try:
+        return SocketChannel(socket.create_connection((host, port), CONNECT_S))
+    except OSError as error:
+        raise ChannelClosed(f"{host}:{port}: {error.strerror or error}") from None
+
+
+def _host_and_port(url: str) -> tuple[str, int]:
+    parts = urlsplit(url)
+    try:
+        port = parts.port
+    except ValueError:
+        port = None
+    if not parts.hostname or port is None:
+        raise InputError(f"{url}: wanted tcp://HOST:PORT, e.g. tcp://192.168.7.2:5150")
+    return parts.hostname, port
+
+
+def _serial_parts(url: str) -> tuple[str, int]:
+    parts = urlsplit(url)
+    baud = parse_qs(parts.query).get("baud", ["1000000"])[-1]
+    if not parts.path or not baud.isdigit():
+        raise InputError(f"{url}: wanted serial:///dev/ttyUSB0?baud=1000000")
+    return parts.path, int(baud)

@@ -1,0 +1,115 @@
+"""A tiny bundle, seeded tiles, and agents as processes: what the tests of the bench stand on."""
+
+import hashlib
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from payload.bundle import Bundle, load_bundle
+from payload.tiles import Tile
+
+REPOSITORY = Path(__file__).parents[2]
+FAKE_AGENT = Path(__file__).parent / "fake_agent.py"
+
+
+@pytest.fixture(scope="session")
+def fake_agent() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("fake_agent", FAKE_AGENT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A bundle without networks: enough for an agent whose encoder is a fake."""
+    directory = tmp_path_factory.mktemp("bundle")
+    (directory / "flight").mkdir()
+    (directory / "flight" / "table.bin").write_bytes(b"tables")
+    manifest = {
+        "format_version": 1,
+        "name": "tiny",
+        "bands": ["B02", "B03", "B04", "B08"],
+        "tile_px": 32,
+        "codec": {"kind": "fsq"},
+        "files": {"flight/table.bin": hashlib.sha256(b"tables").hexdigest(), "ground/none.bin": "00"},
+    }
+    (directory / "manifest.json").write_text(json.dumps(manifest))
+    return load_bundle(directory, flight_only=True)
+
+
+@pytest.fixture
+def make_tiles() -> Callable[..., list[Tile]]:
+    return seeded_tiles
+
+
+def seeded_tiles(count: int, px: int = 32, seed: int = 1) -> list[Tile]:
+    random = np.random.default_rng(seed)
+    tiles = []
+    for k in range(count):
+        valid = random.random((px, px)) > 0.1 if k % 3 == 0 else np.ones((px, px), bool)
+        tiles.append(Tile(k // 8, k % 8, random.integers(0, 4096, (4, px, px), np.uint16), valid))
+    return tiles
+
+
+@pytest.fixture
+def agent_command(tiny_bundle: Bundle) -> Callable[[float], list[str]]:
+    """Command line of an agent with a fake encoder that takes so many seconds a tile; the transport is to be added."""
+    return lambda pause_s: [sys.executable, str(FAKE_AGENT), str(pause_s), "--bundle", str(tiny_bundle.directory)]
+
+
+class RunningAgent:
+    """A supervised agent on a free port of this machine."""
+
+    def __init__(self, command: list[str]) -> None:
+        self._process = subprocess.Popen(
+            [*command, "--tcp", "127.0.0.1:0"], stderr=subprocess.PIPE, text=True, cwd=REPOSITORY
+        )
+        self.url, self._agent_pid = "", 0
+        self._ready = threading.Event()
+        threading.Thread(target=self._follow, daemon=True).start()
+        assert self._ready.wait(20)
+
+    def _follow(self) -> None:
+        for line in self._process.stderr:
+            if "listening on " in line:
+                self.url = line.split()[-1]
+            if "runs as process" in line:
+                self._agent_pid = int(line.split()[-1])
+                self._ready.set()
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    def kill_agent(self) -> None:
+        """kill -9 of the agent, not of its supervisor."""
+        os.kill(self._agent_pid, signal.SIGKILL)
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+@pytest.fixture
+def tcp_agent(agent_command: Callable[[float], list[str]]) -> Iterator[Callable[[float], RunningAgent]]:
+    """Starts supervised agents with a fake encoder."""
+    started: list[RunningAgent] = []
+
+    def start(pause_s: float = 0.0) -> RunningAgent:
+        started.append(RunningAgent(agent_command(pause_s)))
+        return started[-1]
+
+    yield start
+    for agent in started:
+        agent.end()
