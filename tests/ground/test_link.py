@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom, chisquare
 
 from payload.errors import InputError
+from payload.packets import Reassembler, SequenceCounter, segment
 from sim import link as link_module
 from sim.link import Burst, Channel, Link
 
@@ -217,3 +218,23 @@ def test_bursts_that_never_end_and_negative_seeds_are_refused():
         Burst(0.1, 0.0)
     with pytest.raises(InputError, match="seed is -1"):
         Channel(OPEN, -1)
+
+
+def test_tile_codes_over_a_bad_channel_arrive_whole_or_as_beginnings():
+    tiles = [random.Random(i).randbytes(300 + 7 * i) for i in range(400)]
+    counter = SequenceCounter(0x2A1, 16000)  # the count wraps on the way
+    sent = [packet for tile in tiles for packet in segment(tile, counter, 128)]
+    channel = Channel(Link(1e6, 1e3, 0.01, 1e-5, Burst(0.002, 0.3)), seed=1)
+    reassembler = Reassembler(0x2A1)
+    assemblies = [a for packet in channel.send(sent) for a in reassembler.push(packet)] + reassembler.finish()
+    report, counts = channel.report, reassembler.counts
+    assert counts.received == report.packets_delivered
+    assert counts.refused == report.packets_corrupted > 10  # the CRC sees every damaged packet
+    gone = report.packets_lost + report.packets_lost_in_bursts + report.packets_corrupted
+    assert counts.missing <= gone <= counts.missing + 10  # those before the first and after the last show no gap
+    assert counts.orphaned > 0
+    remaining = iter(tiles)
+    for assembly in assemblies:
+        tile = next(t for t in remaining if t.startswith(assembly.data))
+        assert (tile == assembly.data) == assembly.complete
+    assert 300 < sum(a.complete for a in assemblies) < 400

@@ -10,7 +10,18 @@ import pytest
 from payload.errors import InputError
 from payload.policy import Gate, LonLatRegion, Policy, Region
 from sim.fields import from_table, read_toml
-from sim.mission import SHIPPED, Budgets, Mission, Requirements, load_mission, mission_from_table, shipped_missions
+from sim.link import Burst, Link
+from sim.mission import (
+    SHIPPED,
+    Budgets,
+    Imager,
+    Mission,
+    Requirements,
+    load_mission,
+    mission_from_table,
+    shipped_missions,
+)
+from sim.orbit import Orbit, Station
 
 MINIMAL = """
 name = "small"
@@ -192,6 +203,14 @@ def test_regions_of_the_gate_are_told_apart_by_their_keys(tmp_path):
         load(MINIMAL + regions.replace("west_", "west"), tmp_path)
     with pytest.raises(InputError, match=r"policy.gate.regions\[0\] is 3 .*wanted a table"):
         load(MINIMAL + "[policy.gate]\nregions = [3]\n", tmp_path)
+
+
+@pytest.mark.parametrize("kind", [Mission, Imager, Orbit, Station, Link, Burst, Budgets, Requirements])
+def test_the_user_page_names_every_key(kind):
+    page = (Path(__file__).parents[2] / "docs" / "mission.md").read_text(encoding="utf-8")
+    tables = {"imager", "orbit", "link", "budgets", "requirements", "policy", "stations", "burst"}
+    for field in fields(kind):
+        assert (f"[{field.name}]" if field.name in tables else f"`{field.name}`") in page.replace("link.burst", "burst")
 
 
 @dataclass(frozen=True)
