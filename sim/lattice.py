@@ -137,7 +137,7 @@ def smoothstep(value: F32, low: float, high: float) -> F32:
 
 
 def gaussian_like(words: NDArray[np.uint64]) -> F32:
-    """Random words uint64 [n] -> float32 [2 n], mean 0, deviation 1: the four octets of each half added, kurtosis 2.7."""
+    """Random words uint64 [n] -> float32 [2 n], mean 0, deviation 1: four octets of each half added, kurtosis 2.7."""
     pairs = (words & np.uint64(0x00FF00FF00FF00FF)) + ((words >> np.uint64(8)) & np.uint64(0x00FF00FF00FF00FF))
     sums = (pairs & np.uint64(0x0000FFFF0000FFFF)) + ((pairs >> np.uint64(16)) & np.uint64(0x0000FFFF0000FFFF))
     lanes = sums.astype("<u8").view("<u4").astype(np.float32)
