@@ -5,13 +5,18 @@ Exit 0: all held; 1: a requirement failed; 2: bad input.
 
 import json
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from payload.bundle import DEFAULT
 from payload.errors import InputError
+
+OPPONENTS = "jpeg2000,klt-jpeg2000,klt-jpeg2000-joint,jpegxl,htj2k,ccsds121,jpeg"
 
 app = typer.Typer(
     name="sim",
@@ -60,6 +65,40 @@ def _bench(
     print(json.dumps(result.as_dict(), indent=2) if as_json else benchmark.as_text(result))
     if not result.held:
         raise typer.Exit(1)
+
+
+@app.command("evaluate")
+def _evaluate(
+    tiles: Annotated[list[Path], typer.Option(help="An .npz of tiles (x [N,B,H,W] uint16, bands), or GeoTIFFs.")],
+    more: Annotated[list[Path] | None, typer.Argument(hidden=True)] = None,
+    bundle: Annotated[str, typer.Option(help="Shipped bundle or a directory; none: the opponents alone.")] = DEFAULT,
+    against: Annotated[str, typer.Option(help="Opponents, comma-separated.")] = OPPONENTS,
+    out: Annotated[Path, typer.Option(help="Where rd.json, rd.html and the plots go.")] = Path("out/evaluate"),
+    limit: Annotated[int | None, typer.Option(min=1, help="The first so many tiles only.")] = None,
+    engine: Annotated[str, typer.Option(help="openvino or onnxruntime.")] = "openvino",
+    as_json: Annotated[bool, typer.Option("--json", help="rd.json on stdout.")] = False,
+) -> None:
+    """Rate and distortion of a bundle beside classical codecs, on the same tiles in one run."""
+    from sim import rd_report
+    from sim.evaluate import evaluate
+
+    with _progress("tiles") as advance:
+        opponents = [name.strip() for name in against.split(",") if name.strip()]
+        result = evaluate([*tiles, *(more or [])], bundle, opponents, limit, engine, advance)
+    rd_report.write_results(result, out)
+    print(rd_report.canonical_json(result) if as_json else rd_report.as_text(result, out / "rd.html"))
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Callable[[str, int], None]]:
+    """A bar on stderr where that is a terminal; silence where it is not."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what)
+        yield lambda label, total: bar.update(task, total=total, advance=1, description=label)
 
 
 def _time(text: str | None) -> datetime | None:

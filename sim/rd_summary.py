@@ -35,12 +35,9 @@ class Bench:
         self.codecs = tuple(self._rows)
         self.tiles = tuple(dict.fromkeys(tile for by_tile in self._rows.values() for tile in by_tile))
         self._curves = {(c, t): _curve(self._rows[c][t]) for c in self.codecs for t in self.tiles}
-        self._octets16 = {t: self._raw_octets(t) for t in self.tiles}
-
-    def _raw_octets(self, tile: str) -> float:
-        """Octets of the tile at 16 bit per sample: what CR 1 is."""
-        row = next(rows[tile][0] for rows in self._rows.values() if rows[tile])
-        return row["cr16"] * row["octets"]
+        first = {tile: next(by[tile][0] for by in self._rows.values() if by[tile]) for tile in self.tiles}
+        self._octets16 = {tile: row["cr16"] * row["octets"] for tile, row in first.items()}  # what CR 1 is
+        self._pixels = {tile: 8 * row["octets"] / row["bpp"] for tile, row in first.items()}
 
     def bd_rate(self, codec: str, reference: str) -> dict[str, Any]:
         """Per cent of octets at equal PSNR over CR 20 to 250: spread over tiles, and every tile."""
@@ -54,7 +51,7 @@ class Bench:
         return bd_rate_percent(test, against, self._octets16[tile] / CR_COARSE, self._octets16[tile] / CR_FINE)
 
     def at_cr(self, codec: str, cr: float) -> dict[str, float | int]:
-        """Every metric with each tile at the same CR: the mean over tiles; four ways to average PSNR; how many tiles."""
+        """Every metric with each tile at the same CR, mean over tiles; PSNR averaged in four ways; how many tiles."""
         each = [self._figures_at(codec, tile, self._octets16[tile] / cr) for tile in self.tiles]
         known = [figures for figures in each if figures is not None]
         means = {name: float(np.mean([f[name] for f in known])) if known else NAN for name in METRICS}
@@ -73,9 +70,9 @@ class Bench:
 
     def at_psnr(self, codec: str, psnr_db: float) -> dict[str, float | int]:
         """Mean bits per pixel (all bands) with every tile at the same PSNR, and over how many tiles."""
-        curves = [self._curves[codec, tile] for tile in self.tiles]
-        bits = [16 * 4 * curve.octets_at(psnr_db) / self._octets16[t] for t, curve in zip(self.tiles, curves) if curve]
-        known = [b for b in bits if np.isfinite(b)]
+        curves = {tile: self._curves[codec, tile] for tile in self.tiles}
+        bits = [8 * curve.octets_at(psnr_db) / self._pixels[tile] for tile, curve in curves.items() if curve]
+        known = [value for value in bits if np.isfinite(value)]
         return {"bpp": float(np.mean(known)) if known else NAN, "tiles": len(known)}
 
     def curve_points(self, codec: str, metric: str, crs: Sequence[float]) -> list[float]:
