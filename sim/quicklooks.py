@@ -150,8 +150,9 @@ class Quicklooks:
             {name: write_png(folder / f"{name}.png", rgb) for name, rgb in pictures.items()}, self.step, limit
         )
 
+
+def find_stretch(mean: F32, valid: Mask, cloudy: Mask) -> Stretch:
     """2 to 98 per cent of the clear pixels (of all valid ones if a tenth or less is clear). mean float32 [3, h, w]."""
-    """2 to 98 per cent of the clear pixels (of all valid ones where a tenth or less is clear). mean float32 [3, h, w]."""
     clear = valid & ~cloudy
     chosen = clear if 10 * int(clear.sum()) > int(valid.sum()) else valid
     if not chosen.any():

@@ -322,8 +322,8 @@ def _gsd_m(file: rasterio.DatasetReader) -> float:
         return side
     if not file.crs.is_geographic:
         return side * file.crs.linear_units_factor[1]
-    _, latitude = file.transform * (file.width / 2, file.height / 2)
-    phi = math.radians(latitude)
+    _, south_edge, _, north_edge = file.bounds
+    phi = math.radians((south_edge + north_edge) / 2)
     # Metres per degree on WGS 84, series of the meridian and of the parallel.
     along = 111132.954 - 559.822 * math.cos(2 * phi) + 1.175 * math.cos(4 * phi)
     across = 111412.84 * math.cos(phi) - 93.5 * math.cos(3 * phi) + 0.118 * math.cos(5 * phi)

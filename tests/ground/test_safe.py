@@ -1,0 +1,258 @@
+"""The metadata of Sentinel-2 products: structure and names as in real ones, offsets and truncation as they happen."""
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from numpy.typing import NDArray
+from rasterio.transform import from_origin
+
+from payload.errors import InputError
+from sim.safe import read_safe
+from sim.scenes import open_scene
+
+BANDS = ("B02", "B03", "B04", "B08")
+TILE = "T32TNS_20260418T103021"
+
+
+def raw_numbers(size_px: int = 96) -> NDArray[np.uint16]:
+    """Raw DN uint16 [4, n, n]: 0 (no data) in the first ten columns, from there 900 upwards."""
+    raw = np.random.default_rng(5).integers(900, 6000, (4, size_px, size_px)).astype(np.uint16)
+    raw[:, :, :10] = 0
+    return raw
+
+
+def write_jp2(path: Path, plane: NDArray[np.uint16], block_px: int = 1024) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with rasterio.open(
+        path, "w", driver="JP2OpenJPEG", height=plane.shape[0], width=plane.shape[1], count=1, dtype="uint16",
+        crs="EPSG:32632", transform=from_origin(499_980, 5_100_000, 10, 10),
+        QUALITY="100", REVERSIBLE="YES", BLOCKXSIZE=str(block_px), BLOCKYSIZE=str(block_px),
+    ) as file:  # fmt: skip
+        file.write(plane, 1)
+
+
+def metadata(level: str, offset: int | None, images: list[str], quantification: str = "10000") -> str:
+    """MTD_MSIL1C.xml or MTD_MSIL2A.xml, shortened; element names, nesting and namespaces as in real products."""
+    spaces = {"L1C": "Level-1C", "L2A": "Level-2A"}[level]
+    if level == "L1C":
+        scale = f'<QUANTIFICATION_VALUE unit="none">{quantification}</QUANTIFICATION_VALUE>'
+        listed = "Radiometric_Offset_List", "RADIO_ADD_OFFSET"
+    else:
+        scale = (
+            '<QUANTIFICATION_VALUES_LIST><BOA_QUANTIFICATION_VALUE unit="none">'
+            f"{quantification}</BOA_QUANTIFICATION_VALUE>"
+            '<AOT_QUANTIFICATION_VALUE unit="none">1000.0</AOT_QUANTIFICATION_VALUE></QUANTIFICATION_VALUES_LIST>'
+        )
+        listed = "BOA_ADD_OFFSET_VALUES_LIST", "BOA_ADD_OFFSET"
+    # Each band's offset differs a little, so that a mix-up of band ids shows.
+    offsets = "".join(f'<{listed[1]} band_id="{k}">{(offset or 0) - k}</{listed[1]}>' for k in range(13))
+    files = "".join(f"<IMAGE_FILE>{name}</IMAGE_FILE>" for name in images)
+    return f"""<?xml version="1.0" encoding="UTF-8" standalone="no"?>
+<n1:{spaces}_User_Product xmlns:n1="https://psd-14.sentinel2.eo.esa.int/PSD/User_Product_{spaces}.xsd">
+ <n1:General_Info>
+  <Product_Info>
+   <PRODUCT_START_TIME>2026-04-18T10:30:21.024Z</PRODUCT_START_TIME>
+   <PRODUCT_STOP_TIME>2026-04-18T10:30:21.024Z</PRODUCT_STOP_TIME>
+   <PRODUCT_URI>S2B_MSI{level}_20260418T103021_N0511_R108_T32TNS_20260418T125900.SAFE</PRODUCT_URI>
+   <PROCESSING_LEVEL>{spaces}</PROCESSING_LEVEL>
+   <PROCESSING_BASELINE>{"05.11" if offset else "02.08"}</PROCESSING_BASELINE>
+   <Product_Organisation><Granule_List>
+    <Granule datastripIdentifier="S2B_DS" granuleIdentifier="S2B_TL" imageFormat="JPEG2000">{files}</Granule>
+   </Granule_List></Product_Organisation>
+  </Product_Info>
+  <Product_Image_Characteristics>
+   <Special_Values><SPECIAL_VALUE_TEXT>NODATA</SPECIAL_VALUE_TEXT><SPECIAL_VALUE_INDEX>0</SPECIAL_VALUE_INDEX></Special_Values>
+   <Special_Values><SPECIAL_VALUE_TEXT>SATURATED</SPECIAL_VALUE_TEXT><SPECIAL_VALUE_INDEX>65535</SPECIAL_VALUE_INDEX></Special_Values>
+   {scale}
+   {"" if offset is None else f"<{listed[0]}>{offsets}</{listed[0]}>"}
+  </Product_Image_Characteristics>
+ </n1:General_Info>
+</n1:{spaces}_User_Product>
+"""
+
+
+def make_product(
+    root: Path, level: str = "L1C", offset: int | None = -1000, quantification: str = "10000", size_px: int = 96
+) -> Path:
+    """A .SAFE directory with real JPEG 2000 images of the four 10 m bands (and a 20 m one in L2A)."""
+    product = root / f"S2B_MSI{level}_20260418T103021_N0511_R108_T32TNS_20260418T125900.SAFE"
+    granule = f"GRANULE/{level}_T32TNS_A041234_20260418T103021/IMG_DATA"
+    raw = raw_numbers(size_px)
+    if level == "L1C":
+        names = [f"{granule}/{TILE}_{band}" for band in BANDS]
+        listed = [*names, f"{granule}/{TILE}_B11", f"{granule}/{TILE}_TCI"]
+    else:
+        names = [f"{granule}/R10m/{TILE}_{band}_10m" for band in BANDS]
+        listed = [*names, *(f"{granule}/R20m/{TILE}_{band}_20m" for band in (*BANDS[:3], "B8A", "SCL"))]
+    for name, plane in zip(names, raw, strict=True):
+        write_jp2(product / f"{name}.jp2", plane)
+    (product / f"MTD_MSI{level}.xml").write_text(metadata(level, offset, listed, quantification), encoding="utf-8")
+    (product / "GRANULE").joinpath("MTD_TL.xml").write_text("<tile/>", encoding="utf-8")
+    return product
+
+
+def zip_product(product: Path, compression: int = zipfile.ZIP_DEFLATED) -> Path:
+    where = product.with_suffix(".zip")
+    with zipfile.ZipFile(where, "w", compression) as archive:
+        for path in sorted(product.rglob("*")):
+            archive.write(path, path.relative_to(product.parent).as_posix())
+    return where
+
+
+@pytest.mark.parametrize("level", ["L1C", "L2A"])
+def test_offset_and_quantification_come_from_the_metadata(tmp_path: Path, level: str) -> None:
+    product = read_safe(make_product(tmp_path, level), BANDS)
+    assert (product.level, product.baseline, product.quantification, product.nodata) == (level, "05.11", 10_000, 0)
+    assert product.sensed_at == "2026-04-18T10:30:21.024Z"
+    # band_id 1, 2, 3 and 7 are B02, B03, B04 and B08
+    assert product.offsets == {"B02": -1001, "B03": -1002, "B04": -1003, "B08": -1007}
+
+
+@pytest.mark.parametrize("level", ["L1C", "L2A"])
+@pytest.mark.parametrize("zipped", [False, True])
+def test_dn_is_reflectance_times_10000(tmp_path: Path, level: str, zipped: bool) -> None:
+    product = make_product(tmp_path, level)
+    with open_scene(str(zip_product(product) if zipped else product)) as scene:
+        dn, valid = scene.read(0, 0, 96, 96)
+    raw = raw_numbers().astype(int)
+    expected = np.maximum(raw - np.array([1001, 1002, 1003, 1007])[:, None, None], 0)
+    assert (dn == expected).all()
+    assert not valid[:, :10].any() and valid[:, 10:].all()
+    assert scene.info.bands == BANDS and scene.info.gsd_m == 10.0 and scene.info.nodata == 0
+    assert scene.info.sensed_at == "2026-04-18T10:30:21.024Z"
+    assert scene.info.transform == (10.0, 0.0, 499_980.0, 0.0, -10.0, 5_100_000.0)
+    assert scene.info.name.startswith(f"S2B_MSI{level}_20260418") and not scene.info.name.endswith(".SAFE")
+
+
+@pytest.mark.parametrize("level", ["L1C", "L2A"])
+def test_old_baselines_have_no_offset(tmp_path: Path, level: str) -> None:
+    with open_scene(str(make_product(tmp_path, level, offset=None))) as scene:
+        assert (scene.read(0, 0, 96, 96)[0] == raw_numbers()).all()
+
+
+def test_other_quantification_is_scaled(tmp_path: Path) -> None:
+    with open_scene(str(make_product(tmp_path, offset=None, quantification="1000"))) as scene:
+        dn, _ = scene.read(0, 0, 96, 96)
+    assert (dn == np.minimum(raw_numbers().astype(int) * 10, 65535)).all()
+
+
+def test_metadata_file_and_stored_zip_open_too(tmp_path: Path) -> None:
+    product = make_product(tmp_path)
+    with open_scene(str(product / "MTD_MSIL1C.xml")) as by_file, open_scene(str(product)) as by_folder:
+        assert by_file.info == by_folder.info
+    with open_scene(str(zip_product(product, zipfile.ZIP_STORED))) as by_zip:
+        assert by_zip.info == by_folder.info
+
+
+def refused(where: Path, *words: str, wanted: tuple[str, ...] = BANDS) -> None:
+    """Opening gives one line that holds the words."""
+    with pytest.raises(InputError) as caught:
+        open_scene(str(where), wanted=wanted).close()
+    message = str(caught.value)
+    assert "\n" not in message and len(message) < 400
+    for word in (str(where), *words):
+        assert word in message
+
+
+def test_missing_metadata(tmp_path: Path) -> None:
+    product = make_product(tmp_path)
+    (product / "MTD_MSIL1C.xml").unlink()
+    refused(product, "no MTD_MSIL1C.xml or MTD_MSIL2A.xml", "download")
+
+
+def test_cut_metadata(tmp_path: Path) -> None:
+    product = make_product(tmp_path)
+    path = product / "MTD_MSIL1C.xml"
+    path.write_text(path.read_text(encoding="utf-8")[:900], encoding="utf-8")
+    refused(product, "MTD_MSIL1C.xml is not whole XML", "download")
+
+
+def test_missing_image(tmp_path: Path) -> None:
+    product = make_product(tmp_path, "L2A")
+    next(product.rglob("*_B08_10m.jp2")).unlink()
+    refused(product, "image of B08 missing", "download")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 0.999])
+def test_cut_image(tmp_path: Path, share: float) -> None:
+    product = make_product(tmp_path)
+    path = next(product.rglob("*_B04.jp2"))
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    refused(product, "_B04.jp2 is truncated", "download")
+
+
+def test_cut_image_in_a_whole_zip(tmp_path: Path) -> None:
+    product = make_product(tmp_path)
+    path = next(product.rglob("*_B04.jp2"))
+    path.write_bytes(path.read_bytes()[:-500])
+    refused(zip_product(product), "_B04.jp2 is truncated")
+
+
+@pytest.mark.parametrize("share", [0.3, 0.99])
+def test_cut_zip(tmp_path: Path, share: float) -> None:
+    where = zip_product(make_product(tmp_path))
+    where.write_bytes(where.read_bytes()[: int(where.stat().st_size * share)])
+    refused(where, "broken zip", "download")
+
+
+def test_damaged_image_is_refused_when_read(tmp_path: Path) -> None:
+    """Length and end are right, the start of the only tile is not: only decoding can tell, and it must."""
+    product = make_product(tmp_path)
+    path = next(product.rglob("*_B02.jp2"))
+    start_of_tile = b"\xff\x90\x00\x0a"
+    octets = path.read_bytes()
+    assert octets.count(start_of_tile) == 1
+    path.write_bytes(octets.replace(start_of_tile, b"\xff\x90\xff\xff"))
+    with pytest.raises(InputError, match=r"_B02\.jp2: damaged at rows 0 to 95"):
+        open_scene(str(product)).close()
+
+
+def test_offset_list_without_a_band(tmp_path: Path) -> None:
+    product = make_product(tmp_path)
+    path = product / "MTD_MSIL1C.xml"
+    path.write_text(path.read_text(encoding="utf-8").replace('band_id="7"', 'band_id="70"'), encoding="utf-8")
+    refused(product, "RADIO_ADD_OFFSET but none for B08")
+
+
+def test_quantification_that_is_no_number(tmp_path: Path) -> None:
+    refused(make_product(tmp_path, quantification="many"), "QUANTIFICATION_VALUE is 'many'")
+    refused(make_product(tmp_path / "zero", quantification="0"), "QUANTIFICATION_VALUE is 0")
+
+
+def test_zip_of_something_else(tmp_path: Path) -> None:
+    where = tmp_path / "holiday.zip"
+    with zipfile.ZipFile(where, "w") as archive:
+        archive.writestr("beach.txt", "sand")
+    refused(where, "no MTD_MSIL1C.xml or MTD_MSIL2A.xml")
+
+
+def test_zip_of_two_products(tmp_path: Path) -> None:
+    where = tmp_path / "two.zip"
+    with zipfile.ZipFile(where, "w") as archive:
+        for name in ("A.SAFE", "B.SAFE"):
+            archive.writestr(f"{name}/MTD_MSIL1C.xml", "<x/>")
+    refused(where, "2 products", "wanted one")
+
+
+def test_bands_that_are_not_at_10_m(tmp_path: Path) -> None:
+    refused(make_product(tmp_path), "band B11 is not at 10 m", wanted=("B02", "B11"))
+
+
+def test_strips_within_a_jpeg_2000_tile_decode_it_once(tmp_path: Path) -> None:
+    """Of the strips through one row of tiles only the first touches the file: the others survive its destruction."""
+    product = tmp_path / "A.SAFE"
+    name = f"GRANULE/L1C/IMG_DATA/{TILE}_B02"
+    plane = np.random.default_rng(1).integers(1, 4000, (1024, 300)).astype(np.uint16)
+    write_jp2(product / f"{name}.jp2", plane, block_px=256)
+    (product / "MTD_MSIL1C.xml").write_text(metadata("L1C", 0, [name]), encoding="utf-8")
+    with open_scene(str(product), wanted=("B02",)) as scene:
+        first, _ = scene.read(768, 0, 64, 300)
+        (product / f"{name}.jp2").write_bytes(b"")
+        for row in (832, 896, 960):
+            assert (scene.read(row, 0, 64, 300)[0][0] == plane[row : row + 64] - 1).all()
+        with pytest.raises(InputError, match="damaged at rows 0 to 63"):
+            scene.read(0, 0, 64, 300)
+    assert (first[0] == plane[768:832] - 1).all()
