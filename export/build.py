@@ -18,12 +18,14 @@ from export.graph import load_graph, total_macs, total_parameters
 from export.memory_plan import plan
 from export.to_float import to_float_model
 from export.to_openvino import write_ir
-from payload.bundle import FORMAT_VERSION, Bundle, load_bundle
+from payload.bundle import FORMAT_VERSION, REQUIRED_KEYS, Bundle, load_bundle
 from payload.errors import InputError
 
 TARGETS = ("int8-po2w7", "fp16-vpu", "fp32")
 #: Octets of an unquantised sample in memory.
 FLOAT_OCTETS = {"int8-po2w7": 4, "fp16-vpu": 2, "fp32": 4}
+#: Manifest keys that `assemble` writes itself.
+OWN_KEYS = (*REQUIRED_KEYS, "octets", "target", "networks", "built")
 VERSIONS = ("nadir-payload", "numpy", "torch", "brevitas", "onnx", "onnxruntime", "openvino")
 
 
@@ -51,9 +53,11 @@ def assemble(
     origin: Origin,
     target: str = "int8-po2w7",
     with_ir: bool = True,
+    more: Mapping[str, Any] | None = None,
 ) -> Bundle:
     """Writes a bundle into `out`, loads it again. `files`: manifest name ('flight/encoder.onnx') -> octets or a path.
 
+    `more`: further keys of the manifest (what describes the cloud network goes under "clouds").
     With `with_ir` every int8 ONNX network that flies gets its OpenVINO IR beside it.
     InputError if a file is missing or lies outside flight/ and ground/, or an INT8 network would run in float.
     """
@@ -68,6 +72,7 @@ def assemble(
         if with_ir and target == "int8-po2w7":
             _write_irs(folder, [n for n in networks if n.startswith("flight/")])
         manifest = {
+            **(more or {}),
             "format_version": FORMAT_VERSION,
             "name": name,
             "bands": list(bands),
@@ -109,7 +114,7 @@ def derive(bundle: Bundle, target: str, out: Path, keep_rounding: bool = False) 
         if name.startswith("flight/") and name.endswith((".xml", ".bin")):
             continue  # the IR of the INT8 network
         if name.startswith("flight/") and name.endswith(".onnx"):
-            graph = load_graph(bundle.file(name))
+            graph = load_graph(bundle.file(name), free_px=bundle.tile_px)
             files[name] = to_float_model(graph, target == "fp16-vpu", keep_rounding).SerializeToString(
                 deterministic=True
             )
@@ -122,13 +127,14 @@ def derive(bundle: Bundle, target: str, out: Path, keep_rounding: bool = False) 
         built.get("calibration", {}),
         built.get("checkpoint_sha256", ""),
     )
+    more = {key: value for key, value in bundle.manifest.items() if key not in OWN_KEYS}
     label = f"{bundle.name}-{target}"
-    return assemble(out, label, bundle.bands, bundle.tile_px, bundle.codec, files, origin, target, with_ir=False)
+    return assemble(out, label, bundle.bands, bundle.tile_px, bundle.codec, files, origin, target, False, more)
 
 
 def describe(path: Path, tile_px: int, target: str) -> dict[str, Any]:
     """What the manifest says about one network: cost, size, and the memory it needs."""
-    graph = load_graph(path)
+    graph = load_graph(path, free_px=tile_px)
     memory = plan(graph, FLOAT_OCTETS[target])
     macs = total_macs(graph)
     return {

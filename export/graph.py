@@ -66,20 +66,30 @@ class LayerCost:
     parameters: int
 
 
-def load_graph(source: str | Path | onnx.ModelProto, input_shapes: Mapping[str, Shape] | None = None) -> Graph:
-    """The network in `source`, its symbolic sizes set from `input_shapes` (by input name).
+def load_graph(
+    source: str | Path | onnx.ModelProto, input_shapes: Mapping[str, Shape] | None = None, free_px: int | None = None
+) -> Graph:
+    """The network in `source`, its sizes set from `input_shapes` (by input name), symbolic ones from `free_px`.
 
     InputError if the file is corrupt, or an input's size is still unknown.
     """
     name = "network" if isinstance(source, onnx.ModelProto) else str(source)
     model = _read(source)
-    _set_input_shapes(name, model, input_shapes or {})
+    _set_input_shapes(name, model, input_shapes or {}, free_px)
     constants = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
     for node in model.graph.node:
         if node.op_type == "Constant":
             constants[node.output[0]] = _constant(node)
     inputs = tuple(v.name for v in model.graph.input if v.name not in constants)
     return Graph(name, model, constants, _shapes(name, model), inputs, tuple(v.name for v in model.graph.output))
+
+
+def load_for_tile(path: Path, built_for_px: int, tile_px: int) -> Graph:
+    """A network of a bundle of tile size `built_for_px`, with the shapes it has for tiles of `tile_px`."""
+    graph = load_graph(path, free_px=built_for_px)
+    if tile_px == built_for_px:
+        return graph
+    return load_graph(path, tile_input_shapes(graph, built_for_px, tile_px))
 
 
 def input_names(source: str | Path) -> list[str]:
@@ -177,7 +187,9 @@ def _constant(node: onnx.NodeProto) -> NDArray[Any]:
     return numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else np.asarray(value)
 
 
-def _set_input_shapes(name: str, model: onnx.ModelProto, input_shapes: Mapping[str, Shape]) -> None:
+def _set_input_shapes(
+    name: str, model: onnx.ModelProto, input_shapes: Mapping[str, Shape], free_px: int | None
+) -> None:
     initial = {t.name for t in model.graph.initializer}
     inputs = [v for v in model.graph.input if v.name not in initial]
     unknown = set(input_shapes) - {v.name for v in inputs}
@@ -187,6 +199,8 @@ def _set_input_shapes(name: str, model: onnx.ModelProto, input_shapes: Mapping[s
     for value in inputs:
         dims = value.type.tensor_type.shape.dim
         wanted = input_shapes.get(value.name)
+        if wanted is None and free_px is not None:
+            wanted = tuple(d.dim_value if d.dim_value > 0 else (free_px if axis else 1) for axis, d in enumerate(dims))
         if wanted is not None:
             if len(wanted) != len(dims):
                 raise InputError(f"{name}: input {value.name} has {len(dims)} axes, {len(wanted)} sizes given")

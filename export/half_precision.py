@@ -4,7 +4,7 @@ Takes a float network, gives the same network with every tensor and weight round
 f32: the kinder of the two things a VPU may do). Index agreement and PSNR cost compare it with the INT8 reference.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,28 +14,41 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from export.feeders import Feeder
+from export.front_ends import LatentQuantiser
 from payload.errors import InputError
 
-#: Latents to integer indices, and back to latents: what the codec's quantiser does at one step.
-ToIndices = Callable[[list[NDArray[Any]]], NDArray[np.int64]]
-FromIndices = Callable[[NDArray[np.int64]], NDArray[np.float64]]
+Run = Callable[..., list[NDArray[Any]]]
+#: PSNR is stated for this peak, in DN.
+PEAK_DN = 10_000.0
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """FP16 against the INT8 reference over some tiles. `psnr_cost_db`: how much worse the FP16 indices rebuild the
-    reference's own latents than the reference's indices do."""
+    """FP16 against the INT8 reference over some tiles.
 
+    PSNR (peak 10 000 DN) is of the latents that the indices rebuild, against the reference's own latents: the pixels'
+    PSNR as far as the transform is orthonormal. None where latents have no unit in DN or classes are compared.
+    """
+
+    network: str
+    quantiser: str
     tiles: int
     indices: int
     differing: int
-    largest_index_difference: int
-    psnr_cost_db: float
+    largest_difference: int
+    psnr_reference_db: float | None
+    psnr_half_db: float | None
     latent_snr_db: float
 
     @property
     def agreement_percent(self) -> float:
         return 100.0 * (1 - self.differing / self.indices) if self.indices else 100.0
+
+    @property
+    def psnr_cost_db(self) -> float | None:
+        if self.psnr_reference_db is None or self.psnr_half_db is None:
+            return None
+        return self.psnr_reference_db - self.psnr_half_db
 
 
 def in_half_precision(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -66,7 +79,7 @@ def in_half_precision(model: onnx.ModelProto) -> onnx.ModelProto:
     return half
 
 
-def open_half(model: onnx.ModelProto) -> Callable[..., list[NDArray[Any]]]:
+def open_half(model: onnx.ModelProto) -> Run:
     """A function that runs the FP16 simulation. Graph optimisation is off: it would cancel the casts."""
     import onnxruntime
 
@@ -85,45 +98,63 @@ def open_half(model: onnx.ModelProto) -> Callable[..., list[NDArray[Any]]]:
 
 
 def compare(
-    reference: Callable[..., list[NDArray[Any]]],
-    half: Callable[..., list[NDArray[Any]]],
+    network: str,
+    reference: Run,
+    half: Run,
     feeder: Feeder,
     tiles: int,
-    to_indices: ToIndices,
-    from_indices: FromIndices,
-    to_latents: Callable[[list[NDArray[Any]]], NDArray[Any]],
-) -> Agreement:
-    """Index agreement and PSNR cost of `half` over the feeder's first tiles."""
+    quantisers: Sequence[LatentQuantiser],
+) -> list[Agreement]:
+    """Index agreement and PSNR of `half` over the feeder's first tiles, one result per quantiser."""
     if tiles < 1:
         raise InputError(f"comparing over {tiles} tiles; give at least 1")
-    count = differing = largest = 0
-    error_reference = error_half = noise = power = 0.0
+    tallies = [_Tally() for _ in quantisers]
     for tile in range(tiles):
         arrays = feeder.arrays(tile)
         exact, rounded = reference(*arrays), half(*arrays)
-        latents, approximate = to_latents(exact).astype(np.float64), to_latents(rounded).astype(np.float64)
-        wanted, found = to_indices(exact), to_indices(rounded)
-        difference = np.abs(wanted - found)
-        count, differing = count + difference.size, differing + int(np.count_nonzero(difference))
-        largest = max(largest, int(difference.max(initial=0)))
-        error_reference += float(np.square(from_indices(wanted) - latents).sum())
-        error_half += float(np.square(from_indices(found) - latents).sum())
-        noise, power = noise + float(np.square(approximate - latents).sum()), power + float(np.square(latents).sum())
-    cost = 10 * np.log10(error_half / error_reference) if error_reference > 0 else 0.0
-    snr = 10 * np.log10(power / noise) if noise > 0 else float("inf")
-    return Agreement(tiles, count, differing, largest, float(cost), float(snr))
+        for quantiser, tally in zip(quantisers, tallies, strict=True):
+            tally.add(quantiser, quantiser.latents(exact), quantiser.latents(rounded))
+    return [tally.result(network, q, tiles) for q, tally in zip(quantisers, tallies, strict=True)]
 
 
-def uniform_quantiser(step: float) -> tuple[ToIndices, FromIndices, Callable[[list[NDArray[Any]]], NDArray[Any]]]:
-    """Every output divided by `step` and rounded half to even: to indices, back, and the latents themselves."""
+@dataclass(eq=False)
+class _Tally:
+    """Running sums of one comparison."""
 
-    def latents(outputs: list[NDArray[Any]]) -> NDArray[Any]:
-        return np.concatenate([np.asarray(o).ravel() for o in outputs])
+    indices: int = 0
+    differing: int = 0
+    largest: int = 0
+    samples: int = 0
+    error_reference: float = 0.0
+    error_half: float = 0.0
+    noise: float = 0.0
+    power: float = 0.0
 
-    def to_indices(outputs: list[NDArray[Any]]) -> NDArray[np.int64]:
-        return np.rint(latents(outputs).astype(np.float64) / step).astype(np.int64)
+    def add(self, quantiser: LatentQuantiser, exact: NDArray[Any], rounded: NDArray[Any]) -> None:
+        wanted, found = quantiser.indices(exact), quantiser.indices(rounded)
+        difference = np.abs(wanted.astype(np.int64) - found.astype(np.int64))
+        self.indices += difference.size
+        self.differing += int(np.count_nonzero(difference))
+        self.largest = max(self.largest, int(difference.max(initial=0)))
+        latents = exact.astype(np.float64)
+        self.noise += float(np.square(rounded - latents).sum())
+        self.power += float(np.square(latents).sum())
+        self.samples += latents.size
+        if quantiser.unit_dn is not None:
+            self.error_reference += float(np.square(quantiser.rebuilt(wanted) - latents).sum())
+            self.error_half += float(np.square(quantiser.rebuilt(found) - latents).sum())
 
-    return to_indices, lambda indices: indices * step, latents
+    def result(self, network: str, quantiser: LatentQuantiser, tiles: int) -> Agreement:
+        snr = 10 * float(np.log10(self.power / self.noise)) if self.noise and self.power else float("inf")
+        psnr = [self._psnr_db(quantiser.unit_dn, error) for error in (self.error_reference, self.error_half)]
+        return Agreement(
+            network, quantiser.name, tiles, self.indices, self.differing, self.largest, psnr[0], psnr[1], snr
+        )
+
+    def _psnr_db(self, unit_dn: float | None, error: float) -> float | None:
+        if unit_dn is None or error == 0:
+            return None
+        return 10 * float(np.log10(PEAK_DN**2 * self.samples / (error * unit_dn**2)))
 
 
 def _rounded(name: str, array: NDArray[np.float32]) -> NDArray[np.float32]:

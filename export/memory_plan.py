@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from export.graph import Graph, label, load_graph, tile_input_shapes
+from export.graph import Graph, label, load_for_tile
 from payload.errors import InputError
 
 #: Run in place behind the operator that feeds them.
@@ -84,11 +84,7 @@ def plan(graph: Graph, float_octets: int = 4) -> MemoryPlan:
 
 def plan_for_tiles(path: Path, tile_px: int, sizes_px: tuple[int, ...], float_octets: int = 4) -> dict[int, MemoryPlan]:
     """Plans for several tile sizes of a network that was exported for tiles of `tile_px`."""
-    graph = load_graph(path)
-    plans = {}
-    for size in sizes_px:
-        plans[size] = plan(load_graph(path, tile_input_shapes(graph, tile_px, size)), float_octets)
-    return plans
+    return {size: plan(load_for_tile(path, tile_px, size), float_octets) for size in sizes_px}
 
 
 def fits(peak_octets: int, limit_octets: int) -> str:

@@ -36,6 +36,7 @@ class _Rebuild:
         self.constants = dict(graph.constants)
         self.renamed: dict[str, str] = {}
         self.bounds: dict[str, tuple[float, float]] = {}  # of integer tensors, in integers
+        self.steps: dict[str, tuple[float, float]] = {}  # scale and zero point of integer tensors
 
     def add(self, node: onnx.NodeProto) -> None:
         inputs = [self.renamed.get(n, n) for n in node.input]
@@ -52,17 +53,19 @@ class _Rebuild:
             self.nodes.append(copy)
 
     def model(self, opset: int) -> onnx.ModelProto:
+        outputs = []
+        for value in self.graph.model.graph.output:
+            source = self.renamed.get(value.name, value.name)
+            if value.name in self.steps:  # a quantised output stays in steps of its quantiser
+                self._in_steps(value.name, source)
+            elif source != value.name:
+                self.nodes.append(helper.make_node("Identity", [source], [value.name], name=f"{value.name}_out"))
+            shape = list(self.graph.shapes[value.name])
+            outputs.append(helper.make_tensor_value_info(value.name, onnx.TensorProto.FLOAT, shape))
         used = {n for node in self.nodes for n in node.input}
         constants = [
             numpy_helper.from_array(np.ascontiguousarray(a), n) for n, a in self.constants.items() if n in used
         ]
-        outputs = []
-        for value in self.graph.model.graph.output:
-            source = self.renamed.get(value.name, value.name)
-            if source != value.name:  # an output that was dequantised keeps its name
-                self.nodes.append(helper.make_node("Identity", [source], [value.name], name=f"{value.name}_out"))
-            shape = list(self.graph.shapes[value.name])
-            outputs.append(helper.make_tensor_value_info(value.name, onnx.TensorProto.FLOAT, shape))
         inputs = [
             helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, list(self.graph.shapes[n]))
             for n in self.graph.inputs
@@ -83,6 +86,9 @@ class _Rebuild:
     def _quantise(self, node: onnx.NodeProto, inputs: list[str]) -> None:
         info = np.iinfo(self.constants[node.input[2]].dtype)
         self.bounds[node.output[0]] = (float(info.min), float(info.max))
+        scale, zero = self.constants[node.input[1]], self.constants[node.input[2]]
+        if scale.size == 1:
+            self.steps[node.output[0]] = (float(scale), float(zero))
         self.renamed[node.output[0]] = inputs[0]
 
     def _clip_integers(self, node: onnx.NodeProto, inputs: list[str]) -> None:
@@ -132,6 +138,25 @@ class _Rebuild:
             source = back
         bounds = [self._constant(f"{name}_low", low), self._constant(f"{name}_high", high)]
         self.nodes.append(helper.make_node("Clip", [source, *bounds], [name], name=f"{name}_clip"))
+
+    def _in_steps(self, name: str, source: str) -> None:
+        scale, zero = self.steps[name]
+        low, high = self.bounds[name]
+        scaled, shifted = f"{name}_scaled", f"{name}_shifted"
+        self.nodes.append(
+            helper.make_node("Mul", [source, self._constant(f"{name}_per", 1 / scale)], [scaled], name=scaled)
+        )
+        if zero:
+            self.nodes.append(
+                helper.make_node("Add", [scaled, self._constant(f"{name}_zero", zero)], [shifted], name=shifted)
+            )
+            scaled = shifted
+        if self.keep_rounding:
+            whole = f"{name}_whole"
+            self.nodes.append(helper.make_node("Round", [scaled], [whole], name=whole))
+            scaled = whole
+        bounds = [self._constant(f"{name}_low", low), self._constant(f"{name}_high", high)]
+        self.nodes.append(helper.make_node("Clip", [scaled, *bounds], [name], name=f"{name}_clip"))
 
     def _constant(self, name: str, value: float) -> str:
         self.constants[name] = np.float32(value) * np.ones((), np.float32)

@@ -17,7 +17,7 @@ from typing import Any
 
 import onnx
 
-from export.graph import load_graph, tile_input_shapes, total_macs, total_parameters
+from export.graph import load_for_tile, load_graph, total_macs, total_parameters
 from export.memory_plan import plan
 from export.myriad_blob import BlobHeader, Stage, parse_stages, parse_used_memory, read_blob
 from export.targets import Estimate, Target, Work, against_anchors, estimate, refuse_operators
@@ -122,10 +122,7 @@ def compile_bundle(
 
 def float_twin(path: Path, built_for_px: int, tile_px: int) -> onnx.ModelProto:
     """The network as floats at opset 13, for tiles of tile_px. InputError where the size does not fit the network."""
-    graph = load_graph(path)
-    if tile_px != built_for_px:
-        graph = load_graph(path, tile_input_shapes(graph, built_for_px, tile_px))
-    return to_float_model(graph, for_vpu=True)
+    return to_float_model(load_for_tile(path, built_for_px, tile_px), for_vpu=True)
 
 
 def report_network(
@@ -141,7 +138,8 @@ def report_network(
         header, stages, memory = compile_network(model, target, toolkit, blob)
     planned = plan(graph, float_octets=2)
     macs = total_macs(graph)
-    stage_count = header.stages if header else sum(n.op_type != "Constant" for n in graph.nodes)
+    # The device runs the compiled stages once per image of the batch.
+    stage_count = header.stages * header.batch if header else sum(n.op_type != "Constant" for n in graph.nodes)
     moved = sum(s.written_octets for s in planned.steps) * 2 + planned.weight_octets  # written once, read once
     modelled = estimate(target, Work(macs, stage_count, moved))
     return MyriadReport(

@@ -39,12 +39,19 @@ def write_ir(onnx_path: Path, xml_path: Path) -> Execution:
         model = openvino.convert_model(str(onnx_path))
     except Exception as error:  # the front end raises its own family
         raise InputError(f"{onnx_path}: OpenVINO cannot read it ({first_line(error)}); export it again") from None
+    write_model(model, xml_path)
+    return execution(xml_path)
+
+
+def write_model(model: Any, xml_path: Path) -> None:
+    """Writes an OpenVINO model as .xml and .bin: full precision, the same file for the same model."""
+    import openvino
+
     _name_by_position(model)
     partial = xml_path.with_name("partial-" + xml_path.name)
     openvino.save_model(model, str(partial), compress_to_fp16=False)
     partial.with_suffix(".bin").replace(xml_path.with_suffix(".bin"))
     partial.replace(xml_path)
-    return execution(xml_path)
 
 
 def _name_by_position(model: Any) -> None:
