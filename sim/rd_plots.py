@@ -112,7 +112,7 @@ def _curves(bench: Bench) -> Figure:
     for ax in axes[1]:
         ax.set_xlabel("compression ratio against 16 bit")
     if lines:
-        figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=min(len(lines), 6))
+        figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=min(len(lines), 5))
     return figure
 
 
