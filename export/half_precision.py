@@ -117,6 +117,19 @@ def compare(
     return [tally.result(network, q, tiles) for q, tally in zip(quantisers, tallies, strict=True)]
 
 
+def as_text(found: Sequence[Agreement]) -> str:
+    """The comparison as a table."""
+    lines = [
+        f"FP16 in simulation (storage FP16, sums f32); {'indices':>10} {'agree %':>9} {'PSNR int8':>10} {'cost dB':>8}"
+    ]
+    for a in found:
+        psnr = "" if a.psnr_reference_db is None else f"{a.psnr_reference_db:.2f} dB"
+        cost = "" if a.psnr_cost_db is None else f"{a.psnr_cost_db:.4f}"
+        what = f"{a.network}, {a.quantiser}, {a.tiles} tiles"
+        lines.append(f"{what:60} {a.indices:>10} {a.agreement_percent:>9.4f} {psnr:>10} {cost:>8}")
+    return "\n".join(lines)
+
+
 @dataclass(eq=False)
 class _Tally:
     """Running sums of one comparison."""

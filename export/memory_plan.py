@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from export.graph import Graph, label, load_for_tile
+from export.graph import Graph, label, load_for_tile, load_graph
+from export.to_float import to_float_model
 from payload.errors import InputError
 
 #: Run in place behind the operator that feeds them.
@@ -82,9 +83,13 @@ def plan(graph: Graph, float_octets: int = 4) -> MemoryPlan:
     return MemoryPlan(graph.name, tuple(_steps(graph, root, lives)), _weight_octets(graph, float_octets))
 
 
-def plan_for_tiles(path: Path, tile_px: int, sizes_px: tuple[int, ...], float_octets: int = 4) -> dict[int, MemoryPlan]:
-    """Plans for several tile sizes of a network that was exported for tiles of `tile_px`."""
-    return {size: plan(load_for_tile(path, tile_px, size), float_octets) for size in sizes_px}
+def plan_for_tiles(path: Path, tile_px: int, sizes_px: tuple[int, ...], in_fp16: bool = False) -> dict[int, MemoryPlan]:
+    """Plans for several tile sizes of an INT8 network that was exported for tiles of `tile_px`, or of its FP16 twin."""
+    plans = {}
+    for size in sizes_px:
+        graph = load_for_tile(path, tile_px, size)
+        plans[size] = plan(load_graph(to_float_model(graph, for_vpu=True)), 2) if in_fp16 else plan(graph)
+    return plans
 
 
 def fits(peak_octets: int, limit_octets: int) -> str:
@@ -111,7 +116,8 @@ def chart(plans: dict[int, MemoryPlan], limits: dict[str, int], path: Path) -> N
     for name, octets in limits.items():
         axes.axhline(octets / 2**20, color="0.4", linestyle="--", linewidth=0.8)
         axes.annotate(name, (0, octets / 2**20), textcoords="offset points", xytext=(2, 2), fontsize=8)
-    axes.set(xlabel="step of the network", ylabel="live activations, MiB", yscale="log")
+    title = Path(next(iter(plans.values())).network).name if plans else ""
+    axes.set(title=title, xlabel="step of the network", ylabel="live activations, MiB", yscale="log")
     axes.legend(fontsize=8)
     figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
     pyplot.close(figure)

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from export.graph import Graph, label
+from export.graph import Graph, label, load_graph, total_macs
+from export.memory_plan import plan
+from payload.bundle import Bundle
 from payload.errors import InputError
 
 FOLDER = Path(__file__).parent / "targets"
@@ -164,7 +166,8 @@ def table(targets: Mapping[str, Target]) -> str:
     lines = []
     for target in targets.values():
         lines.append(
-            f"{target.name}: {target.title}; build {target.build}, engine {target.engine}, opset <= {target.max_opset}"
+            f"{target.name}: {target.title}; build {target.build}, engine {target.engine}, "
+            f"opset <= {target.max_opset}; runs here: {runs_here(target)}"
         )
         for key, figure in target.figures.items():
             lines.append(f"  {key:20} {figure!s:>16}  {figure.status:9}  {figure.source}")
@@ -175,6 +178,27 @@ def table(targets: Mapping[str, Target]) -> str:
         if target.notes:
             lines.append(f"  note: {target.notes}")
     return "\n".join(lines)
+
+
+def estimates_table(targets: Mapping[str, Target], bundle: Bundle) -> str:
+    """Modelled latency and energy of a bundle's networks on every target, low / mid / high."""
+    lines = ["modelled, one tile (low/mid/high assumptions); stages counted from the graph, not compiled"]
+    for name in sorted(n for n in bundle.manifest["files"] if n.startswith("flight/") and n.endswith(".onnx")):
+        graph = load_graph(bundle.file(name), free_px=bundle.tile_px)
+        for target in targets.values():
+            work = work_of(graph, 2 if target.build == "fp16-vpu" else 4)
+            modelled = estimate(target, work)
+            ms, mj = (" / ".join(f"{v:.3g}" for v in e) for e in (modelled.latency_ms, modelled.energy_mj))
+            lines.append(f"  {name:22} {target.name:12} {ms:>22} ms  {mj:>22} mJ")
+            lines += [f"    {line}" for line in against_anchors(target, modelled.latency_ms[1], bundle.tile_px**2)]
+    return "\n".join(lines)
+
+
+def work_of(graph: Graph, float_octets: int, stages: int | None = None) -> Work:
+    """What one run asks for. Every stored tensor is written once and read once; weights are read once."""
+    planned = plan(graph, float_octets)
+    moved = sum(s.written_octets for s in planned.steps) * 2 + planned.weight_octets
+    return Work(total_macs(graph), stages if stages is not None else len(planned.steps), moved)
 
 
 def runs_here(target: Target) -> str:

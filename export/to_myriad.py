@@ -20,7 +20,7 @@ import onnx
 from export.graph import load_for_tile, load_graph, total_macs, total_parameters
 from export.memory_plan import plan
 from export.myriad_blob import BlobHeader, Stage, parse_stages, parse_used_memory, read_blob
-from export.targets import Estimate, Target, Work, against_anchors, estimate, refuse_operators
+from export.targets import Estimate, Target, against_anchors, estimate, refuse_operators, work_of
 from export.to_float import to_float_model
 from payload.bundle import Bundle
 from payload.errors import InputError
@@ -139,9 +139,8 @@ def report_network(
     planned = plan(graph, float_octets=2)
     macs = total_macs(graph)
     # The device runs the compiled stages once per image of the batch.
-    stage_count = header.stages * header.batch if header else sum(n.op_type != "Constant" for n in graph.nodes)
-    moved = sum(s.written_octets for s in planned.steps) * 2 + planned.weight_octets  # written once, read once
-    modelled = estimate(target, Work(macs, stage_count, moved))
+    stage_count = header.stages * header.batch if header else None
+    modelled = estimate(target, work_of(graph, 2, stage_count))
     return MyriadReport(
         name, target.name, tile_px, macs, total_parameters(graph), planned.weight_octets, planned.peak_octets,
         header, memory, stages, _limits(target, header, memory, planned.weight_octets, planned.peak_octets),

@@ -1,0 +1,88 @@
+"""Checkpoints of a recipe -> its bundle. What training wrote is exported, proven to run in INT8, hashed and described.
+
+The folder of checkpoints holds transform.safetensors and decoder.safetensors (`python -m export train`), tables.npz
+(the integer context model), and, for bundles that gate clouds, clouds.onnx with clouds.json.
+"""
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.build import Origin, assemble, derive
+from payload.bundle import Bundle
+from payload.errors import InputError
+
+TorchModel = Callable[..., list[NDArray[Any]]]
+CHECKPOINTS = ("transform.safetensors", "decoder.safetensors")
+CLOUD_FILES = ("clouds.onnx", "clouds.json")
+TABLES = "tables.npz"
+
+
+def build_recipe(name: str, checkpoints: Path | None, target: str, out: Path | None) -> Bundle:
+    """The bundle of recipe `name` for `target`. InputError naming the checkpoint or the data that is missing."""
+    from export.data import data_folder
+    from export.train import load_recipe
+
+    recipe = load_recipe(name)
+    folder = checkpoints or Path("build") / name
+    out = out or Path("build") / "bundles" / (name if target == "int8-po2w7" else f"{name}-{target}")
+    pool = data_folder() / "train" / "tiles128.npz"
+    if not pool.is_file():
+        raise InputError(f"{pool}: the training pool is missing, its digest belongs into the manifest; set NADIR_DATA")
+    for needed in (*CHECKPOINTS, TABLES):
+        if not (folder / needed).is_file():
+            raise InputError(f"{folder / needed}: no such file; run `python -m export train --recipe {name}` first")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".recipe-", dir=out.parent) as scratch:
+        int8 = out if target == "int8-po2w7" else Path(scratch) / name
+        bundle = _int8_bundle(recipe, folder, Path(scratch), int8, hashlib.sha256(pool.read_bytes()).hexdigest())
+        return bundle if target == "int8-po2w7" else derive(bundle, target, out)
+
+
+def torch_models(bundle: Bundle, checkpoints: Path) -> dict[str, TorchModel]:
+    """The trained torch networks of a bundle by manifest name, as functions of arrays, for `check`."""
+    import torch
+    from safetensors.torch import load_file
+
+    from export.codec_bundle import FlightEncoder
+    from export.train import kernels_of
+
+    path = checkpoints / CHECKPOINTS[0]
+    if not path.is_file():
+        raise InputError(f"{path}: no such checkpoint; give the folder that training wrote")
+    encoder = FlightEncoder(kernels_of(load_file(path))).eval()
+
+    def run(*arrays: NDArray[Any]) -> list[NDArray[Any]]:
+        with torch.no_grad():
+            return [encoder(*(torch.from_numpy(np.asarray(a, np.float32)) for a in arrays)).numpy()]
+
+    return {"flight/encoder.onnx": run} if bundle.codec.get("kind") == "fsq" else {}
+
+
+def _int8_bundle(recipe: dict[str, Any], folder: Path, scratch: Path, out: Path, data_digest: str) -> Bundle:
+    from export.codec_bundle import export_decoder, export_encoder, trained_codec
+
+    codec, transform = trained_codec(recipe, folder)
+    bands, tile_px = tuple(recipe["bands"]), int(recipe["tile_px"])
+    export_encoder(transform, len(bands), tile_px, scratch / "encoder.onnx")
+    export_decoder(codec, len(bands), tile_px, scratch / "decoder.onnx")
+    files: dict[str, Path | bytes] = {
+        "flight/encoder.onnx": scratch / "encoder.onnx",
+        "flight/tables.npz": folder / TABLES,
+        "ground/decoder.onnx": scratch / "decoder.onnx",
+    }
+    more = {}
+    if all((folder / n).is_file() for n in CLOUD_FILES):
+        files["flight/clouds.onnx"] = folder / "clouds.onnx"
+        more["clouds"] = json.loads((folder / "clouds.json").read_text(encoding="utf-8"))
+    digest = hashlib.sha256(b"".join((folder / n).read_bytes() for n in CHECKPOINTS)).hexdigest()
+    calibration = {"activations": "none: the encoder's input planes are int8 as they are", "data_sha256": data_digest}
+    origin = Origin(recipe, data_digest, calibration, digest)
+    description = {"kind": recipe["kind"], "layers": recipe.get("layers", 1)}
+    return assemble(out, recipe["name"], bands, tile_px, description, files, origin, more=more)
