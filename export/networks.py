@@ -43,16 +43,16 @@ class Synthesis(nn.Module):
         n, b, c, h, w = coefficients.shape
         flat = functional.conv_transpose2d(coefficients.reshape(n * b, c, h, w), self.functions)
         wide = functional.pixel_shuffle(flat, BLOCK)  # [N * B, 1, 8h + 8, 8w + 8]
-        half = BLOCK // 2
-        t, u = BLOCK * h, BLOCK * w
-        # What the mirror image at the edge received belongs to the pixels it mirrors.
-        rows = wide[:, :, half : half + t].clone()
-        rows[:, :, :half] += wide[:, :, :half].flip(2)
-        rows[:, :, t - half :] += wide[:, :, half + t :].flip(2)
-        inner = rows[:, :, :, half : half + u].clone()
-        inner[:, :, :, :half] += rows[:, :, :, :half].flip(3)
-        inner[:, :, :, u - half :] += rows[:, :, :, half + u :].flip(3)
-        return inner.reshape(n, b, t, u)
+        return _fold(_fold(wide, 2), 3).reshape(n, b, BLOCK * h, BLOCK * w)
+
+
+def _fold(wide: Tensor, axis: int) -> Tensor:
+    """What the mirror image beyond an edge received belongs to the pixels it mirrors."""
+    half, size = BLOCK // 2, wide.shape[axis] - BLOCK
+    outer = wide.narrow(axis, 0, half).flip(axis), wide.narrow(axis, half + size, half).flip(axis)
+    first = wide.narrow(axis, half, half) + outer[0]
+    last = wide.narrow(axis, size, half) + outer[1]
+    return torch.cat([first, wide.narrow(axis, BLOCK, size - BLOCK), last], axis)
 
 
 class SecondLevel(nn.Module):
@@ -114,10 +114,16 @@ class Decoder(nn.Module):
         averages = levels[:, :: COEFFICIENTS]  # [N, B, h, w]
         smooth = functional.avg_pool2d(functional.pad(averages, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
         detail = (averages - smooth).clamp(-8, 8)
-        x = self.near(levels.clamp(-2, 2)) + self.far(torch.asinh(levels))
+        x = self.near(levels.clamp(-2, 2)) + self.far(_compress(levels))
         x = x + self.average(torch.cat([detail, detail.clamp(-1, 1)], 1))
         x = x + self.depth(depth.flatten(1))[:, :, None, None]
         return levels + self.out(functional.relu(self.trunk(x)))
+
+
+def _compress(x: Tensor) -> Tensor:
+    """asinh in operators that every exporter and runtime knows."""
+    size = x.abs()
+    return torch.sign(x) * torch.log(size + torch.sqrt(size * size + 1))
 
 
 def parameters(module: nn.Module) -> int:

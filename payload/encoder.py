@@ -1,0 +1,82 @@
+"""Rotated bands -> latents: input planes for the INT8 network, the network, and the second level over block averages.
+
+A rotated value needs 16 bits, the network takes 8: value = 256 high + low, both in -128..127. The transform is linear, so
+the same INT8 network runs over the high and the low plane (a batch of 2 B planes) and the results add up as integers:
+
+    rotated [B, T, T] -> planes [2B, 64, T/8 + 1, T/8 + 1] -> network -> [2B, 64, T/8, T/8] -> latents [B, 64, T/8, T/8]
+
+Block averages (coefficient 0) of neighbouring blocks are still alike: an 8 x 8 DCT in exact integers goes over them.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from payload.engine import Network
+
+BLOCK = 8
+COEFFICIENTS = BLOCK * BLOCK
+#: Latents are integers in units of 2^-8 DN (times 2^shift of the rotation): the exponent of the network's weights.
+LATENT_BITS = 8
+#: The second level's matrix has 12 fractional bits.
+DCT_BITS = 12
+
+
+@dataclass(frozen=True, eq=False)
+class Latents:
+    """Integer latents [B, 64, h, w] int32 in units of 2^-8 rotated DN, block averages transformed in place."""
+
+    values: NDArray[np.int32]
+
+
+def planes(rotated: NDArray[np.int32]) -> NDArray[np.float32]:
+    """Input of the network, [2B, 64, T/8 + 1, T/8 + 1] f32 holding int8 values: the high planes, then the low ones.
+
+    The tile is extended by half a block of mirror image on every side, then cut into blocks (space to depth).
+    """
+    bands, side, _ = rotated.shape
+    half, cells = BLOCK // 2, side // BLOCK + 1
+    high = (rotated + 128) >> 8
+    both = np.concatenate([high, rotated - (high << 8)]).astype(np.float32)
+    wide = np.pad(both, ((0, 0), (half, half), (half, half)), mode="symmetric")
+    blocks = wide.reshape(2 * bands, cells, BLOCK, cells, BLOCK).transpose(0, 2, 4, 1, 3)
+    return np.ascontiguousarray(blocks).reshape(2 * bands, COEFFICIENTS, cells, cells)
+
+
+def encode(rotated: NDArray[np.int32], network: Network) -> Latents:
+    """Latents of one tile."""
+    (found,) = network.run(planes(rotated))
+    sums = np.rint(found * np.float32(1 << LATENT_BITS)).astype(np.int32)
+    bands = rotated.shape[0]
+    values = (sums[:bands] << 8) + sums[bands:]
+    values[:, 0] = second_level(values[:, 0])
+    return Latents(values)
+
+
+def second_level(averages: NDArray[np.int32]) -> NDArray[np.int32]:
+    """8 x 8 DCT over block averages [B, h, w], exact: doubles hold every partial sum (below 2^53)."""
+    rows = _apply_rows(averages.astype(np.float64), _dct())
+    columns = _apply_rows(rows.swapaxes(1, 2), _dct()).swapaxes(1, 2)
+    return np.floor(columns * 2.0 ** (-2 * DCT_BITS) + 0.5).astype(np.int32)
+
+
+def first_level(transformed: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Inverse of `second_level` in floats, on the ground: [B, h, w]."""
+    inverse = _dct().T * 2.0**-DCT_BITS
+    rows = _apply_rows(transformed.astype(np.float64), inverse)
+    return _apply_rows(rows.swapaxes(1, 2), inverse).swapaxes(1, 2)
+
+
+def _apply_rows(x: NDArray[np.float64], matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    bands, height, width = x.shape
+    return (matrix @ x.reshape(bands, height // BLOCK, BLOCK, width)).reshape(bands, height, width)
+
+
+@lru_cache(maxsize=1)
+def _dct() -> NDArray[np.float64]:
+    k, m = np.arange(BLOCK)[:, None], np.arange(BLOCK)[None]
+    basis = np.cos(np.pi * (2 * m + 1) * k / (2 * BLOCK)) * np.sqrt(2 / BLOCK)
+    basis[0] /= np.sqrt(2)
+    return np.round(basis * 2.0**DCT_BITS)

@@ -1,0 +1,110 @@
+"""Scene -> packets: what flies, on one page.
+
+    scene -> tiles -> cloud mask -> latents -> indices -> bitstream -> packets
+
+Tiles stream; what is in memory is a strip of tiles and, when a byte budget has to be met, the codes of the scene.
+"""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from payload import bitstream
+from payload.bitstream import Kind, TileCode
+from payload.bundle import Bundle
+from payload.clouds import Action, CloudMask, Decision, decide, detect_clouds, load_cloud_net
+from payload.codec import Coded, Stopwatch, open_codec
+from payload.engine import Engine
+from payload.policy import Policy
+from payload.ratecontrol import Candidate, choose_layers
+from payload.scene import Scene
+from payload.tiles import Tile, split
+
+MaskObserver = Callable[[Tile, CloudMask], None]
+
+
+class Payload:
+    """The payload of one bundle under one policy. `watch.seconds` sums the time spent per stage."""
+
+    def __init__(self, bundle: Bundle, policy: Policy, engine: Engine) -> None:
+        self.bundle, self.policy = bundle, policy
+        self.codec = open_codec(bundle, engine)
+        self.clouds = load_cloud_net(bundle, engine) if "clouds" in bundle.manifest else None
+        self.watch = Stopwatch()
+        self.last_stages: dict[str, float] = {}
+
+    def transmit(self, scene: Scene, observe: MaskObserver | None = None) -> Iterator[bytes]:
+        """Space packets of a scene in sending order; `observe` is shown every cloud mask."""
+        from payload.packets import SequenceCounter, segment  # a device under test encodes tiles without spacepackets
+
+        counter = SequenceCounter(self.policy.apid)
+        for code in self.tile_codes(scene, observe):
+            with self.watch.stage("packets"):
+                packets = list(segment(bitstream.pack(code), counter, self.policy.packet_octets))
+            yield from packets
+
+    def tile_codes(self, scene: Scene, observe: MaskObserver | None = None) -> Iterator[TileCode]:
+        """A code for every tile in row order, then the thumbnails of the audit."""
+        audit = _AuditDraw(self.policy)
+        candidates = (Candidate(*self._one(tile, audit, observe)) for tile in split(scene, self.bundle.tile_px))
+        if self.policy.budget_octets is None:
+            yield from (candidate.code for candidate in candidates)
+        else:
+            yield from choose_layers(list(candidates), self.policy, audit.thumbnails)
+        yield from audit.thumbnails
+
+    def encode_tile(self, tile: Tile) -> TileCode:
+        """One tile on its own: gate, codec, no byte budget."""
+        before = dict(self.watch.seconds)
+        code, _ = self._one(tile, None, None)
+        self.last_stages = {k: v - before.get(k, 0.0) for k, v in self.watch.seconds.items()}
+        return code
+
+    def _one(self, tile: Tile, audit: "_AuditDraw | None", observe: MaskObserver | None) -> tuple[TileCode, tuple[float, ...]]:
+        address = (tile.row, tile.col, self.bundle.bundle_id)
+        if tile.empty:
+            return TileCode(Kind.EMPTY, *address), ()
+        decision = self._gate(tile, observe)
+        percent = bitstream.UNKNOWN_CLOUD if decision is None else round(decision.cloud_percent)
+        if decision is not None and decision.action is Action.WITHHOLD:
+            if audit is not None:
+                audit.offer(tile, percent, self)
+            return TileCode(Kind.WITHHELD, *address, percent), ()
+        coded = self.codec.encode(tile, self.policy.step_dn, self.watch)
+        keep = self.codec.layers if decision is None or decision.layers is None else decision.layers
+        code = TileCode(Kind.CODED, *address, percent, coded.side, coded.layers[:keep])
+        return code, coded.errors[: keep + 1]
+
+    def _gate(self, tile: Tile, observe: MaskObserver | None) -> Decision | None:
+        if self.clouds is None:
+            return None
+        with self.watch.stage("clouds"):
+            mask = detect_clouds(tile, self.clouds)
+            decision = decide(mask, self.policy.gate, tile)
+        if observe is not None:
+            observe(tile, mask)
+        return decision
+
+    def thumbnail(self, tile: Tile) -> Coded:
+        """The coarsest layer of a tile, for the audit."""
+        coded = self.codec.encode(tile, self.policy.step_dn, self.watch)
+        return Coded(coded.side, coded.layers[:1])
+
+
+class _AuditDraw:
+    """A uniform draw of `audit_count` withheld tiles without knowing how many there will be (Vitter's algorithm R)."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._wanted = policy.gate.audit_count
+        self._random = np.random.default_rng(policy.gate.audit_seed)
+        self._seen = 0
+        self.thumbnails: list[TileCode] = []
+
+    def offer(self, tile: Tile, cloud_percent: int, payload: Payload) -> None:
+        self._seen += 1
+        place = len(self.thumbnails) if len(self.thumbnails) < self._wanted else int(self._random.integers(self._seen))
+        if place >= self._wanted:
+            return
+        coded = payload.thumbnail(tile)
+        code = TileCode(Kind.AUDIT, tile.row, tile.col, payload.bundle.bundle_id, cloud_percent, coded.side, coded.layers)
+        self.thumbnails[place : place + 1] = [code]

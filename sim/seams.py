@@ -1,0 +1,53 @@
+"""Tile edges evened out on the ground, so that independently coded tiles join without a seam.
+
+Each tile has its own rotation and quantiser, so the error jumps at its edge. The jump is what remains of the difference
+across the edge after the local slope on both sides is taken off, smoothed along the edge and clipped to what the
+quantiser can have caused; half of it goes to either side, fading over a few pixels.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import uniform_filter1d
+
+from payload.scene import Dn
+
+FADE_PX = 6
+SMOOTH_PX = 9
+#: Largest jump that is taken for an error, in quantiser steps of the coarser of the two tiles.
+LIMIT_STEPS = 0.5
+#: Share of the jump that is taken away: the rest may be the scene.
+STRENGTH = 0.5
+
+
+def even_out(dn: Dn, steps: Sequence[float], above: Dn | None = None, steps_above: Sequence[float] | None = None) -> None:
+    """Evens out, in place, the edges inside a strip [B, T, cols T] and those to the strip above.
+
+    `steps`: quantiser step of each tile in DN; 0 for a tile that is not there, whose edges are left alone.
+    """
+    side = dn.shape[1]
+    for col in range(1, len(steps)):
+        if steps[col - 1] and steps[col]:
+            limit = LIMIT_STEPS * max(steps[col - 1], steps[col])
+            left = dn[:, :, (col - 1) * side : col * side]
+            right = dn[:, :, col * side : (col + 1) * side]
+            _even(left[:, :, ::-1].transpose(0, 2, 1), right.transpose(0, 2, 1), limit)
+    if above is None or steps_above is None:
+        return
+    for col, (upper, lower) in enumerate(zip(steps_above, steps, strict=True)):
+        if upper and lower:
+            span = slice(col * side, (col + 1) * side)
+            _even(above[:, ::-1, span], dn[:, :, span], LIMIT_STEPS * max(upper, lower))
+
+
+def _even(near: Dn, far: Dn, limit: float) -> None:
+    """near, far [B, depth, along]: pixels on the two sides of an edge, counted from the edge."""
+    a, b = (side[:, :2].astype(np.float32) for side in (near, far))
+    slope = 0.5 * ((a[:, 0] - a[:, 1]) + (b[:, 1] - b[:, 0]))
+    jump: NDArray[np.float32] = uniform_filter1d(b[:, 0] - a[:, 0] - slope, SMOOTH_PX, axis=1, mode="nearest")
+    half = 0.5 * STRENGTH * np.clip(jump, -limit, limit)
+    fade = 1.0 - (np.arange(FADE_PX, dtype=np.float32) + 0.5) / FADE_PX
+    for pixels, sign in ((near, 1.0), (far, -1.0)):
+        mended = pixels[:, :FADE_PX].astype(np.float32) + sign * half[:, None] * fade[None, :, None]
+        pixels[:, :FADE_PX] = np.clip(np.rint(mended), 0, 65535).astype(np.uint16)
