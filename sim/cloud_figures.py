@@ -1,0 +1,133 @@
+"""Masks beside a reference -> accuracy, precision, recall, F1, IoU, reliability. Counts first, then ratios.
+
+A ratio whose denominator is zero is None and never 0 or 1: a class that does not occur says nothing.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Bool = NDArray[np.bool_]
+
+#: A tile is cloudy when more than this share of its known pixels is cloud: the definition of CloudScout and PhiSat-1.
+CLOUDY_TILE = 0.7
+RELIABILITY_BINS = 10
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Hits and misses of one class. Adding two Counts pools their pixels (or tiles)."""
+
+    true_positive: int = 0
+    false_positive: int = 0
+    false_negative: int = 0
+    true_negative: int = 0
+
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(
+            self.true_positive + other.true_positive,
+            self.false_positive + other.false_positive,
+            self.false_negative + other.false_negative,
+            self.true_negative + other.true_negative,
+        )
+
+    @property
+    def total(self) -> int:
+        return self.true_positive + self.false_positive + self.false_negative + self.true_negative
+
+    def scores(self) -> dict[str, float | None]:
+        """Every ratio of the four counts that is asked for here."""
+        tp, fp, fn, tn = self.true_positive, self.false_positive, self.false_negative, self.true_negative
+        recall, clear_recall = _ratio(tp, tp + fn), _ratio(tn, tn + fp)
+        both = recall is not None and clear_recall is not None
+        return {
+            "accuracy": _ratio(tp + tn, self.total),
+            "balanced_accuracy": (recall + clear_recall) / 2 if both else None,  # type: ignore[operator]
+            "precision": _ratio(tp, tp + fp),
+            "recall": recall,
+            "f1": _ratio(2 * tp, 2 * tp + fp + fn),
+            "iou": _ratio(tp, tp + fp + fn),
+            "false_alarms": _ratio(fp, fp + tn),
+        }
+
+
+def count(found: Bool, wanted: Bool, known: Bool) -> Counts:
+    """Pixels of one mask against its reference, where that is known."""
+    return Counts(
+        int((found & wanted & known).sum()),
+        int((found & ~wanted & known).sum()),
+        int((~found & wanted & known).sum()),
+        int((~found & ~wanted & known).sum()),
+    )
+
+
+def pooled(counts: Iterable[Counts]) -> Counts:
+    total = Counts()
+    for one in counts:
+        total = total + one
+    return total
+
+
+def iou(one: Bool, other: Bool) -> float | None:
+    """Agreement of two masks, neither of them the truth."""
+    return _ratio(int((one & other).sum()), int((one | other).sum()))
+
+
+def cloudy_tile(mask: Bool, known: Bool) -> bool:
+    """Whether a tile would be called cloudy on this mask."""
+    return bool(mask[known].mean() > CLOUDY_TILE) if known.any() else False
+
+
+@dataclass(frozen=True, eq=False)
+class Reliability:
+    """How often what is said with probability p is so. Per bin of p: cells, and the sums of p and of observed cloud."""
+
+    cells: NDArray[np.int64]  # [10]
+    said: NDArray[np.float64]  # sums
+    seen: NDArray[np.float64]  # sums
+
+    def __add__(self, other: "Reliability") -> "Reliability":
+        return Reliability(self.cells + other.cells, self.said + other.said, self.seen + other.seen)
+
+    @property
+    def expected_error(self) -> float | None:
+        """Expected calibration error: mean gap between said and seen, weighed by cells."""
+        return _ratio(float(np.abs(self.said - self.seen).sum()), int(self.cells.sum()))
+
+    def rows(self) -> list[dict[str, float]]:
+        """One row per bin that holds anything."""
+        full = self.cells > 0
+        columns = self.cells[full], self.said[full], self.seen[full]
+        return [{"cells": int(n), "said": float(p / n), "seen": float(c / n)} for n, p, c in zip(*columns, strict=True)]
+
+
+def reliability(probability: NDArray[np.float32], cloud: Bool, known: Bool) -> Reliability:
+    """Bins of the probability of cloud against the reference."""
+    p, truth = probability[known].astype(np.float64), cloud[known]
+    which = np.minimum((p * RELIABILITY_BINS).astype(np.int64), RELIABILITY_BINS - 1)
+    said, seen = (np.bincount(which, v, RELIABILITY_BINS).astype(np.float64) for v in (p, truth.astype(np.float64)))
+    return Reliability(np.bincount(which, minlength=RELIABILITY_BINS), said, seen)
+
+
+def tile_counts(found: Sequence[bool], wanted: Sequence[bool]) -> Counts:
+    """Tiles called cloudy against tiles that are; `false_alarms` of its scores is the false-discard rate."""
+    a, b = np.array(found, bool), np.array(wanted, bool)
+    return count(a, b, np.ones(a.shape, bool))
+
+
+def _ratio(part: float, whole: float) -> float | None:
+    return part / whole if whole else None
+
+
+def rounded(value: Any, digits: int = 4) -> Any:
+    """Every float of a nested result to `digits` places, for JSON."""
+    if isinstance(value, float):
+        return round(value, digits)
+    if isinstance(value, dict):
+        return {k: rounded(v, digits) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(v, digits) for v in value]
+    return value

@@ -1,0 +1,351 @@
+"""`sim evaluate-clouds`: the gate's network beside s2cloudless and two published rules, against Sen2Cor.
+
+Takes bundles or folders of `export.clouds` (clouds.onnx + clouds.json), each judged on the sites its own training left
+out; gives one nested result. Nothing is tuned here: thresholds come with the network.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from payload.bundle import SHIPPED
+from payload.clouds import CLEAR, NETWORK_FILE, SHADOW, THICK, THIN, CloudMask, CloudNet, detect_clouds, read_settings
+from payload.engine import Engine, open_engine
+from payload.errors import InputError
+from payload.scene import RGBN
+from payload.tiles import Tile, split
+from sim import cloud_figures as figures
+from sim.cloud_figures import Counts, Reliability
+from sim.cloud_rules import braaten_cohen_yang, hot_whiteness
+from sim.cloud_samples import (
+    SCENE,
+    SCENE_REFERENCE,
+    SCL_CLASSES,
+    CloudSample,
+    ThirteenBands,
+    load_samples,
+    load_thirteen_bands,
+)
+from sim.scenes import open_scene
+
+OURS, BCY, HOT = "nadir", "braaten-cohen-yang", "hot-whiteness"
+S2CLOUDLESS, SEN2COR = "s2cloudless", "sen2cor-scl"
+RULES: dict[str, Callable[[NDArray[np.uint16]], NDArray[np.bool_]]] = {BCY: braaten_cohen_yang, HOT: hot_whiteness}
+METHODS = {
+    OURS: "this project's INT8 network, 4 bands",
+    BCY: "Braaten, Cohen and Yang 2015, thresholds on green and red",
+    HOT: "Fmask's visible tests (Zhu and Woodcock 2012): haze-optimised and white",
+    S2CLOUDLESS: "s2cloudless (Sentinel Hub), 10 of 13 bands at the top of the atmosphere, where those exist",
+    SEN2COR: "Sen2Cor's scene classification, the reference (12 bands); itself a detector",
+}
+READINGS = ("all", "sure")
+SLICES = ("clear", "snow", "sand", "water", "urban")
+#: s2cloudless' own defaults: threshold .4; window and dilation scaled from 60 m as its makers advise for 10 m.
+S2CLOUDLESS_THRESHOLD, S2CLOUDLESS_AVERAGE_PX, S2CLOUDLESS_DILATION_PX = 0.4, 22, 11
+SCENE_TILE_PX = 256
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A network with the sites left out of its training."""
+
+    name: str
+    net: CloudNet
+    test_sites: tuple[str, ...]
+    origin: dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """One sample with what every method says of it."""
+
+    sample: CloudSample
+    mask: CloudMask
+    found: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
+
+
+def open_candidate(where: str | Path, engine: Engine) -> Candidate:
+    """A shipped bundle by name, a bundle's directory, or a folder written by `python -m export.clouds`."""
+    for folder in (Path(where), SHIPPED / str(where)):
+        for network in (folder / NETWORK_FILE, folder / "clouds.onnx"):
+            if network.is_file():
+                origin = _origin(folder)
+                net = CloudNet(engine.load(network, require_int8=True), read_settings(origin))
+                return Candidate(Path(where).name, net, tuple(origin["split"]["test"]), origin)
+    raise InputError(f"{where}: no cloud network there; give a bundle or a folder of `python -m export.clouds`")
+
+
+def _origin(folder: Path) -> dict[str, Any]:
+    """clouds.json, or where that is not there the same table in the bundle's manifest."""
+    table = folder / "clouds.json"
+    try:
+        if table.is_file():
+            origin = json.loads(table.read_text(encoding="utf-8"))
+        else:
+            origin = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["clouds"]
+        tuple(origin["split"]["test"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{folder}: its cloud network does not say what it left out ({error}); rebuild it") from None
+    return dict(origin)
+
+
+def tile_of(dn: NDArray[np.uint16]) -> Tile:
+    return Tile(0, 0, np.ascontiguousarray(dn), np.ones(dn.shape[1:], bool))
+
+
+def judge(samples: Iterator[CloudSample], net: CloudNet) -> list[Judged]:
+    judged = []
+    for sample in samples:
+        mask = detect_clouds(tile_of(sample.dn), net)
+        rules = {name: rule(sample.dn) for name, rule in RULES.items()}
+        judged.append(Judged(sample, mask, {OURS: mask.cloudy} | rules))
+    return judged
+
+
+def evaluate_clouds(
+    data: Path, networks: Sequence[str | Path], engine_name: str = "openvino"
+) -> tuple[dict[str, Any], list[Judged]]:
+    """Everything measured, and the judged tiles for the page. Networks' test sites must not overlap."""
+    engine = open_engine(engine_name, 1)
+    candidates = [open_candidate(where, engine) for where in networks]
+    sites = [site for c in candidates for site in c.test_sites]
+    if len(sites) != len(set(sites)):
+        raise InputError("two of the networks left out the same site; give networks of different rotations")
+    judged = [j for c in candidates for j in judge(load_samples(data, set(c.test_sites)), c.net)]
+    if not any(j.sample.scl is not None for j in judged):
+        raise InputError(f"{data}: no labelled tile of the left-out sites {', '.join(sites)}; give the whole folder")
+    first = candidates[0]
+    result = {
+        "engine": f"{engine.name} {engine.version}",
+        "methods": METHODS,
+        "networks": [{"name": c.name, "test_sites": c.test_sites, "settings": c.origin} for c in candidates],
+        "pixels": {r: {m: _pixel_scores(judged, m, r) for m in (OURS, *RULES)} for r in READINGS},
+        "classes": _class_scores(judged),
+        "tiles": {m: _tile_scores(judged, m) for m in (OURS, *RULES)},
+        "sites": _per_site(judged),
+        "slices": {m: _slice_scores(judged, m) for m in (OURS, *RULES)},
+        "reliability": _reliability(judged),
+        "sensors": _gain_test(judged, candidates),
+        "thirteen_bands": _thirteen_bands(load_thirteen_bands(data), candidates),
+        "scene": _scene(data, first.net),
+        "measured_on_host": {"megapixels_per_s": speed(first.net)},
+    }
+    result["checks"] = checks(result)
+    return figures.rounded(result), judged
+
+
+def _labelled(judged: list[Judged]) -> list[Judged]:
+    return [j for j in judged if j.sample.scl is not None]
+
+
+def _pixel_scores(judged: list[Judged], method: str, reading: str) -> dict[str, Any]:
+    counts = [figures.count(j.found[method], *j.sample.reference(reading)) for j in _labelled(judged)]
+    total = figures.pooled(counts)
+    return {"pixels": total.total} | total.scores()
+
+
+def _class_scores(judged: list[Judged]) -> dict[str, dict[str, Any]]:
+    """Ours per class: cloud where cloud is likelier than the threshold, then the likelier of the two kinds."""
+    totals = [Counts()] * 4
+    table = np.full(256, 255, np.uint8)
+    table[list(SCL_CLASSES)] = list(SCL_CLASSES.values())
+    for j in _labelled(judged):
+        wanted = table[j.sample.scl]
+        found = _classes(j.mask)
+        known = wanted != 255
+        totals = [t + figures.count(found == k, wanted == k, known) for k, t in enumerate(totals)]
+    return {name: t.scores() for name, t in zip(("clear", "thick", "thin", "shadow"), totals, strict=True)}
+
+
+def _classes(mask: CloudMask) -> NDArray[np.int64]:
+    cells = mask.cells
+    cloud = np.where(cells[THIN] > cells[THICK], THIN, THICK)
+    ground = np.where(cells[SHADOW] > cells[CLEAR], SHADOW, CLEAR)
+    kinds = np.where(cells[THICK] + cells[THIN] > mask.cloudy_above, cloud, ground)
+    return np.asarray(kinds.repeat(mask.cell_px, axis=0).repeat(mask.cell_px, axis=1))
+
+
+def _tile_scores(judged: list[Judged], method: str) -> dict[str, Any]:
+    """Tiles with a classification; a tile is cloudy above CLOUDY_TILE of its known pixels."""
+    found, wanted = [], []
+    for j in _labelled(judged):
+        cloud, known = j.sample.reference()
+        if known.mean() > 0.5:
+            wanted.append(figures.cloudy_tile(cloud, known))
+            found.append(bool(j.found[method].mean() > figures.CLOUDY_TILE))
+    total = figures.tile_counts(found, wanted)
+    return {"tiles": total.total, "false_discards": total.scores()["false_alarms"]} | total.scores()
+
+
+def _per_site(judged: list[Judged]) -> list[dict[str, Any]]:
+    rows = []
+    for site in sorted({j.sample.site for j in judged}):
+        here = [j for j in judged if j.sample.site == site]
+        row: dict[str, Any] = {"site": site, "tiles": len(here), "gsd_m": here[0].sample.gsd_m}
+        if here[0].sample.scl is not None:
+            row |= {"pixel_iou": _pixel_scores(here, OURS, "all")["iou"], **_named(_tile_scores(here, OURS))}
+        else:
+            row |= {"cloud_called": float(np.mean([j.mask.cloud_fraction for j in here]))}
+        rows.append(row)
+    return rows
+
+
+def _named(scores: dict[str, Any]) -> dict[str, Any]:
+    return {"tile_accuracy": scores["accuracy"], "false_discards": scores["false_discards"]}
+
+
+def _slice_scores(judged: list[Judged], method: str) -> dict[str, dict[str, Any]]:
+    """Clear ground by kind: tiles that would be withheld, pixels called cloud."""
+    rows = {}
+    for kind in SLICES:
+        here = [j.found[method] for j in judged if kind in j.sample.slices]
+        if here:
+            withheld = float(np.mean([mask.mean() > figures.CLOUDY_TILE for mask in here]))
+            pixels = float(sum(mask.sum() for mask in here) / sum(mask.size for mask in here))
+            rows[kind] = {"tiles": len(here), "false_discards": withheld, "pixels_called_cloud": pixels}
+    return rows
+
+
+def _reliability(judged: list[Judged]) -> dict[str, Any]:
+    total: Reliability | None = None
+    for j in _labelled(judged):
+        one = figures.reliability(j.mask.probability, *j.sample.reference())
+        total = one if total is None else total + one
+    if total is None:
+        return {"bins": [], "expected_error": None}
+    return {"bins": total.rows(), "expected_error": total.expected_error}
+
+
+def _gain_test(judged: list[Judged], candidates: list[Candidate]) -> dict[str, float | None]:
+    """Pixel IoU with the bands' gain changed: a sensor with another calibration."""
+    found = {}
+    nets = {site: c.net for c in candidates for site in c.test_sites}
+    chosen = _labelled(judged)[::4]
+    for gain in (0.7, 0.85, 1.0, 1.15, 1.4):
+        counts = []
+        for j in chosen:
+            dn = np.minimum(j.sample.dn * gain, 65535.0).astype(np.uint16)
+            mask = detect_clouds(tile_of(dn), nets[j.sample.site])
+            counts.append(figures.count(mask.cloudy, *j.sample.reference()))
+        found[f"gain {gain:g}"] = figures.pooled(counts).scores()["iou"]
+    return found
+
+
+def s2cloudless_probability(x: NDArray[np.uint16]) -> NDArray[np.float32] | None:
+    """Cloud probability by s2cloudless of a 13-band top-of-atmosphere image [13, H, W]; None if not installed."""
+    try:
+        from s2cloudless import S2PixelCloudDetector
+    except ImportError:
+        return None
+    detector = S2PixelCloudDetector(
+        threshold=S2CLOUDLESS_THRESHOLD, average_over=S2CLOUDLESS_AVERAGE_PX,
+        dilation_size=S2CLOUDLESS_DILATION_PX, all_bands=True,
+    )  # fmt: skip
+    reflectance = x.transpose(1, 2, 0)[None].astype(np.float32) / 10_000.0
+    return np.asarray(detector.get_cloud_probability_maps(reflectance)[0], np.float32)
+
+
+def _thirteen_bands(samples: list[ThirteenBands], candidates: list[Candidate]) -> list[dict[str, Any]]:
+    """Share of cloud each method sees and its agreement with s2cloudless; ours where a network left the site out."""
+    rows = []
+    for sample in samples:
+        probability = s2cloudless_probability(sample.x)
+        net = next((c.net for c in candidates if sample.site in c.test_sites), None)
+        theirs = None if probability is None else probability > S2CLOUDLESS_THRESHOLD
+        masks = {name: rule(sample.x[[1, 2, 3, 7]]) for name, rule in RULES.items()}
+        if net is not None:
+            height, width = sample.x.shape[1:]
+            masks[OURS] = detect_padded(sample.x[[1, 2, 3, 7]], net).cloudy[:height, :width]
+        row: dict[str, Any] = {"name": sample.name, "cloud": {n: float(m.mean()) for n, m in masks.items()}}
+        if theirs is not None:
+            row["cloud"][S2CLOUDLESS] = float(theirs.mean())
+            row["agreement"] = {n: float((m == theirs).mean()) for n, m in masks.items()}
+        rows.append(row)
+    return rows
+
+
+def detect_padded(dn: NDArray[np.uint16], net: CloudNet) -> CloudMask:
+    """One mask of an image of any size: padded below and to the right with no data to a square the network takes."""
+    height, width = dn.shape[1:]
+    side = -(-max(height, width) // net.settings.stride_px) * net.settings.stride_px
+    square = np.pad(dn, ((0, 0), (0, side - height), (0, side - width)), mode="edge")
+    valid = np.zeros((side, side), bool)
+    valid[:height, :width] = True
+    return detect_clouds(Tile(0, 0, square, valid), net)
+
+
+def _scene(data: Path, net: CloudNet) -> dict[str, Any] | None:
+    """The end-to-end scene, tile by tile as in flight, against both of its references; None where it is not there."""
+    if not ((data / SCENE).is_file() and (data / SCENE_REFERENCE).is_file()):
+        return None
+    with np.load(data / SCENE_REFERENCE) as reference:
+        theirs = reference["s2cloudless"] > S2CLOUDLESS_THRESHOLD * 255.0
+        scl = reference["scl"]
+        likely = reference["sen2cor"]
+    sen2cor = np.isin(scl, (8, 9, 10))
+    masks = scene_masks(data, net) | {SEN2COR: sen2cor}
+    return {
+        "cloud": {n: float(m.mean()) for n, m in (masks | {S2CLOUDLESS: theirs}).items()},
+        "iou_with_s2cloudless": {n: figures.iou(m, theirs) for n, m in masks.items()}
+        | {"sen2cor-probability>20": figures.iou(likely > 20, theirs)},
+        "iou_with_sen2cor": {n: figures.iou(m, sen2cor) for n, m in masks.items() if n != SEN2COR},
+    }
+
+
+def scene_masks(data: Path, net: CloudNet) -> dict[str, NDArray[np.bool_]]:
+    """Masks of the whole scene by ours and the rules, [H, W] each; scene pixels without data are never cloud."""
+    with open_scene(str(data / SCENE), RGBN) as scene:
+        height, width = scene.info.height_px, scene.info.width_px
+        masks = {name: np.zeros((height, width), bool) for name in (OURS, *RULES)}
+        for tile in split(scene, SCENE_TILE_PX):
+            top, left = tile.row * SCENE_TILE_PX, tile.col * SCENE_TILE_PX
+            place = slice(top, min(top + SCENE_TILE_PX, height)), slice(left, min(left + SCENE_TILE_PX, width))
+            inside = slice(0, place[0].stop - top), slice(0, place[1].stop - left)
+            masks[OURS][place] = detect_clouds(tile, net).cloudy[inside]
+            for name, rule in RULES.items():
+                masks[name][place] = (rule(tile.dn) & tile.valid)[inside]
+    return masks
+
+
+def speed(net: CloudNet, size_px: int = 256, repeats: int = 40) -> float:
+    """Megapixels per second of one core's time, DN to mask, median of `repeats` tiles; other programs do not count."""
+    rng = np.random.default_rng(0)
+    ramp = np.linspace(300, 6000, size_px)[None, None, :] + rng.normal(0, 200, (4, size_px, size_px))
+    tile = tile_of(np.maximum(ramp, 0).astype(np.uint16))
+    times = []
+    for _ in range(repeats):
+        start = time.process_time()
+        _ = detect_clouds(tile, net).cloud_fraction
+        times.append(time.process_time() - start)
+    return size_px**2 / float(np.median(times)) / 1e6
+
+
+def checks(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """The bars, each with what was measured; a figure that could not be measured is not held."""
+    tiles, scene, slices = result["tiles"][OURS], result["scene"], result["slices"][OURS]
+    rows = [
+        ("tile accuracy on left-out sites", tiles["accuracy"], ">=", 0.92),
+        ("false discards, tiles of left-out sites", tiles["false_discards"], "<=", 0.01),
+        ("pixel IoU of cloud on left-out sites", result["pixels"]["all"][OURS]["iou"], ">=", 0.75),
+        ("false discards on clear snow", slices.get("snow", {}).get("false_discards"), "<=", 0.02),
+        ("false discards on clear sand", slices.get("sand", {}).get("false_discards"), "<=", 0.02),
+        ("megapixels a second on one core", result["measured_on_host"]["megapixels_per_s"], ">=", 30.0),
+    ]
+    if scene is not None:
+        agreement = scene["iou_with_s2cloudless"]
+        bar = agreement[SEN2COR] - 0.03 if agreement[SEN2COR] is not None else 1.0
+        rows.append(("scene: IoU with s2cloudless, against Sen2Cor's less .03", agreement[OURS], ">=", bar))
+    return [
+        dict(zip(("requirement", "measured", "relation", "limit"), row, strict=True)) | {"held": _held(*row[1:])}
+        for row in rows
+    ]
+
+
+def _held(value: float | None, relation: str, limit: float) -> bool:
+    return value is not None and (value >= limit if relation == ">=" else value <= limit)
