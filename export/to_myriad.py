@@ -235,6 +235,6 @@ def _limits(
 def _compiler_words(stderr: str) -> str:
     """The exception's own text, without the colours and warnings around it."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip() and "[Warning]" not in line]
-    told = [line.split("what():", 1)[1].strip() for line in lines if "what():" in line]
-    rest = [line for line in lines if not line.startswith("terminate called")]
-    return (told or rest or ["no message"])[0][:300]
+    start = next((i for i, line in enumerate(lines) if "what():" in line), 0)
+    told = " ".join(line.split("what():", 1)[-1].strip() for line in lines[start:])
+    return told[:300] or "no message"
