@@ -1,10 +1,10 @@
 """Samples for the cloud network: labelled tiles, clouds drawn over clear tiles, clear tiles as they are.
 
 Labels come from Sen2Cor's scene classification (SCL), which is a reference and not the truth: medium-confidence cloud
-next to clear ground and every cell whose pixels disagree are ignored; classes that RGB and near infrared cannot tell
-(unclassified, thin cirrus seen at 1.38 um only) weigh little. Drawn clouds have exact labels: a cumulus or cirrus field
-of fractal noise, or the texture of a real overcast tile, over a clear tile of any biome, its shadow cast along one sun
-direction by one cloud height.
+next to clear ground, cells whose pixels disagree and "snow" are ignored (away from mountains it is mostly cloud), and
+classes that RGB and near infrared cannot tell (unclassified, thin cirrus seen at 1.38 um only) weigh little. Drawn
+clouds have exact labels: a cumulus or cirrus field of fractal noise, or the texture of a real overcast tile, over a
+clear tile of any biome, its shadow cast along one sun direction by one cloud height.
 """
 
 from dataclasses import dataclass
@@ -21,17 +21,16 @@ F32 = NDArray[np.float32]
 #: SCL class -> (clear, thick, thin, shadow) and how much it counts. Classes 0, 1 and 255 count nothing.
 SCL_TARGETS: dict[int, tuple[tuple[float, float, float, float], float]] = {
     2: ((1.0, 0.0, 0.0, 0.0), 0.4),  # dark: often terrain shadow
-    3: ((0.0, 0.0, 0.0, 1.0), 0.5),
+    3: ((0.0, 0.0, 0.0, 1.0), 1.0),
     4: ((1.0, 0.0, 0.0, 0.0), 1.0),
     5: ((1.0, 0.0, 0.0, 0.0), 1.0),
     6: ((1.0, 0.0, 0.0, 0.0), 1.0),
     7: ((0.7, 0.1, 0.2, 0.0), 0.2),
     8: ((0.1, 0.6, 0.3, 0.0), 0.6),
     9: ((0.0, 1.0, 0.0, 0.0), 1.0),
-    10: ((0.2, 0.0, 0.8, 0.0), 0.3),
-    11: ((1.0, 0.0, 0.0, 0.0), 0.3),  # away from mountains mostly mistaken
+    10: ((0.2, 0.0, 0.8, 0.0), 0.15),
 }
-CLOUD_MEDIUM, CLEAR_CLASSES, CLOUD_CLASSES = 8, (4, 5, 6, 11), (8, 9, 10)
+CLOUD_MEDIUM, CLEAR_CLASSES, CLOUD_CLASSES = 8, (4, 5, 6), (8, 9, 10)
 #: Overcast without a classification: real cloud texture. Its other uses are left out.
 OVERCAST_SITE = "cloudmask_chip_100909"
 #: Cloud over sea without a classification, and a day of thin cloud over snow: looked at, never trained on as clear.
@@ -147,7 +146,7 @@ def composite(
     height_px = rng.uniform(3.0, 0.3 * size)
     azimuth = rng.uniform(0.0, 2.0 * np.pi)
     shift = np.round(height_px * np.array((np.sin(azimuth), np.cos(azimuth)))).astype(int)
-    margin = size // 2
+    margin = size // 3
     canvas = draw_opacity(size + 2 * margin, rng)
     opacity = canvas[margin : margin + size, margin : margin + size]
     cast = canvas[margin + shift[0] :, margin + shift[1] :][:size, :size]
@@ -179,6 +178,23 @@ def _composite_targets(opacity: F32, cast: F32, cell_px: int) -> tuple[F32, F32]
     clear = (cloud < 0.05) & (shadow < 0.1)
     targets = np.stack([clear, thick, thin, dark]).astype(np.float32)
     return targets, np.asarray(targets.sum(axis=0))
+
+
+def bleach(ground: NDArray[np.uint16], rng: np.random.Generator) -> NDArray[np.uint16]:
+    """Pale ground: dry sand, salt, roofs, snow, glint. Cloud's brightness and colour, but the texture of the ground.
+
+    Tiles without texture are left as they are: bleached, they could be stratus.
+    """
+    dn = ground.astype(np.float32)
+    grey = dn.mean(axis=0)
+    level = float(np.median(grey))
+    if grey.std() < 0.08 * level or level < 50.0:
+        return ground
+    wanted = rng.uniform(1800.0, 8500.0)
+    paleness = rng.uniform(0.3, 1.0)
+    tint = 1.0 + rng.uniform(-0.15, 0.25) * np.linspace(-1.0, 1.0, 4)  # sand reddens, snow darkens to the near infrared
+    pale = paleness * grey + (1.0 - paleness) * dn
+    return np.clip(pale * tint[:, None, None] * (wanted / level), 0.0, 16_000.0).astype(np.uint16)
 
 
 def degrade(dn: F32, rng: np.random.Generator) -> NDArray[np.uint16]:
@@ -219,6 +235,8 @@ class Sampler:
             dn, targets, weights = self._labelled(rng)
         else:
             ground = self.pool.clear[rng.choice(len(self.pool.clear), p=self.clear_weights)].dn
+            if rng.random() < self.mix["bleached"]:
+                ground = bleach(ground, rng)
             if draw < self.mix["labelled"] + self.mix["composited"]:
                 dn, targets, weights = composite(ground, self.pool, rng, self.settings.cell_px)
             else:

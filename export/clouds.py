@@ -136,7 +136,8 @@ def settle(network: nn.Module, pool: CloudPool, settings: CloudSettings) -> tupl
         scores[float(threshold)] = _tile_scores(shares, truth, float(threshold))
     allowed = {t: s for t, s in scores.items() if s["false_discards"] <= FALSE_DISCARDS} or scores
     best = max(allowed, key=lambda t: (allowed[t]["tile_accuracy"], allowed[t]["pixel_iou"]))
-    return replace(settings, temperature=temperature, cloudy_above=best), {"log_loss": min(losses.values())} | scores[best]
+    figures = {"log_loss": min(losses.values())} | scores[best]
+    return replace(settings, temperature=temperature, cloudy_above=best), figures
 
 
 def _cloud_of(tile: Labelled, cell_px: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

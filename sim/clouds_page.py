@@ -78,7 +78,8 @@ def gallery(judged: Sequence[Judged]) -> list[dict[str, str]]:
     order = np.argsort(gaps)[::-1]
     calm = order[len(order) // 3 :: max(1, len(order) // SHOWN)]
     chosen = [int(i) for i in [*order[: SHOWN // 2], *calm[: SHOWN // 2]]]
-    return [{"name": judged[i].sample.name, "text": _caption(judged[i]), "picture": _picture(judged[i])} for i in chosen]
+    shown = [judged[i] for i in chosen]
+    return [{"name": j.sample.name, "text": _caption(j), "picture": _picture(j)} for j in shown]
 
 
 def _gap(judged: Judged) -> float:
