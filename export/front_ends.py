@@ -120,8 +120,8 @@ def _nested(bands: int, tile_px: int, step_dn: float) -> LatentQuantiser:
         return np.where(found.negative, -found.magnitude.astype(np.int64), found.magnitude)
 
     def rebuilt(values: NDArray[Any]) -> NDArray[Any]:
-        size = np.abs(values) + np.where(values != 0, quantiser.REBUILD[0], 0.0)
-        return (np.sign(values) * size * step).reshape(bands, -1, *values.shape[1:])
+        levels = quantiser.dequantise(quantiser.Indices(np.abs(values).astype(np.uint16), values < 0))
+        return (levels.astype(np.float64) * step).reshape(bands, -1, *values.shape[1:])
 
     return LatentQuantiser(
         f"nested, step {step_dn:g} DN",
