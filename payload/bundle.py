@@ -10,11 +10,13 @@ tile code, so that decoding with the wrong bundle is refused, not garbled.
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from payload.errors import BundleError
+from payload.signature import require_signature
 
 FORMAT_VERSION = 1
 SHIPPED = Path(__file__).parent / "bundles"
@@ -65,12 +67,17 @@ def identity(manifest: dict[str, Any]) -> bytes:
     return json.dumps(decisive, sort_keys=True, separators=(",", ":")).encode()
 
 
-def load_bundle(where: str | Path = DEFAULT, flight_only: bool = False) -> Bundle:
+def load_bundle(
+    where: str | Path = DEFAULT, flight_only: bool = False, trusted_keys: Sequence[bytes] | None = None
+) -> Bundle:
     """A bundle by shipped name or by directory, every listed file checked against its sha256.
 
-    `flight_only` checks and needs the flight part alone: what a device under test holds.
+    `flight_only` checks and needs the flight part alone: what a device under test holds. `trusted_keys` (Ed25519 public
+    keys) demands a signature by one of them; None demands none.
     """
     directory = _find(where)
+    if trusted_keys is not None:
+        require_signature(directory, trusted_keys)
     manifest = _read_manifest(directory / "manifest.json")
     for name, digest in manifest["files"].items():
         if flight_only and not name.startswith("flight/"):

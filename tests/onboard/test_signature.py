@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from payload.bundle import load_bundle
 from payload.errors import BundleError, InputError
 from payload.signature import (
     DOMAIN,
@@ -106,6 +107,18 @@ def test_requiring_signatures_without_keys_is_a_mistake_of_the_mission(tmp_path)
         require_signature(tmp_path, [])
 
 
+def test_loading_demands_a_signature_only_when_keys_are_given(tmp_path):
+    manifest = {"format_version": 1, "name": "t", "bands": ["B02"], "tile_px": 8, "codec": {"kind": "fsq"}, "files": {}}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    assert load_bundle(tmp_path).name == "t"
+    with pytest.raises(BundleError, match="unsigned"):
+        load_bundle(tmp_path, trusted_keys=[PUBLIC])
+    write(tmp_path, manifest=json.dumps(manifest).encode())
+    assert load_bundle(tmp_path, flight_only=True, trusted_keys=[PUBLIC]).name == "t"
+    with pytest.raises(BundleError, match="not trusted"):
+        load_bundle(tmp_path, trusted_keys=[bytes(32)])
+
+
 def test_public_keys_are_read_from_hex(tmp_path):
     (tmp_path / "k.pub").write_text(PUBLIC.hex() + "\n")
     assert load_public_key(tmp_path / "k.pub") == PUBLIC
@@ -120,7 +133,8 @@ def test_without_the_package_the_message_says_what_to_install(tmp_path):
     code = (
         "import sys, pathlib; sys.modules['cryptography'] = None\n"
         "from payload.signature import require_signature\n"
-        "from payload.errors import InputError\n"
+        "from payload.bundle import load_bundle
+from payload.errors import InputError\n"
         f"try: require_signature(pathlib.Path({str(tmp_path)!r}), [bytes.fromhex({PUBLIC.hex()!r})])\n"
         "except InputError as e: print(e)\n"
     )
