@@ -133,8 +133,7 @@ def test_without_the_package_the_message_says_what_to_install(tmp_path):
     code = (
         "import sys, pathlib; sys.modules['cryptography'] = None\n"
         "from payload.signature import require_signature\n"
-        "from payload.bundle import load_bundle
-from payload.errors import InputError\n"
+        "from payload.errors import InputError\n"
         f"try: require_signature(pathlib.Path({str(tmp_path)!r}), [bytes.fromhex({PUBLIC.hex()!r})])\n"
         "except InputError as e: print(e)\n"
     )
