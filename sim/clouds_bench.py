@@ -349,3 +349,16 @@ def checks(result: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _held(value: float | None, relation: str, limit: float) -> bool:
     return value is not None and (value >= limit if relation == ">=" else value <= limit)
+
+
+def as_text(result: dict[str, Any]) -> str:
+    """The checks and the three tile-level contenders, for the terminal."""
+    rows = []
+    for check in result["checks"]:
+        value = "not measured" if check["measured"] is None else f"{check['measured']:.4g}"
+        word = "held    " if check["held"] else "NOT HELD"
+        rows.append(f"{word}  {check['requirement']}: {value} ({check['relation']} {check['limit']:.4g})")
+    for name, s in result["tiles"].items():
+        figures_of = ", ".join(f"{key} {s[key]:.3f}" for key in ("accuracy", "false_discards") if s[key] is not None)
+        rows.append(f"{name}: {s['tiles']} tiles, {figures_of}")
+    return "\n".join(rows)

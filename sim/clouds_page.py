@@ -77,7 +77,7 @@ def gallery(judged: Sequence[Judged]) -> list[dict[str, str]]:
     gaps = [_gap(j) for j in judged]
     order = np.argsort(gaps)[::-1]
     calm = order[len(order) // 3 :: max(1, len(order) // SHOWN)]
-    chosen = [int(i) for i in [*order[: SHOWN // 2], *calm[: SHOWN // 2]]]
+    chosen = dict.fromkeys(int(i) for i in [*order[: SHOWN // 2], *calm[: SHOWN // 2]])
     shown = [judged[i] for i in chosen]
     return [{"name": j.sample.name, "text": _caption(j), "picture": _picture(j)} for j in shown]
 

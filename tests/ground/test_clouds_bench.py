@@ -1,0 +1,179 @@
+"""`sim evaluate-clouds`: figures by hand, rules by hand, and a whole run on drawn tiles."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from payload.bundle import SHIPPED
+from payload.errors import InputError
+from sim import cloud_figures, cloud_samples, clouds_bench, clouds_page
+from sim.cloud_figures import Counts, Reliability
+from sim.cloud_rules import braaten_cohen_yang, hot_whiteness
+
+EDGE = SHIPPED / "edge"
+T = 64
+
+
+def dn_of(*reflectance: float) -> np.ndarray:
+    """One pixel, blue, green, red, near infrared."""
+    return (np.array(reflectance).reshape(4, 1, 1) * 10_000).astype(np.uint16)
+
+
+def test_scores_by_hand() -> None:
+    scores = Counts(true_positive=6, false_positive=2, false_negative=4, true_negative=8).scores()
+    assert scores == pytest.approx(
+        {
+            "accuracy": 14 / 20,
+            "balanced_accuracy": (0.6 + 0.8) / 2,
+            "precision": 6 / 8,
+            "recall": 6 / 10,
+            "f1": 12 / 18,
+            "iou": 6 / 12,
+            "false_alarms": 2 / 10,
+        }
+    )
+
+
+def test_a_class_that_does_not_occur_says_nothing() -> None:
+    scores = Counts(true_negative=5).scores()
+    assert (scores["recall"], scores["precision"], scores["iou"], scores["balanced_accuracy"]) == (None,) * 4
+    assert scores["accuracy"] == 1.0
+
+
+@given(hnp.arrays(bool, (3, 6, 6)), hnp.arrays(bool, (2, 6, 6)))
+def test_pooling_tiles_is_counting_all_their_pixels_at_once(one: np.ndarray, other: np.ndarray) -> None:
+    found = np.stack([one[0], other[0]])
+    wanted, known = np.stack([one[1], other[1]]), np.stack([one[2], one[2]])
+    parts = [cloud_figures.count(f, w, k) for f, w, k in zip(found, wanted, known, strict=True)]
+    assert cloud_figures.pooled(parts) == cloud_figures.count(found, wanted, known)
+    assert cloud_figures.pooled(parts).total == known.sum()
+
+
+def test_reliability_by_hand() -> None:
+    p = np.array([[0.05, 0.05, 0.95, 1.0]], np.float32)
+    cloud = np.array([[False, True, True, True]])
+    found = cloud_figures.reliability(p, cloud, np.ones((1, 4), bool))
+    assert [(r["cells"], r["seen"]) for r in found.rows()] == [(2, 0.5), (2, 1.0)]
+    # gaps of sums: |.1 - 1| + |1.95 - 2| over 4 cells
+    assert found.expected_error == pytest.approx((0.9 + 0.05) / 4, abs=1e-6)
+    assert isinstance(found + found, Reliability)
+    assert (found + found).expected_error == pytest.approx(found.expected_error)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=30))
+def test_false_discards_are_of_the_clear_tiles(pairs: list[tuple[bool, bool]]) -> None:
+    found, wanted = zip(*pairs, strict=True)
+    clear = [f for f, w in pairs if not w]
+    rate = cloud_figures.tile_counts(found, wanted).scores()["false_alarms"]
+    assert rate == (pytest.approx(sum(clear) / len(clear)) if clear else None)
+
+
+@pytest.mark.parametrize(
+    ("pixel", "cloud"),
+    [
+        ((0.5, 0.45, 0.5, 0.6), True),  # green above .39
+        ((0.3, 0.30, 0.28, 0.4), True),  # green within .175 .. .39 and above red
+        ((0.3, 0.30, 0.31, 0.4), False),  # sand: green below red
+        ((0.1, 0.17, 0.08, 0.5), False),  # dark
+    ],
+)
+def test_braaten_cohen_yang_by_hand(pixel: tuple[float, ...], cloud: bool) -> None:
+    assert braaten_cohen_yang(dn_of(*pixel)).item() is cloud
+
+
+@pytest.mark.parametrize(
+    ("pixel", "cloud"),
+    [
+        ((0.40, 0.38, 0.37, 0.4), True),
+        ((0.12, 0.12, 0.12, 0.4), False),  # .12 - .06 - .08 < 0: not hazy
+        ((0.60, 0.10, 0.10, 0.1), False),  # not white: deviations (.333 + .167 + .167) / .267 = 2.5
+    ],
+)
+def test_hot_whiteness_by_hand(pixel: tuple[float, ...], cloud: bool) -> None:
+    assert hot_whiteness(dn_of(*pixel)).item() is cloud
+
+
+def test_the_two_readings_of_a_classification() -> None:
+    scl = np.array([[0, 3, 4, 7], [8, 9, 10, 11]], np.uint8)
+    sample = cloud_samples.CloudSample("n", "s", np.zeros((4, 2, 4), np.uint16), scl, 10)
+    cloud, known = sample.reference("all")
+    assert cloud.tolist() == [[False] * 4, [True, True, True, False]]
+    assert known.tolist() == [[False, True, True, False], [True] * 4]
+    cloud, known = sample.reference("sure")
+    assert cloud.sum() == 1
+    assert known.tolist() == [[False, True, True, False], [False, True, False, False]]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A data folder of drawn tiles: a labelled farm half under cloud, clear town and clear snow, on sites left out."""
+    if not (EDGE / "clouds.json").is_file():
+        pytest.skip("no cloud network in the shipped bundle")
+    rng = np.random.default_rng(3)
+    fields = np.array((500.0, 800.0, 700.0, 3000.0))[:, None, None] * rng.normal(1.0, 0.2, (3, 4, 128, 128))
+    scl = np.full((3, 128, 128), 255, np.uint8)
+    sites = np.array(["amsterdam", "terramind_609U_541L", "montcalm"])
+    folder = tmp_path / "data"
+    (folder / "train").mkdir(parents=True)
+    (folder / "cloud").mkdir()
+    np.savez(
+        folder / cloud_samples.TILES, x=fields.astype(np.uint16), scl=scl, water=scl, site=sites,
+        src=np.array(["a", "b", "c"]), res_m=np.full(3, 10),
+    )  # fmt: skip
+    farm = fields[:2, :, :T, :T].copy()
+    labels = np.full((2, T, T), 4, np.uint8)
+    farm[:, :, : T // 2] = 6000 * rng.normal(1.0, 0.02, (2, 4, T // 2, T))
+    labels[:, : T // 2] = 9
+    site = np.array(["0000280849BAC91C"] * 2)
+    np.savez(folder / cloud_samples.FARMS, x=farm.astype(np.uint16), scl=labels, site=site, timestamp=np.zeros(2))
+    return folder
+
+
+def test_a_whole_run_on_drawn_tiles(data: Path, tmp_path: Path) -> None:
+    result, judged = clouds_bench.evaluate_clouds(data, ["edge"], "openvino")
+    assert {j.sample.site for j in judged} == {"amsterdam", "terramind_609U_541L", "0000280849BAC91C"}  # never montcalm
+    assert result["tiles"]["nadir"]["tiles"] == 2
+    assert result["pixels"]["all"]["braaten-cohen-yang"]["iou"] > 0.99
+    assert result["slices"]["nadir"].keys() == {"clear", "snow", "urban"}
+    assert result["scene"] is None
+    sand = next(c for c in result["checks"] if "sand" in c["requirement"])
+    assert (sand["measured"], sand["held"]) == (None, False)  # not measured is not held
+    numbers, page = clouds_page.write_page(result, judged, tmp_path / "out")
+    assert json.loads(numbers.read_text(encoding="utf-8")) == json.loads(json.dumps(result))
+    html = page.read_text(encoding="utf-8")
+    assert html.count("<img ") == 5
+    assert "None" not in html
+    assert "<circle" in html
+    assert "NOT HELD" in clouds_bench.as_text(result)
+
+
+def test_the_same_site_twice_is_refused(data: Path) -> None:
+    with pytest.raises(InputError, match="left out the same site"):
+        clouds_bench.evaluate_clouds(data, ["edge", str(EDGE)])
+
+
+def test_a_folder_without_a_network_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no cloud network there"):
+        clouds_bench.evaluate_clouds(tmp_path, [str(tmp_path)])
+
+
+def test_a_folder_without_data_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--data"):
+        cloud_samples.data_folder(tmp_path)
+
+
+@pytest.mark.realdata
+def test_every_test_site_of_the_shipped_network_is_in_the_data_and_none_was_trained_on() -> None:
+    try:
+        folder = cloud_samples.data_folder()
+    except InputError:
+        pytest.skip("no data folder next to the checkout")
+    split = json.loads((EDGE / "clouds.json").read_text(encoding="utf-8"))["split"]
+    assert not set(split["test"]) & set(split["validation"])
+    found = {sample.site for sample in cloud_samples.load_samples(folder, set(split["test"]))}
+    assert found == set(split["test"])
