@@ -113,7 +113,7 @@ class Landscape:
         self.gsd_m = gsd_m
         self.extent_m = min(height_m, width_m)
         self._height_m = height_m
-        self.salt = seed * 1009 + 17
+        self.salt = (seed + 1) * 1009 + 17
         #: Coast and mountains keep their share of the scene whatever its size.
         self._coast_m = -0.6 * height_m + 0.33 * self.extent_m
         self._river_gap_m = 1.4 * self.extent_m / max(1, round(1.4 * self.extent_m / 17_000))
@@ -127,7 +127,7 @@ class Landscape:
         return Fields(
             coast=octaves(1, self.extent_m / 3, 20, 0.55),
             ridge=octaves(2, 3600, 20, 0.48),
-            range=octaves(3, self.extent_m / 2.5, 1500),
+            range=octaves(3, self.extent_m / 2.5, 300),
             meander_p=octaves(4, 2600, 300, 0.42),
             meander_q=octaves(5, 2600, 300, 0.42),
             bend_x=octaves(6, 1800, 200, 0.4),
@@ -196,26 +196,22 @@ class Landscape:
     def _mountains(self, along: F32, span: Span) -> F32:
         """0 in the plain, 1 in the mountains."""
         share = (along - np.float32(self._coast_m)) * np.float32(1 / self.extent_m)
-        return smoothstep(share + np.float32(0.05) * field(self.fields.range, span), 0.58, 0.92)
+        return smoothstep(share + np.float32(0.075) * field(self.fields.range, span), 0.58, 0.92)
 
     def _height(self, ridge: F32, mountains: F32, inland: F32, river: F32) -> F32:
         """Metres above the sea: ridges where the noise crosses zero, a swell in the plain, valleys along rivers."""
         crest = np.float32(1) - np.minimum(np.abs(ridge), np.float32(1.6)) * np.float32(0.625)
         valley = smoothstep(river, 40.0, 1500.0)
         shore = smoothstep(inland, 0.0, 900.0)
-        return (
-            (np.float32(1150) * mountains * crest * crest + np.float32(34) * (ridge + np.float32(2))) * valley * shore
-        )
+        return (np.float32(950) * mountains * crest * crest + np.float32(34) * (ridge + np.float32(2))) * valley * shore
 
     def _river_distance(self, along: F32, across: F32, span: Span) -> F32:
         """Metres to the middle of the nearest river. Rivers swing because position is displaced by noise."""
-        across = across + np.float32(560) * field(self.fields.meander_q, span)
-        along = along + np.float32(560) * field(self.fields.meander_p, span)
-        sway = across + np.float32(0.12) * (
-            np.abs(np.float32(2400) - np.mod(along, np.float32(4800))) - np.float32(1200)
-        )
+        across = across + np.float32(680) * field(self.fields.meander_q, span)
+        along = along + np.float32(680) * field(self.fields.meander_p, span)
+        sway = across + np.float32(0.12) * (np.abs(np.float32(2400) - _wrap(along, 4800.0)) - np.float32(1200))
         gap = np.float32(self._river_gap_m)
-        offset = np.mod(sway, gap) - gap * np.float32(0.5)
+        offset = _wrap(sway, self._river_gap_m) - gap * np.float32(0.5)
         down, right = np.gradient(offset, np.float32(self.gsd_m))
         steepness = np.sqrt(down * down + right * right)
         return np.abs(offset) / np.maximum(steepness, np.float32(0.35))
@@ -245,7 +241,7 @@ class Landscape:
         parcel = hash_lattice(self.salt + 32, col.astype(np.int32), row_hash.view(np.int32))
         du, dv = (u / depth - row) * depth, (v / width - col) * width
         edge = np.minimum(np.minimum(du, depth - du), np.minimum(dv, width - dv) + np.float32(2))
-        paint = CROPS.T[:, ROTATION[(parcel >> np.uint32(9)) & np.uint32(15)]]  # [4, h, w]
+        paint = _look_up(CROPS, ROTATION[(parcel >> np.uint32(9)) & np.uint32(15)])  # [4, h, w]
         vigour = unit(parcel, 0) - np.float32(0.5) + np.float32(0.16) * field(self.fields.moisture, span)
         for band, swing in enumerate((-0.22, -0.12, -0.25, 0.26)):  # lush fields: darker red, brighter infrared
             paint[band] *= np.float32(1) + np.float32(swing) * vigour
@@ -258,19 +254,23 @@ class Landscape:
     def _parish(self, x: F32, y: F32) -> U32:
         """Hash of the nearest parish church: jittered grid, of which the four nearest cells suffice."""
         gx, gy = x * np.float32(1 / PARISH_M), y * np.float32(1 / PARISH_M)
-        col, row = np.floor(gx - np.float32(0.5)).astype(np.int32), np.floor(gy - np.float32(0.5)).astype(np.int32)
+        col, row = np.floor(gx - np.float32(0.5)), np.floor(gy - np.float32(0.5))
+        first_col, first_row = col.min(), row.min()
+        rows = np.arange(first_row, row.max() + 2).astype(np.int32)[:, None]
+        cols = np.arange(first_col, col.max() + 2).astype(np.int32)[None, :]
+        hashed = hash_lattice(self.salt + 30, rows, cols)  # of the few cells in the window
+        east = cols.astype(np.float32) + np.float32(0.25) + np.float32(0.5) * unit(hashed, 0)
+        south = rows.astype(np.float32) + np.float32(0.25) + np.float32(0.5) * unit(hashed, 2)
+        corner = ((row - first_row) * np.float32(cols.size) + (col - first_col)).astype(np.intp)
         best = np.full(gx.shape, np.float32(9), np.float32)
-        owner = np.zeros(gx.shape, np.uint32)
-        for down in (0, 1):
-            for right in (0, 1):
-                hashed = hash_lattice(self.salt + 30, row + down, col + right)
-                east = (col + right) + np.float32(0.25) + np.float32(0.5) * unit(hashed, 0) - gx
-                south = (row + down) + np.float32(0.25) + np.float32(0.5) * unit(hashed, 2) - gy
-                distance = east * east + south * south
-                nearer = distance < best
-                best = np.where(nearer, distance, best)
-                owner = np.where(nearer, hashed, owner)
-        return owner
+        owner = corner
+        for step in (0, 1, cols.size, cols.size + 1):
+            cell = corner + step
+            right, down = np.take(east, cell) - gx, np.take(south, cell) - gy
+            distance = right * right + down * down
+            owner = np.where(distance < best, cell, owner)
+            np.minimum(best, distance, out=best)
+        return np.take(hashed, owner)
 
     def _cover_with_woods(self, paint: F32, woods: F32, mountains: F32, height: F32, river: F32, grain: F32) -> None:
         """Woods in the plain, forest on the slopes, meadow and rock above."""
@@ -332,10 +332,11 @@ class Landscape:
         )
         kind = np.where(greenery, 5 + (house & np.uint32(1)), (house >> np.uint32(20)) % np.uint32(4))
         kind = np.where(factory, np.where(unit(house, 1) < np.float32(0.45), 4, 3), kind)
-        paint_town = ROOFS.T[:, kind] * (np.float32(0.82) + np.float32(0.36) * unit(house, 2))
+        kind = np.where(unit(block, 2) < np.float32(0.05), 6, kind)  # parks
+        paint_town = _look_up(ROOFS, kind) * (np.float32(0.82) + np.float32(0.36) * unit(house, 2))
         _blend(paint_town, SUBURB, np.full_like(u, 0.35))  # eaves, yards and trees that no pixel resolves
-        wide = np.where(np.mod(block_u, np.float32(5)) == 0, np.float32(15), np.float32(5.5))
-        broad = np.where(np.mod(block_v, np.float32(6)) == 0, np.float32(15), np.float32(6))
+        wide = np.where(_wrap(block_u, 5.0) == 0, np.float32(15), np.float32(5.5))
+        broad = np.where(_wrap(block_v, 6.0) == 0, np.float32(15), np.float32(6))
         street_u = np.abs(u - np.float32(STREET_M[0]) * block_u)
         street_v = np.abs(v - np.float32(STREET_M[1]) * block_v)
         street = np.maximum(self._coverage(street_u - wide, 0.0), self._coverage(street_v - broad, 0.0))
@@ -377,6 +378,16 @@ _TURNS = tuple(
     np.array([round(part(number * math.pi / 16), 6) for number in range(16)], np.float32)
     for part in (math.cos, math.sin)
 )
+
+
+def _look_up(table: F32, kind: NDArray[np.integer]) -> F32:
+    """Colours [4, h, w] of kinds [h, w] from a table [n, 4]."""
+    return np.stack([np.take(np.ascontiguousarray(column), kind) for column in table.T])
+
+
+def _wrap(value: F32, period: float) -> F32:
+    """value modulo period, in [0, period)."""
+    return value - np.float32(period) * np.floor(value * np.float32(1 / period))
 
 
 def span_shape(span: Span) -> tuple[int, int]:

@@ -67,7 +67,7 @@ def round_log2(value: float) -> int:
 
 def hash_lattice(salt: int, rows: NDArray[np.integer], cols: NDArray[np.integer]) -> U32:
     """One well mixed uint32 for each (row, col), broadcast; negative coordinates are welcome."""
-    mixed = (rows.astype(np.uint32) * np.uint32(0x9E3779B1)) ^ (cols.astype(np.uint32) * np.uint32(0x85EBCA77))
+    mixed = (rows.astype(np.uint32) * np.uint32(0x9E3779B1)) + (cols.astype(np.uint32) * np.uint32(0x85EBCA77))
     mixed ^= np.uint32((salt * 0x27D4EB2F + 0x165667B1) & 0xFFFFFFFF)
     for shift, factor in ((15, 0x2C1B3C6D), (12, 0x297A2D39)):
         mixed ^= mixed >> np.uint32(shift)
@@ -96,9 +96,8 @@ def field(octaves: Octaves, span: Span) -> F32:
     for level in reversed(range(levels)):
         rows, cols = ranges[level]
         if coefficients is not None:
-            coefficients = _subdivide(
-                _subdivide(coefficients, ranges[level + 1][0][0], rows).T, ranges[level + 1][1][0], cols
-            ).T
+            (top, _), (left, _) = ranges[level + 1]
+            coefficients = _subdivide_rows(_subdivide_cols(coefficients, left, cols), top, rows)
         amplitude = octaves.amplitudes[level]
         if amplitude or coefficients is None:
             fresh = _lattice(octaves.salt * 64 + level, rows, cols, amplitude)
@@ -119,15 +118,24 @@ def _parents(first: int, end: int) -> tuple[int, int]:
     return first // 2 - 1, (end - 1) // 2 + 2
 
 
-def _subdivide(coarse: F32, first: int, fine: tuple[int, int]) -> F32:
-    """Doubles the lattice along axis 0. coarse [n, m] begins at node `first`; gives nodes fine[0]..fine[1]-1."""
+def _subdivide_rows(coarse: F32, first: int, fine: tuple[int, int]) -> F32:
+    """Doubles the lattice down the rows. coarse [n, m] begins at node `first`; gives nodes fine[0]..fine[1]-1."""
     middle = coarse[1:-1]
-    even = (coarse[:-2] + coarse[2:] + np.float32(6) * middle) * np.float32(0.125)
-    odd = (middle + coarse[2:]) * np.float32(0.5)
-    both = np.empty((2 * len(middle), *coarse.shape[1:]), np.float32)
-    both[0::2], both[1::2] = even, odd
+    both = np.empty((2 * len(middle), coarse.shape[1]), np.float32)
+    both[0::2] = (coarse[:-2] + coarse[2:] + np.float32(6) * middle) * np.float32(0.125)
+    both[1::2] = (middle + coarse[2:]) * np.float32(0.5)
     start = fine[0] - 2 * (first + 1)
     return both[start : start + fine[1] - fine[0]]
+
+
+def _subdivide_cols(coarse: F32, first: int, fine: tuple[int, int]) -> F32:
+    """The same along the columns."""
+    middle = coarse[:, 1:-1]
+    both = np.empty((coarse.shape[0], 2 * middle.shape[1]), np.float32)
+    both[:, 0::2] = (coarse[:, :-2] + coarse[:, 2:] + np.float32(6) * middle) * np.float32(0.125)
+    both[:, 1::2] = (middle + coarse[:, 2:]) * np.float32(0.5)
+    start = fine[0] - 2 * (first + 1)
+    return both[:, start : start + fine[1] - fine[0]]
 
 
 def smoothstep(value: F32, low: float, high: float) -> F32:

@@ -7,6 +7,7 @@ leaves nothing behind. Memory is one strip and GDAL's bounded cache, whatever th
 
 import shutil
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Self
 
@@ -14,13 +15,13 @@ import numpy as np
 import rasterio
 import rasterio.shutil
 from numpy.typing import NDArray
-from rasterio.errors import RasterioError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
 from payload.errors import InputError
 from payload.scene import Dn, Mask, SceneInfo
-from sim.scenes import GDAL_CACHE_OCTETS
+from sim.scenes import GDAL_CACHE_OCTETS, cause_of
 
 #: Marks no cloud probability in cloud.tif; 0 to 100 are per cent.
 CLOUD_NODATA = 255
@@ -46,13 +47,18 @@ class _RasterWriter:
             raise InputError(f"{path}: no folder {path.parent} to write to; make it first")
         try:
             self._folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-            self._file = self._create(bands, dtype, nodata)
         except OSError as error:
-            raise InputError(f"{path}: cannot be written ({error}), wanted a writable folder") from error
+            raise InputError(f"{path}: cannot be written ({cause_of(error)}), wanted a writable folder") from error
+        try:
+            self._file = self._create(bands, dtype, nodata)
+        except (RasterioError, OSError) as error:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            raise InputError(f"{path}: cannot be written ({cause_of(error)}), wanted room on the disk") from error
 
     def _create(self, bands: tuple[str, ...], dtype: str, nodata: int | None) -> rasterio.io.DatasetWriter:
         info = self._info
-        with _writing_environment():
+        with _writing_environment(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
             file = rasterio.open(
                 self._folder / "strips.tif",
                 "w",
@@ -90,7 +96,7 @@ class _RasterWriter:
                 if known is not None:
                     self._file.write_mask(known, window=window)
         except (RasterioError, OSError) as error:
-            raise InputError(f"{self._path}: cannot be written ({error}), wanted room on the disk") from error
+            raise InputError(f"{self._path}: cannot be written ({cause_of(error)}), wanted room on the disk") from error
         self._next_row_px += height
 
     def finish(self) -> None:
@@ -113,7 +119,7 @@ class _RasterWriter:
                 )
             (self._folder / self._path.name).replace(self._path)
         except (RasterioError, OSError) as error:
-            raise InputError(f"{self._path}: cannot be written ({error}), wanted room on the disk") from error
+            raise InputError(f"{self._path}: cannot be written ({cause_of(error)}), wanted room on the disk") from error
 
     def discard(self) -> None:
         """Removes all that is not in its place. Safe to call twice."""

@@ -136,7 +136,7 @@ class RasterScene:
                     part, measured = source.read(window)
                 except (RasterioError, OSError) as error:
                     raise InputError(
-                        f"{source.path}: damaged at rows {row_px} to {row_px + height_px - 1} ({_cause(error)}); "
+                        f"{source.path}: damaged at rows {row_px} to {row_px + height_px - 1} ({cause_of(error)}); "
                         "wanted a whole file, fetch it again"
                     ) from error
                 dn.append(part)
@@ -224,7 +224,7 @@ def _open_file(path: str, driver: str) -> rasterio.DatasetReader:
             return rasterio.open(path, driver=driver)
     except (RasterioError, OSError) as error:
         raise InputError(
-            f"{path}: not readable ({_cause(error)}), wanted GeoTIFF, COG or Sentinel-2 product"
+            f"{path}: not readable ({cause_of(error)}), wanted GeoTIFF, COG or Sentinel-2 product"
         ) from error
 
 
@@ -345,8 +345,8 @@ def _refuse_all_nodata(scene: RasterScene) -> None:
     )
 
 
-def _cause(error: BaseException) -> str:
-    """The innermost message on one line: rasterio's own only points to it."""
+def cause_of(error: BaseException) -> str:
+    """The innermost message of an error on one line: rasterio's own only points to it."""
     while error.__cause__ is not None:
         error = error.__cause__
     return " ".join(str(error).split())

@@ -112,7 +112,7 @@ class SyntheticScene:
         self.sky = sky
         self._seed = seed
         self._land = Landscape(seed, height_px * gsd_m, width_px * gsd_m, gsd_m)
-        self._cumulus = Octaves.between(self._land.salt + 50, gsd_m, 1150, 10, 0.6)
+        self._cumulus = Octaves.between(self._land.salt + 50, gsd_m, 1300, 10, 0.56)
         self._domes = self._cumulus.longer_than(70 / gsd_m)
         self._clusters = Octaves.between(self._land.salt + 51, gsd_m, 9000, 4000, 0.5)
         self._kept: OrderedDict[tuple[int, int], _Block] = OrderedDict()
@@ -188,7 +188,7 @@ class SyntheticScene:
         down, right = np.gradient(ground.height_m, np.float32(self.info.gsd_m))
         east, south, up = (np.float32(part) for part in self.sky.towards_sun())
         cosine = (up - right * east - down * south) / np.sqrt(np.float32(1) + right * right + down * down)
-        return np.clip(cosine / up, np.float32(0.06), np.float32(1.45))
+        return np.clip(cosine / up, np.float32(0.16), np.float32(1.45))
 
     def _cloud(self, span: Span) -> tuple[F32, F32]:
         """Cover 0..1 and thickness (0 and up) of the clouds straight above a window."""
@@ -200,11 +200,11 @@ class SyntheticScene:
     def _bank(self, span: Span) -> F32:
         """One corner of every scene is overcast, so that the gate has something to withhold."""
         info = self.info
-        radius = min(0.33 * min(info.height_px, info.width_px), 12_000 / info.gsd_m)
+        radius = min(0.31 * min(info.height_px, info.width_px), 12_000 / info.gsd_m)
         rows = (np.arange(span.height_px, dtype=np.float32) + np.float32(span.row_px - 0.19 * info.height_px))[:, None]
         cols = (np.arange(span.width_px, dtype=np.float32) + np.float32(span.col_px - 0.23 * info.width_px))[None, :]
         away = (rows * rows + cols * cols) * np.float32(1 / radius**2)
-        return np.float32(4.0) * smoothstep(-away, -1.0, -0.35)
+        return np.float32(3.9) * smoothstep(-away, -1.0, -0.3)
 
     def _cover_with_cloud(self, radiance: F32, span: Span, cover: F32, thickness: F32) -> None:
         """Clouds over the scene: bright where thick, modelled by the sun on their bulges."""
