@@ -37,7 +37,7 @@ bench: $(VENV)/.ground
 	$(BIN)/sim bench
 
 evaluate: $(VENV)/.ground
-	$(BIN)/sim evaluate
+	$(BIN)/sim evaluate --tiles ../shared/data/bench/rd20.npz
 
 clean:
 	rm -rf $(VENV) build out

@@ -194,7 +194,7 @@ class KltJpeg2000:
         components = samples.reshape(bands, -1) - 32768.0
         scale_squared = (scaled**2).sum(axis=1).mean()  # rows are orthogonal, each as long as the scale
         dn = _rotate(scaled.T, components) / scale_squared + mean
-        return np.rint(np.clip(dn, 0, 65535)).astype(np.uint16).reshape(samples.shape)
+        return np.rint(np.clip(dn, 0, 65535)).astype(np.uint16).reshape(bands, *samples.shape[-2:])
 
 
 def _fit_klt(dn: Dn) -> tuple[F64, F64, float]:

@@ -71,7 +71,8 @@ class NadirCodec:
     def decode(self, octets: bytes) -> Dn:
         reassembler = Reassembler()
         assemblies = [a for packet in read_packets(octets) for a in reassembler.push(packet)]
-        return self.decoder.decode_tile(bitstream.unpack(assemblies[0].data))
+        (whole,) = assemblies + reassembler.finish()
+        return self.decoder.decode_tile(bitstream.unpack(whole.data))
 
 
 def open_bundle(bundle: Bundle, engine_name: str = "openvino") -> NadirCodec:
@@ -84,7 +85,9 @@ def open_bundle(bundle: Bundle, engine_name: str = "openvino") -> NadirCodec:
     payload = Payload(bundle, Policy(), engine)
     payload.clouds = None
     note = f"bundle {bundle.name} ({bundle.bundle_id:08x}), {engine_name}, {NadirCodec.note}"
-    return NadirCodec(payload, Decoder(bundle, engine), f"nadir-{bundle.name}", note=note)
+    has_step = bundle.codec["kind"] == "fsq"  # a codebook codes at one rate
+    settings = NadirCodec.settings if has_step else (payload.policy.step_dn,)
+    return NadirCodec(payload, Decoder(bundle, engine), f"nadir-{bundle.name}", settings, note)
 
 
 def open_opponents(names: Sequence[str]) -> tuple[list[Codec], dict[str, str]]:

@@ -305,7 +305,14 @@ def test_how_a_scene_is_cut_does_not_change_what_is_pooled(rows_px, cols_px):
     dn = picture(13, (4, 100, 180))
     seen, valid = disturbed(dn, 14), half_mask((100, 180))
     whole, cut = streamed(dn, seen, valid, 100, 180), streamed(dn, seen, valid, rows_px, cols_px)
-    for name in ("psnr_10k_db", "snr_db", "rmse_reflectance", "max_error_reflectance", "ndvi_p95", "psnr_10k_pooled_db"):
+    for name in (
+        "psnr_10k_db",
+        "snr_db",
+        "rmse_reflectance",
+        "max_error_reflectance",
+        "ndvi_p95",
+        "psnr_10k_pooled_db",
+    ):
         assert cut[name] == whole[name], name  # integers underneath
     for name in ("sam_deg", "ndvi_mae"):
         assert cut[name] == pytest.approx(whole[name], rel=1e-12), name
