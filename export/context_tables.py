@@ -37,8 +37,8 @@ class CountingCoder:
 
 
 def integer_arrays(model: ContextModel, sample: torch.Tensor) -> Arrays:
-    """Arrays of the .npz with flat symbol tables. sample: magnitudes [N, C, h, w] that set the range of hidden units."""
-    order = model.order.numpy()
+    """Arrays of the .npz with flat symbol tables. sample: magnitudes [N, C, h, w] that set the hidden units' range."""
+    order = model.order.numpy()  # type: ignore[operator]
     arrays: Arrays = {
         "order": order.astype(np.int16),
         "starts": np.array(model.starts, np.int16),
@@ -67,7 +67,9 @@ def _layer_arrays(layer: LayerContext, order: NDArray[np.int64], here: torch.Ten
 
     return {
         "current": integers(layer.current, 2.0**a, np.int8)[:, order],
-        "coarser": integers(layer.coarser, 2.0**a, np.int8)[:, order] if not layer.first else np.zeros((len(layer.current), 0), np.int8),
+        "coarser": integers(layer.coarser, 2.0**a, np.int8)[:, order]
+        if not layer.first
+        else np.zeros((len(layer.current), 0), np.int8),
         "hidden_bias": integers(layer.hidden_bias, 2.0**a),
         "out": integers(out, 2.0**b, np.int8)[order],
         "own": integers(layer.own / CLASS_WIDTH, unit)[:, order] if not layer.first else np.zeros((3, 0), np.int32),
@@ -103,7 +105,11 @@ def count_tables(arrays: Arrays, tiles: Iterable[Indices], path: Path) -> None:
     for indices in tiles:
         entropy.encode_layers(indices, tables, lambda: CountingCoder(counts))
     for k, layer in enumerate(tables.layers):
-        for name, group in (("significance", layer.significance), ("refinement", layer.refinement), ("size", layer.size)):
+        for name, group in (
+            ("significance", layer.significance),
+            ("refinement", layer.refinement),
+            ("size", layer.size),
+        ):
             arrays[f"{name}{k}"] = np.stack([_to_counts(counts[id(table)]) for table in group]).astype(np.int32)
     np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
 

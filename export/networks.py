@@ -58,18 +58,20 @@ def _fold(wide: Tensor, axis: int) -> Tensor:
 class SecondLevel(nn.Module):
     """8 x 8 DCT over the block averages: coefficient 0 of each band, [N, B, h, w] <-> its transform in place."""
 
+    dct: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("dct", torch.tensor(dct_matrix(BLOCK), dtype=torch.float32))
 
     def forward(self, dc: Tensor) -> Tensor:
-        return self._apply(dc, self.dct)
+        return self._both_ways(dc, self.dct)
 
     def inverse(self, dc: Tensor) -> Tensor:
-        return self._apply(dc, self.dct.T)
+        return self._both_ways(dc, self.dct.T)
 
     @staticmethod
-    def _apply(dc: Tensor, m: Tensor) -> Tensor:
+    def _both_ways(dc: Tensor, m: Tensor) -> Tensor:
         n, b, h, w = dc.shape
         rows = m @ dc.reshape(n, b, h // BLOCK, BLOCK, w)
         columns = rows.reshape(n, b, h, w // BLOCK, BLOCK) @ m.T
@@ -84,7 +86,7 @@ class Residual(nn.Module):
         self.spread = nn.Conv2d(width, width, 3, padding=1)
         self.mix = nn.Conv2d(width, width, 1)
         nn.init.zeros_(self.mix.weight)
-        nn.init.zeros_(self.mix.bias)
+        nn.init.zeros_(self.mix.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.mix(functional.relu(self.spread(functional.relu(x))))
@@ -108,7 +110,7 @@ class Decoder(nn.Module):
         self.trunk = nn.Sequential(*(Residual(width) for _ in range(bricks)))
         self.out = nn.Conv2d(width, channels, 1)
         nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
+        nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
 
     def forward(self, levels: Tensor, depth: Tensor) -> Tensor:
         averages = levels[:, :: COEFFICIENTS]  # [N, B, h, w]

@@ -1,4 +1,4 @@
-"""The program on the device: answers HELLO, LOAD, INFER, STREAM, STATS and RESET over one channel, and outlives its hosts.
+"""The program on the device: answers HELLO, LOAD, INFER, STREAM, STATS, RESET over one channel; outlives its hosts.
 
 Standard library, numpy, one inference runtime. Named methods only: nothing that arrives is ever run. Three threads: the
 reader takes frames off the line, the main loop answers them in order, the ticker sends a BEAT every second while a
@@ -88,13 +88,17 @@ class Line:
         if self.frames.qsize() <= WINDOW_TILES + 2:
             self.frames.put(frame)
             return
-        self.reply(frame, Type.ERROR, error_body("busy", f"more than {WINDOW_TILES} requests under way; wait for replies"))
+        self.reply(
+            frame, Type.ERROR, error_body("busy", f"more than {WINDOW_TILES} requests under way; wait for replies")
+        )
 
 
 class Agent:
     """What is loaded on the device. Outlives lines: a host that comes back finds its bundle still loaded."""
 
-    def __init__(self, bundle: Path, make_encoder: MakeEncoder, emulated: str | None = None, watchdog_s: float = 120.0) -> None:
+    def __init__(
+        self, bundle: Path, make_encoder: MakeEncoder, emulated: str | None = None, watchdog_s: float = 120.0
+    ) -> None:
         self._bundle_path, self._make_encoder, self._watchdog_s = bundle, make_encoder, watchdog_s
         self._bundle = load_bundle(bundle, flight_only=True)
         self._identity = describe(emulated) | {"code_id": code_id(), "window": WINDOW_TILES}
@@ -129,9 +133,15 @@ class Agent:
         try:
             method = self._methods.get(frame.kind)
             if frame.version != protocol.VERSION:
-                raise Refusal("refused", f"frame of protocol {frame.version}, this agent speaks {protocol.VERSION}; deploy it again")
+                raise Refusal(
+                    "refused",
+                    f"frame of protocol {frame.version}, this agent speaks {protocol.VERSION}; deploy it again",
+                )
             if method is None:
-                raise Refusal("refused", f"request {frame.kind:#04x} is unknown; wanted one of HELLO, LOAD, INFER, STREAM, STATS, RESET")
+                raise Refusal(
+                    "refused",
+                    f"request {frame.kind:#04x} is unknown; wanted one of HELLO, LOAD, INFER, STREAM, STATS, RESET",
+                )
             if frame.kind != Type.HELLO and frame.session != line.session:
                 raise Refusal("session", f"session {frame.session} is not open; say HELLO first")
             body = method(line, frame)
@@ -157,7 +167,11 @@ class Agent:
         fields, _ = unpack_body(frame.body)
         wanted = fields.get("bundle_id")
         if wanted != self._bundle.bundle_id:
-            raise Refusal("refused", f"bundle {wanted} wanted, the device holds {self._bundle.bundle_id} ({self._bundle.name}); deploy it again")
+            raise Refusal(
+                "refused",
+                f"bundle {wanted} wanted, the device holds {self._bundle.bundle_id} ({self._bundle.name}); "
+                "deploy it again",
+            )
         policy, engine, threads = policy_of(fields.get("policy")), fields.get("engine"), fields.get("threads")
         if not isinstance(engine, str) or not isinstance(threads, int) or not 1 <= threads <= 256:
             raise ProtocolError(f"engine {engine!r}, threads {threads!r}: wanted a name and 1 to 256")
@@ -193,7 +207,8 @@ class Agent:
 
     def _work(self, line: Line, frame: Frame, seconds: float, work: bool, sampler: PowerSampler | None) -> bytes:
         start_s = time.monotonic()
-        part, done, sent_s, codes = 0, 0, start_s, []
+        part, done, sent_s = 0, 0, start_s
+        codes: list[list[Any]] = []
         while True:
             now_s = time.monotonic()
             over = now_s - start_s >= seconds or line.lost.is_set() or not line.frames.empty()

@@ -127,7 +127,7 @@ def listen_tcp(host: str, port: int) -> socket.socket:
 
 
 def open_line(path: str, baud: int) -> FdChannel:
-    """A serial line on the device's side: raw, 8N1, with termios only. OSError if it is not one or has no such speed."""
+    """A serial line on the device's side: raw, 8N1, with termios only. OSError if it is none or has no such speed."""
     import termios  # POSIX only
     import tty
 

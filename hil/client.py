@@ -18,6 +18,7 @@ from hil.channels import Channel, ChannelClosed, seconds_left
 from hil.device import code_id
 from hil.messages import Coded, pack_tile, policy_fields, unpack_coded
 from hil.protocol import REPLY, Frame, FrameReader, ProtocolError, Type, pack_body, unpack_body
+from hil.sysroot import engine_of
 from hil.transports import Connect, connector
 from payload.bundle import Bundle
 from payload.errors import InputError
@@ -37,6 +38,10 @@ class Patience:
     silence_s: float = 10.0
     attempts: int = 6  # fresh lines without a single tile done in between
     pause_s: float = 0.3  # before a fresh line; doubles with every attempt in vain
+
+
+#: An emulated processor is some hundred times slower, at starting too.
+EMULATION = Patience(hello_s=60.0, silence_s=120.0, attempts=2)
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,7 @@ class Incidents:
 
 @dataclass(frozen=True)
 class ClockOffset:
-    """Device clock minus host clock (time.monotonic on both), and how wrong that may be: half the fastest round trip."""
+    """Device clock minus host clock (time.monotonic on both), and how wrong it may be: half the fastest round trip."""
 
     offset_s: float
     uncertainty_s: float
@@ -135,8 +140,9 @@ class DeviceSession:
         return self._with_patience(lambda: self._call_once(kind, fields))
 
     def stream(self, fields: dict[str, Any]) -> list[dict[str, Any]]:
-        """STREAM: every part of the reply in order. Never mended in the middle: ChannelClosed, and the caller repeats."""
-        seq, parts = self._send(Type.STREAM, pack_body(fields)), []
+        """STREAM: every part of the reply in order. Never mended midway: ChannelClosed, and the caller repeats."""
+        seq = self._send(Type.STREAM, pack_body(fields))
+        parts: list[dict[str, Any]] = []
         while True:
             reply = self._reply_to(seq)
             part, _ = unpack_body(reply.body)
@@ -207,7 +213,10 @@ class DeviceSession:
             self.close()
             self.incidents.causes.append(cause)
             if failures >= self._patience.attempts:
-                raise DeviceError(f"device {self.name}: lost after {failures} attempts ({cause}); check the line and the agent, then run again")
+                raise DeviceError(
+                    f"device {self.name}: lost after {failures} attempts ({cause}); "
+                    "check the line and the agent, then run again"
+                )
             time.sleep(self._patience.pause_s * 2 ** (failures - 1))
             self.incidents.reconnects += 1
             if not greet:
@@ -226,7 +235,12 @@ class DeviceSession:
         hello = self._hello()
         _check_identity(self.name, hello, self._bundle)
         engine = self._choose_engine(hello)
-        load = {"bundle_id": self._bundle.bundle_id, "policy": policy_fields(self._policy), "engine": engine, "threads": self._threads}
+        load = {
+            "bundle_id": self._bundle.bundle_id,
+            "policy": policy_fields(self._policy),
+            "engine": engine,
+            "threads": self._threads,
+        }
         loaded = self._call_once(Type.LOAD, load)
         names = ("machine", "cpu", "cores", "memory_mib", "system", "python", "emulated", "window")
         return DeviceInfo(**{name: hello[name] for name in names}, engine=loaded["engine"], load_s=loaded["load_s"])
@@ -245,7 +259,9 @@ class DeviceSession:
         there = hello.get("engines") or {}
         if self._engine == "auto":
             if not there:
-                raise DeviceError(f"device {self.name}: no inference runtime there; install openvino or onnxruntime on it")
+                raise DeviceError(
+                    f"device {self.name}: no inference runtime there; install openvino or onnxruntime on it"
+                )
             return str(next(iter(there)))
         return self._engine
 
@@ -297,7 +313,10 @@ class DeviceSession:
 
     def _ours(self, frame: Frame) -> bool:
         if frame.version != protocol.VERSION:
-            raise DeviceError(f"device {self.name}: speaks protocol {frame.version}, this host {protocol.VERSION}; deploy the agent again")
+            raise DeviceError(
+                f"device {self.name}: speaks protocol {frame.version}, this host {protocol.VERSION}; "
+                "deploy the agent again"
+            )
         return frame.session == self._session and bool(frame.kind & REPLY)
 
 
@@ -306,15 +325,21 @@ class _Silence(ChannelClosed):
 
 
 def open_device(
-    url: str, bundle: Bundle, policy: Policy, engine: str = "auto", threads: int = 1, patience: Patience = Patience()
+    url: str, bundle: Bundle, policy: Policy, engine: str = "auto", threads: int = 1, patience: Patience | None = None
 ) -> DeviceSession:
     """A session with the device at `url`, its code and bundle checked. InputError says what to mend."""
+    if url.startswith("emulated:"):
+        patience = patience or EMULATION
+        engine = engine_of(url.partition(":")[2]) if engine == "auto" else engine
+    patience = patience or Patience()
     return DeviceSession(connector(url, Path(bundle.directory)), url, bundle, policy, engine, threads, patience)
 
 
 def _check_identity(name: str, hello: dict[str, Any], bundle: Bundle) -> None:
     if hello.get("code_id") != code_id():
-        raise DeviceError(f"device {name}: agent code {hello.get('code_id')}, this host has {code_id()}; run `hil deploy` again")
+        raise DeviceError(
+            f"device {name}: agent code {hello.get('code_id')}, this host has {code_id()}; run `hil deploy` again"
+        )
     if hello.get("bundle_id") != bundle.bundle_id:
         raise DeviceError(
             f"device {name}: bundle {hello.get('bundle')} (id {hello.get('bundle_id')}), "

@@ -27,7 +27,7 @@ def code_id() -> str:
 
 
 def agent_sources() -> dict[str, bytes]:
-    """Name in the archive -> octets, of the agent's modules and all of payload's; works from a checkout and a zipapp."""
+    """Name in the archive -> octets, of the agent's modules and all of payload's; from a checkout or a zipapp."""
     found = {f"hil/{name}.py": files("hil").joinpath(f"{name}.py").read_bytes() for name in AGENT_MODULES}
     for entry in files("payload").iterdir():
         if entry.name.endswith(".py"):
@@ -58,7 +58,7 @@ def peak_memory_mib() -> float:
 
 def temperatures_c(root: str = SYS) -> dict[str, float]:
     """Every temperature the kernel tells, by its name: thermal zones, then hwmon."""
-    found = {}
+    found: dict[str, float] = {}
     for zone in sorted(Path(root).glob("class/thermal/thermal_zone*")):
         _keep(found, _text(zone / "type") or zone.name, _number(zone / "temp"), 1e-3)
     for path in sorted(Path(root).glob("class/hwmon/hwmon*/temp*_input")):

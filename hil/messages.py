@@ -1,4 +1,7 @@
-"""Values of the payload <-> bodies of frames: tiles out, tile codes back, the policy. Numpy and payload only (it runs on the device)."""
+"""Values of the payload <-> bodies of frames: tiles out, tile codes back, the policy.
+
+Numpy and payload only: it runs on the device.
+"""
 
 import zlib
 from dataclasses import asdict, dataclass, field
@@ -33,7 +36,13 @@ class Coded:
 
 def pack_tile(tile: Tile) -> bytes:
     """Body of INFER. Samples little-endian (every device's own order), then the valid bits unless all are set."""
-    fields = {"row": tile.row, "col": tile.col, "bands": tile.dn.shape[0], "px": tile.dn.shape[1], "all_valid": bool(tile.valid.all())}
+    fields = {
+        "row": tile.row,
+        "col": tile.col,
+        "bands": tile.dn.shape[0],
+        "px": tile.dn.shape[1],
+        "all_valid": bool(tile.valid.all()),
+    }
     valid = b"" if fields["all_valid"] else np.packbits(tile.valid).tobytes()
     return pack_body(fields, tile.dn.astype("<u2", copy=False).tobytes() + valid)
 

@@ -1,4 +1,4 @@
-"""Octets on the line <-> frames: one format over every transport, in both directions, stdlib only (it runs on the device).
+"""Octets on the line <-> frames: one format over every transport, both directions, stdlib only (it runs on the device).
 
  octet 0     1     2         3      4..7      8..11   12..15   16..17   18 ...      last 4
  +-----+-----+---------+------+---------+-------+--------+-------+---- ... ----+--------+
@@ -59,7 +59,12 @@ class Frame:
     version: int = VERSION
 
     def __post_init__(self) -> None:
-        for name, value, bits in (("kind", self.kind, 8), ("version", self.version, 8), ("session", self.session, 32), ("seq", self.seq, 32)):
+        for name, value, bits in (
+            ("kind", self.kind, 8),
+            ("version", self.version, 8),
+            ("session", self.session, 32),
+            ("seq", self.seq, 32),
+        ):
             if not 0 <= value < 1 << bits:
                 raise ProtocolError(f"{name} {value} does not fit in {bits} bits")
         if len(self.body) > MAX_BODY_OCTETS:

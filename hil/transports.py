@@ -1,11 +1,11 @@
 """Device URLs -> byte channels, on the host's side. pyserial and asyncssh are imported here only, and only when needed.
 
-    tcp://HOST:PORT                          an agent that listens
-    serial:///dev/ttyUSB0?baud=1000000       an agent behind a serial line
-    ssh://USER@HOST[:PORT]/PATH/agent.pyz    starts an agent over there (?python=..., ?known_hosts=..., ?key=...)
-    stdio:COMMAND ...                        starts an agent here and talks over its stdin and stdout
-    host:                                    this machine's own Python, as a device
-    emulated:CPU                             another processor by qemu (see hil/sysroot.py)
+tcp://HOST:PORT                          an agent that listens
+serial:///dev/ttyUSB0?baud=1000000       an agent behind a serial line
+ssh://USER@HOST[:PORT]/PATH/agent.pyz    starts an agent over there (?python=..., ?known_hosts=..., ?key=...)
+stdio:COMMAND ...                        starts an agent here and talks over its stdin and stdout
+host:                                    this machine's own Python, as a device
+emulated:CPU                             another processor by qemu (see hil/sysroot.py)
 """
 
 import asyncio
@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -64,7 +64,9 @@ class ProcessChannel:
         try:
             self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, cwd=cwd)
         except OSError as error:
-            raise InputError(f"device command {command[0]!r} cannot be started ({error.strerror}); check the path") from None
+            raise InputError(
+                f"device command {command[0]!r} cannot be started ({error.strerror}); check the path"
+            ) from None
         if self.process.stdin is None or self.process.stdout is None:
             raise ChannelClosed("the device command has no pipes")
         self._fd = FdChannel(os.dup(self.process.stdout.fileno()), os.dup(self.process.stdin.fileno()))
@@ -136,13 +138,18 @@ class SshTarget:
         query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
         unknown = set(query) - {"python", "key", "known_hosts"}
         if not parts.hostname or unknown:
-            raise InputError(f"{url}: wanted ssh://USER@HOST[:PORT]/PATH/agent.pyz with ?python=, ?key=, ?known_hosts= at most")
+            raise InputError(
+                f"{url}: wanted ssh://USER@HOST[:PORT]/PATH/agent.pyz with ?python=, ?key=, ?known_hosts= at most"
+            )
         return cls(parts.hostname, parts.port or 22, parts.username, unquote(parts.path), query)
 
     @property
     def command(self) -> str:
         if not self.path.endswith(".pyz"):
-            raise InputError(f"ssh://{self.host}{self.path}: wanted the path of an agent, e.g. /opt/nadir/agent-1234.pyz; `hil deploy` prints it")
+            raise InputError(
+                f"ssh://{self.host}{self.path}: wanted the path of an agent, "
+                "e.g. /opt/nadir/agent-1234.pyz; `hil deploy` prints it"
+            )
         return f"{self.python} {shlex.quote(self.path)} --stdio"
 
     def connect_options(self) -> dict[str, Any]:
@@ -195,6 +202,27 @@ class SshChannel:
     def close(self) -> None:
         self._ours.close()
         self._thread.join(5.0)
+
+
+def copy_over_ssh(octets: bytes, url: str) -> None:
+    """Writes `octets` to the path of an ssh:// URL, under another name first. InputError if it cannot."""
+    try:
+        import asyncssh
+    except ImportError:
+        raise InputError("ssh:// needs asyncssh; pip install 'nadir-payload[bench]'") from None
+    target = SshTarget.parse(url)
+    quoted, fresh = shlex.quote(target.path), shlex.quote(target.path + ".part")
+    folder = shlex.quote(str(PurePosixPath(target.path).parent))
+    command = f"mkdir -p {folder} && cat > {fresh} && chmod 755 {fresh} && mv {fresh} {quoted}"
+
+    async def copy() -> None:
+        async with asyncssh.connect(target.host, **target.connect_options()) as connection:
+            await connection.run(command, input=octets, encoding=None, check=True)
+
+    try:
+        asyncio.run(copy())
+    except (OSError, asyncssh.Error) as error:
+        raise InputError(f"{target.host}: the agent cannot be copied there ({error}); check address, key and free space") from None
 
 
 def _open_tcp(host: str, port: int) -> SocketChannel:

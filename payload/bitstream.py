@@ -1,9 +1,9 @@
 """Tile code <-> octets: what is sent of one tile, with its address, in an order that can be cut anywhere.
 
-     octet 0      1 .. 4       5 .. 6  7 .. 8  9       10             11 ...        then, per layer     2        then
-    +----+----+  +----------+  +-----+ +-----+ +-----+ +-----------+  +------------+ +---------------+  +-----+  +---------- ...
-    |v 4 |k 4 |  | bundle id|  | row | | col | |cloud| |side length|  | n 1 | side | | length 24 crc |  | crc |  | layers, coarse first
-    +----+----+  +----------+  +-----+ +-----+ +-----+ +-----------+  +------------+ +---------------+  +-----+  +---------- ...
+    octet 0   1 .. 4      5 .. 6  7 .. 8  9       10            11    12 ...  5 n octets          2
+    +---+---+-----------+-------+-------+-------+-------------+-----+------+-------------------+-----+-----------------
+    |v 4|k 4| bundle id |  row  |  col  | cloud | side octets |  n  | side | n (length 3 crc 2)| crc | n layers, coarse
+    +---+---+-----------+-------+-------+-------+-------------+-----+------+-------------------+-----+-----------------
 
 docs/format.md says what each field means.
 """
@@ -55,7 +55,9 @@ class TileCode:
         if not (0 <= self.cloud_percent <= 100 or self.cloud_percent == UNKNOWN_CLOUD):
             raise InputError(f"cloud_percent is {self.cloud_percent}, wanted 0 to 100, or 255 for unknown")
         if len(self.side) > 255 or len(self.layers) > 255 or any(len(layer) >= 1 << 24 for layer in self.layers):
-            raise InputError("side information over 255 octets, over 255 layers or a layer over 16 MiB; use smaller tiles")
+            raise InputError(
+                "side information over 255 octets, over 255 layers or a layer over 16 MiB; use smaller tiles"
+            )
         if self.declared < 0:
             object.__setattr__(self, "declared", len(self.layers))
 
@@ -84,12 +86,17 @@ def unpack(octets: bytes) -> TileCode:
     if len(octets) < end or crc_hqx(octets[:end], 0xFFFF) != 0:
         raise StreamError("header of the tile code is cut short or its CRC does not match")
     if version != VERSION or kind not in list(Kind):
-        raise StreamError(f"tile code of version {version}, kind {kind}; this ground reads version {VERSION}, kinds 0 to {max(Kind)}")
+        raise StreamError(
+            f"tile code of version {version}, kind {kind}; this ground reads version {VERSION}, kinds 0 to {max(Kind)}"
+        )
     if not (octets[9] <= 100 or octets[9] == UNKNOWN_CLOUD):
         raise StreamError(f"cloud percentage {octets[9]}")
     layers, cause = _layers(octets, side_end, declared, end)
     return TileCode(
-        Kind(kind), int.from_bytes(octets[5:7], "big"), int.from_bytes(octets[7:9], "big"), int.from_bytes(octets[1:5], "big"),
+        Kind(kind),
+        int.from_bytes(octets[5:7], "big"),
+        int.from_bytes(octets[7:9], "big"),
+        int.from_bytes(octets[1:5], "big"),
         octets[9], octets[FIXED_OCTETS:side_end], layers, declared, cause,
     )  # fmt: skip
 

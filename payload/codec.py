@@ -1,8 +1,8 @@
 """Tile -> side information and layers, and back to indices: the codec of a bundle behind one interface.
 
 `kind = "fsq"`: rotation, INT8 lapped transform, nested scalar quantiser, integer context model (this project's codec).
-`kind = "vq"`: normalisation, INT8 convolutional encoder, vector-quantised codebooks at several strides, indices of fixed
-length (the reference system of the field, CORSA).
+`kind = "vq"`: normalisation, INT8 convolutional encoder, vector-quantised codebooks at several strides, indices of
+fixed length (the reference system of the field, CORSA).
 """
 
 import time
@@ -120,7 +120,9 @@ class VqCodec:
 
     def decode(self, side: bytes, layers: tuple[bytes, ...]) -> tuple[None, tuple[NDArray[np.uint16], ...]]:
         if side or not 1 <= len(layers) <= self.layers:
-            raise StreamError(f"{len(side)} octets of side information and {len(layers)} layers, wanted 0 and 1 to {self.layers}")
+            raise StreamError(
+                f"{len(side)} octets of side information and {len(layers)} layers, wanted 0 and 1 to {self.layers}"
+            )
         return None, tuple(
             vector.unpack_indices(octets, book, self._tile_px // stride)
             for octets, book, stride in zip(layers, self._books.books, self._books.strides, strict=False)
@@ -132,7 +134,10 @@ def open_codec(bundle: Bundle, engine: Engine | None = None) -> Codec:
     kinds: dict[str, type[FsqCodec] | type[VqCodec]] = {"fsq": FsqCodec, "vq": VqCodec}
     kind = str(bundle.codec.get("kind"))
     if kind not in kinds:
-        raise BundleError(f"bundle {bundle.name}: codec kind {kind!r} is unknown, wanted one of {', '.join(kinds)}; update Nadir or rebuild")
+        raise BundleError(
+            f"bundle {bundle.name}: codec kind {kind!r} is unknown, wanted one of {', '.join(kinds)}; "
+            "update Nadir or rebuild"
+        )
     return kinds[kind](bundle, engine)
 
 

@@ -104,7 +104,10 @@ def _check_exact(path: Path, k: int, t: LayerTables) -> None:
     own = FEATURE_LIMIT * (np.abs(t.own) * np.array([1, 4, 4], np.float32)[:, None]).sum(0).max() if t.own.size else 0
     logit = np.abs(t.base).max() + HIDDEN_LIMIT * np.abs(t.out).sum(1).max() + own
     if max(hidden, logit) >= 2**24:
-        raise BundleError(f"{path}: layer {k} of the context model could reach {int(max(hidden, logit))}, wanted below 2^24; rebuild the bundle")
+        raise BundleError(
+            f"{path}: layer {k} of the context model could reach {int(max(hidden, logit))}, wanted below 2^24; "
+            "rebuild the bundle"
+        )
 
 
 class _Contexts:
@@ -162,7 +165,8 @@ def encode_layers(indices: Indices, tables: ContextTables, coder: Callable[[], A
     """Octets of every layer of a tile, coarse first. Another `coder` can count symbols instead (export does)."""
     magnitude, negative = indices.magnitude[tables.order], indices.negative[tables.order]
     count = len(tables.layers)
-    return tuple(_encode_layer(magnitude >> (count - 1 - k), negative, tables, k, coder()) for k in range(count))
+    shifted = [(magnitude >> (count - 1 - k)).astype(np.uint16) for k in range(count)]
+    return tuple(_encode_layer(here, negative, tables, k, coder()) for k, here in enumerate(shifted))
 
 
 def _encode_layer(here: Magnitudes, negative: NDArray[np.bool_], tables: ContextTables, k: int, coder: Any) -> bytes:
@@ -220,14 +224,18 @@ def decode_layers(layers: tuple[bytes, ...], shape: tuple[int, int, int], tables
     return Indices(magnitude[ranked], negative[ranked], len(tables.layers) - len(layers))
 
 
-def _decode_layer(octets: bytes, previous: Magnitudes | None, negative: NDArray[np.bool_], tables: ContextTables, k: int) -> Magnitudes:
+def _decode_layer(
+    octets: bytes, previous: Magnitudes | None, negative: NDArray[np.bool_], tables: ContextTables, k: int
+) -> Magnitudes:
     channels, h, w = negative.shape
     active = int.from_bytes(octets[:2], "big")
     if len(octets) < 2 or active > channels:
         raise StreamError(f"layer {k}: {active} active channels of {channels}")
     t, coder = tables.layers[k], Decoder(octets[2:])
     contexts = _Contexts(tables, k, (h, w), previous)
-    here = np.zeros((channels, h, w), np.uint16) if previous is None else previous << 1
+    here: Magnitudes = np.zeros((channels, h, w), np.uint16)
+    if previous is not None:
+        here[:] = previous << 1
     escaped = []
     for group, begin, end in _groups(tables, active):
         classes = contexts.classes(begin, end, group)
@@ -272,7 +280,9 @@ def _take_refinements(coder: Any, before: Magnitudes, t: LayerTables) -> Magnitu
     return bits
 
 
-def _take_raw(octets: bytes, here: Magnitudes, negative: NDArray[np.bool_], fresh: NDArray[np.bool_], escaped: list[int], k: int) -> None:
+def _take_raw(
+    octets: bytes, here: Magnitudes, negative: NDArray[np.bool_], fresh: NDArray[np.bool_], escaped: list[int], k: int
+) -> None:
     """Raw bits stand at the end of a layer: 16 bits for every escape, then one bit for every new sign."""
     signs, escapes = int(fresh.sum()), sum(escaped)
     octets_of_signs = -(-signs // 8)

@@ -50,7 +50,10 @@ def load_codebooks(path: Path) -> Codebooks:
         raise BundleError(f"{path}: codebooks incomplete ({error}); rebuild the bundle") from None
     for book in books:
         if len(book.vectors) != 1 << book.bits or np.abs(book.vectors).max() > 128:
-            raise BundleError(f"{path}: a codebook of {len(book.vectors)} vectors, wanted a power of two of int8 vectors; rebuild the bundle")
+            raise BundleError(
+                f"{path}: a codebook of {len(book.vectors)} vectors, wanted a power of two of int8 vectors; "
+                "rebuild the bundle"
+            )
     return found
 
 

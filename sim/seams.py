@@ -21,7 +21,9 @@ LIMIT_STEPS = 0.5
 STRENGTH = 0.5
 
 
-def even_out(dn: Dn, steps: Sequence[float], above: Dn | None = None, steps_above: Sequence[float] | None = None) -> None:
+def even_out(
+    dn: Dn, steps: Sequence[float], above: Dn | None = None, steps_above: Sequence[float] | None = None
+) -> None:
     """Evens out, in place, the edges inside a strip [B, T, cols T] and those to the strip above.
 
     `steps`: quantiser step of each tile in DN; 0 for a tile that is not there, whose edges are left alone.

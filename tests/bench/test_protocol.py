@@ -93,7 +93,9 @@ def test_values_that_do_not_fit_are_refused(field, value):
         Frame(**{"kind": 1, "session": 1, "seq": 1, field: value})
 
 
-json_values = st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner, max_size=3))
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner, max_size=3)
+)
 
 
 @given(st.dictionaries(st.text(), json_values, max_size=4), st.binary(max_size=100))
@@ -116,7 +118,13 @@ def tile_of(row, col, bands, px, seed, share):
 
 
 tiles = st.builds(
-    tile_of, st.integers(0, 65535), st.integers(0, 65535), st.integers(1, 5), st.integers(1, 19), u32, st.sampled_from([0, 0.5, 1])
+    tile_of,
+    st.integers(0, 65535),
+    st.integers(0, 65535),
+    st.integers(1, 5),
+    st.integers(1, 19),
+    u32,
+    st.sampled_from([0, 0.5, 1]),
 )
 
 
@@ -147,6 +155,12 @@ def test_a_code_for_another_tile_is_refused():
 def test_a_policy_round_trips_and_a_strange_one_is_refused():
     policy = Policy(step_dn=33.0, gate=Gate(withhold_above_percent=12.0, regions=(Region(1, 2, 3, 4),)))
     assert policy_of(unpack_body(pack_body(policy_fields(policy)))[0]) == policy
-    for strange in (None, {}, {"gate": {}}, policy_fields(policy) | {"step_dn": -1.0}, policy_fields(policy) | {"new": 1}):
+    for strange in (
+        None,
+        {},
+        {"gate": {}},
+        policy_fields(policy) | {"step_dn": -1.0},
+        policy_fields(policy) | {"new": 1},
+    ):
         with pytest.raises(ProtocolError, match="deploy"):
             policy_of(strange)
