@@ -2,8 +2,8 @@
 
 The coder is that of the `constriction` library (R. Bamler, "Understanding entropy coding with asymmetric numeral
 systems", arXiv:2201.01741; its queue coder): 32-bit words, 64-bit state, probabilities of 24 bits. Where the library
-has no wheel (aarch64 boards), the plain Python coder below writes and reads the same octets; it is also the library's referee in
-the tests, and the definition of the format.
+has no wheel (aarch64 boards), the plain Python coder below writes and reads the same octets; it is also the library's
+referee in the tests, and the definition of the format.
 """
 
 from typing import Any
