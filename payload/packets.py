@@ -222,7 +222,7 @@ class Reassembler:
         """The count jumped back for good: ends what was held and goes on from this packet."""
         self._tally["restarts"] += 1
         ended = [*self._deliver(flush=True), *self._close("the packet count started again")]
-        self._expected, self._in_step, self._late_in_a_row = packet.count, True, 0
+        self._expected, self._late_in_a_row = packet.count, 0
         self._held[packet.count] = packet
         return [*ended, *self._deliver(flush=False)]
 

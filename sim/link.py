@@ -17,8 +17,6 @@ from sim.fields import check_range
 
 #: Draws made at once. The streams do not depend on it.
 _DRAWS = 4096
-#: Longest distance between two bit errors, in bits: no pass carries so many.
-_FAR_BITS = 2.0**50
 
 
 @dataclass(frozen=True)
@@ -217,8 +215,8 @@ class _BitErrors:
     def _draw(self) -> None:
         """64 more errors; a distance of k bits has chance (1 - rate)^(k - 1) rate: the inverse of its distribution."""
         uniform = self._generator.random(64)  # [64] in [0, 1)
-        gaps = 1.0 + np.floor(np.log1p(-uniform) / np.log1p(-self._rate))
-        ahead = self._last + np.cumsum(np.minimum(gaps, _FAR_BITS).astype(np.int64))
+        gaps = 1.0 + np.floor(np.log1p(-uniform) / np.log1p(-self._rate))  # at most 4e16 at the rate of 1e-15
+        ahead = self._last + np.cumsum(gaps.astype(np.int64))
         self._positions = np.concatenate([self._positions, ahead])
         self._last = int(ahead[-1])
 

@@ -1,5 +1,6 @@
 """The channel: exact bounds on every kind of damage, the same fate for the same seed, time on air."""
 
+import math
 import random
 
 import numpy as np
@@ -105,6 +106,26 @@ def test_bit_errors_belong_to_the_air_not_to_the_packet():
         flips[octets] = arrived
     assert flips[7] == flips[50] == flips[1000]
     assert any(flips[7])
+
+
+def test_the_flipped_bits_are_the_ones_the_definition_picks():
+    """Distances k between errors with chance (1 - p)^(k - 1) p, from the channel's third random stream."""
+    rate, octets = 0.01, 5000
+    generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence(11).spawn(3)[2]))
+    gaps = [1 + math.floor(math.log(1 - u) / math.log(1 - rate)) for u in generator.random(1000).tolist()]
+    flipped = np.cumsum(gaps) - 1  # the first error may be in the very first bit
+    bits = np.zeros(8 * octets, np.uint8)
+    bits[flipped[flipped < len(bits)]] = 1
+    arrived = b"".join(Channel(link(bit_error_rate=rate), 11).send([bytes(10)] * (octets // 10)))
+    assert arrived == np.packbits(bits).tobytes()  # most significant bit first on air
+
+
+@pytest.mark.parametrize("loss", [0.0, 0.5, 1.0])
+def test_in_the_bad_state_packets_are_lost_at_its_rate(loss):
+    always_bad = Burst(enter=1.0, leave=1e-6, loss=loss)
+    channel = Channel(link(burst=always_bad), 0)
+    arrived = len(list(channel.send(numbered(10_000))))
+    assert within(10_000 - arrived, 10_000, always_bad.loss_fraction)
 
 
 def test_the_rarest_bit_error_rate_does_not_overflow():

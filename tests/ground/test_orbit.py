@@ -186,9 +186,11 @@ def test_a_file_that_ends_mid_pass_resumes_in_the_next():
 
 
 def test_one_transmitter_serves_one_station_at_a_time():
-    windows = list(fill([contact(0, 100), contact(50, 100, "B"), contact(60, 20, "C")], 8000, 10**9))
-    assert [w.usable_s for w in windows] == [100, 50, 0]
-    assert sum(w.sent_octets for w in windows) == 150_000  # the union of the three contacts
+    windows = list(
+        fill([contact(0, 100), contact(50, 100, "B"), contact(60, 20, "C"), contact(120, 60, "D")], 8000, 10**9)
+    )
+    assert [w.usable_s for w in windows] == [100, 50, 0, 30]
+    assert sum(w.sent_octets for w in windows) == 180_000  # the union of the four contacts
 
 
 @given(st.lists(st.tuples(st.integers(0, 5000), st.floats(0, 900)), max_size=20), st.integers(0, 10**8))

@@ -263,6 +263,13 @@ def test_duplicates_and_foreign_packets_are_counted_and_ignored():
     assert (counts.received, counts.late, counts.foreign) == (13, 7, 2)
 
 
+def test_a_stream_sent_twice_over_is_no_restart():
+    tiles = [tile(i) for i in range(50)]
+    assemblies, counts = receive([p for part in tiles_to_packets(tiles) for p in part for _ in range(2)])
+    assert [a.data for a in assemblies] == tiles
+    assert (counts.late, counts.restarts) == (200, 0)
+
+
 def test_without_an_apid_the_first_packet_that_is_not_idle_decides():
     reassembler = Reassembler()
     assert reassembler.push(pack(Packet(IDLE_APID, 0, Part.WHOLE, b"idle"))) == []
