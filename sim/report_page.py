@@ -53,6 +53,7 @@ def _context(report: Mapping[str, Any], pictures: Mapping[str, Path]) -> dict[st
         **report,
         "host": host,
         "all_checks": checks,
+        "headline": _headline(report["quality"]["metrics"]),
         "failed": [check["requirement"] for check in checks if not check["held"]],
         "all_budgets": [{**b, "share": _share(b)} for b in budgets],
         "binding": report.get("binding_constraint") or _binding(budgets),
@@ -100,7 +101,7 @@ def plain_rows(section: Mapping[str, Any], skip: Iterable[str] = ()) -> list[tup
             rows += [(f"{label(key)[0]}: {name}", text, unit) for name, text, unit in plain_rows(value)]
         elif not isinstance(value, list | tuple) or all(not isinstance(v, Mapping | list | tuple) for v in value):
             name, unit = label(key)
-            rows.append((name, figure(value), unit if value is not None else ""))
+            rows.append((name, "—", "") if value is None else (name, figure(value), unit))
     return rows
 
 
@@ -119,6 +120,13 @@ def _readable(check: Mapping[str, Any]) -> dict[str, Any]:
         requirement = label(requirement[4:])[0]
     sign = {">=": "≥", "<=": "≤"}.get(relation, "")
     return {**check, "requirement": requirement, "sign": sign, "cause": check.get("cause") or ""}
+
+
+def _headline(metrics: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The two figures of quality to show first: the first one, and the first that is of another kind."""
+    others = [metric for metric in metrics[1:] if metric["name"].split(",")[0] != metrics[0]["name"].split(",")[0]]
+    ssim = [metric for metric in others if metric["name"].startswith("SSIM")]
+    return [*metrics[:1], *(ssim or others)[:1]]
 
 
 def _share(budget: Mapping[str, Any]) -> float | None:
