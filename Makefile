@@ -4,6 +4,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
+DATA := $(or $(NADIR_DATA),../shared/data)
 INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
 .PHONY: help demo test test-onboard check bench evaluate clean
@@ -14,7 +15,7 @@ help:
 	@echo "make test-onboard  the payload's tests with nothing installed but what flies"
 	@echo "make check         ruff, mypy, import rules"
 	@echo "make bench         speed of every stage on board, and the memory of a 10 980 x 10 980 scene"
-	@echo "make evaluate      rate and distortion on the benchmark tiles, if the data folder is there"
+	@echo "make evaluate      rate, distortion and the cloud gate on the benchmark data, if its folder is there"
 
 demo: $(VENV)/.ground
 	@echo "A generated scene, from the imager to the ground:"
