@@ -51,7 +51,8 @@ def _build(arguments: argparse.Namespace) -> int:
     from export.recipe_bundle import build_recipe
 
     if arguments.bundle is None:
-        built = build_recipe(arguments.recipe, arguments.checkpoints, arguments.target, arguments.out)
+        where = arguments.checkpoints, arguments.clouds
+        built = build_recipe(arguments.recipe, *where, arguments.target, arguments.out)
     else:
         out = arguments.out or Path("build") / f"{Path(arguments.bundle).name}-{arguments.target}"
         built = derive(load_bundle(arguments.bundle), arguments.target, out, arguments.keep_rounding)
@@ -119,17 +120,21 @@ def _print_agreement(bundle: Bundle, tiles: int, pool: "TilePool", out: Path) ->
 def _ptq(arguments: argparse.Namespace) -> int:
     import tempfile
 
-    from export.front_ends import feeder_for
-    from export.graph import load_graph
+    from export.front_ends import feeder_for, front_end_for, quantiser_for
+    from export.graph import input_names, load_graph
     from export.ptq import as_text, baselines
     from export.to_float import to_float_model
 
     bundle, pool = load_bundle(arguments.bundle), _pool(arguments.pool)
     for name in _networks(bundle, arguments.network):
         path, feeder = bundle.file(name), feeder_for(bundle, name, pool)
-        float_model = to_float_model(load_graph(path, free_px=bundle.tile_px), for_vpu=False)
+        shapes = dict(zip(input_names(path), (a.shape for a in feeder.arrays(0)), strict=True))
+        trained = load_graph(path, shapes)
+        float_model = load_graph(arguments.float).model if arguments.float else to_float_model(trained, for_vpu=False)
+        quantiser = quantiser_for(bundle, name, STEPS_DN[1]) if front_end_for(bundle, name) else None
+        chosen = arguments.calibration, arguments.tiles
         with tempfile.TemporaryDirectory(prefix="nadir-ptq-") as folder:
-            rows = baselines(float_model, path, feeder, arguments.calibration, arguments.tiles, Path(folder))
+            rows = baselines(float_model, path, feeder, chosen, Path(folder), quantiser)
         print(f"{name}\n{as_text(rows)}")
     return HELD
 
@@ -247,6 +252,7 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("--bundle", help="derive from this int8-po2w7 bundle instead of from checkpoints")
     build.add_argument("--target", choices=TARGETS, default="int8-po2w7")
     build.add_argument("--checkpoints", type=Path, help="what training wrote; default build/RECIPE")
+    build.add_argument("--clouds", type=Path, default=Path("build/clouds/shipped"), help="folder of the cloud network")
     build.add_argument("--keep-rounding", action="store_true", help="round activations in a float build as INT8 does")
     build.add_argument("--out", type=Path)
 
@@ -272,6 +278,7 @@ def _parser() -> argparse.ArgumentParser:
     ptq = _command(commands, "ptq", _ptq, "post-training quantisation with NNCF, as a baseline")
     _takes_bundle(ptq)
     _takes_tiles(ptq, 50)
+    ptq.add_argument("--float", type=Path, help="the float network trained, .onnx; default: the bundle's own weights")
     ptq.add_argument("--calibration", type=_positive, default=100, help="tiles NNCF takes its ranges from")
 
     memory = _command(commands, "memory", _memory, "peak activation memory per tile size")

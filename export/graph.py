@@ -99,6 +99,14 @@ def input_names(source: str | Path) -> list[str]:
     return [v.name for v in model.graph.input if v.name not in initial]
 
 
+def input_types(source: str | Path) -> list[np.dtype[Any]]:
+    """Element types of a network file's inputs, in order."""
+    model = _read(source)
+    initial = {t.name for t in model.graph.initializer}
+    chosen = (v for v in model.graph.input if v.name not in initial)
+    return [np.dtype(onnx.helper.tensor_dtype_to_np_dtype(v.type.tensor_type.elem_type)) for v in chosen]
+
+
 def attributes(node: onnx.NodeProto) -> dict[str, Any]:
     return {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
 
@@ -227,4 +235,29 @@ def _shapes(name: str, model: onnx.ModelProto) -> dict[str, Shape]:
     for node in model.graph.node:
         if node.op_type == "Constant":
             shapes[node.output[0]] = tuple(_constant(node).shape)
-    return shapes
+    known = all(o in shapes and 0 not in shapes[o] for node in model.graph.node for o in node.output if o)
+    return shapes if known else shapes | _shapes_by_running(name, model)
+
+
+def _shapes_by_running(name: str, model: onnx.ModelProto) -> dict[str, Shape]:
+    """Shapes that inference cannot know (sizes computed inside the graph), read off one run on zeros."""
+    import onnxruntime
+
+    exposed = onnx.ModelProto()
+    exposed.CopyFrom(model)
+    outputs = {v.name for v in model.graph.output}
+    names = [o for node in model.graph.node for o in node.output if o and o not in outputs]
+    exposed.graph.output.extend(onnx.ValueInfoProto(name=n) for n in names)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads, options.log_severity_level = 1, 4
+    try:
+        session = onnxruntime.InferenceSession(exposed.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        feeds = {v.name: np.zeros(v.shape, _ORT_TYPES.get(v.type, np.float32)) for v in session.get_inputs()}
+        found = session.run(None, feeds)
+    except Exception as error:  # the runtime raises its own family of C++ exceptions
+        raise InputError(f"{name}: shapes do not fit together ({_first_line(error)}); check the tile size") from None
+    return {v.name: tuple(a.shape) for v, a in zip(session.get_outputs(), found, strict=True)}
+
+
+_ORT_TYPES = {"tensor(uint8)": np.uint8, "tensor(int8)": np.int8, "tensor(float)": np.float32}

@@ -20,7 +20,8 @@ import onnx
 from numpy.typing import NDArray
 
 from export.feeders import Feeder
-from export.graph import load_graph
+from export.front_ends import LatentQuantiser
+from export.graph import input_types
 from export.to_openvino import Execution, execution, write_model
 from payload.engine import OpenVinoEngine
 from payload.errors import InputError
@@ -38,6 +39,7 @@ class Baseline:
     what: str
     tiles: int
     snr_db: float
+    agreement_percent: float | None  # of indices or classes with the float network's; None where nothing quantises
     elements: int
     differing_between_isas: int
     in_int8: int
@@ -78,25 +80,31 @@ def quantise_after_training(
 
 
 def baselines(
-    float_model: onnx.ModelProto, trained: Path, feeder: Feeder, calibration_tiles: int, tiles: int, folder: Path
+    float_model: onnx.ModelProto,
+    trained: Path,
+    feeder: Feeder,
+    chosen: tuple[int, int],
+    folder: Path,
+    quantiser: LatentQuantiser | None = None,
 ) -> list[Baseline]:
-    """The NNCF row and the trained row, measured on `tiles` tiles that follow the calibration tiles."""
+    """The NNCF row and the trained row. `chosen`: how many tiles to calibrate on, and how many after them to measure."""
+    calibration_tiles, tiles = chosen
     xml = folder / "ptq.xml"
     quantise_after_training(float_model, feeder, xml, calibration_tiles)
     float_path = folder / "float.onnx"
     onnx.save(float_model, str(float_path))
-    chosen = range(calibration_tiles, calibration_tiles + tiles)
-    return [
-        _measure("NNCF post-training, float scales", xml, float_path, feeder, chosen, folder),
-        _measure("trained with rounding in the loop (int8-po2w7)", trained, float_path, feeder, chosen, folder),
-    ]
+    unseen = range(calibration_tiles, calibration_tiles + tiles)
+    what = {"NNCF post-training, float scales": xml, "trained with rounding in the loop (int8-po2w7)": trained}
+    return [_measure(w, n, float_path, feeder, unseen, folder, quantiser) for w, n in what.items()]
 
 
 def as_text(rows: list[Baseline]) -> str:
-    lines = [f"{'':48} {'SNR to float':>12} {'differ between ISAs':>20} {'INT8 convs':>10}"]
+    head = f"{'SNR to float':>12} {'indices agree':>13} {'elements differ between ISAs':>28} {'INT8 convs':>10}"
+    lines = [f"{'':48} {head}"]
     for row in rows:
+        agree = "" if row.agreement_percent is None else f"{row.agreement_percent:.3f} %"
         lines.append(
-            f"{row.what:48} {row.snr_db:>9.2f} dB {row.differing_between_isas:>10} ({row.differing_percent:.3f} %) "
+            f"{row.what:48} {row.snr_db:>9.2f} dB {agree:>13} {row.differing_between_isas:>16} ({row.differing_percent:7.3f} %) "
             f"{row.in_int8:>4}/{row.convolutions}"
         )
     return "\n".join(
@@ -104,10 +112,19 @@ def as_text(rows: list[Baseline]) -> str:
     )
 
 
-def _measure(what: str, network: Path, float_path: Path, feeder: Feeder, chosen: range, folder: Path) -> Baseline:
+def _measure(
+    what: str,
+    network: Path,
+    float_path: Path,
+    feeder: Feeder,
+    chosen: range,
+    folder: Path,
+    quantiser: LatentQuantiser | None,
+) -> Baseline:
     here, exact = OpenVinoEngine(1).load(network), OpenVinoEngine(1).load(float_path)
-    types = _input_types(network, float_path)
+    types = _input_types(network, len(feeder.arrays(0)))
     noise = power = 0.0
+    alike: list[float] = []
     stored: list[list[NDArray[Any]]] = []
     for tile in chosen:
         arrays = feeder.arrays(tile)
@@ -115,6 +132,9 @@ def _measure(what: str, network: Path, float_path: Path, feeder: Feeder, chosen:
         found = here.run(*(np.asarray(a, t) for a, t in zip(arrays, types, strict=True)))
         noise += sum(float(np.square(f.astype(np.float64) - w).sum()) for f, w in zip(found, wanted, strict=True))
         power += sum(float(np.square(w.astype(np.float64)).sum()) for w in wanted)
+        if quantiser is not None:
+            indices = [quantiser.indices(quantiser.latents(o)) for o in (found, wanted)]
+            alike.append(float(np.mean(indices[0] == indices[1])))
         stored.append([*(np.asarray(a, t) for a, t in zip(arrays, types, strict=True)), *found])
     inputs = len(types)
     for i in range(len(stored[0])):
@@ -123,13 +143,15 @@ def _measure(what: str, network: Path, float_path: Path, feeder: Feeder, chosen:
     other = _in_other_isa(network, folder)
     how = execution(network)
     snr = 10 * float(np.log10(power / noise)) if noise and power else float("inf")
-    return Baseline(what, len(chosen), snr, other["elements"], other["mismatches"], how.in_int8, len(how.precisions))
+    agreement = 100 * float(np.mean(alike)) if alike else None
+    return Baseline(
+        what, len(chosen), snr, agreement, other["elements"], other["mismatches"], how.in_int8, len(how.precisions)
+    )
 
 
-def _input_types(network: Path, float_path: Path) -> list[np.dtype[Any]]:
+def _input_types(network: Path, inputs: int) -> list[np.dtype[Any]]:
     """Input types of the network, which are f32 for an IR made from the float model."""
-    graph = load_graph(network if network.suffix == ".onnx" else float_path)
-    return [graph.input_type(n) for n in graph.inputs]
+    return input_types(network) if network.suffix == ".onnx" else [np.dtype(np.float32)] * inputs
 
 
 def _in_other_isa(network: Path, folder: Path) -> dict[str, Any]:

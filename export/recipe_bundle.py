@@ -1,7 +1,8 @@
 """Checkpoints of a recipe -> its bundle. What training wrote is exported, proven to run in INT8, hashed and described.
 
-The folder of checkpoints holds transform.safetensors and decoder.safetensors (`python -m export train`), tables.npz
-(the integer context model), and, for bundles that gate clouds, clouds.onnx with clouds.json.
+The folder of checkpoints holds transform.safetensors and decoder.safetensors (`python -m export train`) and tables.npz
+(the integer context model); another folder clouds.onnx with clouds.json (`python -m export.clouds`). A bundle without
+a cloud network is built when that folder holds none: it cannot gate.
 """
 
 import hashlib
@@ -24,7 +25,7 @@ CLOUD_FILES = ("clouds.onnx", "clouds.json")
 TABLES = "tables.npz"
 
 
-def build_recipe(name: str, checkpoints: Path | None, target: str, out: Path | None) -> Bundle:
+def build_recipe(name: str, checkpoints: Path | None, clouds: Path, target: str, out: Path | None) -> Bundle:
     """The bundle of recipe `name` for `target`. InputError naming the checkpoint or the data that is missing."""
     from export.data import data_folder
     from export.train import load_recipe
@@ -41,7 +42,8 @@ def build_recipe(name: str, checkpoints: Path | None, target: str, out: Path | N
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".recipe-", dir=out.parent) as scratch:
         int8 = out if target == "int8-po2w7" else Path(scratch) / name
-        bundle = _int8_bundle(recipe, folder, Path(scratch), int8, hashlib.sha256(pool.read_bytes()).hexdigest())
+        digest = hashlib.sha256(pool.read_bytes()).hexdigest()
+        bundle = _int8_bundle(recipe, (folder, clouds), Path(scratch), int8, digest)
         return bundle if target == "int8-po2w7" else derive(bundle, target, out)
 
 
@@ -65,9 +67,12 @@ def torch_models(bundle: Bundle, checkpoints: Path) -> dict[str, TorchModel]:
     return {"flight/encoder.onnx": run} if bundle.codec.get("kind") == "fsq" else {}
 
 
-def _int8_bundle(recipe: dict[str, Any], folder: Path, scratch: Path, out: Path, data_digest: str) -> Bundle:
+def _int8_bundle(
+    recipe: dict[str, Any], sources: tuple[Path, Path], scratch: Path, out: Path, data_digest: str
+) -> Bundle:
     from export.codec_bundle import export_decoder, export_encoder, trained_codec
 
+    folder, clouds = sources
     codec, transform = trained_codec(recipe, folder)
     bands, tile_px = tuple(recipe["bands"]), int(recipe["tile_px"])
     export_encoder(transform, len(bands), tile_px, scratch / "encoder.onnx")
@@ -78,9 +83,9 @@ def _int8_bundle(recipe: dict[str, Any], folder: Path, scratch: Path, out: Path,
         "ground/decoder.onnx": scratch / "decoder.onnx",
     }
     more = {}
-    if all((folder / n).is_file() for n in CLOUD_FILES):
-        files["flight/clouds.onnx"] = folder / "clouds.onnx"
-        more["clouds"] = json.loads((folder / "clouds.json").read_text(encoding="utf-8"))
+    if all((clouds / n).is_file() for n in CLOUD_FILES):
+        files["flight/clouds.onnx"] = clouds / "clouds.onnx"
+        more["clouds"] = json.loads((clouds / "clouds.json").read_text(encoding="utf-8"))
     digest = hashlib.sha256(b"".join((folder / n).read_bytes() for n in CHECKPOINTS)).hexdigest()
     calibration = {"activations": "none: the encoder's input planes are int8 as they are", "data_sha256": data_digest}
     origin = Origin(recipe, data_digest, calibration, digest)

@@ -178,6 +178,24 @@ def test_the_nested_quantiser_rebuilds_within_a_step(build_cnn, tmp_path):
     assert q.unit_dn == 2.0**-8
 
 
+def test_a_vector_quantised_bundle_is_compared_by_its_codebooks(build_cnn, tmp_path):
+    """Two layers of 4 and 8 vectors; latents that are the vectors themselves come back as their own indices."""
+    rng = np.random.default_rng(0)
+    books = [rng.permutation(np.arange(-16, 16))[: 2 * k].reshape(k, 2).astype(np.int8) for k in (4, 8)]
+    np.savez(
+        tmp_path / "t.npz", strides=[8, 4], book0=books[0], book1=books[1], mean_dn=np.zeros(4), scale_dn=np.ones(4)
+    )
+    files = {"flight/encoder.onnx": build_cnn(tmp_path / "net.onnx"), "flight/tables.npz": tmp_path / "t.npz"}
+    bands, origin = ("B02", "B03", "B04", "B08"), Origin({"name": "vq"}, "00" * 32)
+    bundle = assemble(tmp_path / "vq", "vq", bands, 32, {"kind": "vq"}, files, origin, with_ir=False)
+    q = quantiser_for(bundle, "flight/encoder.onnx", 1.0)
+    wanted = [rng.integers(0, 4, (2, 2)), rng.integers(0, 8, (4, 4))]
+    outputs = [book[i].transpose(2, 0, 1)[None].astype(np.float32) for book, i in zip(books, wanted, strict=True)]
+    latents = q.latents(outputs)
+    assert q.indices(latents).tolist() == [*wanted[0].ravel(), *wanted[1].ravel()]
+    assert np.array_equal(q.rebuilt(q.indices(latents)), latents)
+
+
 @pytest.mark.realdata
 @needs_data
 def test_real_tiles_go_through_the_payloads_front_ends(build_cnn, tmp_path):

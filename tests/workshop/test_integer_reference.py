@@ -192,6 +192,16 @@ def test_a_corrupt_network_is_one_clear_line(tmp_path):
         load_graph(tmp_path / "absent.onnx")
 
 
+def test_sizes_computed_inside_the_graph_are_read_off_a_run(qcdq, tmp_path):
+    b = qcdq()
+    half = b.node("Div", b.node("Shape", "x"), b.constant(np.int64([1, 1, 2, 2])))
+    small = b.node("Slice", "x", b.constant(np.int64([0, 0, 0, 0])), half)
+    y = b.node("Conv", small, b.constant(np.ones((3, 2, 1, 1), np.float32)), kernel_shape=[1, 1])
+    path = b.save(tmp_path / "s.onnx", {"x": (1, 2, 8, 8)}, {y: (1, 3, 4, 4)})
+    graph = load_graph(path)
+    assert graph.shapes[small] == (1, 2, 4, 4) and total_macs(graph) == 3 * 2 * 16
+
+
 def test_symbolic_sizes_need_a_shape(build_cnn, tmp_path):
     path = build_cnn(tmp_path / "net.onnx")
     model = onnx.load(str(path))

@@ -240,8 +240,11 @@ def test_nncf_baseline_is_measured_beside_the_trained_build(build_cnn, tmp_path)
 
     path = build_cnn(tmp_path / "net.onnx")
     graph = load_graph(path)
-    after, trained = baselines(to_float_model(graph, for_vpu=False), path, random_feeder(graph), 8, 4, tmp_path)
+    after, trained = baselines(
+        to_float_model(graph, for_vpu=False), path, random_feeder(graph), (8, 4), tmp_path, uniform(1.0)
+    )
     assert after.in_int8 == after.convolutions == 5 and 5 < after.snr_db < 80
+    assert 0 < after.agreement_percent < 100 and 0 < trained.agreement_percent < 100
     assert trained.differing_between_isas == 0 and trained.in_int8 == 5
     assert "NNCF" in rows_text([after, trained])
 

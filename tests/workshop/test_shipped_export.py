@@ -1,0 +1,37 @@
+"""The bundle that is shipped: what its check.json promises, seen again on a few tiles, and compiled for both VPUs."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from export.check import check_bundle, flight_networks, table
+from export.feeders import real_pool
+from export.front_ends import feeder_for
+from export.targets import load_target
+from export.to_myriad import compile_bundle, find_toolkit
+from payload.bundle import load_bundle, shipped_bundles
+
+DATA = Path(os.environ.get("NADIR_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
+TOOLKIT = os.environ.get("NADIR_MYRIAD_TOOLKIT")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not shipped_bundles(), reason="no bundle is shipped in this tree")]
+
+
+@pytest.mark.realdata
+@pytest.mark.skipif(not DATA.is_dir(), reason="needs the real tiles in the data folder next to the checkout")
+@pytest.mark.parametrize("name", shipped_bundles())
+def test_every_runtime_equals_the_reference_on_real_tiles(name):
+    bundle, pool = load_bundle(name), real_pool(DATA / "train" / "tiles128.npz")
+    feeders = {n: feeder_for(bundle, n, pool) for n in flight_networks(bundle)}
+    proof = check_bundle(bundle, feeders, tiles=4, isas=("", "AVX2"), threads=(1,))
+    assert proof.real and proof.held, table(proof)
+
+
+@pytest.mark.skipif(not TOOLKIT, reason="needs the old toolkit (openvino 2021.4.2); set NADIR_MYRIAD_TOOLKIT to it")
+@pytest.mark.parametrize("target", ["myriad2", "myriadx"])
+@pytest.mark.parametrize("name", shipped_bundles())
+def test_blobs_compile_at_both_tile_sizes(name, target, tmp_path):
+    bundle = load_bundle(name)
+    reports = compile_bundle(bundle, load_target(target), find_toolkit(Path(TOOLKIT)), (256, 512), tmp_path)
+    assert {r.tile_px for r in reports} == {256, 512} and all(r.header and r.held for r in reports)
+    assert {r.network for r in reports} == set(flight_networks(bundle))
