@@ -39,15 +39,17 @@ class Gate:
 
     A tile's cloud percentage is thick cloud plus `thin_counts` times thin cloud. Up to `reduce_above_percent` a tile
     is sent whole, then up to `withhold_above_percent` with at most `reduced_layers` layers, above that withheld.
-    None: nothing is sent reduced. Tiles that touch one of `regions` are always sent whole. `audit_count` withheld
-    tiles a pass, drawn with `audit_seed`, are sent as thumbnails all the same, so that the ground can measure what
-    the gate destroys.
+    None: nothing is sent reduced. `flatten_clouds` takes the detail out of closed cloud in tiles that are sent, to
+    save octets for the ground that shows. Tiles that touch one of `regions` are always sent whole. `audit_count`
+    withheld tiles a pass, drawn with `audit_seed`, are sent as thumbnails all the same, so that the ground can measure
+    what the gate destroys.
     """
 
     withhold_above_percent: float = 70.0
     reduce_above_percent: float | None = None
     reduced_layers: int = 2
     thin_counts: float = 1.0
+    flatten_clouds: bool = False
     regions: tuple[Region | LonLatRegion, ...] = ()
     audit_count: int = 3
     audit_seed: int = 1

@@ -151,6 +151,25 @@ def test_thin_cloud_is_counted_apart() -> None:
     assert (decision.cloud_percent, decision.thin_percent) == pytest.approx((80.0, 60.0))
 
 
+def test_flattening_touches_no_block_next_to_ground_and_keeps_averages() -> None:
+    rng = np.random.default_rng(2)
+    dn = rng.integers(4000, 8000, (4, 200, 200))
+    mask = mask_of(thick=60, thin=0)  # pixel rows 0..119: blocks 0..14
+    flat = clouds.flatten_clouds(tile_of(dn), mask)
+    changed = (flat.dn != dn).any(axis=0)
+    rows, cols = np.flatnonzero(changed.any(axis=1)), np.flatnonzero(changed.any(axis=0))
+    # blocks 0 and 14 touch the tile's edge and the ground: rows 8..111; columns 8..191 of 25 blocks
+    assert (rows.min(), rows.max(), cols.min(), cols.max()) == (8, 111, 8, 191)
+    inside = flat.dn[:, 16:104, 16:184].astype(float)
+    assert inside.std() < 0.25 * dn[:, 16:104, 16:184].std()
+    assert inside.mean() == pytest.approx(dn[:, 16:104, 16:184].mean(), rel=0.01)
+
+
+def test_flattening_leaves_a_clear_tile_alone() -> None:
+    tile = tile_of(np.random.default_rng(0).integers(0, 9000, (4, 200, 200)))
+    assert clouds.flatten_clouds(tile, mask_of(0, 0)) is tile
+
+
 @pytest.mark.parametrize(
     ("region", "kept"),
     [
