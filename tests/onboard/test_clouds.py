@@ -1,6 +1,9 @@
 """Cloud mask, decision and their edge cases. The shipped network runs where the bundle holds one."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -261,6 +264,33 @@ def test_every_runtime_gives_the_same_mask_bit_for_bit(nets: dict[str, CloudNet]
         dn, _ = cloudy_scene(seed, 256)
         masks = [clouds.detect_clouds(tile_of(dn), net) for net in nets.values()]
         np.testing.assert_array_equal(masks[0].cells, masks[1].cells)
+
+
+FINGERPRINT = """
+import hashlib, json, sys
+from pathlib import Path
+import numpy as np
+from payload import clouds
+from payload.engine import open_engine
+from payload.tiles import Tile
+folder = Path(sys.argv[1])
+settings = clouds.read_settings(json.loads((folder / "clouds.json").read_text(encoding="utf-8")))
+net = clouds.CloudNet(open_engine("openvino", 1).load(folder / clouds.NETWORK_FILE), settings)
+dn = np.random.default_rng(6).integers(100, 7000, (4, 16, 16)).repeat(8, 1).repeat(8, 2).astype(np.uint16)
+mask = clouds.detect_clouds(Tile(0, 0, dn, np.ones(dn.shape[1:], bool)), net)
+sys.stdout.write(hashlib.sha256(mask.cells.tobytes()).hexdigest())
+"""
+
+
+def test_a_processor_without_vnni_gives_the_same_mask(nets: dict[str, CloudNet]) -> None:
+    """oneDNN restricted to AVX2 behaves like an older machine: there 8-bit weights would overflow."""
+    found = set()
+    for isa in ("DEFAULT", "AVX2"):
+        environment = os.environ | {"ONEDNN_MAX_CPU_ISA": isa, "PYTHONPATH": str(SHIPPED.parents[2])}
+        run = [sys.executable, "-c", FINGERPRINT, str(SHIPPED)]
+        found.add(subprocess.run(run, env=environment, capture_output=True, text=True, check=True).stdout)
+    assert len(found) == 1
+    assert len(found.pop()) == 64
 
 
 def test_the_shipped_network_is_small(nets: dict[str, CloudNet]) -> None:
