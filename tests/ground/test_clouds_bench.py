@@ -98,12 +98,15 @@ def test_hot_whiteness_by_hand(pixel: tuple[float, ...], cloud: bool) -> None:
     assert hot_whiteness(dn_of(*pixel)).item() is cloud
 
 
-def test_the_two_readings_of_a_classification() -> None:
+def test_the_three_readings_of_a_classification() -> None:
     scl = np.array([[0, 3, 4, 7], [8, 9, 10, 11]], np.uint8)
     sample = cloud_samples.CloudSample("n", "s", np.zeros((4, 2, 4), np.uint16), scl, 10)
     cloud, known = sample.reference("all")
     assert cloud.tolist() == [[False] * 4, [True, True, True, False]]
     assert known.tolist() == [[False, True, True, False], [True] * 4]
+    cloud, known = sample.reference("visible")
+    assert cloud.tolist() == [[False] * 4, [True, True, False, False]]
+    assert known.tolist() == [[False, True, True, False], [True, True, False, False]]
     cloud, known = sample.reference("sure")
     assert cloud.sum() == 1
     assert known.tolist() == [[False, True, True, False], [False, True, False, False]]
@@ -137,7 +140,7 @@ def data(tmp_path: Path) -> Path:
 def test_a_whole_run_on_drawn_tiles(data: Path, tmp_path: Path) -> None:
     result, judged = clouds_bench.evaluate_clouds(data, ["edge"], "openvino")
     assert {j.sample.site for j in judged} == {"amsterdam", "terramind_609U_541L", "0000280849BAC91C"}  # never montcalm
-    assert result["tiles"]["nadir"]["tiles"] == 2
+    assert result["tiles"]["all"]["nadir"]["tiles"] == 2
     assert result["pixels"]["all"]["braaten-cohen-yang"]["iou"] > 0.99
     assert result["slices"]["nadir"].keys() == {"clear", "snow", "urban"}
     assert result["scene"] is None
