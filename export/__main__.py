@@ -68,7 +68,7 @@ def _check(arguments: argparse.Namespace) -> int:
     bundle = load_bundle(arguments.bundle)
     pool = None if arguments.random else _pool(arguments.pool)
     feeders = {n: feeder_for(bundle, n, pool) for n in _networks(bundle, arguments.network)}
-    models = torch_models(bundle, arguments.checkpoints) if arguments.checkpoints else None
+    models = torch_models(bundle, arguments.checkpoints, arguments.clouds) if arguments.checkpoints else None
     proof = check_bundle(
         bundle, feeders, arguments.tiles, tuple(arguments.isa), tuple(arguments.threads), models, _progress
     )
@@ -252,7 +252,7 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("--bundle", help="derive from this int8-po2w7 bundle instead of from checkpoints")
     build.add_argument("--target", choices=TARGETS, default="int8-po2w7")
     build.add_argument("--checkpoints", type=Path, help="what training wrote; default build/RECIPE")
-    build.add_argument("--clouds", type=Path, default=Path("build/clouds/shipped"), help="folder of the cloud network")
+    _takes_clouds(build)
     build.add_argument("--keep-rounding", action="store_true", help="round activations in a float build as INT8 does")
     build.add_argument("--out", type=Path)
 
@@ -261,6 +261,7 @@ def _parser() -> argparse.ArgumentParser:
     _takes_tiles(check, 1000)
     check.add_argument("--random", action="store_true", help="seeded random inputs, where there is no real data")
     check.add_argument("--checkpoints", type=Path, help="also hold the trained torch models against the reference")
+    _takes_clouds(check)
     check.add_argument("--isa", nargs="+", default=list(ISAS), help="limits of the CPU library; '' is none")
     check.add_argument("--threads", nargs="+", type=_positive, default=list(THREADS))
     check.add_argument("--out", type=Path, help="default BUNDLE/check.json")
@@ -318,6 +319,10 @@ def _takes_bundle(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", help="a bundle's folder, or the name of one that is shipped")
     if parser.prog.split()[-1] != "compile":
         parser.add_argument("--network", help="only this network, e.g. flight/encoder.onnx")
+
+
+def _takes_clouds(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--clouds", type=Path, default=Path("build/clouds/shipped"), help="folder of the cloud network")
 
 
 def _takes_tiles(parser: argparse.ArgumentParser, tiles: int) -> None:

@@ -22,6 +22,7 @@ from payload.errors import InputError
 TorchModel = Callable[..., list[NDArray[Any]]]
 CHECKPOINTS = ("transform.safetensors", "decoder.safetensors")
 CLOUD_FILES = ("clouds.onnx", "clouds.json")
+CLOUD_CHECKPOINT = "quantised.safetensors"
 TABLES = "tables.npz"
 
 
@@ -47,24 +48,58 @@ def build_recipe(name: str, checkpoints: Path | None, clouds: Path, target: str,
         return bundle if target == "int8-po2w7" else derive(bundle, target, out)
 
 
-def torch_models(bundle: Bundle, checkpoints: Path) -> dict[str, TorchModel]:
+def torch_models(bundle: Bundle, checkpoints: Path, clouds: Path) -> dict[str, TorchModel]:
     """The trained torch networks of a bundle by manifest name, as functions of arrays, for `check`."""
+    models = {}
+    if bundle.codec.get("kind") == "fsq":
+        models["flight/encoder.onnx"] = _torch_encoder(checkpoints / CHECKPOINTS[0])
+    if "flight/clouds.onnx" in bundle.manifest["files"]:
+        models["flight/clouds.onnx"] = _torch_clouds(clouds / CLOUD_CHECKPOINT)
+    return models
+
+
+def _torch_encoder(path: Path) -> TorchModel:
     import torch
-    from safetensors.torch import load_file
 
     from export.codec_bundle import FlightEncoder
     from export.train import kernels_of
 
-    path = checkpoints / CHECKPOINTS[0]
-    if not path.is_file():
-        raise InputError(f"{path}: no such checkpoint; give the folder that training wrote")
-    encoder = FlightEncoder(kernels_of(load_file(path))).eval()
+    encoder = FlightEncoder(kernels_of(_tensors(path))).eval()
 
     def run(*arrays: NDArray[Any]) -> list[NDArray[Any]]:
         with torch.no_grad():
-            return [encoder(*(torch.from_numpy(np.asarray(a, np.float32)) for a in arrays)).numpy()]
+            return [encoder(torch.from_numpy(arrays[0].astype(np.float32))).numpy()]
 
-    return {"flight/encoder.onnx": run} if bundle.codec.get("kind") == "fsq" else {}
+    return run
+
+
+def _torch_clouds(path: Path) -> TorchModel:
+    """The cloud network on u8 planes; its logits in integer steps, as the exported file gives them."""
+    import torch
+
+    from export.clouds import build, logit_step_of
+    from export.qat_layers import INPUT_SCALE
+    from export.train import load_recipe
+
+    tensors = _tensors(path)
+    network = build(load_recipe("clouds"), quantised=True)
+    network.load_state_dict({k.removeprefix("mean."): v for k, v in tensors.items() if k.startswith("mean.")})
+    network.eval()
+    step = logit_step_of(network)
+
+    def run(*arrays: NDArray[Any]) -> list[NDArray[Any]]:
+        with torch.no_grad():
+            return [network(torch.from_numpy(arrays[0].astype(np.float32)) * INPUT_SCALE).numpy() / step]
+
+    return run
+
+
+def _tensors(path: Path) -> dict[str, Any]:
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise InputError(f"{path}: no such checkpoint; give the folder that training wrote")
+    return dict(load_file(path))
 
 
 def _int8_bundle(
