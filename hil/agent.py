@@ -18,7 +18,7 @@ from typing import Any
 
 from hil import protocol
 from hil.channels import Channel, ChannelClosed
-from hil.device import PowerSampler, SysfsPower, code_id, describe, peak_memory_mib, temperatures_c
+from hil.device import PowerSampler, SysfsPower, ceilings, code_id, describe, peak_memory_mib, temperatures_c
 from hil.messages import Coded, pack_coded, policy_of, unpack_tile
 from hil.protocol import REPLY, Frame, FrameReader, ProtocolError, Type, pack_body, unpack_body
 from payload.bundle import load_bundle
@@ -230,8 +230,10 @@ class Agent:
                 time.sleep(min(0.05, max(0.001, start_s + seconds - now_s)))
 
     def _stats(self, line: Line, frame: Frame) -> bytes:
+        fields, _ = unpack_body(frame.body)
         return pack_body(
             {
+                "ceilings": ceilings() if fields.get("ceilings") is True else None,
                 "clock_s": time.monotonic(),
                 "tiles": self._tiles_done,
                 "discarded_octets": line.reader.discarded_octets,

@@ -163,6 +163,14 @@ class DeviceSession:
                 best = ClockOffset(clock_s - (before_s + after_s) / 2, (after_s - before_s) / 2)
         return best
 
+    def reload(self) -> float:
+        """LOAD again, after a RESET; gives the seconds it took on the device."""
+        return float(self._with_patience(self._load)["load_s"])
+
+    def mend(self, cause: str) -> None:
+        """A fresh line after a stream broke. DeviceError when patience is at its end."""
+        self._mend(cause, 1)
+
     def _ask_tile(self, waiting: OrderedDict[int, tuple[bytes, Coded | None]], body: bytes) -> None:
         self._seq = seq = (self._seq + 1) % 2**32
         waiting[seq] = (body, None)  # before it is sent: a line that fails here must not lose the tile
@@ -244,6 +252,13 @@ class DeviceSession:
         loaded = self._call_once(Type.LOAD, load)
         names = ("machine", "cpu", "cores", "memory_mib", "system", "python", "emulated", "window")
         return DeviceInfo(**{name: hello[name] for name in names}, engine=loaded["engine"], load_s=loaded["load_s"])
+
+    def _load(self) -> dict[str, Any]:
+        policy = policy_fields(self._policy)
+        return self._call_once(
+            Type.LOAD,
+            {"bundle_id": self._bundle.bundle_id, "policy": policy, "engine": self._engine, "threads": self._threads},
+        )
 
     def _hello(self) -> dict[str, Any]:
         """HELLO, said again until somebody answers: a device may still be starting."""

@@ -1,4 +1,4 @@
-"""What a device says about itself: identity of its code, machine, engines, memory, temperature, power. Stdlib only."""
+"""What a device says about itself: identity of its code, machine, engines, memory, temperature, power."""
 
 import hashlib
 import importlib.util
@@ -7,9 +7,12 @@ import platform
 import resource
 import threading
 import time
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from payload.engine import ENGINES
 
@@ -54,6 +57,25 @@ def describe(emulated: str | None) -> dict[str, Any]:
 def peak_memory_mib() -> float:
     """Most memory this process has held, as the kernel counts it."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def ceilings() -> dict[str, float]:
+    """What this machine reaches at best, by numpy: f32 multiply-accumulates a second, octets copied a second."""
+    a = np.ones((768, 768), np.float32)
+    block = np.zeros(16 * 2**20, np.uint8)
+    return {
+        "gmac_s": a.shape[0] ** 3 / _fastest_s(lambda: a @ a) / 1e9,
+        "memory_gb_s": 2 * block.size / _fastest_s(block.copy) / 1e9,  # read and written
+    }
+
+
+def _fastest_s(work: Callable[[], object], times: int = 12) -> float:
+    taken = []
+    for _ in range(times):
+        before_s = time.perf_counter()
+        work()
+        taken.append(time.perf_counter() - before_s)
+    return min(taken)
 
 
 def temperatures_c(root: str = SYS) -> dict[str, float]:

@@ -1,8 +1,8 @@
 """Starting the agent: where it listens, who starts it again, and how its zipapp unpacks the bundle it carries.
 
-    --stdio             one host over stdin and stdout, then the end
-    --serial PATH       a serial line, for ever
-    --tcp HOST:PORT     one host at a time, for ever; the newest host wins, so that a dead one never blocks the door
+--stdio             one host over stdin and stdout, then the end
+--serial PATH       a serial line, for ever
+--tcp HOST:PORT     one host at a time, for ever; the newest host wins, so that a dead one never blocks the door
 """
 
 import argparse

@@ -222,7 +222,9 @@ def copy_over_ssh(octets: bytes, url: str) -> None:
     try:
         asyncio.run(copy())
     except (OSError, asyncssh.Error) as error:
-        raise InputError(f"{target.host}: the agent cannot be copied there ({error}); check address, key and free space") from None
+        raise InputError(
+            f"{target.host}: the agent cannot be copied there ({error}); check address, key and free space"
+        ) from None
 
 
 def _open_tcp(host: str, port: int) -> SocketChannel:

@@ -43,7 +43,9 @@ class TroubledChannel:
 
 
 def session_over(agent, bundle, trouble):
-    return DeviceSession(lambda: TroubledChannel(agent.port, trouble), "troubled", bundle, POLICY, "fake", 1, HASTY, seed=1)
+    return DeviceSession(
+        lambda: TroubledChannel(agent.port, trouble), "troubled", bundle, POLICY, "fake", 1, HASTY, seed=1
+    )
 
 
 def test_a_quiet_run_over_tcp(tcp_agent, tiny_bundle, make_tiles, fake_agent):
@@ -162,7 +164,9 @@ class ScriptedAgent:
 
 
 def reply(frame, fields, kind=None, version=1):
-    return pack(Frame((frame.kind if kind is None else kind) | REPLY, frame.session, frame.seq, pack_body(fields), version))
+    return pack(
+        Frame((frame.kind if kind is None else kind) | REPLY, frame.session, frame.seq, pack_body(fields), version)
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,260 @@
+"""The command line of the bench: parses, calls one function, prints. JSON on stdout, words on stderr. Exit 0 held, 1 not, 2 bad input."""
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hil.bench import Plan
+from hil.bench import profile as take_profile
+from hil.client import open_device
+from hil.demand import Margin, margins, read_demand
+from hil.deploy import deploy as deploy_agent
+from hil.meters import open_meter
+from hil.page import write_page
+from hil.profiles import load_profile, save_profile
+from hil.run import RunFolder, RunReport, run_identity
+from hil.run import run as run_tiles
+from hil.serve import main as serve
+from hil.sysroot import ROOT, make_sysroot, processors
+from hil.tiles_in import npz_tiles, scene_tiles
+from payload.bundle import DEFAULT, Bundle, load_bundle
+from payload.engine import open_engine
+from payload.errors import InputError
+from payload.policy import Policy
+from payload.tiles import Tile
+
+app = typer.Typer(
+    name="hil", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    help="Hardware in the loop: the same payload on a device under test.",
+)  # fmt: skip
+
+Device = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        help="tcp://HOST:PORT, serial:///dev/tty?baud=N, ssh://USER@HOST/PATH.pyz, stdio:COMMAND, host: or emulated:CPU",
+    ),
+]
+BundleName = Annotated[str, typer.Option("--bundle", help="shipped name or directory")]
+SceneName = Annotated[str | None, typer.Option("--scene", help="a scene, as `sim downlink` takes it")]
+TilesFile = Annotated[Path | None, typer.Option("--tiles", help=".npz with x uint16 [N, bands, height, width]")]
+EngineName = Annotated[str, typer.Option("--engine", help="auto, openvino or onnxruntime: on the device")]
+Threads = Annotated[int, typer.Option("--threads", min=1, max=256, help="of the device's runtime")]
+StepDn = Annotated[float, typer.Option("--step-dn", help="finest quantiser step in DN")]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="at most so many tiles")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="output directory")]
+Overwrite = Annotated[bool, typer.Option("--overwrite")]
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+def agent(context: typer.Context) -> None:
+    """The program on the device: --tcp HOST:PORT, --serial PATH or --stdio, with --bundle DIR."""
+    raise typer.Exit(serve(context.args))
+
+
+@app.command()
+def deploy(
+    bundle: BundleName = DEFAULT,
+    to: Annotated[str, typer.Option("--to", help="a directory, or ssh://USER@HOST/DIRECTORY")] = "build/agent",
+) -> None:
+    """Packs agent and bundle into one zipapp named by its sha256, puts it there, prints the device's URL."""
+    print(deploy_agent(load_bundle(bundle, flight_only=True), to))
+
+
+@app.command()
+def run(
+    device: Device,
+    out: Out,
+    scene: SceneName = None,
+    tiles: TilesFile = None,
+    bundle: BundleName = DEFAULT,
+    reference: Annotated[bool, typer.Option(help="compare every octet with this host's own")] = True,
+    engine: EngineName = "auto",
+    reference_engine: Annotated[str, typer.Option(help="openvino or onnxruntime: on this host")] = "openvino",
+    threads: Threads = 1,
+    step_dn: StepDn = Policy().step_dn,
+    limit: Limit = None,
+    resume: Annotated[bool, typer.Option("--resume", help="go on with a run that broke off")] = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Streams a scene's tiles through a device and compares every octet; packets.bin is what the ground reads."""
+    loaded, policy = load_bundle(bundle, flight_only=True), Policy(step_dn=step_dn)
+    source = _tiles(scene, tiles, loaded, limit)
+    folder = RunFolder(out, run_identity(f"{scene or tiles} {limit or 'all'}", loaded, policy), resume, overwrite)
+    host = open_engine(reference_engine, 1) if reference else None
+    with open_device(device, loaded, policy, engine, threads) as session:
+        report = run_tiles(session, source, loaded, policy, folder, host)
+    _print_json(asdict(report) | {"held": report.held})
+    _say(_run_words(report))
+    raise typer.Exit(0 if report.held else 1)
+
+
+@app.command()
+def profile(
+    device: Device,
+    out: Out,
+    scene: SceneName = None,
+    tiles: TilesFile = None,
+    bundle: BundleName = DEFAULT,
+    power: Annotated[
+        str | None, typer.Option(help="sysfs:PATH, scpi:RESOURCE, ppk2:PORT, joulescope: or model:IDLE_W,BUSY_W")
+    ] = None,
+    repeats: Annotated[int, typer.Option(min=1)] = 3,
+    window_s: Annotated[float, typer.Option(help="length of the energy windows")] = 12.0,
+    peak_gmac_s: Annotated[float | None, typer.Option(help="the device's published peak, for the roofline")] = None,
+    peak_source: Annotated[str, typer.Option(help="where that peak is published")] = "",
+    engine: EngineName = "auto",
+    threads: Threads = 1,
+    step_dn: StepDn = Policy().step_dn,
+    limit: Limit = 64,
+    mission: Annotated[Path | None, typer.Option(help="a mission's TOML: which budget fails first")] = None,
+    highest_c: Annotated[float | None, typer.Option(help="temperature the device may reach")] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Measures latency, memory and energy of a device: profile.json and profile.html."""
+    loaded, policy = load_bundle(bundle, flight_only=True), Policy(step_dn=step_dn)
+    source = list(_tiles(scene, tiles, loaded, limit))
+    _fresh(out, ("profile.json", "profile.html"), overwrite)
+    demand = read_demand(mission, highest_c) if mission else None
+    meter = open_meter(power) if power else None
+    with open_device(device, loaded, policy, engine, threads) as session:
+        plan = Plan(repeats, window_s, threads, peak_gmac_s, peak_source)
+        found = take_profile(session, source, loaded, meter, plan)
+    save_profile(found, out / "profile.json")
+    write_page(found, out / "profile.html")
+    for doubt in found.complaints:
+        _say(f"doubtful: {doubt}")
+    _say(f"{out / 'profile.html'}")
+    if demand:
+        _judge(margins(found, demand), demand.name)
+
+
+@app.command()
+def compare(profiles: Annotated[list[Path], typer.Argument(help="two or more profile.json")]) -> None:
+    """Profiles side by side: devices, bundles, versions. The first is the yardstick."""
+    if len(profiles) < 2:
+        raise InputError(f"{len(profiles)} profile given, wanted two or more")
+    for line in comparison([load_profile(path) for path in profiles]):
+        print(line)
+
+
+@app.command()
+def budget(
+    profile: Annotated[Path, typer.Argument(help="profile.json")],
+    mission: Annotated[Path, typer.Option(help="a mission's TOML")],
+    highest_c: Annotated[float | None, typer.Option(help="temperature the device may reach")] = None,
+) -> None:
+    """A profile against a mission: real-time factor, duty cycle, energy of an orbit, and what fails first."""
+    demand = read_demand(mission, highest_c)
+    _judge(margins(load_profile(profile), demand), demand.name)
+
+
+@app.command()
+def sysroot(root: Annotated[Path, typer.Option(help="where it is kept")] = ROOT) -> None:
+    """Makes the arm64 root for emulated devices (needs debootstrap, qemu-user-static and a network; once)."""
+    print(make_sysroot(root))
+    _say(f"now: --device emulated:CPU, with CPU one of {', '.join(processors())}")
+
+
+def comparison(found: list[Any]) -> list[str]:
+    """A table of the profiles, one figure a line; times and energies also as a ratio to the first profile's."""
+    rows: list[tuple[str, list[Any]]] = [
+        ("device", [p.device.name for p in found]),
+        ("cpu", [p.device.cpu for p in found]),
+        ("engine", [f"{p.device.engine}, {p.device.threads} thr" for p in found]),
+        ("bundle", [f"{p.bundle} {p.bundle_id:08x}" for p in found]),
+        ("agent code", [p.code_id for p in found]),
+        ("tile codes", [p.sha256[:16] for p in found]),
+    ]
+    times = [p.performance for p in found]
+    for name in ("p50", "p95", "p99", "max"):
+        rows.append((f"tile {name}, ms", [1e3 * getattr(t.tile_s, f"{name}_s") if t else None for t in times]))
+    for stage in dict.fromkeys(stage for t in times if t for stage in t.stages_s):
+        rows.append(
+            (
+                f"  {stage} p50, ms",
+                [1e3 * t.stages_s[stage].p50_s if t and stage in t.stages_s else None for t in times],
+            )
+        )
+    rows.append(("Mpx/s", [t.tile_mpx_s if t else None for t in times]))
+    rows.append(("peak memory, MiB", [t.peak_memory_mib if t else None for t in times]))
+    for name, key in (("net mJ/tile", "tile_net_j"), ("gross mJ/tile", "tile_gross_j")):
+        rows.append((name, [1e3 * getattr(p.energy, key) if p.energy else None for p in found]))
+    rows.append(("energy is", [p.energy.basis.partition(" ")[0].rstrip(":") if p.energy else "-" for p in found]))
+    return [f"{name:<20}" + "".join(f"{_cell(value, values[0]):>34}" for value in values) for name, values in rows]
+
+
+def _cell(value: Any, first: Any) -> str:
+    if value is None:
+        return "-"
+    if not isinstance(value, float):
+        return str(value)[:32]
+    return f"{value:.4g}" + (
+        f" (x{value / first:.2f})" if isinstance(first, float) and first and value is not first else ""
+    )
+
+
+def _tiles(scene: str | None, tiles: Path | None, bundle: Bundle, limit: int | None) -> Iterator[Tile]:
+    if (scene is None) == (tiles is None):
+        raise InputError("wanted one of --scene and --tiles, " + ("both are given" if scene else "neither is given"))
+    found = scene_tiles(scene, bundle.tile_px) if scene else npz_tiles(tiles or Path(), bundle.tile_px, bundle.bands)
+    return islice(found, limit)
+
+
+def _fresh(out: Path, names: tuple[str, ...], overwrite: bool) -> None:
+    there = [name for name in names if (out / name).exists()]
+    if there and not overwrite:
+        raise InputError(f"{out / there[0]} exists; use --overwrite, or another --out")
+    out.mkdir(parents=True, exist_ok=True)
+
+
+def _run_words(report: RunReport) -> str:
+    equal = report.compared - len(report.different)
+    words = [f"{report.tiles} tiles, {report.octets} octets, sha256 {report.sha256[:16]}"]
+    if report.compared:
+        words.append(f"{equal} of {report.compared} equal to this host's, octet for octet")
+    if report.compute_s is not None and report.tiles:
+        words.append(f"{1e3 * report.compute_s / report.tiles:.1f} ms a tile on the device")
+    if report.device["emulated"]:
+        words.append(f"emulated {report.device['emulated']}: no times")
+    return "; ".join(words)
+
+
+def _judge(found: list[Margin], name: str) -> None:
+    for margin in found:
+        state = "held" if margin.held else "FAILED"
+        print(
+            f"{state:<7}{margin.name:<28}{margin.used:>12.4g} of {margin.available:>10.4g} {margin.unit:<6} {100 * margin.margin:>7.1f} % left   {margin.basis}"
+        )
+    if not found:
+        raise InputError(f"mission {name}: asks nothing of this profile; profile with --power, or add budgets")
+    first = found[0]
+    _say(f"{name}: {first.name} {'is the tightest' if first.held else 'fails first'}")
+    raise typer.Exit(0 if all(margin.held for margin in found) else 1)
+
+
+def _print_json(fields: dict[str, Any]) -> None:
+    print(json.dumps(fields, indent=1))
+
+
+def _say(words: str) -> None:
+    print(words, file=sys.stderr)
+
+
+def main() -> None:
+    """Entry point of the console script `hil`."""
+    try:
+        app()
+    except InputError as error:
+        print(f"hil: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,182 @@
+"""DeviceProfile: what was found out about one device with one bundle, as JSON. The ground reads it as a mission's device.
+
+Every part says how its numbers came about (`basis`: measured by ..., or modelled: ...). A device that is emulated has no
+performance and no energy, only equality.
+"""
+
+import dataclasses
+import json
+import types
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import numpy as np
+
+from payload.errors import InputError
+
+FORMAT = 1
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Seconds of something that was done n times. `jitter_s` is the standard deviation."""
+
+    n: int
+    mean_s: float
+    p50_s: float
+    p95_s: float
+    p99_s: float
+    max_s: float
+    jitter_s: float
+
+    @classmethod
+    def of(cls, seconds: list[float]) -> "Spread":
+        x = np.array(seconds, np.float64)
+        p50, p95, p99 = (float(q) for q in np.percentile(x, [50, 95, 99]))
+        return cls(len(x), float(x.mean()), p50, p95, p99, float(x.max()), float(x.std()))
+
+
+@dataclass(frozen=True)
+class Device:
+    """The machine."""
+
+    name: str
+    machine: str
+    cpu: str
+    cores: int
+    memory_mib: int
+    system: str
+    python: str
+    engine: str
+    threads: int
+    emulated: str | None = None
+
+
+@dataclass(frozen=True)
+class Performance:
+    """Times on the device's own clock; a tile alone on the line, then tiles streamed."""
+
+    basis: str
+    repeats: int
+    tile_s: Spread
+    stages_s: dict[str, Spread]
+    cold_start_s: float  # median of: load the bundle, and the first tile after it
+    tile_mpx_s: float  # one tile after the other, line not counted
+    streamed_mpx_s: float  # as the host sees it, line counted
+    line_overhead_percent: float  # streamed wall time over the device's compute time, minus 1
+    peak_memory_mib: float
+    temperatures_c: dict[str, float]
+    latencies_s: tuple[float, ...]  # in order, for the plots
+
+
+@dataclass(frozen=True)
+class Energy:
+    """Medians over the repeats. Net: idle subtracted."""
+
+    basis: str
+    repeats: int
+    window_s: float
+    idle_w: float
+    busy_w: float
+    peak_w: float
+    tile_gross_j: float
+    tile_net_j: float
+    mpx_gross_j: float
+    mpx_net_j: float
+    stage_net_j: dict[str, float]  # net energy of a tile by the stages' share of time
+    clock: str  # how meter and device agree on time, and how well
+    trace_t_s: tuple[float, ...] = ()  # of the last repeat, thinned, from its start
+    trace_w: tuple[float, ...] = ()
+    busy_from_s: float = 0.0
+    busy_to_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Roofline:
+    """The networks against the device's ceilings. Octets are the least that must move: tile in, latents out, weights."""
+
+    basis: str
+    gmac_per_tile: float
+    network_s: float
+    achieved_gmac_s: float
+    macs_per_octet: float
+    peak_gmac_s: float
+    memory_gb_s: float
+
+    @property
+    def attainable_gmac_s(self) -> float:
+        return min(self.peak_gmac_s, self.macs_per_octet * self.memory_gb_s)
+
+
+@dataclass(frozen=True)
+class DeviceProfile:
+    """All of it."""
+
+    format: int
+    made_at: str
+    code_id: str
+    bundle: str
+    bundle_id: int
+    tile_px: int
+    device: Device
+    tiles: int
+    sha256: str  # over the tile codes: equal on every device that computes the same
+    performance: Performance | None = None
+    energy: Energy | None = None
+    roofline: Roofline | None = None
+    complaints: tuple[str, ...] = field(default=())
+
+    @property
+    def speed_mpx_s(self) -> float | None:
+        return self.performance.tile_mpx_s if self.performance else None
+
+
+def save_profile(profile: DeviceProfile, path: Path) -> None:
+    """Writes profile.json, whole or not at all."""
+    fresh = path.with_suffix(".part")
+    fresh.write_text(json.dumps(asdict(profile), indent=1) + "\n", encoding="utf-8")
+    fresh.rename(path)
+
+
+def load_profile(path: Path) -> DeviceProfile:
+    """Reads profile.json. InputError names what is wrong with it."""
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not readable as a profile ({error}); make one with `hil profile`") from None
+    if not isinstance(fields, dict) or fields.get("format") != FORMAT:
+        found = fields.get("format") if isinstance(fields, dict) else type(fields).__name__
+        raise InputError(f"{path}: profile format {found!r}, this Nadir reads {FORMAT}; profile the device again")
+    return _build(DeviceProfile, fields, str(path))
+
+
+def _build(kind: type[T], fields: Any, where: str) -> T:
+    hints = get_type_hints(kind)
+    names = {f.name for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    if not isinstance(fields, dict) or not set(fields) <= names:
+        strange = ", ".join(sorted(set(fields) - names)) if isinstance(fields, dict) else type(fields).__name__
+        raise InputError(f"{where}: {strange} has no place here; profile the device again")
+    try:
+        return kind(**{name: _value(hints[name], value, f"{where}: {name}") for name, value in fields.items()})
+    except TypeError as error:
+        raise InputError(f"{where}: {error}; profile the device again") from None
+
+
+def _value(hint: Any, value: Any, where: str) -> Any:
+    if get_origin(hint) in (Union, types.UnionType):
+        if value is None and type(None) in get_args(hint):
+            return None
+        hint = next(option for option in get_args(hint) if option is not type(None))
+    if dataclasses.is_dataclass(hint):
+        return _build(hint, value, where)  # type: ignore[arg-type]
+    if get_origin(hint) is tuple and isinstance(value, list):
+        return tuple(_value(get_args(hint)[0], item, where) for item in value)
+    if get_origin(hint) is dict and isinstance(value, dict):
+        return {str(key): _value(get_args(hint)[1], item, f"{where}.{key}") for key, item in value.items()}
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if get_origin(hint) is None and isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
+        return value
+    raise InputError(f"{where} is {value!r}, wanted {getattr(hint, '__name__', hint)}; profile the device again")
