@@ -18,6 +18,8 @@ from payload.errors import InputError
 if TYPE_CHECKING:
     from export.feeders import TilePool
 
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
 HELD, NOT_HELD, BAD_INPUT = 0, 1, 2
 TOOLKIT_VARIABLE = "NADIR_MYRIAD_TOOLKIT"
 #: Finest steps (DN) at which the FP16 build's indices are compared: fine, usual, coarse.
@@ -266,6 +268,18 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--threads", nargs="+", type=_positive, default=list(THREADS))
     check.add_argument("--out", type=Path, help="default BUNDLE/check.json")
 
+    ptq = _command(commands, "ptq", _ptq, "post-training quantisation with NNCF, as a baseline")
+    _takes_bundle(ptq)
+    _takes_tiles(ptq, 50)
+    ptq.add_argument("--float", type=Path, help="the float network trained, .onnx; default: the bundle's own weights")
+    ptq.add_argument("--calibration", type=_positive, default=100, help="tiles NNCF takes its ranges from")
+
+    _add_device_commands(commands)
+    _add_uplink_commands(commands)
+    return parser
+
+
+def _add_device_commands(commands: "Commands") -> None:
     compiler = _command(commands, "compile", _compile, "a real blob for Myriad 2 or X, and what it needs")
     _takes_bundle(compiler)
     compiler.add_argument("--target", required=True, help="myriad2 or myriadx")
@@ -276,12 +290,6 @@ def _parser() -> argparse.ArgumentParser:
     compiler.add_argument("--pool", type=Path, help="real tiles, .npz; default the data folder")
     compiler.add_argument("--out", type=Path)
 
-    ptq = _command(commands, "ptq", _ptq, "post-training quantisation with NNCF, as a baseline")
-    _takes_bundle(ptq)
-    _takes_tiles(ptq, 50)
-    ptq.add_argument("--float", type=Path, help="the float network trained, .onnx; default: the bundle's own weights")
-    ptq.add_argument("--calibration", type=_positive, default=100, help="tiles NNCF takes its ranges from")
-
     memory = _command(commands, "memory", _memory, "peak activation memory per tile size")
     _takes_bundle(memory)
     memory.add_argument("--target", default="myriad2")
@@ -291,6 +299,8 @@ def _parser() -> argparse.ArgumentParser:
     targets = _command(commands, "targets", _targets, "what each device runs, holds and draws")
     targets.add_argument("--bundle", help="with estimates of this bundle's networks")
 
+
+def _add_uplink_commands(commands: "Commands") -> None:
     sign = _command(commands, "sign", _sign, "sign a bundle with Ed25519")
     sign.add_argument("bundle", nargs="?")
     sign.add_argument("--key", type=Path)
@@ -301,11 +311,10 @@ def _parser() -> argparse.ArgumentParser:
     delta.add_argument("new", help="the new bundle; with --apply, the folder to build it in")
     delta.add_argument("--out", type=Path, help="write the delta here")
     delta.add_argument("--apply", type=Path, help="apply this delta instead of making one")
-    return parser
 
 
 def _command(
-    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    commands: "Commands",
     name: str,
     run: Callable[[argparse.Namespace], int],
     text: str,

@@ -87,7 +87,7 @@ def baselines(
     folder: Path,
     quantiser: LatentQuantiser | None = None,
 ) -> list[Baseline]:
-    """The NNCF row and the trained row. `chosen`: how many tiles to calibrate on, and how many after them to measure."""
+    """The NNCF row and the trained row. `chosen`: tiles to calibrate on, and tiles after them to measure on."""
     calibration_tiles, tiles = chosen
     xml = folder / "ptq.xml"
     quantise_after_training(float_model, feeder, xml, calibration_tiles)
@@ -103,9 +103,9 @@ def as_text(rows: list[Baseline]) -> str:
     lines = [f"{'':48} {head}"]
     for row in rows:
         agree = "" if row.agreement_percent is None else f"{row.agreement_percent:.3f} %"
+        differ = f"{row.differing_between_isas} ({row.differing_percent:.3f} %)"
         lines.append(
-            f"{row.what:48} {row.snr_db:>9.2f} dB {agree:>13} {row.differing_between_isas:>16} ({row.differing_percent:7.3f} %) "
-            f"{row.in_int8:>4}/{row.convolutions}"
+            f"{row.what:48} {row.snr_db:>9.2f} dB {agree:>13} {differ:>28} {row.in_int8:>7}/{row.convolutions}"
         )
     return "\n".join(
         [*lines, f"over {rows[0].tiles} tiles that were not used to calibrate; ISAs: default and {OTHER_ISA}"]
