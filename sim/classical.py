@@ -252,7 +252,7 @@ class HtJ2k:
 
     name: str = "htj2k"
     note: str = "OpenJPH 9/7, all bands in one codestream; setting = quantiser step in DN, 0 = lossless 5/3"
-    settings: tuple[float, ...] = (*geometric(4096, 16, 19), LOSSLESS)
+    settings: tuple[float, ...] = (*geometric(16384, 16, 23), LOSSLESS)
 
     def encode(self, dn: Dn, setting: float) -> bytes:
         step = None if setting == LOSSLESS else setting / 65536
@@ -310,7 +310,7 @@ class Hevc:
 
     name: str = "hevc"
     note: str = "x265 intra, 12 bit grey, preset slow, tune PSNR; setting = QP; seconds include process start"
-    settings: tuple[float, ...] = (51, 48, 45, 42, 39, 36, 33, 30, 27, 24, 21, 18)
+    settings: tuple[float, ...] = tuple(range(51, 0, -3))
 
     def encode(self, dn: Dn, setting: float) -> bytes:
         bands, height, width = dn.shape

@@ -126,25 +126,20 @@ def as_text(result: Mapping[str, Any], page: Path) -> str:
     """The comparison as a table for a terminal."""
     references = [name for name in REFERENCES if name in result["codecs"]]
     head = ["codec", *(f"BD/{name}" for name in references), *(f"dB@{cr}" for cr in TABLE_CR), "lossless", "enc", "dec"]
-    lines = [head]
+    lines, tiles = [head], len(result["inputs"]["tiles"])
     for codec in result["codecs"]:
         speed = result["measured_on_host"]["speed"][codec]
         rates = [result["bd_rate"][codec].get(name, {}).get("mean_percent") for name in references]
-        levels = [result["at_cr"][codec][str(cr)]["psnr_10k_db"] for cr in TABLE_CR]
-        cells = [signed(rate, 1) for rate in rates] + [fixed(level, 2) for level in levels]
-        cells += [
-            fixed(result["lossless_cr16"][codec], 2),
-            fixed(speed["encode_mpx_s"], 2),
-            fixed(speed["decode_mpx_s"], 2),
-        ]
-        lines.append([codec, *cells])
+        at_cr = [result["at_cr"][codec][str(cr)] for cr in TABLE_CR]
+        # a mean over fewer than all tiles compares with nothing
+        levels = [at["psnr_10k_db"] if at["tiles"] == tiles else None for at in at_cr]
+        others = (result["lossless_cr16"][codec], speed["encode_mpx_s"], speed["decode_mpx_s"])
+        lines.append([codec, *(signed(rate, 1) for rate in rates), *(fixed(v, 2) for v in (*levels, *others))])
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     text = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
     notes = [f"{name}: {why}" for name, why in result["absent"].items()]
-    tiles = (
-        f"{len(result['inputs']['tiles'])} tiles. BD-rate in %, PSNR peak 10 000 at a CR, lossless CR, Mpx/s at CR 20."
-    )
-    return "\n".join([*text, tiles, *notes, f"page: {page}"])
+    legend = f"{tiles} tiles. BD-rate in %, PSNR peak 10 000 at a CR, lossless CR, Mpx/s at CR 20."
+    return "\n".join([*text, legend, *notes, f"page: {page}"])
 
 
 def fixed(value: float | None, digits: int) -> str:
