@@ -39,7 +39,9 @@ class FlightEncoder(nn.Module):
     def __init__(self, kernels: Tensor) -> None:
         super().__init__()
         self.planes = QuantIdentity(act_quant=PlaneScale, return_quant_tensor=True)
-        self.transform = QuantConv2d(COEFFICIENTS, COEFFICIENTS, 2, bias=False, weight_quant=Po2Weight, return_quant_tensor=False)
+        self.transform = QuantConv2d(
+            COEFFICIENTS, COEFFICIENTS, 2, bias=False, weight_quant=Po2Weight, return_quant_tensor=False
+        )
         with torch.no_grad():
             self.transform.weight.copy_(kernels)
 
@@ -103,10 +105,11 @@ def trained_codec(recipe: dict[str, Any], out: Path) -> tuple[Codec, dict[str, T
     """The codec with the averaged decoder weights of its newest checkpoint."""
     for name in ("transform", "decoder"):
         if not (out / f"{name}.safetensors").is_file():
-            raise InputError(f"no {name}.safetensors in {out}; run `python -m export train --recipe {recipe['name']}` first")
+            raise InputError(
+                f"no {name}.safetensors in {out}; run `python -m export train --recipe {recipe['name']}` first"
+            )
     transform = load_file(out / "transform.safetensors")
     codec = Codec(transform, recipe["decoder"]["width"], recipe["decoder"]["bricks"])
     tensors = load_file(out / "decoder.safetensors")
     codec.decoder.load_state_dict({k.removeprefix("mean."): v for k, v in tensors.items() if k.startswith("mean.")})
     return codec, transform
-

@@ -120,3 +120,10 @@ def _to_counts(seen: NDArray[np.float64]) -> NDArray[np.int64]:
     counts = np.maximum(1, np.floor(share * (ONE - len(seen))).astype(np.int64))
     counts[np.argmax(counts)] += ONE - counts.sum()
     return counts
+
+
+def macs_per_px(path: Path) -> float:
+    """Multiply-accumulates of the context model's matrix products per pixel, if all channels are active."""
+    tables = entropy.load_tables(path)
+    weights = sum(t.current.size + t.coarser.size + t.out.size for t in tables.layers)
+    return float(weights / entropy.COEFFICIENTS)

@@ -106,6 +106,7 @@ def _int8_bundle(
     recipe: dict[str, Any], sources: tuple[Path, Path], scratch: Path, out: Path, data_digest: str
 ) -> Bundle:
     from export.codec_bundle import export_decoder, export_encoder, trained_codec
+    from export.context_tables import macs_per_px
 
     folder, clouds = sources
     codec, transform = trained_codec(recipe, folder)
@@ -124,5 +125,9 @@ def _int8_bundle(
     digest = hashlib.sha256(b"".join((folder / n).read_bytes() for n in CHECKPOINTS)).hexdigest()
     calibration = {"activations": "none: the encoder's input planes are int8 as they are", "data_sha256": data_digest}
     origin = Origin(recipe, data_digest, calibration, digest)
-    description = {"kind": recipe["kind"], "layers": recipe.get("layers", 1)}
+    description = {
+        "kind": recipe["kind"],
+        "layers": recipe.get("layers", 1),
+        "entropy_macs_per_px": macs_per_px(folder / TABLES),
+    }
     return assemble(out, recipe["name"], bands, tile_px, description, files, origin, more=more)

@@ -9,14 +9,18 @@ import argparse
 import csv
 import time
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from export.context import ContextModel, channel_groups, nats, train_context
+from export.context_tables import count_tables, integer_arrays
 from export.data import Pool, load_pool
 from export.networks import Analysis, Decoder, SecondLevel, Synthesis
 from export.quantise import levels, magnitudes
@@ -28,6 +32,7 @@ from export.transform import (
     to_blocks,
 )
 from payload.errors import InputError
+from payload.quantiser import Indices
 
 RECIPES = Path(__file__).parent / "recipes"
 SAVE_EVERY_S = 300.0
@@ -174,6 +179,84 @@ def train_decoder(pool: Pool, recipe: dict[str, Any], out: Path, threads: int) -
             _checkpoint(codec, average, step_no, float(loss.detach()), pool, out)
 
 
+def all_coefficients(pool: Pool, codec: Codec) -> Tensor:
+    """Coefficients of every tile of the pool, [N, B * 64, 16, 16] f32 in DN."""
+    with torch.no_grad():
+        starts = range(0, len(pool.rotated), 32)
+        batches = (torch.tensor(pool.rotated[s : s + 32], dtype=torch.float32) for s in starts)
+        return torch.cat([codec.coefficients(batch).flatten(1, 2) for batch in batches])
+
+
+def context_model(recipe: dict[str, Any], coefficients: Tensor, training: NDArray[np.intp]) -> ContextModel:
+    """An untrained context model, its channel groups found on every fourth training tile."""
+    settings = recipe["context"]
+    order, starts = channel_groups(coefficients[training[::4]], settings["groups"])
+    return ContextModel(
+        recipe["layers"], coefficients.shape[1], settings["hidden"], settings["groups"], order, starts
+    )
+
+
+def train_context_stage(pool: Pool, recipe: dict[str, Any], out: Path, threads: int) -> None:
+    """The context model, on the quantised coefficients of the training sites."""
+    torch.set_num_threads(threads)
+    transform = train_transform(pool, out)
+    coefficients = all_coefficients(pool, Codec(transform, 8, 1))
+    model = context_model(recipe, coefficients, pool.training)
+    path, first = out / "context.safetensors", 0
+    if path.exists():
+        tensors = load_file(path)
+        first = int(tensors.pop("step_no"))
+        model.load_state_dict(tensors)
+    saved = time.monotonic()
+
+    def save(step_no: int) -> None:
+        nonlocal saved
+        if time.monotonic() - saved < SAVE_EVERY_S and step_no < recipe["context"]["steps"]:
+            return
+        saved = time.monotonic()
+        partial = out / "context.partial"
+        save_file({k: v.clone() for k, v in model.state_dict().items()} | {"step_no": torch.tensor(step_no)}, partial)
+        partial.replace(path)
+        _log(out / "context.csv", {"step": step_no, **validate_context(model, coefficients[pool.validation[::4]])})
+
+    train_context(model, coefficients[pool.training], recipe["context"], first, save)
+
+
+def write_tables(pool: Pool, recipe: dict[str, Any], out: Path) -> None:
+    """tables.npz: the trained context model in integers, its symbol tables counted on the training sites."""
+    settings = recipe["context"]
+    codec = Codec(train_transform(pool, out), 8, 1)
+    coefficients = all_coefficients(pool, codec)
+    model = context_model(recipe, coefficients, pool.training)
+    tensors = load_file(out / "context.safetensors")
+    tensors.pop("step_no")
+    model.load_state_dict(tensors)
+    rng = np.random.default_rng([settings["seed"], 1])
+    low, high = np.log(settings["step_dn"])
+
+    def tiles() -> Iterator[Indices]:
+        for tile in rng.choice(pool.training, settings["counted_tiles"]):
+            step = torch.tensor(np.exp(rng.uniform(low, high)), dtype=torch.float32)
+            magnitude = magnitudes(coefficients[tile], step).numpy()
+            yield Indices(np.minimum(magnitude, 65535).astype(np.uint16), (coefficients[tile] < 0).numpy())
+
+    sample = magnitudes(coefficients[pool.training[::40]], torch.tensor(60.0))
+    count_tables(integer_arrays(model, sample), tiles(), out / "tables.npz")
+
+
+def validate_context(model: ContextModel, coefficients: Tensor) -> dict[str, float]:
+    """Bits per pixel of the significance decisions on held-out sites, per layer, at a finest step of 120 DN."""
+    found = {}
+    pixels = coefficients.shape[0] * coefficients.shape[2] * coefficients.shape[3] * 64
+    with torch.no_grad():
+        for layer in range(len(model.layers)):
+            cost = sum(
+                float(nats(model, magnitudes(part, torch.tensor(120.0)), layer)) for part in coefficients.split(16)
+            )
+            found[f"bpp_layer_{layer}"] = round(cost / np.log(2) / pixels, 5)
+    return found
+
+
 def _schedule(step_no: int, steps: int) -> float:
     warm = min(1.0, (step_no + 1) / 300)
     return float(warm * (0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * step_no / steps))))
@@ -215,7 +298,7 @@ def main(argv: list[str] | None = None) -> None:
     """`python -m export train`: one stage or all of a recipe."""
     parser = argparse.ArgumentParser(prog="python -m export train", description=__doc__)
     parser.add_argument("--recipe", default="edge")
-    parser.add_argument("--stage", choices=("transform", "decoder", "context", "all"), default="all")
+    parser.add_argument("--stage", choices=("transform", "decoder", "context", "tables", "all"), default="all")
     parser.add_argument("--out", type=Path, default=None)
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args(argv)
@@ -227,6 +310,10 @@ def main(argv: list[str] | None = None) -> None:
         train_transform(pool, out)
     if arguments.stage in ("decoder", "all"):
         train_decoder(pool, recipe, out, arguments.threads)
+    if arguments.stage in ("context", "all"):
+        train_context_stage(pool, recipe, out, arguments.threads)
+    if arguments.stage in ("tables", "all"):
+        write_tables(pool, recipe, out)
 
 
 if __name__ == "__main__":

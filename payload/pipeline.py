@@ -60,7 +60,9 @@ class Payload:
         self.last_stages = {k: v - before.get(k, 0.0) for k, v in self.watch.seconds.items()}
         return code
 
-    def _one(self, tile: Tile, audit: "_AuditDraw | None", observe: MaskObserver | None) -> tuple[TileCode, tuple[float, ...]]:
+    def _one(
+        self, tile: Tile, audit: "_AuditDraw | None", observe: MaskObserver | None
+    ) -> tuple[TileCode, tuple[float, ...]]:
         address = (tile.row, tile.col, self.bundle.bundle_id)
         if tile.empty:
             return TileCode(Kind.EMPTY, *address), ()
@@ -106,5 +108,7 @@ class _AuditDraw:
         if place >= self._wanted:
             return
         coded = payload.thumbnail(tile)
-        code = TileCode(Kind.AUDIT, tile.row, tile.col, payload.bundle.bundle_id, cloud_percent, coded.side, coded.layers)
+        code = TileCode(
+            Kind.AUDIT, tile.row, tile.col, payload.bundle.bundle_id, cloud_percent, coded.side, coded.layers
+        )
         self.thumbnails[place : place + 1] = [code]

@@ -9,7 +9,7 @@ import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from payload.bitstream import TileCode, header_octets
+from payload.bitstream import Kind, TileCode, header_octets
 from payload.packets import octets_on_air
 from payload.policy import Policy
 
@@ -22,10 +22,12 @@ class Candidate:
     errors: tuple[float, ...]
 
 
-def choose_layers(candidates: Sequence[Candidate], policy: Policy, reserved: Sequence[TileCode] = ()) -> Iterator[TileCode]:
+def choose_layers(
+    candidates: Sequence[Candidate], policy: Policy, reserved: Sequence[TileCode] = ()
+) -> Iterator[TileCode]:
     """The tile codes in their order, each cut to the layers that fit `policy.budget_octets`, `reserved` codes included.
 
-    A tile keeps at least its header: it is declared even where nothing of it fits.
+    A tile keeps at least its header: one of which nothing fits is declared withheld.
     """
     budget = policy.budget_octets or 0
     spent = sum(_octets(code, len(code.layers), policy) for code in reserved)
@@ -44,7 +46,9 @@ def choose_layers(candidates: Sequence[Candidate], policy: Policy, reserved: Seq
         for entry in _next_step(candidates[at], upto, at, policy):
             heapq.heappush(queue, entry)
     for candidate, layers in zip(candidates, kept, strict=True):
-        yield replace(candidate.code, layers=candidate.code.layers[:layers], declared=layers)
+        code = candidate.code
+        kind = Kind.WITHHELD if code.layers and not layers else code.kind
+        yield replace(code, kind=kind, layers=code.layers[:layers], declared=layers)
 
 
 def _next_step(candidate: Candidate, have: int, at: int, policy: Policy) -> list[tuple[float, int, int]]:

@@ -32,6 +32,31 @@ def _root() -> None:
     """Nadir: an onboard inference payload, from scene to ground."""
 
 
+@app.command("downlink")
+def _downlink(
+    scene: Annotated[str, typer.Option(help="GeoTIFF or COG, Sentinel-2 .SAFE folder or .zip, or: demo.")],
+    mission: Annotated[str, typer.Option(help="Shipped mission or a TOML file.")] = "phisat2",
+    bundle: Annotated[str, typer.Option(help="Shipped bundle or a directory.")] = DEFAULT,
+    engine: Annotated[str, typer.Option(help="openvino or onnxruntime.")] = "openvino",
+    seed: Annotated[int, typer.Option(help="Of the channel, and of the demo scene.")] = 0,
+    bands: Annotated[str | None, typer.Option(help="Names of the file's bands, e.g. B02,B03,B04,B08.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for report, pictures, rasters and packets.")] = Path("out/downlink"),
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run in --out.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The report as JSON on stdout.")] = False,
+) -> None:
+    """Send a scene through payload, link and ground, verify it, and write the report. Exit 1 if a requirement failed."""
+    from sim.downlink import Request, downlink
+    from sim.report import all_held, canonical_json
+    from sim.summary import as_text
+
+    names = tuple(name.strip() for name in bands.split(",")) if bands else None
+    with _progress("downlink") as progress:
+        report = downlink(Request(scene, out, mission, bundle, engine, seed, names, overwrite), progress)
+    print(canonical_json(report) if as_json else as_text(report, out), end="")
+    if not all_held(report):
+        raise typer.Exit(1)
+
+
 @app.command("passes")
 def _passes(
     mission: Annotated[str, typer.Option(help="Shipped mission or a TOML file.")] = "phisat2",
@@ -99,6 +124,40 @@ def _progress(what: str) -> Iterator[Callable[[str, int], None]]:
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(what)
         yield lambda label, total: bar.update(task, total=total, advance=1, description=label)
+
+
+@app.command("evaluate-clouds")
+def _evaluate_clouds(
+    network: Annotated[list[str] | None, typer.Option(help="A bundle, or a folder of export.clouds; repeat it.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder of the Sentinel-2 tiles; else NADIR_DATA.")] = None,
+    engine: Annotated[str, typer.Option(help="openvino or onnxruntime.")] = "openvino",
+    out: Annotated[Path, typer.Option(help="Folder for clouds.json and clouds.html.")] = Path("build/clouds-report"),
+) -> None:
+    """The cloud gate beside s2cloudless, published rules and Sen2Cor, on left-out sites. Exit 1 if a bar is missed."""
+    from sim import clouds_bench, clouds_page
+    from sim.cloud_samples import data_folder
+
+    result, judged = clouds_bench.evaluate_clouds(data_folder(data), network or [DEFAULT], engine)
+    paths = clouds_page.write_page(result, judged, out)
+    print(clouds_bench.as_text(result))
+    print(f"wrote {paths[0]} and {paths[1]}")
+    if not all(check["held"] for check in result["checks"]):
+        raise typer.Exit(1)
+
+
+@app.command("audit")
+def _audit(
+    reports: Annotated[list[Path], typer.Argument(help="report.json of runs.")],
+    verdicts: Annotated[Path | None, typer.Option(help="CSV of a person's verdicts: scene, row, col, verdict.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The estimate as JSON on stdout.")] = False,
+) -> None:
+    """What the gate destroys, from the audits of many runs: exact bounds. Exit 1 if the claim is not borne out yet."""
+    from sim import audit
+
+    result = audit.audit(reports, verdicts)
+    print(json.dumps(result, indent=2) if as_json else audit.as_text(result))
+    if not result["claim_held"]:
+        raise typer.Exit(1)
 
 
 def _time(text: str | None) -> datetime | None:

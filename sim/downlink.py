@@ -1,0 +1,231 @@
+"""Scene to ground: the whole system in one function.
+
+scene -> payload -> packets.bin -> channel -> reception -> picture -> figures -> checks -> report
+"""
+
+import resource
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from payload.bundle import DEFAULT, Bundle, load_bundle
+from payload.clouds import CloudMask
+from payload.engine import Engine, open_engine
+from payload.errors import InputError
+from payload.packets import read_packets
+from payload.pipeline import Payload
+from payload.policy import Policy
+from payload.scene import Mask, Scene, SceneInfo
+from payload.tiles import Tile, grid
+from sim import compose
+from sim.ground import Decoder, Reception, receive, reconstruct
+from sim.link import Channel
+from sim.mission import DEFAULT as DEFAULT_MISSION
+from sim.mission import load_mission
+from sim.products import CLOUD_NODATA, CloudWriter, PictureWriter
+from sim.quality import SceneQuality, psnr_db
+from sim.quicklooks import Pictures, Quicklooks
+from sim.report import write_report
+from sim.scenes import open_scene
+
+PACKETS_FILE = "packets.bin"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for."""
+
+    scene: str
+    out: Path
+    mission: str = DEFAULT_MISSION
+    bundle: str = DEFAULT
+    engine: str = "openvino"
+    seed: int = 0
+    bands: tuple[str, ...] | None = None
+    overwrite: bool = False
+
+
+#: Told what was just finished, and how many such steps there are in all: one row of tiles, on board or on the ground.
+Progress = Callable[[str, int], None]
+
+
+@dataclass
+class Onboard:
+    """What the payload did, as measured on this host."""
+
+    seconds: dict[str, float]
+    wall_s: float
+    peak_mib: float
+
+
+@dataclass
+class Picture:
+    """What the ground made of the scene: figures, and PSNR per tile."""
+
+    quality: SceneQuality
+    pictures: Pictures
+    tile_psnr_db: dict[tuple[int, int], float]
+    coded_px: int
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def downlink(request: Request, progress: Progress) -> dict[str, Any]:
+    """One scene through payload, link and ground; everything it writes appears in `request.out` at the end, or nothing.
+
+    Returns the report (docs/report.md). InputError where an input cannot be used.
+    """
+    mission, bundle = load_mission(request.mission), load_bundle(request.bundle)
+    engine = open_engine(request.engine)
+    with (
+        whole_or_nothing(request.out, request.overwrite) as folder,
+        open_scene(request.scene, request.bands, bundle.bands, request.seed) as scene,
+    ):
+        onboard = send(scene, bundle, mission.policy, engine, folder, progress)
+        channel = Channel(mission.link, request.seed)
+        arrived = channel.send(read_packets_of(folder / PACKETS_FILE))
+        reception = receive(arrived, bundle, *grid(scene.info, bundle.tile_px))
+        decoder = Decoder(bundle, engine)
+        picture = rebuild(scene, reception, decoder, bundle, folder, progress)
+        run = compose.Run(request.seed, scene.info, bundle, mission, engine, channel.report, reception)
+        report = compose.compose(run, onboard, picture, compose.audit_section(reception, decoder))
+        write_report(report, picture.pictures.paths, folder)
+    return report
+
+
+def send(scene: Scene, bundle: Bundle, policy: Policy, engine: Engine, folder: Path, progress: Progress) -> Onboard:
+    """The payload at work: packets.bin and cloud.tif in `folder`."""
+    payload = Payload(bundle, policy, engine)
+    start = time.perf_counter()
+    with (folder / PACKETS_FILE).open("wb") as stream, CloudWriter(folder / "cloud.tif", scene.info) as writer:
+        clouds = _CloudStrips(writer, scene.info, bundle.tile_px, progress)
+        for packet in payload.transmit(scene, clouds.observe):
+            stream.write(packet)
+        clouds.finish()
+    return Onboard(payload.watch.seconds, time.perf_counter() - start, peak_rss_mib())
+
+
+def read_packets_of(path: Path) -> Iterator[bytes]:
+    """The packets of a file, one at a time."""
+    with path.open("rb") as stream:
+        yield from read_packets(stream)
+
+
+def rebuild(
+    scene: Scene, reception: Reception, decoder: Decoder, bundle: Bundle, folder: Path, progress: Progress
+) -> Picture:
+    """reconstruction.tif and the quicklooks, compared with the original strip by strip."""
+    info, side = scene.info, bundle.tile_px
+    quality, looks = SceneQuality(bundle.bands), Quicklooks(info)
+    clouds = _CloudReader(folder / "cloud.tif")
+    tile_psnr: dict[tuple[int, int], float] = {}
+    coded_px, start = 0, time.perf_counter()
+    with PictureWriter(folder / "reconstruction.tif", info) as writer:
+        for strip in reconstruct(reception, decoder, bundle):
+            top = strip.row * side
+            height = min(side, info.height_px - top)
+            original, valid = scene.read(top, 0, height, info.width_px)
+            dn = np.ascontiguousarray(strip.dn[:, :height, : info.width_px])
+            known = strip.known[:height, : info.width_px] & valid
+            writer.write_strip(top, dn, known)
+            looks.add(top, original, valid, dn, known, clouds.read(top, height))
+            coded_px += int(known.sum())
+            for col in range(reception.cols):
+                span = slice(col * side, (col + 1) * side)
+                quality.add(original[:, :, span], dn[:, :, span], known[:, span])
+                if known[:, span].any():
+                    tile_psnr[(strip.row, col)] = _tile_psnr_db(original[:, :, span], dn[:, :, span], known[:, span])
+            progress("ground", 2 * reception.rows)
+    pictures = looks.write(folder, compose.kinds(reception), side)
+    clouds.close()
+    return Picture(quality, pictures, tile_psnr, coded_px, {"ground": time.perf_counter() - start})
+
+
+def _tile_psnr_db(original: NDArray[np.uint16], dn: NDArray[np.uint16], known: Mask) -> float:
+    difference = original.astype(np.float32) - dn
+    return psnr_db(float((difference**2).mean(axis=0, dtype=np.float64)[known].mean()))
+
+
+def peak_rss_mib() -> float:
+    """Peak resident memory of this process up to now."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+
+
+@contextmanager
+def whole_or_nothing(out: Path, overwrite: bool) -> Iterator[Path]:
+    """A folder that becomes `out` when all went well, and vanishes when not. InputError if `out` is in the way."""
+    if out.exists() and not overwrite:
+        raise InputError(f"{out} is already there; choose another --out or allow --overwrite")
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file, wanted a folder; choose another --out")
+    if out.is_dir() and any(out.iterdir()) and not (out / "report.json").is_file():
+        raise InputError(f"{out} holds files that are no downlink's; choose another --out")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written ({error.strerror}), wanted a writable folder") from None
+    try:
+        yield folder
+        folder.chmod(0o755)
+        if out.exists():
+            shutil.rmtree(out)
+        folder.replace(out)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class _CloudStrips:
+    """Cloud masks tile by tile -> strips of cloud.tif."""
+
+    def __init__(self, writer: CloudWriter, info: SceneInfo, tile_px: int, progress: Progress) -> None:
+        self._writer, self._info, self._side, self._progress = writer, info, tile_px, progress
+        self._rows, self._cols = grid(info, tile_px)
+        self._row = 0
+        self._strip = self._blank()
+
+    def observe(self, tile: Tile, mask: CloudMask) -> None:
+        while self._row < tile.row:
+            self._flush()
+        percent = np.rint(100.0 * mask.probability).astype(np.uint8)
+        self._strip[:, tile.col * self._side :][:, : self._side] = np.where(tile.valid, percent, CLOUD_NODATA)
+
+    def finish(self) -> None:
+        while self._row < self._rows:
+            self._flush()
+
+    def _blank(self) -> NDArray[np.uint8]:
+        return np.full((self._side, self._cols * self._side), CLOUD_NODATA, np.uint8)
+
+    def _flush(self) -> None:
+        top = self._row * self._side
+        height = min(self._side, self._info.height_px - top)
+        self._writer.write_strip(top, self._strip[:height, : self._info.width_px])
+        self._row += 1
+        self._strip = self._blank()
+        self._progress("on board", 2 * self._rows)
+
+
+class _CloudReader:
+    """Strips of cloud.tif, read back for the pictures."""
+
+    def __init__(self, path: Path) -> None:
+        import rasterio
+
+        self._file = rasterio.open(path)
+
+    def read(self, row_px: int, height_px: int) -> NDArray[np.uint8]:
+        percent: NDArray[np.uint8] = self._file.read(1, window=((row_px, row_px + height_px), (0, self._file.width)))
+        return percent
+
+    def close(self) -> None:
+        self._file.close()
