@@ -106,6 +106,9 @@ def check_bundle(
     say: Say = lambda line: None,
 ) -> Proof:
     """Checks every network named in `feeders` (manifest names, e.g. 'flight/encoder.onnx'), each with its feeder."""
+    target = bundle.manifest.get("target", "int8-po2w7")
+    if target != "int8-po2w7":
+        raise InputError(f"bundle {bundle.name} is {target}, which promises no equality; check the int8-po2w7 bundle")
     rows: list[Row] = []
     faults: list[str] = []
     peaks, macs = {}, {}

@@ -29,13 +29,31 @@ class Fixed:
 
 def shift_half_even(q: Integers, shift: Integers) -> Integers:
     """q x 2^-shift rounded half to even; a negative shift multiplies."""
-    left = np.left_shift(q, np.maximum(-shift, 0))
+    left = shift_left(q, np.maximum(-shift, 0))
     down = np.clip(shift, 0, 62)
     floor = np.right_shift(left, down)
     rest = left - np.left_shift(floor, down)
     half = np.where(down > 0, np.left_shift(np.int64(1), np.maximum(down - 1, 0)), np.int64(1))
     up = (down > 0) & ((rest > half) | ((rest == half) & (floor & 1 == 1)))
     return floor + up
+
+
+def shift_left(q: Integers, by: Any) -> Integers:
+    """q x 2^by. InputError where that leaves 64 bits: values this far apart are no quantised network."""
+    bits = int(np.abs(q).max(initial=0)).bit_length() + int(np.max(by, initial=0))
+    if bits > 62 and np.any(q):
+        raise InputError(
+            f"values span {bits} bits in the integer reference, at most 62 fit; check the network's scales"
+        )
+    return np.left_shift(q, by)
+
+
+def product(a: Integers, b: Integers) -> Integers:
+    """a x b, element by element. InputError where that leaves 64 bits."""
+    bits = sum(int(np.abs(x).max(initial=0)).bit_length() for x in (a, b))
+    if bits > 62:
+        raise InputError(f"a product takes {bits} bits in the integer reference, at most 62 fit; quantise before it")
+    return a * b
 
 
 def exponent_of(scale: NDArray[Any], where: str) -> Integers:
@@ -68,12 +86,14 @@ def fixed(value: Any, where: str) -> Fixed:
 def align(a: Fixed, b: Fixed) -> tuple[Integers, Integers, Integers]:
     """Both on the finer of the two steps: qa, qb, exponent."""
     exponent = np.minimum(a.exponent, b.exponent)
-    return np.left_shift(a.q, a.exponent - exponent), np.left_shift(b.q, b.exponent - exponent), exponent
+    return shift_left(a.q, a.exponent - exponent), shift_left(b.q, b.exponent - exponent), exponent
 
 
 def matrix_product(a: Integers, b: Integers) -> Integers:
     """[.., m, k] @ [.., k, n] in integers. Doubles do the sums: below 2^53 every one of them is exact."""
     bound = int(np.abs(a).max(initial=0)) * int(np.abs(b).max(initial=0)) * a.shape[-1]
+    if bound >= 2**63:
+        raise InputError("a sum of products leaves 64 bits in the integer reference; quantise before it")
     if bound >= EXACT_DOUBLE:
         return a @ b
     return (a.astype(np.float64) @ b.astype(np.float64)).astype(np.int64)

@@ -10,7 +10,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from export.fixed import Fixed, Integers, align, exponent_of, fixed, matrix_product, shift_half_even
+from export.fixed import (
+    Fixed,
+    Integers,
+    align,
+    exponent_of,
+    fixed,
+    matrix_product,
+    product,
+    shift_half_even,
+    shift_left,
+)
 from payload.errors import InputError
 
 Attributes = dict[str, Any]
@@ -78,7 +88,7 @@ def mul(a: Attributes, args: list[Any], where: str, watch: Watch) -> Any:
     if _both_plain(args):
         return args[0] * args[1]
     x, y = _broadcast(args, where)
-    return Fixed(x.q * y.q, x.exponent + y.exponent)
+    return Fixed(product(x.q, y.q), x.exponent + y.exponent)
 
 
 def div(a: Attributes, args: list[Any], where: str, watch: Watch) -> Fixed:
@@ -112,7 +122,7 @@ def concat(a: Attributes, args: list[Any], where: str, watch: Watch) -> Any:
         return np.concatenate(args, axis=a["axis"])
     parts = [fixed(v, where) for v in args]
     exponent = np.int64(min(int(np.min(p.exponent)) for p in parts))
-    return Fixed(np.concatenate([np.left_shift(p.q, p.exponent - exponent) for p in parts], axis=a["axis"]), exponent)
+    return Fixed(np.concatenate([shift_left(p.q, p.exponent - exponent) for p in parts], axis=a["axis"]), exponent)
 
 
 def max_pool(a: Attributes, args: list[Any], where: str, watch: Watch) -> Any:
@@ -273,7 +283,7 @@ def _uniform(x: Fixed, where: str) -> Fixed:
     if np.ndim(x.exponent) == 0:
         return x
     exponent = np.int64(np.min(x.exponent))
-    return Fixed(np.left_shift(x.q, x.exponent - exponent), exponent)
+    return Fixed(shift_left(x.q, x.exponent - exponent), exponent)
 
 
 def _out_channels(exponent: Integers) -> Integers:

@@ -1,6 +1,7 @@
 """The proof of a bundle: it passes where it should, and catches what it is there to catch."""
 
 import json
+import platform
 
 import numpy as np
 import pytest
@@ -63,6 +64,7 @@ def test_an_unfolded_model_is_caught(build_cnn, tmp_path):
     assert "NOT HELD" in table(proof)
 
 
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the int16 pair sums that saturate are x86's")
 def test_an_eight_bit_model_is_caught(build_cnn, tmp_path):
     bundle = bundle_of(build_cnn(tmp_path / "net.onnx", bits=8), tmp_path / "bundle", with_ir=False)
     proof = proof_of(bundle)
@@ -156,6 +158,8 @@ def test_the_float_twin_is_close_and_holds_no_quantiser(build_cnn, tmp_path):
     loose = open_engine("onnxruntime").load(twin.file("flight/net.onnx")).run(tile)
     assert all(np.array_equal(a, b) for a, b in zip(wanted, exact, strict=True))
     assert all(0 < np.abs(a - b).max() < 0.05 * np.abs(a).max() for a, b in zip(wanted, loose, strict=True))
+    with pytest.raises(InputError, match="promises no equality"):
+        proof_of(twin)
     with pytest.raises(InputError, match="already fp16-vpu"):
         derive(twin, "fp32", tmp_path / "again")
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from export.fixed import Fixed, align, exponent_of, fixed, matrix_product, shift_half_even
+from export.fixed import Fixed, align, exponent_of, fixed, matrix_product, product, shift_half_even, shift_left
 from export.graph import layer_costs, load_graph, tile_input_shapes, total_macs, total_parameters
 from export.integer_reference import IntegerNetwork, unfolded_weights, weight_bits
 from payload.engine import open_engine
@@ -38,9 +38,20 @@ def test_alignment_changes_no_value(number, exponent, q):
 
 
 def test_matrix_product_is_exact_where_doubles_are_not():
-    a = np.array([[2**31, 1]], np.int64)
+    a = np.array([[2**30, 1]], np.int64)
     b = np.array([[2**31], [1]], np.int64)
-    assert int(matrix_product(a, b)[0, 0]) == 2**62 + 1  # 2^62 + 1 has no double
+    assert int(matrix_product(a, b)[0, 0]) == 2**61 + 1  # 2^61 + 1 has no double
+    with pytest.raises(InputError, match="leaves 64 bits"):
+        matrix_product(a * 4, b)
+
+
+def test_what_does_not_fit_64_bits_is_refused_not_wrapped():
+    assert int(shift_left(np.int64(3), np.int64(60))) == 3 * 2**60
+    with pytest.raises(InputError, match="span 64 bits"):
+        shift_left(np.int64(3), np.int64(62))
+    assert int(shift_left(np.int64(0), np.int64(63))) == 0
+    with pytest.raises(InputError, match="takes 64 bits"):
+        product(np.int64([2**31]), np.int64([2**31]))
 
 
 def test_scales_that_are_not_powers_of_two_are_refused():
