@@ -10,7 +10,7 @@ interval (Clopper and Pearson 1934): no normal approximation, right also where n
 
 import csv
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, log
 from pathlib import Path
@@ -20,8 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import beta
 
-from payload.bitstream import TileCode
-from payload.errors import InputError, StreamError
+from payload.errors import InputError
 from sim.cloud_rules import braaten_cohen_yang
 
 VERDICTS = ("clear", "cloudy", "unknown")
@@ -127,21 +126,6 @@ def judge_thumbnail(dn: NDArray[np.uint16], known: NDArray[np.bool_]) -> str:
         return "unknown"
     cloudy = braaten_cohen_yang(dn)[known].mean()
     return "cloudy" if cloudy > CLEAR_UP_TO else "clear"
-
-
-def judge_audits(
-    codes: Mapping[tuple[int, int], TileCode], decode: Callable[[TileCode], NDArray[np.uint16]], scene: str
-) -> list[Audit]:
-    """Verdicts on the thumbnails that arrived (`Reception.audits`); one that does not decode is unknown."""
-    audits = []
-    for (row, col), code in sorted(codes.items()):
-        try:
-            thumbnail = decode(code)
-            verdict = judge_thumbnail(thumbnail, np.ones(thumbnail.shape[1:], bool))
-        except StreamError:
-            verdict = "unknown"
-        audits.append(Audit(scene, row, col, code.cloud_percent, verdict))
-    return audits
 
 
 def section(audits: Sequence[Audit], withheld: int, tiles: int) -> dict[str, Any]:

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from payload.bitstream import Kind, TileCode
-from payload.errors import InputError, StreamError
+from payload.errors import InputError
 from sim import audit
 from sim.audit import Audit
 
@@ -107,20 +106,6 @@ def test_what_is_no_report_is_refused_in_a_line(tmp_path: Path, text: str, cause
 def test_no_report_at_all_is_refused() -> None:
     with pytest.raises(InputError, match="at least one"):
         audit.audit([])
-
-
-def test_thumbnails_become_verdicts_and_damage_is_doubt() -> None:
-    codes = {(3, c): TileCode(Kind.AUDIT, 3, c, 1, 80 + c) for c in (2, 0, 1)}
-    pictures = {0: np.full((4, 8, 8), 6000, np.uint16), 1: np.full((4, 8, 8), 500, np.uint16)}
-
-    def decode(code: TileCode) -> np.ndarray:
-        if code.col not in pictures:
-            raise StreamError("cut short")
-        return pictures[code.col]
-
-    found = audit.judge_audits(codes, decode, "s")
-    assert [(a.col, a.cloud_percent) for a in found] == [(0, 80), (1, 81), (2, 82)]
-    assert [a.verdict for a in found] == ["cloudy", "clear", "unknown"]
 
 
 def test_a_thumbnail_is_judged_by_a_rule_that_is_not_the_gate() -> None:
