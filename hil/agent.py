@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from hil import protocol
-from hil.channels import Channel, ChannelClosed
+from hil.channels import Channel, ChannelClosedError
 from hil.device import PowerSampler, SysfsPower, ceilings, code_id, describe, peak_memory_mib, temperatures_c
 from hil.messages import Coded, pack_coded, policy_of, unpack_tile
 from hil.protocol import REPLY, Frame, FrameReader, ProtocolError, Type, pack_body, unpack_body
@@ -40,7 +40,7 @@ log = logging.getLogger("hil.agent")
 MakeEncoder = Callable[[Path, Policy, str, int], Any]
 
 
-class Refusal(Exception):
+class RefusedError(Exception):
     """A request this agent does not carry out. `reason`: session, busy, refused or failed."""
 
     def __init__(self, reason: str, text: str) -> None:
@@ -61,7 +61,7 @@ class Line:
         self._thread.start()
 
     def reply(self, request: Frame, kind: int, body: bytes) -> None:
-        """ChannelClosed if the host does not take it."""
+        """ChannelClosedError if the host does not take it."""
         self._channel.write(protocol.pack(Frame(kind | REPLY, request.session, request.seq, body)), WRITE_S)
 
     def close(self) -> None:
@@ -74,7 +74,7 @@ class Line:
             while not self.lost.is_set():
                 for frame in self.reader.feed(self._channel.read(1.0)):
                     self._take(frame)
-        except ChannelClosed as error:
+        except ChannelClosedError as error:
             log.info("host gone: %s", error)
         self.lost.set()
         self.frames.put(None)
@@ -122,7 +122,7 @@ class Agent:
         try:
             while (frame := line.frames.get()) is not None and not line.lost.is_set():
                 self._answer(line, frame)
-        except ChannelClosed as error:
+        except ChannelClosedError as error:
             log.info("host gone: %s", error)
         finally:
             self._busy = None
@@ -133,23 +133,23 @@ class Agent:
         try:
             method = self._methods.get(frame.kind)
             if frame.version != protocol.VERSION:
-                raise Refusal(
+                raise RefusedError(
                     "refused",
                     f"frame of protocol {frame.version}, this agent speaks {protocol.VERSION}; deploy it again",
                 )
             if method is None:
-                raise Refusal(
+                raise RefusedError(
                     "refused",
                     f"request {frame.kind:#04x} is unknown; wanted one of HELLO, LOAD, INFER, STREAM, STATS, RESET",
                 )
             if frame.kind != Type.HELLO and frame.session != line.session:
-                raise Refusal("session", f"session {frame.session} is not open; say HELLO first")
+                raise RefusedError("session", f"session {frame.session} is not open; say HELLO first")
             body = method(line, frame)
-        except Refusal as refusal:
+        except RefusedError as refusal:
             line.reply(frame, Type.ERROR, error_body(refusal.reason, str(refusal)))
         except (ProtocolError, InputError) as error:
             line.reply(frame, Type.ERROR, error_body("refused", str(error)))
-        except ChannelClosed:
+        except ChannelClosedError:
             raise
         except Exception as error:  # the runtime's own failures must not end the agent; the host hears of them
             log.exception("request %#04x failed", frame.kind)
@@ -167,7 +167,7 @@ class Agent:
         fields, _ = unpack_body(frame.body)
         wanted = fields.get("bundle_id")
         if wanted != self._bundle.bundle_id:
-            raise Refusal(
+            raise RefusedError(
                 "refused",
                 f"bundle {wanted} wanted, the device holds {self._bundle.bundle_id} ({self._bundle.name}); "
                 "deploy it again",
@@ -194,7 +194,7 @@ class Agent:
         if not isinstance(seconds, (int, float)) or not 0 < seconds <= LONGEST_STREAM_S:
             raise ProtocolError(f"seconds is {seconds!r}, wanted more than 0, at most {LONGEST_STREAM_S:g}")
         if work and not self._held:
-            raise Refusal("refused", "no tiles are held; INFER some first")
+            raise RefusedError("refused", "no tiles are held; INFER some first")
         if power is not None and not (isinstance(power, str) and Path(power).name in ("power1_input", "energy_uj")):
             raise ProtocolError(f"power is {power!r}, wanted the path of a power1_input or energy_uj")
         self._encoder()
@@ -248,7 +248,7 @@ class Agent:
 
     def _encoder(self) -> Any:
         if self._loaded is None:
-            raise Refusal("session", "nothing is loaded; LOAD a bundle first")
+            raise RefusedError("session", "nothing is loaded; LOAD a bundle first")
         return self._loaded[1]
 
     def _encode(self, tile: Tile) -> Coded:
@@ -271,7 +271,7 @@ class Agent:
                 os._exit(WATCHDOG_EXIT)
             try:
                 line.reply(frame, Type.BEAT, pack_body({"busy_s": time.monotonic() - since_s}))
-            except ChannelClosed:
+            except ChannelClosedError:
                 line.lost.set()
 
 

@@ -1,7 +1,7 @@
 """`hil profile`: performance mode and energy mode, apart from each other as MLPerf Tiny does it.
 
-Performance: every tile alone on the line, then streamed; times are the device's own. Energy: a fixed window at rest, then
-a fixed window of work over tiles the device holds, with nothing on the line but a report twice a second.
+Performance: every tile alone on the line, then streamed; times are the device's own. Energy: a fixed window at rest,
+then a fixed window of work over tiles the device holds, with nothing on the line but a report twice a second.
 """
 
 import hashlib
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from hil.channels import ChannelClosed
+from hil.channels import ChannelClosedError
 from hil.client import ClockOffset, DeviceSession
 from hil.device import code_id
 from hil.energy import PowerTrace, Window, complaints, spread_complaint, too_few_tiles
@@ -87,9 +87,20 @@ def profile(
         plan.threads,
     )
     return DeviceProfile(
-        FORMAT, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), code_id(), bundle.name, bundle.bundle_id, bundle.tile_px,
-        device, len(codes), digest, performance, energy, measure_roofline(session, performance, bundle, plan), tuple(doubts),
-    )  # fmt: skip
+        format=FORMAT,
+        made_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        code_id=code_id(),
+        bundle=bundle.name,
+        bundle_id=bundle.bundle_id,
+        tile_px=bundle.tile_px,
+        device=device,
+        tiles=len(codes),
+        sha256=digest,
+        performance=performance,
+        energy=energy,
+        roofline=measure_roofline(session, performance, bundle, plan),
+        complaints=tuple(doubts),
+    )
 
 
 def measure_performance(session: DeviceSession, tiles: Sequence[Tile], plan: Plan) -> tuple[Performance, list[Coded]]:
@@ -215,7 +226,7 @@ def _stream(session: DeviceSession, fields: dict[str, object]) -> list[dict]:  #
     for _ in range(STREAM_TRIES):
         try:
             return session.stream(fields)
-        except ChannelClosed as error:
+        except ChannelClosedError as error:
             session.mend(str(error))
     raise InputError(
         f"device {session.name}: the line failed in {STREAM_TRIES} windows one after the other; use a better line"
@@ -240,7 +251,8 @@ def _clock_note(meter: PowerMeter | SysfsMeter | ModelMeter, clock: ClockOffset,
         return "no meter"
     if isinstance(meter, SysfsMeter):
         return "the agent reads the meter: one clock"
-    return f"device minus host {clock.offset_s:+.6f} s, uncertain by {1e3 * clock.uncertainty_s:.3f} ms, drift {1e3 * drift_s:.3f} ms while measuring"
+    bound = f"uncertain by {1e3 * clock.uncertainty_s:.3f} ms, drift {1e3 * drift_s:.3f} ms while measuring"
+    return f"device minus host {clock.offset_s:+.6f} s, {bound}"
 
 
 def _thinned(repeat: EnergyRepeat) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -267,7 +279,10 @@ def measure_roofline(session: DeviceSession, performance: Performance, bundle: B
     source = (
         f"peak {plan.peak_source or 'as given'}" if plan.peak_gmac_s else "peak measured by numpy's f32 matrix product"
     )
-    basis = f"networks measured by {METHOD.partition('by ')[2]}; {source}; memory measured by numpy's copy; MACs and octets counted from the manifest"
+    basis = (
+        f"network stages, their numpy included, measured by {METHOD.partition('by ')[2]}; {source}; "
+        "memory measured by numpy's copy; MACs and octets counted from the manifest"
+    )
     return Roofline(
         basis, macs / 1e9, sum(stages), macs / sum(stages) / 1e9, macs / octets, peak, float(found["memory_gb_s"])
     )

@@ -1,7 +1,7 @@
 """Byte channels of the standard library: sockets and file descriptors. Both ends use them; every wait ends.
 
-A channel's read returns b"" when nothing came in time and raises ChannelClosed when the other side has gone; a write
-that cannot finish in time raises ChannelClosed too, because a half-written frame is of no use to anybody.
+A channel's read returns b"" when nothing came in time and raises ChannelClosedError when the other side has gone; a
+write that cannot finish in time raises ChannelClosedError too: a half-written frame is of no use to anybody.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ CHUNK_OCTETS = 256 * 1024
 SLICE_S = 0.2
 
 
-class ChannelClosed(OSError):
+class ChannelClosedError(OSError):
     """The other side went away, or stopped reading."""
 
 
@@ -49,24 +49,24 @@ class FdChannel:
             except BlockingIOError:
                 return b""
             except OSError as error:
-                raise ChannelClosed(f"line lost while reading: {error.strerror}") from None
+                raise ChannelClosedError(f"line lost while reading: {error.strerror}") from None
         if not data:
-            raise ChannelClosed("the other side closed the line")
+            raise ChannelClosedError("the other side closed the line")
         return data
 
     def write(self, data: bytes, timeout_s: float) -> None:
-        """All of `data`, or ChannelClosed; `timeout_s` is the longest stand-still, not the whole time."""
+        """All of `data`, or ChannelClosedError; `timeout_s` is the longest stand-still, not the whole time."""
         rest = memoryview(data)
         with self._writing:
             while rest:
                 if not self._ready(self._write_fd, select.POLLOUT, timeout_s):
-                    raise ChannelClosed(f"the other side took nothing for {timeout_s:g} s")
+                    raise ChannelClosedError(f"the other side took nothing for {timeout_s:g} s")
                 try:
                     rest = rest[os.write(self._write_fd, rest[:CHUNK_OCTETS]) :]
                 except BlockingIOError:
                     continue
                 except OSError as error:
-                    raise ChannelClosed(f"line lost while writing: {error.strerror}") from None
+                    raise ChannelClosedError(f"line lost while writing: {error.strerror}") from None
 
     def close(self) -> None:
         """Ends reads and writes of other threads within SLICE_S, and only then lets go of the descriptors."""
@@ -80,14 +80,14 @@ class FdChannel:
     def _ready(self, fd: int, event: int, timeout_s: float) -> bool:
         """Waits in slices, so that a close from another thread is seen before the descriptor means something else."""
         if self._closed.is_set():
-            raise ChannelClosed("the line is closed")
+            raise ChannelClosedError("the line is closed")
         poll = select.poll()  # not select(): descriptors above 1023 are fine here
         poll.register(fd, event)
         deadline_s = time.monotonic() + timeout_s
         while True:
             ready = poll.poll(min(SLICE_S, seconds_left(deadline_s)) * 1000)
             if self._closed.is_set():
-                raise ChannelClosed("the line is closed")
+                raise ChannelClosedError("the line is closed")
             if ready or time.monotonic() >= deadline_s:
                 return bool(ready)
 

@@ -1,4 +1,7 @@
-"""The command line of the bench: parses, calls one function, prints. JSON on stdout, words on stderr. Exit 0 held, 1 not, 2 bad input."""
+"""The command line of the bench: parses, calls one function, prints. JSON on stdout, words on stderr.
+
+Exit 0: all held; 1: octets differ or a budget failed; 2: bad input.
+"""
 
 import json
 import sys
@@ -38,7 +41,7 @@ Device = Annotated[
     str,
     typer.Option(
         "--device",
-        help="tcp://HOST:PORT, serial:///dev/tty?baud=N, ssh://USER@HOST/PATH.pyz, stdio:COMMAND, host: or emulated:CPU",
+        help="tcp://HOST:PORT, serial:///dev/tty?baud=N, ssh://HOST/PATH.pyz, stdio:COMMAND, host:, emulated:CPU",
     ),
 ]
 BundleName = Annotated[str, typer.Option("--bundle", help="shipped name or directory")]
@@ -78,7 +81,7 @@ def run(
     engine: EngineName = "auto",
     reference_engine: Annotated[str, typer.Option(help="openvino or onnxruntime: on this host")] = "openvino",
     threads: Threads = 1,
-    step_dn: StepDn = Policy().step_dn,
+    step_dn: StepDn = Policy.step_dn,
     limit: Limit = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on with a run that broke off")] = False,
     overwrite: Overwrite = False,
@@ -111,7 +114,7 @@ def profile(
     peak_source: Annotated[str, typer.Option(help="where that peak is published")] = "",
     engine: EngineName = "auto",
     threads: Threads = 1,
-    step_dn: StepDn = Policy().step_dn,
+    step_dn: StepDn = Policy.step_dn,
     limit: Limit = 64,
     mission: Annotated[Path | None, typer.Option(help="a mission's TOML: which budget fails first")] = None,
     highest_c: Annotated[float | None, typer.Option(help="temperature the device may reach")] = None,
@@ -229,9 +232,8 @@ def _run_words(report: RunReport) -> str:
 def _judge(found: list[Margin], name: str) -> None:
     for margin in found:
         state = "held" if margin.held else "FAILED"
-        print(
-            f"{state:<7}{margin.name:<28}{margin.used:>12.4g} of {margin.available:>10.4g} {margin.unit:<6} {100 * margin.margin:>7.1f} % left   {margin.basis}"
-        )
+        used = f"{margin.used:>12.4g} of {margin.available:>10.4g} {margin.unit:<6}"
+        print(f"{state:<7}{margin.name:<28}{used} {100 * margin.margin:>7.1f} % left   {margin.basis}")
     if not found:
         raise InputError(f"mission {name}: asks nothing of this profile; profile with --power, or add budgets")
     first = found[0]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hil import protocol
-from hil.channels import Channel, ChannelClosed, seconds_left
+from hil.channels import Channel, ChannelClosedError, seconds_left
 from hil.device import code_id
 from hil.messages import Coded, pack_tile, policy_fields, unpack_coded
 from hil.protocol import REPLY, Frame, FrameReader, ProtocolError, Type, pack_body, unpack_body
@@ -130,7 +130,7 @@ class DeviceSession:
                     waiting.popitem(last=False)
                     failures = 0
                     yield done
-            except ChannelClosed as error:
+            except ChannelClosedError as error:
                 failures += 1
                 self._mend(str(error), failures)
                 self._ask_again(waiting)
@@ -140,14 +140,14 @@ class DeviceSession:
         return self._with_patience(lambda: self._call_once(kind, fields))
 
     def stream(self, fields: dict[str, Any]) -> list[dict[str, Any]]:
-        """STREAM: every part of the reply in order. Never mended midway: ChannelClosed, and the caller repeats."""
+        """STREAM: every part of the reply in order. Never mended midway: ChannelClosedError, and the caller repeats."""
         seq = self._send(Type.STREAM, pack_body(fields))
         parts: list[dict[str, Any]] = []
         while True:
             reply = self._reply_to(seq)
             part, _ = unpack_body(reply.body)
             if part.get("part") != len(parts):
-                raise ChannelClosed(f"part {len(parts)} of the stream's report is missing")
+                raise ChannelClosedError(f"part {len(parts)} of the stream's report is missing")
             parts.append(part)
             if part.get("last") is True:
                 return parts
@@ -188,7 +188,7 @@ class DeviceSession:
         if kind == Type.ERROR:
             self._raise_refusal(frame)
         if kind != Type.INFER:
-            raise ChannelClosed(f"the device answers a tile with {frame.kind:#04x}")
+            raise ChannelClosedError(f"the device answers a tile with {frame.kind:#04x}")
         waiting[frame.seq] = (body, _coded(frame, body))
         for seq, (earlier, code) in waiting.items():
             if seq == frame.seq:
@@ -203,7 +203,7 @@ class DeviceSession:
                 self.incidents.tiles_sent_again += 1
                 try:
                     self._write(Frame(Type.INFER, self._session, seq, body))
-                except ChannelClosed:
+                except ChannelClosedError:
                     return  # noticed again, and mended, at the next read
 
     def _with_patience(self, action: Callable[[], Any]) -> Any:
@@ -211,7 +211,7 @@ class DeviceSession:
         while True:
             try:
                 return action()
-            except ChannelClosed as error:
+            except ChannelClosedError as error:
                 failures += 1
                 self._mend(str(error), failures, greet=action != self._greet)
 
@@ -232,7 +232,7 @@ class DeviceSession:
             try:
                 self.info = self._greet()
                 return
-            except ChannelClosed as error:
+            except ChannelClosedError as error:
                 cause, failures = str(error), failures + 1
 
     def _greet(self) -> DeviceInfo:
@@ -266,9 +266,9 @@ class DeviceSession:
         while True:
             try:
                 return self._call_once(Type.HELLO, {}, self._patience.hello_s)
-            except _Silence:
+            except _SilenceError:
                 if time.monotonic() > deadline_s:
-                    raise ChannelClosed("nobody answers HELLO") from None
+                    raise ChannelClosedError("nobody answers HELLO") from None
 
     def _choose_engine(self, hello: dict[str, Any]) -> str:
         there = hello.get("engines") or {}
@@ -284,7 +284,7 @@ class DeviceSession:
         seq = self._send(kind, pack_body(fields))
         reply = self._reply_to(seq, silence_s)
         if reply.kind != kind | REPLY:
-            raise ChannelClosed(f"the device answers {kind.name} with {reply.kind:#04x}")
+            raise ChannelClosedError(f"the device answers {kind.name} with {reply.kind:#04x}")
         return _fields(reply)
 
     def _send(self, kind: Type, body: bytes) -> int:
@@ -305,12 +305,12 @@ class DeviceSession:
     def _raise_refusal(self, frame: Frame) -> None:
         fields = _fields(frame)
         if fields.get("reason") in ("session", "busy"):  # a new agent, or too much at once: greet, and go on
-            raise ChannelClosed(str(fields.get("error")))
+            raise ChannelClosedError(str(fields.get("error")))
         raise DeviceError(f"device {self.name}: {fields.get('error')}")
 
     def _write(self, frame: Frame) -> None:
         if self._channel is None:
-            raise ChannelClosed("the line is closed")
+            raise ChannelClosedError("the line is closed")
         self._channel.write(protocol.pack(frame), self._patience.silence_s)
 
     def _next_frame(self, silence_s: float) -> Frame:
@@ -318,9 +318,9 @@ class DeviceSession:
         deadline_s = time.monotonic() + silence_s
         while not self._frames:
             if self._channel is None:
-                raise ChannelClosed("the line is closed")
+                raise ChannelClosedError("the line is closed")
             if time.monotonic() > deadline_s:
-                raise _Silence(f"the device said nothing for {silence_s:g} s")
+                raise _SilenceError(f"the device said nothing for {silence_s:g} s")
             discarded = self._reader.discarded_octets
             self._frames = [f for f in self._reader.feed(self._channel.read(seconds_left(deadline_s))) if self._ours(f)]
             self.incidents.octets_discarded += self._reader.discarded_octets - discarded
@@ -335,7 +335,7 @@ class DeviceSession:
         return frame.session == self._session and bool(frame.kind & REPLY)
 
 
-class _Silence(ChannelClosed):
+class _SilenceError(ChannelClosedError):
     """Nothing came in time."""
 
 
@@ -366,11 +366,11 @@ def _coded(frame: Frame, request: bytes) -> Coded:
     try:
         return unpack_coded(frame.body, request)
     except ProtocolError as error:
-        raise ChannelClosed(f"the device's reply makes no sense: {error}") from None
+        raise ChannelClosedError(f"the device's reply makes no sense: {error}") from None
 
 
 def _fields(frame: Frame) -> dict[str, Any]:
     try:
         return unpack_body(frame.body)[0]
     except ProtocolError as error:
-        raise ChannelClosed(f"the device's reply makes no sense: {error}") from None
+        raise ChannelClosedError(f"the device's reply makes no sense: {error}") from None

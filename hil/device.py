@@ -84,7 +84,7 @@ def temperatures_c(root: str = SYS) -> dict[str, float]:
     for zone in sorted(Path(root).glob("class/thermal/thermal_zone*")):
         _keep(found, _text(zone / "type") or zone.name, _number(zone / "temp"), 1e-3)
     for path in sorted(Path(root).glob("class/hwmon/hwmon*/temp*_input")):
-        label = _text(path.with_name(path.name.replace("_input", "_label"))) or path.stem
+        label = _text(path.with_name(path.name.replace("_input", "_label"))) or path.name.removesuffix("_input")
         _keep(found, f"{_text(path.parent / 'name') or path.parent.name} {label}", _number(path), 1e-3)
     return found
 

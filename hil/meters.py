@@ -58,8 +58,8 @@ class ScpiMeter:
         self._errors = (pyvisa.errors.Error, OSError, ValueError)
         self._queries = query.split(";")
         try:
-            manager = pyvisa.ResourceManager(backend)
-            self._instrument: Any = manager.open_resource(resource, read_termination="\n", write_termination="\n")
+            manager: Any = pyvisa.ResourceManager(backend)
+            self._instrument = manager.open_resource(resource, read_termination="\n", write_termination="\n")
             self._instrument.timeout = 2000
             name = self._instrument.query("*IDN?").strip()
             self._read_w()

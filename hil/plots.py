@@ -23,7 +23,8 @@ class Axes:
         self._log = log
         self._x, self._y = x, y
         self.parts = [
-            f'<rect x="{LEFT}" y="{TOP}" width="{WIDTH - LEFT - RIGHT}" height="{HEIGHT - TOP - BOTTOM}" fill="#fff" stroke="{FAINT}"/>'
+            f'<rect x="{LEFT}" y="{TOP}" width="{WIDTH - LEFT - RIGHT}" height="{HEIGHT - TOP - BOTTOM}" '
+            f'fill="#fff" stroke="{FAINT}"/>'
         ]
         for value in ticks(*x, log):
             at = self.x(value)
@@ -36,7 +37,8 @@ class Axes:
         self.text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 6, labels[0], "middle")
         middle = (TOP + HEIGHT - BOTTOM) / 2
         self.parts.append(
-            f'<text x="13" y="{middle:.1f}" text-anchor="middle" transform="rotate(-90 13 {middle:.1f})">{escape(labels[1])}</text>'
+            f'<text x="13" y="{middle:.1f}" text-anchor="middle" transform="rotate(-90 13 {middle:.1f})">'
+            f"{escape(labels[1])}</text>"
         )
 
     def x(self, value: float) -> float:
@@ -48,7 +50,8 @@ class Axes:
     def line(self, x1: float, y1: float, x2: float, y2: float, colour: str, width: float = 1, dash: str = "") -> None:
         extra = f' stroke-dasharray="{dash}"' if dash else ""
         self.parts.append(
-            f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{colour}" stroke-width="{width}"{extra}/>'
+            f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" '
+            f'stroke="{colour}" stroke-width="{width}"{extra}/>'
         )
 
     def path(self, xs: Sequence[float], ys: Sequence[float], colour: str, width: float = 1.5) -> None:
@@ -57,8 +60,9 @@ class Axes:
 
     def bar(self, x1: float, x2: float, y2: float, colour: str, y1: float = 0.0) -> None:
         left, right, low, high = self.x(x1), self.x(x2), self.y(y1), self.y(y2)
+        width, height = max(right - left, 0.5), max(low - high, 0)
         self.parts.append(
-            f'<rect x="{left:.1f}" y="{high:.1f}" width="{max(right - left, 0.5):.1f}" height="{max(low - high, 0):.1f}" fill="{colour}"/>'
+            f'<rect x="{left:.1f}" y="{high:.1f}" width="{width:.1f}" height="{height:.1f}" fill="{colour}"/>'
         )
 
     def dot(self, x: float, y: float, colour: str, radius: float = 2) -> None:

@@ -1,7 +1,7 @@
-"""DeviceProfile: what was found out about one device with one bundle, as JSON. The ground reads it as a mission's device.
+"""DeviceProfile: what was found out about one device with one bundle, as JSON. The ground reads it too.
 
-Every part says how its numbers came about (`basis`: measured by ..., or modelled: ...). A device that is emulated has no
-performance and no energy, only equality.
+Every part says how its numbers came about (`basis`: measured by ..., or modelled: ...). A device that is emulated has
+no performance and no energy, only equality.
 """
 
 import dataclasses
@@ -95,7 +95,7 @@ class Energy:
 
 @dataclass(frozen=True)
 class Roofline:
-    """The networks against the device's ceilings. Octets are the least that must move: tile in, latents out, weights."""
+    """The networks against the device's ceilings. Octets are the least that must move: inputs, outputs, weights."""
 
     basis: str
     gmac_per_tile: float

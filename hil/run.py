@@ -66,7 +66,7 @@ class RunFolder:
         if note.exists() and resume:
             if json.loads(note.read_text()) != identity:
                 raise InputError(
-                    f"{out}: holds a run of another scene, bundle, policy or code; resume with the same, or use --overwrite"
+                    f"{out}: holds a run of another scene, bundle, policy or code; resume that one, or use --overwrite"
                 )
         elif out.exists() and any(out.iterdir()) and not overwrite:
             raise InputError(f"{out}: is not empty; use --resume to go on with it, --overwrite to start anew")

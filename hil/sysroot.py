@@ -1,6 +1,6 @@
 """Another processor without a board: a small arm64 root for qemu, and the commands that run an agent in it.
 
-    build/sysroot/aarch64/           Debian's files, python3, libstdc++ (debootstrap's first stage, nothing is installed)
+    build/sysroot/aarch64/           Debian's files, python3, libstdc++: unpacked, nothing is installed
     build/sysroot/aarch64/opt/site/  aarch64 wheels, unzipped
     build/sysroot/aarch64/opt/agent/ zipapps
 
@@ -33,7 +33,7 @@ PACKAGES = (
     "libssl3",
 )
 WHEELS = ("numpy", "openvino", "onnxruntime")
-PLATFORMS = tuple(f"manylinux_2_{minor}_aarch64" for minor in (17, 27, 28, 31, 34, 35)) + ("manylinux2014_aarch64",)
+PLATFORMS = ("manylinux2014_aarch64", *(f"manylinux_2_{minor}_aarch64" for minor in (17, 27, 28, 31, 34, 35)))
 ARM = ("cortex-a53", "cortex-a57", "cortex-a72", "cortex-a76")
 #: No VNNI: INT8 runs through other instructions than on this machine.
 X86 = ("Haswell", "Skylake-Client")
@@ -82,8 +82,8 @@ def agent_command(processor: str, bundle: Path, root: Path = ROOT) -> list[str]:
     if processor in X86:
         emulator = _need("qemu-x86_64-static", "qemu-user-static")
         checkout = str(Path(__file__).parent.parent)
-        python = [emulator, "-cpu", processor, "-E", f"PYTHONPATH={checkout}", sys.executable]
-        return [*python, "-m", "hil.serve", *_options(processor), "--bundle", str(bundle.resolve())]
+        native = [emulator, "-cpu", processor, "-E", f"PYTHONPATH={checkout}", sys.executable]
+        return [*native, "-m", "hil.serve", *_options(processor), "--bundle", str(bundle.resolve())]
     cpu, _, runtime = processor.partition("+")
     if processor not in processors():
         raise InputError(f"emulated processor {processor!r} is unknown; choose one of {', '.join(processors())}")

@@ -24,7 +24,7 @@ def scene_tiles(where: str, tile_px: int) -> Iterator[Tile]:
 
 
 def npz_tiles(path: Path, tile_px: int, bands: tuple[str, ...]) -> Iterator[Tile]:
-    """Tiles of an .npz: `x` uint16 [N, B, H, W], cut to the top left tile_px square; `bands` there picks and orders them.
+    """Tiles of an .npz: `x` uint16 [N, B, H, W], cut to the top left tile_px square; `bands` picks and orders.
 
     Tile n gets row n // 256, column n % 256. Every pixel counts as valid.
     """

@@ -21,13 +21,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from hil.channels import Channel, ChannelClosed, FdChannel, SocketChannel
+from hil.channels import Channel, ChannelClosedError, FdChannel, SocketChannel
 from payload.errors import InputError
 
 CONNECT_S = 10.0
 SCHEMES = ("tcp://", "serial://", "ssh://", "stdio:", "host:", "emulated:")
 
-#: Opens a fresh channel each time it is called. ChannelClosed if nobody is there (yet).
+#: Opens a fresh channel each time it is called. ChannelClosedError if nobody is there (yet).
 Connect = Callable[[], Channel]
 
 
@@ -68,7 +68,7 @@ class ProcessChannel:
                 f"device command {command[0]!r} cannot be started ({error.strerror}); check the path"
             ) from None
         if self.process.stdin is None or self.process.stdout is None:
-            raise ChannelClosed("the device command has no pipes")
+            raise ChannelClosedError("the device command has no pipes")
         self._fd = FdChannel(os.dup(self.process.stdout.fileno()), os.dup(self.process.stdin.fileno()))
         self.process.stdin.close()
         self.process.stdout.close()
@@ -101,14 +101,14 @@ class SerialChannel:
             self._port = serial.Serial(path, baud, timeout=0.05, write_timeout=1.0)
             self._port.reset_input_buffer()
         except self._errors as error:
-            raise ChannelClosed(f"{path}: cannot be opened ({error})") from None
+            raise ChannelClosedError(f"{path}: cannot be opened ({error})") from None
 
     def read(self, timeout_s: float) -> bytes:
         try:
             self._port.timeout = timeout_s
             return bytes(self._port.read(max(1, self._port.in_waiting)))  # read_until would crawl
         except self._errors as error:
-            raise ChannelClosed(f"serial line lost: {error}") from None
+            raise ChannelClosedError(f"serial line lost: {error}") from None
 
     def write(self, data: bytes, timeout_s: float) -> None:
         rest = memoryview(data)
@@ -117,7 +117,7 @@ class SerialChannel:
             while rest:  # in pieces: the timeout is for a stand-still, not for the whole tile
                 rest = rest[self._port.write(rest[:4096]) or 0 :]
         except self._errors as error:
-            raise ChannelClosed(f"serial line lost: {error}") from None
+            raise ChannelClosedError(f"serial line lost: {error}") from None
 
     def close(self) -> None:
         with contextlib.suppress(*self._errors):
@@ -193,8 +193,8 @@ class SshChannel:
     def read(self, timeout_s: float) -> bytes:
         try:
             return self._ours.read(timeout_s)
-        except ChannelClosed as error:
-            raise ChannelClosed(self._failure or str(error)) from None
+        except ChannelClosedError as error:
+            raise ChannelClosedError(self._failure or str(error)) from None
 
     def write(self, data: bytes, timeout_s: float) -> None:
         self._ours.write(data, timeout_s)
@@ -231,7 +231,7 @@ def _open_tcp(host: str, port: int) -> SocketChannel:
     try:
         return SocketChannel(socket.create_connection((host, port), CONNECT_S))
     except OSError as error:
-        raise ChannelClosed(f"{host}:{port}: {error.strerror or error}") from None
+        raise ChannelClosedError(f"{host}:{port}: {error.strerror or error}") from None
 
 
 def _host_and_port(url: str) -> tuple[str, int]:

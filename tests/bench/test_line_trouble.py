@@ -1,4 +1,4 @@
-"""Everything that can happen to a line or an agent in the middle of a run: no hang, no wrong octet, or a clear error."""
+"""Everything that can happen to a line or an agent in a run: no hang, no wrong octet, or a clear error."""
 
 import contextlib
 import random
@@ -9,7 +9,7 @@ import time
 import pytest
 
 from hil import client
-from hil.channels import ChannelClosed, SocketChannel
+from hil.channels import ChannelClosedError, SocketChannel
 from hil.client import DeviceError, DeviceSession, Patience, open_device
 from hil.protocol import REPLY, Frame, FrameReader, Type, pack, pack_body, unpack_body
 from payload.policy import Policy
@@ -64,7 +64,7 @@ def test_cable_pulled_at_every_state(moment, tcp_agent, tiny_bundle, make_tiles,
         if passed[0] == moment + 1:
             channel.close()
             if direction == "in":
-                raise ChannelClosed("pulled")
+                raise ChannelClosedError("pulled")
         return data
 
     with session_over(tcp_agent(), tiny_bundle, pull) as session:
@@ -113,7 +113,7 @@ def test_an_agent_that_never_answers_ends_in_a_clear_error(tiny_bundle):
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"tcp://127.0.0.1:{server.getsockname()[1]}"
         patience = Patience(hello_s=0.1, silence_s=0.05, attempts=2, pause_s=0.01)
-        with pytest.raises(DeviceError, match="lost after 2 attempts .*check the line"):
+        with pytest.raises(DeviceError, match=r"lost after 2 attempts .*check the line"):
             open_device(url, tiny_bundle, POLICY, "fake", patience=patience)
 
 
@@ -127,13 +127,15 @@ def test_nobody_at_the_address_ends_in_a_clear_error(tiny_bundle):
 def test_codes_that_came_before_the_device_was_lost_are_kept(tcp_agent, tiny_bundle, make_tiles, fake_agent):
     agent, tiles, kept = tcp_agent(0.02), make_tiles(30), []
     patience = Patience(hello_s=0.2, silence_s=0.2, attempts=2, pause_s=0.01)
-    with open_device(agent.url, tiny_bundle, POLICY, "fake", patience=patience) as session:
-        with pytest.raises(DeviceError):
-            for code in session.encode_tiles(tiles):
-                kept.append(code)
-                if len(kept) == 7:
-                    agent.end()
-                    agent.kill_agent()
+    with (
+        open_device(agent.url, tiny_bundle, POLICY, "fake", patience=patience) as session,
+        pytest.raises(DeviceError),
+    ):
+        for code in session.encode_tiles(tiles):
+            kept.append(code)
+            if len(kept) == 7:
+                agent.end()
+                agent.kill_agent()
     assert 7 <= len(kept) < 30
     assert [c.octets for c in kept] == [fake_agent.expected(t, POLICY) for t in tiles[: len(kept)]]
 
