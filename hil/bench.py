@@ -33,6 +33,7 @@ class Plan:
 
     repeats: int = 3
     window_s: float = 12.0
+    sample_s: float = 0.02  # between two readings of the power meter
     threads: int = 1
     peak_gmac_s: float | None = None  # the device's published peak, if the roofline is to have one
     peak_source: str = ""
@@ -152,7 +153,7 @@ def measure_energy(
     """Medians over the repeats; what makes them doubtful goes into `doubts`."""
     list(session.encode_tiles(tiles[:8]))  # what the device will hold
     clock = session.clock()
-    repeats = [_energy_repeat(session, meter, plan, clock) for _ in range(plan.repeats)]
+    repeats = [energy_repeat(session, meter, plan, clock) for _ in range(plan.repeats)]
     after = session.clock()
     drift_s = abs(after.offset_s - clock.offset_s)
     for repeat in repeats:
@@ -186,14 +187,16 @@ def measure_energy(
     )
 
 
-def _energy_repeat(
+def energy_repeat(
     session: DeviceSession, meter: PowerMeter | SysfsMeter | ModelMeter, plan: Plan, clock: ClockOffset
 ) -> EnergyRepeat:
+    """Rest, then work, with the meter running."""
     path = meter.path if isinstance(meter, SysfsMeter) else None
-    sampler = None if isinstance(meter, (SysfsMeter, ModelMeter)) else HostSampler(meter)
+    asked = {"seconds": plan.window_s, "power": path, "period_s": plan.sample_s}
+    sampler = None if isinstance(meter, (SysfsMeter, ModelMeter)) else HostSampler(meter, plan.sample_s)
     try:
-        rest = _stream(session, {"seconds": plan.window_s, "work": False, "power": path})
-        work = _stream(session, {"seconds": plan.window_s, "work": True, "power": path})
+        rest = _stream(session, asked | {"work": False})
+        work = _stream(session, asked | {"work": True})
     finally:
         on_host = sampler.stop() if sampler else []
     idle = Window(rest[0]["start_s"], rest[-1]["end_s"])

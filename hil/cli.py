@@ -127,7 +127,7 @@ def profile(
     demand = read_demand(mission, highest_c) if mission else None
     meter = open_meter(power) if power else None
     with open_device(device, loaded, policy, engine, threads) as session:
-        plan = Plan(repeats, window_s, threads, peak_gmac_s, peak_source)
+        plan = Plan(repeats, window_s, threads=threads, peak_gmac_s=peak_gmac_s, peak_source=peak_source)
         found = take_profile(session, source, loaded, meter, plan)
     save_profile(found, out / "profile.json")
     write_page(found, out / "profile.html")

@@ -8,6 +8,8 @@ import contextlib
 import socket
 import threading
 import time
+from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 
@@ -18,54 +20,43 @@ class KnownPower:
         self._idle_w, self._load_w = idle_w, load_w
         self._changes: list[tuple[float, float]] = [(time.monotonic(), idle_w)]
         self._lock = threading.Lock()
+        self.watchers: list[Callable[[float], None]] = []  # told of every change, at once
 
     def set_busy(self, busy: bool) -> None:
+        watts = self._idle_w + (self._load_w if busy else 0.0)
         with self._lock:
-            self._changes.append((time.monotonic(), self._idle_w + (self._load_w if busy else 0.0)))
+            self._changes.append((time.monotonic(), watts))
+        for watcher in self.watchers:
+            watcher(watts)
 
     def now_w(self) -> float:
         return self._changes[-1][1]
-
-    @property
-    def last_change_s(self) -> float:
-        return self._changes[-1][0]
 
     def joules(self, start_s: float, end_s: float) -> float:
         """Exact energy between two times."""
         with self._lock:
             changes = [*self._changes, (float("inf"), 0.0)]
         total = 0.0
-        for (since_s, watts), (until_s, _) in zip(changes, changes[1:], strict=False):
+        for (since_s, watts), (until_s, _) in pairwise(changes):
             total += watts * max(0.0, min(until_s, end_s) - max(since_s, start_s))
         return total
 
 
 class FakeHwmon:
-    """A hwmon tree under `root` whose power1_input follows a KnownPower. Written by rename: a reader never sees half."""
+    """A hwmon tree under `root` whose power1_input follows a KnownPower. Written by rename: none sees half."""
 
-    def __init__(self, root: Path, power: KnownPower, period_s: float = 0.002) -> None:
+    def __init__(self, root: Path, power: KnownPower) -> None:
         self._folder = root / "class/hwmon/hwmon0"
         self._folder.mkdir(parents=True)
         (self._folder / "name").write_text("ina226\n")
         (self._folder / "temp1_input").write_text("41500\n")
         self.power_path = self._folder / "power1_input"
-        self._power, self._period_s = power, period_s
-        self._stop = threading.Event()
-        self._write()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
+        self._write(power.now_w())
+        power.watchers.append(self._write)
 
-    def close(self) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._stop.wait(self._period_s):
-            self._write()
-
-    def _write(self) -> None:
+    def _write(self, watts: float) -> None:
         fresh = self._folder / "power1_input.part"
-        fresh.write_text(f"{round(1e6 * self._power.now_w())}\n")
+        fresh.write_text(f"{round(1e6 * watts)}\n")
         fresh.rename(self.power_path)
 
 
