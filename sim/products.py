@@ -26,6 +26,8 @@ from sim.scenes import GDAL_CACHE_OCTETS, cause_of
 #: Marks no cloud probability in cloud.tif; 0 to 100 are per cent.
 CLOUD_NODATA = 255
 BLOCK_PX = 512
+#: Of the strips' file: as high as the usual strip, so that each block is written once.
+STRIP_BLOCK_PX = 256
 #: Deflate level. On noisy uint16 after the predictor, level 6 takes twice the time of level 1 and saves nothing.
 DEFLATE_LEVEL = 1
 
@@ -71,8 +73,8 @@ class _RasterWriter:
                 crs=rasterio.crs.CRS.from_wkt(info.crs_wkt) if info.crs_wkt else None,
                 transform=Affine(*info.transform) if info.transform else None,
                 tiled=True,
-                blockxsize=BLOCK_PX,
-                blockysize=BLOCK_PX,
+                blockxsize=STRIP_BLOCK_PX,
+                blockysize=STRIP_BLOCK_PX,
                 interleave="pixel",
                 bigtiff="IF_SAFER",
             )

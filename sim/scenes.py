@@ -17,15 +17,15 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.enums import MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
-from rasterio.windows import Window
 
 from payload.errors import InputError
 from payload.scene import RGBN, Dn, Mask, Scene, SceneInfo
 from sim.safe import looks_like_safe, read_safe
+from sim.strips import BlockRows
 from sim.synthetic import demo_scene
 
-#: Holds one row of 1024 px JPEG 2000 tiles of a 10 980 px scene in four bands (88 MiB), so that none is decoded twice.
-GDAL_CACHE_OCTETS = 128 * 2**20
+#: GDAL would take a twentieth of the machine's memory. Blocks worth keeping are kept by `sim.strips`.
+GDAL_CACHE_OCTETS = 48 * 2**20
 #: A file whose smallest readable unit is larger than this cannot be read in windows.
 BLOCK_LIMIT_OCTETS = 256 * 2**20
 #: Assumed where a file has no georeference: the pixel of Sentinel-2's 10 m bands.
@@ -89,15 +89,16 @@ class _Source:
 
     path: str
     file: rasterio.DatasetReader
+    rows: BlockRows
     indexes: tuple[int, ...]  # from 1
     nodata: int | None
     offsets: tuple[float, ...]
     gains: tuple[float, ...]
     masked: bool  # the file carries a mask band
 
-    def read(self, window: Window) -> tuple[Dn, Mask]:
+    def read(self, row_px: int, col_px: int, height_px: int, width_px: int) -> tuple[Dn, Mask]:
         """dn uint16 [b, h, w], valid bool [h, w]."""
-        raw = self.file.read(self.indexes, window=window)  # [b, h, w]
+        raw = self.rows.read(row_px, col_px, height_px, width_px)  # [b, h, w]
         if self.nodata is not None:
             valid = (raw != self.nodata).all(axis=0)
         elif self.masked:
@@ -105,6 +106,7 @@ class _Source:
         else:
             valid = raw.any(axis=0)  # no data declared: Sentinel-2's rule, 0 in every band
         if self.masked:
+            window = (row_px, row_px + height_px), (col_px, col_px + width_px)
             valid &= (self.file.read_masks(self.indexes, window=window) > 0).all(axis=0)
         for plane, offset, gain in zip(raw, self.offsets, self.gains, strict=True):
             _rescale(plane, offset, gain)
@@ -127,13 +129,12 @@ class RasterScene:
             or col_px + width_px > self.info.width_px
         ):
             raise ValueError(f"window {row_px, col_px, height_px, width_px} reaches out of {self.info.name}")
-        window = Window(col_px, row_px, width_px, height_px)
         dn: list[Dn] = []
         valid = np.ones((height_px, width_px), bool)
         with self._lock, gdal_environment():
             for source in self._sources:
                 try:
-                    part, measured = source.read(window)
+                    part, measured = source.read(row_px, col_px, height_px, width_px)
                 except (RasterioError, OSError) as error:
                     raise InputError(
                         f"{source.path}: damaged at rows {row_px} to {row_px + height_px - 1} ({cause_of(error)}); "
@@ -181,7 +182,8 @@ def _open_safe(path: Path, wanted: tuple[str, ...]) -> RasterScene:
         for band in wanted:
             file = _open_file(product.images[band], "JP2OpenJPEG")
             offset, gain = product.offsets[band], DN_PER_REFLECTANCE / product.quantification
-            sources.append(_Source(product.images[band], file, (1,), product.nodata, (offset,), (gain,), masked=False))
+            rows = BlockRows(file, (1,))
+            sources.append(_Source(product.images[band], file, rows, (1,), product.nodata, (offset,), (gain,), False))
             _check_raster(sources[-1])
             if file.shape != sources[0].file.shape:
                 raise InputError(
@@ -204,6 +206,7 @@ def _open_raster(path: Path, bands: tuple[str, ...] | None, wanted: tuple[str, .
         source = _Source(
             path=str(path),
             file=file,
+            rows=BlockRows(file, indexes),
             indexes=indexes,
             nodata=_nodata(file),
             offsets=tuple(0.0 if scale == (1.0, 0.0) else offset / gain for gain, offset in scale),
