@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import Any
 
 from hil.channels import ChannelClosedError
 from hil.client import ClockOffset, DeviceSession
@@ -192,7 +193,7 @@ def energy_repeat(
 ) -> EnergyRepeat:
     """Rest, then work, with the meter running."""
     path = meter.path if isinstance(meter, SysfsMeter) else None
-    asked = {"seconds": plan.window_s, "power": path, "period_s": plan.sample_s}
+    asked: dict[str, Any] = {"seconds": plan.window_s, "power": path, "period_s": plan.sample_s}
     sampler = None if isinstance(meter, (SysfsMeter, ModelMeter)) else HostSampler(meter, plan.sample_s)
     try:
         rest = _stream(session, asked | {"work": False})
@@ -224,7 +225,7 @@ def energy_repeat(
     )
 
 
-def _stream(session: DeviceSession, fields: dict[str, object]) -> list[dict]:  # type: ignore[type-arg]
+def _stream(session: DeviceSession, fields: dict[str, Any]) -> list[dict]:  # type: ignore[type-arg]
     """STREAM, repeated from the start where the line fails in the middle."""
     for _ in range(STREAM_TRIES):
         try:
