@@ -18,15 +18,19 @@ THIN_SPACE = "\u202f"
 
 #: Endings of keys that are units, longest first, and how people write them.
 UNITS = {
-    "_mpx_s": "Mpx/s", "_percent": "%", "_octets": "octets", "_bits": "bits", "_bps": "bit/s", "_mib": "MiB",
-    "_deg": "°", "_db": "dB", "_km": "km", "_mj": "mJ", "_ms": "ms", "_px": "px", "_dn": "DN", "_hz": "Hz",
-    "_s": "s", "_m": "m", "_w": "W", "_j": "J", "_c": "°C",
+    "_mpx_s": "Mpx/s", "_mpx": "Mpx", "_percent": "%", "_octets": "octets", "_bits": "bits", "_bps": "bit/s",
+    "_mib": "MiB", "_deg": "°", "_db": "dB", "_km": "km", "_mj": "mJ", "_ms": "ms", "_px": "px", "_dn": "DN",
+    "_hz": "Hz", "_s": "s", "_m": "m", "_w": "W", "_j": "J", "_c": "°C",
 }  # fmt: skip
 #: Keys whose words are not the best words.
 NAMES = {
     "cr16": "compression ratio against 16 bit", "cr_sensor": "compression ratio against the sensor's bits",
     "bpp": "bits per pixel, all bands", "bpppb": "bits per pixel and band", "octets": "octets downlinked",
     "sensed_at": "sensed at", "gsd_m": "ground sampling distance",
+    "bpp_of_the_whole_scene": "bits per pixel of the whole scene", "device_mpx_s": "throughput, networks alone",
+    "imager_mpx_s": "the imager's rate", "device_realtime_factor": "throughput / the imager's rate",
+    "scene_s": "time of this scene", "scene_j": "energy of this scene", "orbit_j": "energy of an orbit's imaging",
+    "pass_mpx": "a pass carries, at this rate", "macs": "multiply-accumulates of the networks",
 }  # fmt: skip
 ACRONYMS = ("psnr", "ssim", "rmse", "ndvi", "mae", "sam", "cr", "bpp", "bpppb", "crc", "gsd", "crs", "rss", "cpu", "id")
 
@@ -107,9 +111,12 @@ def plain_rows(section: Mapping[str, Any], skip: Iterable[str] = ()) -> list[tup
 
 def label(key: str) -> tuple[str, str]:
     """'contact_s' -> ('contact', 's'): a key's words and, from its ending, its unit."""
+    if key.endswith("_range"):
+        words, unit = label(key.removesuffix("_range"))
+        return f"{words}, best and worst", unit
     ending = next((ending for ending in UNITS if key.endswith(ending) and key != ending), "")
-    words = key.removesuffix(ending).split("_")
-    return NAMES.get(key) or " ".join(w.upper() if w in ACRONYMS else w for w in words), UNITS.get(ending, "")
+    spelt = (word.upper() if word in ACRONYMS else word for word in key.removesuffix(ending).split("_"))
+    return NAMES.get(key) or " ".join(spelt), UNITS.get(ending, "")
 
 
 def _readable(check: Mapping[str, Any]) -> dict[str, Any]:
@@ -138,7 +145,9 @@ def _binding(budgets: Sequence[Mapping[str, Any]]) -> str:
     if not shares:
         return ""
     share, name = max(shares)
-    return f"{name}: {share:.1%} of its limit is used, more than of any other budget."
+    if share > 1:
+        return f"{name}, {share:.3g} times its limit."
+    return f"{name}, {share:.1%} of its limit, more than of any other budget."
 
 
 def _provenance(
@@ -146,7 +155,12 @@ def _provenance(
 ) -> list[dict[str, str]]:
     """What each figure rests on, weakest ground last; the same quantity once."""
     order = ("measured", "measured on host", "modelled", "published", "assumed")
-    rows = [{"quantity": c["requirement"], "basis": c["basis"], "source": c.get("source") or ""} for c in checks]
+    budgeted = {f"budget: {budget['name']}" for budget in budgets}  # told once, with the budget
+    rows = [
+        {"quantity": c["requirement"], "basis": c["basis"], "source": c.get("source") or ""}
+        for c in checks
+        if c["requirement"] not in budgeted
+    ]
     rows += [{"quantity": b["name"], "basis": b["basis"], "source": b.get("source") or ""} for b in budgets]
     rows += [{**row, "source": row.get("source") or ""} for row in report.get("provenance", ())]
     once: dict[str, dict[str, str]] = {}

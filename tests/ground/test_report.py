@@ -179,7 +179,31 @@ def test_keys_tell_their_unit() -> None:
     assert label("throughput_mpx_s") == ("throughput", "Mpx/s")
     assert label("peak_rss_mib") == ("peak RSS", "MiB")
     assert label("octets_sent") == ("octets sent", "")
+    assert label("scene_s_range") == ("time of this scene, best and worst", "s")
     assert octets(634_000).replace("\u202f", " ") == "634 kB"
+
+
+def test_modelled_figures_are_shown_under_their_device(
+    example_report: Report, example_pictures: dict[str, Path], tmp_path: Path
+) -> None:
+    example_report["modelled"] = {
+        "device": "myriad2",
+        "source": "a table",
+        "scene_j": 1.8125,
+        "scene_j_range": [0.9, 4.8],
+    }
+    _, page = written(example_report, example_pictures, tmp_path / "out")
+    assert "modelled for myriad2" in page and "1.812" in page and "0.9, 4.8" in page
+
+
+def test_the_budget_nearest_its_limit_binds(
+    example_report: Report, example_pictures: dict[str, Path], tmp_path: Path
+) -> None:
+    _, page = written(example_report, example_pictures, tmp_path / "near")
+    assert "Binding constraint: peak memory, 74.5% of its limit" in page
+    example_report["budgets"][1]["used"] = 300.0
+    _, page = written(example_report, example_pictures, tmp_path / "over")
+    assert "Binding constraint: energy on board, 2.5 times its limit" in page
 
 
 def test_a_map_gives_each_tile_one_square() -> None:
