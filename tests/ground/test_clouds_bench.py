@@ -115,7 +115,7 @@ def test_the_three_readings_of_a_classification() -> None:
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     """A data folder of drawn tiles: a labelled farm half under cloud, clear town and clear snow, on sites left out."""
-    if not (EDGE / "clouds.json").is_file():
+    if not (EDGE / "flight" / "clouds.onnx").is_file():
         pytest.skip("no cloud network in the shipped bundle")
     rng = np.random.default_rng(3)
     fields = np.array((500.0, 800.0, 700.0, 3000.0))[:, None, None] * rng.normal(1.0, 0.2, (3, 4, 128, 128))
@@ -176,7 +176,7 @@ def test_every_test_site_of_the_shipped_network_is_in_the_data_and_none_was_trai
         folder = cloud_samples.data_folder()
     except InputError:
         pytest.skip("no data folder next to the checkout")
-    split = json.loads((EDGE / "clouds.json").read_text(encoding="utf-8"))["split"]
+    split = json.loads((EDGE / "manifest.json").read_text(encoding="utf-8"))["clouds"]["split"]
     assert not set(split["test"]) & set(split["validation"])
     found = {sample.site for sample in cloud_samples.load_samples(folder, set(split["test"]))}
     assert found == set(split["test"])

@@ -224,7 +224,7 @@ def nets() -> dict[str, CloudNet]:
     """The shipped network on every engine installed."""
     if not (SHIPPED / clouds.NETWORK_FILE).is_file():
         pytest.skip("no cloud network in the shipped bundle")
-    table = json.loads((SHIPPED / "clouds.json").read_text(encoding="utf-8"))
+    table = json.loads((SHIPPED / "manifest.json").read_text(encoding="utf-8"))["clouds"]
     found = {}
     for name in ("openvino", "onnxruntime"):
         try:
@@ -274,7 +274,7 @@ from payload import clouds
 from payload.engine import open_engine
 from payload.tiles import Tile
 folder = Path(sys.argv[1])
-settings = clouds.read_settings(json.loads((folder / "clouds.json").read_text(encoding="utf-8")))
+settings = clouds.read_settings(json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["clouds"])
 net = clouds.CloudNet(open_engine("openvino", 1).load(folder / clouds.NETWORK_FILE), settings)
 dn = np.random.default_rng(6).integers(100, 7000, (4, 16, 16)).repeat(8, 1).repeat(8, 2).astype(np.uint16)
 mask = clouds.detect_clouds(Tile(0, 0, dn, np.ones(dn.shape[1:], bool)), net)
@@ -294,7 +294,7 @@ def test_a_processor_without_vnni_gives_the_same_mask(nets: dict[str, CloudNet])
 
 
 def test_the_shipped_network_is_small(nets: dict[str, CloudNet]) -> None:
-    table = json.loads((SHIPPED / "clouds.json").read_text(encoding="utf-8"))
+    table = json.loads((SHIPPED / "manifest.json").read_text(encoding="utf-8"))["clouds"]
     assert table["parameters"] <= 100_000
     assert table["macs_per_pixel"] <= 3000
     assert (SHIPPED / clouds.NETWORK_FILE).stat().st_size < 250_000
