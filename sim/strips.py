@@ -1,7 +1,7 @@
 """Windows of a file -> whole rows of its blocks, so that none is decoded twice while strips pass from top to bottom.
 
 A Sentinel-2 image has JPEG 2000 tiles of 1024 px: four strips of 256 px lie in one row of them. Relying on GDAL's own
-own cache for this fails at a cliff: it is shared with the writers; one block too many and every strip decodes all again.
+own cache for this fails at a cliff: writers share it, and one block too many makes every strip decode all again.
 """
 
 from dataclasses import dataclass

@@ -90,7 +90,7 @@ def test_twelve_bits(whole: np.ndarray) -> None:
 
 
 def test_some_tiles_are_overcast_and_most_are_clear(demo: SyntheticScene) -> None:
-    for scene in (demo, demo_scene(1024, 1024, seed=1), demo_scene(1536, 1536, seed=2)):
+    for scene in (demo, demo_scene(1024, 1024, seed=1)):
         tiles = scene.info.height_px // 256
         cloud = scene.truth(0, 0, 256 * tiles, 256 * tiles).cloud.reshape(tiles, 256, tiles, 256).mean(axis=(1, 3))
         assert 1 <= (cloud > 0.7).sum() <= 0.3 * tiles * tiles
