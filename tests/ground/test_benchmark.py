@@ -30,9 +30,15 @@ class Counting:
 TILES = [Tile(0, col, np.zeros((4, 64, 64), np.uint16), np.ones((64, 64), bool)) for col in range(8)]
 
 
-@pytest.mark.parametrize(("octets_a_tile", "setting"), [(0, 1), (6, 10), (50, 50), (99, 100), (10_000, 500)])
-def test_the_setting_is_the_coarsest_that_reaches_the_octets(octets_a_tile: int, setting: float) -> None:
+@pytest.mark.parametrize(("octets_a_tile", "setting"), [(0, 1), (1, 1), (500, 500), (10_000, 500)])
+def test_the_setting_stays_within_the_codecs_own(octets_a_tile: int, setting: float) -> None:
     assert _setting_near(Counting(), TILES, octets_a_tile * len(TILES)) == setting
+
+
+@pytest.mark.parametrize("octets_a_tile", [3, 6, 50, 99, 333])
+def test_the_setting_comes_near_the_octets_from_above(octets_a_tile: int) -> None:
+    found = len(Counting().encode(TILES[0].dn, _setting_near(Counting(), TILES, octets_a_tile * len(TILES))))
+    assert octets_a_tile <= found <= octets_a_tile * 1.12 + 1
 
 
 def test_a_coder_is_timed_over_all_tiles() -> None:
