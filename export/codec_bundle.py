@@ -64,7 +64,8 @@ class GroundDecoder(nn.Module):
 def export_encoder(transform: dict[str, Tensor], bands: int, tile_px: int, path: Path) -> None:
     """flight/encoder.onnx for tiles of `tile_px`: planes [2B, 64, T/8 + 1, T/8 + 1] -> latents, f32.
 
-    The planes hold int8 values in f32: with an integer input of scale 1 OpenVINO folds the quantiser away and runs in float."""
+    The planes hold int8 values in f32: with an integer input of scale 1 OpenVINO folds the quantiser away and runs in
+    float."""
     cells = tile_px // 8 + 1
     example = torch.randint(-128, 128, (2 * bands, COEFFICIENTS, cells, cells)).float()
     encoder = FlightEncoder(kernels_of(transform))

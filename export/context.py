@@ -17,11 +17,21 @@ from export.quantise import magnitudes
 
 CENTRE = 6  # weight of a block itself in the smoothed feature; its sides weigh 2, its corners 1
 FEATURE_LIMIT = 15
+#: Activity counts significant coefficients per 1024 blocks, a tile of 256 px.
+ACTIVITY_UNIT, ACTIVITY_CENTRE = 1024, 16
 
 
 def feature(magnitude: Tensor) -> Tensor:
     """Magnitudes -> small integers, about 2 log2(1 + m)."""
     return torch.round(2 * torch.log2(1 + magnitude)).clamp(max=FEATURE_LIMIT)
+
+
+def activity(magnitude: Tensor) -> Tensor:
+    """How busy each band of a layer is: about 2 log2(1 + significant coefficients), centred, sent per layer. [N, B]"""
+    n, channels, h, w = magnitude.shape
+    inner = (magnitude > 0).reshape(n, channels // COEFFICIENTS, COEFFICIENTS, h * w)[:, :, 1:]
+    per_cell = inner.sum((2, 3)).float() / (h * w)
+    return torch.round(2 * torch.log2(1 + ACTIVITY_UNIT * per_cell)) - ACTIVITY_CENTRE
 
 
 def sides_and_corners(f: Tensor) -> tuple[Tensor, Tensor]:
@@ -46,6 +56,8 @@ class LayerContext(nn.Module):
         self.bias = nn.Parameter(torch.full((channels,), -3.0))
         self.own = nn.Parameter(torch.full((3, 0 if first else channels), 0.15))
         self.position = nn.Parameter(torch.zeros(channels // COEFFICIENTS, 8, 8))
+        self.activity = nn.Parameter(torch.full((channels,), 0.1))
+        self.hidden_activity = nn.Parameter(torch.zeros(hidden, channels // COEFFICIENTS))
 
     def forward(self, magnitude: Tensor, previous: Tensor | None, order: Tensor, starts: list[int]) -> Tensor:
         """magnitude [N, C, h, w] of this layer (group by group), previous of the coarser -> logits [N, C, h, w]."""
@@ -53,7 +65,9 @@ class LayerContext(nn.Module):
         averages = torch.arange(0, channels, COEFFICIENTS)
         base = self.bias[None, :, None, None].expand(n, channels, h, w).clone()
         base[:, averages] = base[:, averages] + self.position.repeat(1, h // 8, w // 8)
-        state = torch.zeros(n, self.hidden_bias.shape[1], h * w)
+        busy = activity(magnitude)  # [N, B]
+        base = base + self.activity[None, :, None, None] * busy.repeat_interleave(COEFFICIENTS, 1)[:, :, None, None]
+        state = (busy @ self.hidden_activity.T)[:, :, None].expand(-1, -1, h * w)
         if previous is not None:
             f = feature(previous)
             sides, corners = sides_and_corners(f)

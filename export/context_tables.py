@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from export.context import ContextModel, LayerContext, feature, sides_and_corners
+from export.context import ContextModel, LayerContext, activity, feature, sides_and_corners
 from payload import entropy
 from payload.quantiser import Indices
 from payload.rangecoder import ONE, Table
@@ -61,6 +61,7 @@ def _layer_arrays(layer: LayerContext, order: NDArray[np.int64], here: torch.Ten
         unit = 2.0 ** (a - hidden_shift + b)
         base = (layer.bias / CLASS_WIDTH)[:, None, None].repeat(1, 8, 8)
         base[:: entropy.COEFFICIENTS] += layer.position / CLASS_WIDTH
+        busy = layer.activity / CLASS_WIDTH
 
     def integers(x: torch.Tensor, scale: float, dtype: type = np.int32) -> NDArray[Any]:
         return np.rint(x.detach().numpy() * scale).astype(dtype)
@@ -74,6 +75,8 @@ def _layer_arrays(layer: LayerContext, order: NDArray[np.int64], here: torch.Ten
         "out": integers(out, 2.0**b, np.int8)[order],
         "own": integers(layer.own / CLASS_WIDTH, unit)[:, order] if not layer.first else np.zeros((3, 0), np.int32),
         "base": integers(base, unit)[order],
+        "activity": integers(busy, unit)[order],
+        "hidden_activity": integers(layer.hidden_activity, 2.0**a),
         "shifts": np.array([hidden_shift, a - hidden_shift + b], np.int16),
         "significance": np.full((entropy.CLASSES, 2), ONE // 2),
         "refinement": np.full((entropy.REFINEMENTS, 2), ONE // 2),
@@ -88,6 +91,7 @@ def _hidden_exponent(layer: LayerContext, here: torch.Tensor) -> int:
     if not layer.first:
         f = feature(torch.floor(here / 2))
         state = state + layer.coarser @ LayerContext._seen(f, *sides_and_corners(f)).flatten(2)
+    state = state + (activity(here) @ layer.hidden_activity.T)[:, :, None]
     hidden = torch.relu(state + layer.hidden_bias[-1][None, :, None])
     peak = float(torch.quantile(hidden.flatten()[:: max(1, hidden.numel() // 1_000_000)], 0.999))
     return int(np.floor(np.log2(entropy.HIDDEN_LIMIT / max(peak, 1e-6))))

@@ -191,9 +191,7 @@ def context_model(recipe: dict[str, Any], coefficients: Tensor, training: NDArra
     """An untrained context model, its channel groups found on every fourth training tile."""
     settings = recipe["context"]
     order, starts = channel_groups(coefficients[training[::4]], settings["groups"])
-    return ContextModel(
-        recipe["layers"], coefficients.shape[1], settings["hidden"], settings["groups"], order, starts
-    )
+    return ContextModel(recipe["layers"], coefficients.shape[1], settings["hidden"], settings["groups"], order, starts)
 
 
 def train_context_stage(pool: Pool, recipe: dict[str, Any], out: Path, threads: int) -> None:

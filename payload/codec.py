@@ -6,7 +6,7 @@ fixed length (the reference system of the field, CORSA).
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -29,17 +29,18 @@ TABLES_FILE = "flight/tables.npz"
 
 @dataclass(eq=False)
 class Stopwatch:
-    """Seconds spent per stage of the payload."""
+    """Seconds spent per stage of the payload, by `clock`: of the wall, or of the processor where a host is shared."""
 
     seconds: dict[str, float] = field(default_factory=dict)
+    clock: Callable[[], float] = time.perf_counter
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
+        start = self.clock()
         try:
             yield
         finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+            self.seconds[name] = self.seconds.get(name, 0.0) + self.clock() - start
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +61,7 @@ class Codec(Protocol):
 
     layers: int
 
-    def encode(self, tile: Tile, step_dn: float, watch: Stopwatch) -> Coded: ...
+    def encode(self, tile: Tile, step_dn: float, watch: Stopwatch, with_errors: bool = False) -> Coded: ...
 
     def decode(self, side: bytes, layers: tuple[bytes, ...]) -> tuple[Any, Any]:
         """Side information and indices, parsed. StreamError where they make no sense."""
@@ -76,7 +77,7 @@ class FsqCodec:
         self._network: Network | None = engine.load(bundle.file(ENCODER_FILE), require_int8=True) if engine else None
         self.layers = len(self._tables.layers)
 
-    def encode(self, tile: Tile, step_dn: float, watch: Stopwatch) -> Coded:
+    def encode(self, tile: Tile, step_dn: float, watch: Stopwatch, with_errors: bool = False) -> Coded:
         if self._network is None:
             raise BundleError("this codec was opened for decoding only; give it an engine to encode")
         with watch.stage("rotate"):
@@ -87,7 +88,7 @@ class FsqCodec:
         with watch.stage("quantise"):
             index = quantiser.step_index(step_dn * 2.0**-rotation.shift)
             indices = quantiser.quantise(latents, index)
-            errors = quantiser.errors_dn2(latents, indices, index, self.layers, rotation.shift)
+            errors = quantiser.errors_dn2(latents, indices, index, self.layers, rotation.shift) if with_errors else ()
         with watch.stage("entropy"):
             layers = entropy.encode_layers(indices, self._tables)
         return Coded(_pack_side(rotation, index), layers, errors)
@@ -107,7 +108,7 @@ class VqCodec:
         self._tile_px = bundle.tile_px
         self.layers = len(self._books.books)
 
-    def encode(self, tile: Tile, step_dn: float, watch: Stopwatch) -> Coded:
+    def encode(self, tile: Tile, step_dn: float, watch: Stopwatch, with_errors: bool = False) -> Coded:
         if self._network is None:
             raise BundleError("this codec was opened for decoding only; give it an engine to encode")
         with watch.stage("encode"):

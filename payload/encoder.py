@@ -1,7 +1,7 @@
 """Rotated bands -> latents: input planes for the INT8 network, the network, and the second level over block averages.
 
-A rotated value needs 16 bits, the network takes 8: value = 256 high + low, both in -128..127. The transform is linear, so
-the same INT8 network runs over the high and the low plane (a batch of 2 B planes) and the results add up as integers:
+A rotated value needs 16 bits, the network takes 8: value = 256 high + low, both in -128..127. The transform is linear,
+so the same INT8 network runs over the high and the low plane (a batch of 2 B planes) and the results add up as integers:
 
     rotated [B, T, T] -> planes [2B, 64, T/8 + 1, T/8 + 1] -> network -> [2B, 64, T/8, T/8] -> latents [B, 64, T/8, T/8]
 
@@ -38,19 +38,26 @@ def planes(rotated: NDArray[np.int32]) -> NDArray[np.float32]:
     """
     bands, side, _ = rotated.shape
     half, cells = BLOCK // 2, side // BLOCK + 1
-    high = (rotated + 128) >> 8
-    both = np.concatenate([high, rotated - (high << 8)]).astype(np.float32)
-    wide = np.pad(both, ((0, 0), (half, half), (half, half)), mode="symmetric")
-    blocks = wide.reshape(2 * bands, cells, BLOCK, cells, BLOCK).transpose(0, 2, 4, 1, 3)
-    return np.ascontiguousarray(blocks).reshape(2 * bands, COEFFICIENTS, cells, cells)
+    both = np.empty((2 * bands, side + BLOCK, side + BLOCK), np.int8)
+    inner = both[:, half:-half, half:-half]
+    np.right_shift(rotated + 128, 8, out=inner[:bands], casting="unsafe")
+    inner[bands:] = rotated  # the cast keeps the low octet, which is value - 256 high
+    both[:, :half, half:-half] = inner[:, half - 1 :: -1]
+    both[:, -half:, half:-half] = inner[:, : -half - 1 : -1]
+    both[:, :, :half] = both[:, :, 2 * half - 1 : half - 1 : -1]
+    both[:, :, -half:] = both[:, :, -half - 1 : -2 * half - 1 : -1]
+    blocks = both.reshape(2 * bands, cells, BLOCK, cells, BLOCK).transpose(0, 2, 4, 1, 3)
+    return blocks.astype(np.float32, order="C").reshape(2 * bands, COEFFICIENTS, cells, cells)
 
 
 def encode(rotated: NDArray[np.int32], network: Network) -> Latents:
     """Latents of one tile."""
     (found,) = network.run(planes(rotated))
-    sums = np.rint(found * np.float32(1 << LATENT_BITS)).astype(np.int32)
+    sums = (found * np.float32(1 << LATENT_BITS)).astype(np.int32)  # exact: the network's sums are multiples of 2^-8
     bands = rotated.shape[0]
-    values = (sums[:bands] << 8) + sums[bands:]
+    values = sums[:bands]
+    values <<= 8
+    values += sums[bands:]
     values[:, 0] = second_level(values[:, 0])
     return Latents(values)
 

@@ -47,6 +47,7 @@ class OpenVinoEngine:
             "INFERENCE_NUM_THREADS": str(threads),
             "NUM_STREAMS": "1",
             "PERFORMANCE_HINT": "LATENCY",
+            "ENABLE_CPU_PINNING": "NO",  # a pinned thread waits for its core when another process has it
         }
 
     def load(self, path: Path, require_int8: bool = False) -> "OpenVinoNetwork":

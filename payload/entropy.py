@@ -5,8 +5,8 @@ layer in the groups before it. From magnitudes f = min(15, about 2 log2(1 + m)) 
 integer network predicts for every coefficient the class (0..31) of its chance to become significant:
 
     seen   = 6 f + 2 (sides of f) + (corners of f)
-    hidden = min(255, max(0, bias_g + coarser . seen(coarser layer) + current . seen(groups before)) >> a)
-    logit  = base + out . hidden + own . (f, sides, corners of the coarser layer)
+    hidden = min(255, max(0, bias_g + activity + coarser . seen(coarser layer) + current . seen(groups before)) >> a)
+    logit  = base + activity + out . hidden + own . (f, sides, corners of the coarser layer)
     class  = clip((logit >> b) + 23, 0, 31)
 
 Integers travel through matrix products in float32, where they are exact as long as every sum stays below 2^24: `load`
@@ -37,12 +37,15 @@ SEEN_LIMIT = FEATURE_LIMIT * (CENTRE + 2 * 4 + 4)
 #: Layer 0 codes magnitudes 1..15 by table; 16 says that 16 raw bits follow.
 ESCAPE = 16
 SIZE_CLASSES = 8
+#: Activity of a band in a layer: about 2 log2(1 + significant coefficients per 1024 blocks), one octet, centred at 16.
+ACTIVITY_UNIT, ACTIVITY_CENTRE, ACTIVITY_LIMIT = 1024, 16, 32
 REFINEMENTS = 3
 
-_FEATURE = np.minimum(FEATURE_LIMIT, np.rint(2 * np.log2(1 + np.arange(256)))).astype(np.float32)
+_FEATURE = np.minimum(FEATURE_LIMIT, np.rint(2 * np.log2(1 + np.arange(256)))).astype(np.uint8)
 
 Floats = NDArray[np.float32]
 Magnitudes = NDArray[np.uint16]
+Neighbourhood = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +58,8 @@ class LayerTables:
     out: Floats  # [C, H]
     own: Floats  # [3, C]
     base: Floats  # [C, 8, 8]: bias, by position in the 8 x 8 transform for block averages
+    activity: Floats  # [C]
+    hidden_activity: Floats  # [H, B]
     hidden_shift: int
     logit_shift: int
     significance: tuple[Table, ...]  # by class: insignificant, significant
@@ -95,14 +100,17 @@ def _layer(arrays: dict[str, NDArray[Any]], k: int) -> LayerTables:
     hidden_shift, logit_shift = (int(v) for v in arrays[f"shifts{k}"])
     return LayerTables(
         floats("coarser"), floats("current"), floats("hidden_bias"), floats("out"), floats("own"), floats("base"),
+        floats("activity"), floats("hidden_activity"),
         hidden_shift, logit_shift, tables("significance"), tables("refinement"), tables("size"),
     )  # fmt: skip
 
 
 def _check_exact(path: Path, k: int, t: LayerTables) -> None:
-    hidden = np.abs(t.hidden_bias).max() + SEEN_LIMIT * (np.abs(t.current).sum(1) + np.abs(t.coarser).sum(1)).max()
+    hidden = np.abs(t.hidden_bias).max() + ACTIVITY_LIMIT * np.abs(t.hidden_activity).sum(1).max()
+    hidden += SEEN_LIMIT * (np.abs(t.current).sum(1) + np.abs(t.coarser).sum(1)).max()
     own = FEATURE_LIMIT * (np.abs(t.own) * np.array([1, 4, 4], np.float32)[:, None]).sum(0).max() if t.own.size else 0
     logit = np.abs(t.base).max() + HIDDEN_LIMIT * np.abs(t.out).sum(1).max() + own
+    logit += ACTIVITY_LIMIT * np.abs(t.activity).max()
     if max(hidden, logit) >= 2**24:
         raise BundleError(
             f"{path}: layer {k} of the context model could reach {int(max(hidden, logit))}, wanted below 2^24; "
@@ -113,13 +121,17 @@ def _check_exact(path: Path, k: int, t: LayerTables) -> None:
 class _Contexts:
     """Classes of one layer, group by group. `previous` [C, h, w] is the coarser layer by rank, None for layer 0."""
 
-    def __init__(self, tables: ContextTables, layer: int, shape: tuple[int, ...], previous: Magnitudes | None) -> None:
+    def __init__(
+        self, tables: ContextTables, layer: int, shape: tuple[int, ...], previous: Magnitudes | None, activity: bytes
+    ) -> None:
         self._t, self._tables = tables.layers[layer], tables
         self._shape = shape
+        busy = np.frombuffer(activity, np.uint8).astype(np.float32) - ACTIVITY_CENTRE  # [B]
+        self._base = self._t.base + (self._t.activity * busy[tables.order // COEFFICIENTS])[:, None, None]
         self._inner = (tables.order % COEFFICIENTS != 0).astype(np.float32)[:, None]
         cells = shape[0] * shape[1]
-        self._state = np.zeros((self._t.current.shape[0], cells), np.float32)
-        self._own: tuple[Floats, ...] = ()
+        self._state = np.repeat((self._t.hidden_activity @ busy)[:, None], cells, axis=1)
+        self._own: Neighbourhood | tuple[()] = ()
         if previous is not None:
             known = int(np.flatnonzero(previous.any(axis=(1, 2)))[-1]) + 1 if previous.any() else 0
             f, sides, corners = _neighbourhood(previous[: max(known, 1)])
@@ -133,7 +145,7 @@ class _Contexts:
         hidden = np.floor(np.maximum(pre, 0) * np.float32(2.0**-t.hidden_shift))
         np.minimum(hidden, HIDDEN_LIMIT, out=hidden)
         logit = ((t.out[begin:end] * self._inner[begin:end]) @ hidden).reshape(-1, h, w)
-        logit += np.tile(t.base[begin:end], (1, h // 8, w // 8))
+        logit += np.tile(self._base[begin:end], (1, h // 8, w // 8))
         known = len(self._own[0]) if self._own else 0
         if begin < known:
             upto = min(end, known)
@@ -148,17 +160,25 @@ class _Contexts:
             seen = self._seen(begin, *_neighbourhood(magnitude))
             self._state += self._t.current[:, begin : begin + len(magnitude)] @ seen
 
-    def _seen(self, begin: int, f: Floats, sides: Floats, corners: Floats) -> Floats:
-        smooth = (CENTRE * f + 2 * sides + corners).reshape(len(f), -1)
-        return smooth * self._inner[begin : begin + len(f)]
+    def _seen(self, begin: int, f: NDArray[np.uint8], sides: NDArray[np.uint8], corners: NDArray[np.uint8]) -> Floats:
+        smooth = CENTRE * f + corners  # at most 6 x 15 + 60, fits in an octet
+        seen = sides.astype(np.float32)
+        seen *= 2
+        seen += smooth
+        return seen.reshape(len(f), -1) * self._inner[begin : begin + len(f)]
 
 
-def _neighbourhood(magnitude: Magnitudes) -> tuple[Floats, Floats, Floats]:
-    f = _FEATURE[np.minimum(magnitude, 255)]
-    padded = np.pad(f, ((0, 0), (1, 1), (1, 1)))
+def _neighbourhood(magnitude: Magnitudes) -> Neighbourhood:
+    """Features of every coefficient and their sums over side and corner neighbours, zero outside the tile."""
+    channels, h, w = magnitude.shape
+    padded = np.zeros((channels, h + 2, w + 2), np.uint8)
+    f = padded[:, 1:-1, 1:-1]
+    np.take(_FEATURE, np.minimum(magnitude, 255), out=(taken := np.empty(magnitude.shape, np.uint8)), mode="clip")
+    f[:] = taken
     across = padded[:, :, :-2] + padded[:, :, 2:]
-    sides = across[:, 1:-1] + padded[:, :-2, 1:-1] + padded[:, 2:, 1:-1]
-    return f, sides, across[:, :-2] + across[:, 2:]
+    sides = across[:, 1:-1] + padded[:, :-2, 1:-1]
+    sides += padded[:, 2:, 1:-1]
+    return taken, sides, across[:, :-2] + across[:, 2:]
 
 
 def encode_layers(indices: Indices, tables: ContextTables, coder: Callable[[], Any] = Encoder) -> tuple[bytes, ...]:
@@ -174,7 +194,8 @@ def _encode_layer(here: Magnitudes, negative: NDArray[np.bool_], tables: Context
     used = here.any(axis=(1, 2))
     active = int(np.flatnonzero(used)[-1]) + 1 if used.any() else 0
     t = tables.layers[k]
-    contexts = _Contexts(tables, k, here.shape[1:], previous)
+    activity = _activity(here, tables)
+    contexts = _Contexts(tables, k, here.shape[1:], previous, activity)
     escapes = []
     for group, begin, end in _groups(tables, active):
         part = here[begin:end]
@@ -193,7 +214,17 @@ def _encode_layer(here: Magnitudes, negative: NDArray[np.bool_], tables: Context
     fresh = here[:active] > 0 if previous is None else (here[:active] > 0) & (previous[:active] == 0)
     signs = np.packbits(negative[:active][fresh]).tobytes()
     raw = b"".join(escapes) + signs
-    return active.to_bytes(2, "big") + coder.octets() + raw
+    return active.to_bytes(2, "big") + activity + coder.octets() + raw
+
+
+def _activity(here: Magnitudes, tables: ContextTables) -> bytes:
+    """One octet per band: how many coefficients of this layer are significant, block averages left out."""
+    bands = len(tables.order) // COEFFICIENTS
+    inner = tables.order % COEFFICIENTS != 0
+    hits = np.count_nonzero(here, axis=(1, 2)) * inner
+    counts = np.bincount(tables.order // COEFFICIENTS, weights=hits, minlength=bands)
+    per_cell = counts / (here.shape[1] * here.shape[2])
+    return np.rint(2 * np.log2(1 + ACTIVITY_UNIT * per_cell)).astype(np.uint8).tobytes()
 
 
 def _put_sizes(coder: Any, part: Magnitudes, classes: NDArray[np.uint8], t: LayerTables) -> bytes:
@@ -228,11 +259,12 @@ def _decode_layer(
     octets: bytes, previous: Magnitudes | None, negative: NDArray[np.bool_], tables: ContextTables, k: int
 ) -> Magnitudes:
     channels, h, w = negative.shape
-    active = int.from_bytes(octets[:2], "big")
-    if len(octets) < 2 or active > channels:
-        raise StreamError(f"layer {k}: {active} active channels of {channels}")
-    t, coder = tables.layers[k], Decoder(octets[2:])
-    contexts = _Contexts(tables, k, (h, w), previous)
+    active, head = int.from_bytes(octets[:2], "big"), 2 + channels // COEFFICIENTS
+    activity = octets[2:head]
+    if len(octets) < head or active > channels or max(activity) > 2 * ACTIVITY_LIMIT:
+        raise StreamError(f"layer {k}: {len(octets)} octets, {active} active channels of {channels}")
+    t, coder = tables.layers[k], Decoder(octets[head:])
+    contexts = _Contexts(tables, k, (h, w), previous, activity)
     here: Magnitudes = np.zeros((channels, h, w), np.uint16)
     if previous is not None:
         here[:] = previous << 1
@@ -287,7 +319,7 @@ def _take_raw(
     signs, escapes = int(fresh.sum()), sum(escaped)
     octets_of_signs = -(-signs // 8)
     start = len(octets) - octets_of_signs - 2 * escapes
-    if start < 2:
+    if start < 2 + len(negative) // COEFFICIENTS:
         raise StreamError(f"layer {k}: {len(octets)} octets do not hold {signs} signs and {escapes} escapes")
     if escapes:
         here[here == ESCAPE] = np.frombuffer(octets, ">u2", escapes, start)

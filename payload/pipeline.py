@@ -72,7 +72,7 @@ class Payload:
             if audit is not None:
                 audit.offer(tile, percent, self)
             return TileCode(Kind.WITHHELD, *address, percent), ()
-        coded = self.codec.encode(tile, self.policy.step_dn, self.watch)
+        coded = self.codec.encode(tile, self.policy.step_dn, self.watch, self.policy.budget_octets is not None)
         keep = self.codec.layers if decision is None or decision.layers is None else decision.layers
         code = TileCode(Kind.CODED, *address, percent, coded.side, coded.layers[:keep])
         return code, coded.errors[: keep + 1]

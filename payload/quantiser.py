@@ -1,6 +1,6 @@
 """Latents -> indices and back: nested finite scalar quantisation.
 
-The codebook is implicit (FSQ, Mentzer et al., arXiv:2309.15505): every latent has its own index, and the index is nested,
+The codebook is implicit (FSQ, Mentzer et al., arXiv:2309.15505): every latent has its own index, which is nested,
     magnitude = floor(|latent| / step + 0.2)        of layer L-1, the finest
     magnitude >> 1, >> 2, ...                       of the coarser layers,
 so that a stream truncated after any layer is a valid, coarser quantisation of the same latent. The dead zone is 1.6

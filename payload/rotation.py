@@ -48,9 +48,19 @@ def fit(dn: Dn, valid: Mask) -> Rotation:
         [[float(count * int(products[i, j]) - sums[i] * sums[j]) for j in range(bands)] for i in range(bands)]
     )
     angles = _angles(_eigenvectors(covariance))
-    rotation = Rotation(means, angles, 0)
+    return Rotation(means, angles, _shift(dn, valid, Rotation(means, angles, 0)))
+
+
+def _shift(dn: Dn, valid: Mask, rotation: Rotation) -> int:
+    """How often the rotated values must be halved. A bound from each band's range settles it for nearly every tile."""
+    spread = [
+        max(int(band.max()) - mean, mean - int(band.min())) for band, mean in zip(dn, rotation.means, strict=True)
+    ]
+    bound = int((np.abs(rotation.matrix) @ np.array(spread)).max()) >> MATRIX_BITS
+    if bound < PLANE_LIMIT:
+        return 0
     peak = int(np.abs(_rotate(dn, rotation)[:, valid]).max())
-    return Rotation(means, angles, max(0, (peak // PLANE_LIMIT).bit_length()))
+    return (peak // PLANE_LIMIT).bit_length()
 
 
 def rotate(dn: Dn, valid: Mask, rotation: Rotation) -> NDArray[np.int32]:
@@ -60,7 +70,7 @@ def rotate(dn: Dn, valid: Mask, rotation: Rotation) -> NDArray[np.int32]:
         rotated = (rotated + (1 << (rotation.shift - 1))) >> rotation.shift
     if not valid.all():
         rotated[:, ~valid] = 0
-    return np.clip(rotated, -PLANE_LIMIT, PLANE_LIMIT).astype(np.int32)
+    return np.clip(rotated, -PLANE_LIMIT, PLANE_LIMIT, out=rotated)
 
 
 def unrotate(rotated: NDArray[np.floating], rotation: Rotation) -> NDArray[np.float32]:
@@ -72,12 +82,14 @@ def unrotate(rotated: NDArray[np.floating], rotation: Rotation) -> NDArray[np.fl
     return flat.reshape(rotated.shape)
 
 
-def _rotate(dn: Dn, rotation: Rotation) -> NDArray[np.int64]:
+def _rotate(dn: Dn, rotation: Rotation) -> NDArray[np.int32]:
     bands = dn.shape[0]
-    centred = dn.reshape(bands, -1).astype(np.float64) - np.array(rotation.means, np.float64)[:, None]
+    centred = dn.reshape(bands, -1).astype(np.float64)
+    centred -= np.array(rotation.means, np.float64)[:, None]
     exact = rotation.matrix.astype(np.float64) @ centred  # integers below 2^53: exact in any order of summation
     exact += float(1 << (MATRIX_BITS - 1))
-    return np.floor(exact * 2.0**-MATRIX_BITS).astype(np.int64).reshape(dn.shape)
+    exact *= 2.0**-MATRIX_BITS
+    return np.floor(exact, out=exact).astype(np.int32).reshape(dn.shape)
 
 
 def _eigenvectors(covariance: NDArray[np.float64]) -> list[list[float]]:

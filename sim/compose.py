@@ -81,7 +81,8 @@ def compose(run: Run, onboard: "Onboard", picture: "Picture", audits: dict[str, 
         "inputs": _inputs(run),
         "tiles": tiles,
         "link": asdict(run.link) | {f"ground_{k}": v for k, v in asdict(run.reception.counts).items()},
-        "rate": _rate(run, picture.coded_px) | {"octets": _octets(run), "bpp_of_the_whole_scene": 8 * _octets(run) / scene_px},
+        "rate": _rate(run, picture.coded_px)
+        | {"octets": _octets(run), "bpp_of_the_whole_scene": 8 * _octets(run) / scene_px},
         "quality": _quality(figures, picture),
         "clouds": _clouds(run, tiles) | {"audit": audits},
         "budgets": [_budget_row(row) for row in rows],
@@ -95,8 +96,8 @@ def compose(run: Run, onboard: "Onboard", picture: "Picture", audits: dict[str, 
 
 CONVENTIONS = [
     "DN = reflectance x 10 000, processing offset removed.",
-    "Octets: every octet of every space packet: tile-code headers, side information, CRCs, packet headers, audit thumbnails.",
-    "Compression ratios and bits per pixel are over the pixels that the ground holds; withheld and lost tiles do not flatter them.",
+    "Octets: every octet of every space packet: headers, side information, CRCs, audit thumbnails.",
+    "Compression ratios and bits per pixel are over the pixels that the ground holds: withheld tiles do not flatter them.",
     "Figures of quality compare only valid pixels of tiles that the ground decoded; edges evened out as delivered.",
     "Modelled figures come from the device profile named beside them; emulated time is never shown as latency.",
 ]
@@ -211,9 +212,8 @@ def audit_section(reception: Reception, decoder: Decoder) -> dict[str, Any]:
 
 
 def _budget_row(row: budgets.Budget) -> dict[str, Any]:
-    return {
-        "name": row.name, "used": row.used, "limit": row.available, "unit": row.unit, "basis": row.basis, "source": row.how,
-    }  # fmt: skip
+    used = {"name": row.name, "used": row.used, "limit": row.available, "unit": row.unit}
+    return used | {"basis": row.basis, "source": row.how}
 
 
 def _check_row(check: Check) -> dict[str, Any]:
@@ -233,12 +233,9 @@ def _modelled(cost: budgets.SceneRun, mission: Mission) -> dict[str, Any]:
 
 
 def _attribution(info: SceneInfo) -> list[str]:
-    generated = info.name.startswith("demo")
-    return (
-        ["Generated scene: no satellite took it."]
-        if generated
-        else [SENTINEL_ATTRIBUTION + ", where the scene is Sentinel-2."]
-    )
+    if info.name.startswith("demo"):
+        return ["Generated scene: no satellite took it."]
+    return [SENTINEL_ATTRIBUTION + ", where the scene is Sentinel-2."]
 
 
 def _host(onboard: "Onboard", picture: "Picture", cost: budgets.SceneRun) -> dict[str, Any]:
