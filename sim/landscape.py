@@ -1,8 +1,7 @@
 """The generated land: relief, sea, river, fields, woods, towns and roads -> surface reflectance before light and air.
 
-Everything is a function of position, drawn window by window (see `sim.lattice`). Reflectances are typical values for
-blue, green, red and near infrared read off spectral libraries and Sentinel-2 scenes: plausible, not measured.
-Axes: x east, y south, metres from the scene's north-west corner.
+Drawn window by window (see `sim.lattice`). Reflectances in blue, green, red and near infrared are assumed: plausible
+values, not measured. Axes: x east, y south, metres from the scene's north-west corner.
 """
 
 import math
@@ -112,7 +111,6 @@ class Landscape:
     def __init__(self, seed: int, height_m: float, width_m: float, gsd_m: float) -> None:
         self.gsd_m = gsd_m
         self.extent_m = min(height_m, width_m)
-        self._height_m = height_m
         self.salt = (seed + 1) * 1009 + 17
         #: Coast and mountains keep their share of the scene whatever its size.
         self._coast_m = -0.6 * height_m + 0.33 * self.extent_m
@@ -152,7 +150,7 @@ class Landscape:
             apart = all(abs(x - town.x_m) + abs(y - town.y_m) > 2000 + town.radius_m for town in towns)
             if not towns or (0.06 < along < 0.58 and apart):
                 turn = dice.random() * 1.5
-                towns.append(Town(x, y, radius, math.cos(turn), math.sin(turn)))
+                towns.append(Town(x, y, radius, round(math.cos(turn), 6), round(math.sin(turn), 6)))
         roads = []
         for number, town in enumerate(towns[1:], 1):
             elder = min(towns[:number], key=lambda other: abs(other.x_m - town.x_m) + abs(other.y_m - town.y_m))
@@ -180,7 +178,7 @@ class Landscape:
         inland = along - np.float32(self._coast_m) + np.float32(0.035 * self.extent_m) * field(self.fields.coast, span)
         if inland.max() < -3000:  # open sea: nothing else to draw
             paint = self._sea(inland, grain)
-            return Ground(paint, np.zeros(span_shape(span), np.float32), np.ones(span_shape(span), bool))
+            return Ground(paint, np.zeros_like(inland), np.ones(inland.shape, bool))
         river = self._river_distance(along, across, span)
         ridge = field(self.fields.ridge, span)
         mountains = self._mountains(along, span)
@@ -366,11 +364,8 @@ class Landscape:
 
     def _coverage(self, distance: F32, half_width_m: float) -> F32:
         """Share of a pixel covered by a band of that half width, from the distance of its middle to the axis."""
-        return np.clip(
-            (np.float32(half_width_m) - distance) * np.float32(1 / self.gsd_m) + np.float32(0.5),
-            np.float32(0),
-            np.float32(1),
-        )
+        share = (np.float32(half_width_m) - distance) * np.float32(1 / self.gsd_m) + np.float32(0.5)
+        return np.clip(share, np.float32(0), np.float32(1))
 
 
 #: Directions of the parishes' fields: cosines and sines of 16 angles over half a turn, rounded so that all libms agree.
@@ -388,10 +383,6 @@ def _look_up(table: F32, kind: NDArray[np.integer]) -> F32:
 def _wrap(value: F32, period: float) -> F32:
     """value modulo period, in [0, period)."""
     return value - np.float32(period) * np.floor(value * np.float32(1 / period))
-
-
-def span_shape(span: Span) -> tuple[int, int]:
-    return span.height_px, span.width_px
 
 
 def _blend(paint: F32, colour: tuple[float, ...], weight: F32, shade: F32 | np.float32 | None = None) -> None:
