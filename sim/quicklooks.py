@@ -170,8 +170,9 @@ def true_colour(mean: F32, known: Mask, stretch: Stretch) -> Rgb:
 
 def error_picture(error_dn: F32, compared: Mask, limit_dn: float) -> Rgb:
     """|error| in DN as shades of `inferno` (perceptually even), bright at `limit_dn` and above; holes hatched."""
-    shades = colormaps["inferno"](np.clip(error_dn / max(limit_dn, 1e-6), 0, 1), bytes=True)[..., :3]
-    return _hatch(np.ascontiguousarray(shades), ~compared)
+    table = colormaps["inferno"](np.arange(256), bytes=True)[:, :3]  # [256, 3]
+    shade = np.clip(error_dn * np.float32(255 / max(limit_dn, 1e-6)), 0, 255).astype(np.uint8)
+    return _hatch(table[shade], ~compared)
 
 
 def mask_picture(backdrop: Rgb, cloudy: Mask, kinds: Sequence[Sequence[str]], tile_px: float) -> Rgb:
