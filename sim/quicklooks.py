@@ -177,14 +177,14 @@ def error_picture(error_dn: F32, compared: Mask, limit_dn: float) -> Rgb:
 
 def mask_picture(backdrop: Rgb, cloudy: Mask, kinds: Sequence[Sequence[str]], tile_px: float) -> Rgb:
     """The scene in grey, clouds tinted, tiles tinted by what became of them, borders drawn. tile_px: in the picture."""
-    grey = backdrop.mean(axis=2, keepdims=True) * 0.75 + 25
-    picture = np.repeat(grey, 3, axis=2).astype(np.float32)
+    grey = backdrop.mean(axis=2, keepdims=True, dtype=np.float32) * np.float32(0.75) + np.float32(25)
+    picture = np.repeat(grey, 3, axis=2)
     _tint(picture, cloudy, CLOUD_COLOUR, 0.45)
     rows = (np.arange(picture.shape[0]) / tile_px).astype(int)
     cols = (np.arange(picture.shape[1]) / tile_px).astype(int)
-    table = np.array(kinds)[np.ix_(np.minimum(rows, len(kinds) - 1), np.minimum(cols, len(kinds[0]) - 1))]
+    tiles = np.ix_(np.minimum(rows, len(kinds) - 1), np.minimum(cols, len(kinds[0]) - 1))
     for kind, colour in KIND_COLOURS.items():
-        _tint(picture, table == kind, colour, 0.5)
+        _tint(picture, (np.array(kinds) == kind)[tiles], colour, 0.5)
     if tile_px >= 8:
         border = np.zeros(cloudy.shape, bool)
         border[np.flatnonzero(np.diff(rows)) + 1] = True
