@@ -17,7 +17,7 @@ from hil.device import code_id
 from hil.energy import PowerTrace, Window, complaints, spread_complaint, too_few_tiles
 from hil.messages import Coded
 from hil.meters import HostSampler, ModelMeter, PowerMeter, SysfsMeter
-from hil.profiles import FORMAT, Device, DeviceProfile, Energy, Performance, Roofline, Spread
+from hil.profiles import FORMAT, Device, DeviceProfile, Energy, Performance, Roofline, Spread, StageSpan
 from hil.protocol import Type
 from payload.bundle import Bundle
 from payload.errors import InputError
@@ -26,6 +26,7 @@ from payload.tiles import Tile
 METHOD = "measured by the device's own monotonic clock"
 TRACE_POINTS = 600
 STREAM_TRIES = 3
+SHOWN_TILES = 3
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class EnergyRepeat:
     idle: Window
     busy: Window
     stages_s: dict[str, float]  # sums over the busy window
+    first: tuple[StageSpan, ...]  # stages of the first tiles, on the device's clock
     idle_w: float
     busy_w: float
     peak_w: float
@@ -181,6 +183,7 @@ def measure_energy(
         mpx_net_j=median(net_j) / mpx,
         stage_net_j={name: median(net_j) * seconds / work_s for name, seconds in last.stages_s.items()},
         clock=_clock_note(meter, clock, drift_s),
+        **_first_tiles(last),
         trace_t_s=trace_t_s,
         trace_w=trace_w,
         busy_from_s=last.busy.start_s - last.idle.start_s,
@@ -214,15 +217,8 @@ def energy_repeat(
         raise InputError(f"the power meter gave {len(trace.t_s)} samples ({meter.label}); check its path or address")
     stages = {name: sum(tile[2].get(name, 0.0) for tile in done) for name in done[0][2]}
     peak_w = float(trace.between(busy.start_s, busy.end_s).power_w.max())
-    return EnergyRepeat(
-        trace,
-        idle,
-        busy,
-        stages,
-        trace.mean_w(idle.start_s, idle.end_s),
-        trace.mean_w(busy.start_s, busy.end_s),
-        peak_w,
-    )
+    idle_w, busy_w = trace.mean_w(idle.start_s, idle.end_s), trace.mean_w(busy.start_s, busy.end_s)
+    return EnergyRepeat(trace, idle, busy, stages, _spans(done[:SHOWN_TILES]), idle_w, busy_w, peak_w)
 
 
 def _stream(session: DeviceSession, fields: dict[str, Any]) -> list[dict]:  # type: ignore[type-arg]
@@ -257,6 +253,30 @@ def _clock_note(meter: PowerMeter | SysfsMeter | ModelMeter, clock: ClockOffset,
         return "the agent reads the meter: one clock"
     bound = f"uncertain by {1e3 * clock.uncertainty_s:.3f} ms, drift {1e3 * drift_s:.3f} ms while measuring"
     return f"device minus host {clock.offset_s:+.6f} s, {bound}"
+
+
+def _spans(tiles: list[Any]) -> tuple[StageSpan, ...]:
+    """Stages of some tiles one after the other, as the encoder runs them."""
+    found = []
+    for start_s, _, stages in tiles:
+        at_s = start_s
+        for name, seconds in stages.items():
+            found.append(StageSpan(name, at_s, at_s + seconds))
+            at_s += seconds
+    return tuple(found)
+
+
+def _first_tiles(repeat: EnergyRepeat) -> dict[str, Any]:
+    """The trace over the first tiles at work, with their stages, counted from the start of the trace."""
+    zero_s = repeat.idle.start_s
+    if not repeat.first:
+        return {}
+    part = repeat.trace.between(repeat.first[0].start_s, repeat.first[-1].end_s)
+    return {
+        "first_tiles": tuple(StageSpan(s.name, s.start_s - zero_s, s.end_s - zero_s) for s in repeat.first),
+        "first_t_s": tuple(round(float(t) - zero_s, 5) for t in part.t_s),
+        "first_w": tuple(round(float(w), 5) for w in part.power_w),
+    }
 
 
 def _thinned(repeat: EnergyRepeat) -> tuple[tuple[float, ...], tuple[float, ...]]:

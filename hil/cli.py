@@ -129,13 +129,14 @@ def profile(
     with open_device(device, loaded, policy, engine, threads) as session:
         plan = Plan(repeats, window_s, threads=threads, peak_gmac_s=peak_gmac_s, peak_source=peak_source)
         found = take_profile(session, source, loaded, meter, plan)
+    judged = margins(found, demand) if demand else []
     save_profile(found, out / "profile.json")
-    write_page(found, out / "profile.html")
+    write_page(found, out / "profile.html", demand.name if demand else "", judged)
     for doubt in found.complaints:
         _say(f"doubtful: {doubt}")
     _say(f"{out / 'profile.html'}")
     if demand:
-        _judge(margins(found, demand), demand.name)
+        _judge(judged, demand.name)
 
 
 @app.command()
@@ -232,8 +233,8 @@ def _run_words(report: RunReport) -> str:
 def _judge(found: list[Margin], name: str) -> None:
     for margin in found:
         state = "held" if margin.held else "FAILED"
-        used = f"{margin.used:>12.4g} of {margin.available:>10.4g} {margin.unit:<6}"
-        print(f"{state:<7}{margin.name:<28}{used} {100 * margin.margin:>7.1f} % left   {margin.basis}")
+        used = f"{margin.used:>10.4g} of {margin.available:>10.4g} {margin.unit:<6}"
+        print(f"{state:<7}{margin.name:<44}{used} {margin.words:<28} {margin.basis}")
     if not found:
         raise InputError(f"mission {name}: asks nothing of this profile; profile with --power, or add budgets")
     first = found[0]

@@ -242,16 +242,14 @@ class DeviceSession:
         self._session = self._random.getrandbits(32)
         hello = self._hello()
         _check_identity(self.name, hello, self._bundle)
-        engine = self._choose_engine(hello)
-        load = {
-            "bundle_id": self._bundle.bundle_id,
-            "policy": policy_fields(self._policy),
-            "engine": engine,
-            "threads": self._threads,
-        }
-        loaded = self._call_once(Type.LOAD, load)
+        self._engine = self._choose_engine(hello)
+        loaded = self._load()
         names = ("machine", "cpu", "cores", "memory_mib", "system", "python", "emulated", "window")
-        return DeviceInfo(**{name: hello[name] for name in names}, engine=loaded["engine"], load_s=loaded["load_s"])
+        try:
+            told = {name: hello[name] for name in names} | {name: loaded[name] for name in ("engine", "load_s")}
+        except KeyError as missing:
+            raise DeviceError(f"device {self.name}: does not tell {missing}; deploy the agent again") from None
+        return DeviceInfo(**told)
 
     def _load(self) -> dict[str, Any]:
         policy = policy_fields(self._policy)

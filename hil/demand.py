@@ -48,6 +48,12 @@ class Margin:
     def held(self) -> bool:
         return self.margin >= 0.0
 
+    @property
+    def words(self) -> str:
+        if self.held:
+            return f"{100 * self.margin:.0f} % left"
+        return f"{self.used / self.available:.3g} times what there is"
+
 
 def read_demand(path: Path, highest_c: float | None = None) -> Demand:
     """The demand of a mission file. `highest_c` is the temperature the device may reach; missions do not say."""
@@ -72,10 +78,14 @@ def margins(profile: DeviceProfile, demand: Demand) -> list[Margin]:
     speed, energy = profile.performance, profile.energy
     if speed is None:
         raise InputError("the profile holds no performance; profile the device first")
-    found = [Margin("imager's rate (real time)", demand.imager_mpx_s, speed.tile_mpx_s, "Mpx/s", speed.basis)]
+    factor = speed.tile_mpx_s / demand.imager_mpx_s
+    name = f"imager's rate, real-time factor {factor:.3g}"
+    found = [Margin(name, demand.imager_mpx_s, speed.tile_mpx_s, "Mpx/s", speed.basis)]
     if demand.imaging_s_per_orbit is not None:
         mpx = demand.imaging_s_per_orbit * demand.imager_mpx_s
-        found.append(Margin("processing time of an orbit", mpx / speed.tile_mpx_s, demand.orbit_s, "s", speed.basis))
+        work_s = mpx / speed.tile_mpx_s
+        name = f"work of an orbit, duty cycle {100 * work_s / demand.orbit_s:.3g} %"
+        found.append(Margin(name, work_s, demand.orbit_s, "s", speed.basis))
         if energy is not None and demand.energy_per_orbit_j is not None:
             found.append(
                 Margin("energy of an orbit", mpx * energy.mpx_gross_j, demand.energy_per_orbit_j, "J", energy.basis)

@@ -1,16 +1,18 @@
 """A profile as one HTML page that opens anywhere, offline."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from hil import plots
+from hil.demand import Margin
 from hil.profiles import DeviceProfile
 from payload.errors import InputError
 
 TEMPLATES = Path(__file__).parent / "templates"
 
 
-def render(profile: DeviceProfile) -> str:
-    """The page's text."""
+def render(profile: DeviceProfile, mission: str = "", judged: Sequence[Margin] = ()) -> str:
+    """The page's text, with the budgets of a mission where one was given."""
     try:
         import jinja2
     except ImportError:
@@ -19,12 +21,14 @@ def render(profile: DeviceProfile) -> str:
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
     environment.filters["ms"] = lambda seconds: f"{1e3 * seconds:.4g}"
     environment.filters["g"] = lambda value: f"{value:.4g}"
-    return environment.get_template("profile.html").render(profile=profile, plots=_plots(profile))
+    return environment.get_template("profile.html").render(
+        profile=profile, plots=_plots(profile), mission=mission, judged=judged
+    )
 
 
-def write_page(profile: DeviceProfile, path: Path) -> None:
+def write_page(profile: DeviceProfile, path: Path, mission: str = "", judged: Sequence[Margin] = ()) -> None:
     """Whole or not at all."""
-    text = render(profile)
+    text = render(profile, mission, judged)
     fresh = path.with_suffix(".part")
     fresh.write_text(text, encoding="utf-8")
     fresh.rename(path)
@@ -40,6 +44,8 @@ def _plots(profile: DeviceProfile) -> dict[str, str]:
     if profile.energy:
         if len(profile.energy.trace_t_s) > 1:
             found["power"] = plots.power_trace(profile.energy)
+        if len(profile.energy.first_t_s) > 1:
+            found["first_tiles"] = plots.first_tiles(profile.energy)
         if sum(profile.energy.stage_net_j.values()) > 0:
             found["energy"] = plots.shares(
                 {name: 1e3 * joules for name, joules in profile.energy.stage_net_j.items()},

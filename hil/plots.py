@@ -130,6 +130,17 @@ def power_trace(energy: Energy) -> str:
     return axes.svg("Power at rest and at work")
 
 
+def first_tiles(energy: Energy) -> str:
+    """The trace over the first tiles at work, each stage on its own ground."""
+    high = max(*energy.first_w, energy.peak_w) * 1.15
+    axes = Axes((energy.first_t_s[0], energy.first_t_s[-1]), (0, high), ("time, s", "power, W"))
+    names = list(dict.fromkeys(span.name for span in energy.first_tiles))
+    for span in energy.first_tiles:
+        axes.bar(span.start_s, span.end_s, high, STAGES[names.index(span.name) % len(STAGES)] + "55")
+    axes.path(energy.first_t_s, energy.first_w, INK)
+    return axes.svg("Power over the first tiles by stage")
+
+
 def shares(parts: dict[str, float], unit: str, title: str) -> str:
     """One bar cut into the parts' shares, with a legend."""
     total = sum(parts.values()) or 1.0

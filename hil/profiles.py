@@ -72,6 +72,15 @@ class Performance:
 
 
 @dataclass(frozen=True)
+class StageSpan:
+    """When a stage ran, in seconds from the start of the trace."""
+
+    name: str
+    start_s: float
+    end_s: float
+
+
+@dataclass(frozen=True)
 class Energy:
     """Medians over the repeats. Net: idle subtracted."""
 
@@ -91,6 +100,9 @@ class Energy:
     trace_w: tuple[float, ...] = ()
     busy_from_s: float = 0.0
     busy_to_s: float = 0.0
+    first_tiles: tuple[StageSpan, ...] = ()  # stages of the first tiles at work
+    first_t_s: tuple[float, ...] = ()  # the trace over them, not thinned
+    first_w: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
