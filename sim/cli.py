@@ -44,15 +44,15 @@ def _downlink(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run in --out.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The report as JSON on stdout.")] = False,
 ) -> None:
-    """Send a scene through payload, link and ground, verify it, and write the report. Exit 1 if a requirement failed."""
+    """Send a scene through payload, link and ground, verify it, write the report. Exit 1 if a requirement failed."""
     from sim.downlink import Request, downlink
-    from sim.report import all_held, canonical_json
+    from sim.report import all_held, arrange, canonical_json
     from sim.summary import as_text
 
     names = tuple(name.strip() for name in bands.split(",")) if bands else None
     with _progress("downlink") as progress:
         report = downlink(Request(scene, out, mission, bundle, engine, seed, names, overwrite), progress)
-    print(canonical_json(report) if as_json else as_text(report, out), end="")
+    print(canonical_json(arrange(report)) if as_json else as_text(report, out), end="")
     if not all_held(report):
         raise typer.Exit(1)
 
@@ -128,7 +128,7 @@ def _progress(what: str) -> Iterator[Callable[[str, int], None]]:
 
 @app.command("evaluate-clouds")
 def _evaluate_clouds(
-    network: Annotated[list[str] | None, typer.Option(help="A bundle, or a folder of export.clouds; repeat it.")] = None,
+    network: Annotated[list[str] | None, typer.Option(help="A bundle or a folder of export.clouds; repeat it.")] = None,
     data: Annotated[Path | None, typer.Option(help="Folder of the Sentinel-2 tiles; else NADIR_DATA.")] = None,
     engine: Annotated[str, typer.Option(help="openvino or onnxruntime.")] = "openvino",
     out: Annotated[Path, typer.Option(help="Folder for clouds.json and clouds.html.")] = Path("build/clouds-report"),
