@@ -77,7 +77,7 @@ class Policy:
     included; None sends every layer. `packet_octets`: longest space packet, header and CRC included.
     """
 
-    step_dn: float = 120.0
+    step_dn: float = 200.0
     budget_octets: int | None = None
     packet_octets: int = 1024
     apid: int = 0x2A1
