@@ -30,8 +30,6 @@ CLASSES = ("clear", "thick", "thin", "shadow")
 CLEAR, THICK, THIN, SHADOW = range(4)
 NETWORK_FILE = "flight/clouds.onnx"
 
-#: DN -> u8: floor(2 sqrt(DN)), full scale at DN 16 256; 12-bit steps in the dark, 128 DN steps over bright cloud.
-COMPANDING = np.minimum(255, np.sqrt(4.0 * np.arange(65536))).astype(np.uint8)
 #: The codec's transform block.
 BLOCK_PX = 8
 #: The tile's percentiles are read from every 4th pixel of every 4th row.
@@ -176,25 +174,44 @@ def input_planes(dn: Dn, valid: Mask, settings: CloudSettings) -> NDArray[np.uin
     """The network's input, u8 [2B, T, T]: companded bands, then the same stretched. None: nothing to judge."""
     bands = dn.shape[0]
     planes = np.empty((2 * bands, *dn.shape[1:]), np.uint8)
-    np.take(COMPANDING, dn, out=planes[:bands], mode="clip")  # the default mode buffers its output
+    compand(dn, planes[:bands])
     full = bool(valid.all())
+    if _one_value(planes[:bands], valid, full):
+        return None
     if not full:
         planes[:bands] *= valid
     every = slice(None, None, SAMPLE_EVERY_PX)
-    sample = planes[:bands, every, every].reshape(bands, -1) if full else planes[:bands, valid]
-    if sample.shape[1] == 0 or _one_value(planes[:bands], valid, full):
-        return None
+    sample = planes[:bands, every, every][:, valid[every, every]]
+    if sample.shape[1] == 0:  # a sliver of data between the samples
+        sample = planes[:bands, valid]
     for band in range(bands):
-        np.take(stretch_table(sample[band], settings), planes[band], out=planes[bands + band], mode="clip")
+        # bytes.translate is a look-up without numpy's detour over 64-bit indices: 20 times quicker.
+        stretched = planes[band].tobytes().translate(stretch_table(sample[band], settings).tobytes())
+        planes[bands + band] = np.frombuffer(stretched, np.uint8).reshape(planes.shape[1:])
     if not full:
         planes[bands:] *= valid
     return planes
 
 
+def compand(dn: Dn, out: NDArray[np.uint8]) -> None:
+    """DN -> u8: floor(2 sqrt(DN)), full scale at DN 16 256; steps of 1 DN in the dark, 128 DN over bright cloud.
+
+    Exact in f32 on every machine: a correctly rounded root of 4 DN < 2^18 never reaches the next integer.
+    """
+    root = dn.astype(np.float32)
+    np.minimum(root, 16_384.0, out=root)
+    root *= 4.0
+    np.sqrt(root, out=root)
+    np.minimum(root, 255.0, out=root)
+    out[:] = root  # truncates
+
+
 def _one_value(planes: NDArray[np.uint8], valid: Mask, full: bool) -> bool:
+    """Whether every band shows one value where there is data; also where there is none."""
     for plane in planes:
-        shown = plane if full else plane[valid]
-        if shown.min() != shown.max():
+        lowest = (plane if full else plane | ~valid * np.uint8(255)).min()  # 255 where there is no data
+        highest = (plane if full else plane * valid).max()
+        if lowest < highest:
             return False
     return True
 

@@ -1,6 +1,7 @@
 """Cloud mask, decision and their edge cases. The shipped network runs where the bundle holds one."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -108,10 +109,25 @@ def test_what_lies_under_no_data_changes_nothing() -> None:
     np.testing.assert_array_equal(*planes)
 
 
+def test_a_sliver_of_data_between_the_samples_is_judged() -> None:
+    valid = np.zeros((TILE_PX, TILE_PX), bool)
+    valid[:, 1:3] = True  # every 4th column is sampled: none of these
+    assert clouds.detect_clouds(tile_of(textured(), valid), fixed_net(THICK)).cloud_fraction == 1.0
+    constant = np.where(valid, 700, textured())
+    assert clouds.detect_clouds(tile_of(constant, valid), fixed_net(THICK)).cloud_fraction == 0.0
+
+
 def test_companding_by_hand() -> None:
     # floor(2 sqrt(DN)): 2 sqrt(100) = 20; 2 sqrt(2500) = 100; 2 sqrt(2499) = 99.98; 2 sqrt(16256.25) = 255
-    found = clouds.COMPANDING[[0, 1, 100, 2499, 2500, 16256, 16257, 65535]]
+    found = np.empty(8, np.uint8)
+    clouds.compand(np.array([0, 1, 100, 2499, 2500, 16256, 16257, 65535], np.uint16), found)
     assert found.tolist() == [0, 2, 20, 99, 100, 254, 255, 255]
+
+
+def test_companding_is_the_integer_root_for_every_dn() -> None:
+    found = np.empty(65536, np.uint8)
+    clouds.compand(np.arange(65536, dtype=np.uint16), found)
+    assert found.tolist() == [min(255, math.isqrt(4 * dn)) for dn in range(65536)]
 
 
 @given(hnp.arrays(np.uint8, st.integers(1, 400)), st.integers(1, 64))
