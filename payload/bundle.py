@@ -10,10 +10,15 @@ tile code, so that decoding with the wrong bundle is refused, not garbled.
 
 import hashlib
 import json
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
 
 from payload.errors import BundleError
 from payload.signature import require_signature
@@ -84,6 +89,15 @@ def load_bundle(
             continue
         _check_file(directory, name, digest)
     return Bundle(directory, manifest)
+
+
+def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of an .npz, by name. Objects are refused, never unpickled. BundleError if it is no such archive."""
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            return {name: data[name] for name in data.files}
+    except (OSError, ValueError, TypeError, EOFError, BadZipFile, zlib.error) as error:
+        raise BundleError(f"{path}: not readable as an .npz of numbers ({error}); rebuild the bundle") from None
 
 
 def shipped_bundles() -> list[str]:

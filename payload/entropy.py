@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from payload.bundle import read_arrays
 from payload.encoder import COEFFICIENTS
 from payload.errors import BundleError, StreamError
 from payload.quantiser import Indices
@@ -78,8 +79,7 @@ class ContextTables:
 
 def load_tables(path: Path) -> ContextTables:
     """Tables from an .npz without objects, every bound checked. BundleError says which does not hold."""
-    with np.load(path, allow_pickle=False) as data:
-        arrays = {name: data[name] for name in data.files}
+    arrays = read_arrays(path)
     try:
         order, starts = arrays["order"].astype(np.int64), [int(s) for s in arrays["starts"]]
         layers = tuple(_layer(arrays, k) for k in range(int(arrays["layers"])))
@@ -261,7 +261,7 @@ def _decode_layer(
     channels, h, w = negative.shape
     active, head = int.from_bytes(octets[:2], "big"), 2 + channels // COEFFICIENTS
     activity = octets[2:head]
-    if len(octets) < head or active > channels or max(activity) > 2 * ACTIVITY_LIMIT:
+    if len(octets) < head or active > channels or max(activity) > ACTIVITY_CENTRE + ACTIVITY_LIMIT:
         raise StreamError(f"layer {k}: {len(octets)} octets, {active} active channels of {channels}")
     t, coder = tables.layers[k], Decoder(octets[head:])
     contexts = _Contexts(tables, k, (h, w), previous, activity)

@@ -16,9 +16,12 @@ try:
 except ImportError:  # a board without a wheel: PlainEncoder and PlainDecoder take over
     constriction = None  # type: ignore[assignment]
 
+from payload.errors import StreamError
+
 PRECISION = 24
 ONE = 1 << PRECISION
 _WORD, _STATE = 1 << 32, 1 << 64
+NO_ENCODERS = "octets that no encoder writes"
 
 
 class Table:
@@ -58,7 +61,11 @@ class LibraryDecoder:
         self._coder = constriction.stream.queue.RangeDecoder(_words(octets))
 
     def take(self, count: int, table: Table) -> NDArray[np.int32]:
-        return np.asarray(self._coder.decode(table.model, count), np.int32)
+        """The next `count` symbols. StreamError where the octets are no encoder's: past the end of its interval."""
+        try:
+            return np.asarray(self._coder.decode(table.model, count), np.int32)
+        except AssertionError:
+            raise StreamError(NO_ENCODERS) from None
 
 
 class PlainEncoder:
@@ -120,10 +127,12 @@ class PlainDecoder:
 
         found = np.empty(count, np.int32)
         lower, counts = table.lower, table.counts
-        last = len(counts) - 1
         for i in range(count):
             scale = self._range >> PRECISION
-            symbol = min(bisect_right(lower, self._offset // scale) - 1, last)
+            quantile = self._offset // scale
+            if quantile >= ONE:
+                raise StreamError(NO_ENCODERS)
+            symbol = bisect_right(lower, quantile) - 1
             self._offset -= scale * lower[symbol]
             self._range = scale * counts[symbol]
             if self._range < _WORD:

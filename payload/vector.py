@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from payload.bundle import read_arrays
 from payload.errors import BundleError, StreamError
 from payload.scene import Dn
 
@@ -40,8 +41,7 @@ class Codebooks:
 
 def load_codebooks(path: Path) -> Codebooks:
     """Codebooks from an .npz without objects. BundleError if it is incomplete."""
-    with np.load(path, allow_pickle=False) as data:
-        arrays = {name: data[name] for name in data.files}
+    arrays = read_arrays(path)
     try:
         strides = tuple(int(s) for s in arrays["strides"])
         books = tuple(Codebook(arrays[f"book{k}"].astype(np.float32)) for k in range(len(strides)))

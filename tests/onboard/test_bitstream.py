@@ -1,0 +1,164 @@
+"""Tile codes: the law of the wire, every truncation, every flipped bit, octets by hand, hostile octets."""
+
+from binascii import crc_hqx
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from payload.bitstream import Kind, TileCode, header_octets, pack, unpack
+from payload.errors import InputError, StreamError
+
+codes = st.builds(
+    TileCode,
+    st.sampled_from(Kind),
+    st.integers(0, 65535),
+    st.integers(0, 65535),
+    st.integers(0, 2**32 - 1),
+    st.integers(0, 100) | st.just(255),
+    st.binary(max_size=30),
+    st.lists(st.binary(max_size=20), max_size=5).map(tuple),
+)
+
+
+@given(codes)
+def test_unpack_is_the_inverse_of_pack(code) -> None:
+    assert unpack(pack(code)) == code
+    assert len(pack(code)) == header_octets(len(code.side), len(code.layers)) + sum(map(len, code.layers))
+
+
+@settings(max_examples=25, deadline=None)
+@given(codes)
+def test_every_beginning_gives_the_layers_it_holds_whole(code) -> None:
+    octets = pack(code)
+    ends = [header_octets(len(code.side), len(code.layers))]
+    for layer in code.layers:
+        ends.append(ends[-1] + len(layer))
+    for length in range(len(octets) + 1):
+        if length < ends[0]:
+            with pytest.raises(StreamError, match="too few|cut short"):
+                unpack(octets[:length])
+            continue
+        found = unpack(octets[:length])
+        whole = sum(end <= length for end in ends[1:])
+        assert found.layers == code.layers[:whole] and found.declared == len(code.layers)
+        assert (found.row, found.col, found.bundle_id, found.kind) == (code.row, code.col, code.bundle_id, code.kind)
+        assert (found.cause is None) == (whole == len(code.layers))
+
+
+@given(codes, st.binary(min_size=1, max_size=8))
+def test_octets_that_follow_change_nothing(code, garbage) -> None:
+    assert unpack(pack(code) + garbage) == code
+
+
+@settings(max_examples=25, deadline=None)
+@given(codes)
+def test_no_flipped_bit_goes_unnoticed(code) -> None:
+    """In the header the code is refused; in a layer, that layer and the finer ones are left out."""
+    octets = pack(code)
+    start = header_octets(len(code.side), len(code.layers))
+    for bit in range(8 * len(octets)):
+        damaged = bytearray(octets)
+        damaged[bit // 8] ^= 0x80 >> bit % 8
+        if bit < 8 * start:
+            with pytest.raises(StreamError):
+                unpack(bytes(damaged))
+            continue
+        found = unpack(bytes(damaged))
+        end, hit = start, 0
+        while end + len(code.layers[hit]) <= bit // 8:
+            end, hit = end + len(code.layers[hit]), hit + 1
+        assert found.layers == code.layers[:hit]
+        assert found.cause == f"layer {hit} of {len(code.layers)} is damaged"
+
+
+def crc_bit_by_bit(octets: bytes) -> bytes:
+    """CRC-16/CCITT-FALSE as its definition reads: x^16 + x^12 + x^5 + 1, from ffff."""
+    register = 0xFFFF
+    for octet in octets:
+        for k in range(7, -1, -1):
+            top = register >> 15 ^ octet >> k & 1
+            register = register << 1 & 0xFFFF ^ (0x1021 if top else 0)
+    return register.to_bytes(2, "big")
+
+
+def test_a_withheld_tile_by_hand() -> None:
+    head = bytes.fromhex(
+        "11"  # version 1 (4 bits), kind 1 WITHHELD (4 bits)
+        "0a0b0c0d"  # bundle
+        "0001 0002"  # row, col
+        "55"  # 85 % cloud
+        "00 00"  # no side information, no layer
+    )
+    code = TileCode(Kind.WITHHELD, 1, 2, 0x0A0B0C0D, 85)
+    assert pack(code) == head + crc_bit_by_bit(head)
+    assert len(pack(code)) == 14
+
+
+def test_a_coded_tile_by_hand() -> None:
+    head = bytes.fromhex(
+        "10"  # version 1, kind 0 CODED
+        "ffffffff"  # bundle
+        "0100 ffff"  # row 256, col 65535
+        "ff"  # cloud unknown
+        "03 02"  # three octets of side information, two layers
+        "a1b2c3"  # side information
+    )
+    first, second = b"\x01\x02\x03\x04", b""
+    table = b"\x00\x00\x04" + crc_bit_by_bit(first) + b"\x00\x00\x00" + b"\xff\xff"  # the CRC of nothing is its start
+    code = TileCode(Kind.CODED, 256, 65535, 0xFFFFFFFF, 255, b"\xa1\xb2\xc3", (first, second))
+    assert pack(code) == head + table + crc_bit_by_bit(head + table) + first + second
+
+
+def with_crc(head: str) -> bytes:
+    octets = bytes.fromhex(head)
+    return octets + crc_hqx(octets, 0xFFFF).to_bytes(2, "big")
+
+
+@pytest.mark.parametrize(
+    ("octets", "words"),
+    [
+        (with_crc("21 0a0b0c0d 0001 0002 55 00 00"), "version 2, kind 1"),
+        (with_crc("15 0a0b0c0d 0001 0002 55 00 00"), "kind 5; this ground reads version 1, kinds 0 to 4"),
+        (with_crc("11 0a0b0c0d 0001 0002 65 00 00"), "cloud percentage 101"),
+        (with_crc("11 0a0b0c0d 0001 0002 55 00 01")[:-2], "cut short"),
+        (b"", "0 octets are too few"),
+    ],
+)
+def test_what_this_version_does_not_know_is_refused_with_its_cause(octets, words) -> None:
+    with pytest.raises(StreamError, match=words):
+        unpack(octets)
+
+
+@settings(max_examples=200)
+@given(st.binary(max_size=64) | st.binary(min_size=10, max_size=40).map(lambda b: with_crc(b.hex())))
+def test_hostile_octets_raise_stream_error_or_make_sense(octets) -> None:
+    try:
+        code = unpack(octets)
+    except StreamError:
+        return
+    assert pack(TileCode(code.kind, code.row, code.col, code.bundle_id, code.cloud_percent, code.side)) is not None
+
+
+@given(st.binary(max_size=60), st.integers(0, 4), st.integers(0, 100))
+def test_a_right_header_in_front_of_hostile_layers_never_raises(tail, layers, cloud) -> None:
+    head = f"10 00000000 0000 0000 {cloud:02x} 00 {layers:02x}" + (tail + bytes(20))[: 5 * layers].hex()
+    found = unpack(with_crc(head) + tail)
+    assert len(found.layers) <= layers == found.declared
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"row": 65536}, "row 65536 does not fit in 16 bits"),
+        ({"col": -1}, "col -1 does not fit in 16 bits"),
+        ({"bundle_id": 2**32}, "does not fit in 32 bits"),
+        ({"cloud_percent": 101}, "cloud_percent is 101"),
+        ({"side": bytes(256)}, "side information over 255"),
+        ({"layers": (b"",) * 256}, "over 255 layers"),
+    ],
+)
+def test_values_that_do_not_fit_their_field_are_refused_when_a_code_is_made(change, words) -> None:
+    values = {"kind": Kind.CODED, "row": 0, "col": 0, "bundle_id": 0} | change
+    with pytest.raises(InputError, match=words):
+        TileCode(**values)

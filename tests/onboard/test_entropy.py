@@ -1,0 +1,253 @@
+"""The context model on small random tables: one law for the wire, octets by hand, hostile octets, the exactness bound."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from payload import entropy
+from payload.bundle import load_bundle
+from payload.entropy import decode_layers, encode_layers, load_tables
+from payload.errors import BundleError, StreamError
+from payload.quantiser import Indices
+from payload.rangecoder import ONE, PlainDecoder, PlainEncoder
+
+BANDS, CELLS = 2, 8
+SHAPE = (64 * BANDS, CELLS, CELLS)
+LAYERS = 3
+
+
+@pytest.fixture(scope="module")
+def tables(make_tables, tmp_path_factory) -> entropy.ContextTables:
+    return load_tables(make_tables(tmp_path_factory.mktemp("tables") / "t.npz", BANDS, LAYERS))
+
+
+def random_indices(seed: int, density: float, spread: float) -> Indices:
+    """`density` of the coefficients are not zero, geometric in size, more in the low channels; some are huge."""
+    rng = np.random.default_rng(seed)
+    falling = np.linspace(2 * density, 0, SHAPE[0])[:, None, None]
+    size = 1 + np.minimum(rng.exponential(spread, SHAPE), 60_000).astype(np.uint16)
+    magnitude = np.where(rng.random(SHAPE) < falling, size, 0).astype(np.uint16)
+    if seed % 4 == 0:
+        magnitude.ravel()[rng.integers(magnitude.size, size=3)] = 65535
+    return Indices(magnitude, rng.random(SHAPE) < 0.5)
+
+
+indices = st.builds(
+    random_indices, st.integers(0, 2**32), st.sampled_from([0.0, 0.002, 0.05, 0.4]), st.sampled_from([0.3, 4, 200])
+)
+
+
+def known(found: Indices, missing: int) -> Indices:
+    """What remains of indices when the `missing` finest layers are left out."""
+    magnitude = (found.magnitude >> missing).astype(np.uint16)
+    return Indices(magnitude, found.negative & (magnitude > 0), missing)
+
+
+def equal(a: Indices, b: Indices) -> bool:
+    same_values = np.array_equal(a.magnitude, b.magnitude) and np.array_equal(a.negative, b.negative)
+    return same_values and a.missing == b.missing
+
+
+@settings(max_examples=25, deadline=None)
+@given(indices)
+def test_any_beginning_of_the_layers_decodes_to_the_coarser_indices(tables, sent) -> None:
+    layers = encode_layers(sent, tables)
+    assert len(layers) == LAYERS
+    for count in range(1, LAYERS + 1):
+        assert equal(decode_layers(layers[:count], SHAPE, tables), known(sent, LAYERS - count))
+
+
+@settings(max_examples=6, deadline=None)
+@given(indices)
+def test_a_board_without_the_library_writes_and_reads_the_same_octets(tables, sent) -> None:
+    layers = encode_layers(sent, tables)
+    assert encode_layers(sent, tables, PlainEncoder) == layers
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(entropy, "Decoder", PlainDecoder)
+        assert equal(decode_layers(layers, SHAPE, tables), known(sent, 0))
+
+
+def flat_tables(path: Path) -> entropy.ContextTables:
+    """One band, one layer, every weight zero, every distribution flat: octets can be worked out by hand."""
+    zeros = {
+        "coarser0": (1, 0), "current0": (1, 64), "hidden_bias0": (1, 1), "out0": (64, 1), "own0": (3, 0),
+        "base0": (64, 8, 8), "activity0": (64,), "hidden_activity0": (1, 1), "shifts0": (2,),
+    }  # fmt: skip
+    flat = {"significance0": (32, 2), "refinement0": (3, 2), "size0": (8, 16)}
+    arrays = {name: np.zeros(shape, np.int32) for name, shape in zeros.items()}
+    arrays |= {name: np.full(shape, ONE // shape[1]) for name, shape in flat.items()}
+    np.savez(path, order=np.arange(64), starts=np.array([0]), layers=np.array(1), **arrays)  # type: ignore[arg-type]
+    return load_tables(path)
+
+
+def one_coefficient(channel: int, magnitude: int, negative: bool) -> Indices:
+    found = Indices(np.zeros((64, 8, 8), np.uint16), np.zeros((64, 8, 8), bool))
+    found.magnitude[channel, 0, 0], found.negative[channel, 0, 0] = magnitude, negative
+    return found
+
+
+def test_octets_of_a_layer_by_hand(tmp_path) -> None:
+    flat = flat_tables(tmp_path / "flat.npz")
+    nothing = one_coefficient(0, 0, False)
+    # no active channel; no activity; no symbol, so no word; no sign
+    assert encode_layers(nothing, flat)[0].hex() == "0000" + "00"
+    # rank 0 is active. Activity leaves block averages out: 0. Flags 1, 0 x 63, then size 1 as symbol 0 of 16: 64 halvings
+    # and four more. The first leaves low = 7fffffffff800000, the rest nothing: both its words have gone out after 64
+    # halvings, the point's word is 0. One sign bit, 1, padded to an octet.
+    assert (
+        encode_layers(one_coefficient(0, 1, True), flat)[0].hex() == "0001" + "00" + "7fffffffff80000000000000" + "80"
+    )
+    assert encode_layers(one_coefficient(0, 1, False), flat)[0][-1] == 0x00
+    # 16 is the escape: symbol 15 of 16, then the magnitude raw, 0x1234, before the sign
+    escaped = encode_layers(one_coefficient(0, 0x1234, True), flat)[0]
+    assert escaped[-3:].hex() == "1234" + "80"
+    # rank 5 alone: six active channels. One of 64 blocks: 2 log2(1 + 1024 / 64) = 8.17, rounded 8
+    assert encode_layers(one_coefficient(5, 1, False), flat)[0][:3].hex() == "0006" + "08"
+
+
+def test_the_largest_magnitude_and_every_boundary_of_the_escape(tmp_path) -> None:
+    flat = flat_tables(tmp_path / "flat.npz")
+    for magnitude in (1, 14, 15, 16, 17, 255, 256, 65535):
+        sent = one_coefficient(3, magnitude, True)
+        assert equal(decode_layers(encode_layers(sent, flat), (64, 8, 8), flat), sent)
+
+
+@settings(max_examples=60, deadline=None)
+@given(indices, st.integers(0, LAYERS - 1), st.data())
+def test_damaged_octets_never_raise_anything_but_stream_error(tables, sent, at, data) -> None:
+    layers = list(encode_layers(sent, tables))
+    octets = bytearray(layers[at])
+    damage = data.draw(st.sampled_from(["cut", "flip", "noise", "all ones", "grow"]))
+    if damage == "cut":
+        octets = octets[: data.draw(st.integers(0, len(octets)))]
+    elif damage == "flip":
+        octets[data.draw(st.integers(0, len(octets) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    elif damage == "noise":
+        octets[4:] = data.draw(st.randoms()).randbytes(max(0, len(octets) - 4))
+    elif damage == "all ones":
+        octets[4:] = b"\xff" * max(40, len(octets))
+    else:
+        octets += data.draw(st.binary(min_size=1, max_size=9))
+    layers[at] = bytes(octets)
+    try:
+        found = decode_layers(tuple(layers), SHAPE, tables)
+    except StreamError:
+        return
+    assert found.magnitude.shape == SHAPE  # it made sense: the CRC of the layer is there to tell
+
+
+@settings(max_examples=60, deadline=None)
+@given(octets=st.lists(st.binary(max_size=80), max_size=LAYERS + 1))
+def test_any_octets_decode_or_are_refused(tables, octets) -> None:
+    try:
+        decode_layers(tuple(octets), SHAPE, tables)
+    except StreamError:
+        return
+    assert 1 <= len(octets) <= LAYERS
+
+
+@pytest.mark.parametrize(
+    ("layer", "words"),
+    [
+        (b"", "0 octets"),
+        (b"\x00\x00\x00", "3 octets"),  # one of two octets of activity is missing
+        (b"\x00\x81\x00\x00", "129 active channels of 128"),
+        (b"\x00\x00\x31\x00", "0 active channels"),  # activity 49: past what the exactness bound allows for
+        (b"\x00\x80\x00\x00" + b"\xff" * 64, "no encoder"),
+    ],
+)
+def test_layers_that_make_no_sense_are_refused_with_their_cause(tables, layer, words) -> None:
+    with pytest.raises(StreamError, match=words):
+        decode_layers((layer,), SHAPE, tables)
+
+
+def test_symbols_without_octets_for_their_signs_are_refused(tmp_path) -> None:
+    flat_tables(tmp_path / "t.npz")
+    nearly_sure = load_tables(rewrite(tmp_path / "t.npz", significance0=np.tile([1, ONE - 1], (32, 1))))
+    # 64 channels, all 4096 coefficients significant at next to no octets, of which the signs alone would take 512
+    with pytest.raises(StreamError, match="7 octets do not hold 4096 signs"):
+        decode_layers((bytes.fromhex("0040 00 01000000"),), (64, 8, 8), nearly_sure)
+
+
+@pytest.mark.parametrize("count", [0, LAYERS + 1])
+def test_a_wrong_number_of_layers_is_refused(tables, count) -> None:
+    with pytest.raises(StreamError, match=f"{count} layers, this bundle has 1 to {LAYERS}"):
+        decode_layers((b"\x00\x00\x00\x00",) * count, SHAPE, tables)
+
+
+def rewrite(path: Path, **changes: np.ndarray | None) -> Path:
+    """The .npz with arrays replaced, or left out where None."""
+    with np.load(path) as data:
+        arrays = {name: data[name] for name in data.files} | changes
+    np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
+    return path
+
+
+def test_tables_that_could_leave_exact_floats_are_refused(make_tables, tmp_path) -> None:
+    """Hidden sums reach at most |bias| + 32 x activity + 270 x weights; the bound itself is refused, one below is not."""
+    path = make_tables(tmp_path / "t.npz", BANDS, 1)
+    arrays = dict(np.load(path))
+    reach = 270 * int((np.abs(arrays["current0"]).sum(1) + np.abs(arrays["coarser0"]).sum(1)).max())
+    reach += 32 * int(np.abs(arrays["hidden_activity0"]).sum(1).max())
+    bias = np.zeros_like(arrays["hidden_bias0"])
+    bias[0, 0] = 2**24 - 1 - reach
+    load_tables(rewrite(path, hidden_bias0=bias))
+    bias[0, 0] += 1
+    with pytest.raises(BundleError, match=r"layer 0 .* could reach 16777216, wanted below 2\^24; rebuild"):
+        load_tables(rewrite(path, hidden_bias0=bias))
+
+
+def test_logits_that_could_leave_exact_floats_are_refused(make_tables, tmp_path) -> None:
+    path = make_tables(tmp_path / "t.npz", BANDS, 2)
+    out = dict(np.load(path))["out1"]
+    out[7, 0] = 2**24 // 255 + 1
+    with pytest.raises(BundleError, match="layer 1 of the context model could reach"):
+        load_tables(rewrite(path, out1=out))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"order": None},
+        {"base1": None},
+        {"significance0": np.full((32, 2), ONE // 2 + 1)},
+        {"size0": np.zeros((8, 16), np.int64)},
+        {"shifts2": np.array([4])},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_incomplete_or_malformed_tables_are_a_bundle_error(make_tables, tmp_path, change) -> None:
+    path = rewrite(make_tables(tmp_path / "t.npz", BANDS, LAYERS), **change)
+    with pytest.raises(BundleError, match=r"incomplete or malformed .*; rebuild the bundle"):
+        load_tables(path)
+
+
+@pytest.mark.parametrize("octets", [b"", b"no archive at all", b"PK\x03\x04 cut short", b"\x93NUMPY\x01\x00"])
+def test_a_file_that_is_no_archive_is_a_bundle_error(tmp_path, octets) -> None:
+    (tmp_path / "t.npz").write_bytes(octets)
+    with pytest.raises(BundleError, match="rebuild the bundle"):
+        load_tables(tmp_path / "t.npz")
+
+
+def test_an_archive_with_objects_is_never_unpickled(make_tables, tmp_path) -> None:
+    path = tmp_path / "t.npz"
+    np.savez(path, order=np.array([{"not": "numbers"}], object))
+    with pytest.raises(BundleError, match="rebuild the bundle"):
+        load_tables(path)
+
+
+def test_the_shipped_tables_carry_the_same_law() -> None:
+    bundle = load_bundle()
+    shipped = load_tables(bundle.file("flight/tables.npz"))
+    bands, cells = len(bundle.bands), bundle.tile_px // 8
+    rng = np.random.default_rng(5)
+    shape = (64 * bands, cells, cells)
+    rank = np.argsort(shipped.order)[:, None, None]
+    magnitude = np.floor(rng.exponential(20 / (1 + rank), shape)).astype(np.uint16)
+    sent = Indices(magnitude, rng.random(shape) < 0.5)
+    layers = encode_layers(sent, shipped)
+    for count in range(1, len(layers) + 1):
+        assert equal(decode_layers(layers[:count], shape, shipped), known(sent, len(layers) - count))
