@@ -136,15 +136,10 @@ def _time_opponents(tiles: Sequence[Tile], octets: int) -> list[Speed]:
 
 
 def _setting_near(codec: Codec, tiles: Sequence[Tile], octets: int) -> float:
-    """The setting that gives about `octets`: bisection over the codec's settings, coarse to fine, then between two.
-
-    Every fourth tile stands for all.
-    """
-    some = tiles[::4]
-    wanted = octets * len(some) / len(tiles)
+    """The setting that gives about `octets`: bisection over the codec's settings, coarse to fine, then between two."""
 
     def too_coarse(setting: float) -> bool:
-        return sum(len(codec.encode(tile.dn, setting)) for tile in some) < wanted
+        return sum(len(codec.encode(tile.dn, setting)) for tile in tiles) < octets
 
     fine = bisect_left(codec.settings, True, key=lambda setting: not too_coarse(setting))
     if not 0 < fine < len(codec.settings):
