@@ -1,7 +1,7 @@
 """Rotated bands -> latents: input planes for the INT8 network, the network, and the second level over block averages.
 
 A rotated value needs 16 bits, the network takes 8: value = 256 high + low, both in -128..127. The transform is linear,
-so the same INT8 network runs over the high and the low plane (a batch of 2 B planes) and the results add up as integers:
+so the same INT8 network runs over the high and the low plane (a batch of 2 B planes); the results add up as integers:
 
     rotated [B, T, T] -> planes [2B, 64, T/8 + 1, T/8 + 1] -> network -> [2B, 64, T/8, T/8] -> latents [B, 64, T/8, T/8]
 

@@ -97,7 +97,7 @@ def compose(run: Run, onboard: "Onboard", picture: "Picture", audits: dict[str, 
 CONVENTIONS = [
     "DN = reflectance x 10 000, processing offset removed.",
     "Octets: every octet of every space packet: headers, side information, CRCs, audit thumbnails.",
-    "Compression ratios and bits per pixel are over the pixels that the ground holds: withheld tiles do not flatter them.",
+    "Compression ratios and bits per pixel are over the pixels the ground holds: withheld tiles do not flatter them.",
     "Figures of quality compare only valid pixels of tiles that the ground decoded; edges evened out as delivered.",
     "Modelled figures come from the device profile named beside them; emulated time is never shown as latency.",
 ]

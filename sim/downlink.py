@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from sim.mission import load_mission
 from sim.products import CLOUD_NODATA, CloudWriter, PictureWriter
 from sim.quality import SceneQuality, psnr_db
 from sim.quicklooks import Pictures, Quicklooks
+from sim.regions import regions_in_pixels
 from sim.report import write_report
 from sim.scenes import open_scene
 
@@ -83,13 +84,15 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
 
     Returns the report (docs/report.md). InputError where an input cannot be used.
     """
-    mission, bundle = load_mission(request.mission), load_bundle(request.bundle)
+    mission = load_mission(request.mission)
+    bundle = load_bundle(request.bundle, trusted_keys=[bytes.fromhex(k) for k in mission.trusted_keys] or None)
     engine = open_engine(request.engine)
     with (
         whole_or_nothing(request.out, request.overwrite) as folder,
         open_scene(request.scene, request.bands, bundle.bands, request.seed) as scene,
     ):
-        onboard = send(scene, bundle, mission.policy, engine, folder, progress)
+        policy = replace(mission.policy, gate=regions_in_pixels(mission.policy.gate, scene.info))
+        onboard = send(scene, bundle, policy, engine, folder, progress)
         channel = Channel(mission.link, request.seed)
         arrived = channel.send(read_packets_of(folder / PACKETS_FILE))
         reception = receive(arrived, bundle, *grid(scene.info, bundle.tile_px))

@@ -1,6 +1,6 @@
 """Packets -> reception -> picture: what the ground makes of what arrived. Damage is data, never an exception.
 
-    packets -> tile codes -> indices -> levels -> decoder network -> rotated bands -> DN, tile edges evened out
+packets -> tile codes -> indices -> levels -> decoder network -> rotated bands -> DN, tile edges evened out
 """
 
 from collections.abc import Iterable, Iterator
@@ -140,7 +140,7 @@ class Strip:
 
 
 def reconstruct(reception: Reception, decoder: Decoder, bundle: Bundle, blend: bool = True) -> Iterator[Strip]:
-    """Strips of tiles from north to south. Unknown pixels are 0; a tile that does not decode is refused with its cause."""
+    """Strips of tiles from north to south. Unknown pixels are 0; what does not decode is refused with its cause."""
     before: tuple[Strip, list[float]] | None = None
     for row in range(reception.rows):
         here = _decode_row(reception, decoder, bundle, row)

@@ -114,8 +114,12 @@ class Mission:
     budgets: Budgets = Budgets()
     requirements: Requirements = Requirements()
     policy: Policy = field(default_factory=Policy)
+    trusted_keys: tuple[str, ...] = ()  # Ed25519 public keys in hex; if any, the bundle must be signed by one
 
     def __post_init__(self) -> None:
+        for key in self.trusted_keys:
+            if len(key) != 64 or not set(key.lower()) <= set("0123456789abcdef"):
+                raise InputError(f"trusted_keys: {key!r} is no Ed25519 public key, wanted 64 hex digits")
         if self.device not in device_names():
             raise InputError(f"device '{self.device}' is unknown; {nearest(self.device, device_names())}")
         names = [station.name for station in self.stations]
