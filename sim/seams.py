@@ -18,7 +18,7 @@ SMOOTH_PX = 9
 #: Largest jump that is taken for an error, in quantiser steps of the coarser of the two tiles.
 LIMIT_STEPS = 0.5
 #: Share of the jump that is taken away: the rest may be the scene.
-STRENGTH = 0.5
+STRENGTH = 0.4
 
 
 def even_out(
