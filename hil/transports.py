@@ -10,6 +10,7 @@ emulated:CPU                             another processor by qemu (see hil/sysr
 
 import asyncio
 import contextlib
+import logging
 import os
 import shlex
 import socket
@@ -21,11 +22,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from hil.channels import Channel, ChannelClosedError, FdChannel, SocketChannel
+from hil.channels import CHUNK_OCTETS, Channel, ChannelClosedError, FdChannel, SocketChannel
 from payload.errors import InputError
 
 CONNECT_S = 10.0
 SCHEMES = ("tcp://", "serial://", "ssh://", "stdio:", "host:", "emulated:")
+
+log = logging.getLogger("hil.transports")
 
 #: Opens a fresh channel each time it is called. ChannelClosedError if nobody is there (yet).
 Connect = Callable[[], Channel]
@@ -170,12 +173,33 @@ class SshChannel:
         except ImportError:
             raise InputError("ssh:// needs asyncssh; pip install 'nadir-payload[bench]'") from None
         ours, theirs = socket.socketpair()
+        theirs.setblocking(False)
         self._ours, self._failure = SocketChannel(ours), ""
         command = target.command
 
         async def pump() -> None:
+            loop = asyncio.get_running_loop()
             async with asyncssh.connect(target.host, **target.connect_options()) as connection:
-                await connection.run(command, stdin=theirs, stdout=theirs, stderr=sys.stderr, encoding=None)
+                process = await connection.create_process(command, encoding=None)
+
+                async def to_device() -> None:
+                    while data := await loop.sock_recv(theirs, CHUNK_OCTETS):
+                        process.stdin.write(data)
+                        await process.stdin.drain()
+
+                async def from_device() -> None:
+                    while data := await process.stdout.read(CHUNK_OCTETS):
+                        await loop.sock_sendall(theirs, data)
+
+                async def complaints() -> None:
+                    while line := await process.stderr.readline():
+                        log.warning("%s: %s", target.host, line.decode(errors="replace").rstrip())
+
+                tasks = [asyncio.create_task(work()) for work in (to_device, from_device, complaints)]
+                await asyncio.wait(tasks[:2], return_when=asyncio.FIRST_COMPLETED)
+                for task in tasks:
+                    task.cancel()
+                process.close()
 
         def run() -> None:
             try:
