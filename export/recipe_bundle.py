@@ -1,8 +1,9 @@
 """Checkpoints of a recipe -> its bundle. What training wrote is exported, proven to run in INT8, hashed and described.
 
 The folder of checkpoints holds transform.safetensors and decoder.safetensors (`python -m export train`) and tables.npz
-(the integer context model); another folder clouds.onnx with clouds.json (`python -m export.clouds`). A bundle without
-a cloud network is built when that folder holds none: it cannot gate.
+(the integer context model), or of a vector-quantised recipe quantised.safetensors alone; another folder clouds.onnx
+with clouds.json (`python -m export.clouds`). A bundle without a cloud network is built when that folder holds none: it
+cannot gate.
 """
 
 import hashlib
@@ -24,6 +25,7 @@ CHECKPOINTS = ("transform.safetensors", "decoder.safetensors")
 CLOUD_FILES = ("clouds.onnx", "clouds.json")
 CLOUD_CHECKPOINT = "quantised.safetensors"
 TABLES = "tables.npz"
+VQ_CHECKPOINTS = ("quantised.safetensors",)
 
 
 def build_recipe(name: str, checkpoints: Path | None, clouds: Path, target: str, out: Path | None) -> Bundle:
@@ -37,14 +39,16 @@ def build_recipe(name: str, checkpoints: Path | None, clouds: Path, target: str,
     pool = data_folder() / "train" / "tiles128.npz"
     if not pool.is_file():
         raise InputError(f"{pool}: the training pool is missing, its digest belongs into the manifest; set NADIR_DATA")
-    for needed in (*CHECKPOINTS, TABLES):
+    is_vq = recipe.get("kind") == "vq"
+    for needed in VQ_CHECKPOINTS if is_vq else (*CHECKPOINTS, TABLES):
         if not (folder / needed).is_file():
             raise InputError(f"{folder / needed}: no such file; run `python -m export train --recipe {name}` first")
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".recipe-", dir=out.parent) as scratch:
         int8 = out if target == "int8-po2w7" else Path(scratch) / name
         digest = hashlib.sha256(pool.read_bytes()).hexdigest()
-        bundle = _int8_bundle(recipe, (folder, clouds), Path(scratch), int8, digest)
+        build = _vq_bundle if is_vq else _int8_bundle
+        bundle = build(recipe, (folder, clouds), Path(scratch), int8, digest)
         return bundle if target == "int8-po2w7" else derive(bundle, target, out)
 
 
@@ -53,6 +57,8 @@ def torch_models(bundle: Bundle, checkpoints: Path, clouds: Path) -> dict[str, T
     models = {}
     if bundle.codec.get("kind") == "fsq":
         models["flight/encoder.onnx"] = _torch_encoder(checkpoints / CHECKPOINTS[0])
+    elif bundle.codec.get("kind") == "vq":
+        models["flight/encoder.onnx"] = _torch_vq_encoder(bundle, checkpoints)
     if "flight/clouds.onnx" in bundle.manifest["files"]:
         models["flight/clouds.onnx"] = _torch_clouds(clouds / CLOUD_CHECKPOINT)
     return models
@@ -69,6 +75,20 @@ def _torch_encoder(path: Path) -> TorchModel:
     def run(*arrays: NDArray[Any]) -> list[NDArray[Any]]:
         with torch.no_grad():
             return [encoder(torch.from_numpy(arrays[0].astype(np.float32))).numpy()]
+
+    return run
+
+
+def _torch_vq_encoder(bundle: Bundle, folder: Path) -> TorchModel:
+    import torch
+
+    from export.vq_train import load_trained
+
+    encoder = load_trained(bundle.manifest["built"]["recipe"], folder).encoder
+
+    def run(*arrays: NDArray[Any]) -> list[NDArray[Any]]:
+        with torch.no_grad():
+            return [latents.numpy() for latents in encoder(torch.from_numpy(arrays[0]))]
 
     return run
 
@@ -118,10 +138,7 @@ def _int8_bundle(
         "flight/tables.npz": folder / TABLES,
         "ground/decoder.onnx": scratch / "decoder.onnx",
     }
-    more = {}
-    if all((clouds / n).is_file() for n in CLOUD_FILES):
-        files["flight/clouds.onnx"] = clouds / "clouds.onnx"
-        more["clouds"] = json.loads((clouds / "clouds.json").read_text(encoding="utf-8"))
+    more = _with_clouds(files, clouds)
     digest = hashlib.sha256(b"".join((folder / n).read_bytes() for n in CHECKPOINTS)).hexdigest()
     calibration = {"activations": "none: the encoder's input planes are int8 as they are", "data_sha256": data_digest}
     origin = Origin(recipe, data_digest, calibration, digest)
@@ -131,3 +148,39 @@ def _int8_bundle(
         "entropy_macs_per_px": macs_per_px(folder / TABLES),
     }
     return assemble(out, recipe["name"], bands, tile_px, description, files, origin, more=more)
+
+
+def _vq_bundle(
+    recipe: dict[str, Any], sources: tuple[Path, Path], scratch: Path, out: Path, data_digest: str
+) -> Bundle:
+    """The reference system of the field: three outputs, three codebooks, indices of fixed length."""
+    from export.corsa import export_decoder, export_encoder, write_codebooks
+    from export.vq_train import load_trained
+
+    folder, clouds = sources
+    system = load_trained(recipe, folder)
+    export_encoder(system.encoder, recipe, scratch / "encoder.onnx")
+    export_decoder(system.decoder, recipe, scratch / "decoder.onnx")
+    write_codebooks(scratch / TABLES, system, recipe["strides"])
+    files: dict[str, Path | bytes] = {
+        "flight/encoder.onnx": scratch / "encoder.onnx",
+        "flight/tables.npz": scratch / TABLES,
+        "ground/decoder.onnx": scratch / "decoder.onnx",
+    }
+    more = _with_clouds(files, clouds)
+    digest = hashlib.sha256((folder / VQ_CHECKPOINTS[0]).read_bytes()).hexdigest()
+    calibration = {
+        "activations": "training tiles, then trained with the rounding in the loop",
+        "data_sha256": data_digest,
+    }
+    description = {"kind": "vq", "layers": len(recipe["strides"]), "codebook": recipe["codebook"]}
+    bands, origin = tuple(recipe["bands"]), Origin(recipe, data_digest, calibration, digest)
+    return assemble(out, recipe["name"], bands, int(recipe["tile_px"]), description, files, origin, more=more)
+
+
+def _with_clouds(files: dict[str, Path | bytes], clouds: Path) -> dict[str, Any]:
+    """Adds the cloud network to `files` where its folder holds one; what the manifest then says of it."""
+    if not all((clouds / n).is_file() for n in CLOUD_FILES):
+        return {}
+    files["flight/clouds.onnx"] = clouds / "clouds.onnx"
+    return {"clouds": json.loads((clouds / "clouds.json").read_text(encoding="utf-8"))}

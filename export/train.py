@@ -7,6 +7,7 @@ Every stage writes checkpoints (safetensors) and a log (CSV) into the output fol
 
 import argparse
 import csv
+import shutil
 import time
 import tomllib
 from collections.abc import Iterator
@@ -36,15 +37,32 @@ from payload.quantiser import Indices
 
 RECIPES = Path(__file__).parent / "recipes"
 SAVE_EVERY_S = 300.0
+#: Compact checkpoints that travel with the repository.
+CHECKPOINTS = Path(__file__).parent / "checkpoints"
+STAGE_FILES = ("transform.safetensors", "decoder.safetensors", "context.safetensors")
 
 
 def load_recipe(name: str) -> dict[str, Any]:
-    path = RECIPES / f"{name}.toml"
-    if not path.is_file():
-        raise InputError(
-            f"recipe {name!r} is unknown; choose one of {', '.join(sorted(p.stem for p in RECIPES.glob('*.toml')))}"
-        )
-    return tomllib.loads(path.read_text(encoding="utf-8"))
+    """A recipe by the name of its file, or file-variant where the file lists [variants.VARIANT] of a common text."""
+    stem, _, variant = name.rpartition("-")
+    for file, chosen in ((name, None), (stem, variant)):
+        path = RECIPES / f"{file}.toml"
+        if file and path.is_file():
+            recipe = tomllib.loads(path.read_text(encoding="utf-8"))
+            variants = recipe.pop("variants", {})
+            if chosen is None and not variants:
+                return recipe
+            if chosen in variants:
+                return recipe | variants[chosen] | {"name": name}
+    raise InputError(f"recipe {name!r} is unknown; choose one of {', '.join(recipe_names())}")
+
+
+def recipe_names() -> list[str]:
+    names = []
+    for path in sorted(RECIPES.glob("*.toml")):
+        variants = tomllib.loads(path.read_text(encoding="utf-8")).get("variants")
+        names += [f"{path.stem}-{variant}" for variant in variants] if variants else [path.stem]
+    return names
 
 
 def train_transform(pool: Pool, out: Path) -> dict[str, Tensor]:
@@ -264,7 +282,8 @@ def _resume(path: Path, module: nn.Module, average: dict[str, Tensor]) -> int:
     if not path.exists():
         return 0
     tensors = load_file(path)
-    module.load_state_dict({k.removeprefix("live."): v for k, v in tensors.items() if k.startswith("live.")})
+    live = "live." if any(k.startswith("live.") for k in tensors) else "mean."  # a compact checkpoint has no live weights
+    module.load_state_dict({k.removeprefix(live): v.float() for k, v in tensors.items() if k.startswith(live)})
     for k in average:
         average[k].copy_(tensors["mean." + k])
     return int(tensors["step_no"])
@@ -292,18 +311,49 @@ def _log(path: Path, row: dict[str, float]) -> None:
         writer.writerow(row)
 
 
+def keep_checkpoints(recipe: dict[str, Any], out: Path) -> None:
+    """Compact copies (averaged weights in half precision) into export/checkpoints/, from where training goes on."""
+    kept = CHECKPOINTS / recipe["name"]
+    kept.mkdir(parents=True, exist_ok=True)
+    for name in STAGE_FILES:
+        tensors = load_file(out / name)
+        if name == "decoder.safetensors":
+            tensors = {k: v.half() if k.startswith("mean.") else v for k, v in tensors.items() if "live." not in k}
+        save_file(tensors, kept / name)
+
+
+def fetch_checkpoints(recipe: dict[str, Any], out: Path) -> None:
+    """Checkpoints that came with the repository, where the output folder has none of its own."""
+    for name in STAGE_FILES:
+        if not (out / name).exists() and (CHECKPOINTS / recipe["name"] / name).exists():
+            shutil.copy(CHECKPOINTS / recipe["name"] / name, out / name)
+
+
 def main(argv: list[str] | None = None) -> None:
     """`python -m export train`: one stage or all of a recipe."""
     parser = argparse.ArgumentParser(prog="python -m export train", description=__doc__)
     parser.add_argument("--recipe", default="edge")
-    parser.add_argument("--stage", choices=("transform", "decoder", "context", "tables", "all"), default="all")
+    parser.add_argument("--stage", choices=("transform", "decoder", "context", "tables", "keep", "all"), default="all")
     parser.add_argument("--out", type=Path, default=None)
+    parser.add_argument("--fresh", action="store_true", help="from nothing, not from the newest checkpoints")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args(argv)
     recipe = load_recipe(arguments.recipe)
     out = arguments.out or Path("build") / arguments.recipe
     out.mkdir(parents=True, exist_ok=True)
+    if arguments.fresh:
+        for name in STAGE_FILES:
+            (out / name).unlink(missing_ok=True)
+    else:
+        fetch_checkpoints(recipe, out)
+    if arguments.stage == "keep":
+        return keep_checkpoints(recipe, out)
     pool = load_pool()
+    if recipe.get("kind") == "vq":
+        from export.vq_train import train_vq
+
+        train_vq(pool, recipe, out, arguments.threads)
+        return
     if arguments.stage in ("transform", "all"):
         train_transform(pool, out)
     if arguments.stage in ("decoder", "all"):
