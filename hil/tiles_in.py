@@ -42,7 +42,7 @@ def _pixels(path: Path, bands: tuple[str, ...]) -> "np.ndarray[tuple[int, ...], 
     try:
         with np.load(path, allow_pickle=False) as arrays:
             x, names = arrays["x"], [str(name) for name in arrays["bands"]] if "bands" in arrays else list(bands)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(
             f"{path}: not an .npz with an array x ({error}); wanted x uint16 [N, bands, height, width]"
         ) from None
