@@ -282,7 +282,8 @@ def _resume(path: Path, module: nn.Module, average: dict[str, Tensor]) -> int:
     if not path.exists():
         return 0
     tensors = load_file(path)
-    live = "live." if any(k.startswith("live.") for k in tensors) else "mean."  # a compact checkpoint has no live weights
+    compact = not any(k.startswith("live.") for k in tensors)
+    live = "mean." if compact else "live."
     module.load_state_dict({k.removeprefix(live): v.float() for k, v in tensors.items() if k.startswith(live)})
     for k in average:
         average[k].copy_(tensors["mean." + k])
