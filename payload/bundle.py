@@ -127,7 +127,23 @@ def _read_manifest(path: Path) -> dict[str, Any]:
             f"{path}: format_version {manifest['format_version']}, this Nadir reads {FORMAT_VERSION}; "
             "rebuild the bundle"
         )
+    _check_values(path, manifest)
     return manifest
+
+
+def _check_values(path: Path, manifest: dict[str, Any]) -> None:
+    """The manifest is not covered by its own checksums: what everything else relies on is looked at here."""
+    bands, tile_px, files = manifest["bands"], manifest["tile_px"], manifest["files"]
+    for key, held, wanted in (
+        ("name", isinstance(manifest["name"], str), "a string"),
+        ("bands", isinstance(bands, list) and bands and all(isinstance(b, str) for b in bands), "a list of names"),
+        ("tile_px", isinstance(tile_px, int) and 8 <= tile_px <= 4096 and not tile_px % 8, "a multiple of 8"),
+        ("codec", isinstance(manifest["codec"], dict), "a table"),
+        ("files", isinstance(files, dict) and all(isinstance(d, str) for d in files.values()), "names and checksums"),
+    ):
+        if not held:
+            found = repr(str(manifest[key])[:60])
+            raise BundleError(f"{path}: {key} is {found}, wanted {wanted}; restore or rebuild the bundle")
 
 
 def _check_file(directory: Path, name: str, digest: str) -> None:

@@ -20,11 +20,13 @@ from payload.encoder import COEFFICIENTS, encode
 from payload.engine import Engine, Network
 from payload.errors import BundleError, StreamError
 from payload.quantiser import Indices
-from payload.rotation import ANGLE_BITS, ANGLES, Rotation, fit, rotate
+from payload.rotation import ANGLE_BITS, ANGLES, SHIFT_LIMIT, Rotation, fit, rotate
 from payload.tiles import Tile
 
 ENCODER_FILE = "flight/encoder.onnx"
 TABLES_FILE = "flight/tables.npz"
+#: Blocks of 8 x 8 px, whose averages go in blocks of 8 x 8 through the second level.
+TILE_MULTIPLE_PX = 64
 
 
 @dataclass(eq=False)
@@ -73,6 +75,11 @@ class FsqCodec:
 
     def __init__(self, bundle: Bundle, engine: Engine | None) -> None:
         self._tile_px, self._bands = bundle.tile_px, len(bundle.bands)
+        if self._tile_px % TILE_MULTIPLE_PX:
+            raise BundleError(
+                f"bundle {bundle.name}: tiles of {self._tile_px} px, wanted a multiple of {TILE_MULTIPLE_PX}; "
+                "restore the bundle or rebuild it"
+            )
         self._tables = entropy.load_tables(bundle.file(TABLES_FILE))
         self._network: Network | None = engine.load(bundle.file(ENCODER_FILE), require_int8=True) if engine else None
         self.layers = len(self._tables.layers)
@@ -155,7 +162,7 @@ def _unpack_side(side: bytes, bands: int) -> tuple[Rotation, int]:
     turns = bands * (bands - 1) // 2
     bits = ANGLE_BITS * turns
     middle = -(-bits // 8)
-    if len(side) != 2 * bands + middle + 2 or side[-2] >= quantiser.STEP_INDICES or side[-1] > 2:
+    if len(side) != 2 * bands + middle + 2 or side[-2] >= quantiser.STEP_INDICES or side[-1] > SHIFT_LIMIT:
         raise StreamError(f"{len(side)} octets of side information do not fit {bands} bands")
     means = tuple(int.from_bytes(side[2 * b : 2 * b + 2], "big") for b in range(bands))
     packed = int.from_bytes(side[2 * bands : 2 * bands + middle], "big") >> -bits % 8

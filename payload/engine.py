@@ -69,7 +69,10 @@ class OpenVinoNetwork:
         self._outputs = list(compiled.outputs)
 
     def run(self, *inputs: NDArray[Any]) -> list[NDArray[Any]]:
-        results = self._request.infer(dict(enumerate(inputs)), share_inputs=True)
+        try:
+            results = self._request.infer(dict(enumerate(inputs)), share_inputs=True)
+        except RuntimeError as error:
+            raise _misfit(inputs, error) from None
         return [np.array(results[output]) for output in self._outputs]
 
 
@@ -104,7 +107,10 @@ class OnnxRuntimeNetwork:
         self._names = [value.name for value in session.get_inputs()]
 
     def run(self, *inputs: NDArray[Any]) -> list[NDArray[Any]]:
-        return list(self._session.run(None, dict(zip(self._names, inputs, strict=True))))
+        try:
+            return list(self._session.run(None, dict(zip(self._names, inputs, strict=True))))
+        except Exception as error:  # the runtime raises its own family of C++ exceptions
+            raise _misfit(inputs, error) from None
 
 
 def open_engine(name: str = "openvino", threads: int = 1) -> Engine:
@@ -134,6 +140,14 @@ def _refuse_float_convolutions(path: Path, compiled: Any) -> None:
             f"{path}: {len(slow)} convolutions run in float ({slow[0]}, ...), all must run in INT8; "
             "rebuild with `python -m export build --target int8-po2w7`"
         )
+
+
+def _misfit(inputs: tuple[NDArray[Any], ...], error: Exception) -> BundleError:
+    given = ", ".join(f"{array.dtype} {list(array.shape)}" for array in inputs)
+    return BundleError(
+        f"a network of the bundle does not take {given} ({_first_line(error)}); "
+        "its manifest and its networks do not fit together: restore the bundle or rebuild it"
+    )
 
 
 def _first_line(error: Exception) -> str:

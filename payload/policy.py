@@ -86,6 +86,8 @@ class Policy:
     def __post_init__(self) -> None:
         if not 1.0 <= self.step_dn <= 8192.0:
             raise InputError(f"step_dn is {self.step_dn}, wanted 1 to 8192")
+        if self.budget_octets is not None and self.budget_octets < 1:
+            raise InputError(f"budget_octets is {self.budget_octets}, wanted 1 or more, or none at all")
         if not 64 <= self.packet_octets <= 65542:
             raise InputError(f"packet_octets is {self.packet_octets}, wanted 64 to 65542")
         if not 0 <= self.apid < 2047:

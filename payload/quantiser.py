@@ -58,8 +58,7 @@ def quantise(latents: Latents, index: int) -> Indices:
 def dequantise(indices: Indices) -> NDArray[np.float32]:
     """Levels [C, h, w] f32 in units of the step of the coarsest layer known."""
     magnitude = indices.magnitude.astype(np.float32)
-    bias = REBUILD[min(indices.missing, len(REBUILD) - 1)]
-    level = np.where(magnitude > 0, magnitude + np.float32(bias), np.float32(0))
+    level = np.where(magnitude > 0, magnitude + np.float32(_rebuild(indices.missing)), np.float32(0))
     return np.where(indices.negative, -level, level)
 
 
@@ -71,7 +70,11 @@ def errors_dn2(latents: Latents, indices: Indices, index: int, layers: int, shif
     left = [float(np.vdot(size, size))]
     for missing in range(layers - 1, -1, -1):
         level = (indices.magnitude >> missing).astype(np.float32)
-        level[level > 0] += REBUILD[missing]
+        level[level > 0] += _rebuild(missing)
         difference = size - level * (step * 2**missing)
         left.append(float(np.vdot(difference, difference)))
     return tuple(error * unit * unit for error in left)
+
+
+def _rebuild(missing: int) -> float:
+    return REBUILD[min(missing, len(REBUILD) - 1)]

@@ -20,6 +20,8 @@ MATRIX_BITS = 14
 JACOBI_SWEEPS = 12
 #: Largest magnitude of a rotated value that the two int8 planes of the encoder can hold: 127 x 256 + 127.
 PLANE_LIMIT = 127 * 256 + 127
+#: Largest shift there is: sixteen bands rotate into one of at most 4 x 65535, which four halvings bring to the limit.
+SHIFT_LIMIT = 4
 
 
 @dataclass(frozen=True)

@@ -287,7 +287,7 @@ class ToySynthesis:
 
 
 class ToyClouds:
-    """In the cloud network's place: a tile that is bright on the whole is thick cloud all over, another one is clear."""
+    """In the cloud network's place: a tile bright on the whole is thick cloud all over, another one is clear."""
 
     def run(self, *inputs: np.ndarray) -> list[np.ndarray]:
         planes = inputs[0][0]  # [2B, T, T]

@@ -36,7 +36,7 @@ def test_every_beginning_gives_the_layers_it_holds_whole(code) -> None:
         ends.append(ends[-1] + len(layer))
     for length in range(len(octets) + 1):
         if length < ends[0]:
-            with pytest.raises(StreamError, match="too few|cut short"):
+            with pytest.raises(StreamError, match=r"too few|cut short"):
                 unpack(octets[:length])
             continue
         found = unpack(octets[:length])

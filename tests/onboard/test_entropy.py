@@ -1,4 +1,4 @@
-"""The context model on small random tables: one law for the wire, octets by hand, hostile octets, the exactness bound."""
+"""The context model on small random tables: the law of the wire, octets by hand, hostile octets, exact floats."""
 
 from pathlib import Path
 
@@ -94,8 +94,8 @@ def test_octets_of_a_layer_by_hand(tmp_path) -> None:
     nothing = one_coefficient(0, 0, False)
     # no active channel; no activity; no symbol, so no word; no sign
     assert encode_layers(nothing, flat)[0].hex() == "0000" + "00"
-    # rank 0 is active. Activity leaves block averages out: 0. Flags 1, 0 x 63, then size 1 as symbol 0 of 16: 64 halvings
-    # and four more. The first leaves low = 7fffffffff800000, the rest nothing: both its words have gone out after 64
+    # rank 0 is active. Activity leaves block averages out: 0. Flags 1, 0 x 63, then size 1 as symbol 0 of 16: 64
+    # halvings and four more. The first leaves low = 7fffffffff800000, the rest nothing: both its words have gone out after 64
     # halvings, the point's word is 0. One sign bit, 1, padded to an octet.
     assert (
         encode_layers(one_coefficient(0, 1, True), flat)[0].hex() == "0001" + "00" + "7fffffffff80000000000000" + "80"
@@ -187,7 +187,7 @@ def rewrite(path: Path, **changes: np.ndarray | None) -> Path:
 
 
 def test_tables_that_could_leave_exact_floats_are_refused(make_tables, tmp_path) -> None:
-    """Hidden sums reach at most |bias| + 32 x activity + 270 x weights; the bound itself is refused, one below is not."""
+    """Hidden sums reach at most |bias| + 32 x activity + 270 x weights; 2^24 itself is refused, one below is not."""
     path = make_tables(tmp_path / "t.npz", BANDS, 1)
     arrays = dict(np.load(path))
     reach = 270 * int((np.abs(arrays["current0"]).sum(1) + np.abs(arrays["coarser0"]).sum(1)).max())

@@ -1,0 +1,109 @@
+"""Nested quantisation against exact fractions, its steps against 40 digits, its errors against the decoder's levels."""
+
+from decimal import Decimal, getcontext
+from fractions import Fraction
+from math import floor
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from payload.encoder import Latents
+from payload.quantiser import (
+    STEP_INDICES,
+    Indices,
+    dequantise,
+    errors_dn2,
+    quantise,
+    step_dn,
+    step_index,
+    step_units,
+)
+
+
+def latents_of(seed: int, spread: float) -> Latents:
+    values = np.random.default_rng(seed).laplace(0, spread, (1, 64, 8, 8))
+    return Latents(np.clip(np.rint(values), -(2**29), 2**29).astype(np.int32))
+
+
+latents = st.builds(latents_of, st.integers(0, 2**32), st.sampled_from([1.0, 3e3, 1e5, 2e8]))
+
+
+@settings(max_examples=25, deadline=None)
+@given(latents, st.integers(0, STEP_INDICES - 1))
+def test_magnitudes_are_floor_of_the_ratio_plus_a_fifth(sent, index) -> None:
+    found = quantise(sent, index)
+    step = step_units(index)
+    sizes = np.unique(np.abs(sent.values))[-200:].tolist() + np.unique(np.abs(sent.values))[:200].tolist()
+    wanted = {size: min(65535, floor(Fraction(size, step) + Fraction(1, 5))) for size in sizes}
+    flat, magnitude = np.abs(sent.values).ravel(), found.magnitude.ravel()
+    for size, expected in wanted.items():
+        assert (magnitude[flat == size] == expected).all()
+    assert np.array_equal(found.negative, sent.values.reshape(64, 8, 8) < 0)
+
+
+def test_bounds_of_the_dead_zone_by_hand() -> None:
+    # step index 0 is 256 units: 0.8 x 256 = 204.8, so 204 is still nothing and 205 is 1; 1.8 x 256 = 460.8
+    values = np.zeros((1, 64, 8, 8), np.int32)
+    values[0, 0, 0, :6] = [204, 205, -205, 460, 461, -204]
+    found = quantise(Latents(values), 0)
+    assert found.magnitude[0, 0, :6].tolist() == [0, 1, 1, 1, 2, 0]
+    assert found.negative[0, 0, :6].tolist() == [False, False, True, False, False, True]
+
+
+def test_the_largest_magnitude_is_kept_within_16_bits() -> None:
+    values = np.full((1, 64, 8, 8), 2**29, np.int32)
+    assert (quantise(Latents(values), 0).magnitude == 65535).all()  # 2^29 / 256 would be 2^21
+    assert (quantise(Latents(-values), 40).magnitude == 65535).all()  # 2^29 / 2^13 = 2^16: one too many
+
+
+def test_no_libm_can_round_a_step_differently() -> None:
+    """2^(i / 8) by square roots of 2 to 40 digits: no step is nearer than 1e-4 to a tie."""
+    getcontext().prec = 45
+    eighth = Decimal(2).sqrt().sqrt().sqrt()
+    for index in range(STEP_INDICES):
+        exact = 256 * eighth**index
+        assert step_units(index) == int(exact.to_integral_value())
+        assert abs(exact % 1 - Decimal("0.5")) > Decimal("1e-4")
+
+
+@pytest.mark.parametrize(
+    ("wanted_dn", "index"), [(0.01, 0), (1.0, 0), (2.0, 8), (120.0, 55), (8192.0, 104), (1e9, 127)]
+)
+def test_the_nearest_step_is_chosen(wanted_dn, index) -> None:
+    assert step_index(wanted_dn) == index
+    if 0 < index < STEP_INDICES - 1:
+        assert 2 ** (-1 / 16) <= step_dn(index) / wanted_dn <= 2 ** (1 / 16) * 1.001
+
+
+@settings(max_examples=25, deadline=None)
+@given(latents, st.integers(0, 100), st.integers(0, 5))
+def test_what_is_rebuilt_is_off_by_less_than_a_step(sent, index, missing) -> None:
+    """Inside its cell: nothing where the level is 0 means at most 2 steps of dead zone less 1/5 of the finest one."""
+    full = quantise(sent, index)
+    if full.magnitude.max() == 65535:
+        return
+    known = Indices((full.magnitude >> missing).astype(np.uint16), full.negative, missing)
+    step = step_units(index) * 2.0**missing
+    gap = np.abs(dequantise(known).astype(np.float64) - sent.values.reshape(64, 8, 8) / step)
+    assert gap[known.magnitude > 0].max(initial=0) < 0.9
+    assert gap[known.magnitude == 0].max(initial=0) < 1.0
+
+
+@settings(max_examples=25, deadline=None)
+@given(latents, st.integers(0, 100), st.integers(1, 6), st.integers(0, 4))
+def test_the_error_estimate_is_that_of_the_levels_the_ground_uses(sent, index, layers, shift) -> None:
+    full = quantise(sent, index)
+    estimate = errors_dn2(sent, full, index, layers, shift)
+    assert len(estimate) == layers + 1
+    truth = sent.values.reshape(64, 8, 8).astype(np.float64)
+    to_dn = 2.0**shift / 256
+    assert estimate[0] == pytest.approx(((truth * to_dn) ** 2).sum(), rel=1e-4)
+    for count in range(1, layers + 1):
+        missing = layers - count
+        known = Indices((full.magnitude >> missing).astype(np.uint16), full.negative, missing)
+        rebuilt = dequantise(known).astype(np.float64) * step_units(index) * 2**missing
+        # single floats hold the largest of the latents to 6e-8 of its size, over 4096 of them
+        slack = 1e-4 * estimate[count] + 4096 * (np.abs(truth).max() * 1e-6 * to_dn) ** 2
+        assert abs(estimate[count] - (((truth - rebuilt) * to_dn) ** 2).sum()) <= slack
