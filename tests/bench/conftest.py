@@ -113,3 +113,11 @@ def tcp_agent(agent_command: Callable[[float], list[str]]) -> Iterator[Callable[
     yield start
     for agent in started:
         agent.end()
+
+
+@pytest.fixture(scope="session")
+def steady_agent(tiny_bundle: Bundle) -> Iterator[RunningAgent]:
+    """One agent for all tests that do it no harm: starting Python takes longer than they do."""
+    agent = RunningAgent([sys.executable, str(FAKE_AGENT), "0", "--bundle", str(tiny_bundle.directory)])
+    yield agent
+    agent.end()

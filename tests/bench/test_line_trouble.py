@@ -48,14 +48,14 @@ def session_over(agent, bundle, trouble):
     )
 
 
-def test_a_quiet_run_over_tcp(tcp_agent, tiny_bundle, make_tiles, fake_agent):
-    with open_device(tcp_agent().url, tiny_bundle, POLICY, "fake", patience=HASTY) as session:
+def test_a_quiet_run_over_tcp(steady_agent, tiny_bundle, make_tiles, fake_agent):
+    with open_device(steady_agent.url, tiny_bundle, POLICY, "fake", patience=HASTY) as session:
         run_all(session, make_tiles(40), fake_agent)
         assert session.incidents.causes == []
 
 
 @pytest.mark.parametrize("moment", range(12))
-def test_cable_pulled_at_every_state(moment, tcp_agent, tiny_bundle, make_tiles, fake_agent):
+def test_cable_pulled_at_every_state(moment, steady_agent, tiny_bundle, make_tiles, fake_agent):
     """Pull after the n-th piece that passes in either direction: HELLO, its reply, LOAD, its reply, tiles, codes."""
     passed = [0]
 
@@ -67,13 +67,13 @@ def test_cable_pulled_at_every_state(moment, tcp_agent, tiny_bundle, make_tiles,
                 raise ChannelClosedError("pulled")
         return data
 
-    with session_over(tcp_agent(), tiny_bundle, pull) as session:
+    with session_over(steady_agent, tiny_bundle, pull) as session:
         run_all(session, make_tiles(12), fake_agent)
         assert session.incidents.reconnects + len(session.incidents.causes) >= 1
 
 
 @pytest.mark.parametrize("moment", range(6))
-def test_cable_pulled_in_the_middle_of_a_frame(moment, tcp_agent, tiny_bundle, make_tiles, fake_agent):
+def test_cable_pulled_in_the_middle_of_a_frame(moment, steady_agent, tiny_bundle, make_tiles, fake_agent):
     written = [0]
 
     def cut(channel, direction, data):
@@ -84,13 +84,13 @@ def test_cable_pulled_in_the_middle_of_a_frame(moment, tcp_agent, tiny_bundle, m
                 channel.close()
         return data
 
-    with session_over(tcp_agent(), tiny_bundle, cut) as session:
+    with session_over(steady_agent, tiny_bundle, cut) as session:
         run_all(session, make_tiles(12), fake_agent)
         assert session.incidents.causes
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_garbage_and_flipped_bits_on_the_line(seed, tcp_agent, tiny_bundle, make_tiles, fake_agent):
+def test_garbage_and_flipped_bits_on_the_line(seed, steady_agent, tiny_bundle, make_tiles, fake_agent):
     draw = random.Random(seed)
 
     def garble(_channel, direction, data):
@@ -105,7 +105,7 @@ def test_garbage_and_flipped_bits_on_the_line(seed, tcp_agent, tiny_bundle, make
             return data[:at] + data[at + draw.randint(1, 50) :]
         return data
 
-    with session_over(tcp_agent(), tiny_bundle, garble) as session:
+    with session_over(steady_agent, tiny_bundle, garble) as session:
         run_all(session, make_tiles(40), fake_agent)
 
 
@@ -185,8 +185,8 @@ def test_a_wrong_agent_is_refused_at_hello(answer, message, tiny_bundle):
         open_device(ScriptedAgent(answer).url, tiny_bundle, POLICY, "fake", patience=HASTY)
 
 
-def test_an_agent_of_this_code_refuses_frames_of_another_protocol(tcp_agent):
-    with socket.create_connection(("127.0.0.1", tcp_agent().port)) as line:
+def test_an_agent_of_this_code_refuses_frames_of_another_protocol(steady_agent):
+    with socket.create_connection(("127.0.0.1", steady_agent.port)) as line:
         line.sendall(pack(Frame(Type.HELLO, 1, 1, pack_body({}), version=9)))
         (frame,) = FrameReader().feed(line.recv(65536))
     fields, _ = unpack_body(frame.body)
@@ -194,8 +194,8 @@ def test_an_agent_of_this_code_refuses_frames_of_another_protocol(tcp_agent):
     assert "protocol 9" in fields["error"]
 
 
-def test_random_frames_neither_end_nor_hang_the_agent(tcp_agent, tiny_bundle, make_tiles, fake_agent):
-    agent, draw = tcp_agent(), random.Random(5)
+def test_random_frames_neither_end_nor_hang_the_agent(steady_agent, tiny_bundle, make_tiles, fake_agent):
+    agent, draw = steady_agent, random.Random(5)
     for _ in range(20):
         with socket.create_connection(("127.0.0.1", agent.port)) as line:
             line.sendall(pack(Frame(Type.HELLO, 1, 0, pack_body({}))))
@@ -219,19 +219,19 @@ def test_more_requests_than_allowed_are_refused_as_busy(tcp_agent, tiny_bundle, 
     assert set(reasons) <= {"busy", "session"}
 
 
-def test_a_host_that_reads_slowly_gets_every_octet(tcp_agent, tiny_bundle, make_tiles, fake_agent):
+def test_a_host_that_reads_slowly_gets_every_octet(steady_agent, tiny_bundle, make_tiles, fake_agent):
     def dawdle(_channel, direction, data):
         if direction == "in":
             time.sleep(0.02)
         return data
 
-    with session_over(tcp_agent(), tiny_bundle, dawdle) as session:
+    with session_over(steady_agent, tiny_bundle, dawdle) as session:
         run_all(session, make_tiles(40), fake_agent)
         assert session.incidents.causes == []
 
 
-def test_a_dead_host_does_not_block_the_next_one(tcp_agent, tiny_bundle, make_tiles, fake_agent):
-    agent = tcp_agent()
+def test_a_dead_host_does_not_block_the_next_one(steady_agent, tiny_bundle, make_tiles, fake_agent):
+    agent = steady_agent
     silent = [socket.create_connection(("127.0.0.1", agent.port)) for _ in range(3)]  # hosts that hang
     with open_device(agent.url, tiny_bundle, POLICY, "fake", patience=HASTY) as session:
         run_all(session, make_tiles(5), fake_agent)
