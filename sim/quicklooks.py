@@ -19,7 +19,7 @@ from payload.scene import Dn, Mask, SceneInfo
 F32 = NDArray[np.float32]
 Rgb = NDArray[np.uint8]  # [h, w, 3]
 
-MAX_PX = 1400
+MAX_PX = 1800
 #: Share of the picture below and above the stretch.
 STRETCH_PERCENT = (2.0, 98.0)
 #: Cloud probability from which a pixel counts as cloud in the mask picture.

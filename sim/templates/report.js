@@ -23,7 +23,7 @@
       frame.classList.toggle("pixels", frame.clientWidth * view.zoom > 1.5 * pixels);
       outline(frame.querySelector(".outline"));
     }
-    byId("zoom-level").textContent = view.zoom === 1 ? "fit" : `${view.zoom.toFixed(1)}×`;
+    byId("zoom-level").textContent = `${+view.zoom.toFixed(1)}×`;
   }
 
   function outline(box) {
