@@ -8,6 +8,7 @@ import resource
 import threading
 import time
 from collections.abc import Callable
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ AGENT_MODULES = ("__init__", "agent", "channels", "device", "encoding", "message
 SYS = "/sys"
 
 
+@cache  # what this process has loaded does not change when files do
 def code_id() -> str:
     """Sixteen hex digits of the sha256 over every source file the agent runs: host and device must agree on it."""
     digest = hashlib.sha256()
