@@ -40,7 +40,9 @@ def choose_layers(
         code = candidates[at].code
         cost = _octets(code, upto, policy) - _octets(code, kept[at], policy)
         if spent + cost > budget:
-            continue  # a cheaper step of another tile may still fit
+            for entry in _next_step(candidates[at], kept[at], at, policy, upto - 1):
+                heapq.heappush(queue, entry)
+            continue  # a shorter step of this tile, or one of another, may still fit
         spent += cost
         kept[at] = upto
         for entry in _next_step(candidates[at], upto, at, policy):
@@ -48,13 +50,16 @@ def choose_layers(
     for candidate, layers in zip(candidates, kept, strict=True):
         code = candidate.code
         kind = Kind.WITHHELD if code.layers and not layers else code.kind
-        yield replace(code, kind=kind, layers=code.layers[:layers], declared=layers)
+        side = code.side if layers else b""
+        yield replace(code, kind=kind, side=side, layers=code.layers[:layers], declared=layers)
 
 
-def _next_step(candidate: Candidate, have: int, at: int, policy: Policy) -> list[tuple[float, int, int]]:
-    """The steepest step from `have` layers on, as (-slope, tile, layers); none where all are sent."""
+def _next_step(
+    candidate: Candidate, have: int, at: int, policy: Policy, most: int | None = None
+) -> list[tuple[float, int, int]]:
+    """The steepest step from `have` to at most `most` layers (None: all) as (-slope, tile, layers), if there is one."""
     steps = []
-    for upto in range(have + 1, len(candidate.code.layers) + 1):
+    for upto in range(have + 1, (len(candidate.code.layers) if most is None else most) + 1):
         gain = candidate.errors[have] - candidate.errors[upto] if candidate.errors else 1.0
         cost = _octets(candidate.code, upto, policy) - _octets(candidate.code, have, policy)
         steps.append((-gain / cost, at, upto))
@@ -63,5 +68,6 @@ def _next_step(candidate: Candidate, have: int, at: int, policy: Policy) -> list
 
 def _octets(code: TileCode, layers: int, policy: Policy) -> int:
     """Octets on the link of a tile code cut to `layers` layers."""
-    data = header_octets(len(code.side), layers) + sum(len(layer) for layer in code.layers[:layers])
+    side = len(code.side) if layers else 0
+    data = header_octets(side, layers) + sum(len(layer) for layer in code.layers[:layers])
     return octets_on_air(data, policy.packet_octets)

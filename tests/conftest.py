@@ -336,7 +336,7 @@ def toy_bundle_with_gate(toy_bundle: Path, tmp_path_factory: pytest.TempPathFact
     return write_bundle(tmp_path_factory.mktemp("gated") / "bundle", files, clouds={})
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def toy_engine() -> ToyEngine:
     return ToyEngine()
 

@@ -94,9 +94,9 @@ def test_octets_of_a_layer_by_hand(tmp_path) -> None:
     nothing = one_coefficient(0, 0, False)
     # no active channel; no activity; no symbol, so no word; no sign
     assert encode_layers(nothing, flat)[0].hex() == "0000" + "00"
-    # rank 0 is active. Activity leaves block averages out: 0. Flags 1, 0 x 63, then size 1 as symbol 0 of 16: 64
-    # halvings and four more. The first leaves low = 7fffffffff800000, the rest nothing: both its words have gone out after 64
-    # halvings, the point's word is 0. One sign bit, 1, padded to an octet.
+    # rank 0 is active. Activity leaves block averages out: 0. Flags 1, 0 x 63, then size 1 as symbol 0 of 16: that
+    # is 64 halvings and four more. The first leaves low = 7fffffffff800000, the rest nothing: both its words have gone
+    # out after 64 halvings, the point's word is 0. One sign bit, 1, padded to an octet.
     assert (
         encode_layers(one_coefficient(0, 1, True), flat)[0].hex() == "0001" + "00" + "7fffffffff80000000000000" + "80"
     )
