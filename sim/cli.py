@@ -145,6 +145,22 @@ def _evaluate_clouds(
         raise typer.Exit(1)
 
 
+@app.command("evaluate-corsa")
+def _evaluate_corsa(
+    tiles: Annotated[list[Path], typer.Option(help="An .npz of tiles (x [N,B,H,W] uint16, bands), or GeoTIFFs.")],
+    bundle: Annotated[list[str] | None, typer.Option(help="Shipped bundle or a directory; repeat it.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="The first so many tiles only.")] = None,
+    engine: Annotated[str, typer.Option(help="openvino or onnxruntime.")] = "openvino",
+    as_json: Annotated[bool, typer.Option("--json", help="The rows as JSON on stdout.")] = False,
+) -> None:
+    """The field's reference system in its published convention and in ours, beside JPEG 2000 at CR 20."""
+    from sim import published
+
+    with _progress("coders") as advance:
+        rows = published.compare(tiles, bundle or ["corsa-fpn3-512", DEFAULT], limit, engine, advance)
+    print(json.dumps(published.as_json(rows), indent=2) if as_json else published.as_text(rows))
+
+
 @app.command("audit")
 def _audit(
     reports: Annotated[list[Path], typer.Argument(help="report.json of runs.")],

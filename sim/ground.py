@@ -88,14 +88,14 @@ class Decoder:
     def __init__(self, bundle: Bundle, engine: Engine) -> None:
         self._codec = open_codec(bundle)
         self._network = engine.load(bundle.file(DECODER_FILE))
-        self._bands = len(bundle.bands)
+        self._bands, self._tile_px = len(bundle.bands), bundle.tile_px
         self._books = vector.load_codebooks(bundle.file(TABLES_FILE)) if isinstance(self._codec, VqCodec) else None
 
     def decode_tile(self, code: TileCode) -> Dn:
         """DN uint16 [B, T, T]. StreamError if the octets make no sense: nothing is invented."""
         side, indices = self._codec.decode(code.side, code.layers)
         if self._books is not None:
-            return _to_dn(self._from_codebooks(indices))
+            return _to_dn(self._from_codebooks(indices, self._books))
         rotation, index = side
         step = step_dn(index) * 2.0**indices.missing  # in rotated DN
         levels = levels_of(indices, self._bands)
@@ -110,11 +110,12 @@ class Decoder:
         (rotation, index), _ = self._codec.decode(code.side, code.layers[:1])
         return float(step_dn(index) * 2.0 ** (rotation.shift + self._codec.layers - len(code.layers)))
 
-    def _from_codebooks(self, indices: tuple[NDArray[np.uint16], ...]) -> NDArray[np.float32]:
-        books = self._books
-        if books is None or len(indices) != len(books.books):
-            raise StreamError(f"{len(indices)} layers of codebook indices arrived, all are needed")
-        maps = [b.vectors[i].transpose(2, 0, 1)[None] for b, i in zip(books.books, indices, strict=True)]
+    def _from_codebooks(self, indices: tuple[NDArray[np.uint16], ...], books: vector.Codebooks) -> NDArray[np.float32]:
+        """DN [B, T, T]. A map whose indices did not arrive is zeros, as the decoder was trained to take it."""
+        maps = [b.vectors[i].transpose(2, 0, 1)[None] for b, i in zip(books.books, indices, strict=False)]
+        for book, stride in zip(books.books[len(maps) :], books.strides[len(maps) :], strict=True):
+            cells = self._tile_px // stride
+            maps.append(np.zeros((1, book.vectors.shape[1], cells, cells), np.float32))
         (standardised,) = self._network.run(*maps)
         return standardised[0] * books.scale_dn[:, None, None] + books.mean_dn[:, None, None]
 

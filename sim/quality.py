@@ -108,13 +108,15 @@ def spectral_angle_deg(original: Dn, reconstruction: Dn) -> F64:
     return np.where(both_black, 0.0, np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0))))
 
 
-def ssim(original: Dn, reconstruction: Dn, valid: Mask, data_range: float = PEAK_10K) -> float:
+def ssim(original: NDArray, reconstruction: NDArray, valid: Mask, data_range: float = PEAK_10K) -> float:
     """Structural similarity, mean over bands of the mean over windows that hold valid pixels only."""
     total, windows = ssim_sum(original, reconstruction, valid, data_range)
     return total / windows if windows else float("nan")
 
 
-def ssim_sum(original: Dn, reconstruction: Dn, valid: Mask, data_range: float = PEAK_10K) -> tuple[float, int]:
+def ssim_sum(
+    original: NDArray, reconstruction: NDArray, valid: Mask, data_range: float = PEAK_10K
+) -> tuple[float, int]:
     """Sum over windows of the band-mean SSIM, and the number of windows; wide pictures go through in slices."""
     total, windows = 0.0, 0
     width, margin = valid.shape[1], 2 * SSIM_RADIUS_PX
