@@ -146,6 +146,7 @@ def test_from_drawn_tiles_to_a_network_that_flies(tmp_path: Path, monkeypatch: p
     table = clouds.run(recipe, "drawn", tmp_path)
     assert json.loads((tmp_path / "clouds.json").read_text(encoding="utf-8"))["split"] == recipe["rotations"]["drawn"]
     assert table["validation"]["tiles"] == 2
+    assert 0.0 <= table["validation"]["false_discards_with_pale"] <= 1.0
     settings = flight.read_settings(json.loads((tmp_path / "clouds.json").read_text(encoding="utf-8")))
     tile = Tile(0, 0, half_cloudy(5, "s").dn, np.ones((SIZE, SIZE), bool))
     masks = [
