@@ -63,7 +63,9 @@ class Codec(Protocol):
 
     layers: int
 
-    def encode(self, tile: Tile, step_dn: float, watch: Stopwatch, with_errors: bool = False) -> Coded: ...
+    def encode(
+        self, tile: Tile, step_dn: float, watch: Stopwatch, with_errors: bool = False, keep: int | None = None
+    ) -> Coded: ...
 
     def decode(self, side: bytes, layers: tuple[bytes, ...]) -> tuple[Any, Any]:
         """Side information and indices, parsed. StreamError where they make no sense."""
@@ -75,6 +77,7 @@ class FsqCodec:
 
     def __init__(self, bundle: Bundle, engine: Engine | None) -> None:
         self._tile_px, self._bands = bundle.tile_px, len(bundle.bands)
+        self._coarsest_dn = float(bundle.codec.get("coarsest_step_dn", quantiser.step_dn(quantiser.STEP_INDICES - 1)))
         if self._tile_px % TILE_MULTIPLE_PX:
             raise BundleError(
                 f"bundle {bundle.name}: tiles of {self._tile_px} px, wanted a multiple of {TILE_MULTIPLE_PX}; "
@@ -84,7 +87,9 @@ class FsqCodec:
         self._network: Network | None = engine.load(bundle.file(ENCODER_FILE), require_int8=True) if engine else None
         self.layers = len(self._tables.layers)
 
-    def encode(self, tile: Tile, step_dn: float, watch: Stopwatch, with_errors: bool = False) -> Coded:
+    def encode(
+        self, tile: Tile, step_dn: float, watch: Stopwatch, with_errors: bool = False, keep: int | None = None
+    ) -> Coded:
         if self._network is None:
             raise BundleError("this codec was opened for decoding only; give it an engine to encode")
         with watch.stage("rotate"):
@@ -93,12 +98,19 @@ class FsqCodec:
         with watch.stage("encode"):
             latents = encode(rotated, self._network)
         with watch.stage("quantise"):
-            index = quantiser.step_index(step_dn * 2.0**-rotation.shift)
+            unsent = self._layers_beyond(step_dn)
+            index = quantiser.step_index(step_dn * 2.0 ** -(rotation.shift + unsent))
             indices = quantiser.quantise(latents, index)
             errors = quantiser.errors_dn2(latents, indices, index, self.layers, rotation.shift) if with_errors else ()
         with watch.stage("entropy"):
-            layers = entropy.encode_layers(indices, self._tables)
-        return Coded(_pack_side(rotation, index), layers, errors)
+            layers = entropy.encode_layers(indices, self._tables, keep=min(keep or self.layers, self.layers - unsent))
+        return Coded(_pack_side(rotation, index), layers, errors[: len(layers) + 1])
+
+    def _layers_beyond(self, step_dn: float) -> int:
+        """How many finer layers stay on board: beyond the steps the context model was trained on, a tile is coded at
+        half the step, or a quarter, ... and cut after the layer of the step that was asked for."""
+        excess = np.log2(step_dn / self._coarsest_dn)
+        return int(np.clip(np.ceil(excess), 0, self.layers - 1))
 
     def decode(self, side: bytes, layers: tuple[bytes, ...]) -> tuple[tuple[Rotation, int], Indices]:
         found = _unpack_side(side, self._bands)
@@ -115,7 +127,9 @@ class VqCodec:
         self._tile_px = bundle.tile_px
         self.layers = len(self._books.books)
 
-    def encode(self, tile: Tile, step_dn: float, watch: Stopwatch, with_errors: bool = False) -> Coded:
+    def encode(
+        self, tile: Tile, step_dn: float, watch: Stopwatch, with_errors: bool = False, keep: int | None = None
+    ) -> Coded:
         if self._network is None:
             raise BundleError("this codec was opened for decoding only; give it an engine to encode")
         with watch.stage("encode"):
@@ -124,7 +138,7 @@ class VqCodec:
             indices = [vector.nearest(z, book) for z, book in zip(latents, self._books.books, strict=True)]
         with watch.stage("entropy"):
             layers = tuple(vector.pack_indices(i, book) for i, book in zip(indices, self._books.books, strict=True))
-        return Coded(b"", layers)
+        return Coded(b"", layers[:keep])
 
     def decode(self, side: bytes, layers: tuple[bytes, ...]) -> tuple[None, tuple[NDArray[np.uint16], ...]]:
         if side or not 1 <= len(layers) <= self.layers:

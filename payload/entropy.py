@@ -181,11 +181,16 @@ def _neighbourhood(magnitude: Magnitudes) -> Neighbourhood:
     return taken, sides, across[:, :-2] + across[:, 2:]
 
 
-def encode_layers(indices: Indices, tables: ContextTables, coder: Callable[[], Any] = Encoder) -> tuple[bytes, ...]:
-    """Octets of every layer of a tile, coarse first. Another `coder` can count symbols instead (export does)."""
+def encode_layers(
+    indices: Indices, tables: ContextTables, coder: Callable[[], Any] = Encoder, keep: int | None = None
+) -> tuple[bytes, ...]:
+    """Octets of the first `keep` layers of a tile (None: all), coarse first.
+
+    Another `coder` can count symbols instead (export does).
+    """
     magnitude, negative = indices.magnitude[tables.order], indices.negative[tables.order]
     count = len(tables.layers)
-    shifted = [(magnitude >> (count - 1 - k)).astype(np.uint16) for k in range(count)]
+    shifted = [(magnitude >> (count - 1 - k)).astype(np.uint16) for k in range(count)][:keep]
     return tuple(_encode_layer(here, negative, tables, k, coder()) for k, here in enumerate(shifted))
 
 

@@ -72,10 +72,10 @@ class Payload:
             if audit is not None:
                 audit.offer(tile, percent, self)
             return TileCode(Kind.WITHHELD, *address, percent), ()
-        coded = self.codec.encode(tile, self.policy.step_dn, self.watch, self.policy.budget_octets is not None)
-        keep = self.codec.layers if decision is None or decision.layers is None else decision.layers
-        code = TileCode(Kind.CODED, *address, percent, coded.side, coded.layers[:keep])
-        return code, coded.errors[: keep + 1]
+        keep = decision.layers if decision is not None else None
+        with_errors = self.policy.budget_octets is not None
+        coded = self.codec.encode(tile, self.policy.step_dn, self.watch, with_errors, keep)
+        return TileCode(Kind.CODED, *address, percent, coded.side, coded.layers), coded.errors
 
     def _gate(self, tile: Tile, observe: MaskObserver | None) -> Decision | None:
         if self.clouds is None:
@@ -89,8 +89,7 @@ class Payload:
 
     def thumbnail(self, tile: Tile) -> Coded:
         """The coarsest layer of a tile, for the audit."""
-        coded = self.codec.encode(tile, self.policy.step_dn, self.watch)
-        return Coded(coded.side, coded.layers[:1])
+        return self.codec.encode(tile, self.policy.step_dn, self.watch, keep=1)
 
 
 class _AuditDraw:
