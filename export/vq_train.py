@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from export.corsa import INT8_LIMIT, LATENT_STEPS, PLANE_STEPS, build
 from export.data import Pool
 from export.qat_layers import calibrate, fold_into
-from export.train import SAVE_EVERY_S, _log
+from export.train import SAVE_EVERY_S, _log, load_recipe
 from payload.errors import InputError
 
 FLOAT, QUANTISED = "float.safetensors", "quantised.safetensors"
@@ -134,19 +134,44 @@ def distortion(planes: Tensor, rebuilt: Tensor) -> Tensor:
 
 
 def train_vq(pool: Pool, recipe: Mapping[str, Any], out: Path, threads: int) -> None:
-    """Both phases of one system; leaves quantised.safetensors and two logs in `out`."""
+    """Both phases of a system, or the second alone from another one; leaves quantised.safetensors and logs in `out`."""
     torch.set_num_threads(threads)
     settings = recipe["training"]
     torch.manual_seed(settings["seed"])
-    model = Corsa(recipe, quantised=False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    model.mean_dn, model.scale_dn = normalisation(pool.dn[pool.training])
-    planes = torch.tensor(pool.dn.astype(np.float32))  # [N, B, 128, 128]
-    planes = (planes - model.mean_dn[:, None, None]) / model.scale_dn[:, None, None]
-    _phase(model, planes, pool, (settings, settings["float_steps"], settings["learning_rate"]), out / FLOAT)
-    flight = in_int8(model, recipe)
-    calibrate(flight.encoder, (_crops(planes, pool, settings, np.random.default_rng([9, k])) for k in range(16)))
+    if "start" in recipe:
+        flight = resized(load_trained(load_recipe(recipe["start"]), out.parent / recipe["start"]), recipe)
+        planes = _planes(pool, flight)
+    else:
+        model = Corsa(recipe, quantised=False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model.mean_dn, model.scale_dn = normalisation(pool.dn[pool.training])
+        planes = _planes(pool, model)
+        _phase(model, planes, pool, (settings, settings["float_steps"], settings["learning_rate"]), out / FLOAT)
+        flight = in_int8(model, recipe)
+        calibrate(flight.encoder, (_crops(planes, pool, settings, np.random.default_rng([9, k])) for k in range(16)))
     rate = settings["learning_rate"] * 0.3
-    _phase(flight, planes, pool, (settings, settings["quantised_steps"], rate), out / QUANTISED)
+    _phase(flight.train(), planes, pool, (settings, settings["quantised_steps"], rate), out / QUANTISED)
+
+
+def _planes(pool: Pool, system: Corsa) -> Tensor:
+    """Every tile of the pool in plane steps, not rounded: [N, B, 128, 128]."""
+    dn = torch.tensor(pool.dn.astype(np.float32))
+    return (dn - system.mean_dn[:, None, None]) / system.scale_dn[:, None, None]
+
+
+def resized(trained: Corsa, recipe: Mapping[str, Any]) -> Corsa:
+    """A trained system with codebooks of another size: the entries used most, or each entry several times, apart."""
+    flight = Corsa(recipe, quantised=True)
+    flight.encoder.load_state_dict(trained.encoder.state_dict())
+    flight.decoder.load_state_dict(trained.decoder.state_dict())
+    flight.mean_dn, flight.scale_dn = trained.mean_dn, trained.scale_dn
+    for book, former in zip(flight.codebooks, trained.codebooks, strict=True):
+        order = former.uses.argsort(descending=True)
+        size = len(book.vectors)
+        pick = order.repeat(-(-size // len(order)))[:size]
+        book.vectors.copy_(former.vectors[pick] + torch.randn_like(book.vectors))
+        book.uses.fill_(former.uses.sum() / size)
+        book.sums.copy_(book.vectors * book.uses[:, None])
+    return flight.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
 def in_int8(model: Corsa, recipe: Mapping[str, Any]) -> Corsa:

@@ -33,7 +33,7 @@ PUBLISHED_CR = {256: 24.4, 512: 21.7, 1024: 19.5}
 
 def small_recipe(**changes: Any) -> dict[str, Any]:
     """The recipe's shape with widths that train in a moment."""
-    recipe = load_recipe("corsa-fpn3-256") | {
+    recipe = load_recipe("corsa-fpn3-512") | {
         "encoder": [8, 8, 8],
         "decoder": [8, 8, 8],
         "bricks": [1, 1, 1],
@@ -242,12 +242,35 @@ def test_a_step_of_training_is_the_same_for_the_same_seed(tmp_path):
     assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
+@pytest.mark.parametrize("size", [8, 32])
+def test_other_codebook_sizes_start_from_the_trained_system(tmp_path, monkeypatch, size):
+    recipe, pool = small_recipe(), fake_pool()
+    (tmp_path / recipe["name"]).mkdir()
+    vq_train._checkpoint(calibrated(recipe), 1, tmp_path / recipe["name"] / QUANTISED)
+    monkeypatch.setattr(vq_train, "load_recipe", lambda name: recipe)
+    other, out = small_recipe(codebook=size, start=recipe["name"], name="other"), tmp_path / "other"
+    out.mkdir()
+    train_vq(pool, other, out, threads=1)
+    assert [len(book.vectors) for book in vq_train.load_trained(other, out).codebooks] == [size] * 3
+    assert not (out / vq_train.FLOAT).exists()
+
+
+def test_resized_codebooks_keep_the_entries_used_most():
+    former = calibrated(small_recipe())
+    for book in former.codebooks:
+        book.uses.copy_(torch.arange(16).float())
+        book.vectors.copy_(torch.arange(16).float()[:, None] * 100 * torch.ones(4))
+    fewer, more = (vq_train.resized(former, small_recipe(codebook=size)).codebooks[0].vectors for size in (4, 32))
+    assert sorted(round(float(v) / 100) for v in fewer[:, 0]) == [12, 13, 14, 15]
+    assert sorted(round(float(v) / 100) for v in more[:, 0]) == sorted([*range(16)] * 2)
+
+
 def test_recipe_names_carry_the_codebook_size():
     sizes = {name: load_recipe(f"corsa-fpn3-{name}")["codebook"] for name in (256, 512, 1024)}
     assert sizes == {256: 256, 512: 512, 1024: 1024}
     assert load_recipe("corsa-fpn3-512")["name"] == "corsa-fpn3-512"
     for wrong in ("corsa-fpn3", "corsa-fpn3-7", "edge-512"):
-        with pytest.raises(InputError, match="corsa-fpn3-256, corsa-fpn3-512"):
+        with pytest.raises(InputError, match="corsa-fpn3-512, corsa-fpn3-256"):
             load_recipe(wrong)
 
 
