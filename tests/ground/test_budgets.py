@@ -92,7 +92,7 @@ def test_budgets_that_a_mission_leaves_out_are_not_judged():
         ({"downlinked_octets": 5_000_000}, "volume of an orbit"),
         ({"macs": 16e12}, "processing time of an orbit"),
         ({"peak_memory_mib": 512.1}, "memory"),
-        ({"onboard_s": 0.7}, "throughput"),
+        ({"onboard_s": 40.0}, "throughput"),
     ],
 )
 def test_each_budget_can_be_overdrawn(change, name):
@@ -117,8 +117,8 @@ def test_what_is_unknown_is_not_held(unknown):
 
 
 def test_the_binding_budget_has_the_least_margin():
-    assert binding(assess(RUN, PHISAT2)).name == "throughput"  # 6.07 of 8 Mpx/s
-    assert binding(assess(replace(RUN, onboard_s=0.01), PHISAT2)).name == "power"  # 1.8 of 2.5 W
+    assert binding(assess(replace(RUN, onboard_s=28.0), PHISAT2)).name == "throughput"  # 0.121 of 0.143 Mpx/s
+    assert binding(assess(RUN, PHISAT2)).name == "power"  # 1.8 of 2.5 W
     assert binding(assess(replace(RUN, peak_memory_mib=None), PHISAT2)).name == "memory"  # unknown binds first
     assert binding([]) is None
 
