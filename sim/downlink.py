@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from payload.bundle import DEFAULT, Bundle, load_bundle
 from payload.clouds import CloudMask
+from payload.codec import Stopwatch
 from payload.engine import Engine, open_engine
 from payload.errors import InputError
 from payload.packets import read_packets
@@ -63,7 +64,7 @@ Progress = Callable[[str, int], None]
 class Onboard:
     """What the payload did, as measured on this host."""
 
-    seconds: dict[str, float]
+    seconds: dict[str, float]  # per stage, of the processor
     wall_s: float
     peak_mib: float
 
@@ -86,14 +87,13 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
     """
     mission = load_mission(request.mission)
     bundle = load_bundle(request.bundle, trusted_keys=[bytes.fromhex(k) for k in mission.trusted_keys] or None)
-    engine = open_engine(request.engine)
+    engine, channel = open_engine(request.engine), Channel(mission.link, request.seed)
     with (
-        whole_or_nothing(request.out, request.overwrite) as folder,
         open_scene(request.scene, request.bands, bundle.bands, request.seed) as scene,
+        whole_or_nothing(request.out, request.overwrite) as folder,
     ):
         policy = replace(mission.policy, gate=regions_in_pixels(mission.policy.gate, scene.info))
         onboard = send(scene, bundle, policy, engine, folder, progress)
-        channel = Channel(mission.link, request.seed)
         arrived = channel.send(read_packets_of(folder / PACKETS_FILE))
         reception = receive(arrived, bundle, *grid(scene.info, bundle.tile_px))
         decoder = Decoder(bundle, engine)
@@ -107,6 +107,7 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
 def send(scene: Scene, bundle: Bundle, policy: Policy, engine: Engine, folder: Path, progress: Progress) -> Onboard:
     """The payload at work: packets.bin and cloud.tif in `folder`."""
     payload = Payload(bundle, policy, engine)
+    payload.watch = Stopwatch(clock=time.process_time)  # one thread: what a busy host does beside it does not count
     start = time.perf_counter()
     with (folder / PACKETS_FILE).open("wb") as stream, CloudWriter(folder / "cloud.tif", scene.info) as writer:
         clouds = _CloudStrips(writer, scene.info, bundle.tile_px, progress)
@@ -166,10 +167,10 @@ def peak_rss_mib() -> float:
 @contextmanager
 def whole_or_nothing(out: Path, overwrite: bool) -> Iterator[Path]:
     """A folder that becomes `out` when all went well, and vanishes when not. InputError if `out` is in the way."""
-    if out.exists() and not overwrite:
-        raise InputError(f"{out} is already there; choose another --out or allow --overwrite")
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file, wanted a folder; choose another --out")
+    if out.exists() and not overwrite:
+        raise InputError(f"{out} is already there; choose another --out or allow --overwrite")
     if out.is_dir() and any(out.iterdir()) and not (out / "report.json").is_file():
         raise InputError(f"{out} holds files that are no downlink's; choose another --out")
     try:

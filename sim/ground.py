@@ -45,6 +45,13 @@ class Reception:
         everything = ((row, col) for row in range(self.rows) for col in range(self.cols))
         return [a for a in everything if a not in self.codes and a not in self.refused]
 
+    def accept(self, address: Address, code: TileCode) -> None:
+        """Keeps a tile code, unless as much of the tile is here already: a pass may send a tile again."""
+        known = self.codes.get(address)
+        if known is None or len(code.layers) > len(known.layers):
+            self.codes[address] = code
+            self.refused.pop(address, None)
+
     def refuse(self, address: Address, cause: str) -> None:
         self.codes.pop(address, None)
         self.refused[address] = cause
@@ -72,14 +79,25 @@ def _take(reception: Reception, data: bytes, cause: str | None, bundle: Bundle) 
     address = (code.row, code.col)
     if code.row >= reception.rows or code.col >= reception.cols:
         reception.unaddressed.append(f"tile {address} lies outside {reception.rows} x {reception.cols} tiles")
-    elif code.bundle_id != bundle.bundle_id:
-        reception.refuse(address, f"coded with bundle {code.bundle_id:08x}, this ground holds {bundle.bundle_id:08x}")
-    elif code.kind is Kind.AUDIT:
+        return
+    unusable = _unusable(code, bundle, cause)
+    if unusable is None:
+        reception.accept(address, code)
+    elif code.kind is Kind.AUDIT and code.bundle_id == bundle.bundle_id:
         reception.audits[address] = code
-    elif code.kind is Kind.CODED and code.declared and not code.layers:
-        reception.refuse(address, code.cause or cause or "no layer arrived whole")
-    else:
-        reception.codes[address] = code
+    elif address not in reception.codes:
+        reception.refuse(address, unusable)
+
+
+def _unusable(code: TileCode, bundle: Bundle, cause: str | None) -> str | None:
+    """Why a tile code gives no tile of the picture; None where it does."""
+    if code.bundle_id != bundle.bundle_id:
+        return f"coded with bundle {code.bundle_id:08x}, this ground holds {bundle.bundle_id:08x}"
+    if code.kind in (Kind.AUDIT, Kind.FALLBACK):
+        return f"a tile of kind {code.kind.name} is no part of the picture"
+    if code.kind is Kind.CODED and not code.layers:
+        return code.cause or cause or "no layer arrived whole"
+    return None
 
 
 class Decoder:
