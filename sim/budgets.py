@@ -132,7 +132,7 @@ def assess(run: SceneRun, mission: Mission) -> list[Budget]:
     if limits.realtime_factor is not None:
         rates = throughput(run, mission)
         used = limits.realtime_factor * rates.imager_mpx_s
-        how = f"imager's rate x {limits.realtime_factor:g}, against the payload's rate on this host"
+        how = f"imager's rate x {limits.realtime_factor:g}, against the payload's rate in processor time on this host"
         known = rates.host_mpx_s is not None and math.isfinite(rates.host_mpx_s)
         available = rates.host_mpx_s or 0.0
         rows.append(Budget("throughput", used if known else None, available, "Mpx/s", "measured on host", how))

@@ -244,6 +244,7 @@ def _host(onboard: "Onboard", picture: "Picture", cost: budgets.SceneRun) -> dic
     return {
         "stages": stages,
         "host": f"{platform.machine()}, {platform.python_implementation()} {platform.python_version()}, one thread",
+        "stages_count": "processor time, so that a busy host does not slow them",
         "throughput_mpx_s": cost.scene_px / onboard_s / 1e6 if onboard_s else nan,
         "onboard_wall_s": onboard.wall_s,
         "peak_rss_mib": onboard.peak_mib,
