@@ -29,7 +29,7 @@ from sim.rd_tiles import BenchTile, read_tiles
 
 FINE_PSNR_DB = 46.5  # curves reach past the last constant-quality point of the table (46 dB)
 COARSEST_CR = 4000.0  # settings that cost less than this on a tile are passed over: header and nothing else
-NADIR_STEPS_DN = geometric(4096, 16, 19)
+NADIR_STEPS_DN = geometric(8192, 16, 21)
 
 #: Told of each finished tile of a codec, with how many there will be.
 Advance = Callable[[str, int], None]
