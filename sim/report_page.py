@@ -30,6 +30,7 @@ NAMES = {
     "bpp_of_the_whole_scene": "bits per pixel of the whole scene", "device_mpx_s": "throughput, networks alone",
     "imager_mpx_s": "the imager's rate", "device_realtime_factor": "throughput / the imager's rate",
     "scene_s": "time of this scene", "scene_j": "energy of this scene", "orbit_j": "energy of an orbit's imaging",
+    "stages_count": "stages are counted in",
     "pass_mpx": "a pass carries, at this rate", "macs": "multiply-accumulates of the networks",
 }  # fmt: skip
 ACRONYMS = ("psnr", "ssim", "rmse", "ndvi", "mae", "sam", "cr", "bpp", "bpppb", "crc", "gsd", "crs", "rss", "cpu", "id")
