@@ -131,7 +131,7 @@ def rebuild(
     quality, looks = SceneQuality(bundle.bands), Quicklooks(info)
     clouds = _CloudReader(folder / "cloud.tif")
     tile_psnr: dict[tuple[int, int], float] = {}
-    coded_px, start = 0, time.perf_counter()
+    coded_px, start = 0, time.process_time()
     with PictureWriter(folder / "reconstruction.tif", info) as writer:
         for strip in reconstruct(reception, decoder, bundle):
             top = strip.row * side
@@ -150,7 +150,7 @@ def rebuild(
             progress("ground", 2 * reception.rows)
     pictures = looks.write(folder, compose.kinds(reception), side)
     clouds.close()
-    return Picture(quality, pictures, tile_psnr, coded_px, {"ground": time.perf_counter() - start})
+    return Picture(quality, pictures, tile_psnr, coded_px, {"ground": time.process_time() - start})
 
 
 def _tile_psnr_db(original: NDArray[np.uint16], dn: NDArray[np.uint16], known: Mask) -> float:
