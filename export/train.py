@@ -349,12 +349,12 @@ def main(argv: list[str] | None = None) -> None:
         fetch_checkpoints(recipe, out)
     if arguments.stage == "keep":
         return keep_checkpoints(recipe, out)
-    pool = load_pool()
     if recipe.get("kind") == "vq":
         from export.vq_train import train_vq
 
-        train_vq(pool, recipe, out, arguments.threads)
+        train_vq(load_pool(with_rotated=False), recipe, out, arguments.threads)
         return
+    pool = load_pool()
     if arguments.stage in ("transform", "all"):
         train_transform(pool, out)
     if arguments.stage in ("decoder", "all"):
