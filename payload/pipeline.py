@@ -12,7 +12,7 @@ import numpy as np
 from payload import bitstream
 from payload.bitstream import Kind, TileCode
 from payload.bundle import Bundle
-from payload.clouds import Action, CloudMask, Decision, decide, detect_clouds, load_cloud_net
+from payload.clouds import Action, CloudMask, Decision, decide, detect_clouds, flatten_clouds, load_cloud_net
 from payload.codec import Coded, Stopwatch, open_codec
 from payload.engine import Engine
 from payload.policy import Policy
@@ -66,7 +66,7 @@ class Payload:
         address = (tile.row, tile.col, self.bundle.bundle_id)
         if tile.empty:
             return TileCode(Kind.EMPTY, *address), ()
-        decision = self._gate(tile, observe)
+        decision, tile = self._gate(tile, observe)
         percent = bitstream.UNKNOWN_CLOUD if decision is None else round(decision.cloud_percent)
         if decision is not None and decision.action is Action.WITHHOLD:
             if audit is not None:
@@ -77,15 +77,17 @@ class Payload:
         coded = self.codec.encode(tile, self.policy.step_dn, self.watch, with_errors, keep)
         return TileCode(Kind.CODED, *address, percent, coded.side, coded.layers), coded.errors
 
-    def _gate(self, tile: Tile, observe: MaskObserver | None) -> Decision | None:
+    def _gate(self, tile: Tile, observe: MaskObserver | None) -> tuple[Decision | None, Tile]:
+        """The gate's word, and the tile as it is to be coded."""
         if self.clouds is None:
-            return None
+            return None, tile
         with self.watch.stage("clouds"):
             mask = detect_clouds(tile, self.clouds)
             decision = decide(mask, self.policy.gate, tile)
+            flat = flatten_clouds(tile, mask) if self.policy.gate.flatten_clouds else tile
         if observe is not None:
             observe(tile, mask)
-        return decision
+        return decision, flat
 
     def thumbnail(self, tile: Tile) -> Coded:
         """The coarsest layer of a tile, for the audit."""

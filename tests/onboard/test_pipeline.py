@@ -297,3 +297,17 @@ def test_the_shipped_bundle_gives_the_same_octets_on_other_threads_and_instructi
 def test_the_shipped_bundle_gives_the_same_octets_in_onnx_runtime() -> None:
     pytest.importorskip("onnxruntime")
     assert digest_of("onnxruntime", 1) == digest_of("openvino", 1)
+
+
+def test_flattened_clouds_cost_fewer_octets_only_where_asked(toy_bundle_with_gate: Path, toy_engine) -> None:
+    """The gate's word is taken before the cloud is smoothed; the smoothed tile is what is coded."""
+    noise = np.random.default_rng(5).integers(9000, 11000, (4, 64, 64)).astype(np.uint16)
+    tile = Tile(0, 0, noise, np.ones((64, 64), bool))
+    octets = {}
+    for flat in (False, True):
+        gate = Gate(withhold_above_percent=100.0, flatten_clouds=flat)
+        payload = Payload(load_bundle(toy_bundle_with_gate), Policy(step_dn=64.0, gate=gate), toy_engine)
+        code = payload.encode_tile(tile)
+        assert code.kind is Kind.CODED and code.cloud_percent == 100
+        octets[flat] = sum(len(layer) for layer in code.layers)
+    assert octets[True] < octets[False]
