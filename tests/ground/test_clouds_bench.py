@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -45,6 +45,7 @@ def test_a_class_that_does_not_occur_says_nothing() -> None:
     assert scores["accuracy"] == 1.0
 
 
+@settings(deadline=None)  # a shared machine may stall any example
 @given(hnp.arrays(bool, (3, 6, 6)), hnp.arrays(bool, (2, 6, 6)))
 def test_pooling_tiles_is_counting_all_their_pixels_at_once(one: np.ndarray, other: np.ndarray) -> None:
     found = np.stack([one[0], other[0]])
@@ -65,6 +66,7 @@ def test_reliability_by_hand() -> None:
     assert (found + found).expected_error == pytest.approx(found.expected_error)
 
 
+@settings(deadline=None)  # a shared machine may stall any example
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=30))
 def test_false_discards_are_of_the_clear_tiles(pairs: list[tuple[bool, bool]]) -> None:
     found, wanted = zip(*pairs, strict=True)
