@@ -71,7 +71,8 @@ def _kind(reception: Reception, address: tuple[int, int]) -> str:
 def compose(run: Run, onboard: "Onboard", picture: "Picture", audits: dict[str, Any]) -> dict[str, Any]:
     """The report as `sim.report.write_report` wants it."""
     tiles = _tiles(run, picture)
-    figures = picture.quality.figures() | _rate(run, picture.coded_px)
+    figures = picture.quality.figures() if picture.coded_px else {}  # all withheld or lost: a result, not a mistake
+    figures |= _rate(run, picture.coded_px)
     figures |= _fractions(tiles)
     cost = _cost(run, onboard, tiles)
     rows = budgets.assess(cost, run.mission)

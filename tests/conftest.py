@@ -1,15 +1,12 @@
-"""What tests of several folders share: a made-up downlink for the report, and a whole codec that needs no training.
+"""A made-up downlink for the tests of the report: plausible figures, every kind of tile, nothing measured."""
 
-The downlink has plausible figures and every kind of tile; nothing in it was measured.
-"""
-
-import json
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+
+pytest_plugins = ("toys",)
 
 TILE_PX = 256
 HEIGHT_PX, WIDTH_PX = 1500, 1284
@@ -210,147 +207,3 @@ def _tiles() -> list[dict[str, Any]]:
                 }
             )
     return tiles
-
-
-# A whole codec without training: a block DCT in the place of the learned transform, random integers as its context
-# model. Every stage before and after the networks is the real one; numpy runs the networks.
-
-TOY_TILE_PX = 64
-TOY_LAYERS = 3
-
-
-def random_counts(rng: np.random.Generator, symbols: int) -> np.ndarray:
-    """Counts that sum to 2^24, none below 1."""
-    counts = np.maximum(1, np.floor(rng.dirichlet(np.full(symbols, 0.7)) * (2**24 - symbols))).astype(np.int64)
-    counts[counts.argmax()] += 2**24 - counts.sum()
-    return counts
-
-
-def random_tables(path: Path, bands: int = 4, layers: int = TOY_LAYERS, seed: int = 0) -> Path:
-    """Entropy tables of small random integers, in the form that the workshop writes."""
-    rng = np.random.default_rng(seed)
-    channels, hidden = 64 * bands, 3
-    order = np.argsort(np.tile(np.add.outer(np.arange(8), np.arange(8)).ravel(), bands), kind="stable")
-    arrays: dict[str, np.ndarray] = {
-        "order": order.astype(np.int16),
-        "starts": np.array([0, bands, 10 * bands, 30 * bands], np.int16),
-        "layers": np.array(layers, np.int8),
-    }
-    for k in range(layers):
-        shapes = {
-            "coarser": (hidden, channels if k else 0), "current": (hidden, channels), "hidden_bias": (4, hidden),
-            "out": (channels, hidden), "own": (3, channels if k else 0), "base": (channels, 8, 8),
-            "activity": (channels,), "hidden_activity": (hidden, bands),
-        }  # fmt: skip
-        arrays |= {f"{name}{k}": rng.integers(-9, 10, shape) for name, shape in shapes.items()}
-        arrays[f"shifts{k}"] = np.array([4, 6], np.int16)
-        for name, tables, symbols in (("significance", 32, 2), ("refinement", 3, 2), ("size", 8, 16)):
-            arrays[f"{name}{k}"] = np.stack([random_counts(rng, symbols) for _ in range(tables)])
-    np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
-    return path
-
-
-def dct_basis() -> np.ndarray:
-    """8 x 8 DCT-II, row k the k-th function. [64, 8, 8]"""
-    k, m = np.arange(8)[:, None], np.arange(8)[None]
-    line = np.cos(np.pi * (2 * m + 1) * k / 16) * np.where(k, 0.5, np.sqrt(1 / 8))
-    return np.einsum("ar,bc->abrc", line, line).reshape(64, 8, 8)
-
-
-class ToyTransform:
-    """In the encoder's place: the DCT in the middle of each 16 x 16 window, integers in units of 2^-8."""
-
-    def __init__(self) -> None:
-        kernels = np.zeros((64, 16, 16))
-        kernels[:, 4:12, 4:12] = np.rint(256 * dct_basis())
-        self.kernels = kernels
-
-    def run(self, *inputs: np.ndarray) -> list[np.ndarray]:
-        planes = inputs[0].astype(np.float64)  # [2B, 64, n + 1, n + 1]
-        n = planes.shape[2] - 1
-        found = 0.0
-        for i in range(2):
-            for j in range(2):
-                tap = self.kernels[:, 8 * i : 8 * i + 8, 8 * j : 8 * j + 8].reshape(64, 64)
-                found = found + np.einsum("kc,bcyx->bkyx", tap, planes[:, :, i : i + n, j : j + n])
-        return [(found / 256).astype(np.float32)]
-
-
-class ToySynthesis:
-    """In the decoder's place: the inverse DCT. Levels [1, 64 B, n, n] -> [1, B, 8 n, 8 n]."""
-
-    def run(self, *inputs: np.ndarray) -> list[np.ndarray]:
-        levels = inputs[0][0]
-        bands, n = len(levels) // 64, levels.shape[1]
-        blocks = np.einsum("krc,bkyx->byrxc", dct_basis(), levels.reshape(bands, 64, n, n))
-        return [blocks.reshape(1, bands, 8 * n, 8 * n).astype(np.float32)]
-
-
-class ToyClouds:
-    """In the cloud network's place: a tile bright on the whole is thick cloud all over, another one is clear."""
-
-    def run(self, *inputs: np.ndarray) -> list[np.ndarray]:
-        planes = inputs[0][0]  # [2B, T, T]
-        side = planes.shape[1] // 4
-        logits = np.full((1, 16, side, side), -100, np.int8)
-        winner = 4 if planes[: len(planes) // 2].mean() > 160 else 0  # four sub-cells a class; clear, thick, ...
-        logits[:, winner : winner + 4] = 100
-        return [logits]
-
-
-class ToyEngine:
-    name, version = "toy", "0"
-
-    def load(self, path: Path, require_int8: bool = False) -> Any:
-        return {"encoder": ToyTransform, "decoder": ToySynthesis, "clouds": ToyClouds}[path.stem]()
-
-
-def write_bundle(directory: Path, files: dict[str, bytes], **changes: Any) -> Path:
-    """A bundle of any files with a right manifest; `changes` go into the manifest."""
-    for name, octets in files.items():
-        (directory / name).parent.mkdir(parents=True, exist_ok=True)
-        (directory / name).write_bytes(octets)
-    manifest = {
-        "format_version": 1, "name": "toy", "bands": ["B02", "B03", "B04", "B08"], "tile_px": TOY_TILE_PX,
-        "codec": {"kind": "fsq", "layers": TOY_LAYERS},
-        "files": {name: sha256(octets).hexdigest() for name, octets in files.items()},
-    }  # fmt: skip
-    (directory / "manifest.json").write_text(json.dumps(manifest | changes))
-    return directory
-
-
-@pytest.fixture(scope="session")
-def toy_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle without a cloud gate."""
-    directory = tmp_path_factory.mktemp("toy")
-    tables = random_tables(directory / "tables.npz").read_bytes()
-    networks = {"flight/encoder.onnx": b"toy", "ground/decoder.onnx": b"toy"}
-    return write_bundle(directory / "bundle", {"flight/tables.npz": tables, **networks})
-
-
-@pytest.fixture(scope="session")
-def toy_bundle_with_gate(toy_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same with the toy cloud network."""
-    names = ("flight/tables.npz", "flight/encoder.onnx", "ground/decoder.onnx")
-    files = {name: (toy_bundle / name).read_bytes() for name in names} | {"flight/clouds.onnx": b"toy"}
-    return write_bundle(tmp_path_factory.mktemp("gated") / "bundle", files, clouds={})
-
-
-@pytest.fixture(scope="session")
-def toy_engine() -> ToyEngine:
-    return ToyEngine()
-
-
-@pytest.fixture
-def make_bundle() -> Any:
-    return write_bundle
-
-
-@pytest.fixture(scope="session")
-def make_tables() -> Any:
-    return random_tables
-
-
-@pytest.fixture
-def make_counts() -> Any:
-    return random_counts
