@@ -183,7 +183,7 @@ def test_deploy_by_ssh_and_say_hello(ssh_server, tiny_bundle, tmp_path):
     url = deploy(tiny_bundle, f"ssh://tester@{address}{tmp_path}/board?{settings}&python={sys.executable}")
     (agent,) = (tmp_path / "board").glob("agent-*.pyz")
     assert agent.name == agent_name(agent.read_bytes())
-    with pytest.raises(DeviceError, match=r"encoder|tables|manifest"):  # the tiny bundle has no networks to load
+    with pytest.raises(DeviceError, match="bundle tiny"):  # it has no networks to load
         open_device(url, tiny_bundle, Policy(), "openvino", patience=HASTY)
 
 
@@ -210,15 +210,19 @@ def test_the_packed_agent_runs_alone_with_the_bundle_it_carries(tiny_bundle, tmp
     agent = write_agent(tiny_bundle, tmp_path / "device")
     hello = pack(Frame(Type.HELLO, 1, 1, pack_body({})))
     clean = {"PATH": os.environ["PATH"]}
-    done = subprocess.run(
-        [sys.executable, "-P", str(agent), "--stdio"],
-        input=hello,
-        capture_output=True,
-        cwd=tmp_path,
-        env=clean,
-        timeout=60,
-    )
-    (reply,) = FrameReader().feed(done.stdout)
+    command = [sys.executable, "-P", str(agent), "--stdio"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=tmp_path, env=clean
+    ) as process:
+        process.stdin.write(hello)
+        process.stdin.flush()  # the line stays open: an agent whose host is gone answers nobody
+        reader, replies = FrameReader(), []
+        while not replies:
+            octets = process.stdout.read1()
+            assert octets, "the agent ended without a word"
+            replies = list(reader.feed(octets))
+        process.stdin.close()
+    (reply,) = replies
     fields, _ = unpack_body(reply.body)
     assert fields["code_id"] == code_id()
     assert fields["bundle_id"] == tiny_bundle.bundle_id
