@@ -10,6 +10,7 @@ Block averages (coefficient 0) of neighbouring blocks are still alike: an 8 x 8 
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ COEFFICIENTS = BLOCK * BLOCK
 LATENT_BITS = 8
 #: The second level's matrix has 12 fractional bits.
 DCT_BITS = 12
+Exact = TypeVar("Exact", np.float64, np.int64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,10 +65,11 @@ def encode(rotated: NDArray[np.int32], network: Network) -> Latents:
 
 
 def second_level(averages: NDArray[np.int32]) -> NDArray[np.int32]:
-    """8 x 8 DCT over block averages [B, h, w], exact: doubles hold every partial sum (below 2^53)."""
-    rows = _apply_rows(averages.astype(np.float64), _dct())
-    columns = _apply_rows(rows.swapaxes(1, 2), _dct()).swapaxes(1, 2)
-    return np.floor(columns * 2.0 ** (-2 * DCT_BITS) + 0.5).astype(np.int32)
+    """8 x 8 DCT over block averages [B, h, w], exact: in 64-bit integers, since the hardest tiles pass 2^53."""
+    basis = _dct().astype(np.int64)
+    rows = _apply_rows(averages.astype(np.int64), basis)
+    columns = _apply_rows(rows.swapaxes(1, 2), basis).swapaxes(1, 2)
+    return ((columns + (1 << (2 * DCT_BITS - 1))) >> 2 * DCT_BITS).astype(np.int32)
 
 
 def first_level(transformed: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -76,7 +79,7 @@ def first_level(transformed: NDArray[np.floating]) -> NDArray[np.float64]:
     return _apply_rows(rows.swapaxes(1, 2), inverse).swapaxes(1, 2)
 
 
-def _apply_rows(x: NDArray[np.float64], matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+def _apply_rows(x: NDArray[Exact], matrix: NDArray[Exact]) -> NDArray[Exact]:
     bands, height, width = x.shape
     return (matrix @ x.reshape(bands, height // BLOCK, BLOCK, width)).reshape(bands, height, width)
 

@@ -96,10 +96,23 @@ def test_latents_are_those_of_a_direct_convolution_in_integers(rotated, seed) ->
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(0, 2**32), st.integers(0, 26))
+@given(st.integers(0, 2**32), st.integers(0, 27))
 def test_the_second_level_is_exact_up_to_the_largest_averages(seed, bits) -> None:
     averages = np.random.default_rng(seed).integers(-(2**bits), 2**bits, (2, 16, 8), endpoint=True).astype(np.int32)
     assert np.array_equal(second_level(averages), integer_dct(averages))
+
+
+def test_the_second_level_stays_exact_where_doubles_would_not() -> None:
+    """A coefficient of about 2^55 whose low 24 bits are one short of a half: a double would round it up to the half."""
+    wave = np.rint(2048 * np.cos(np.pi * (2 * np.arange(8) + 1) / 16)).astype(np.int64)  # row 1 of the basis
+    averages = 2**28 * np.sign(np.outer(wave, wave))
+    odd = int(wave[0] * wave[1])
+    short = (2**23 - 1 - int(wave @ averages @ wave)) * pow(odd, -1, 2**24) % 2**24
+    averages[0, 1] += short  # times `odd`, modulo 2^24, it is what is missing
+    coefficient = int(wave @ averages @ wave)
+    assert coefficient % 2**24 == 2**23 - 1 and coefficient > 2**54
+    assert int(float(coefficient)) != coefficient
+    assert second_level(averages[None].astype(np.int32))[0, 1, 1] == coefficient >> 24
 
 
 def test_first_level_undoes_the_second_within_its_rounding() -> None:

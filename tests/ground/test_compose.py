@@ -1,0 +1,175 @@
+"""Figures of a run -> the report's tables: counted again from the reception, every tile once, every rate by hand."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from payload.bitstream import Kind, TileCode, pack
+from payload.bundle import load_bundle
+from payload.policy import Gate
+from payload.scene import RGBN, SceneInfo
+from sim import compose
+from sim.compose import Run
+from sim.downlink import Onboard, Picture
+from sim.ground import Decoder, Reception
+from sim.link import Link, LinkReport
+from sim.mission import load_mission
+from sim.quality import SceneQuality
+from sim.quicklooks import Pictures
+from sim.report import arrange, validate_report
+
+T = 64
+SIDE = bytes.fromhex("0400040004000400" + "00" * 9 + "2000")
+
+
+@pytest.fixture(scope="module")
+def bundle(toy_bundle):
+    return load_bundle(toy_bundle)
+
+
+def reception_of(bundle) -> Reception:
+    """2 x 3 tiles: coded, coded with a layer lost, withheld / empty, refused, lost; one audit."""
+    mine = bundle.bundle_id
+    codes = {
+        (0, 0): TileCode(Kind.CODED, 0, 0, mine, 12, SIDE, (bytes(100), bytes(200))),
+        (0, 1): TileCode(Kind.CODED, 0, 1, mine, 255, SIDE, (bytes(100),), 2, "layer 1 of 2 is cut short"),
+        (0, 2): TileCode(Kind.WITHHELD, 0, 2, mine, 90),
+        (1, 0): TileCode(Kind.EMPTY, 1, 0, mine),
+    }
+    audits = {(0, 2): TileCode(Kind.AUDIT, 0, 2, mine, 90, SIDE, (b"\x00\x00" + bytes(4),))}
+    return Reception(2, 3, codes, audits, {(1, 1): "layer 0 is damaged"})
+
+
+def link_report(octets: int, beyond: int) -> LinkReport:
+    return LinkReport(9, 9, octets, 1, 0, 0, 0, 1 if beyond else 0, beyond, 440.0, 0.1, 0.001)
+
+
+@pytest.fixture
+def run_and_picture(bundle, tmp_path) -> tuple[Run, Picture]:
+    info = SceneInfo("made-up.tif", 2 * T, 3 * T, RGBN, 10.0, bits=12, crs_wkt='PROJCS["WGS 84 / UTM zone 31N",X]')
+
+    class Engine:
+        name, version = "toy", "0"
+
+    run = Run(7, info, bundle, load_mission("phisat2"), Engine(), link_report(3000, 1000), reception_of(bundle))
+    quality = SceneQuality(bundle.bands)
+    rng = np.random.default_rng(0)
+    dn = rng.integers(500, 3000, (4, T, 2 * T)).astype(np.uint16)
+    quality.add(dn, (dn + 10).astype(np.uint16), np.ones((T, 2 * T), bool))
+    pictures = Pictures({}, 1, 500.0)
+    return run, Picture(quality, pictures, {(0, 0): 60.0, (0, 1): 59.5}, 2 * T * T)
+
+
+def composed(run_and_picture) -> dict:
+    run, picture = run_and_picture
+    onboard = Onboard({"clouds": 0.25, "encode": 0.75}, 1.5, 200.0)
+    return compose.compose(run, onboard, picture, {"verdicts": []})
+
+
+def test_every_tile_is_listed_once_with_what_became_of_it(run_and_picture) -> None:
+    tiles = composed(run_and_picture)["tiles"]
+    found = [(t["row"], t["col"], t["kind"], t["octets"], t["layers"], t["cloud_percent"]) for t in tiles["list"]]
+    # header 12 + 19 + 5 a layer + 2, then the layers; 14 octets for a tile that is declared only
+    assert found == [
+        (0, 0, "coded", 43 + 300, 2, 12),
+        (0, 1, "coded", 38 + 100, 1, None),
+        (0, 2, "withheld", 14, 0, 90),
+        (1, 0, "empty", 14, 0, None),
+        (1, 1, "refused", 0, 0, None),
+        (1, 2, "lost", 0, 0, None),
+    ]
+    assert [t["cause"] for t in tiles["list"]] == [
+        None, "layer 1 of 2 is cut short", None, None, "layer 0 is damaged", "nothing of it arrived",
+    ]  # fmt: skip
+    assert [t["psnr_db"] for t in tiles["list"]] == [60.0, 59.5, None, None, None, None]
+    counts = {kind: tiles[kind] for kind in ("coded", "withheld", "empty", "fallback", "lost", "refused")}
+    assert counts == {"coded": 2, "withheld": 1, "empty": 1, "fallback": 0, "lost": 1, "refused": 1}
+    assert sum(counts.values()) == tiles["total"] == 6
+
+
+def test_rates_by_hand(run_and_picture) -> None:
+    """4000 octets (3000 sent, 1000 beyond the pass) for the 8192 pixels that the ground holds, 4 bands."""
+    rate = composed(run_and_picture)["rate"]
+    assert rate["octets"] == 4000
+    assert rate["cr16"] == pytest.approx(8192 * 4 * 16 / 32000)
+    assert rate["cr_sensor"] == pytest.approx(8192 * 4 * 12 / 32000)
+    assert rate["bpp"] == pytest.approx(32000 / 8192) and rate["bpppb"] == pytest.approx(8000 / 8192)
+    assert rate["bpp_of_the_whole_scene"] == pytest.approx(32000 / (6 * T * T))
+
+
+def test_lost_and_withheld_shares_by_hand(run_and_picture) -> None:
+    """Five tiles hold data, four of them were sent: one lost and one refused of four, one withheld of five."""
+    fractions = compose._fractions(composed(run_and_picture)["tiles"])
+    assert fractions == {"lost_fraction": 0.5, "withheld_fraction": 0.2}
+    checks = {c["requirement"]: c for c in composed(run_and_picture)["checks"]}
+    assert checks["max_lost_fraction"]["measured"] == 0.5 and checks["max_lost_fraction"]["held"] is False
+    assert checks["min_psnr_10k_db"]["held"] is True and checks["min_psnr_10k_db"]["relation"] == ">="
+    assert checks["max_lost_fraction"]["relation"] == "<="
+
+
+def test_figures_of_quality_by_hand(run_and_picture) -> None:
+    metrics = {m["key"]: m["value"] for m in composed(run_and_picture)["quality"]["metrics"]}
+    assert metrics["psnr_10k_db"] == pytest.approx(60.0)  # every sample is off by 10 of 10 000
+    assert metrics["rmse_reflectance"] == pytest.approx(0.001)
+    assert metrics["max_error_reflectance"] == pytest.approx(0.001)
+    assert metrics["lpips"] is None
+
+
+def test_clouds_and_inputs_say_what_was_used(run_and_picture) -> None:
+    report = composed(run_and_picture)
+    assert report["clouds"]["cloud_percent"] == pytest.approx((12 + 90) / 2) and report["clouds"]["tiles_judged"] == 2
+    assert report["clouds"]["withheld_tiles"] == 1 and report["clouds"]["audited_tiles"] == 1
+    assert report["inputs"]["bundle"]["id"] == f"{run_and_picture[0].bundle.bundle_id:08x}"
+    assert report["inputs"]["scene"]["crs"] == "WGS 84 / UTM zone 31N" and report["inputs"]["seed"] == 7
+    assert report["measured_on_host"]["throughput_mpx_s"] == pytest.approx(6 * T * T / 1.0 / 1e6)
+
+
+def test_the_report_is_what_the_writer_wants_and_times_stay_in_their_section(run_and_picture) -> None:
+    report = composed(run_and_picture)
+    assert validate_report(report) == []
+    later = composed((run_and_picture[0], replace_seconds(run_and_picture[1])))
+    one, two = (json.loads(json.dumps(arrange(r), default=str)) for r in (report, later))
+    assert one.pop("measured_on_host") != two.pop("measured_on_host")
+    assert one == two
+
+
+def replace_seconds(picture: Picture) -> Picture:
+    return replace(picture, seconds={"ground": 99.0})
+
+
+def test_a_reception_of_nothing_composes_and_holds_nothing(run_and_picture) -> None:
+    run, picture = run_and_picture
+    nothing = Picture(SceneQuality(run.bundle.bands), picture.pictures, {}, 0)
+    report = composed((replace(run, reception=Reception(2, 3)), nothing))
+    assert report["tiles"]["lost"] == 6 and validate_report(report) == []
+    assert all(m["value"] is None for m in report["quality"]["metrics"])
+    required = {c["requirement"]: c["held"] for c in report["checks"] if c["requirement"].startswith(("min_", "max_"))}
+    assert required and not any(required.values())
+
+
+def test_refused_wins_over_everything_and_codes_over_nothing(bundle) -> None:
+    assert compose.kinds(reception_of(bundle)) == [["coded", "coded", "withheld"], ["empty", "refused", "lost"]]
+
+
+def test_thumbnails_are_judged_and_those_that_do_not_decode_are_unknown(bundle, toy_engine) -> None:
+    reception = reception_of(bundle)
+    decoder = Decoder(bundle, toy_engine)
+    section = compose.audit_section(reception, decoder)
+    assert section["audited"] == 1 and section["withheld"] == 1 and section["unknown"] == 0
+    reception.audits[0, 2] = replace(reception.audits[0, 2], layers=(b"\xff" * 9,))
+    assert compose.audit_section(reception, decoder)["unknown"] == 1
+
+
+def test_what_the_pass_could_not_carry_counts_as_rate(run_and_picture) -> None:
+    run, _ = run_and_picture
+    assert compose._octets(replace(run, link=link_report(1, 0))) == 1
+    assert compose._octets(replace(run, link=link_report(1, 5))) == 6
+    assert Link(8.0, 10.0).capacity_bits == 80 and Gate().audit_count == run.mission.policy.gate.audit_count
+
+
+def test_octets_of_a_tile_are_those_that_were_packed(bundle, run_and_picture) -> None:
+    listed = {(t["row"], t["col"]): t["octets"] for t in composed(run_and_picture)["tiles"]["list"]}
+    for address, code in reception_of(bundle).codes.items():
+        assert listed[address] == len(pack(code))
