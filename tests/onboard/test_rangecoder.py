@@ -64,7 +64,9 @@ def test_octets_by_hand(encoder, decoder, symbols, octets) -> None:
 @given(runs)
 @example([(1, 100 * [1] + [2])])  # undecided for seven words, then a carry through all of them
 @example([(1, 100 * [1] + [0])])
-@example([(1, 100 * [1])])  # the end of the interval lies in the point's word: a second word follows
+@example([(1, 100 * [1])])
+@example([(3, [5, 14, 13])])  # the interval ends within the point's word: a second word must follow
+@example([(3, [4, 14, 14])])
 @example([(2, 900 * [0])])  # hardly any range used up
 @example([(2, 20 * [1, 2])])  # a word a symbol
 def test_library_and_plain_python_write_the_same_octets(parts) -> None:
@@ -75,6 +77,7 @@ def test_library_and_plain_python_write_the_same_octets(parts) -> None:
 @settings(max_examples=40, deadline=None)
 @given(parts=runs, garbage=st.binary(max_size=20))
 @example(parts=[(1, 100 * [1])], garbage=b"\xff" * 12)
+@example(parts=[(3, [5, 14, 13])], garbage=b"\xff" * 12)
 @example(parts=[(1, 100 * [1] + [2])], garbage=b"\xff" * 3)
 def test_decoding_gives_the_symbols_back_whatever_follows_the_octets(encoder, decoder, parts, garbage) -> None:
     coder = decoder(coded(encoder, parts) + garbage)
