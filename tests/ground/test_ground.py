@@ -137,8 +137,9 @@ def test_whatever_happens_every_tile_is_known_refused_or_missing(packets, sent, 
 def test_a_scene_sent_twice_is_as_good_as_the_better_copy(packets, sent, bundle) -> None:
     with_holes = [packet for k, packet in enumerate(packets) if k % 4 != 1]
     counter = SequenceCounter(Policy().apid, start=len(packets) % 16384)
-    again = [p for a in sorted(sent) for p in segment(bitstream.pack(sent[a]), counter, 512)]
-    for stream in (with_holes + again, packets + again[::2]):
+    copies = [list(segment(bitstream.pack(sent[a]), counter, 512)) for a in sorted(sent)]
+    again, shorter = ([p for copy in copies for p in copy[:end]] for end in (None, -1))
+    for stream in (with_holes + again, packets + shorter):
         reception = receive(stream, bundle, ROWS, COLS)
         assert {a: c.layers for a, c in reception.codes.items()} == {a: c.layers for a, c in sent.items()}
         assert not reception.refused

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from payload import codec
 from payload.bitstream import UNKNOWN_CLOUD, Kind, unpack
 from payload.bundle import load_bundle
 from payload.codec import Stopwatch, open_codec
@@ -19,6 +20,7 @@ from payload.errors import BundleError, StreamError
 from payload.packets import Reassembler
 from payload.pipeline import Payload
 from payload.policy import Gate, Policy, Region
+from payload.rotation import Rotation
 from payload.scene import RGBN, ArrayScene, SceneInfo
 from payload.tiles import Tile, split
 
@@ -186,24 +188,24 @@ def test_any_tile_comes_back_as_the_indices_that_were_sent(toy_bundle, toy_engin
     if seed % 3 == 0:
         dn[:] = np.where(rng.random((T, T)) < 0.001, 65535, 0)
     valid = rng.random((T, T)) < (0.5 if seed % 2 else 2.0)
-    codec = open_codec(load_bundle(toy_bundle), toy_engine)
-    coded = codec.encode(Tile(0, 0, dn, valid), step, Stopwatch())
-    (rotation, _), indices = codec.decode(coded.side, coded.layers)
-    again = codec.encode(Tile(0, 0, dn, valid), step, Stopwatch())
+    opened = open_codec(load_bundle(toy_bundle), toy_engine)
+    coded = opened.encode(Tile(0, 0, dn, valid), step, Stopwatch())
+    (rotation, _), indices = opened.decode(coded.side, coded.layers)
+    again = opened.encode(Tile(0, 0, dn, valid), step, Stopwatch())
     assert (coded.side, coded.layers) == (again.side, again.layers)
     assert len(rotation.means) == 4 and indices.missing == 0
-    for count in range(1, codec.layers):
-        _, coarser = codec.decode(coded.side, coded.layers[:count])
-        assert np.array_equal(coarser.magnitude, indices.magnitude >> (codec.layers - count))
+    for count in range(1, opened.layers):
+        _, coarser = opened.decode(coded.side, coded.layers[:count])
+        assert np.array_equal(coarser.magnitude, indices.magnitude >> (opened.layers - count))
 
 
 @settings(max_examples=60, deadline=None)
 @given(side=st.binary(max_size=24), layers=st.lists(st.binary(max_size=40), max_size=4))
 def test_hostile_side_information_and_layers_are_refused(toy_bundle, side, layers) -> None:
-    codec = open_codec(load_bundle(toy_bundle))
+    opened = open_codec(load_bundle(toy_bundle))
     for octets in (side, side.ljust(17, b"\x5a")[:17] + b"\x10\x01"):
         try:
-            codec.decode(octets, tuple(layers))
+            opened.decode(octets, tuple(layers))
         except StreamError:
             continue
         assert len(octets) == 19 and 1 <= len(layers) <= 3
@@ -225,6 +227,70 @@ def test_side_information_by_hand(toy_bundle, means, angles, index, shift) -> No
     assert (list(rotation.means), list(rotation.angles), found, rotation.shift) == (means, angles, index, shift)
 
 
+@settings(deadline=None)
+@given(st.integers(1, 8).flatmap(lambda bands: st.tuples(
+    st.lists(st.integers(0, 65535), min_size=bands, max_size=bands),
+    st.lists(st.integers(0, 4095), min_size=bands * (bands - 1) // 2, max_size=bands * (bands - 1) // 2),
+)), st.integers(0, 127), st.integers(0, 4))  # fmt: skip
+def test_side_information_of_any_number_of_bands_comes_back(fields, index, shift) -> None:
+    means, angles = fields
+    rotation = Rotation(tuple(means), tuple(angles), shift)
+    side = codec._pack_side(rotation, index)
+    assert len(side) == 2 * len(means) + -(-12 * len(angles) // 8) + 2
+    assert codec._unpack_side(side, len(means)) == (rotation, index)
+
+
+def test_angles_that_fill_no_octet_are_padded_with_zero_bits_at_their_end() -> None:
+    # two bands: means 0001 0002; one angle abc = 1010 1011 1100 and four zero bits; step 05; shift 01
+    assert codec._pack_side(Rotation((1, 2), (0xABC,), 1), 5).hex() == "00010002" + "abc0" + "05" + "01"
+
+
+@pytest.fixture
+def vq_codec(tmp_path, make_bundle):
+    """Two codebooks at strides 16 and 32; its network gives averages of the first bands."""
+
+    class Averages:
+        def run(self, *inputs: np.ndarray) -> list[np.ndarray]:
+            (x,) = inputs
+            return [
+                x[:, :depth].reshape(1, depth, T // s, s, T // s, s).mean(axis=(3, 5)).astype(np.int8)
+                for s, depth in ((32, 3), (16, 2))
+            ]
+
+    class Engine:
+        name, version = "toy", "0"
+
+        def load(self, path: Path, require_int8: bool = False) -> Averages:
+            return Averages()
+
+    rng = np.random.default_rng(3)
+    np.savez(
+        tmp_path / "t.npz", strides=[32, 16], book0=rng.integers(-90, 90, (8, 3)), book1=rng.integers(-90, 90, (32, 2)),
+        mean_dn=np.full(4, 1500.0), scale_dn=np.full(4, 15.0),
+    )  # fmt: skip
+    files = {"flight/encoder.onnx": b"toy", "flight/tables.npz": (tmp_path / "t.npz").read_bytes()}
+    bundle = load_bundle(make_bundle(tmp_path / "vq", files, codec={"kind": "vq"}))
+    return open_codec(bundle, Engine())
+
+
+def test_codebook_indices_come_back_layer_by_layer_and_cost_what_they_must(vq_codec) -> None:
+    coded = vq_codec.encode(next(split(scene_of(1, 1), T)), 0.0, Stopwatch())
+    assert coded.side == b"" and [len(layer) for layer in coded.layers] == [2, 10]  # 4 x 3 bits, 16 x 5 bits
+    _, indices = vq_codec.decode(b"", coded.layers)
+    assert [i.shape for i in indices] == [(2, 2), (4, 4)] and len(np.unique(indices[1])) > 1
+    assert np.array_equal(vq_codec.decode(b"", coded.layers[:1])[1][0], indices[0])
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(side=st.sampled_from([b"", b"\x00"]), layers=st.lists(st.binary(max_size=11), max_size=3))
+def test_hostile_codebook_indices_are_refused(vq_codec, side, layers) -> None:
+    try:
+        _, indices = vq_codec.decode(side, tuple(layers))
+    except StreamError:
+        return
+    assert side == b"" and [len(layer) for layer in layers] == [2, 10][: len(layers)] and len(indices) == len(layers)
+
+
 @pytest.mark.parametrize(("index", "shift"), [(128, 0), (255, 0), (0, 5), (0, 255)])
 def test_side_information_out_of_range_is_refused(toy_bundle, index, shift) -> None:
     with pytest.raises(StreamError, match="19 octets of side information do not fit 4 bands"):
@@ -232,9 +298,9 @@ def test_side_information_out_of_range_is_refused(toy_bundle, index, shift) -> N
 
 
 def test_what_the_encoder_sends_as_side_information_is_what_it_used(toy_bundle, toy_engine) -> None:
-    codec = open_codec(load_bundle(toy_bundle), toy_engine)
+    opened = open_codec(load_bundle(toy_bundle), toy_engine)
     tile = next(split(scene_of(1, 1), T))
-    side = codec.encode(tile, 64.0, Stopwatch()).side
+    side = opened.encode(tile, 64.0, Stopwatch()).side
     means = np.rint(tile.dn.reshape(4, -1).mean(axis=1))
     assert [int.from_bytes(side[2 * b : 2 * b + 2], "big") for b in range(4)] == means.tolist()
     assert side[-2:] == bytes([48, 0])  # 64 DN = 2^(48 / 8), nothing halved

@@ -43,6 +43,17 @@ def test_magnitudes_are_floor_of_the_ratio_plus_a_fifth(sent, index) -> None:
     assert np.array_equal(found.negative, sent.values.reshape(64, 8, 8) < 0)
 
 
+@pytest.mark.parametrize("index", range(0, STEP_INDICES, 7))
+def test_every_level_begins_at_its_first_integer(index) -> None:
+    """Level k holds from the least whole number that is not below (k - 1/5) steps."""
+    step, levels = step_units(index), np.arange(1, 33)
+    first = -(-(5 * levels - 1) * step // 5)
+    values = np.zeros((1, 64, 8, 8), np.int32)
+    values[0, 0].ravel()[:64] = np.concatenate([first, first - 1])
+    found = quantise(Latents(values), index).magnitude[0].ravel()
+    assert found.tolist() == [*levels, *(levels - 1)]
+
+
 def test_bounds_of_the_dead_zone_by_hand() -> None:
     # step index 0 is 256 units: 0.8 x 256 = 204.8, so 204 is still nothing and 205 is 1; 1.8 x 256 = 460.8
     values = np.zeros((1, 64, 8, 8), np.int32)

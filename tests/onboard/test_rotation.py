@@ -100,6 +100,7 @@ def test_rows_are_lapacks_eigenvectors_strongest_first(seed, bands, ratio) -> No
     _, vectors = np.linalg.eigh(np.cov(dn.reshape(bands, -1).astype(np.float64)))
     wanted = vectors[:, ::-1].T  # rows, strongest first
     rows = found.matrix / np.linalg.norm(found.matrix, axis=1, keepdims=True)
+    assert (rows.sum(axis=1)[:-1] > -0.01 * bands).all()  # each with a positive sum; the last one's sign follows
     cosines = np.abs((rows * wanted).sum(axis=1))
     assert cosines.min() > np.cos(0.00077 * (bands * (bands - 1) / 2) ** 0.5 * 2)
 
