@@ -232,3 +232,13 @@ def test_an_agent_without_a_bundle_says_what_to_do():
     done = subprocess.run([sys.executable, "-m", "hil.serve", "--stdio"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert "give --bundle DIR" in done.stderr
+
+
+@pytest.mark.parametrize(("already", "then"), [({}, "1"), ({"OPENBLAS_NUM_THREADS": "2"}, "2")])
+def test_an_agent_multiplies_matrices_on_one_thread_unless_told(already, then):
+    script = "import hil.serve, os, sys; assert 'numpy' in sys.modules; print(os.environ['OPENBLAS_NUM_THREADS'])"
+    clean = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env=clean | already, timeout=60
+    )
+    assert done.stdout.strip() == then
