@@ -73,7 +73,7 @@ def compare(
 ) -> list[Row]:
     """Rows measured on the tiles of `paths`: each bundle, then JPEG 2000 at CR 20; the published ones follow."""
     tiles = read_tiles(paths, limit=limit)
-    coders: dict[str, Coder] = {f"bundle {name}": _bundle_coder(name, engine) for name in bundles}
+    coders: dict[str, Coder] = {f"bundle {load_bundle(name).name}": _bundle_coder(name, engine) for name in bundles}
     coders[f"JPEG 2000 at CR {JPEG2000_CR:g}"] = at_cr20
     rows = []
     for name, coder in coders.items():
