@@ -13,11 +13,12 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from hil import protocol
-from hil.channels import Channel, ChannelClosedError
+from hil.channels import ChannelClosedError, DeviceChannel
 from hil.device import PowerSampler, SysfsPower, ceilings, code_id, describe, peak_memory_mib, temperatures_c
 from hil.messages import Coded, pack_coded, policy_of, unpack_tile
 from hil.protocol import REPLY, Frame, FrameReader, ProtocolError, Type, pack_body, unpack_body
@@ -48,45 +49,103 @@ class RefusedError(Exception):
         self.reason = reason
 
 
-class Line:
-    """One connection: a channel, the frames that came in over it, and replies."""
+@dataclass(frozen=True, eq=False)
+class Request:
+    """A frame, and the tile in it, unpacked by the reader's thread while the main loop codes the tile before."""
 
-    def __init__(self, channel: Channel) -> None:
+    frame: Frame
+    tile: Tile | ProtocolError | None = None
+
+    @classmethod
+    def of(cls, frame: Frame) -> "Request":
+        if frame.kind != Type.INFER:
+            return cls(replace(frame, body=bytes(frame.body)))
+        try:
+            return cls(replace(frame, body=b""), unpack_tile(frame.body))
+        except ProtocolError as error:
+            return cls(replace(frame, body=b""), error)
+
+
+@dataclass(frozen=True, eq=False)
+class Reply:
+    """What goes back. A tile's code is packed by the writer's thread, while the main loop codes the next tile."""
+
+    request: Frame
+    kind: int
+    body: bytes | Coded
+
+    def pack(self) -> bytes:
+        body = pack_coded(self.body, self.request.crc) if isinstance(self.body, Coded) else self.body
+        return protocol.pack(Frame(self.kind | REPLY, self.request.session, self.request.seq, body))
+
+
+class Line:
+    """One connection: a channel, the requests that came in over it, and replies.
+
+    Reading and writing have threads of their own: while one tile is coded, the next one is already unpacked and the
+    code of the one before goes out.
+    """
+
+    def __init__(self, channel: DeviceChannel) -> None:
         self.lost = threading.Event()
         self.session: int | None = None
         self.reader = FrameReader()
-        self.frames: queue.Queue[Frame | None] = queue.Queue()
+        self.requests: queue.Queue[Request | None] = queue.Queue()
         self._channel = channel
-        self._thread = threading.Thread(target=self._read, daemon=True)
-        self._thread.start()
+        self._replies: queue.Queue[Reply | None] = queue.Queue(WINDOW_TILES)  # a host that does not read holds us up
+        self._reader_thread = threading.Thread(target=self._read, daemon=True)
+        self._writer_thread = threading.Thread(target=self._write, daemon=True)
+        self._reader_thread.start()
+        self._writer_thread.start()
 
-    def reply(self, request: Frame, kind: int, body: bytes) -> None:
-        """ChannelClosedError if the host does not take it."""
-        self._channel.write(protocol.pack(Frame(kind | REPLY, request.session, request.seq, body)), WRITE_S)
+    def reply(self, request: Frame, kind: int, body: bytes | Coded) -> None:
+        self._replies.put(Reply(request, kind, body))
+
+    def beat(self, request: Frame, busy_s: float) -> None:
+        """Left out where other replies are waiting: they are a sign of life too."""
+        with contextlib.suppress(queue.Full):
+            self._replies.put_nowait(Reply(request, Type.BEAT, pack_body({"busy_s": busy_s})))
 
     def close(self) -> None:
         self.lost.set()
         self._channel.close()
-        self._thread.join()
+        self._reader_thread.join()  # it may still refuse requests: the writer has to outlive it
+        self._replies.put(None)
+        self._writer_thread.join()
 
     def _read(self) -> None:
         try:
             while not self.lost.is_set():
-                for frame in self.reader.feed(self._channel.read(1.0)):
+                for frame in self.reader.filled(self._channel.read_into(self.reader.space(), 1.0)):
                     self._take(frame)
         except ChannelClosedError as error:
             log.info("host gone: %s", error)
+        finally:
+            self._lose()
+
+    def _write(self) -> None:
+        """Until close(): what is put after the host is gone is thrown away, so that nobody waits for room."""
+        while (reply := self._replies.get()) is not None:
+            if self.lost.is_set():
+                continue
+            try:
+                self._channel.write(reply.pack(), WRITE_S)
+            except ChannelClosedError as error:
+                log.info("host gone: %s", error)
+                self._lose()
+
+    def _lose(self) -> None:
         self.lost.set()
-        self.frames.put(None)
+        self.requests.put(None)
 
     def _take(self, frame: Frame) -> None:
         """Into the queue, or refused: memory is bounded whatever the host sends. HELLO makes what waits void."""
         if frame.kind == Type.HELLO:
             with contextlib.suppress(queue.Empty):
                 while True:
-                    self.frames.get_nowait()
-        if self.frames.qsize() <= WINDOW_TILES + 2:
-            self.frames.put(frame)
+                    self.requests.get_nowait()
+        if self.requests.qsize() <= WINDOW_TILES + 2:
+            self.requests.put(Request.of(frame))
             return
         self.reply(
             frame, Type.ERROR, error_body("busy", f"more than {WINDOW_TILES} requests under way; wait for replies")
@@ -106,7 +165,7 @@ class Agent:
         self._held: list[Tile] = []
         self._tiles_done = 0
         self._busy: tuple[float, Line, Frame] | None = None
-        self._methods: dict[int, Callable[[Line, Frame], bytes]] = {
+        self._methods: dict[int, Callable[[Line, Request], bytes | Coded]] = {
             Type.HELLO: self._hello,
             Type.LOAD: self._load,
             Type.INFER: self._infer,
@@ -116,19 +175,18 @@ class Agent:
         }
         threading.Thread(target=self._tick, daemon=True).start()
 
-    def serve(self, channel: Channel) -> None:
+    def serve(self, channel: DeviceChannel) -> None:
         """Answers one host until it is gone."""
         line = Line(channel)
         try:
-            while (frame := line.frames.get()) is not None and not line.lost.is_set():
-                self._answer(line, frame)
-        except ChannelClosedError as error:
-            log.info("host gone: %s", error)
+            while (request := line.requests.get()) is not None and not line.lost.is_set():
+                self._answer(line, request)
         finally:
             self._busy = None
             line.close()
 
-    def _answer(self, line: Line, frame: Frame) -> None:
+    def _answer(self, line: Line, request: Request) -> None:
+        frame = request.frame
         self._busy = (time.monotonic(), line, frame)
         try:
             method = self._methods.get(frame.kind)
@@ -144,13 +202,11 @@ class Agent:
                 )
             if frame.kind != Type.HELLO and frame.session != line.session:
                 raise RefusedError("session", f"session {frame.session} is not open; say HELLO first")
-            body = method(line, frame)
+            body = method(line, request)
         except RefusedError as refusal:
             line.reply(frame, Type.ERROR, error_body(refusal.reason, str(refusal)))
         except (ProtocolError, InputError) as error:
             line.reply(frame, Type.ERROR, error_body("refused", str(error)))
-        except ChannelClosedError:
-            raise
         except Exception as error:  # the runtime's own failures must not end the agent; the host hears of them
             log.exception("request %#04x failed", frame.kind)
             line.reply(frame, Type.ERROR, error_body("failed", f"{type(error).__name__}: {error}"))
@@ -159,12 +215,12 @@ class Agent:
         finally:
             self._busy = None
 
-    def _hello(self, line: Line, frame: Frame) -> bytes:
-        line.session = frame.session
+    def _hello(self, line: Line, request: Request) -> bytes:
+        line.session = request.frame.session
         return pack_body(self._identity | {"bundle": self._bundle.name, "bundle_id": self._bundle.bundle_id})
 
-    def _load(self, line: Line, frame: Frame) -> bytes:
-        fields, _ = unpack_body(frame.body)
+    def _load(self, line: Line, request: Request) -> bytes:
+        fields, _ = unpack_body(request.frame.body)
         wanted = fields.get("bundle_id")
         if wanted != self._bundle.bundle_id:
             raise RefusedError(
@@ -181,15 +237,16 @@ class Agent:
             self._loaded = (asked, self._make_encoder(self._bundle_path, policy, engine, threads))
         return pack_body({"engine": self._loaded[1].engine, "load_s": time.monotonic() - before_s})
 
-    def _infer(self, line: Line, frame: Frame) -> bytes:
-        self._encoder()  # before the tile is unpacked
-        tile = unpack_tile(frame.body)
-        self._held = [*self._held, tile][-HELD_TILES:]
-        return pack_coded(self._encode(tile), frame.body)
+    def _infer(self, line: Line, request: Request) -> Coded:
+        self._encoder()  # before the tile's faults: nothing loaded is the first thing to say
+        if not isinstance(request.tile, Tile):
+            raise request.tile or ProtocolError("INFER without a tile")
+        self._held = [*self._held, request.tile][-HELD_TILES:]
+        return self._encode(request.tile)
 
-    def _stream(self, line: Line, frame: Frame) -> bytes:
+    def _stream(self, line: Line, request: Request) -> bytes:
         """Works (or rests) for `seconds`; parts go out as they come, the last one is the reply. Any frame ends it."""
-        fields, _ = unpack_body(frame.body)
+        fields, _ = unpack_body(request.frame.body)
         seconds, work, period_s, power = (fields.get(name) for name in ("seconds", "work", "period_s", "power"))
         if not isinstance(seconds, (int, float)) or not 0 < seconds <= LONGEST_STREAM_S:
             raise ProtocolError(f"seconds is {seconds!r}, wanted more than 0, at most {LONGEST_STREAM_S:g}")
@@ -200,7 +257,7 @@ class Agent:
         self._encoder()
         sampler = PowerSampler(SysfsPower(power), float(period_s or 0.02)) if isinstance(power, str) else None
         try:
-            return self._work(line, frame, float(seconds), bool(work), sampler)
+            return self._work(line, request.frame, float(seconds), bool(work), sampler)
         finally:
             if sampler:
                 sampler.stop()
@@ -211,7 +268,7 @@ class Agent:
         codes: list[list[Any]] = []
         while True:
             now_s = time.monotonic()
-            over = now_s - start_s >= seconds or line.lost.is_set() or not line.frames.empty()
+            over = now_s - start_s >= seconds or line.lost.is_set() or not line.requests.empty()
             if over or now_s - sent_s >= PART_S or len(codes) >= 256:
                 power = sampler.take() if sampler else []
                 body = pack_body(
@@ -229,8 +286,8 @@ class Agent:
             else:
                 time.sleep(min(0.05, max(0.001, start_s + seconds - now_s)))
 
-    def _stats(self, line: Line, frame: Frame) -> bytes:
-        fields, _ = unpack_body(frame.body)
+    def _stats(self, line: Line, request: Request) -> bytes:
+        fields, _ = unpack_body(request.frame.body)
         return pack_body(
             {
                 "ceilings": ceilings() if fields.get("ceilings") is True else None,
@@ -242,7 +299,7 @@ class Agent:
             }
         )
 
-    def _reset(self, line: Line, frame: Frame) -> bytes:
+    def _reset(self, line: Line, request: Request) -> bytes:
         self._loaded, self._held, self._tiles_done = None, [], 0
         return pack_body({})
 
@@ -269,10 +326,7 @@ class Agent:
             if time.monotonic() - since_s > self._watchdog_s:
                 log.error("request %#04x has taken more than %g s: ending", frame.kind, self._watchdog_s)
                 os._exit(WATCHDOG_EXIT)
-            try:
-                line.reply(frame, Type.BEAT, pack_body({"busy_s": time.monotonic() - since_s}))
-            except ChannelClosedError:
-                line.lost.set()
+            line.beat(frame, time.monotonic() - since_s)
 
 
 def error_body(reason: str, text: str) -> bytes:

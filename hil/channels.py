@@ -10,10 +10,12 @@ import select
 import socket
 import threading
 import time
-from typing import Protocol
+from collections.abc import Callable
+from typing import Protocol, TypeVar
 
 CHUNK_OCTETS = 256 * 1024
 SLICE_S = 0.2
+T = TypeVar("T")
 
 
 class ChannelClosedError(OSError):
@@ -30,6 +32,12 @@ class Channel(Protocol):
     def close(self) -> None: ...
 
 
+class DeviceChannel(Channel, Protocol):
+    """The device's end: tiles come in by the half megabyte, straight to where they stay."""
+
+    def read_into(self, space: memoryview, timeout_s: float) -> int: ...
+
+
 class FdChannel:
     """A pair of file descriptors: pipes, a terminal line, a socket's."""
 
@@ -41,18 +49,26 @@ class FdChannel:
             os.set_blocking(fd, False)
 
     def read(self, timeout_s: float) -> bytes:
+        return self._read(lambda fd: os.read(fd, CHUNK_OCTETS), timeout_s) or b""
+
+    def read_into(self, space: memoryview, timeout_s: float) -> int:
+        """How many octets came into `space`; 0 if none in time."""
+        return self._read(lambda fd: os.readv(fd, [space]), timeout_s) or 0
+
+    def _read(self, take: Callable[[int], T], timeout_s: float) -> T | None:
+        """What `take` gets from the descriptor, None if nothing comes in time."""
         with self._reading:
             if not self._ready(self._read_fd, select.POLLIN, timeout_s):
-                return b""
+                return None
             try:
-                data = os.read(self._read_fd, CHUNK_OCTETS)
+                taken = take(self._read_fd)
             except BlockingIOError:
-                return b""
+                return None
             except OSError as error:
                 raise ChannelClosedError(f"line lost while reading: {error.strerror}") from None
-        if not data:
+        if not taken:
             raise ChannelClosedError("the other side closed the line")
-        return data
+        return taken
 
     def write(self, data: bytes, timeout_s: float) -> None:
         """All of `data`, or ChannelClosedError; `timeout_s` is the longest stand-still, not the whole time."""
@@ -105,6 +121,9 @@ class SocketChannel:
 
     def read(self, timeout_s: float) -> bytes:
         return self._fd.read(timeout_s)
+
+    def read_into(self, space: memoryview, timeout_s: float) -> int:
+        return self._fd.read_into(space, timeout_s)
 
     def write(self, data: bytes, timeout_s: float) -> None:
         self._fd.write(data, timeout_s)

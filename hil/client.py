@@ -17,7 +17,7 @@ from hil import protocol
 from hil.channels import Channel, ChannelClosedError, seconds_left
 from hil.device import code_id
 from hil.messages import Coded, pack_tile, policy_fields, unpack_coded
-from hil.protocol import REPLY, Frame, FrameReader, ProtocolError, Type, pack_body, unpack_body
+from hil.protocol import REPLY, Frame, FrameReader, ProtocolError, Type, crc_of, pack_body, unpack_body
 from hil.sysroot import engine_of
 from hil.transports import Connect, connector
 from payload.bundle import Bundle
@@ -70,6 +70,15 @@ class Incidents:
     causes: list[str] = field(default_factory=list)
 
 
+@dataclass
+class _Asked:
+    """A tile under way: its INFER body, the CRC of the frame that carried it last, its code once it is back."""
+
+    body: bytes
+    crc: int = 0
+    coded: Coded | None = None
+
+
 @dataclass(frozen=True)
 class ClockOffset:
     """Device clock minus host clock (time.monotonic on both), and how wrong it may be: half the fastest round trip."""
@@ -113,7 +122,7 @@ class DeviceSession:
     def encode_tiles(self, tiles: Iterable[Tile], window: int | None = None) -> Iterator[Coded]:
         """Codes in the order of `tiles`, at most `window` of them under way. DeviceError when the device is lost."""
         allowed = min(window or self.info.window, self.info.window)
-        source, waiting = iter(tiles), OrderedDict[int, tuple[bytes, Coded | None]]()
+        source, waiting = iter(tiles), OrderedDict[int, _Asked]()
         exhausted, failures = False, 0
         while True:
             try:
@@ -126,7 +135,7 @@ class DeviceSession:
                 if not waiting:
                     return
                 self._receive_tile(waiting)
-                while waiting and (done := next(iter(waiting.values()))[1]) is not None:
+                while waiting and (done := next(iter(waiting.values())).coded) is not None:
                     waiting.popitem(last=False)
                     failures = 0
                     yield done
@@ -171,38 +180,43 @@ class DeviceSession:
         """A fresh line after a stream broke. DeviceError when patience is at its end."""
         self._mend(cause, 1)
 
-    def _ask_tile(self, waiting: OrderedDict[int, tuple[bytes, Coded | None]], body: bytes) -> None:
+    def _ask_tile(self, waiting: OrderedDict[int, _Asked], body: bytes) -> None:
         self._seq = seq = (self._seq + 1) % 2**32
-        waiting[seq] = (body, None)  # before it is sent: a line that fails here must not lose the tile
-        self._write(Frame(Type.INFER, self._session, seq, body))
+        waiting[seq] = _Asked(body)  # before it is sent: a line that fails here must not lose the tile
+        self._send_tile(seq, waiting[seq])
 
-    def _receive_tile(self, waiting: OrderedDict[int, tuple[bytes, Coded | None]]) -> None:
+    def _send_tile(self, seq: int, asked: _Asked) -> None:
+        octets = protocol.pack(Frame(Type.INFER, self._session, seq, asked.body))
+        asked.crc = crc_of(octets)
+        self._write(octets)
+
+    def _receive_tile(self, waiting: OrderedDict[int, _Asked]) -> None:
         """Takes one frame; notes the code it carries; asks again for tiles that were passed over."""
         frame = self._next_frame(self._patience.silence_s)
-        if frame.seq not in waiting or waiting[frame.seq][1] is not None:
+        asked = waiting.get(frame.seq)
+        if asked is None or asked.coded is not None:
             return  # an answer twice, after a repeat
         kind = frame.kind & ~REPLY
         if kind == Type.BEAT:
             return
-        body = waiting[frame.seq][0]
         if kind == Type.ERROR:
             self._raise_refusal(frame)
         if kind != Type.INFER:
             raise ChannelClosedError(f"the device answers a tile with {frame.kind:#04x}")
-        waiting[frame.seq] = (body, _coded(frame, body))
-        for seq, (earlier, code) in waiting.items():
+        asked.coded = _coded(frame, asked.crc)
+        for seq, earlier in waiting.items():
             if seq == frame.seq:
                 break
-            if code is None:  # the agent answers in order, so request or reply was lost
+            if earlier.coded is None:  # the agent answers in order, so request or reply was lost
                 self.incidents.tiles_sent_again += 1
-                self._write(Frame(Type.INFER, self._session, seq, earlier))
+                self._send_tile(seq, earlier)
 
-    def _ask_again(self, waiting: OrderedDict[int, tuple[bytes, Coded | None]]) -> None:
-        for seq, (body, code) in waiting.items():
-            if code is None:
+    def _ask_again(self, waiting: OrderedDict[int, _Asked]) -> None:
+        for seq, asked in waiting.items():
+            if asked.coded is None:
                 self.incidents.tiles_sent_again += 1
                 try:
-                    self._write(Frame(Type.INFER, self._session, seq, body))
+                    self._send_tile(seq, asked)
                 except ChannelClosedError:
                     return  # noticed again, and mended, at the next read
 
@@ -287,7 +301,7 @@ class DeviceSession:
 
     def _send(self, kind: Type, body: bytes) -> int:
         self._seq = (self._seq + 1) % 2**32
-        self._write(Frame(kind, self._session, self._seq, body))
+        self._write(protocol.pack(Frame(kind, self._session, self._seq, body)))
         return self._seq
 
     def _reply_to(self, seq: int, silence_s: float | None = None) -> Frame:
@@ -306,10 +320,10 @@ class DeviceSession:
             raise ChannelClosedError(str(fields.get("error")))
         raise DeviceError(f"device {self.name}: {fields.get('error')}")
 
-    def _write(self, frame: Frame) -> None:
+    def _write(self, octets: bytes) -> None:
         if self._channel is None:
             raise ChannelClosedError("the line is closed")
-        self._channel.write(protocol.pack(frame), self._patience.silence_s)
+        self._channel.write(octets, self._patience.silence_s)
 
     def _next_frame(self, silence_s: float) -> Frame:
         """The next frame of this session."""
@@ -360,9 +374,9 @@ def _check_identity(name: str, hello: dict[str, Any], bundle: Bundle) -> None:
         )
 
 
-def _coded(frame: Frame, request: bytes) -> Coded:
+def _coded(frame: Frame, request_crc: int) -> Coded:
     try:
-        return unpack_coded(frame.body, request)
+        return unpack_coded(frame.body, request_crc)
     except ProtocolError as error:
         raise ChannelClosedError(f"the device's reply makes no sense: {error}") from None
 

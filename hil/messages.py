@@ -3,13 +3,12 @@
 Numpy and payload only: it runs on the device.
 """
 
-import zlib
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
-from hil.protocol import ProtocolError, pack_body, unpack_body
+from hil.protocol import Octets, ProtocolError, pack_body, unpack_body
 from payload.errors import InputError
 from payload.policy import Gate, LonLatRegion, Policy, Region
 from payload.tiles import Tile
@@ -44,12 +43,12 @@ def pack_tile(tile: Tile) -> bytes:
         "all_valid": bool(tile.valid.all()),
     }
     valid = b"" if fields["all_valid"] else np.packbits(tile.valid).tobytes()
-    return pack_body(fields, tile.dn.astype("<u2", copy=False).tobytes() + valid)
+    return pack_body(fields, np.ascontiguousarray(tile.dn, "<u2").data, valid)
 
 
-def unpack_tile(body: bytes) -> Tile:
+def unpack_tile(body: Octets) -> Tile:
     """The tile of an INFER body. ProtocolError if it is not one."""
-    fields, octets = unpack_body(body)
+    fields, octets = unpack_body(memoryview(body))  # a view: the samples are copied once, into the tile
     row, col = _count(fields, "row", 0, 65535), _count(fields, "col", 0, 65535)
     bands, px = _count(fields, "bands", 1, MAX_BANDS), _count(fields, "px", 1, MAX_TILE_PX)
     all_valid = fields.get("all_valid") is True
@@ -64,10 +63,10 @@ def unpack_tile(body: bytes) -> Tile:
     return Tile(row, col, dn, np.unpackbits(bits, count=px * px).reshape(px, px).astype(bool))
 
 
-def pack_coded(coded: Coded, request: bytes) -> bytes:
-    """Body of the reply to INFER. It names the CRC-32 of the request's body: which tile was coded."""
+def pack_coded(coded: Coded, request_crc: int) -> bytes:
+    """Body of the reply to INFER. It names the CRC-32 of the request's frame: which tile was coded."""
     fields = {
-        "tile": zlib.crc32(request),
+        "tile": request_crc,
         "row": coded.row,
         "col": coded.col,
         "start_s": coded.start_s,
@@ -77,10 +76,10 @@ def pack_coded(coded: Coded, request: bytes) -> bytes:
     return pack_body(fields, coded.octets)
 
 
-def unpack_coded(body: bytes, request: bytes) -> Coded:
-    """The tile code in a reply to `request`. ProtocolError if it answers another tile."""
+def unpack_coded(body: Octets, request_crc: int) -> Coded:
+    """The tile code in a reply to the request of this CRC-32. ProtocolError if it answers another tile."""
     fields, octets = unpack_body(body)
-    if fields.get("tile") != zlib.crc32(request):
+    if fields.get("tile") != request_crc:
         raise ProtocolError("the reply is for another tile")
     stages = fields.get("stages_s")
     if not isinstance(stages, dict):
@@ -88,7 +87,7 @@ def unpack_coded(body: bytes, request: bytes) -> Coded:
     return Coded(
         _count(fields, "row", 0, 65535),
         _count(fields, "col", 0, 65535),
-        octets,
+        bytes(octets),
         _seconds(fields, "start_s"),
         _seconds(fields, "end_s"),
         {str(name): _seconds(stages, name) for name in stages},

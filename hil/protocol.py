@@ -20,7 +20,7 @@ import json
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Any
 
@@ -29,6 +29,10 @@ MAGIC = b"NH"
 HEADER = struct.Struct(">2sBBIIIH")
 MAX_BODY_OCTETS = 64 * 1024 * 1024
 REPLY = 0x80
+FIRST_BUFFER_OCTETS = 1024 * 1024  # a tile and what follows it
+PIECE_OCTETS = 4096  # read at once where no frame is under way
+
+Octets = bytes | memoryview
 
 
 class Type(IntEnum):
@@ -50,13 +54,17 @@ class ProtocolError(ValueError):
 
 @dataclass(frozen=True)
 class Frame:
-    """One message. `kind` is a Type, with REPLY added in the direction device to host."""
+    """One message. `kind` is a Type, with REPLY added in the direction device to host.
+
+    `crc` is the checksum a frame that was read came with: what a reply can name its request by.
+    """
 
     kind: int
     session: int
     seq: int
-    body: bytes = b""
+    body: Octets = b""
     version: int = VERSION
+    crc: int = field(default=0, compare=False)
 
     def __post_init__(self) -> None:
         for name, value, bits in (
@@ -74,79 +82,109 @@ class Frame:
 def pack(frame: Frame) -> bytes:
     """The octets of a frame."""
     start = struct.pack(">2sBBIII", MAGIC, frame.version, frame.kind, frame.session, frame.seq, len(frame.body))
-    covered = start + struct.pack(">H", binascii.crc_hqx(start, 0xFFFF)) + frame.body
-    return covered + struct.pack(">I", zlib.crc32(covered))
+    header = start + struct.pack(">H", binascii.crc_hqx(start, 0xFFFF))
+    crc = zlib.crc32(frame.body, zlib.crc32(header))
+    return b"".join((header, frame.body, struct.pack(">I", crc)))  # one copy of the body: a tile is half a megabyte
+
+
+def crc_of(octets: Octets) -> int:
+    """The checksum at the end of a packed frame."""
+    return int.from_bytes(octets[-4:], "big")
 
 
 class FrameReader:
-    """Octets in any pieces -> whole frames. What is not a frame is skipped and counted in `discarded_octets`."""
+    """Octets in any pieces -> whole frames. What is not a frame is skipped and counted in `discarded_octets`.
+
+    A channel reads into `space()` and `filled()` gives the frames: half a megabyte a tile is then moved once, by the
+    kernel, into memory that stays. `feed` is for octets that are there already.
+    """
 
     def __init__(self) -> None:
         self.discarded_octets = 0
-        self._buffer = bytearray()
+        self._buffer = bytearray(FIRST_BUFFER_OCTETS)
+        self._start = self._end = 0  # of what is in the buffer and not yet handed on
 
     def feed(self, data: bytes) -> Iterator[Frame]:
         """Every frame that `data` completes."""
-        self._buffer += data
-        while True:
-            self._skip_to_magic()
-            if len(self._buffer) < HEADER.size:
+        rest = memoryview(data)
+        while rest:
+            space = self.space()
+            taken = min(len(space), len(rest))
+            space[:taken], rest = rest[:taken], rest[taken:]
+            for frame in self.filled(taken):
+                yield replace(frame, body=bytes(frame.body))
+
+    def space(self) -> memoryview:
+        """Where the next octets belong: to the end of the frame under way, or a piece that surely holds a header."""
+        wanted = max(self._frame_octets() or 0, self._end - self._start + PIECE_OCTETS)
+        if self._start + wanted > len(self._buffer):
+            waiting = self._buffer[self._start : self._end]
+            if wanted > len(self._buffer):
+                self._buffer = bytearray(wanted)
+            self._buffer[: len(waiting)] = waiting
+            self._start, self._end = 0, len(waiting)
+        return memoryview(self._buffer)[self._end : self._start + wanted]
+
+    def filled(self, octets: int) -> Iterator[Frame]:
+        """Every frame that the octets read into `space()` complete. Bodies are views, good until the next `space()`."""
+        self._end += octets
+        while self._find_magic() and (there := self._end - self._start) >= HEADER.size:
+            wanted = self._frame_octets()
+            if wanted is not None and there < wanted:
                 return
-            length = self._body_octets()
-            if length is None:
+            frame = self._parse(wanted) if wanted is not None else None
+            if wanted is None or frame is None:
                 self._discard(1)
                 continue
-            end = HEADER.size + length + 4
-            if len(self._buffer) < end:
-                return
-            frame = _parse(bytes(self._buffer[:end]))
-            if frame is None:
-                self._discard(1)
-                continue
-            del self._buffer[:end]
+            self._start += wanted
             yield frame
 
-    def _skip_to_magic(self) -> None:
-        start = self._buffer.find(MAGIC)
-        if start < 0:  # the last octet may be the first half of the magic
-            start = max(0, len(self._buffer) - (1 if self._buffer.endswith(MAGIC[:1]) else 0))
-        if start:
-            self._discard(start)
+    def _find_magic(self) -> bool:
+        """Skips to the next magic; its first half at the very end may be one, and stays."""
+        start = self._buffer.find(MAGIC, self._start, self._end)
+        if start >= 0:
+            self._discard(start - self._start)
+            return True
+        half = self._end > self._start and self._buffer[self._end - 1] == MAGIC[0]
+        self._discard(self._end - self._start - half)
+        return False
 
-    def _body_octets(self) -> int | None:
-        """Length field of the header at the front of the buffer, None where the header is damaged."""
-        length = HEADER.unpack_from(self._buffer)[5]
-        check = HEADER.unpack_from(self._buffer)[6]
-        whole = check == binascii.crc_hqx(bytes(self._buffer[:16]), 0xFFFF) and length <= MAX_BODY_OCTETS
-        return length if whole else None
+    def _frame_octets(self) -> int | None:
+        """Octets of the frame at the front; None where no whole header is there, or a damaged one."""
+        if self._end - self._start < HEADER.size:
+            return None
+        *_, length, check = HEADER.unpack_from(self._buffer, self._start)
+        covered = self._buffer[self._start : self._start + HEADER.size - 2]
+        whole = check == binascii.crc_hqx(covered, 0xFFFF) and length <= MAX_BODY_OCTETS
+        return HEADER.size + length + 4 if whole else None
+
+    def _parse(self, octets: int) -> Frame | None:
+        """The frame at the front, None where its checksum does not fit."""
+        _, version, kind, session, seq, *_ = HEADER.unpack_from(self._buffer, self._start)
+        view = memoryview(self._buffer)[self._start : self._start + octets]
+        crc = crc_of(view)
+        return Frame(kind, session, seq, view[HEADER.size : -4], version, crc) if crc == zlib.crc32(view[:-4]) else None
 
     def _discard(self, octets: int) -> None:
-        del self._buffer[:octets]
+        self._start += octets
         self.discarded_octets += octets
 
 
-def _parse(octets: bytes) -> Frame | None:
-    if struct.unpack(">I", octets[-4:])[0] != zlib.crc32(memoryview(octets)[:-4]):
-        return None
-    _, version, kind, session, seq, _, _ = HEADER.unpack_from(octets)
-    return Frame(kind, session, seq, octets[HEADER.size : -4], version)
-
-
-def pack_body(fields: dict[str, Any], octets: bytes = b"") -> bytes:
-    """The body of a frame: a JSON object and octets."""
+def pack_body(fields: dict[str, Any], *octets: Octets) -> bytes:
+    """The body of a frame: a JSON object and octets, in as many pieces as they come."""
     text = json.dumps(fields, separators=(",", ":"), allow_nan=False).encode()
-    return struct.pack(">I", len(text)) + text + octets
+    return b"".join((struct.pack(">I", len(text)), text, *octets))
 
 
-def unpack_body(body: bytes) -> tuple[dict[str, Any], bytes]:
-    """(JSON object, octets) of a body. ProtocolError if it is not one."""
+def unpack_body(body: Octets) -> tuple[dict[str, Any], Octets]:
+    """(JSON object, octets) of a body, the octets a view where the body is one. ProtocolError if it is not a body."""
     if len(body) < 4:
         raise ProtocolError(f"body of {len(body)} octets, wanted at least 4")
     end = 4 + int.from_bytes(body[:4], "big")
     if len(body) < end:
         raise ProtocolError(f"body says {end - 4} octets of JSON, only {len(body) - 4} are there")
     try:
-        fields = json.loads(body[4:end])
+        fields = json.loads(bytes(body[4:end]))
     except (ValueError, RecursionError):
         raise ProtocolError("the JSON of the body does not parse") from None
     if not isinstance(fields, dict):

@@ -63,9 +63,9 @@ def seeded_tiles(count: int, px: int = 32, seed: int = 1) -> list[Tile]:
 
 
 @pytest.fixture
-def agent_command(tiny_bundle: Bundle) -> Callable[[float], list[str]]:
-    """Command line of an agent with a fake encoder that takes so many seconds a tile; the transport is to be added."""
-    return lambda pause_s: [sys.executable, str(FAKE_AGENT), str(pause_s), "--bundle", str(tiny_bundle.directory)]
+def agent_command(tiny_bundle: Bundle) -> Callable[[float | str], list[str]]:
+    """Command line of an agent with a fake encoder that takes so long a tile; the transport is to be added."""
+    return lambda pause: [sys.executable, str(FAKE_AGENT), str(pause), "--bundle", str(tiny_bundle.directory)]
 
 
 class RunningAgent:
@@ -102,12 +102,12 @@ class RunningAgent:
 
 
 @pytest.fixture
-def tcp_agent(agent_command: Callable[[float], list[str]]) -> Iterator[Callable[[float], RunningAgent]]:
+def tcp_agent(agent_command: Callable[[float | str], list[str]]) -> Iterator[Callable[[float | str], RunningAgent]]:
     """Starts supervised agents with a fake encoder."""
     started: list[RunningAgent] = []
 
-    def start(pause_s: float = 0.0) -> RunningAgent:
-        started.append(RunningAgent(agent_command(pause_s)))
+    def start(pause: float | str = 0.0) -> RunningAgent:
+        started.append(RunningAgent(agent_command(pause)))
         return started[-1]
 
     yield start
