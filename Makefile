@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 DATA := $(or $(NADIR_DATA),../shared/data)
 INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
-.PHONY: help demo test test-onboard check bench evaluate clean
+.PHONY: help demo test test-onboard check bench evaluate equal clean
 
 help:
 	@echo "make demo          a generated scene through payload, link and ground; ends with the path of its report"
@@ -15,6 +15,7 @@ help:
 	@echo "make test-onboard  the payload's tests with nothing installed but what flies"
 	@echo "make check         ruff, mypy, import rules"
 	@echo "make bench         speed of every stage on board, and the memory of a 10 980 x 10 980 scene"
+	@echo "make equal         the same tile codes on this host and on emulated x86 without VNNI and ARM: some 20 minutes"
 	@echo "make evaluate      rate, distortion and the cloud gate on the benchmark data, if its folder is there"
 
 demo: $(VENV)/.ground
@@ -39,6 +40,11 @@ bench: $(VENV)/.ground
 
 evaluate: $(VENV)/.ground
 	$(BIN)/sim evaluate --tiles ../shared/data/bench/rd20.npz
+
+# Needs qemu-user-static and debootstrap from the system; the arm64 root is made once and kept.
+equal: $(VENV)/.everything
+	$(BIN)/hil sysroot
+	$(BIN)/hil equal --scene $(DATA)/scenes/ebiederstadt_20190522.tif --tiles $(DATA)/bench/rd20.npz --out out/equal --overwrite
 
 clean:
 	rm -rf $(VENV) build out

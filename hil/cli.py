@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +18,8 @@ from hil.bench import profile as take_profile
 from hil.client import open_device
 from hil.demand import Margin, margins, read_demand
 from hil.deploy import deploy as deploy_agent
+from hil.equal import PROCESSORS, write_fingerprints
+from hil.equal import equal as take_fingerprints
 from hil.meters import open_meter
 from hil.page import write_page
 from hil.profiles import load_profile, save_profile
@@ -96,6 +98,38 @@ def run(
     _print_json(asdict(report) | {"held": report.held})
     _say(_run_words(report))
     raise typer.Exit(0 if report.held else 1)
+
+
+@app.command()
+def equal(
+    out: Out,
+    device: Annotated[
+        list[str] | None, typer.Option("--device", help="repeat it; left out: this host, and three emulated processors")
+    ] = None,
+    scene: Annotated[list[str] | None, typer.Option("--scene", help="repeat it; as `sim downlink` takes it")] = None,
+    tiles: TilesFile = None,
+    bundle: BundleName = DEFAULT,
+    step_dn: StepDn = Policy.step_dn,
+    limit: Limit = None,
+    resume: Annotated[bool, typer.Option("--resume", help="go on with a run that broke off")] = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """The same tiles on several devices: one sha256 of the tile codes from each. Exit 1 if they differ."""
+    loaded, policy = load_bundle(bundle, flight_only=True), Policy(step_dn=step_dn)
+    if not scene and not tiles:
+        raise InputError("wanted --scene, --tiles or both, none is given")
+    sources = [scene_tiles(name, loaded.tile_px) for name in scene or []]
+    sources += [npz_tiles(tiles, loaded.tile_px, loaded.bands)] if tiles else []
+    identity = run_identity(f"{scene} {tiles} {limit or 'all'}", loaded, policy)
+    found = take_fingerprints(
+        device or PROCESSORS, islice(chain(*sources), limit), loaded, policy,
+        lambda name: RunFolder(out / name, identity, resume, overwrite), _say,
+    )  # fmt: skip
+    write_fingerprints(found, loaded, out / "equal.json")
+    for one in found:
+        state = f"{len(one.different)} of {one.tiles} tiles DIFFER" if one.different else "equal"
+        print(f"{one.device:<24} {one.engine:<28} {one.tiles:>4} tiles  sha256 {one.sha256}  {state}")
+    raise typer.Exit(1 if any(one.different for one in found) else 0)
 
 
 @app.command()

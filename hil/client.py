@@ -289,6 +289,8 @@ class DeviceSession:
                 raise DeviceError(
                     f"device {self.name}: no inference runtime there; install openvino or onnxruntime on it"
                 )
+            if hello.get("machine") == "aarch64" and "onnxruntime" in there:
+                return "onnxruntime"  # OpenVINO has no INT8 convolution of the encoder's kind on ARM: LOAD refuses it
             return str(next(iter(there)))
         return self._engine
 

@@ -35,8 +35,10 @@ PACKAGES = (
 WHEELS = ("numpy", "openvino", "onnxruntime")
 PLATFORMS = ("manylinux2014_aarch64", *(f"manylinux_2_{minor}_aarch64" for minor in (17, 27, 28, 31, 34, 35)))
 ARM = ("cortex-a53", "cortex-a57", "cortex-a72", "cortex-a76")
-#: No VNNI: INT8 runs through other instructions than on this machine.
-X86 = ("Haswell", "Skylake-Client")
+#: No VNNI: INT8 runs through other instructions than on this machine. Without what qemu cannot do anyway: it would
+#: warn of each of these in every process.
+NOT_EMULATED = "-pcid,-x2apic,-tsc-deadline,-hle,-invpcid,-rtm"
+X86 = {"Haswell": NOT_EMULATED, "Skylake-Client": f"{NOT_EMULATED},-rdseed,-3dnowprefetch,-xsavec"}
 WATCHDOG_S = "3600"
 
 
@@ -82,7 +84,7 @@ def agent_command(processor: str, bundle: Path, root: Path = ROOT) -> list[str]:
     if processor in X86:
         emulator = _need("qemu-x86_64-static", "qemu-user-static")
         checkout = str(Path(__file__).parent.parent)
-        native = [emulator, "-cpu", processor, "-E", f"PYTHONPATH={checkout}", sys.executable]
+        native = [emulator, "-cpu", f"{processor},{X86[processor]}", "-E", f"PYTHONPATH={checkout}", sys.executable]
         return [*native, "-m", "hil.serve", *_options(processor), "--bundle", str(bundle.resolve())]
     cpu, _, runtime = processor.partition("+")
     if processor not in processors():

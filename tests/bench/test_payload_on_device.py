@@ -3,11 +3,13 @@
 import json
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from hil.client import DeviceError, open_device
+from hil.equal import equal
 from hil.run import RunFolder, run, run_identity
 from hil.sysroot import ROOT, agent_command
 from payload import bitstream
@@ -21,6 +23,7 @@ from payload.scene import ArrayScene, SceneInfo
 from payload.tiles import split
 
 POLICY = Policy(step_dn=90.0)
+FAKE_AGENT = Path(__file__).parent / "fake_agent.py"
 pytestmark = pytest.mark.skipif(
     DEFAULT not in shipped_bundles(), reason="the shipped bundle is not built in this checkout"
 )
@@ -116,12 +119,30 @@ def test_a_device_that_computes_otherwise_is_found_out(bundle, tiles, tmp_path):
     assert min(report.index_mismatch) > 0.0
 
 
+def test_devices_side_by_side_and_the_one_that_differs_is_named(bundle, tiles, tmp_path):
+    command = f"{sys.executable} {FAKE_AGENT} 0 --stdio --bundle {bundle.directory}"
+    said = []
+    found = equal(
+        ["host:", "host:", f"stdio:{command}"], [*tiles[:2], tiles[0]], bundle, POLICY,
+        lambda name: folder(tmp_path / f"{len(said)}-{name}", bundle), said.append,
+    )  # fmt: skip
+    assert [one.tiles for one in found] == [3, 3, 3] and len(said) == 3  # the same address twice is two tiles
+    assert found[0].sha256 == found[1].sha256 != found[2].sha256
+    assert [one.different for one in found] == [(), (), (0, 1, 2)]
+
+
+def test_a_device_that_cannot_be_had_is_said_before_the_first_tile(bundle, tiles, tmp_path):
+    with pytest.raises(InputError, match="z80"):
+        equal(["host:", "emulated:z80"], tiles, bundle, POLICY, lambda name: folder(tmp_path / name, bundle), print)
+    assert not list(tmp_path.iterdir())
+
+
 NO_QEMU = pytest.mark.skipif(not shutil.which("qemu-x86_64-static"), reason="qemu-user-static is not installed")
 NO_ROOT = pytest.mark.skipif(not (ROOT / "opt/site/numpy").is_dir(), reason="no arm64 root here; run `hil sysroot`")
 EMULATED = [
     pytest.param("Haswell", marks=NO_QEMU),
     pytest.param("cortex-a53+onnxruntime", marks=NO_ROOT),
-    pytest.param("cortex-a76", marks=NO_ROOT),
+    pytest.param("cortex-a76+onnxruntime", marks=NO_ROOT),
 ]
 
 
