@@ -172,6 +172,10 @@ class DeviceSession:
                 best = ClockOffset(clock_s - (before_s + after_s) / 2, (after_s - before_s) / 2)
         return best
 
+    def peak_memory_mib(self) -> float:
+        """Most memory the agent's process has held."""
+        return float(self.call(Type.STATS, {})["peak_memory_mib"])
+
     def reload(self) -> float:
         """LOAD again, after a RESET; gives the seconds it took on the device."""
         return float(self._with_patience(self._load)["load_s"])

@@ -34,7 +34,8 @@ def main(
 ) -> int:
     """The agent's command line. Exit 2 on bad input, 86 from the watchdog. `program` is how to start it once more."""
     options = _options(arguments)
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="agent: %(message)s")
+    level = logging.WARNING if options.stdio else logging.INFO  # one host, one run: its coming and going is no news
+    logging.basicConfig(stream=sys.stderr, level=level, format="agent: %(message)s")
     try:
         if options.tcp and options.listen_fd is None:
             return _supervise(options, [*(program or _program()), *(sys.argv[1:] if arguments is None else arguments)])

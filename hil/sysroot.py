@@ -15,6 +15,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from hil.packing import write_agent
 from payload.bundle import load_bundle
 from payload.errors import InputError
 
@@ -91,8 +92,6 @@ def agent_command(processor: str, bundle: Path, root: Path = ROOT) -> list[str]:
         raise InputError(f"emulated processor {processor!r} is unknown; choose one of {', '.join(processors())}")
     if not (root / "opt/site/numpy").is_dir():
         raise InputError(f"{root}: no arm64 root there; make one with `hil sysroot`")
-    from hil.deploy import write_agent
-
     agent = write_agent(load_bundle(bundle, flight_only=True), root / "opt/agent")
     place = root.resolve()
     if runtime:

@@ -13,7 +13,8 @@ from sim.devices import estimate, load_device
 from sim.mission import Mission
 from sim.orbit import period_s
 
-Basis = Literal["measured", "measured on host", "modelled"]  # on host: times and memory, which no other run repeats
+#: On host, on device: times and memory, which no other run repeats.
+Basis = Literal["measured", "measured on host", "measured on device", "modelled"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class SceneRun:
     macs: float  # multiply-accumulates of all networks run on board, gated tiles at what they cost
     onboard_s: float | None = None  # measured time of the payload, scene to packets
     peak_memory_mib: float | None = None  # measured, of the whole process
+    timed_on: Literal["host", "device"] | None = "host"  # None: an emulated device, whose time and memory say nothing
 
 
 @dataclass(frozen=True)
@@ -125,17 +127,24 @@ def scenes_per_orbit(run: SceneRun, mission: Mission) -> float | None:
 def assess(run: SceneRun, mission: Mission) -> list[Budget]:
     """Every budget that the mission sets, with what this run uses of it."""
     rows = [_pass_volume(run, mission), *_orbit_volume(run, mission), *_device(run, mission)]
-    limits = mission.budgets
+    return [*rows, *(_measured(run, mission, run.timed_on) if run.timed_on else [])]
+
+
+def _measured(run: SceneRun, mission: Mission, where: Literal["host", "device"]) -> list[Budget]:
+    """Memory and throughput of the machine that ran the payload."""
+    limits, rows = mission.budgets, []
+    basis: Basis = "measured on host" if where == "host" else "measured on device"
     if limits.memory_mib is not None:
-        how = "peak resident memory of the simulating process"
-        rows.append(Budget("memory", run.peak_memory_mib, limits.memory_mib, "MiB", "measured on host", how))
+        how = f"peak resident memory of {'the simulating process' if where == 'host' else 'the agent'}"
+        rows.append(Budget("memory", run.peak_memory_mib, limits.memory_mib, "MiB", basis, how))
     if limits.realtime_factor is not None:
         rates = throughput(run, mission)
         used = limits.realtime_factor * rates.imager_mpx_s
-        how = f"imager's rate x {limits.realtime_factor:g}, against the payload's rate in processor time on this host"
+        counted = "in processor time on this host" if where == "host" else "by the device's clock, the line not counted"
+        how = f"imager's rate x {limits.realtime_factor:g}, against the payload's rate {counted}"
         known = rates.host_mpx_s is not None and math.isfinite(rates.host_mpx_s)
         available = rates.host_mpx_s or 0.0
-        rows.append(Budget("throughput", used if known else None, available, "Mpx/s", "measured on host", how))
+        rows.append(Budget("throughput", used if known else None, available, "Mpx/s", basis, how))
     return rows
 
 

@@ -42,16 +42,21 @@ def _downlink(
     bands: Annotated[str | None, typer.Option(help="Names of the file's bands, e.g. B02,B03,B04,B08.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for report, pictures, rasters and packets.")] = Path("out/downlink"),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run in --out.")] = False,
+    device: Annotated[str | None, typer.Option(help="A device codes the tiles: a URL as docs/hil.md has it.")] = None,
+    compare: Annotated[bool, typer.Option("--compare", help="Every octet of the device with this host's own.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The report as JSON on stdout.")] = False,
 ) -> None:
     """Send a scene through payload, link and ground, verify it, write the report. Exit 1 if a requirement failed."""
-    from sim.downlink import Request, downlink
+    from sim.downlink import Device, Request, downlink
     from sim.report import all_held, arrange, canonical_json
     from sim.summary import as_text
 
     names = tuple(name.strip() for name in bands.split(",")) if bands else None
+    if compare and device is None:
+        raise InputError("--compare holds a device's octets against this host's; give --device, too")
+    under_test = Device(device, compare) if device else None
     with _progress("downlink") as progress:
-        report = downlink(Request(scene, out, mission, bundle, engine, seed, names, overwrite), progress)
+        report = downlink(Request(scene, out, mission, bundle, engine, seed, names, overwrite, under_test), progress)
     print(canonical_json(arrange(report)) if as_json else as_text(report, out), end="")
     if not all_held(report):
         raise typer.Exit(1)

@@ -2,9 +2,10 @@
 
 import platform
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import nan
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from sim.verification import Check, verify
 
 if TYPE_CHECKING:
     from sim.downlink import Onboard, Picture
+    from sim.on_device import DeviceRun
 
 NAMES = {Kind.CODED: "coded", Kind.WITHHELD: "withheld", Kind.EMPTY: "empty", Kind.FALLBACK: "fallback"}
 SENTINEL_ATTRIBUTION = "Contains modified Copernicus Sentinel data"
@@ -79,7 +81,7 @@ def compose(run: Run, onboard: "Onboard", picture: "Picture", audits: dict[str, 
     checks = verify(figures, run.mission, rows)
     scene_px = run.info.height_px * run.info.width_px
     return {
-        "inputs": _inputs(run),
+        "inputs": _inputs(run) | _device_inputs(onboard.device),
         "tiles": tiles,
         "link": asdict(run.link) | {f"ground_{k}": v for k, v in asdict(run.reception.counts).items()},
         "rate": _rate(run, picture.coded_px)
@@ -87,12 +89,12 @@ def compose(run: Run, onboard: "Onboard", picture: "Picture", audits: dict[str, 
         "quality": _quality(figures, picture),
         "clouds": _clouds(run, tiles) | {"audit": audits},
         "budgets": [_budget_row(row) for row in rows],
-        "checks": [_check_row(check) for check in checks],
+        "checks": [_check_row(check) for check in checks] + _octets_compared(onboard.device),
         "modelled": _modelled(cost, run.mission),
         "conventions": CONVENTIONS,
         "attribution": _attribution(run.info),
         "measured_on_host": _host(onboard, picture, cost),
-    }  # fmt: skip
+    } | _device(onboard.device, run.info)  # fmt: skip
 
 
 CONVENTIONS = [
@@ -114,6 +116,14 @@ def _inputs(run: Run) -> dict[str, Any]:
         "seed": run.seed,
         "engine": {"name": run.engine.name, "version": run.engine.version},
     }
+
+
+def _device_inputs(device: "DeviceRun | None") -> dict[str, Any]:
+    """The device under test as it named itself; nothing of it is a time."""
+    if device is None:
+        return {}
+    names = ("machine", "cpu", "cores", "memory_mib", "system", "python", "emulated", "engine")
+    return {"device_under_test": {"url": device.name} | {name: getattr(device.info, name) for name in names}}
 
 
 def _crs_name(wkt: str | None) -> str | None:
@@ -171,7 +181,11 @@ def _cost(run: Run, onboard: "Onboard", tiles: dict[str, Any]) -> budgets.SceneR
     macs = looked_at * networks.get("flight/clouds.onnx", {}).get("macs", 0)
     macs += coded * (networks.get("flight/encoder.onnx", {}).get("macs", 0) + entropy)
     pixels = run.info.height_px * run.info.width_px
-    return budgets.SceneRun(pixels, _octets(run), macs, sum(onboard.seconds.values()), onboard.peak_mib)
+    if onboard.device is None:
+        return budgets.SceneRun(pixels, _octets(run), macs, sum(onboard.seconds.values()), onboard.peak_mib)
+    device = onboard.device
+    timed_on: Literal["device"] | None = "device" if device.timed else None
+    return budgets.SceneRun(pixels, _octets(run), macs, sum(device.tile_s), device.peak_memory_mib, timed_on)
 
 
 def _quality(figures: dict[str, float], picture: "Picture") -> dict[str, Any]:
@@ -240,13 +254,51 @@ def _attribution(info: SceneInfo) -> list[str]:
 
 
 def _host(onboard: "Onboard", picture: "Picture", cost: budgets.SceneRun) -> dict[str, Any]:
-    stages = [{"name": name, "seconds": seconds} for name, seconds in (onboard.seconds | picture.seconds).items()]
-    onboard_s = cost.onboard_s or nan
-    return {
+    stages = [_stage(name, seconds, onboard.tile_s.get(name)) for name, seconds in onboard.seconds.items()]
+    stages += [_stage(name, seconds) for name, seconds in picture.seconds.items()]
+    known = {
         "stages": stages,
         "host": f"{platform.machine()}, {platform.python_implementation()} {platform.python_version()}, one thread",
         "stages_count": "processor time, so that a busy host does not slow them",
-        "throughput_mpx_s": cost.scene_px / onboard_s / 1e6 if onboard_s else nan,
-        "onboard_wall_s": onboard.wall_s,
         "peak_rss_mib": onboard.peak_mib,
     }
+    if onboard.device is None:
+        onboard_s = cost.onboard_s or nan
+        known |= {"throughput_mpx_s": cost.scene_px / onboard_s / 1e6, "onboard_wall_s": onboard.wall_s}
+    return known
+
+
+def _stage(name: str, seconds: float, tile_s: Sequence[float] | None = None) -> dict[str, Any]:
+    """A stage's sum, with the median and 95th percentile over tiles where they are known."""
+    return {"name": name, "seconds": seconds} | (_spread_ms("", tile_s) if tile_s else {})
+
+
+def _spread_ms(prefix: str, tile_s: Sequence[float]) -> dict[str, float]:
+    median, p95 = 1e3 * np.percentile(tile_s, [50, 95])
+    return {f"{prefix}median_ms": float(median), f"{prefix}p95_ms": float(p95)}
+
+
+def _device(device: "DeviceRun | None", info: SceneInfo) -> dict[str, Any]:
+    """What the device under test says of its own times. An emulated one says nothing that could be taken for one."""
+    if device is None:
+        return {}
+    found: dict[str, Any] = {"device": device.name, "engine": device.info.engine, "reconnects": device.reconnects}
+    if not device.timed:
+        found["emulated"] = f"{device.info.emulated}: times mean nothing, none is shown"
+        return {"measured_on_device": found}
+    stages = [_stage(name, sum(tile_s), tile_s) for name, tile_s in device.stages_s.items()]
+    speed = {"throughput_mpx_s": info.height_px * info.width_px / sum(device.tile_s) / 1e6}
+    found |= _spread_ms("tile_", device.tile_s) | speed | {"peak_memory_mib": device.peak_memory_mib}
+    return {"measured_on_device": found | {"stages": stages}}
+
+
+def _octets_compared(device: "DeviceRun | None") -> list[dict[str, Any]]:
+    """The check that the device computes what this host does, where that was asked."""
+    if device is None or device.compared is None:
+        return []
+    equal = device.compared - len(device.different)
+    cause = "; ".join(f"row {row}, column {col} differs" for row, col in device.different[:3]) or None
+    return [{
+        "requirement": "tiles with this host's octets", "measured": equal, "limit": device.compared, "unit": "tiles",
+        "relation": ">=", "held": not device.different, "basis": "measured", "cause": cause,
+    }]  # fmt: skip

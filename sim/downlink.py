@@ -17,21 +17,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hil.client import open_device
 from payload.bundle import DEFAULT, Bundle, load_bundle
-from payload.clouds import CloudMask
+from payload.clouds import CloudMask, detect_clouds, load_cloud_net
 from payload.codec import Stopwatch
 from payload.engine import Engine, open_engine
 from payload.errors import InputError
-from payload.packets import read_packets
+from payload.packets import SequenceCounter, read_packets, segment
 from payload.pipeline import Payload
 from payload.policy import Policy
 from payload.scene import Mask, Scene, SceneInfo
-from payload.tiles import Tile, grid
+from payload.tiles import Tile, grid, split
 from sim import compose
 from sim.ground import Decoder, Reception, receive, reconstruct
 from sim.link import Channel
 from sim.mission import DEFAULT as DEFAULT_MISSION
 from sim.mission import load_mission
+from sim.on_device import DeviceRun, codes_of, refuse_scene_policy
 from sim.products import CLOUD_NODATA, CloudWriter, PictureWriter
 from sim.quality import SceneQuality, psnr_db
 from sim.quicklooks import Pictures, Quicklooks
@@ -40,6 +42,14 @@ from sim.report import write_report
 from sim.scenes import open_scene
 
 PACKETS_FILE = "packets.bin"
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device under test. `compare`: every octet of it with this host's own."""
+
+    url: str
+    compare: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,6 +64,7 @@ class Request:
     seed: int = 0
     bands: tuple[str, ...] | None = None
     overwrite: bool = False
+    device: Device | None = None  # a device under test that codes the tiles instead of this host
 
 
 #: Told what was just finished, and how many such steps there are in all: one row of tiles, on board or on the ground.
@@ -62,11 +73,27 @@ Progress = Callable[[str, int], None]
 
 @dataclass
 class Onboard:
-    """What the payload did, as measured on this host."""
+    """What the payload did, as measured on this host, and on the device where one coded the tiles."""
 
     seconds: dict[str, float]  # per stage, of the processor
     wall_s: float
     peak_mib: float
+    tile_s: dict[str, list[float]] = field(default_factory=dict)  # per stage, of each tile that went through it
+    device: DeviceRun | None = None
+
+
+@dataclass(eq=False)
+class TileStopwatch(Stopwatch):
+    """Remembers what each tile took, besides the sum."""
+
+    tile_s: dict[str, list[float]] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        before_s = self.seconds.get(name, 0.0)
+        with super().stage(name):
+            yield
+        self.tile_s.setdefault(name, []).append(self.seconds[name] - before_s)
 
 
 @dataclass
@@ -93,7 +120,11 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
         whole_or_nothing(request.out, request.overwrite) as folder,
     ):
         policy = replace(mission.policy, gate=regions_in_pixels(mission.policy.gate, scene.info))
-        onboard = send(scene, bundle, policy, engine, folder, progress)
+        if request.device is None:
+            onboard = send(scene, bundle, policy, engine, folder, progress)
+        else:
+            refuse_scene_policy(policy, mission.name)
+            onboard = send_by_device(request.device, scene, bundle, policy, engine, folder, progress)
         arrived = channel.send(read_packets_of(folder / PACKETS_FILE))
         reception = receive(arrived, bundle, *grid(scene.info, bundle.tile_px))
         decoder = Decoder(bundle, engine)
@@ -107,14 +138,37 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
 def send(scene: Scene, bundle: Bundle, policy: Policy, engine: Engine, folder: Path, progress: Progress) -> Onboard:
     """The payload at work: packets.bin and cloud.tif in `folder`."""
     payload = Payload(bundle, policy, engine)
-    payload.watch = Stopwatch(clock=time.process_time)  # one thread: what a busy host does beside it does not count
+    payload.watch = watch = TileStopwatch(clock=time.process_time)  # what a busy host does beside it does not count
     start = time.perf_counter()
     with (folder / PACKETS_FILE).open("wb") as stream, CloudWriter(folder / "cloud.tif", scene.info) as writer:
         clouds = _CloudStrips(writer, scene.info, bundle.tile_px, progress)
         for packet in payload.transmit(scene, clouds.observe):
             stream.write(packet)
         clouds.finish()
-    return Onboard(payload.watch.seconds, time.perf_counter() - start, peak_rss_mib())
+    return Onboard(watch.seconds, time.perf_counter() - start, peak_rss_mib(), watch.tile_s)
+
+
+def send_by_device(
+    device: Device, scene: Scene, bundle: Bundle, policy: Policy, engine: Engine, folder: Path, progress: Progress
+) -> Onboard:
+    """As `send`, the tiles coded by a device under test. The masks of cloud.tif, for the pictures, are this host's."""
+    start = time.perf_counter()
+    host = Payload(bundle, policy, engine) if device.compare else None
+    net = load_cloud_net(bundle, engine) if "clouds" in bundle.manifest else None
+    counter = SequenceCounter(policy.apid)
+    with (
+        open_device(device.url, bundle, policy) as session,
+        (folder / PACKETS_FILE).open("wb") as stream,
+        CloudWriter(folder / "cloud.tif", scene.info) as writer,
+    ):
+        clouds = _CloudStrips(writer, scene.info, bundle.tile_px, progress)
+        run = DeviceRun(device.url, session.info)
+        for tile, octets in codes_of(split(scene, bundle.tile_px), session, host, run):
+            if net is not None and not tile.empty:
+                clouds.observe(tile, detect_clouds(tile, net))
+            stream.writelines(segment(octets, counter, policy.packet_octets))
+        clouds.finish()
+    return Onboard({}, time.perf_counter() - start, peak_rss_mib(), device=run)
 
 
 def read_packets_of(path: Path) -> Iterator[bytes]:

@@ -17,6 +17,8 @@ from sim.fields import check_range
 
 #: Draws made at once. The streams do not depend on it.
 _DRAWS = 4096
+#: Parts of the stream whose losses are told apart.
+_PROFILE_PARTS = 100
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ class LinkReport:
     pass_s: float
     air_time_s: float
     utilisation: float  # air time / pass
+    loss_profile: tuple[float, ...] = ()  # share of packets that never arrived, in equal parts of the stream
 
     @property
     def packets_delivered(self) -> int:
@@ -115,6 +118,7 @@ class Channel:
         self._tally = _Tally()
         self._capacity_bits = link.capacity_bits
         self._closed = False
+        self._arrived = bytearray()  # 1 or 0 for each packet offered
         loss, burst, bits = (np.random.Generator(np.random.PCG64(s)) for s in np.random.SeedSequence(seed).spawn(3))
         self._loss = _Chances(loss)
         self._bursts = _Bursts(link.burst, _Chances(burst)) if link.burst else None
@@ -126,7 +130,11 @@ class Channel:
         air_time_s = 8 * self._tally.octets_sent / self._link.rate_bps
         utilisation = air_time_s / self._link.pass_s if self._link.pass_s else 0.0
         return LinkReport(
-            **asdict(self._tally), pass_s=self._link.pass_s, air_time_s=air_time_s, utilisation=utilisation
+            **asdict(self._tally),
+            pass_s=self._link.pass_s,
+            air_time_s=air_time_s,
+            utilisation=utilisation,
+            loss_profile=_loss_profile(self._arrived),
         )
 
     def send(self, packets: Iterable[bytes]) -> Iterator[bytes]:
@@ -134,6 +142,7 @@ class Channel:
         tally = self._tally
         for packet in packets:
             tally.packets_offered += 1
+            self._arrived.append(0)
             if not self._fits(packet):
                 tally.packets_beyond_pass += 1
                 tally.octets_beyond_pass += len(packet)
@@ -147,8 +156,10 @@ class Channel:
             elif burst:
                 tally.packets_lost_in_bursts += 1
             elif errors is None:
+                self._arrived[-1] = 1
                 yield packet
             else:
+                self._arrived[-1] = 1
                 tally.packets_corrupted += 1
                 tally.bits_flipped += len(errors)
                 yield _flipped(packet, errors)
@@ -219,6 +230,11 @@ class _BitErrors:
         ahead = self._last + np.cumsum(gaps.astype(np.int64))
         self._positions = np.concatenate([self._positions, ahead])
         self._last = int(ahead[-1])
+
+
+def _loss_profile(arrived: bytearray) -> tuple[float, ...]:
+    parts = np.array_split(np.frombuffer(bytes(arrived), np.uint8), min(_PROFILE_PARTS, len(arrived)) or 1)
+    return tuple(float(1.0 - part.mean()) for part in parts if len(part))
 
 
 def _flipped(packet: bytes, places: NDArray[np.int64]) -> bytes:

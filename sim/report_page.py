@@ -155,7 +155,7 @@ def _provenance(
     report: Mapping[str, Any], checks: Sequence[Mapping[str, Any]], budgets: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, str]]:
     """What each figure rests on, weakest ground last; the same quantity once."""
-    order = ("measured", "measured on host", "modelled", "published", "assumed")
+    order = ("measured", "measured on host", "measured on device", "modelled", "published", "assumed")
     budgeted = {f"budget: {budget['name']}" for budget in budgets}  # told once, with the budget
     rows = [
         {"quantity": c["requirement"], "basis": c["basis"], "source": c.get("source") or ""}
@@ -187,8 +187,10 @@ def _plots(report: Mapping[str, Any]) -> dict[str, Any]:
     pictured = [t for t in tiles["list"] if t["psnr_db"] is not None]
     points = [(8 * t["octets"] / area_px, t["psnr_db"], f"dot-{t['kind']}") for t in pictured]
     stages, parts = report["measured_on_host"]["stages"], report["rate"].get("parts", ())
+    on_device = report.get("measured_on_device", {})
     return {
         "latency": charts.bars([(s["name"], s["seconds"], _stage_text(s)) for s in stages]),
+        "device": charts.bars([(s["name"], s["seconds"], _stage_text(s)) for s in on_device.get("stages", ())]),
         "rate": charts.scatter(
             points, "bits per pixel, all bands", "PSNR dB", "PSNR against bits per pixel, one dot a tile"
         ),

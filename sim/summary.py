@@ -21,7 +21,7 @@ def as_text(report: Mapping[str, Any], out: Path) -> str:
         f"tiles    {counted} = {tiles['total']}",
         f"rate     {rate['octets']} octets, CR {rate['cr16']:.1f} against 16 bit, {rate['bpp']:.3f} bit/px",
         "quality  " + ", ".join(_metric(report, key) for key in SHOWN),
-        f"on board {host['throughput_mpx_s']:.2f} Mpx/s on this host, peak {host['peak_rss_mib']:.0f} MiB",
+        f"on board {_on_board(arranged)}",
         "",
         *(_verdict(check) for check in [*arranged["checks"], *host["checks"]]),
         "",
@@ -29,6 +29,18 @@ def as_text(report: Mapping[str, Any], out: Path) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _on_board(arranged: Mapping[str, Any]) -> str:
+    """Speed and memory of whatever ran the payload."""
+    host, device = arranged["measured_on_host"], arranged.get("measured_on_device")
+    if device is None:
+        return f"{host['throughput_mpx_s']:.2f} Mpx/s on this host, peak {host['peak_rss_mib']:.0f} MiB"
+    if "emulated" in device:
+        return f"{device['device']}, emulated {device['emulated']}"
+    speed = f"{device['throughput_mpx_s']:.2f} Mpx/s on {device['device']}"
+    tile = f"a tile in {device['tile_median_ms']:.3g} ms, p95 {device['tile_p95_ms']:.3g}"
+    return f"{speed}, {tile}, peak {device['peak_memory_mib']:.0f} MiB"
 
 
 def _metric(report: Mapping[str, Any], key: str) -> str:

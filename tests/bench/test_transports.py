@@ -13,8 +13,9 @@ import time
 import pytest
 
 from hil.client import DeviceError, Patience, open_device
-from hil.deploy import agent_name, deploy, pack_agent, write_agent
+from hil.deploy import deploy
 from hil.device import code_id
+from hil.packing import agent_name, pack_agent, write_agent
 from hil.protocol import Frame, FrameReader, Type, pack, pack_body, unpack_body
 from hil.transports import connector
 from payload.errors import InputError

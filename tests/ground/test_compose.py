@@ -135,6 +135,14 @@ def test_the_report_is_what_the_writer_wants_and_times_stay_in_their_section(run
     assert one == two
 
 
+def test_stages_tell_what_a_tile_took(run_and_picture) -> None:
+    run, picture = run_and_picture
+    onboard = Onboard({"clouds": 0.25, "packets": 0.1}, 1.5, 200.0, {"clouds": [0.01, 0.02, 0.03, 0.19]})
+    stages = compose.compose(run, onboard, picture, {"verdicts": []})["measured_on_host"]["stages"]
+    assert stages[0]["median_ms"] == pytest.approx(25.0) and stages[0]["p95_ms"] == pytest.approx(30 + 0.85 * 160)
+    assert "median_ms" not in stages[1]
+
+
 def replace_seconds(picture: Picture) -> Picture:
     return replace(picture, seconds={"ground": 99.0})
 

@@ -262,3 +262,20 @@ def test_tile_codes_over_a_bad_channel_arrive_whole_or_as_beginnings():
         assert (tile == assembly.data) == assembly.complete
     whole = sum(set(packets) <= set(arrived) for packets in by_tile)
     assert 200 < sum(a.complete for a in assemblies) == whole < 400
+
+
+def test_the_loss_profile_says_where_packets_never_arrived():
+    """200 packets of which the pass carries 150, nothing lost before that: two a part, the last quarter gone."""
+    channel = Channel(link(rate_bps=8.0, pass_s=150 * 16), seed=0)
+    assert len(list(channel.send(numbered(200)))) == 150
+    assert channel.report.loss_profile == (0.0,) * 75 + (1.0,) * 25
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 99, 1234])
+def test_the_loss_profile_adds_up_to_what_was_lost(count):
+    channel = Channel(link(packet_loss=0.3, burst=Burst(0.01, 0.2)), seed=3)
+    arrived = len(list(channel.send(numbered(count))))
+    profile = channel.report.loss_profile
+    assert len(profile) == min(100, count)
+    sizes = [len(part) for part in np.array_split(np.arange(count), len(profile) or 1)]
+    assert sum(share * size for share, size in zip(profile, sizes, strict=False)) == pytest.approx(count - arrived)

@@ -56,6 +56,14 @@ def nothing_there(t: Path) -> list:
     return ["--scene", t / "nowhere.tif"]
 
 
+def a_device_that_is_none(t: Path) -> list:
+    return ["--scene", "demo:256", "--device", "usb:"]
+
+
+def a_comparison_with_nobody(t: Path) -> list:
+    return ["--scene", "demo:256", "--compare"]
+
+
 def three_bands(t: Path) -> list:
     return ["--scene", raster(t / "scene.tif", noise(3), NAMES[:3])]
 
@@ -159,6 +167,8 @@ def out_holds_something_else(t: Path) -> list:
 CASES: list[tuple[Callable[[Path], list], tuple[str, ...]]] = [
     (unreadable, ("scene.tif",)),
     (nothing_there, ("nowhere.tif",)),
+    (a_device_that_is_none, ("usb:", "tcp://")),
+    (a_comparison_with_nobody, ("--compare", "--device")),
     (three_bands, ("3 band(s)", "wanted B02, B03, B04, B08")),
     (no_near_infrared, ("B08", "B11")),
     (float_samples, ("float32", "uint16")),
