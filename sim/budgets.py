@@ -61,7 +61,7 @@ class Throughput:
     imager_mpx_s: float
     host_mpx_s: float | None  # measured
     host_realtime_factor: float | None  # measured rate over the imager's
-    device_mpx_s: float  # modelled, networks only
+    device_mpx_s: float  # modelled
     device_realtime_factor: float  # modelled
 
 
@@ -77,22 +77,23 @@ class Volume:
 
 @dataclass(frozen=True)
 class Energy:
-    """Modelled energy of the networks on the mission's device, with its range over the profile's rates."""
+    """Modelled energy of the payload on the mission's device, with its range over the profile's rates."""
 
     device: str
     scene_s: float
     scene_s_range: tuple[float, float]  # best, worst
-    scene_j: float
-    scene_j_range: tuple[float, float]
+    scene_j: float | None  # None where the device's power is not known
+    scene_j_range: tuple[float | None, float | None]
     orbit_s: float | None  # None where the mission does not say how long it images
     orbit_j: float | None
     source: str
+    whole_payload: bool  # of the device's time, or the networks only
 
 
 def throughput(run: SceneRun, mission: Mission) -> Throughput:
     imager = mission.imager.rate_px_s(mission.orbit) / 1e6
     host = run.scene_px / run.onboard_s / 1e6 if run.onboard_s else None
-    latency_s = estimate(mission.device, run.macs).latency_s
+    latency_s = estimate(mission.device, run.macs, run.scene_px).latency_s
     device = run.scene_px / latency_s / 1e6 if latency_s else math.inf
     return Throughput(imager, host, host / imager if host is not None else None, device, device / imager)
 
@@ -104,7 +105,7 @@ def volume(run: SceneRun, mission: Mission) -> Volume:
 
 
 def energy(run: SceneRun, mission: Mission) -> Energy:
-    scene = estimate(mission.device, run.macs)
+    scene = estimate(mission.device, run.macs, run.scene_px)
     scenes = scenes_per_orbit(run, mission)
     return Energy(
         device=mission.device,
@@ -113,8 +114,9 @@ def energy(run: SceneRun, mission: Mission) -> Energy:
         scene_j=scene.energy_j,
         scene_j_range=(scene.energy_best_j, scene.energy_worst_j),
         orbit_s=None if scenes is None else scenes * scene.latency_s,
-        orbit_j=None if scenes is None else scenes * scene.energy_j,
+        orbit_j=None if scenes is None or scene.energy_j is None else scenes * scene.energy_j,
         source=scene.source,
+        whole_payload=scene.whole_payload,
     )
 
 
@@ -174,14 +176,16 @@ def _orbit_volume(run: SceneRun, mission: Mission) -> list[Budget]:
 def _device(run: SceneRun, mission: Mission) -> list[Budget]:
     """Time, power and energy on the mission's device."""
     limits, load, power = mission.budgets, energy(run, mission), load_device(mission.device).power_w
+    what = f"{'the payload' if load.whole_payload else 'the networks'} on {load.device}"
     rows = []
     if load.orbit_s is not None:
-        how = f"an orbit's imaging through the networks on {load.device}, against the orbit's period; {load.source}"
+        how = f"an orbit's imaging through {what}, against the orbit's period; {load.source}"
         rows.append(Budget("processing time of an orbit", load.orbit_s, period_s(mission.orbit), "s", "modelled", how))
     if limits.power_w is not None:
-        how = f"{load.device} while it works ({power.status}: {power.source})"
-        rows.append(Budget("power", power.value, limits.power_w, "W", "modelled", how))
-    if limits.energy_per_orbit_j is not None and load.orbit_j is not None:
-        how = f"an orbit's imaging through the networks on {load.device}; {load.source}"
+        known = "not known" if power is None else f"{power.status}: {power.source}"
+        used_w = None if power is None else power.value
+        rows.append(Budget("power", used_w, limits.power_w, "W", "modelled", f"{load.device} while it works ({known})"))
+    if limits.energy_per_orbit_j is not None and load.orbit_s is not None:
+        how = f"an orbit's imaging through {what}; {load.source}"
         rows.append(Budget("energy of an orbit", load.orbit_j, limits.energy_per_orbit_j, "J", "modelled", how))
     return rows

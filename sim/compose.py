@@ -238,9 +238,10 @@ def _check_row(check: Check) -> dict[str, Any]:
 
 def _modelled(cost: budgets.SceneRun, mission: Mission) -> dict[str, Any]:
     rates, spent, sent = budgets.throughput(cost, mission), budgets.energy(cost, mission), budgets.volume(cost, mission)
+    speed = "payload_mpx_s" if spent.whole_payload else "device_mpx_s"
     return {
         "device": spent.device, "source": spent.source,
-        "device_mpx_s": rates.device_mpx_s, "device_realtime_factor": rates.device_realtime_factor,
+        speed: rates.device_mpx_s, "device_realtime_factor": rates.device_realtime_factor,
         "imager_mpx_s": rates.imager_mpx_s, "scene_s": spent.scene_s, "scene_s_range": list(spent.scene_s_range),
         "scene_j": spent.scene_j, "scene_j_range": list(spent.scene_j_range), "orbit_j": spent.orbit_j,
         "pass_mpx": sent.pass_px / 1e6, "macs": cost.macs,

@@ -2,6 +2,9 @@
 
 Each number says whether it was measured, published or assumed, and where. What comes out is a model: multiply-
 accumulates over an effective rate, times a power. It knows nothing of the entropy coder, of memory traffic, or of heat.
+
+A device can also be a profile.json of the bench (`hil profile`). Then speed and power are those of the whole payload on
+that very device, and a scene takes its pixels over that speed.
 """
 
 from dataclasses import dataclass
@@ -9,6 +12,8 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
+from hil.profiles import DeviceProfile as BenchProfile
+from hil.profiles import load_profile
 from payload.errors import InputError
 from sim.fields import from_table, nearest, read_toml
 
@@ -65,43 +70,77 @@ class DeviceProfile:
 
 
 @dataclass(frozen=True)
+class MeasuredDevice:
+    """What the bench measured on a device: the whole payload, tile by tile."""
+
+    title: str
+    worst_mpx_s: float  # at the 95th percentile of the tiles
+    mean_mpx_s: float
+    best_mpx_s: float
+    power_w: Sourced | None  # None: profiled without a meter
+
+
+@dataclass(frozen=True)
 class DeviceEstimate:
-    """Modelled time and energy of some work on a device, at the three effective rates of its profile."""
+    """Modelled time and energy of some work on a device, at the three rates of its profile."""
 
     device: str
     gmac: float
-    latency_s: float  # at the mid rate
+    latency_s: float  # at the middle rate
     latency_best_s: float
     latency_worst_s: float
-    energy_j: float  # at the mid rate
-    energy_best_j: float
-    energy_worst_j: float
+    energy_j: float | None  # at the middle rate; None where the device's power is not known
+    energy_best_j: float | None
+    energy_worst_j: float | None
     source: str
+    whole_payload: bool  # or its networks only
 
 
 def device_names() -> list[str]:
     return sorted(_profiles())
 
 
-def load_device(name: str) -> DeviceProfile:
-    """The profile called `name`; InputError if there is none."""
+def load_device(name: str) -> DeviceProfile | MeasuredDevice:
+    """The profile called `name`, or the bench's in the file `name`.json; InputError if there is none."""
+    if is_profile_file(name):
+        return _measured(load_profile(Path(name)), name)
     if name not in _profiles():
         raise InputError(f"device '{name}' is unknown; {nearest(name, device_names())}")
     return _profiles()[name]
 
 
-def estimate(name: str, macs: float) -> DeviceEstimate:
-    """Modelled latency and energy of `macs` multiply-accumulates of networks on the device called `name`."""
-    profile = load_device(name)
-    gmac = macs / 1e9
-    rate, power = profile.gmac_s, profile.power_w
-    worst, mid, best = gmac / rate.low, gmac / rate.mid, gmac / rate.high
-    source = (
-        f"modelled: networks only, {rate.low:g} / {rate.mid:g} / {rate.high:g} GMAC/s ({rate.status}: {rate.source}), "
-        f"{power.value:g} W ({power.status}: {power.source})"
+def is_profile_file(name: str) -> bool:
+    return name.endswith(".json")
+
+
+def estimate(name: str, macs: float, px: int) -> DeviceEstimate:
+    """Modelled latency and energy of `px` pixels, `macs` multiply-accumulates of networks, on the device `name`."""
+    profile, gmac, mpx = load_device(name), macs / 1e9, px / 1e6
+    if isinstance(profile, MeasuredDevice):
+        seconds = mpx / profile.mean_mpx_s, mpx / profile.best_mpx_s, mpx / profile.worst_mpx_s
+        rates = f"{profile.worst_mpx_s:.3g} / {profile.mean_mpx_s:.3g} / {profile.best_mpx_s:.3g} Mpx/s"
+        how = f"whole payload, {rates} at p95, mean and fastest tile (measured: {profile.title})"
+    else:
+        rate = profile.gmac_s
+        seconds = gmac / rate.mid, gmac / rate.high, gmac / rate.low
+        how = f"networks only, {rate.low:g} / {rate.mid:g} / {rate.high:g} GMAC/s ({rate.status}: {rate.source})"
+    power = profile.power_w
+    drawn = "power not measured" if power is None else f"{power.value:.4g} W ({power.status}: {power.source})"
+    mid_j, best_j, worst_j = (None if power is None else power.value * s for s in seconds)
+    return DeviceEstimate(
+        name, gmac, *seconds, mid_j, best_j, worst_j, f"modelled: {how}, {drawn}", isinstance(profile, MeasuredDevice)
     )
-    joules = (mid * power.value, best * power.value, worst * power.value)
-    return DeviceEstimate(name, gmac, mid, best, worst, *joules, source)
+
+
+def _measured(found: BenchProfile, name: str) -> MeasuredDevice:
+    speed, energy, mpx = found.performance, found.energy, found.tile_px**2 / 1e6
+    if speed is None:
+        raise InputError(f"{name}: the profile holds no performance; make one with `hil profile` on real hardware")
+    modelled = energy is not None and energy.basis.startswith("modelled")
+    power = Sourced(energy.busy_w, "assumed" if modelled else "measured", energy.basis) if energy else None
+    title = f"{found.device.cpu} with {found.device.engine}, bundle {found.bundle}, {found.made_at}"
+    fastest_s = min(speed.latencies_s)
+    return MeasuredDevice(title, mpx / speed.tile_s.p95_s, speed.tile_mpx_s, mpx / fastest_s, power)
 
 
 @cache

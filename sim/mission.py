@@ -11,7 +11,7 @@ from typing import Any
 
 from payload.errors import InputError
 from payload.policy import Policy
-from sim.devices import device_names
+from sim.devices import is_profile_file, load_device
 from sim.fields import check_range, from_table, nearest, read_toml
 from sim.link import Link
 from sim.orbit import Orbit, Station, ground_speed_m_s
@@ -109,7 +109,7 @@ class Mission:
     imager: Imager
     orbit: Orbit
     link: Link
-    device: str  # a profile of sim/devices.py
+    device: str  # a profile of sim/devices.py, or the path of a profile.json of the bench
     stations: tuple[Station, ...] = ()
     budgets: Budgets = Budgets()
     requirements: Requirements = Requirements()
@@ -120,8 +120,7 @@ class Mission:
         for key in self.trusted_keys:
             if len(key) != 64 or not set(key.lower()) <= set("0123456789abcdef"):
                 raise InputError(f"trusted_keys: {key!r} is no Ed25519 public key, wanted 64 hex digits")
-        if self.device not in device_names():
-            raise InputError(f"device '{self.device}' is unknown; {nearest(self.device, device_names())}")
+        load_device(self.device)  # unknown, or a profile that cannot be read: said now
         names = [station.name for station in self.stations]
         if len(set(names)) < len(names):
             raise InputError(f"stations share a name ({', '.join(names)}); give each its own")
@@ -137,7 +136,10 @@ class Mission:
 def load_mission(where: str | Path = DEFAULT) -> Mission:
     """A mission by shipped name or by path. InputError names the file, the key, what was found and what was wanted."""
     path = _find(where)
-    return mission_from_table(read_toml(path), str(path))
+    table = read_toml(path)
+    if isinstance(table.get("device"), str) and is_profile_file(table["device"]):
+        table["device"] = str(path.parent / table["device"])  # beside the mission, wherever it is used from
+    return mission_from_table(table, str(path))
 
 
 def mission_from_table(table: Mapping[str, Any], source: str = "mission") -> Mission:

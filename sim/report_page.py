@@ -28,6 +28,7 @@ NAMES = {
     "bpp": "bits per pixel, all bands", "bpppb": "bits per pixel and band", "octets": "octets downlinked",
     "sensed_at": "sensed at", "gsd_m": "ground sampling distance",
     "bpp_of_the_whole_scene": "bits per pixel of the whole scene", "device_mpx_s": "throughput, networks alone",
+    "payload_mpx_s": "throughput, the whole payload",
     "imager_mpx_s": "the imager's rate", "device_realtime_factor": "throughput / the imager's rate",
     "scene_s": "time of this scene", "scene_j": "energy of this scene", "orbit_j": "energy of an orbit's imaging",
     "stages_count": "stages are counted in",

@@ -2,13 +2,15 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from hil import profiles as bench
 from payload.errors import InputError
 from sim.budgets import Budget, SceneRun, assess, binding, energy, scenes_per_orbit, throughput, volume
 from sim.devices import Rate, device_names, estimate, load_device
-from sim.mission import Budgets, Imager, load_mission
+from sim.mission import SHIPPED, Budgets, Imager, load_mission
 from sim.orbit import ground_speed_m_s, period_s
 
 PHISAT2 = load_mission("phisat2")
@@ -150,7 +152,7 @@ def test_the_assumed_rates_stay_below_the_published_peak():
 
 
 def test_an_estimate_is_work_over_rate_times_power():
-    work = estimate("myriadx", 120e9)
+    work = estimate("myriadx", 120e9, 10**6)
     assert (work.latency_best_s, work.latency_s, work.latency_worst_s) == pytest.approx((1.6, 2.0, 4.8))
     assert (work.energy_best_j, work.energy_j, work.energy_worst_j) == pytest.approx((3.2, 4.0, 9.6))
 
@@ -160,3 +162,59 @@ def test_unknown_devices_and_rates_out_of_order_are_refused():
         load_device("myriad")
     with pytest.raises(InputError, match="wanted low <= mid <= high"):
         Rate(3, 2, 4, "assumed", "")
+
+
+@pytest.fixture
+def bench_profile(tmp_path):
+    """A board that takes 20, 20, 30 and 130 ms for a tile of 256 px and draws 4 W, as `hil profile` writes it."""
+    seconds = (0.02, 0.02, 0.03, 0.13)
+    board = bench.Device("tcp://board", "aarch64", "Cortex-A76", 4, 1024, "Linux", "3.11", "onnxruntime 1.31", 1)
+    speed = bench.Performance(
+        "measured",
+        1,
+        bench.Spread.of(list(seconds)),
+        {},
+        0.5,
+        4 * 0.065536 / sum(seconds),
+        1.3,
+        1.0,
+        200.0,
+        {},
+        seconds,
+    )
+    power = bench.Energy("measured by SCPI X", 3, 12.0, 1.5, 4.0, 4.4, 0.2, 0.1, 3.0, 2.0, {}, "one clock")
+    made = ("2026-01-01T00:00:00Z", "c0de", "edge", 77, 256, board, 4, "ab" * 32)
+    bench.save_profile(bench.DeviceProfile(bench.FORMAT, *made, speed, power), tmp_path / "profile.json")
+    bench.save_profile(bench.DeviceProfile(bench.FORMAT, *made, speed, None), tmp_path / "no-meter.json")
+    bench.save_profile(bench.DeviceProfile(bench.FORMAT, *made, None, None), tmp_path / "emulated.json")
+    return tmp_path
+
+
+def mission_with(device: str, folder: Path):
+    text = (SHIPPED / "phisat2.toml").read_text()
+    (folder / "m.toml").write_text(text.replace('device = "myriad2"', f'device = "{device}"'))
+    return load_mission(folder / "m.toml")
+
+
+def test_a_profile_of_the_bench_is_a_missions_device(bench_profile):
+    """One Mpx takes 0.2 s / (4 x 0.065536 Mpx), at 4 W; its networks' size does not matter."""
+    mission = mission_with("profile.json", bench_profile)  # beside the mission
+    second_per_mpx = 0.2 / (4 * 0.065536)
+    found = energy(replace(RUN, scene_px=10**6, macs=1.0), mission)
+    assert found.scene_s == pytest.approx(second_per_mpx) and found.scene_j == pytest.approx(4 * second_per_mpx)
+    assert found.scene_s_range == (pytest.approx(0.02 / 0.065536), pytest.approx(0.115 / 0.065536))  # p95 by hand
+    assert "measured: Cortex-A76" in found.source and "4 W (measured: measured by SCPI X)" in found.source
+    assert (rows(mission=mission)["power"].used, rows(mission=mission)["power"].held) == (4.0, False)
+
+
+def test_what_a_profile_without_a_meter_leaves_open_is_not_held(bench_profile):
+    found = rows(mission=mission_with("no-meter.json", bench_profile))
+    for name in ("power", "energy of an orbit"):
+        assert found[name].used is None and not found[name].held
+    assert found["processing time of an orbit"].used is not None
+
+
+@pytest.mark.parametrize(("name", "words"), [("emulated.json", "no performance"), ("nowhere.json", "hil profile")])
+def test_a_profile_that_says_nothing_of_time_is_refused(name, words, bench_profile):
+    with pytest.raises(InputError, match=words):
+        energy(RUN, mission_with(name, bench_profile))
