@@ -259,6 +259,10 @@ def _run_words(report: RunReport) -> str:
         words.append(f"{equal} of {report.compared} equal to this host's, octet for octet")
     if report.compute_s is not None and report.tiles:
         words.append(f"{1e3 * report.compute_s / report.tiles:.1f} ms a tile on the device")
+    if report.compute_s and report.wall_s:
+        words.append(f"the device at work {100 * report.compute_s / report.wall_s:.0f} % of {report.wall_s:.1f} s")
+    if report.line:
+        words.append(report.line)
     if report.device["emulated"]:
         words.append(f"emulated {report.device['emulated']}: no times")
     return "; ".join(words)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from hil.client import DeviceError, DeviceSession
 from hil.device import code_id
 from hil.messages import Coded, policy_fields
+from hil.transports import line_bound
 from payload import bitstream
 from payload.bitstream import TileCode
 from payload.bundle import Bundle
@@ -50,6 +51,7 @@ class RunReport:
     index_mismatch: list[float] = field(default_factory=list)  # per layer, over the compared tiles
     compute_s: float | None = None  # sum of the tiles' times on the device
     wall_s: float | None = None
+    line: str | None = None  # what the line bounds, where that can be known
     incidents: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -128,6 +130,7 @@ def run(
     report.index_mismatch = comparison.rates()
     if session.info.emulated is None:
         report.compute_s, report.wall_s = compute_s, time.monotonic() - before_s
+        report.line = line_bound(session.name, 2 * len(bundle.bands) * bundle.tile_px**2, bundle.tile_px)
     folder.write("packets.bin", b"".join(_packets(folder, policy)))
     folder.write("report.json", json.dumps(asdict(report) | {"held": report.held}, indent=1).encode())
     return report

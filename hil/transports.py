@@ -26,6 +26,7 @@ from hil.channels import CHUNK_OCTETS, Channel, ChannelClosedError, FdChannel, S
 from payload.errors import InputError
 
 CONNECT_S = 10.0
+BITS_PER_OCTET = 10  # on a serial line: start bit, eight, stop bit
 SCHEMES = ("tcp://", "serial://", "ssh://", "stdio:", "host:", "emulated:")
 
 log = logging.getLogger("hil.transports")
@@ -58,6 +59,18 @@ def connector(url: str, bundle: Path) -> Connect:
         command = agent_command(rest, bundle)
         return lambda: ProcessChannel(command)
     raise InputError(f"device {url!r} is no URL of a device; wanted one of {', '.join(SCHEMES)}")
+
+
+def line_bound(url: str, tile_octets: int, tile_px: int) -> str | None:
+    """What a serial line bounds, as a sentence; None for lines whose rate is not in their URL."""
+    if not url.startswith("serial:"):
+        return None
+    _, baud = _serial_parts(url)
+    tile_s = BITS_PER_OCTET * tile_octets / baud
+    return (
+        f"{baud} baud carry a tile of {tile_octets} octets in {tile_s:.2f} s, {tile_px**2 / tile_s / 1e6:.4f} Mpx/s "
+        "at most: throughput over this line is the line's; times of tiles are the device's own"
+    )
 
 
 class ProcessChannel:

@@ -4,10 +4,12 @@ import hashlib
 import importlib.util
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -66,6 +68,51 @@ def seeded_tiles(count: int, px: int = 32, seed: int = 1) -> list[Tile]:
 def agent_command(tiny_bundle: Bundle) -> Callable[[float | str], list[str]]:
     """Command line of an agent with a fake encoder that takes so long a tile; the transport is to be added."""
     return lambda pause: [sys.executable, str(FAKE_AGENT), str(pause), "--bundle", str(tiny_bundle.directory)]
+
+
+class PacedCable:
+    """Two ptys joined back to back at a bit rate: ten bits an octet, as 8N1 has it. `spoil` may change what passes."""
+
+    def __init__(self, baud: int, spoil: Callable[[bytes], bytes]) -> None:
+        self._ends = [os.openpty(), os.openpty()]
+        self.ports = [os.ttyname(slave) for _, slave in self._ends]
+        self._baud, self._spoil = baud, spoil
+        self._stop = threading.Event()
+        masters = [master for master, _ in self._ends]
+        for source, sink in (masters, masters[::-1]):
+            threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
+
+    def close(self) -> None:
+        self._stop.set()
+
+    def _pump(self, source: int, sink: int) -> None:
+        due_s = time.monotonic()
+        while not self._stop.is_set():
+            if not select.select([source], [], [], 0.1)[0]:
+                continue
+            try:
+                data = os.read(source, 2048)
+            except OSError:
+                return
+            due_s = max(due_s, time.monotonic()) + 10 * len(data) / self._baud
+            time.sleep(max(0.0, due_s - time.monotonic()))
+            rest = memoryview(self._spoil(data))
+            while rest and not self._stop.is_set():
+                rest = rest[os.write(sink, rest) :]
+
+
+@pytest.fixture
+def paced_cable() -> Iterator[Callable[..., PacedCable]]:
+    """Lays cables: a bit rate, and what may happen to what passes."""
+    laid: list[PacedCable] = []
+
+    def lay(baud: int, spoil: Callable[[bytes], bytes] = lambda data: data) -> PacedCable:
+        laid.append(PacedCable(baud, spoil))
+        return laid[-1]
+
+    yield lay
+    for cable in laid:
+        cable.close()
 
 
 class RunningAgent:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -66,6 +67,24 @@ def test_every_octet_equals_the_hosts(engine, bundle, tiles, wanted, tmp_path):
     assert report.index_mismatch and set(report.index_mismatch) == {0.0}
     assert [path.read_bytes() for path in sorted((tmp_path / "codes").iterdir())] == wanted
     assert report.compute_s > 0
+
+
+@pytest.mark.slow
+def test_a_serial_line_of_one_megabaud_carries_real_tiles_and_says_what_it_bounds(
+    paced_cable, bundle, tiles, wanted, tmp_path
+):
+    cable = paced_cable(1_000_000)
+    command = [sys.executable, "-m", "hil.serve", "--serial", cable.ports[1], "--bundle", str(bundle.directory)]
+    agent = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        with open_device(f"serial://{cable.ports[0]}?baud=1000000", bundle, POLICY) as session:
+            report = run(session, tiles[:2], bundle, POLICY, folder(tmp_path, bundle), None)
+    finally:
+        agent.kill()
+        agent.wait()
+    assert [path.read_bytes() for path in sorted((tmp_path / "codes").iterdir())] == wanted[:2]
+    assert report.line.startswith("1000000 baud carry a tile of 524288 octets in 5.24 s, 0.0125 Mpx/s at most")
+    assert report.wall_s > 2 * 5.24 > 10 * report.compute_s
 
 
 def test_the_packets_of_a_run_give_the_ground_the_same_codes(bundle, tiles, wanted, tmp_path):

@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import os
-import select
 import statistics
 import subprocess
 import sys
@@ -64,53 +63,21 @@ def test_a_serial_line_that_is_not_there_is_a_clear_error(tiny_bundle):
         open_device("serial:///dev/no-such-line", tiny_bundle, Policy(), "fake", patience=Patience(attempts=1))
 
 
-class PacedCable:
-    """Two ptys joined back to back at a bit rate: ten bits an octet, as 8N1 has it. `spoil` may change what passes."""
-
-    def __init__(self, baud, spoil=lambda data: data):
-        self._ends = [os.openpty(), os.openpty()]
-        self.ports = [os.ttyname(slave) for _, slave in self._ends]
-        self._baud, self._spoil = baud, spoil
-        self._stop = threading.Event()
-        masters = [master for master, _ in self._ends]
-        for source, sink in (masters, masters[::-1]):
-            threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
-
-    def close(self):
-        self._stop.set()
-
-    def _pump(self, source, sink):
-        due_s = time.monotonic()
-        while not self._stop.is_set():
-            if not select.select([source], [], [], 0.1)[0]:
-                continue
-            try:
-                data = os.read(source, 2048)
-            except OSError:
-                return
-            due_s = max(due_s, time.monotonic()) + 10 * len(data) / self._baud
-            time.sleep(max(0.0, due_s - time.monotonic()))
-            rest = memoryview(self._spoil(data))
-            while rest and not self._stop.is_set():
-                rest = rest[os.write(sink, rest) :]
-
-
 @pytest.fixture
-def serial_agent(agent_command):
+def serial_agent(agent_command, paced_cable):
     """An agent behind a cable of 1 Mbaud; gives the host's URL."""
     started = []
 
     def start(pause_s=0.0, spoil=lambda data: data):
-        cable = PacedCable(1_000_000, spoil)
+        cable = paced_cable(1_000_000, spoil)
         command = [*agent_command(pause_s), "--serial", cable.ports[1]]
-        started.append((subprocess.Popen(command, stderr=subprocess.DEVNULL), cable))
+        started.append(subprocess.Popen(command, stderr=subprocess.DEVNULL))
         return f"serial://{cable.ports[0]}?baud=1000000"
 
     yield start
-    for process, cable in started:
+    for process in started:
         process.kill()
         process.wait()
-        cable.close()
 
 
 def test_tiles_over_a_serial_line_of_one_megabaud(serial_agent, tiny_bundle, make_tiles, fake_agent):
