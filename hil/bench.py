@@ -199,8 +199,8 @@ def energy_repeat(
     asked: dict[str, Any] = {"seconds": plan.window_s, "power": path, "period_s": plan.sample_s}
     sampler = None if isinstance(meter, (SysfsMeter, ModelMeter)) else HostSampler(meter, plan.sample_s)
     try:
-        rest = _stream(session, asked | {"work": False})
-        work = _stream(session, asked | {"work": True})
+        rest = stream_windows(session, asked | {"work": False})
+        work = stream_windows(session, asked | {"work": True})
     finally:
         on_host = sampler.stop() if sampler else []
     idle = Window(rest[0]["start_s"], rest[-1]["end_s"])
@@ -221,7 +221,7 @@ def energy_repeat(
     return EnergyRepeat(trace, idle, busy, stages, _spans(done[:SHOWN_TILES]), idle_w, busy_w, peak_w)
 
 
-def _stream(session: DeviceSession, fields: dict[str, Any]) -> list[dict]:  # type: ignore[type-arg]
+def stream_windows(session: DeviceSession, fields: dict[str, Any]) -> list[dict]:  # type: ignore[type-arg]
     """STREAM, repeated from the start where the line fails in the middle."""
     for _ in range(STREAM_TRIES):
         try:

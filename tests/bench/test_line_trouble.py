@@ -9,6 +9,7 @@ import time
 import pytest
 
 from hil import client
+from hil.bench import stream_windows
 from hil.channels import ChannelClosedError, SocketChannel
 from hil.client import DeviceError, DeviceSession, Patience, open_device
 from hil.protocol import REPLY, Frame, FrameReader, Type, pack, pack_body, unpack_body
@@ -70,6 +71,34 @@ def test_cable_pulled_at_every_state(moment, steady_agent, tiny_bundle, make_til
     with session_over(steady_agent, tiny_bundle, pull) as session:
         run_all(session, make_tiles(12), fake_agent)
         assert session.incidents.reconnects + len(session.incidents.causes) >= 1
+
+
+@pytest.mark.parametrize("moment", range(4))
+@pytest.mark.parametrize("request_of", ["stats", "reset", "stream"])
+def test_cable_pulled_around_every_other_request(request_of, moment, steady_agent, tiny_bundle, make_tiles, fake_agent):
+    """STATS, RESET with the LOAD after it, STREAM: the pieces of each, pulled one after the other."""
+    passed, armed = [0], threading.Event()
+
+    def pull(channel, direction, data):
+        passed[0] += armed.is_set()
+        if armed.is_set() and passed[0] == moment + 1:
+            channel.close()
+            if direction == "in":
+                raise ChannelClosedError("pulled")
+        return data
+
+    with session_over(steady_agent, tiny_bundle, pull) as session:
+        session.encode_tile(make_tiles(1)[0])
+        armed.set()
+        if request_of == "stats":
+            assert session.peak_memory_mib() > 0
+        elif request_of == "reset":
+            session.call(Type.RESET, {})
+            session.reload()
+        else:
+            parts = stream_windows(session, {"seconds": 1.2, "work": False, "power": None, "period_s": 0.02})
+            assert parts[-1]["last"] is True
+        run_all(session, make_tiles(3), fake_agent)
 
 
 @pytest.mark.parametrize("moment", range(6))
