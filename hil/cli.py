@@ -6,6 +6,7 @@ Exit 0: all held; 1: octets differ or a budget failed; 2: bad input.
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import asdict
 from itertools import chain, islice
 from pathlib import Path
@@ -22,6 +23,7 @@ from hil.equal import PROCESSORS, write_fingerprints
 from hil.equal import equal as take_fingerprints
 from hil.meters import open_meter
 from hil.page import write_page
+from hil.places import place as labgrid_place
 from hil.profiles import load_profile, save_profile
 from hil.run import RunFolder, RunReport, run_identity
 from hil.run import run as run_tiles
@@ -74,8 +76,12 @@ def deploy(
 
 @app.command()
 def run(
-    device: Device,
     out: Out,
+    device: Annotated[str | None, typer.Option("--device", help="as `hil profile` takes it")] = None,
+    place: Annotated[
+        str | None, typer.Option("--place", help="a board's labgrid place instead: NAME or NAME?python=PATH")
+    ] = None,
+    labgrid_env: Annotated[Path | None, typer.Option(help="labgrid environment file, as docs/labgrid.yaml")] = None,
     scene: SceneName = None,
     tiles: TilesFile = None,
     bundle: BundleName = DEFAULT,
@@ -91,9 +97,14 @@ def run(
     """Streams a scene's tiles through a device and compares every octet; packets.bin is what the ground reads."""
     loaded, policy = load_bundle(bundle, flight_only=True), Policy(step_dn=step_dn)
     source = _tiles(scene, tiles, loaded, limit)
+    if (device is None) == (place is None):
+        raise InputError("wanted one of --device and --place, " + ("both are given" if device else "neither is given"))
     folder = RunFolder(out, run_identity(f"{scene or tiles} {limit or 'all'}", loaded, policy), resume, overwrite)
     host = open_engine(reference_engine, 1) if reference else None
-    with open_device(device, loaded, policy, engine, threads) as session:
+    with (
+        labgrid_place(place, labgrid_env, loaded) if place else nullcontext(device or "") as url,
+        open_device(url, loaded, policy, engine, threads) as session,
+    ):
         report = run_tiles(session, source, loaded, policy, folder, host)
     _print_json(asdict(report) | {"held": report.held})
     _say(_run_words(report))

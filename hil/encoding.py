@@ -27,7 +27,7 @@ class PayloadEncoder:
 
     def __init__(self, bundle: Path, policy: Policy, engine: str, threads: int) -> None:
         runtime = open_engine(engine, threads)
-        self.engine = f"{runtime.name} {runtime.version}"
+        self.engine = f"{runtime.name} {runtime.version.partition('-')[0]}"  # without the build's hash
         self.stages_s: dict[str, float] = {}
         self._payload = Payload(load_bundle(bundle, flight_only=True), policy, runtime)
 

@@ -171,7 +171,8 @@ def roofline(found: Roofline) -> str:
     label = f"achieved {found.achieved_gmac_s:.3g} GMAC/s"
     axes.text(axes.x(found.macs_per_octet) + 9, axes.y(found.achieved_gmac_s) + 4, label, colour=RUST)
     axes.text(WIDTH - RIGHT - 6, axes.y(found.peak_gmac_s) - 6, f"peak {found.peak_gmac_s:.3g} GMAC/s", "end")
-    axes.text(axes.x(low_x) + 8, axes.y(low_x * found.memory_gb_s) - 34, f"memory {found.memory_gb_s:.3g} GB/s")
+    middle = math.sqrt(low_x * corner)  # of the slope, on its logarithmic axis; the words stand to its right
+    axes.text(axes.x(middle) + 12, axes.y(middle * found.memory_gb_s) + 10, f"memory {found.memory_gb_s:.3g} GB/s")
     return axes.svg("Roofline of the networks")
 
 
