@@ -219,6 +219,7 @@ def comparison(found: list[Any]) -> list[str]:
         ("engine", [f"{p.device.engine}, {p.device.threads} thr" for p in found]),
         ("bundle", [f"{p.bundle} {p.bundle_id:08x}" for p in found]),
         ("agent code", [p.code_id for p in found]),
+        ("tiles", [p.tiles for p in found]),
         ("tile codes", [p.sha256[:16] for p in found]),
     ]
     times = [p.performance for p in found]

@@ -32,10 +32,13 @@ def code_id() -> str:
 
 
 def agent_sources() -> dict[str, bytes]:
-    """Name in the archive -> octets, of the agent's modules and all of payload's; from a checkout or a zipapp."""
+    """Name in the archive -> octets, of the agent's modules and all of payload's; from a checkout or a zipapp.
+
+    C sources travel too: a device builds them or does without, and host and device agree on them by their octets.
+    """
     found = {f"hil/{name}.py": files("hil").joinpath(f"{name}.py").read_bytes() for name in AGENT_MODULES}
     for entry in files("payload").iterdir():
-        if entry.name.endswith(".py"):
+        if entry.name.endswith((".py", ".c")):
             found[f"payload/{entry.name}"] = entry.read_bytes()
     return found
 

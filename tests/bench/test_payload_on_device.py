@@ -11,6 +11,7 @@ import pytest
 
 from hil.client import DeviceError, open_device
 from hil.equal import equal
+from hil.packing import write_agent
 from hil.run import RunFolder, run, run_identity
 from hil.sysroot import ROOT, agent_command
 from payload import bitstream
@@ -67,6 +68,14 @@ def test_every_octet_equals_the_hosts(engine, bundle, tiles, wanted, tmp_path):
     assert report.index_mismatch and set(report.index_mismatch) == {0.0}
     assert [path.read_bytes() for path in sorted((tmp_path / "codes").iterdir())] == wanted
     assert report.compute_s > 0
+
+
+@pytest.mark.slow
+def test_the_packed_agent_alone_sends_the_hosts_octets(bundle, tiles, wanted, tmp_path):
+    """Out of its zipapp, away from the checkout: what a board runs."""
+    agent = write_agent(bundle, tmp_path)
+    with open_device(f"stdio:{sys.executable} -P {agent} --stdio", bundle, POLICY) as session:
+        assert [coded.octets for coded in session.encode_tiles(tiles)] == wanted
 
 
 @pytest.mark.slow
