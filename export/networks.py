@@ -10,6 +10,12 @@ from export.transform import BLOCK, dct_matrix
 COEFFICIENTS = BLOCK * BLOCK
 
 
+def mixed_precision(enabled: bool = True) -> torch.autocast:
+    """bfloat16 where the processor has units for it; elsewhere it would be emulated, many times slower."""
+    pays = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled and pays)
+
+
 def space_to_depth(rotated: Tensor) -> Tensor:
     """Bands [N, B, T, T] -> blocks [N * B, 64, T/8 + 1, T/8 + 1], edges extended by half a block of mirror image."""
     n, b, t, _ = rotated.shape

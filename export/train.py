@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from export.context import ContextModel, channel_groups, nats, train_context
 from export.context_tables import count_tables, integer_arrays
 from export.data import Pool, load_pool
-from export.networks import Analysis, Decoder, SecondLevel, Synthesis
+from export.networks import Analysis, Decoder, SecondLevel, Synthesis, mixed_precision
 from export.quantise import levels, magnitudes
 from export.transform import (
     covariance_of,
@@ -134,7 +134,7 @@ def _distortion(codec: Codec, rotated: Tensor, step: Tensor, missing: Tensor, re
     with torch.no_grad():
         found = codec.dequantise(codec.coefficients(rotated), _column(step), _column(missing))
     if refined:
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with mixed_precision():
             correction = (
                 codec.decoder(found.contiguous(memory_format=torch.channels_last), _column(missing, 4) / 3.0) - found
             )

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from export.corsa import INT8_LIMIT, LATENT_STEPS, PLANE_STEPS, build
 from export.data import Pool
+from export.networks import mixed_precision
 from export.qat_layers import calibrate, fold_into
 from export.train import SAVE_EVERY_S, _log, load_recipe
 from payload.errors import InputError
@@ -109,14 +110,14 @@ class Corsa(nn.Module):
 
     def forward(self, planes: Tensor, kept: Tensor | None = None) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Planes rebuilt, commitment loss, indices per map. `kept` [N, maps]: 0 where indices do not arrive."""
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=not self.quantised):
+        with mixed_precision(not self.quantised):
             latents = [z.float() for z in self.encoder(planes)]
         found = [book(z, self.quantised) for book, z in zip(self.books, latents, strict=True)]
         vectors = [q for q, _ in found]
         away = [((z - q.detach()) ** 2).mean() for z, q in zip(latents, vectors, strict=True)]
         if kept is not None:
             vectors = [q * kept[:, k, None, None, None] for k, q in enumerate(vectors)]
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with mixed_precision():
             rebuilt = self.decoder(*vectors)
         return rebuilt.float(), torch.stack(away).sum() / LATENT_STEPS**2, [index for _, index in found]
 
