@@ -331,7 +331,8 @@ def _takes_bundle(parser: argparse.ArgumentParser) -> None:
 
 
 def _takes_clouds(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--clouds", type=Path, default=Path("build/clouds/shipped"), help="folder of the cloud network")
+    kept = Path(__file__).parent / "checkpoints" / "clouds" / "shipped"
+    parser.add_argument("--clouds", type=Path, default=kept, help="folder of the cloud network; default the one kept")
 
 
 def _takes_tiles(parser: argparse.ArgumentParser, tiles: int) -> None:

@@ -1,9 +1,10 @@
 """Training of the cloud network: in float, then with the rounding in the loop, then thresholds, then the ONNX file.
 
-    python -m export.clouds --rotation shipped --out build/clouds
+    python -m export.clouds --rotation shipped --out build/clouds/shipped
 
-Leaves out whole sites: `test` sites are never looked at here, `validation` sites only to set the temperature and the
-threshold. Checkpoints are safetensors; a run picks up where the last one stopped.
+Leaves out whole sites: `test` sites are never looked at here. Temperature and thresholds are chosen on every other site
+by networks that have not seen it: each fold of sites is left out once more and judged by a shorter float training.
+Checkpoints are safetensors; a run picks up where the last one stopped.
 """
 
 import argparse
@@ -11,7 +12,7 @@ import csv
 import hashlib
 import json
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,33 +23,39 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from export.cloud_data import CLOUD_CLASSES, CloudPool, Labelled, Sampler, bleach, load_cloud_pool
+from export.cloud_data import CloudPool, Labelled, Sampler, averages, bleach, firm, load_cloud_pool
 from export.cloud_network import CloudUnet, as_cells, macs_per_pixel
 from export.qat_layers import INPUT_SCALE, calibrate, fold_into
 from export.to_onnx import export_qcdq
 from export.train import load_recipe
-from payload.clouds import CLASSES, THICK, THIN, CloudSettings, input_planes
+from payload.clouds import BIN_PX, CLASSES, THICK, THIN, CloudSettings, input_planes
 from payload.errors import InputError
 
-#: Per cell: logits in steps or a probability; and which cells are cloud, of which that is known.
-Steps = NDArray[np.float64]
-Truth = tuple[NDArray[np.bool_], NDArray[np.bool_]]
+Floats = NDArray[np.float64]
+Bool = NDArray[np.bool_]
 
 SAVE_EVERY_S = 120.0
 #: A tile is cloudy when more than this share of it is cloud: CloudScout's and PhiSat-1's definition.
 CLOUDY_TILE = 0.7
-#: Bound on clear tiles taken for cloudy when the threshold is chosen.
-FALSE_DISCARDS = 0.01
+#: Bounds on clear tiles taken for cloudy when `sure_above` is chosen: what is required of labelled tiles, and what is
+#: required of snow and sand for ground made as pale as they are.
+FALSE_DISCARDS, PALE_DISCARDS = 0.01, 0.02
+#: A tile less known than this is not asked whether it is cloudy.
+LEAST_KNOWN = 0.5
+#: Drawn clouds per fold on which thin cloud and shadow are measured; no reference of theirs is worth the name.
+DRAWN = 60
+THRESHOLDS = tuple(float(t) for t in np.round(np.arange(0.2, 0.991, 0.01), 2))
 
 
 def build(recipe: dict[str, Any], quantised: bool) -> CloudUnet:
-    a, b, c = recipe["widths"]
-    return CloudUnet((a, b, c), cell_px=recipe["cell_px"], quantised=quantised)
+    a, b = recipe["widths"]
+    return CloudUnet((a, b), quantised=quantised)
 
 
-def cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-    """Soft targets [N, 4, t, t], weight per cell [N, t, t]."""
-    per_cell = -(targets * functional.log_softmax(logits, dim=1)).sum(1)
+def cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Soft targets [N, 4, t, t], weight per cell [N, t, t]; `smoothing` is shared out among the classes."""
+    wanted = targets * (1.0 - smoothing) + smoothing / len(CLASSES)
+    per_cell = -(wanted * functional.log_softmax(logits, dim=1)).sum(1)
     return (per_cell * weights).sum() / weights.sum().clamp(min=1.0)
 
 
@@ -65,8 +72,8 @@ def train(
         planes, targets, weights = sampler.batch(recipe["batch"], np.random.default_rng([recipe["seed"], steps, step]))
         for group in optimiser.param_groups:
             group["lr"] = rate * min(1.0, (step + 1) / 100) * 0.5 * (1.02 + np.cos(np.pi * step / steps))
-        logits = as_cells(network(torch.tensor(planes) * INPUT_SCALE), recipe["cell_px"])
-        loss = cross_entropy(logits, torch.tensor(targets), torch.tensor(weights))
+        logits = as_cells(network(torch.from_numpy(planes) * INPUT_SCALE))
+        loss = cross_entropy(logits, torch.from_numpy(targets), torch.from_numpy(weights), recipe["label_smoothing"])
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -76,7 +83,7 @@ def train(
             _log(checkpoint.with_suffix(".csv"), {"step": step, "loss": round(float(loss.detach()), 4)})
         if time.monotonic() - saved > SAVE_EVERY_S or step == steps - 1:
             saved = time.monotonic()
-            _save(checkpoint, network, average, step + 1)
+            _save(checkpoint, network if step < steps - 1 else None, average, step + 1)
     network.load_state_dict(average)
 
 
@@ -88,8 +95,10 @@ def _blend(average: dict[str, Tensor], network: nn.Module, keep: float) -> None:
             average[key].copy_(value)
 
 
-def _save(path: Path, network: nn.Module, average: dict[str, Tensor], step: int) -> None:
-    tensors = {f"live.{k}": v.detach().clone().contiguous() for k, v in network.state_dict().items()}
+def _save(path: Path, network: nn.Module | None, average: dict[str, Tensor], step: int) -> None:
+    """The average, and until training has ended the weights to go on from."""
+    live = {} if network is None else network.state_dict()
+    tensors = {f"live.{k}": v.detach().clone().contiguous() for k, v in live.items()}
     tensors |= {f"mean.{k}": v.contiguous() for k, v in average.items()}
     partial = path.with_suffix(".partial")
     save_file(tensors | {"step": torch.tensor(step)}, partial)
@@ -100,9 +109,10 @@ def _resume(path: Path, network: nn.Module, average: dict[str, Tensor]) -> int:
     if not path.exists():
         return 0
     tensors = load_file(path)
-    network.load_state_dict({k.removeprefix("live."): v for k, v in tensors.items() if k.startswith("live.")})
     for key in average:
         average[key].copy_(tensors[f"mean.{key}"])
+    live = {k.removeprefix("live."): v for k, v in tensors.items() if k.startswith("live.")}
+    network.load_state_dict(live or average)
     return int(tensors["step"])
 
 
@@ -115,92 +125,122 @@ def _log(path: Path, row: dict[str, float]) -> None:
         writer.writerow(row)
 
 
-def judge(network: nn.Module, tile: Labelled, settings: CloudSettings) -> NDArray[np.float64]:
-    """Logits of one tile's cells in whole steps, as the payload sees them. [4, t, t]"""
-    planes = input_planes(tile.dn, np.ones(tile.dn.shape[1:], bool), settings)
-    if planes is None:
-        raise InputError(f"a tile of site {tile.site} has one value per band; leave it out of validation")
-    with torch.no_grad():
-        logits = network(torch.tensor(planes[None]) * INPUT_SCALE)
-    return np.round(as_cells(logits, settings.cell_px)[0].numpy() / settings.logit_step).astype(np.float64)
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """A tile judged by a network that has not seen its site. `logits` of the cells; None: not judged.
 
-
-def settle(network: nn.Module, pool: CloudPool, settings: CloudSettings) -> tuple[CloudSettings, dict[str, float]]:
-    """Temperature (least cross-entropy) and threshold on validation sites: best tile accuracy within FALSE_DISCARDS.
-
-    False discards are counted over the clear tiles as they are and bleached, because few sites have snow or sand to
-    spare for validation; accuracy over real tiles only, because bleached ones would drown the clouds.
+    `cloud`, `known`: the reference on the same cells; `labelled`: it is a classification, not a tile clear by eye;
+    `pale`: ground made as pale as sand or snow.
     """
+
+    logits: Floats | None  # [4, t, t]
+    cloud: Bool  # [t, t]
+    known: Bool  # [t, t]
+    labelled: bool = True
+    pale: bool = False
+
+    def probability(self, temperature: float) -> Floats:
+        if self.logits is None:
+            return np.zeros(self.cloud.shape)
+        weight = np.exp((self.logits - self.logits.max(axis=0)) / temperature)
+        return np.asarray((weight[THICK] + weight[THIN]) / weight.sum(axis=0))
+
+
+def judge(network: nn.Module, pool: CloudPool, settings: CloudSettings) -> list[Seen]:
+    """Labelled tiles, clear tiles, and the clear tiles once more, made pale; each as the payload would see it."""
     rng = np.random.default_rng(17)
-    tiles = pool.labelled + pool.clear
-    pale = [replace(tile, dn=bleach(tile.dn, rng)) for tile in pool.clear]
-    judged, truth = [judge(network, t, settings) for t in tiles], [_cloud_of(t, settings.cell_px) for t in tiles]
-    temperature, loss = _temperature(judged, truth, settings)
-    shares, pale_shares = (
-        [_cloud_probability(j, settings, temperature) for j in steps]
-        for steps in (judged, [judge(network, tile, settings) for tile in pale])
-    )
-    scores = {}
-    for threshold in (float(t) for t in np.round(np.arange(0.2, 0.91, 0.02), 2)):
-        scores[threshold] = _tile_scores(shares, truth, threshold)
-        scores[threshold] |= _pale_discards(shares, pale_shares, truth, threshold)
-    allowed = {t: s for t, s in scores.items() if s["false_discards_with_pale"] <= FALSE_DISCARDS} or scores
-    best = max(allowed, key=lambda t: (allowed[t]["tile_accuracy"], allowed[t]["pixel_iou"]))
-    return replace(settings, temperature=temperature, cloudy_above=best), {"log_loss": loss} | scores[best]
+    seen = [
+        Seen(_logits(network, t.dn, settings), *_reference(t, settings.cell_px), labelled=bool(t.scl.any()))
+        for t in pool.labelled + pool.clear
+    ]
+    for tile in pool.clear:
+        ground = averages(tile.dn)
+        pale = bleach(ground, rng)
+        if not np.array_equal(pale, ground):
+            dn = np.round(pale).astype(np.uint16).repeat(BIN_PX, 1).repeat(BIN_PX, 2)
+            reference = _reference(tile, settings.cell_px)
+            seen.append(Seen(_logits(network, dn, settings), *reference, labelled=False, pale=True))
+    return seen
 
 
-def _temperature(judged: list[Steps], truth: list[Truth], settings: CloudSettings) -> tuple[float, float]:
-    pairs = [(j[:, known], cloud[known]) for j, (cloud, known) in zip(judged, truth, strict=True)]
-    steps, cloud = np.concatenate([a for a, _ in pairs], axis=1), np.concatenate([b for _, b in pairs])
-    losses = {t: _log_loss(_cloud_probability(steps, settings, t), cloud) for t in np.arange(0.5, 4.01, 0.1)}
-    best = min(losses, key=losses.__getitem__)
-    return round(float(best), 2), losses[best]
+def _logits(network: nn.Module, dn: NDArray[np.uint16], settings: CloudSettings) -> Floats | None:
+    planes = input_planes(dn, np.ones(dn.shape[1:], bool), settings)
+    if planes is None:
+        return None
+    with torch.no_grad():
+        return np.asarray(as_cells(network(torch.tensor(planes[None]) * INPUT_SCALE))[0].numpy(), np.float64)
 
 
-def _pale_discards(shares: list[Steps], pale: list[Steps], truth: list[Truth], threshold: float) -> dict[str, float]:
-    """False discards over every clear tile there is, bleached ones among them."""
-    clear = [s for s, (cloud, known) in zip(shares, truth, strict=True) if cloud[known].mean() <= CLOUDY_TILE] + pale
-    withheld = [(share > threshold).mean() > CLOUDY_TILE for share in clear]
-    return {"false_discards_with_pale": float(np.mean(withheld)) if withheld else 0.0}
-
-
-def _cloud_of(tile: Labelled, cell_px: int) -> Truth:
+def _reference(tile: Labelled, cell_px: int) -> tuple[Bool, Bool]:
     """Which cells are cloud, and of which that is known; a clear tile's cells are all known. [t, t] each"""
-    cells = tile.scl[::cell_px, ::cell_px]
-    known = ~np.isin(cells, (0, 1, 7)) if tile.scl.any() else np.ones(cells.shape, bool)
-    return np.isin(cells, CLOUD_CLASSES), known
+    cloud, known = firm(tile.scl) if tile.scl.any() else (np.zeros(tile.scl.shape, bool), np.ones(tile.scl.shape, bool))
+    return cloud[::cell_px, ::cell_px], known[::cell_px, ::cell_px]
 
 
-def _cloud_probability(steps: NDArray[np.float64], settings: CloudSettings, temperature: float) -> NDArray[np.float64]:
-    weight = np.exp((steps - steps.max(axis=0)) * settings.logit_step / temperature)
-    return np.asarray((weight[THICK] + weight[THIN]) / weight.sum(axis=0))
+def settle(seen: list[Seen], settings: CloudSettings) -> tuple[CloudSettings, dict[str, float]]:
+    """Temperature (least cross-entropy), `cloudy_above` (best IoU of cloud) and `sure_above` from tiles judged unseen.
+
+    `sure_above`: the best tile accuracy among the thresholds that throw away at most FALSE_DISCARDS of the labelled
+    tiles that are not cloudy, no tile that is clear by eye, and PALE_DISCARDS of the pale ones; where several are as
+    good, the most careful.
+    """
+    real = [s for s in seen if not s.pale]
+    temperature, loss = _temperature(real)
+    shown = [(s, s.probability(temperature)) for s in seen]
+    ious = {t: pixel_iou([(s, p > t) for s, p in shown if not s.pale]) for t in THRESHOLDS}
+    cloudy_above = max(ious, key=ious.__getitem__)
+    scores = {t: _tile_scores([(s, p > t) for s, p in shown]) for t in THRESHOLDS}
+    allowed = {
+        t: s
+        for t, s in scores.items()
+        if s["false_discards"] <= FALSE_DISCARDS and s["clear_discards"] == 0.0 and s["pale_discards"] <= PALE_DISCARDS
+    } or {THRESHOLDS[-1]: scores[THRESHOLDS[-1]]}
+    sure_above = max(allowed, key=lambda t: (allowed[t]["tile_accuracy"], t))
+    found = replace(settings, temperature=temperature, cloudy_above=cloudy_above, sure_above=sure_above)
+    return found, {"log_loss": loss, "pixel_iou": ious[cloudy_above]} | scores[sure_above]
 
 
-def _log_loss(probability: NDArray[np.float64], cloud: NDArray[np.bool_]) -> float:
-    p = np.clip(probability, 1e-4, 1.0 - 1e-4)
-    return float(-np.where(cloud, np.log(p), np.log(1.0 - p)).mean())
+def _temperature(seen: list[Seen]) -> tuple[float, float]:
+    losses = {}
+    for temperature in np.round(np.arange(0.5, 4.01, 0.1), 2):
+        p = np.concatenate([s.probability(float(temperature))[s.known] for s in seen]).clip(1e-4, 1.0 - 1e-4)
+        cloud = np.concatenate([s.cloud[s.known] for s in seen])
+        losses[float(temperature)] = float(-np.where(cloud, np.log(p), np.log(1.0 - p)).mean())
+    best = min(losses, key=losses.__getitem__)
+    return best, losses[best]
 
 
-def _tile_scores(
-    shares: list[Steps], truth: list[Truth], threshold: float
-) -> dict[str, float]:
-    cloudy = np.array([cloud[known].mean() > CLOUDY_TILE for cloud, known in truth])
-    found = np.array([(share > threshold).mean() > CLOUDY_TILE for share in shares])
-    hit = sum(int(((s > threshold) & c & k).sum()) for s, (c, k) in zip(shares, truth, strict=True))
-    either = sum(int((((s > threshold) | c) & k).sum()) for s, (c, k) in zip(shares, truth, strict=True))
+def pixel_iou(found: list[tuple[Seen, Bool]]) -> float:
+    hit = sum(int((mask & s.cloud & s.known).sum()) for s, mask in found)
+    either = sum(int(((mask | s.cloud) & s.known).sum()) for s, mask in found)
+    return hit / max(1, either)
+
+
+def _tile_scores(found: list[tuple[Seen, Bool]]) -> dict[str, float]:
+    """Accuracy over labelled tiles; discards of labelled ones that are not cloudy, of clear ones, of pale ones."""
+    asked = [(s, bool(mask.mean() > CLOUDY_TILE)) for s, mask in found if s.known.mean() > LEAST_KNOWN]
+    labelled = [(bool(s.cloud[s.known].mean() > CLOUDY_TILE), gone) for s, gone in asked if s.labelled]
     return {
-        "tiles": len(cloudy),
-        "tile_accuracy": float((cloudy == found).mean()),
-        "false_discards": float((found & ~cloudy).sum() / max(1, (~cloudy).sum())),
-        "pixel_iou": hit / max(1, either),
+        "tiles": len(labelled),
+        "tile_accuracy": _mean([cloudy == gone for cloudy, gone in labelled]),
+        "false_discards": _mean([gone for cloudy, gone in labelled if not cloudy]),
+        "clear_discards": _mean([gone for s, gone in asked if not s.labelled and not s.pale]),
+        "pale_discards": _mean([gone for s, gone in asked if s.pale]),
     }
+
+
+def _mean(values: list[bool]) -> float:
+    return float(np.mean(values)) if values else 0.0
 
 
 def export(network: CloudUnet, out: Path, settings: CloudSettings, origin: dict[str, Any]) -> None:
     """Writes clouds.onnx and clouds.json (what goes into manifest["clouds"])."""
-    example = torch.tensor(np.random.default_rng(0).integers(0, 256, (1, 8, 128, 128))) * INPUT_SCALE
-    export_qcdq(network, example, out / "clouds.onnx", free_axes=(2, 3), integer_inputs=True, integer_outputs=True)
-    digest = hashlib.sha256((out / "clouds.onnx").read_bytes()).hexdigest()
+    example = torch.tensor(np.random.default_rng(0).integers(0, 256, (1, 8, 64, 64))) * INPUT_SCALE
+    path = out / "clouds.onnx"
+    export_qcdq(
+        network, example, path, free_axes=(2, 3), integer_inputs=True, integer_outputs=True, px_per_sample=BIN_PX
+    )
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
     table = asdict(settings) | {"classes": list(CLASSES), "sha256": digest} | origin
     (out / "clouds.json").write_text(json.dumps(table, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
@@ -216,9 +256,10 @@ def run(recipe: dict[str, Any], rotation: str, out: Path) -> dict[str, Any]:
     if rotation not in recipe["rotations"]:
         raise InputError(f"rotation {rotation!r} is unknown; choose one of {', '.join(recipe['rotations'])}")
     split = recipe["rotations"][rotation]
-    settings = CloudSettings(cell_px=recipe["cell_px"])
-    pool = load_cloud_pool()
-    sampler = Sampler(pool.without(set(split["validation"]) | set(split["test"])), recipe, settings)
+    settings = CloudSettings()
+    pool = load_cloud_pool().without(set(split["test"]))
+    seen, drawn = judge_folds(recipe, split["folds"], pool, settings, out)
+    sampler = Sampler(pool, recipe, settings)
     torch.manual_seed(recipe["seed"])
     trained, network = build(recipe, False), build(recipe, True)
     train(trained, sampler, recipe, recipe["float_steps"], recipe["learning_rate"], out / "float.safetensors")
@@ -228,14 +269,48 @@ def run(recipe: dict[str, Any], rotation: str, out: Path) -> dict[str, Any]:
     rate = recipe["learning_rate"] / 10
     train(network, sampler, recipe, recipe["quantised_steps"], rate, out / "quantised.safetensors")
     network.eval()
-    settings = replace(settings, logit_step=logit_step_of(network))
-    settings, figures = settle(network, pool.only(set(split["validation"])), settings)
+    settings, figures = settle(seen, replace(settings, logit_step=logit_step_of(network)))
     origin = {
         "rotation": rotation, "split": split, "validation": {k: round(v, 4) for k, v in figures.items()},
+        "drawn_iou": {name: round(iou, 4) for name, iou in zip(CLASSES, _class_ious(drawn), strict=True)},
         "parameters": sum(p.numel() for p in trained.parameters()), "macs_per_pixel": round(macs_per_pixel(trained), 1),
     }  # fmt: skip
     export(network, out, settings, origin)
     return asdict(settings) | origin
+
+
+def judge_folds(
+    recipe: dict[str, Any], folds: list[list[str]], pool: CloudPool, settings: CloudSettings, out: Path
+) -> tuple[list[Seen], NDArray[np.int64]]:
+    """The tiles of every fold, judged by a float network trained without it, and drawn clouds over its clear tiles.
+
+    The counts [4, 4]: cells of each class drawn (rows) and found (columns).
+    """
+    seen, drawn = [], np.zeros((len(CLASSES), len(CLASSES)), np.int64)
+    for i, sites in enumerate(folds):
+        torch.manual_seed(recipe["seed"] + 1 + i)
+        network = build(recipe, False)
+        sampler = Sampler(pool.without(set(sites)), recipe, settings)
+        checkpoint = out / f"fold{i}.safetensors"
+        train(network, sampler, recipe, recipe["float_steps"], recipe["learning_rate"], checkpoint)
+        left_out = pool.only(set(sites))
+        seen += judge(network.eval(), left_out, settings)
+        only_drawn = recipe | {"small_share": 0.0, "mix": recipe["mix"] | {"labelled": 0.0, "composited": 1.0}}
+        drawn += _count_drawn(network, Sampler(left_out, only_drawn, settings))
+    return seen, drawn
+
+
+def _count_drawn(network: nn.Module, sampler: Sampler) -> NDArray[np.int64]:
+    planes, targets, weights = sampler.batch(DRAWN, np.random.default_rng(23))
+    with torch.no_grad():
+        found = as_cells(network(torch.from_numpy(planes) * INPUT_SCALE)).argmax(1).numpy()
+    pairs = len(CLASSES) * targets.argmax(axis=1) + found
+    return np.bincount(pairs[weights > 0], minlength=len(CLASSES) ** 2).reshape(len(CLASSES), -1)
+
+
+def _class_ious(counts: NDArray[np.int64]) -> list[float]:
+    hits = counts.diagonal()
+    return [float(v) for v in hits / np.maximum(1, counts.sum(axis=0) + counts.sum(axis=1) - hits)]
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:

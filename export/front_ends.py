@@ -14,7 +14,7 @@ from export.feeders import Arrays, Feeder, FrontEnd, TilePool, random_feeder, re
 from export.graph import load_graph
 from payload import quantiser, vector
 from payload.bundle import Bundle
-from payload.clouds import CLASSES, NETWORK_FILE, input_planes, read_settings
+from payload.clouds import BIN_PX, CLASSES, NETWORK_FILE, input_planes, read_settings
 from payload.codec import ENCODER_FILE, TABLES_FILE
 from payload.encoder import LATENT_BITS, Latents, encode, planes
 from payload.errors import InputError
@@ -94,7 +94,7 @@ def _cloud_planes(bundle: Bundle) -> FrontEnd:
     def front_end(tile: Tile) -> Arrays:
         found = input_planes(tile.dn, tile.valid, settings)
         if found is None:  # a tile of one value, which the payload does not judge
-            found = np.zeros((2 * len(tile.dn), *tile.valid.shape), np.uint8)
+            found = np.zeros((2 * len(tile.dn), *(side // BIN_PX for side in tile.valid.shape)), np.uint8)
         return (found[None],)
 
     return front_end

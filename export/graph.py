@@ -17,6 +17,8 @@ from payload.errors import InputError
 
 Shape = tuple[int, ...]
 CONVOLUTIONS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+#: Metadata key of a network that sees averages: pixels of the tile along one of its input samples.
+PX_PER_SAMPLE = "px_per_sample"
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +73,8 @@ def load_graph(
 ) -> Graph:
     """The network in `source`, its sizes set from `input_shapes` (by input name), symbolic ones from `free_px`.
 
-    InputError if the file is corrupt, or an input's size is still unknown.
+    A network that sees averages of several pixels says so in its metadata (PX_PER_SAMPLE); its sizes are smaller by
+    that factor. InputError if the file is corrupt, or an input's size is still unknown.
     """
     name = "network" if isinstance(source, onnx.ModelProto) else str(source)
     model = _read(source)
@@ -200,6 +203,7 @@ def _set_input_shapes(
 ) -> None:
     initial = {t.name for t in model.graph.initializer}
     inputs = [v for v in model.graph.input if v.name not in initial]
+    samples = next((int(p.value) for p in model.metadata_props if p.key == PX_PER_SAMPLE), 1)
     unknown = set(input_shapes) - {v.name for v in inputs}
     if unknown:
         raise InputError(f"{name}: no input called {sorted(unknown)[0]}; it has {', '.join(v.name for v in inputs)}")
@@ -208,7 +212,8 @@ def _set_input_shapes(
         dims = value.type.tensor_type.shape.dim
         wanted = input_shapes.get(value.name)
         if wanted is None and free_px is not None:
-            wanted = tuple(d.dim_value if d.dim_value > 0 else (free_px if axis else 1) for axis, d in enumerate(dims))
+            side = free_px // samples
+            wanted = tuple(d.dim_value if d.dim_value > 0 else (side if axis else 1) for axis, d in enumerate(dims))
         if wanted is not None:
             if len(wanted) != len(dims):
                 raise InputError(f"{name}: input {value.name} has {len(dims)} axes, {len(wanted)} sizes given")

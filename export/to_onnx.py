@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from export.graph import PX_PER_SAMPLE
 from payload.errors import InputError
 
 OPSET = 17
@@ -32,11 +33,13 @@ def export_qcdq(
     free_axes: Sequence[int] = (),
     integer_inputs: bool = False,
     integer_outputs: bool = False,
+    px_per_sample: int = 1,
 ) -> onnx.ModelProto:
     """Writes `model` to `path` as QCDQ and returns it. InputError if it breaks the recipe or its results differ.
 
     `example`: input(s) the traced shapes come from; axes in `free_axes` stay symbolic. `names`: inputs, outputs.
-    `integer_inputs`, `integer_outputs`: the file takes, gives u8 / s8 arrays instead of floats.
+    `integer_inputs`, `integer_outputs`: the file takes, gives u8 / s8 arrays instead of floats. `px_per_sample`: pixels
+    of the tile along one sample of the input, kept in the file's metadata.
     """
     examples = (example,) if isinstance(example, torch.Tensor) else tuple(example)
     exported = fold_weight_clip(_trace(model, examples, names, free_axes))
@@ -46,6 +49,8 @@ def export_qcdq(
         exported = take_integers(exported)
     if integer_outputs:
         exported = give_integers(exported)
+    if px_per_sample > 1:
+        exported.metadata_props.add(key=PX_PER_SAMPLE, value=str(px_per_sample))
     onnx.checker.check_model(exported, full_check=True)
     partial = path.with_suffix(".partial")
     onnx.save(exported, str(partial))

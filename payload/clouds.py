@@ -1,14 +1,17 @@
 """Tile -> cloud mask -> what to do with the tile. An INT8 network judges, integers and fixed tables do the rest.
 
-    tile --input_planes--> u8 [2B, T, T] --network--> logits --softmax by table--> CloudMask --decide--> Decision
+    tile --input_planes--> u8 [2B, T/2, T/2] --network--> logits --softmax by table--> CloudMask --decide--> Decision
 
-The planes are the bands twice: once on a fixed scale (square root of DN), so that brightness keeps its meaning, and
-once stretched between the tile's own percentiles, so that the network carries to sensors with another calibration, as
-OmniCloudMask does (Wright et al. 2025). Both are integer look-ups: nothing before or after the network can round
-differently on another machine.
+The planes are averages of 2 x 2 pixels, twice: once on a fixed scale (square root of DN), so that brightness keeps its
+meaning, and once stretched between the tile's own percentiles, so that the network carries to sensors with another
+calibration, as OmniCloudMask does (Wright et al. 2025). Integers throughout: nothing before or after the network can
+round differently on another machine.
 
 A tile that shows one single value per band (no data, saturated, constant) is not judged: probability 0, so it is sent.
 It costs a few octets, and the gate throws away only what it has judged.
+
+Two thresholds, because two questions are asked: `cloudy_above` says which pixels are cloud, as well as may be;
+`sure_above` says which of them count towards throwing the tile away, and there a mistake is for ever.
 """
 
 from dataclasses import dataclass, field
@@ -32,8 +35,10 @@ NETWORK_FILE = "flight/clouds.onnx"
 
 #: The codec's transform block.
 BLOCK_PX = 8
-#: The tile's percentiles are read from every 4th pixel of every 4th row.
-SAMPLE_EVERY_PX = 4
+#: The network sees averages of 2 x 2 pixels.
+BIN_PX = 2
+#: The tile's percentiles are read from every 2nd of these averages in every 2nd row.
+SAMPLE_EVERY = 2
 
 
 @dataclass(frozen=True)
@@ -41,16 +46,17 @@ class CloudSettings:
     """The network's parameters, from manifest["clouds"].
 
     `cell_px`: pixels along one cell of the mask. `logit_step`: value of one integer step of the logits, divided by the
-    calibration temperature. `cloudy_above`: probability from which a pixel counts as cloud. `low_permille`,
-    `high_permille`: percentiles of the stretch; `least_span`: the least width of the stretch, in companded steps, so
-    that noise of an even tile is not blown up.
+    calibration temperature. `cloudy_above`: probability from which a pixel is cloud; `sure_above`: from which it
+    counts when the tile may be withheld. `low_permille`, `high_permille`: percentiles of the stretch; `least_span`:
+    the least width of the stretch, in companded steps, so that noise of an even tile is not blown up.
     """
 
     cell_px: int = 2
-    stride_px: int = 16
+    stride_px: int = 32
     logit_step: float = 0.125
     temperature: float = 1.0
     cloudy_above: float = 0.5
+    sure_above: float = 0.5
     low_permille: int = 20
     high_permille: int = 980
     least_span: int = 24
@@ -58,8 +64,9 @@ class CloudSettings:
     def __post_init__(self) -> None:
         if self.cell_px not in (1, 2, 4, 8) or self.stride_px % self.cell_px:
             raise InputError(f"clouds.cell_px is {self.cell_px}, wanted 1, 2, 4 or 8 and a divisor of {self.stride_px}")
-        if not 0.0 < self.cloudy_above < 1.0:
-            raise InputError(f"clouds.cloudy_above is {self.cloudy_above}, wanted between 0 and 1")
+        for key in ("cloudy_above", "sure_above"):
+            if not 0.0 < getattr(self, key) < 1.0:
+                raise InputError(f"clouds.{key} is {getattr(self, key)}, wanted between 0 and 1")
         if not 0 <= self.low_permille < self.high_permille <= 1000:
             found = f"{self.low_permille} to {self.high_permille}"
             raise InputError(f"clouds: percentiles of {found} permille, wanted 0 <= low < high <= 1000")
@@ -69,15 +76,26 @@ class CloudSettings:
 
 @dataclass(frozen=True, eq=False)
 class CloudMask:
-    """What the network says about a tile. `cells`: probabilities of CLASSES per cell; their sum is 1, or 0 unjudged."""
+    """What the network says about a tile: probabilities of CLASSES per cell; their sum is 1, or 0 unjudged.
 
-    cells: NDArray[np.float32]  # [4, T / cell_px, T / cell_px]
+    `parts` lies as the network gives it, s x s sub-cells of h x w positions: counting needs no other order, and most
+    tiles are only counted. `cells` is the same as a picture.
+    """
+
+    parts: NDArray[np.float32]  # [4, s, s, h, w]
     valid: Mask  # [T, T]
     cloudy_above: float = 0.5
+    sure_above: float = 0.5
+
+    @cached_property
+    def cells(self) -> NDArray[np.float32]:
+        """Probabilities as a picture. [4, T / cell_px, T / cell_px]"""
+        classes, s, _, h, w = self.parts.shape
+        return np.ascontiguousarray(self.parts.transpose(0, 3, 1, 4, 2)).reshape(classes, h * s, w * s)
 
     @property
     def cell_px(self) -> int:
-        return self.valid.shape[0] // self.cells.shape[1]
+        return self.valid.shape[0] // (self.parts.shape[1] * self.parts.shape[3])
 
     @cached_property
     def probability(self) -> NDArray[np.float32]:
@@ -87,38 +105,53 @@ class CloudMask:
     @cached_property
     def cloudy(self) -> Mask:
         """Pixels taken for cloud, thick or thin. [T, T]"""
-        return self._pixels(self._cloudy_cells) & self.valid
+        return self._pixels(self.cells[THICK] + self.cells[THIN] > self.cloudy_above) & self.valid
 
     @property
     def cloud_fraction(self) -> float:
         """Share of the valid pixels that are cloud, thick or thin."""
-        return self._share(self._cloudy_cells)
+        return self._share(self._cloud > self.cloudy_above)
 
     @property
     def thin_fraction(self) -> float:
         """Share of the valid pixels that are thin cloud."""
-        return self._share(self._cloudy_cells & (self.cells[THIN] > self.cells[THICK]))
+        return self._share((self._cloud > self.cloudy_above) & self._thinner)
+
+    @property
+    def sure_fraction(self) -> float:
+        """Share of the valid pixels that are cloud beyond doubt: what may cost the tile."""
+        return self._share(self._cloud > self.sure_above)
+
+    @property
+    def sure_thin_fraction(self) -> float:
+        """The part of `sure_fraction` that is thin cloud."""
+        return self._share((self._cloud > self.sure_above) & self._thinner)
 
     @property
     def shadow_fraction(self) -> float:
         """Share of the valid pixels that lie in a cloud's shadow."""
-        return self._share(~self._cloudy_cells & (self.cells[SHADOW] > self.cells[CLEAR]))
+        return self._share((self._cloud <= self.cloudy_above) & (self.parts[SHADOW] > self.parts[CLEAR]))
 
     @cached_property
-    def _cloudy_cells(self) -> Mask:
-        return self.cells[THICK] + self.cells[THIN] > self.cloudy_above
+    def _cloud(self) -> NDArray[np.float32]:
+        return np.asarray(self.parts[THICK] + self.parts[THIN])  # [s, s, h, w]
+
+    @cached_property
+    def _thinner(self) -> NDArray[np.bool_]:
+        return np.asarray(self.parts[THIN] > self.parts[THICK])
 
     @cached_property
     def _valid_px(self) -> NDArray[np.int64] | None:
-        """Valid pixels of each cell; None where all are."""
+        """Valid pixels of each cell in the order of `parts`; None where all are."""
         if self.valid.all():
             return None
-        n, c = self.cells.shape[1], self.cell_px
-        return self.valid.reshape(n, c, n, c).sum(axis=(1, 3))
+        _, s, _, h, w = self.parts.shape
+        c = self.cell_px
+        return self.valid.reshape(h, s, c, w, s, c).sum(axis=(2, 5)).transpose(1, 3, 0, 2)
 
-    def _share(self, chosen: Mask) -> float:
+    def _share(self, chosen: NDArray[np.bool_]) -> float:
         if self._valid_px is None:
-            return float(chosen.mean())
+            return np.count_nonzero(chosen) / chosen.size
         total = int(self._valid_px.sum())
         return float(self._valid_px[chosen].sum() / total) if total else 0.0
 
@@ -165,70 +198,91 @@ def detect_clouds(tile: Tile, net: CloudNet) -> CloudMask:
     planes = input_planes(tile.dn, tile.valid, settings)
     if planes is None:
         cells = size // settings.cell_px
-        return CloudMask(np.zeros((len(CLASSES), cells, cells), np.float32), tile.valid, settings.cloudy_above)
-    logits = net.network.run(planes[None])[0][0]  # [4 s s, T / 4, T / 4], s sub-cells a side
-    return CloudMask(probabilities(logits, net, size), tile.valid, settings.cloudy_above)
+        parts = np.zeros((len(CLASSES), 1, 1, cells, cells), np.float32)
+    else:
+        logits = net.network.run(planes[None])[0][0]  # [4 s s, h, w], s sub-cells a side
+        parts = probabilities(logits, net, size)
+    return CloudMask(parts, tile.valid, settings.cloudy_above, settings.sure_above)
 
 
 def input_planes(dn: Dn, valid: Mask, settings: CloudSettings) -> NDArray[np.uint8] | None:
-    """The network's input, u8 [2B, T, T]: companded bands, then the same stretched. None: nothing to judge."""
-    bands = dn.shape[0]
-    planes = np.empty((2 * bands, *dn.shape[1:]), np.uint8)
-    compand(dn, planes[:bands])
-    full = bool(valid.all())
-    if _one_value(planes[:bands], valid, full):
+    """The network's input, u8 [2B, T/2, T/2]: companded averages, then the same stretched. None: nothing to judge."""
+    if valid.all():
+        return planes_of(bin_sums(dn), None, settings)
+    count = bin_sums(valid[None].astype(np.uint16))[0]  # valid pixels of 4
+    sums = bin_sums(dn * valid)
+    sums[:, count > 0] = sums[:, count > 0] * 4 // count[count > 0]
+    return planes_of(sums, count > 0, settings)
+
+
+def bin_sums(dn: Dn) -> NDArray[np.uint32]:
+    """Sums over 2 x 2 pixels: four times the average. [B, T/2, T/2]"""
+    pairs = np.ascontiguousarray(dn).view(np.uint32)  # two neighbours in one word: [B, T, T/2]
+    sums = pairs >> np.uint32(16)
+    pairs = pairs & np.uint32(0xFFFF)
+    pairs += sums
+    return pairs[:, 0::2] + pairs[:, 1::2]
+
+
+def planes_of(sums: NDArray[np.uint32], seen: Mask | None, settings: CloudSettings) -> NDArray[np.uint8] | None:
+    """Sums of 2 x 2 pixels [B, n, n] -> planes u8 [2B, n, n]. `seen` [n, n]: where data is; None: everywhere."""
+    bands = sums.shape[0]
+    planes = np.empty((2 * bands, *sums.shape[1:]), np.uint8)
+    compand(sums, planes[:bands])
+    if seen is not None:
+        planes[:bands] *= seen
+    if _one_value(planes[:bands], seen):
         return None
-    if not full:
-        planes[:bands] *= valid
-    every = slice(None, None, SAMPLE_EVERY_PX)
-    sample = planes[:bands, every, every][:, valid[every, every]]
+    every = slice(None, None, SAMPLE_EVERY)
+    sample = planes[:bands, every, every]
+    sample = sample.reshape(bands, -1) if seen is None else sample[:, seen[every, every]]
     if sample.shape[1] == 0:  # a sliver of data between the samples
-        sample = planes[:bands, valid]
-    for band in range(bands):
-        # bytes.translate is a look-up without numpy's detour over 64-bit indices: 20 times quicker.
-        stretched = planes[band].tobytes().translate(stretch_table(sample[band], settings).tobytes())
+        sample = planes[:bands, seen]
+    for band, table in enumerate(stretch_tables(sample, settings)):
+        # bytes.translate is a look-up without numpy's detour over 64-bit indices.
+        stretched = planes[band].tobytes().translate(table.tobytes())
         planes[bands + band] = np.frombuffer(stretched, np.uint8).reshape(planes.shape[1:])
-    if not full:
-        planes[bands:] *= valid
+    if seen is not None:
+        planes[bands:] *= seen
     return planes
 
 
-def compand(dn: Dn, out: NDArray[np.uint8]) -> None:
-    """DN -> u8: floor(2 sqrt(DN)), full scale at DN 16 256; steps of 1 DN in the dark, 128 DN over bright cloud.
+def compand(sums: NDArray[np.uint32], out: NDArray[np.uint8]) -> None:
+    """Sum of four pixels -> u8: its integer root, 2 sqrt(DN), full scale at DN 16 256.
 
-    Exact in f32 on every machine: a correctly rounded root of 4 DN < 2^18 never reaches the next integer.
+    Steps of 1 DN in the dark, 128 DN over bright cloud. Exact in f32 on every machine: a correctly rounded root of an
+    integer below 2^18 never reaches the next integer.
     """
-    root = dn.astype(np.float32)
-    np.minimum(root, 16_384.0, out=root)
-    root *= 4.0
+    root = sums.astype(np.float32)
     np.sqrt(root, out=root)
-    np.minimum(root, 255.0, out=root)
+    np.minimum(root, np.float32(255.0), out=root)
     out[:] = root  # truncates
 
 
-def _one_value(planes: NDArray[np.uint8], valid: Mask, full: bool) -> bool:
+def _one_value(planes: NDArray[np.uint8], seen: Mask | None) -> bool:
     """Whether every band shows one value where there is data; also where there is none."""
     for plane in planes:
-        lowest = (plane if full else plane | ~valid * np.uint8(255)).min()  # 255 where there is no data
-        highest = (plane if full else plane * valid).max()
-        if lowest < highest:
+        shown = plane if seen is None else plane[seen]
+        if shown.size and shown.min() < shown.max():
             return False
     return True
 
 
-def stretch_table(sample: NDArray[np.uint8], settings: CloudSettings) -> NDArray[np.uint8]:
-    """u8 -> u8 between the sample's percentiles (32 and 224), integers throughout. [256]"""
-    counts = np.cumsum(np.bincount(sample, minlength=256))
-    low = int(np.searchsorted(counts * 1000, settings.low_permille * sample.size, side="right"))
-    high = int(np.searchsorted(counts * 1000, settings.high_permille * sample.size))
-    middle2, span = low + high, max(high - low, settings.least_span)
-    values = 128 + (2 * np.arange(256) - middle2) * 96 // span
+def stretch_tables(sample: NDArray[np.uint8], settings: CloudSettings) -> NDArray[np.uint8]:
+    """Look-ups u8 -> u8 between each band's percentiles (32 and 224), integers throughout. [B, m] -> [B, 256]"""
+    bands, size = sample.shape
+    places = sample + 256 * np.arange(bands, dtype=np.uint16)[:, None]
+    counts = np.cumsum(np.bincount(places.ravel(), minlength=256 * bands).reshape(bands, 256), axis=1) * 1000
+    low = (counts <= settings.low_permille * size).sum(axis=1, keepdims=True)
+    high = (counts < settings.high_permille * size).sum(axis=1, keepdims=True)
+    span = np.maximum(high - low, settings.least_span)
+    values = 128 + (2 * np.arange(256) - (low + high)) * 96 // span
     return np.clip(values, 0, 255).astype(np.uint8)
 
 
 def probabilities(logits: NDArray[np.int8], net: CloudNet, size: int) -> NDArray[np.float32]:
-    """Softmax over classes by table. Logits [4 s s, h, w], class-major -> cells [4, h s, w s]; sums are exact."""
-    classes, h = len(CLASSES), logits.shape[1]
+    """Softmax over classes by table. Logits [4 s s, h, w], class-major -> [4, s, s, h, w]; sums are exact."""
+    classes, (h, w) = len(CLASSES), logits.shape[1:]
     s = size // net.settings.cell_px // h
     if logits.shape[0] != classes * s * s or logits.dtype != np.int8:
         found = f"{logits.dtype} {logits.shape}"
@@ -237,8 +291,7 @@ def probabilities(logits: NDArray[np.int8], net: CloudNet, size: int) -> NDArray
     below = steps.max(axis=0).view(np.uint8) - steps.view(np.uint8)  # 0..255: the wrap-around undoes itself
     weight = np.take(net.exponentials, below)  # [4, s s h w]
     weight /= weight[CLEAR] + weight[THICK] + weight[THIN] + weight[SHADOW]
-    cells = weight.reshape(classes, s, s, h, h).transpose(0, 3, 1, 4, 2)
-    return np.ascontiguousarray(cells).reshape(classes, h * s, h * s)
+    return weight.reshape(classes, s, s, h, w)
 
 
 def flatten_clouds(tile: Tile, mask: CloudMask) -> Tile:
@@ -293,9 +346,12 @@ class Decision:
 
 
 def decide(mask: CloudMask, gate: Gate, tile: Tile | None = None) -> Decision:
-    """Send, reduce or withhold. `tile` is needed where the gate has regions; they must be in pixels by then."""
+    """Send, reduce or withhold by what is cloud beyond doubt; the percentages told are of all that is taken for cloud.
+
+    `tile` is needed where the gate has regions; they must be in pixels by then.
+    """
     cloud, thin = 100.0 * mask.cloud_fraction, 100.0 * mask.thin_fraction
-    counted = cloud - (1.0 - gate.thin_counts) * thin
+    counted = 100.0 * (mask.sure_fraction - (1.0 - gate.thin_counts) * mask.sure_thin_fraction)
     action = Action.SEND
     if counted > gate.withhold_above_percent:
         action = Action.WITHHOLD

@@ -142,7 +142,7 @@ def _evaluate_clouds(
     from sim import clouds_bench, clouds_page
     from sim.cloud_samples import data_folder
 
-    result, judged = clouds_bench.evaluate_clouds(data_folder(data), network or [DEFAULT], engine)
+    result, judged = clouds_bench.evaluate_clouds(data_folder(data), network or clouds_bench.default_networks(), engine)
     paths = clouds_page.write_page(result, judged, out)
     print(clouds_bench.as_text(result))
     print(f"wrote {paths[0]} and {paths[1]}")

@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from payload.clouds import THICK, THIN
-from sim.clouds_bench import OURS, Judged
+from sim.cloud_figures import CLOUDY_TILE, cloudy_tile
+from sim.clouds_bench import LEAST_KNOWN, OURS, Judged
 
 TEMPLATES = Path(__file__).parent / "templates"
 ATTRIBUTION = "Contains modified Copernicus Sentinel data. Scene classification: Sen2Cor (ESA)."
 #: Colours of an overlay: thick cloud, thin cloud, cloud of the reference.
 THICK_RGB, THIN_RGB, REFERENCE_RGB = (230, 60, 50), (240, 170, 40), (60, 120, 230)
-SHOWN = 18
+SHOWN = 24
 
 
 def write_page(result: dict[str, Any], judged: Sequence[Judged], out: Path) -> tuple[Path, Path]:
@@ -40,9 +41,12 @@ def render(result: dict[str, Any], judged: Sequence[Judged]) -> str:
     loader = jinja2.FileSystemLoader(TEMPLATES)
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
     environment.filters["figure"] = _figure
-    diagram = reliability_svg(result["reliability"]["bins"])
+    diagrams = {
+        "reliability": reliability_svg(result["reliability"]["bins"]),
+        "tiles": tile_map_svg(result["tile_map"]),
+    }
     template = environment.get_template("clouds.html")
-    return template.render(result=result, diagram=diagram, tiles=gallery(judged), attribution=ATTRIBUTION)
+    return template.render(result=result, diagrams=diagrams, tiles=gallery(judged), attribution=ATTRIBUTION)
 
 
 def _figure(value: Any, percent: bool = False) -> str:
@@ -72,14 +76,48 @@ def reliability_svg(bins: Sequence[dict[str, float]], size: int = 260) -> Markup
     return Markup(f'<svg viewBox="{view}" class="reliability" role="img">{frame}{dots}{words}</svg>')
 
 
+def tile_map_svg(tiles: Sequence[Sequence[float]], size: int = 260) -> Markup:
+    """Every labelled tile: cloud by the reference across, cloud the gate is sure of upwards; what lies above 70 % goes.
+
+    Tiles that are rightly sent or withheld are dots, the wrong ones crosses.
+    """
+    far, line = size + 30, CLOUDY_TILE * size
+    marks = []
+    for wanted, sure in tiles:
+        x, y = 30 + wanted * size, 10 + (1.0 - sure) * size
+        if (wanted > CLOUDY_TILE) == (sure > CLOUDY_TILE):
+            marks.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5"/>')
+        else:
+            kind = "lost" if sure > CLOUDY_TILE else "kept"
+            marks.append(f'<path class="{kind}" d="M{x - 4:.1f} {y - 4:.1f}l8 8m0 -8l-8 8"/>')
+    frame = f'<rect x="30" y="10" width="{size}" height="{size}"/>'
+    lines = (
+        f'<line x1="{30 + line}" y1="10" x2="{30 + line}" y2="{size + 10}"/>'
+        f'<line x1="30" y1="{10 + size - line}" x2="{far}" y2="{10 + size - line}"/>'
+    )
+    words = (
+        f'<text x="{30 + size / 2}" y="{size + 34}" text-anchor="middle">cloud by the reference</text>'
+        f'<text x="18" y="{10 + size / 2}" text-anchor="middle" transform="rotate(-90 18 {10 + size / 2})">'
+        "cloud the gate is sure of</text>"
+    )
+    view = f"0 0 {size + 40} {size + 40}"
+    return Markup(f'<svg viewBox="{view}" class="tiles" role="img">{frame}{lines}{"".join(marks)}{words}</svg>')
+
+
 def gallery(judged: Sequence[Judged]) -> list[dict[str, str]]:
-    """Tiles on whose cloud the network and the reference disagree most, then some of the rest, as pictures."""
-    gaps = [_gap(j) for j in judged]
-    order = np.argsort(gaps)[::-1]
+    """Tiles wrongly thrown away, tiles on whose cloud network and reference disagree most, then some of the rest."""
+    lost = [i for i, j in enumerate(judged) if _lost(j)]
+    order = np.argsort([_gap(j) for j in judged])[::-1]
     calm = order[len(order) // 3 :: max(1, len(order) // SHOWN)]
-    chosen = dict.fromkeys(int(i) for i in [*order[: SHOWN // 2], *calm[: SHOWN // 2]])
+    chosen = dict.fromkeys(int(i) for i in [*lost[: SHOWN // 3], *order[: SHOWN // 3], *calm[: SHOWN // 3]])
     shown = [judged[i] for i in chosen]
     return [{"name": j.sample.name, "text": _caption(j), "picture": _picture(j)} for j in shown]
+
+
+def _lost(judged: Judged) -> bool:
+    cloud, known = judged.sample.reference()
+    clear = known.mean() > LEAST_KNOWN and not cloudy_tile(cloud, known)
+    return clear and judged.mask.sure_fraction > CLOUDY_TILE
 
 
 def _gap(judged: Judged) -> float:
@@ -88,12 +126,13 @@ def _gap(judged: Judged) -> float:
 
 
 def _caption(judged: Judged) -> str:
+    mask = judged.mask
     cloud, known = judged.sample.reference()
     if not known.any():
         return "no reference"
     reference = "clear by eye" if judged.sample.scl is None else f"reference {100 * cloud[known].mean():.0f} %"
-    ours, thin = 100 * judged.mask.cloud_fraction, 100 * judged.mask.thin_fraction
-    return f"ours {ours:.0f} % ({thin:.0f} % thin), {reference}"
+    ours, thin, sure = (100 * f for f in (mask.cloud_fraction, mask.thin_fraction, mask.sure_fraction))
+    return f"ours {ours:.0f} % ({thin:.0f} % thin, {sure:.0f} % sure), {reference}"
 
 
 def _picture(judged: Judged) -> str:

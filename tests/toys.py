@@ -88,11 +88,11 @@ class ToyClouds:
     """In the cloud network's place: a tile bright on the whole is thick cloud all over, another one is clear."""
 
     def run(self, *inputs: np.ndarray) -> list[np.ndarray]:
-        planes = inputs[0][0]  # [2B, T, T]
+        planes = inputs[0][0]  # [2B, T/2, T/2]
         side = planes.shape[1] // 4
-        logits = np.full((1, 16, side, side), -100, np.int8)
-        winner = 4 if planes[: len(planes) // 2].mean() > 160 else 0  # four sub-cells a class; clear, thick, ...
-        logits[:, winner : winner + 4] = 100
+        logits = np.full((1, 64, side, side), -100, np.int8)
+        winner = 16 if planes[: len(planes) // 2].mean() > 160 else 0  # 16 sub-cells a class; clear, thick, ...
+        logits[:, winner : winner + 16] = 100
         return [logits]
 
 

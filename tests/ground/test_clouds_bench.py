@@ -100,7 +100,7 @@ def test_hot_whiteness_by_hand(pixel: tuple[float, ...], cloud: bool) -> None:
     assert hot_whiteness(dn_of(*pixel)).item() is cloud
 
 
-def test_the_three_readings_of_a_classification() -> None:
+def test_the_readings_of_a_classification() -> None:
     scl = np.array([[0, 3, 4, 7], [8, 9, 10, 11]], np.uint8)
     sample = cloud_samples.CloudSample("n", "s", np.zeros((4, 2, 4), np.uint16), scl, 10)
     cloud, known = sample.reference("all")
@@ -109,9 +109,19 @@ def test_the_three_readings_of_a_classification() -> None:
     cloud, known = sample.reference("visible")
     assert cloud.tolist() == [[False] * 4, [True, True, False, False]]
     assert known.tolist() == [[False, True, True, False], [True, True, False, False]]
+    cloud, known = sample.reference()  # firm: the 8 lies beside ground, so it is no reference
+    assert cloud.tolist() == [[False] * 4, [True, True, False, False]]
+    assert known.tolist() == [[False, True, True, False], [False, True, False, False]]
     cloud, known = sample.reference("sure")
     assert cloud.sum() == 1
     assert known.tolist() == [[False, True, True, False], [False, True, False, False]]
+
+
+def test_a_border_is_two_pixels_wide() -> None:
+    scl = np.full((1, 8), 8, np.uint8)
+    scl[0, 0], scl[0, 6] = 4, 9
+    sample = cloud_samples.CloudSample("n", "s", np.zeros((4, 1, 8), np.uint16), scl, 10)
+    assert sample.reference()[1].tolist() == [[True, False, False, True, True, True, True, True]]
 
 
 @pytest.fixture
@@ -146,6 +156,9 @@ def test_a_whole_run_on_drawn_tiles(data: Path, tmp_path: Path) -> None:
     assert result["pixels"]["all"]["braaten-cohen-yang"]["iou"] > 0.99
     assert result["slices"]["nadir"].keys() == {"clear", "snow", "urban"}
     assert result["scene"] is None
+    assert (result["flattening"], result["measured_on_host"]["gate_share"]) == ([], None)
+    farm = next(s for s in result["sites"] if s["site"] == "0000280849BAC91C")
+    assert (farm["clear_tiles"], farm["discarded_falsely"]) == (2, 0)
     sand = next(c for c in result["checks"] if "sand" in c["requirement"])
     assert (sand["measured"], sand["held"]) == (None, False)  # not measured is not held
     numbers, page = clouds_page.write_page(result, judged, tmp_path / "out")
@@ -153,6 +166,7 @@ def test_a_whole_run_on_drawn_tiles(data: Path, tmp_path: Path) -> None:
     html = page.read_text(encoding="utf-8")
     assert html.count("<img ") == len(judged) == 4
     assert "None" not in html
+    assert html.count("<svg ") == 2
     assert "<circle" in html
     assert "NOT HELD" in clouds_bench.as_text(result)
 
@@ -160,6 +174,25 @@ def test_a_whole_run_on_drawn_tiles(data: Path, tmp_path: Path) -> None:
 def test_the_same_site_twice_is_refused(data: Path) -> None:
     with pytest.raises(InputError, match="left out the same site"):
         clouds_bench.evaluate_clouds(data, ["edge", str(EDGE)])
+
+
+def test_the_rotations_kept_beside_the_recipe_are_judged_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for rotation in ("shipped", "alps"):
+        folder = tmp_path / rotation
+        folder.mkdir()
+        (folder / "clouds.onnx").touch()
+        table = {"rotation": rotation, "split": {"test": []}}
+        (folder / "clouds.json").write_text(json.dumps(table), encoding="utf-8")
+    monkeypatch.setattr(clouds_bench, "ROTATIONS", tmp_path)
+    assert clouds_bench.default_networks() == ["edge", str(tmp_path / "alps")]  # the shipped one is in the bundle
+    monkeypatch.setattr(clouds_bench, "ROTATIONS", tmp_path / "nowhere")
+    assert clouds_bench.default_networks() == ["edge"]
+
+
+def test_wrong_tiles_are_crosses_on_the_map() -> None:
+    # sent rightly, withheld rightly, sent though cloudy, withheld though not
+    drawn = str(clouds_page.tile_map_svg([(0.1, 0.0), (0.9, 0.95), (0.8, 0.5), (0.6, 0.8)]))
+    assert (drawn.count("<circle"), drawn.count('class="kept"'), drawn.count('class="lost"')) == (2, 1, 1)
 
 
 def test_a_folder_without_a_network_is_refused(tmp_path: Path) -> None:
@@ -179,6 +212,6 @@ def test_every_test_site_of_the_shipped_network_is_in_the_data_and_none_was_trai
     except InputError:
         pytest.skip("no data folder next to the checkout")
     split = json.loads((EDGE / "manifest.json").read_text(encoding="utf-8"))["clouds"]["split"]
-    assert not set(split["test"]) & set(split["validation"])
+    assert not set(split["test"]) & {site for fold in split["folds"] for site in fold}
     found = {sample.site for sample in cloud_samples.load_samples(folder, set(split["test"]))}
     assert found == set(split["test"])

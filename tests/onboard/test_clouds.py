@@ -36,8 +36,8 @@ class FixedNetwork:
 
 
 def fixed_net(winner: int) -> CloudNet:
-    logits = np.full((1, 16, TILE_PX // 4, TILE_PX // 4), -100, np.int8)
-    logits[:, winner * 4 : winner * 4 + 4] = 100
+    logits = np.full((1, 64, TILE_PX // 8, TILE_PX // 8), -100, np.int8)
+    logits[:, winner * 16 : winner * 16 + 16] = 100
     return CloudNet(FixedNetwork(logits))
 
 
@@ -49,6 +49,11 @@ def textured(seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(200, 4000, (4, TILE_PX, TILE_PX))
 
 
+def mask_from(cells: np.ndarray, valid: np.ndarray, sure_above: float = 0.5) -> CloudMask:
+    """A mask of cells given as a picture: one sub-cell a position."""
+    return CloudMask(cells[:, None, None], valid, sure_above=sure_above)
+
+
 def mask_of(thick: int, thin: int, shadow: int = 0) -> CloudMask:
     """A mask of 100 cells a row, whole rows of one class: percentages by hand."""
     cells = np.zeros((4, 100, 100), np.float32)
@@ -56,7 +61,7 @@ def mask_of(thick: int, thin: int, shadow: int = 0) -> CloudMask:
     rows_of = {THICK: slice(0, thick), THIN: slice(thick, thick + thin), SHADOW: slice(100 - shadow, 100)}
     for kind, rows in rows_of.items():
         cells[:, rows], cells[kind, rows] = 0.0, 1.0
-    return CloudMask(cells, np.ones((200, 200), bool))
+    return mask_from(cells, np.ones((200, 200), bool))
 
 
 def test_fractions_of_a_mask_counted_by_hand() -> None:
@@ -71,7 +76,7 @@ def test_fractions_are_of_the_valid_pixels_only() -> None:
     cells = mask_of(thick=50, thin=0).cells
     valid = np.zeros((200, 200), bool)
     valid[:120] = True  # 100 rows of cloud, 20 of clear ground
-    mask = CloudMask(cells, valid)
+    mask = mask_from(cells, valid)
     assert mask.cloud_fraction == pytest.approx(100 / 120)
     assert mask.cloudy.sum() == 100 * 200
     assert not mask.probability[120:].any()
@@ -86,9 +91,11 @@ def test_constant_and_saturated_tiles_are_not_judged_and_are_sent(level: int) ->
     assert clouds.decide(mask, Gate(withhold_above_percent=0.0)).action is Action.SEND
 
 
-def test_a_tile_saturated_but_for_a_pixel_is_judged() -> None:
+def test_a_tile_saturated_but_for_a_few_pixels_is_judged() -> None:
     dn = np.full((4, TILE_PX, TILE_PX), 65535)
-    dn[2, 5, 7] = 400
+    dn[2, 5, 7] = 400  # the average of it and three saturated pixels is still off the scale
+    assert clouds.detect_clouds(tile_of(dn), fixed_net(THICK)).cloud_fraction == 0.0
+    dn[2, 4:6, 6:8] = 400
     assert clouds.detect_clouds(tile_of(dn), fixed_net(THICK)).cloud_fraction == 1.0
 
 
@@ -111,49 +118,98 @@ def test_what_lies_under_no_data_changes_nothing() -> None:
 
 def test_a_sliver_of_data_between_the_samples_is_judged() -> None:
     valid = np.zeros((TILE_PX, TILE_PX), bool)
-    valid[:, 1:3] = True  # every 4th column is sampled: none of these
+    valid[:, 3:5] = True  # averages 1 and 2 of a row, half of each; every second average is sampled: only the latter
+    valid[::4] = False
+    assert clouds.detect_clouds(tile_of(textured(), valid), fixed_net(THICK)).cloud_fraction == 1.0
+    valid[:] = False
+    valid[:, 2:4] = True  # average 1 alone: none is sampled
     assert clouds.detect_clouds(tile_of(textured(), valid), fixed_net(THICK)).cloud_fraction == 1.0
     constant = np.where(valid, 700, textured())
     assert clouds.detect_clouds(tile_of(constant, valid), fixed_net(THICK)).cloud_fraction == 0.0
 
 
+@settings(deadline=None)  # a shared machine may stall any example
+@given(hnp.arrays(np.uint16, (3, 8, 6)))
+def test_sums_of_four_pixels(dn: np.ndarray) -> None:
+    wanted = dn.astype(np.int64).reshape(3, 4, 2, 3, 2).sum(axis=(2, 4))
+    np.testing.assert_array_equal(clouds.bin_sums(dn), wanted)
+
+
+def test_an_average_is_of_the_valid_pixels() -> None:
+    dn = np.zeros((1, 4, 4), np.uint16)
+    dn[0, :2, :2] = [[100, 200], [60_000, 60_000]]
+    dn[0, 2:, 2:] = 2500
+    valid = np.ones((4, 4), bool)
+    valid[1, :2] = False  # leaves 100 and 200: as if the sum of four were 600, and 24 x 24 is 576
+    planes = clouds.input_planes(dn, valid, CloudSettings())
+    assert planes is not None
+    assert planes[0].tolist() == [[24, 0], [0, 100]]
+
+
 def test_companding_by_hand() -> None:
-    # floor(2 sqrt(DN)): 2 sqrt(100) = 20; 2 sqrt(2500) = 100; 2 sqrt(2499) = 99.98; 2 sqrt(16256.25) = 255
-    found = np.empty(8, np.uint8)
-    clouds.compand(np.array([0, 1, 100, 2499, 2500, 16256, 16257, 65535], np.uint16), found)
-    assert found.tolist() == [0, 2, 20, 99, 100, 254, 255, 255]
+    # root of the sum of four: 2 sqrt(DN) where all four are alike; 2 sqrt(2500) = 100; 2 sqrt(16256.25) = 255
+    found = np.empty(9, np.uint8)
+    sums = np.array([0, 3, 4, 399, 400, 9_999, 10_000, 65_025, 4 * 65_535], np.uint32)
+    clouds.compand(sums, found)
+    assert found.tolist() == [0, 1, 2, 19, 20, 99, 100, 255, 255]
 
 
-def test_companding_is_the_integer_root_for_every_dn() -> None:
-    found = np.empty(65536, np.uint8)
-    clouds.compand(np.arange(65536, dtype=np.uint16), found)
-    assert found.tolist() == [min(255, math.isqrt(4 * dn)) for dn in range(65536)]
+def test_companding_is_the_integer_root_for_every_sum() -> None:
+    found = np.empty(4 * 65_535 + 1, np.uint8)
+    clouds.compand(np.arange(4 * 65_535 + 1, dtype=np.uint32), found)
+    assert found.tolist() == [min(255, math.isqrt(total)) for total in range(4 * 65_535 + 1)]
 
 
 @settings(deadline=None)  # a shared machine may stall any example
 @given(hnp.arrays(np.uint8, st.integers(1, 400)), st.integers(1, 64))
 def test_the_stretch_never_falls_and_keeps_the_middle(sample: np.ndarray, least_span: int) -> None:
-    table = clouds.stretch_table(sample, CloudSettings(least_span=least_span)).astype(int)
+    table = clouds.stretch_tables(sample[None], CloudSettings(least_span=least_span))[0].astype(int)
     assert (np.diff(table) >= 0).all()
     assert table[int(sample.min())] <= 128 <= table[int(sample.max())] + 96 // least_span + 1
 
 
 def test_the_stretch_by_hand() -> None:
     # percentiles 2 % and 98 % of 0..99 are 2 and 97: middle 49.5, span 95; 2 -> 128 - 95 * 96 / 95 = 32, 97 -> 224
-    table = clouds.stretch_table(np.arange(100, dtype=np.uint8), CloudSettings())
+    sample = np.stack([np.arange(100), np.full(100, 7)]).astype(np.uint8)
+    table, even = clouds.stretch_tables(sample, CloudSettings())
     assert (table[2], table[97], table[49], table[50]) == (32, 224, 126, 129)
     assert (table[0], table[255]) == (27, 255)
+    assert (even[6], even[7], even[8]) == (120, 128, 136)  # one value: the least span, 24 steps, is 192 wide
 
 
 @settings(deadline=None)  # a shared machine may stall any example
-@given(hnp.arrays(np.int8, (16, 3, 3)))
+@given(hnp.arrays(np.int8, (64, 3, 3)))
 def test_probabilities_are_the_softmax_of_the_logits(logits: np.ndarray) -> None:
     net = CloudNet(FixedNetwork(logits), CloudSettings(logit_step=0.0625, temperature=1.5))
-    cells = clouds.probabilities(logits, net, 12)  # 3 x 3 positions of 2 x 2 sub-cells
-    steps = logits.reshape(4, 2, 2, 3, 3).astype(float).transpose(0, 3, 1, 4, 2).reshape(4, 6, 6) * 0.0625 / 1.5
+    parts = clouds.probabilities(logits, net, 24)  # 3 x 3 positions of 4 x 4 sub-cells
+    steps = logits.reshape(4, 4, 4, 3, 3).astype(float) * 0.0625 / 1.5
     wanted = np.exp(steps) / np.exp(steps).sum(axis=0)
     table_step = 2.0**-20
-    np.testing.assert_allclose(cells, wanted, atol=4 * table_step)
+    np.testing.assert_allclose(parts, wanted, atol=4 * table_step)
+
+
+@settings(deadline=None)  # a shared machine may stall any example
+@given(hnp.arrays(np.int8, (64, 2, 2)), hnp.arrays(bool, (16, 16)))
+def test_counting_in_the_networks_order_is_counting_the_picture(logits: np.ndarray, valid: np.ndarray) -> None:
+    parts = clouds.probabilities(logits, CloudNet(FixedNetwork(logits)), 16)
+    mask, picture = CloudMask(parts, valid), mask_from(CloudMask(parts, valid).cells, valid)
+    assert mask.cell_px == picture.cell_px == 2
+    for name in ("cloud_fraction", "thin_fraction", "shadow_fraction", "sure_fraction", "sure_thin_fraction"):
+        assert getattr(mask, name) == pytest.approx(getattr(picture, name))
+    assert mask.cloud_fraction == pytest.approx(mask.cloudy.sum() / max(1, valid.sum()))
+
+
+def test_only_sure_cloud_costs_the_tile() -> None:
+    cells = np.zeros((4, 10, 10), np.float32)
+    cells[CLEAR], cells[THICK] = 0.3, 0.7  # cloud, but not beyond doubt
+    cells[:, :2] = np.array((0.0, 0.0, 0.95, 0.05), np.float32)[:, None, None]  # a fifth of sure, thin cloud
+    mask = mask_from(cells, np.ones((20, 20), bool), sure_above=0.9)
+    assert (mask.cloud_fraction, mask.thin_fraction) == pytest.approx((1.0, 0.2))
+    assert (mask.sure_fraction, mask.sure_thin_fraction) == pytest.approx((0.2, 0.2))
+    assert clouds.decide(mask, Gate(withhold_above_percent=19.0)).action is Action.WITHHOLD
+    kept = clouds.decide(mask, Gate(withhold_above_percent=21.0))
+    assert (kept.action, kept.cloud_percent) == (Action.SEND, pytest.approx(100.0))
+    assert clouds.decide(mask, Gate(withhold_above_percent=19.0, thin_counts=0.5)).action is Action.SEND
 
 
 def test_the_gate_sends_reduces_and_withholds() -> None:
@@ -233,7 +289,7 @@ def test_a_gate_out_of_range_is_refused(wrong: dict[str, float]) -> None:
 
 
 def test_a_tile_of_the_wrong_size_is_refused() -> None:
-    with pytest.raises(InputError, match="multiple of 16"):
+    with pytest.raises(InputError, match="multiple of 32"):
         clouds.detect_clouds(tile_of(np.zeros((4, 40, 40))), fixed_net(CLEAR))
 
 

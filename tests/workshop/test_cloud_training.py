@@ -9,12 +9,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from safetensors.torch import load_file
 
-from export import cloud_data, clouds
+from export import cloud_data, cloud_stem, clouds
 from export.cloud_data import CloudPool, Labelled, Sampler
 from export.cloud_network import CloudUnet, as_cells, macs_per_pixel
 from export.data import data_folder
+from export.graph import load_graph
 from export.qat_layers import INPUT_SCALE
 from export.train import load_recipe
 from payload import clouds as flight
@@ -22,6 +24,7 @@ from payload.clouds import CloudNet, CloudSettings
 from payload.engine import open_engine
 from payload.errors import InputError
 from payload.tiles import Tile
+from sim.cloud_samples import CloudSample
 
 SIZE = 64
 
@@ -49,8 +52,8 @@ def drawn_pool() -> CloudPool:
 def small_recipe() -> dict[str, Any]:
     recipe = load_recipe("clouds")
     return recipe | {
-        "widths": [8, 8, 8], "batch": 2, "crop_px": SIZE, "float_steps": 3, "quantised_steps": 2,
-        "rotations": {"drawn": {"validation": ["labelled 2", "clear 1"], "test": ["labelled 3", "clear 2"]}},
+        "widths": [8, 8], "batch": 2, "crop_px": SIZE, "float_steps": 3, "quantised_steps": 2,
+        "rotations": {"drawn": {"test": ["labelled 3", "clear 2"], "folds": [["labelled 2", "clear 1"], ["clear 0"]]}},
     }  # fmt: skip
 
 
@@ -59,45 +62,62 @@ def test_scl_becomes_targets_by_hand() -> None:
     scl[:, 6:] = 9  # cells 3.. are cloud
     scl[0, 0] = 5  # vegetation beside bare soil: both clear, so the cell counts
     scl[2, 3] = 9  # cell (1, 1) is half and half: it does not
-    scl[10:, 4:6] = 8  # medium confidence next to clear ground: ignored
-    scl[10:, 10:] = 8  # medium confidence within cloud: counts for .6
+    scl[10:, 6:8] = 8  # medium confidence next to clear ground: ignored
+    scl[10:, 10:] = 8  # medium confidence within cloud: counts for .7
     scl[4, 0] = 0  # no data
+    scl[6:8, 0:2] = 10  # thin cirrus: no statement
     targets, weights = cloud_data.scl_targets(scl)
     assert targets.shape == (4, 6, 6)
-    found = weights[0, 0], weights[1, 1], weights[5, 2], weights[5, 5], weights[2, 0]
-    assert found == pytest.approx((1, 0, 0, 0.6, 0))
+    found = weights[0, 0], weights[1, 1], weights[5, 3], weights[5, 5], weights[2, 0], weights[3, 0]
+    assert found == pytest.approx((1, 0, 0, 0.7, 0, 0))
     assert targets[:, 3, 4].tolist() == [0.0, 1.0, 0.0, 0.0]
     np.testing.assert_allclose(targets[:, 5, 5], (0.1, 0.6, 0.3, 0.0), rtol=1e-6)
+
+
+@settings(deadline=None)  # a shared machine may stall any example
+@given(hnp.arrays(np.uint8, (9, 12), elements=st.integers(0, 11)))
+def test_what_is_learnt_from_is_what_is_measured_against(scl: np.ndarray) -> None:
+    sample = CloudSample("n", "s", np.zeros((4, 9, 12), np.uint16), scl, 10)
+    for learnt, measured in zip(cloud_data.firm(scl), sample.reference("firm"), strict=True):
+        np.testing.assert_array_equal(learnt, measured)
 
 
 @settings(deadline=None)  # a shared machine may stall any example
 @given(st.integers(0, 200))
 def test_a_drawn_cloud_has_exact_labels(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    clear = ground(1, "s").dn
-    dn, targets, weights = cloud_data.composite(clear, drawn_pool(), rng)
+    clear = cloud_data.averages(ground(1, "s").dn)
+    dn, targets, weights = cloud_data.composite(clear, [], rng)
     assert dn.shape == clear.shape
     assert ((targets.sum(axis=0) == 1.0) | (weights == 0.0)).all()
-    change = (dn / clear).reshape(4, SIZE // 2, 2, SIZE // 2, 2).mean(axis=(2, 4))  # per cell
+    change = dn / clear
     faintest = 1.0 - 0.1 * 0.9 - 0.05  # a tenth of shadow at its deepest, a twentieth of cloud; brightening is free
     assert (change[:, targets[0] == 1.0] > faintest).all()
     shadow = change[3, targets[3] == 1.0]
-    assert shadow.size == 0 or np.median(shadow) < 0.9  # at least .45 x 1.05 x .45 darker where no wisp lies on it
+    assert shadow.size == 0 or np.median(shadow) < 0.95  # at least .45 x 1.05 x .45 darker where no wisp lies on it
 
 
 @settings(deadline=None)  # a shared machine may stall any example
 @given(st.integers(0, 200))
 def test_pale_ground_keeps_its_texture(seed: int) -> None:
-    clear = ground(2, "s").dn
-    pale = cloud_data.bleach(clear, np.random.default_rng(seed)).astype(float)
-    assert np.median(pale) > 1200
+    clear = cloud_data.averages(ground(2, "s").dn)
+    pale = cloud_data.bleach(clear, np.random.default_rng(seed))
+    assert np.median(pale) > 1000
     variation = pale.mean(axis=0).std() / pale.mean()
     assert variation == pytest.approx(clear.mean(axis=0).std() / clear.mean(), rel=0.5)
 
 
 def test_even_ground_is_not_bleached_into_stratus() -> None:
-    even = np.full((4, SIZE, SIZE), 800, np.uint16)
+    even = np.full((4, SIZE, SIZE), 800, np.float32)
     np.testing.assert_array_equal(cloud_data.bleach(even, np.random.default_rng(0)), even)
+
+
+def test_roofs_are_small_and_bright() -> None:
+    even = np.full((4, SIZE, SIZE), 800, np.float32)
+    built = cloud_data.roofs(even, np.random.default_rng(1))
+    changed = (built != even).any(axis=0)
+    assert 0 < changed.mean() < 0.2
+    assert built[:, changed].min() > 1500
 
 
 def test_left_out_sites_give_no_sample_and_no_texture() -> None:
@@ -116,16 +136,29 @@ def test_batches_are_the_same_for_the_same_seed() -> None:
     for a, b in zip(one, other, strict=True):
         np.testing.assert_array_equal(a, b)
     planes, targets, weights = one
-    assert (planes.shape, planes.dtype) == ((6, 8, SIZE, SIZE), np.uint8)
-    assert targets.shape == (6, 4, SIZE // 2, SIZE // 2)
-    assert weights.shape == (6, SIZE // 2, SIZE // 2)
+    count, n = (12, SIZE // 4) if planes.shape[0] == 12 else (6, SIZE // 2)  # one size or the other
+    assert (planes.shape, planes.dtype) == ((count, 8, n, n), np.uint8)
+    assert targets.shape == (count, 4, n, n)
+    assert weights.shape == (count, n, n)
+
+
+def test_small_tiles_are_sewn_where_there_is_none_large_enough() -> None:
+    recipe = small_recipe() | {"crop_px": 2 * SIZE, "small_share": 0.0}
+    pool = drawn_pool()
+    large = [Labelled(t.dn.repeat(2, 1).repeat(2, 2), t.scl.repeat(2, 0).repeat(2, 1), t.site, 10) for t in pool.clear]
+    sampler = Sampler(CloudPool(pool.labelled, large, []), recipe, CloudSettings())
+    planes, targets, _ = sampler.batch(4, np.random.default_rng(0))
+    assert planes.shape == (4, 8, SIZE, SIZE)
+    seams = [np.unique(np.flatnonzero(np.diff(t[1].mean(axis=1)))) for t in targets]  # where cloud begins and ends
+    assert any(len(s) >= 2 for s in seams)
 
 
 def test_cells_come_out_in_the_payloads_order() -> None:
-    logits = np.random.default_rng(0).integers(-100, 100, (1, 16, 5, 5)).astype(np.int8)
+    logits = np.random.default_rng(0).integers(-100, 100, (1, 64, 5, 5)).astype(np.int8)
     net = CloudNet(None, CloudSettings(logit_step=0.125))  # type: ignore[arg-type]
     wanted = torch.softmax(as_cells(torch.tensor(logits, dtype=torch.float64)) * 0.125, 1)[0].numpy()
-    np.testing.assert_allclose(flight.probabilities(logits[0], net, 20), wanted, atol=4 * 2.0**-20)
+    mask = flight.CloudMask(flight.probabilities(logits[0], net, 40), np.ones((40, 40), bool))
+    np.testing.assert_allclose(mask.cells, wanted, atol=4 * 2.0**-20)
 
 
 def test_the_recipe_keeps_within_its_size() -> None:
@@ -135,11 +168,37 @@ def test_the_recipe_keeps_within_its_size() -> None:
 
 
 def test_macs_by_hand() -> None:
-    network = CloudUnet((8, 8, 8), quantised=False)
-    # per pixel: stem 8*16*8/16 = 64; near 8*9/16 + 8*8/16 = 8.5; down8 8*9*8/64 = 9; middle 2 * (72 + 64) / 64 = 4.25
-    # down16 (72 + 64) / 256 = .53125; far 3 * (200 + 64) / 256 = 3.09375; up8 64/256 + (64 + 72 + 64)/64 = 3.375
-    # up4 64/64 + (64 + 72 + 64) / 16 = 13.5; head 8*16/16 = 8
-    assert macs_per_pixel(network) == pytest.approx(64 + 8.5 + 9 + 4.25 + 0.53125 + 3.09375 + 3.375 + 13.5 + 8)
+    network = CloudUnet((8, 8), quantised=False)
+    # per pixel: stem 8*16*8/64 = 16; near (72 + 64)/64 = 2.125; down16 (72 + 64)/256 = .53125
+    # middle 2 * (200 + 64)/256 = 2.0625; down32 72/1024 = .0703125; far 264/1024 = .2578125
+    # up16 64/1024 + 64/256 = .3125; up8 64/256 + 64/64 = 1.25; refine 2.125; head 8*64/64 = 8
+    assert macs_per_pixel(network) == pytest.approx(
+        16 + 2.125 + 0.53125 + 2.0625 + 0.0703125 + 0.2578125 + 0.3125 + 1.25 + 2.125 + 8
+    )
+
+
+def seen(p: float, cloudy: bool, pale: bool = False) -> clouds.Seen:
+    """A tile of one probability of cloud throughout."""
+    logits = np.zeros((4, 4, 4))
+    logits[1:] = -30.0
+    logits[1] = np.log(p / (1.0 - p))
+    return clouds.Seen(logits, np.full((4, 4), cloudy), np.ones((4, 4), bool), not pale, pale)
+
+
+def test_thresholds_keep_good_tiles_before_they_find_cloud() -> None:
+    tiles = [seen(0.97, True), seen(0.80, True), seen(0.9, False), *[seen(0.1, False)] * 4]
+    found, figures = clouds.settle(tiles, CloudSettings())
+    hot = 1.0 / (1.0 + np.exp(-np.log(0.9 / 0.1) / found.temperature))
+    assert found.sure_above >= hot  # the ground taken for cloud at .9 must not be thrown away
+    assert found.cloudy_above < found.sure_above
+    assert (figures["false_discards"], figures["tiles"]) == (0.0, 7)
+    careful, _ = clouds.settle([*tiles, seen(0.96, False, pale=True)], CloudSettings())
+    assert careful.sure_above >= found.sure_above  # pale ground bounds, too
+
+
+def test_a_tile_that_is_not_judged_is_never_cloud() -> None:
+    blank = clouds.Seen(None, np.ones((2, 2), bool), np.ones((2, 2), bool))
+    assert not blank.probability(1.0).any()
 
 
 def test_from_drawn_tiles_to_a_network_that_flies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,8 +206,9 @@ def test_from_drawn_tiles_to_a_network_that_flies(tmp_path: Path, monkeypatch: p
     recipe = small_recipe()
     table = clouds.run(recipe, "drawn", tmp_path)
     assert json.loads((tmp_path / "clouds.json").read_text(encoding="utf-8"))["split"] == recipe["rotations"]["drawn"]
-    assert table["validation"]["tiles"] == 2
-    assert 0.0 <= table["validation"]["false_discards_with_pale"] <= 1.0
+    assert table["validation"]["tiles"] == 1
+    assert 0.0 <= table["validation"]["pale_discards"] <= 1.0
+    assert load_graph(tmp_path / "clouds.onnx", free_px=256).shapes["tile"] == (1, 8, 128, 128)
     settings = flight.read_settings(json.loads((tmp_path / "clouds.json").read_text(encoding="utf-8")))
     tile = Tile(0, 0, half_cloudy(5, "s").dn, np.ones((SIZE, SIZE), bool))
     masks = [
@@ -172,6 +232,17 @@ def test_a_stopped_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
         torch.testing.assert_close(network.eval()(x), again.eval()(x))
 
 
+def test_both_stems_learn_and_are_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cloud_stem, "STEPS", 2)
+    recipe = small_recipe() | {"widths": [8, 8]}
+    table = cloud_stem.compare(recipe, drawn_pool(), "drawn")
+    assert table.keys() == {"own", "encoder's"}
+    # 4 x 4 samples of 8 planes against 64 coefficients of 4 bands, 8 wide, an 8 x 8 px block each
+    stems = table["own"]["stem_macs_per_pixel"], table["encoder's"]["stem_macs_per_pixel"]
+    assert stems == (8 * 16 * 8 / 64, 256 * 8 / 64)
+    assert all(0.0 <= row["pixel_iou_left_out"] <= 1.0 for row in table.values())
+
+
 def test_an_unknown_rotation_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="choose one of"):
         clouds.run(small_recipe(), "nowhere", tmp_path)
@@ -188,7 +259,9 @@ def test_every_site_is_tested_once_and_never_where_it_is_trained_or_validated() 
     everywhere = sorted({t.site for t in pool.labelled + pool.clear})
     assert sorted(site for split in rotations.values() for site in split["test"]) == everywhere
     for split in rotations.values():
-        assert not set(split["test"]) & set(split["validation"])
-        out = set(split["test"]) | set(split["validation"])
-        left = pool.without(out)
-        assert {t.site for t in left.labelled + left.clear} == set(everywhere) - out
+        folds = [site for fold in split["folds"] for site in fold]
+        assert sorted(folds + split["test"]) == everywhere  # every other site helps to choose, once
+        left = pool.without(set(split["test"]) | set(split["folds"][0]))
+        assert {t.site for t in left.labelled + left.clear} == set(folds) - set(split["folds"][0])
+        for group in (split["test"], *split["folds"]):  # the same ground on the same days
+            assert ("mscomposer_T32TMT" in group) == ("mscomposer_T32TNT" in group)

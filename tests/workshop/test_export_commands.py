@@ -204,4 +204,4 @@ def test_real_tiles_go_through_the_payloads_front_ends(build_cnn, tmp_path):
     (planes,) = front_end_for(bundle, "flight/encoder.onnx")(pool.tile(3, 256))
     assert planes.shape == (8, 64, 33, 33) and np.abs(planes).max() <= 128
     (pixels,) = front_end_for(bundle, "flight/clouds.onnx")(pool.tile(3, 256))
-    assert pixels.shape == (1, 8, 256, 256) and pixels.dtype == np.uint8
+    assert pixels.shape == (1, 8, 128, 128) and pixels.dtype == np.uint8
