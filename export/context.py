@@ -1,7 +1,6 @@
 """The context model in float: predicts, layer by layer, which coefficients become significant.
 
-Twin of payload/entropy.py. One pass per group of channels; a pass sees the magnitudes of the coarser layer everywhere
-and those of this layer in the groups already coded. What is sent is the class of the predicted logit, so the tables are
+Twin of payload/contexts.py on batches of tiles. What is sent is the class of the predicted logit, so the tables are
 counted afterwards on training tiles and the arithmetic on board is integer only.
 """
 
@@ -11,19 +10,26 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 
-from export.networks import COEFFICIENTS
 from export.quantise import magnitudes
+from payload.contexts import (
+    ACTIVITY_CENTRE,
+    ACTIVITY_UNIT,
+    CORNERS,
+    FAR,
+    KNOWN_LIMIT,
+    SIDES,
+    ZONES,
+    feature_count,
+    frequency_neighbours,
+    log2_eighths,
+    parts,
+    zones,
+)
+from payload.encoder import BLOCK, COEFFICIENTS
 
-CENTRE = 6  # weight of a block itself in the smoothed feature; its sides weigh 2, its corners 1
-FEATURE_LIMIT = 15
-#: Activity counts significant coefficients per 1024 blocks, a tile of 256 px.
-ACTIVITY_UNIT, ACTIVITY_CENTRE = 1024, 16
-
-
-def feature(magnitude: Tensor) -> Tensor:
-    """Magnitudes -> small integers, about 2 log2(1 + m)."""
-    return torch.round(2 * torch.log2(1 + magnitude)).clamp(max=FEATURE_LIMIT)
+_LOG2 = torch.tensor(log2_eighths(np.arange(1, KNOWN_LIMIT + 2)) / 8.0, dtype=torch.float32)  # of 1 + x
 
 
 def activity(magnitude: Tensor) -> Tensor:
@@ -34,79 +40,120 @@ def activity(magnitude: Tensor) -> Tensor:
     return torch.round(2 * torch.log2(1 + ACTIVITY_UNIT * per_cell)) - ACTIVITY_CENTRE
 
 
-def sides_and_corners(f: Tensor) -> tuple[Tensor, Tensor]:
-    """Sums over the four side and four corner neighbours of every block, zero outside the tile."""
-    p = nn.functional.pad(f, (1, 1, 1, 1))
-    sides = p[:, :, :-2, 1:-1] + p[:, :, 2:, 1:-1] + p[:, :, 1:-1, :-2] + p[:, :, 1:-1, 2:]
-    corners = p[:, :, :-2, :-2] + p[:, :, :-2, 2:] + p[:, :, 2:, :-2] + p[:, :, 2:, 2:]
-    return sides, corners
+def around(known: Tensor, offsets: Any) -> Tensor:
+    """Sums over neighbouring blocks, zero outside the tile. [N, C, h, w]"""
+    h, w = known.shape[-2:]
+    p = functional.pad(known, (2, 2, 2, 2))
+    total: Tensor = sum(p[..., 2 + i : 2 + i + h, 2 + j : 2 + j + w] for i, j in offsets)  # type: ignore[assignment]
+    return total
+
+
+def features(known: Tensor, members: Tensor) -> Tensor:
+    """x [N, M, h, w, F] of the channels `members`, from what is known of all channels [N, C, h, w]."""
+    n, channels, h, w = known.shape
+    bands = channels // COEFFICIENTS
+    own = known[:, members]
+    found = [around(own, offsets) for offsets in (SIDES, CORNERS, FAR)]
+    behind = torch.cat([known, torch.zeros(n, 1, h, w)], 1)
+    for columns in frequency_neighbours(bands):
+        found.append(behind[:, torch.from_numpy(columns)[members]].sum(2))
+    for turn in range(1, bands):
+        other = known[:, (members + turn * COEFFICIENTS) % channels]
+        found += [other, around(other, SIDES)]
+    by_band = known.reshape(n, bands, COEFFICIENTS, h, w)
+    sums = [by_band[:, :, torch.from_numpy(zones() == z)].sum(2).clamp(max=255) for z in range(ZONES)]
+    whole = torch.stack(sums).sum(0).clamp(max=255)
+    band = members // COEFFICIENTS
+    for block in (*sums, whole.sum(1, keepdim=True) - whole):
+        block = block.clamp(max=KNOWN_LIMIT)
+        found += [block[:, band], around(block, SIDES + CORNERS)[:, band]]
+    return torch.stack(found, -1).clamp(max=KNOWN_LIMIT)
+
+
+class _Log2(torch.autograd.Function):
+    """log2 of positive numbers, linear between powers of two, as the mantissa of a float has it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        exponent = torch.floor(torch.log2(x))
+        ctx.save_for_backward(exponent)
+        return exponent + x * torch.exp2(-exponent) - 1
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        (exponent,) = ctx.saved_tensors
+        return gradient * torch.exp2(-exponent)
 
 
 class LayerContext(nn.Module):
-    """Logits of one layer. `order` [channels] is the channel order, `starts` the first rank of every group."""
+    """Logits of one layer, in nats; weights per octave. What the channels of a kind share is a parameter of its own."""
 
-    def __init__(self, first: bool, channels: int, hidden: int, groups: int) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.first = first
-        scale = 0.002
-        self.current = nn.Parameter(torch.randn(hidden, channels) * scale)
-        self.coarser = nn.Parameter(torch.randn(hidden, 0 if first else channels) * scale)
-        self.hidden_bias = nn.Parameter(torch.rand(groups, hidden) * 0.5)
-        self.out = nn.Parameter(torch.randn(channels, hidden) * 0.05)
-        self.bias = nn.Parameter(torch.full((channels,), -3.0))
-        self.own = nn.Parameter(torch.full((3, 0 if first else channels), 0.15))
-        self.position = nn.Parameter(torch.zeros(channels // COEFFICIENTS, 8, 8))
-        self.activity = nn.Parameter(torch.full((channels,), 0.1))
-        self.hidden_activity = nn.Parameter(torch.zeros(hidden, channels // COEFFICIENTS))
+        bands = channels // COEFFICIENTS
+        count, self.parts = feature_count(bands), parts(bands)
+        self.weight = nn.Parameter(torch.zeros(channels, count))
+        self.shared_weight = nn.Parameter(torch.full((count,), 0.15))
+        self.gain = nn.Parameter(torch.zeros(channels, len(self.parts)))
+        self.shared_gain = nn.Parameter(torch.full((len(self.parts),), 0.3))
+        self.mix = nn.Parameter(torch.full((count,), -2.0))  # through softplus
+        self.floor = nn.Parameter(torch.full((len(self.parts),), -2.0))  # through exp
+        self.base = nn.Parameter(torch.zeros(channels))
+        self.shared_base = nn.Parameter(torch.tensor(-4.0))
+        self.position = nn.Parameter(torch.zeros(bands, BLOCK, BLOCK))
+        self.activity = nn.Parameter(torch.zeros(channels))
+        self.shared_activity = nn.Parameter(torch.tensor(0.1))
+        used = torch.ones(channels, count)
+        used[::COEFFICIENTS, slice(*self.parts[1])] = 0  # block averages are in frequency order:
+        used[::COEFFICIENTS, slice(*self.parts[3])] = 0  # neither functions nor blocks mean anything to them
+        self.used: Tensor
+        self.summed: Tensor
+        self.register_buffer("used", used)
+        self.register_buffer("summed", torch.stack([used[:, p[0]] for p in self.parts], 1))
 
-    def forward(self, magnitude: Tensor, previous: Tensor | None, order: Tensor, starts: list[int]) -> Tensor:
-        """magnitude [N, C, h, w] of this layer (group by group), previous of the coarser -> logits [N, C, h, w]."""
-        n, channels, h, w = magnitude.shape
-        averages = torch.arange(0, channels, COEFFICIENTS)
-        base = self.bias[None, :, None, None].expand(n, channels, h, w).clone()
-        base[:, averages] = base[:, averages] + self.position.repeat(1, h // 8, w // 8)
-        busy = activity(magnitude)  # [N, B]
-        base = base + self.activity[None, :, None, None] * busy.repeat_interleave(COEFFICIENTS, 1)[:, :, None, None]
-        state = (busy @ self.hidden_activity.T)[:, :, None].expand(-1, -1, h * w)
-        if previous is not None:
-            f = feature(previous)
-            sides, corners = sides_and_corners(f)
-            own = self.own[:, None, :, None, None]
-            base = base + own[0] * f + own[1] * sides + own[2] * corners
-            state = state + self.coarser @ self._seen(f, sides, corners).flatten(2)
-        f = feature(magnitude)
-        seen = self._seen(f, *sides_and_corners(f)).flatten(2)
-        logits = []
-        for g, (begin, end) in enumerate(zip(starts, [*starts[1:], channels], strict=True)):
-            members = order[begin:end]
-            hidden = torch.relu(state + self.hidden_bias[g][None, :, None])
-            rows = self.out[members] * (members % COEFFICIENTS != 0)[:, None]
-            logits.append((rows @ hidden).reshape(n, -1, h, w) + base[:, members])
-            state = state + self.current[:, members] @ seen[:, members]
-        return torch.cat(logits, 1)[:, torch.argsort(order)]
+    def weights(self) -> Tensor:
+        """[C, F], nats an octave."""
+        return (self.weight + self.shared_weight) * self.used
 
-    @staticmethod
-    def _seen(f: Tensor, sides: Tensor, corners: Tensor) -> Tensor:
-        smooth = CENTRE * f + 2 * sides + corners
-        keep = (torch.arange(f.shape[1]) % COEFFICIENTS != 0)[None, :, None, None]
-        return smooth * keep  # block averages sit in frequency order: their place means nothing to others
+    def gains(self) -> Tensor:
+        """[C, E], nats an octave."""
+        return (self.gain + self.shared_gain) * self.summed
+
+    def mixes(self) -> Tensor:
+        """[F], positive."""
+        return functional.softplus(self.mix)
+
+    def group(self, known: Tensor, members: Tensor, busy: Tensor) -> Tensor:
+        """Logits [N, M, h, w] of a group; busy [N, B] is the layer's activity."""
+        x = features(known, members)
+        logit = torch.einsum("nmhwf,mf->nmhw", _LOG2[x.long()], self.weights()[members])
+        mix, floor, gains = self.mixes(), torch.exp(self.floor), self.gains()[members]
+        for e, (begin, end) in enumerate(self.parts):
+            inner: Tensor = _Log2.apply(x[..., begin:end] @ mix[begin:end] + floor[e])  # type: ignore[no-untyped-call]
+            logit = logit + gains[None, :, e, None, None] * inner
+        slope = self.activity[members] + self.shared_activity
+        base = self.base[members] + self.shared_base + slope * busy[:, members // COEFFICIENTS]  # [N, M]
+        logit = logit + base[:, :, None, None]
+        averages = torch.nonzero(members % COEFFICIENTS == 0)[:, 0]
+        if len(averages):
+            h, w = known.shape[-2:]
+            place = self.position[members[averages] // COEFFICIENTS].repeat(1, h // BLOCK, w // BLOCK)
+            logit = logit.index_add(1, averages, place.expand(len(known), -1, -1, -1))
+        return logit
 
 
 class ContextModel(nn.Module):
-    def __init__(
-        self, layers: int, channels: int, hidden: int, groups: int, order: NDArray[np.int64], starts: list[int]
-    ) -> None:
+    order: Tensor
+
+    def __init__(self, layers: int, channels: int, order: NDArray[np.int64], starts: list[int]) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(LayerContext(k == 0, channels, hidden, groups) for k in range(layers))
+        self.layers = nn.ModuleList(LayerContext(channels) for _ in range(layers))
         self.register_buffer("order", torch.tensor(order))
         self.starts = starts
 
-    def logits(self, magnitude: Tensor, layer: int) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Logits, this layer's magnitudes and the coarser layer's, from the finest magnitudes [N, C, h, w]."""
-        missing = len(self.layers) - 1 - layer
-        here = torch.floor(magnitude / 2**missing)
-        coarser = torch.floor(here / 2) if layer else None
-        return self.layers[layer](here, coarser, self.order, self.starts), here, coarser
+    def groups(self) -> list[Tensor]:
+        """Channels of every group."""
+        return [self.order[a:b] for a, b in zip(self.starts, [*self.starts[1:], len(self.order)], strict=True)]
 
 
 def channel_groups(coefficients: Tensor, groups: int, step_dn: float = 240.0) -> tuple[NDArray[np.int64], list[int]]:
@@ -124,10 +171,19 @@ def channel_groups(coefficients: Tensor, groups: int, step_dn: float = 240.0) ->
 
 
 def nats(model: ContextModel, magnitude: Tensor, layer: int) -> Tensor:
-    """Cost of the significance decisions of one layer, in nats, summed."""
-    logits, here, coarser = model.logits(magnitude, layer)
-    open_ = torch.ones_like(here, dtype=torch.bool) if coarser is None else coarser == 0
-    return nn.functional.binary_cross_entropy_with_logits(logits[open_], (here[open_] > 0).float(), reduction="sum")
+    """Cost of the significance decisions of one layer, from the finest magnitudes [N, C, h, w]: nats, summed."""
+    here = torch.floor(magnitude / 2 ** (len(model.layers) - 1 - layer))
+    coarser = torch.floor(here / 2) if layer else torch.zeros_like(here)
+    context, known, busy = model.layers[layer], (2 * coarser).clamp(max=KNOWN_LIMIT), activity(here)
+    assert isinstance(context, LayerContext)
+    total = torch.zeros(())
+    for members in model.groups():
+        logits = context.group(known, members, busy)
+        open_ = coarser[:, members] == 0
+        wanted = (here[:, members] > 0).float()
+        total = total + functional.binary_cross_entropy_with_logits(logits[open_], wanted[open_], reduction="sum")
+        known = known.index_copy(1, members, here[:, members].clamp(max=KNOWN_LIMIT))
+    return total
 
 
 def train_context(
@@ -135,19 +191,24 @@ def train_context(
 ) -> None:
     """Adam over random tiles, steps and layers. coefficients [N, C, h, w] of the training tiles."""
     torch.manual_seed(settings["seed"])
-    optimiser = torch.optim.Adam(model.parameters(), lr=settings["learning_rate"])
+    optimiser = torch.optim.Adam(model.parameters(), lr=settings["learning_rate"], betas=(0.9, 0.99))
     low, high = np.log(settings["step_dn"])
     for step_no in range(first_step, settings["steps"]):
         rng = np.random.default_rng([settings["seed"], step_no])
         for group in optimiser.param_groups:
-            group["lr"] = settings["learning_rate"] * (0.01 + 0.99 * (1 - step_no / settings["steps"]) ** 1.0)
+            group["lr"] = settings["learning_rate"] * (0.01 + 0.99 * (1 - step_no / settings["steps"]))
         tiles = coefficients[rng.choice(len(coefficients), settings["batch"])]
         step = torch.tensor(np.exp(rng.uniform(low, high, len(tiles))), dtype=torch.float32).reshape(-1, 1, 1, 1)
-        magnitude = magnitudes(tiles, step)
-        layer = int(rng.integers(len(model.layers)))
-        loss = nats(model, magnitude, layer) / (len(tiles) * tiles.shape[2] * tiles.shape[3] * 10.0)
+        layer = int(rng.choice(len(model.layers), p=_layer_shares(len(model.layers))))
+        loss = nats(model, magnitudes(tiles, step), layer) / (len(tiles) * tiles.shape[2] * tiles.shape[3] * 10.0)
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         save(step_no + 1)
+
+
+def _layer_shares(layers: int) -> NDArray[np.float64]:
+    """How often each layer is trained: finer layers hold more of the octets, every layer gets its share."""
+    weight = 2.0 + np.arange(layers)
+    return np.asarray(weight / weight.sum())

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from payload.compand import compand
 from payload.errors import InputError
 from payload.rotation import fit, rotate
 
@@ -57,13 +58,14 @@ def data_folder() -> Path:
     return folder
 
 
-def load_pool(with_rotated: bool = True) -> Pool:
-    """The training pool with every tile rotated; without, `rotated` holds none and loading takes a second."""
+def load_pool(gamma: float | None = None) -> Pool:
+    """The training pool with every tile companded by `gamma` and rotated; None: `rotated` holds no tiles."""
     path = data_folder() / "train" / "tiles128.npz"
     with np.load(path) as data:
         dn, site, gsd_m = data["x"], data["site"], data["res_m"]
     everywhere = np.ones(dn.shape[2:], bool)
     rotated = np.zeros((0, *dn.shape[1:]), np.int32)
-    if with_rotated:
-        rotated = np.stack([rotate(tile, everywhere, fit(tile, everywhere)) for tile in dn])
+    if gamma is not None:
+        companded = compand(dn, gamma)
+        rotated = np.stack([rotate(tile, everywhere, fit(tile, everywhere)) for tile in companded])
     return Pool(dn, rotated, site, gsd_m, hashlib.sha256(path.read_bytes()).hexdigest())

@@ -16,6 +16,7 @@ from payload import quantiser, vector
 from payload.bundle import Bundle
 from payload.clouds import BIN_PX, CLASSES, NETWORK_FILE, input_planes, read_settings
 from payload.codec import ENCODER_FILE, TABLES_FILE
+from payload.compand import LINEAR, compand
 from payload.encoder import LATENT_BITS, Latents, encode, planes
 from payload.errors import InputError
 from payload.rotation import fit, rotate
@@ -54,7 +55,7 @@ def front_end_for(bundle: Bundle, name: str) -> FrontEnd | None:
     if name == NETWORK_FILE and isinstance(bundle.manifest.get("clouds"), dict):
         return _cloud_planes(bundle)
     if name == ENCODER_FILE and bundle.codec.get("kind") == "fsq":
-        return _rotated_planes
+        return _rotated_planes(float(bundle.codec.get("compand", LINEAR)))
     if name == ENCODER_FILE and bundle.codec.get("kind") == "vq":
         books = vector.load_codebooks(bundle.file(TABLES_FILE))
         return lambda tile: (vector.normalise(tile.dn, books),)
@@ -84,8 +85,12 @@ def uniform(step: float) -> LatentQuantiser:
     )
 
 
-def _rotated_planes(tile: Tile) -> Arrays:
-    return (planes(rotate(tile.dn, tile.valid, fit(tile.dn, tile.valid))),)
+def _rotated_planes(gamma: float) -> FrontEnd:
+    def front_end(tile: Tile) -> Arrays:
+        values = compand(tile.dn, gamma)
+        return (planes(rotate(values, tile.valid, fit(values, tile.valid))),)
+
+    return front_end
 
 
 def _cloud_planes(bundle: Bundle) -> FrontEnd:

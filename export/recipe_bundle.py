@@ -145,6 +145,7 @@ def _int8_bundle(
     description = {
         "kind": recipe["kind"],
         "layers": recipe.get("layers", 1),
+        "compand": recipe["compand"],
         "coarsest_step_dn": recipe["context"]["step_dn"][1],
         "entropy_macs_per_px": macs_per_px(folder / TABLES),
     }

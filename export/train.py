@@ -28,6 +28,7 @@ from export.quantise import levels, magnitudes
 from export.transform import (
     covariance_of,
     design_prefilter,
+    from_blocks,
     quantise_weights,
     separable_weights,
     to_blocks,
@@ -72,13 +73,12 @@ def train_transform(pool: Pool, out: Path) -> dict[str, Tensor]:
         return load_file(path)
     fine = [i for i in pool.training if pool.gsd_m[i] == 10][::5]
     prefilter, gain_db = design_prefilter(covariance_of([pool.rotated[i] for i in fine]))
-    analysis, synthesis = (to_blocks(f) for f in separable_weights(prefilter))
+    analysis, synthesis = separable_weights(prefilter)
     integers, exponents = quantise_weights(analysis)
     tensors = {
-        "integers": torch.tensor(integers),
+        "integers": torch.tensor(to_blocks(integers)),
         "exponents": torch.tensor(exponents),
-        "synthesis": torch.tensor(synthesis, dtype=torch.float32),
-        "float_analysis": torch.tensor(analysis, dtype=torch.float32),
+        "synthesis": torch.tensor(to_blocks(synthesis), dtype=torch.float32),
         "gain_db": torch.tensor(gain_db),
     }
     save_file(tensors, path)
@@ -207,9 +207,8 @@ def all_coefficients(pool: Pool, codec: Codec) -> Tensor:
 
 def context_model(recipe: dict[str, Any], coefficients: Tensor, training: NDArray[np.intp]) -> ContextModel:
     """An untrained context model, its channel groups found on every fourth training tile."""
-    settings = recipe["context"]
-    order, starts = channel_groups(coefficients[training[::4]], settings["groups"])
-    return ContextModel(recipe["layers"], coefficients.shape[1], settings["hidden"], settings["groups"], order, starts)
+    order, starts = channel_groups(coefficients[training[::4]], recipe["context"]["groups"])
+    return ContextModel(recipe["layers"], coefficients.shape[1], order, starts)
 
 
 def train_context_stage(pool: Pool, recipe: dict[str, Any], out: Path, threads: int) -> None:
@@ -241,8 +240,8 @@ def train_context_stage(pool: Pool, recipe: dict[str, Any], out: Path, threads: 
 def write_tables(pool: Pool, recipe: dict[str, Any], out: Path) -> None:
     """tables.npz: the trained context model in integers, its symbol tables counted on the training sites."""
     settings = recipe["context"]
-    codec = Codec(train_transform(pool, out), 8, 1)
-    coefficients = all_coefficients(pool, codec)
+    transform = train_transform(pool, out)
+    coefficients = all_coefficients(pool, Codec(transform, 8, 1))
     model = context_model(recipe, coefficients, pool.training)
     tensors = load_file(out / "context.safetensors")
     tensors.pop("step_no")
@@ -256,8 +255,11 @@ def write_tables(pool: Pool, recipe: dict[str, Any], out: Path) -> None:
             magnitude = magnitudes(coefficients[tile], step).numpy()
             yield Indices(np.minimum(magnitude, 65535).astype(np.uint16), (coefficients[tile] < 0).numpy())
 
-    sample = magnitudes(coefficients[pool.training[::40]], torch.tensor(60.0))
-    count_tables(integer_arrays(model, sample), tiles(), out / "tables.npz")
+    arrays = integer_arrays(model) | {
+        "kernels": from_blocks(transform["integers"].numpy()),
+        "exponents": transform["exponents"].numpy().astype(np.int8),
+    }
+    count_tables(arrays, list(tiles()), out / "tables.npz")
 
 
 def validate_context(model: ContextModel, coefficients: Tensor) -> dict[str, float]:
@@ -266,9 +268,7 @@ def validate_context(model: ContextModel, coefficients: Tensor) -> dict[str, flo
     pixels = coefficients.shape[0] * coefficients.shape[2] * coefficients.shape[3] * 64
     with torch.no_grad():
         for layer in range(len(model.layers)):
-            cost = sum(
-                float(nats(model, magnitudes(part, torch.tensor(120.0)), layer)) for part in coefficients.split(16)
-            )
+            cost = sum(float(nats(model, magnitudes(p, torch.tensor(120.0)), layer)) for p in coefficients.split(4))
             found[f"bpp_layer_{layer}"] = round(cost / np.log(2) / pixels, 5)
     return found
 
@@ -352,9 +352,9 @@ def main(argv: list[str] | None = None) -> None:
     if recipe.get("kind") == "vq":
         from export.vq_train import train_vq
 
-        train_vq(load_pool(with_rotated=False), recipe, out, arguments.threads)
+        train_vq(load_pool(), recipe, out, arguments.threads)
         return
-    pool = load_pool()
+    pool = load_pool(recipe["compand"])
     if arguments.stage in ("transform", "all"):
         train_transform(pool, out)
     if arguments.stage in ("decoder", "all"):

@@ -22,7 +22,8 @@ from hil.transports import line_bound
 from payload import bitstream
 from payload.bitstream import TileCode
 from payload.bundle import Bundle
-from payload.codec import Codec, open_codec
+from payload.codec import open_codec
+from payload.coded import Codec
 from payload.engine import Engine
 from payload.errors import InputError, StreamError
 from payload.packets import SequenceCounter, segment

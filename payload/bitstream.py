@@ -14,7 +14,7 @@ from enum import IntEnum
 
 from payload.errors import InputError, StreamError
 
-VERSION = 1
+VERSION = 2
 FIXED_OCTETS = 12
 LAYER_ENTRY_OCTETS = 5
 CRC_OCTETS = 2
@@ -27,7 +27,7 @@ class Kind(IntEnum):
     CODED = 0
     WITHHELD = 1  # too cloudy: declared, not sent
     EMPTY = 2  # no valid pixel
-    FALLBACK = 3  # coded without the bundle's networks
+    FALLBACK = 3  # coded without the bundle: payload/fallback.py
     AUDIT = 4  # thumbnail of a withheld tile, so that the ground can judge the gate
 
 

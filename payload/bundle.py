@@ -23,9 +23,11 @@ from numpy.typing import NDArray
 from payload.errors import BundleError
 from payload.signature import require_signature
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 SHIPPED = Path(__file__).parent / "bundles"
 DEFAULT = "edge"
+#: Codec kind of what stands for a bundle that failed its checks.
+BARE = "none"
 REQUIRED_KEYS = ("format_version", "name", "bands", "tile_px", "codec", "files")
 
 
@@ -89,6 +91,18 @@ def load_bundle(
             continue
         _check_file(directory, name, digest)
     return Bundle(directory, manifest)
+
+
+def bare_bundle(where: str | Path, bands: tuple[str, ...], tile_px: int = 256) -> Bundle:
+    """What stands for a bundle that failed its checks: no networks, no tables. Tile size and bands are the manifest's
+    where that can be read, `bands` and `tile_px` elsewhere."""
+    manifest: dict[str, Any] = {"name": str(where), "bands": list(bands), "tile_px": tile_px}
+    try:
+        directory = _find(where)
+        manifest |= {k: v for k, v in _read_manifest(directory / "manifest.json").items() if k in manifest}
+    except BundleError:
+        directory = Path(where)
+    return Bundle(directory, manifest | {"format_version": FORMAT_VERSION, "codec": {"kind": BARE}, "files": {}})
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:

@@ -33,7 +33,7 @@ class Latents:
     values: NDArray[np.int32]
 
 
-def planes(rotated: NDArray[np.int32]) -> NDArray[np.float32]:
+def planes(rotated: NDArray[np.int32] | NDArray[np.int16]) -> NDArray[np.float32]:
     """Input of the network, [2B, 64, T/8 + 1, T/8 + 1] f32 holding int8 values: the high planes, then the low ones.
 
     The tile is extended by half a block of mirror image on every side, then cut into blocks (space to depth).
@@ -52,7 +52,7 @@ def planes(rotated: NDArray[np.int32]) -> NDArray[np.float32]:
     return blocks.astype(np.float32, order="C").reshape(2 * bands, COEFFICIENTS, cells, cells)
 
 
-def encode(rotated: NDArray[np.int32], network: Network) -> Latents:
+def encode(rotated: NDArray[np.int32] | NDArray[np.int16], network: Network) -> Latents:
     """Latents of one tile."""
     (found,) = network.run(planes(rotated))
     sums = (found * np.float32(1 << LATENT_BITS)).astype(np.int32)  # exact: the network's sums are multiples of 2^-8
@@ -60,6 +60,11 @@ def encode(rotated: NDArray[np.int32], network: Network) -> Latents:
     values = sums[:bands]
     values <<= 8
     values += sums[bands:]
+    return with_second_level(values)
+
+
+def with_second_level(values: NDArray[np.int32]) -> Latents:
+    """Latents from the sums of the transform [B, 64, h, w], in place."""
     values[:, 0] = second_level(values[:, 0])
     return Latents(values)
 

@@ -1,17 +1,11 @@
 """Indices <-> octets: an integer context model in front of a range coder. No float decides a bit on either side.
 
-Layer by layer, coarse first. In a layer, channels come in groups; a group sees the coarser layer everywhere and this
-layer in the groups before it. From magnitudes f = min(15, about 2 log2(1 + m)) and their neighbour sums, a small
-integer network predicts for every coefficient the class (0..31) of its chance to become significant:
+Layer by layer, coarse first; in a layer group by group of channels. `payload/contexts.py` gives every coefficient the
+class of its chance to become significant. All coefficients of one class are alike to the model, so they are coded class
+by class, and since most stay zero, as runs: a token says how many zeros come before the next significant one, or that
+the longest run its table knows holds none. Octets of a layer: docs/format.md.
 
-    seen   = 6 f + 2 (sides of f) + (corners of f)
-    hidden = min(255, max(0, bias_g + activity + coarser . seen(coarser layer) + current . seen(groups before)) >> a)
-    logit  = base + activity + out . hidden + own . (f, sides, corners of the coarser layer)
-    class  = clip((logit >> b) + 23, 0, 31)
-
-Integers travel through matrix products in float32, where they are exact as long as every sum stays below 2^24: `load`
-refuses tables that could pass that. All coefficients of one class are alike to the model, so they are coded class by
-class with one table each. Octets of a layer: see docs/format.md.
+This is the definition in numpy. `payload/kernel.c` does the same, octet for octet, about fifteen times as fast.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,50 +16,43 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from payload import rawlayer
 from payload.bundle import read_arrays
+from payload.contexts import (
+    ACTIVITY_CENTRE,
+    ACTIVITY_LIMIT,
+    CLASSES,
+    LOGIT_LIMIT,
+    SUM_LIMIT,
+    Contexts,
+    Known,
+    LayerWeights,
+    activity_of,
+)
 from payload.encoder import COEFFICIENTS
 from payload.errors import BundleError, StreamError
 from payload.quantiser import Indices
 from payload.rangecoder import Decoder, Encoder, Table
 
-CLASSES = 32
-CLASS_OFFSET = 23
-HIDDEN_LIMIT = 255
-FEATURE_LIMIT = 15
-CENTRE = 6
-#: The largest value of `seen`: f = 15 at a block and all its neighbours.
-SEEN_LIMIT = FEATURE_LIMIT * (CENTRE + 2 * 4 + 4)
+LONGEST_RUN = 64
 #: Layer 0 codes magnitudes 1..15 by table; 16 says that 16 raw bits follow.
 ESCAPE = 16
 SIZE_CLASSES = 8
-#: Activity of a band in a layer: about 2 log2(1 + significant coefficients per 1024 blocks), one octet, centred at 16.
-ACTIVITY_UNIT, ACTIVITY_CENTRE, ACTIVITY_LIMIT = 1024, 16, 32
 REFINEMENTS = 3
 
-_FEATURE = np.minimum(FEATURE_LIMIT, np.rint(2 * np.log2(1 + np.arange(256)))).astype(np.uint8)
-
-Floats = NDArray[np.float32]
 Magnitudes = NDArray[np.uint16]
-Neighbourhood = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]
+Flags = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
 class LayerTables:
-    """One layer of the context model: integers, those of matrix products stored as float32."""
+    """One layer of the entropy model: the context model's weights and the tables of symbols."""
 
-    coarser: Floats  # [H, C] int8 values; no columns in layer 0
-    current: Floats  # [H, C]
-    hidden_bias: Floats  # [G, H]
-    out: Floats  # [C, H]
-    own: Floats  # [3, C]
-    base: Floats  # [C, 8, 8]: bias, by position in the 8 x 8 transform for block averages
-    activity: Floats  # [C]
-    hidden_activity: Floats  # [H, B]
-    hidden_shift: int
-    logit_shift: int
-    significance: tuple[Table, ...]  # by class: insignificant, significant
+    weights: LayerWeights
+    runs: tuple[Table, ...]  # by class: 0..M-1 zeros and then a significant coefficient, or M zeros
     refinement: tuple[Table, ...]  # by min(magnitude of the coarser layer, 3)
     size: tuple[Table, ...]  # layer 0 only, by class // 4: magnitude 1..15, escape
+    worth: NDArray[np.uint8]  # by class: 128ths of a step from which on a magnitude of one is worth its octets
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,156 +70,175 @@ def load_tables(path: Path) -> ContextTables:
     try:
         order, starts = arrays["order"].astype(np.int64), [int(s) for s in arrays["starts"]]
         layers = tuple(_layer(arrays, k) for k in range(int(arrays["layers"])))
-    except (KeyError, ValueError) as error:
+        if not np.array_equal(np.sort(order), np.arange(len(order))) or len(order) % COEFFICIENTS:
+            raise ValueError("order is no permutation of whole bands")
+    except (KeyError, ValueError, IndexError) as error:
         raise BundleError(f"{path}: entropy tables incomplete or malformed ({error}); rebuild the bundle") from None
     for k, layer in enumerate(layers):
-        _check_exact(path, k, layer)
+        _check_bounds(path, k, layer, len(order) // COEFFICIENTS)
     return ContextTables(order, tuple(zip(starts, [*starts[1:], len(order)], strict=True)), layers)
 
 
 def _layer(arrays: dict[str, NDArray[Any]], k: int) -> LayerTables:
-    def floats(name: str) -> Floats:
-        return arrays[f"{name}{k}"].astype(np.float32)
-
     def tables(name: str) -> tuple[Table, ...]:
-        return tuple(Table(counts) for counts in arrays[f"{name}{k}"])
+        return tuple(Table(counts[counts > 0]) for counts in arrays[f"{name}{k}"])
 
-    hidden_shift, logit_shift = (int(v) for v in arrays[f"shifts{k}"])
-    return LayerTables(
-        floats("coarser"), floats("current"), floats("hidden_bias"), floats("out"), floats("own"), floats("base"),
-        floats("activity"), floats("hidden_activity"),
-        hidden_shift, logit_shift, tables("significance"), tables("refinement"), tables("size"),
-    )  # fmt: skip
-
-
-def _check_exact(path: Path, k: int, t: LayerTables) -> None:
-    hidden = np.abs(t.hidden_bias).max() + ACTIVITY_LIMIT * np.abs(t.hidden_activity).sum(1).max()
-    hidden += SEEN_LIMIT * (np.abs(t.current).sum(1) + np.abs(t.coarser).sum(1)).max()
-    own = FEATURE_LIMIT * (np.abs(t.own) * np.array([1, 4, 4], np.float32)[:, None]).sum(0).max() if t.own.size else 0
-    logit = np.abs(t.base).max() + HIDDEN_LIMIT * np.abs(t.out).sum(1).max() + own
-    logit += ACTIVITY_LIMIT * np.abs(t.activity).max()
-    if max(hidden, logit) >= 2**24:
-        raise BundleError(
-            f"{path}: layer {k} of the context model could reach {int(max(hidden, logit))}, wanted below 2^24; "
-            "rebuild the bundle"
-        )
+    names = ("weight", "gain", "mix", "floor", "base", "position", "activity")
+    weights = LayerWeights(*(arrays[f"{name}{k}"].astype(np.int32) for name in names))
+    worth = arrays[f"worth{k}"].astype(np.uint8)
+    found = LayerTables(weights, tables("runs"), tables("refinement"), tables("size"), worth)
+    numbers = len(found.runs), len(found.refinement), len(found.size), len(worth)
+    if numbers != (CLASSES, REFINEMENTS, SIZE_CLASSES, CLASSES):
+        raise ValueError(f"tables of layer {k} are too many or too few")
+    return found
 
 
-class _Contexts:
-    """Classes of one layer, group by group. `previous` [C, h, w] is the coarser layer by rank, None for layer 0."""
-
-    def __init__(
-        self, tables: ContextTables, layer: int, shape: tuple[int, ...], previous: Magnitudes | None, activity: bytes
-    ) -> None:
-        self._t, self._tables = tables.layers[layer], tables
-        self._shape = shape
-        busy = np.frombuffer(activity, np.uint8).astype(np.float32) - ACTIVITY_CENTRE  # [B]
-        self._base = self._t.base + (self._t.activity * busy[tables.order // COEFFICIENTS])[:, None, None]
-        self._inner = (tables.order % COEFFICIENTS != 0).astype(np.float32)[:, None]
-        cells = shape[0] * shape[1]
-        self._state = np.repeat((self._t.hidden_activity @ busy)[:, None], cells, axis=1)
-        self._own: Neighbourhood | tuple[()] = ()
-        if previous is not None:
-            known = int(np.flatnonzero(previous.any(axis=(1, 2)))[-1]) + 1 if previous.any() else 0
-            f, sides, corners = _neighbourhood(previous[: max(known, 1)])
-            self._own = (f, sides, corners)
-            self._state += self._t.coarser[:, : len(f)] @ self._seen(0, f, sides, corners)
-
-    def classes(self, begin: int, end: int, group: int) -> NDArray[np.uint8]:
-        """Classes [end - begin, h, w] of the ranks begin..end."""
-        t, (h, w) = self._t, self._shape
-        pre = self._state + t.hidden_bias[group][:, None]
-        hidden = np.floor(np.maximum(pre, 0) * np.float32(2.0**-t.hidden_shift))
-        np.minimum(hidden, HIDDEN_LIMIT, out=hidden)
-        logit = ((t.out[begin:end] * self._inner[begin:end]) @ hidden).reshape(-1, h, w)
-        logit += np.tile(self._base[begin:end], (1, h // 8, w // 8))
-        known = len(self._own[0]) if self._own else 0
-        if begin < known:
-            upto = min(end, known)
-            for weight, feature in zip(t.own, self._own, strict=True):
-                logit[: upto - begin] += weight[begin:upto, None, None] * feature[begin:upto]
-        scaled = np.floor(logit * np.float32(2.0**-t.logit_shift))
-        return np.clip(scaled + CLASS_OFFSET, 0, CLASSES - 1).astype(np.uint8)
-
-    def tell(self, begin: int, magnitude: Magnitudes) -> None:
-        """This layer's magnitudes of the ranks from `begin` on are known now."""
-        if magnitude.any():
-            seen = self._seen(begin, *_neighbourhood(magnitude))
-            self._state += self._t.current[:, begin : begin + len(magnitude)] @ seen
-
-    def _seen(self, begin: int, f: NDArray[np.uint8], sides: NDArray[np.uint8], corners: NDArray[np.uint8]) -> Floats:
-        smooth = CENTRE * f + corners  # at most 6 x 15 + 60, fits in an octet
-        seen = sides.astype(np.float32)
-        seen *= 2
-        seen += smooth
-        return seen.reshape(len(f), -1) * self._inner[begin : begin + len(f)]
-
-
-def _neighbourhood(magnitude: Magnitudes) -> Neighbourhood:
-    """Features of every coefficient and their sums over side and corner neighbours, zero outside the tile."""
-    channels, h, w = magnitude.shape
-    padded = np.zeros((channels, h + 2, w + 2), np.uint8)
-    f = padded[:, 1:-1, 1:-1]
-    np.take(_FEATURE, np.minimum(magnitude, 255), out=(taken := np.empty(magnitude.shape, np.uint8)), mode="clip")
-    f[:] = taken
-    across = padded[:, :, :-2] + padded[:, :, 2:]
-    sides = across[:, 1:-1] + padded[:, :-2, 1:-1]
-    sides += padded[:, 2:, 1:-1]
-    return taken, sides, across[:, :-2] + across[:, 2:]
+def _check_bounds(path: Path, k: int, layer: LayerTables, bands: int) -> None:
+    """Sums and logits fit 16 bits and runs an octet, whatever the tile: kernels compute in no more."""
+    inner, logit = layer.weights.largest(bands)
+    longest = max(len(t.counts) - 1 for t in layer.runs)
+    for what, found, limit in (
+        ("an inner sum", inner, SUM_LIMIT), ("a logit", logit, LOGIT_LIMIT), ("a run", longest, LONGEST_RUN)
+    ):  # fmt: skip
+        if found > limit:
+            raise BundleError(f"{path}: {what} of layer {k} could reach {found}, wanted {limit}; rebuild the bundle")
+    if layer.weights.floor.min() < 1 or layer.weights.mix.min() < 0:
+        raise BundleError(f"{path}: an inner sum of layer {k} could be none or negative; rebuild the bundle")
 
 
 def encode_layers(
-    indices: Indices, tables: ContextTables, coder: Callable[[], Any] = Encoder, keep: int | None = None
+    indices: Indices,
+    tables: ContextTables,
+    coder: Callable[[], Any] = Encoder,
+    keep: int | None = None,
+    last_active: int | None = None,
 ) -> tuple[bytes, ...]:
     """Octets of the first `keep` layers of a tile (None: all), coarse first.
 
-    Another `coder` can count symbols instead (export does).
+    `last_active`: the last of them holds so many channels at most, by rank. Another `coder` can count symbols instead
+    (export does).
     """
-    magnitude, negative = indices.magnitude[tables.order], indices.negative[tables.order]
     count = len(tables.layers)
-    shifted = [(magnitude >> (count - 1 - k)).astype(np.uint16) for k in range(count)][:keep]
-    return tuple(_encode_layer(here, negative, tables, k, coder()) for k, here in enumerate(shifted))
+    keep = count if keep is None else min(keep, count)
+    limits = [len(tables.order)] * keep
+    if last_active is not None and keep:
+        limits[-1] = last_active
+    shifted = [(indices.magnitude >> (count - 1 - k)).astype(np.uint16) for k in range(keep)]
+    sizes = [indices.size128 if k == count - 1 else None for k in range(keep)]
+    return tuple(
+        _encode_layer(shifted[k], (indices.negative, sizes[k]), tables, k, coder(), n) for k, n in enumerate(limits)
+    )
 
 
-def _encode_layer(here: Magnitudes, negative: NDArray[np.bool_], tables: ContextTables, k: int, coder: Any) -> bytes:
-    previous: Magnitudes | None = here >> 1 if k else None  # type: ignore[assignment]
-    used = here.any(axis=(1, 2))
-    active = int(np.flatnonzero(used)[-1]) + 1 if used.any() else 0
+def _encode_layer(
+    here: Magnitudes, more: tuple[Flags, Known | None], tables: ContextTables, k: int, coder: Any, most_active: int
+) -> bytes:
+    negative, sizes = more
+    previous: Magnitudes = (here >> 1).astype(np.uint16) if k else np.zeros_like(here)
+    active, activity = head(np.count_nonzero(here, axis=(1, 2)), here[0].size, tables, most_active)
     t = tables.layers[k]
-    activity = _activity(here, tables)
-    contexts = _Contexts(tables, k, here.shape[1:], previous, activity)
+    contexts = Contexts(t.weights, here.shape, previous if k else None, activity)
     escapes = []
-    for group, begin, end in _groups(tables, active):
-        part = here[begin:end]
-        classes = contexts.classes(begin, end, group)
-        open_ = np.flatnonzero(previous[begin:end] == 0) if previous is not None else np.arange(part.size)
-        flags = (part.ravel()[open_] > 0).astype(np.int32)
-        order, bounds = _by_class(classes.ravel()[open_])
-        sorted_flags = flags[order]
-        for c, (first, last) in _runs(bounds):
-            coder.put(sorted_flags[first:last], t.significance[c])
+    for members in _groups(tables, active):
+        classes = contexts.classes(members)
+        if sizes is not None:
+            _clear_worthless(here, sizes, members, classes, t)
+        part, before = here[members], previous[members]
+        _put_runs(coder, part > 0, before == 0, classes, t)
         if k == 0:
             escapes.append(_put_sizes(coder, part, classes, t))
         else:
-            _put_refinements(coder, part, previous[begin:end], t)  # type: ignore[index]
-        contexts.tell(begin, np.minimum(part, ESCAPE) if k == 0 else part)  # what the decoder knows by then
-    fresh = here[:active] > 0 if previous is None else (here[:active] > 0) & (previous[:active] == 0)
-    signs = np.packbits(negative[:active][fresh]).tobytes()
-    raw = b"".join(escapes) + signs
-    return active.to_bytes(2, "big") + activity + coder.octets() + raw
+            _put_refinements(coder, part, before, t)
+        contexts.tell(members, part)
+    fresh = _fresh(here, previous, tables, active)
+    signs = np.packbits(negative[tables.order[:active]][fresh]).tobytes()
+    body = coder.octets() + b"".join(escapes) + signs
+    return shorter_layer((active, activity, body), here, previous, negative, tables, k)
 
 
-def _activity(here: Magnitudes, tables: ContextTables) -> bytes:
-    """One octet per band: how many coefficients of this layer are significant, block averages left out."""
-    bands = len(tables.order) // COEFFICIENTS
-    inner = tables.order % COEFFICIENTS != 0
-    hits = np.count_nonzero(here, axis=(1, 2)) * inner
-    counts = np.bincount(tables.order // COEFFICIENTS, weights=hits, minlength=bands)
-    per_cell = counts / (here.shape[1] * here.shape[2])
-    return np.rint(2 * np.log2(1 + ACTIVITY_UNIT * per_cell)).astype(np.uint8).tobytes()
+def shorter_layer(
+    coded: tuple[int, bytes, bytes],
+    here: Magnitudes,
+    previous: Magnitudes,
+    negative: Flags,
+    tables: ContextTables,
+    k: int,
+) -> bytes:
+    """A layer as coded (active, activity, the rest), or as plain bits where those are fewer."""
+    active, activity, body = coded
+    members = tables.order[:active]
+    if len(body) > rawlayer.least_octets(active, here[0].size):
+        raw = rawlayer.pack_raw(here, previous, negative, members, k)
+        if len(raw) < len(body):
+            return (active | rawlayer.RAW).to_bytes(2, "big") + activity + raw
+    return active.to_bytes(2, "big") + activity + body
 
 
-def _put_sizes(coder: Any, part: Magnitudes, classes: NDArray[np.uint8], t: LayerTables) -> bytes:
+class Plain:
+    """The entropy coder of a bundle for tiles of cells x cells blocks, in numpy; its twin is kernel.EntropyKernel."""
+
+    def __init__(self, tables: ContextTables, cells: int) -> None:
+        self._tables, self._shape = tables, (len(tables.order), cells, cells)
+
+    def encode_layers(
+        self, indices: Indices, keep: int | None = None, last_active: int | None = None
+    ) -> tuple[bytes, ...]:
+        return encode_layers(indices, self._tables, keep=keep, last_active=last_active)
+
+    def decode_layers(self, layers: tuple[bytes, ...]) -> Indices:
+        return decode_layers(layers, self._shape, self._tables)
+
+
+def head(hits: NDArray[np.integer[Any]], blocks: int, tables: ContextTables, most_active: int) -> tuple[int, bytes]:
+    """What a layer begins with: active channels by rank, and activity, from every channel's significant ones [C]."""
+    ranked = np.flatnonzero(hits[tables.order])
+    return min(int(ranked[-1]) + 1 if len(ranked) else 0, most_active), activity_of(hits, blocks)
+
+
+def parse_head(octets: bytes, k: int, channels: int) -> tuple[int, bytes, bytes, bool]:
+    """Active channels, activity, what follows, and whether that is plain bits. StreamError where that cannot be."""
+    first, end = int.from_bytes(octets[:2], "big"), 2 + channels // COEFFICIENTS
+    active, raw, activity = first & ~rawlayer.RAW, first >= rawlayer.RAW, octets[2:end]
+    if len(octets) < end or active > channels or max(activity) > ACTIVITY_CENTRE + ACTIVITY_LIMIT:
+        raise StreamError(f"layer {k}: {len(octets)} octets, {active} active channels of {channels}")
+    return active, activity, octets[end:], raw
+
+
+def _fresh(here: Magnitudes, previous: Magnitudes, tables: ContextTables, active: int) -> Flags:
+    """Which coefficients of the active channels, by rank, became significant in this layer."""
+    members = tables.order[:active]
+    return (here[members] > 0) & (previous[members] == 0)
+
+
+def _clear_worthless(
+    here: Magnitudes, sizes: Known, members: NDArray[np.int64], classes: Known, t: LayerTables
+) -> None:
+    """Rate-distortion optimised quantisation of the finest layer: the rarer a class is significant, the larger a
+    magnitude of one must be to be worth its octets. Block averages are few and worth much: they stay."""
+    part = here[members]
+    worthless = (part == 1) & (sizes[members] < t.worth[classes]) & (members % COEFFICIENTS != 0)[:, None, None]
+    here[members] = np.where(worthless, 0, part)
+
+
+def _put_runs(coder: Any, significant: Flags, open_: Flags, classes: Known, t: LayerTables) -> None:
+    order, bounds = _by_class(classes[open_])
+    flags = significant[open_][order]
+    for c, (first, last) in _runs_of_class(bounds):
+        coder.put(tokens(flags[first:last], len(t.runs[c].counts) - 1), t.runs[c])
+
+
+def tokens(flags: Flags, longest: int) -> NDArray[np.int32]:
+    """Flags as tokens: 0..longest-1 zeros and then a one, or `longest` zeros; the last may reach beyond the end."""
+    ones = np.flatnonzero(flags)
+    gaps = np.diff(ones, prepend=-1) - 1
+    whole, rest = np.divmod(gaps, longest)
+    tail = -(-(len(flags) - 1 - (ones[-1] if len(ones) else -1)) // longest)
+    found = np.full(int(whole.sum()) + len(ones) + tail, longest, np.int32)
+    found[np.cumsum(whole + 1) - 1] = rest
+    return found
+
+
+def _put_sizes(coder: Any, part: Magnitudes, classes: Known, t: LayerTables) -> bytes:
     hit = part > 0
     sizes, bucket = part[hit], classes[hit] >> 2
     symbols = (np.minimum(sizes, ESCAPE) - 1).astype(np.int32)
@@ -254,50 +260,69 @@ def decode_layers(layers: tuple[bytes, ...], shape: tuple[int, int, int], tables
         raise StreamError(f"{len(layers)} layers, this bundle has 1 to {len(tables.layers)}")
     magnitude = np.zeros(shape, np.uint16)
     negative = np.zeros(shape, bool)
+    active = 0
     for k, octets in enumerate(layers):
-        magnitude = _decode_layer(octets, magnitude if k else None, negative, tables, k)
-    ranked = np.argsort(tables.order)
-    return Indices(magnitude[ranked], negative[ranked], len(tables.layers) - len(layers))
+        magnitude, active = _decode_layer(octets, magnitude, negative, tables, k)
+    return known_to(len(layers), magnitude, negative, active, tables)
+
+
+def known_to(layers: int, magnitude: Magnitudes, negative: Flags, active: int, tables: ContextTables) -> Indices:
+    """Indices after so many layers, the last of which was cut behind its first `active` channels by rank."""
+    behind = np.zeros(len(magnitude), bool)
+    behind[tables.order[active:]] = layers > 1
+    return Indices(magnitude, negative, len(tables.layers) - layers, behind)
 
 
 def _decode_layer(
-    octets: bytes, previous: Magnitudes | None, negative: NDArray[np.bool_], tables: ContextTables, k: int
-) -> Magnitudes:
-    channels, h, w = negative.shape
-    active, head = int.from_bytes(octets[:2], "big"), 2 + channels // COEFFICIENTS
-    activity = octets[2:head]
-    if len(octets) < head or active > channels or max(activity) > ACTIVITY_CENTRE + ACTIVITY_LIMIT:
-        raise StreamError(f"layer {k}: {len(octets)} octets, {active} active channels of {channels}")
-    t, coder = tables.layers[k], Decoder(octets[head:])
-    contexts = _Contexts(tables, k, (h, w), previous, activity)
-    here: Magnitudes = np.zeros((channels, h, w), np.uint16)
-    if previous is not None:
-        here[:] = previous << 1
-    escaped = []
-    for group, begin, end in _groups(tables, active):
-        classes = contexts.classes(begin, end, group)
-        before = previous[begin:end] if previous is not None else np.zeros((end - begin, h, w), np.uint16)
-        open_ = np.flatnonzero(before == 0)
-        order, bounds = _by_class(classes.ravel()[open_])
-        flags = np.empty(len(open_), np.int32)
-        for c, (first, last) in _runs(bounds):
-            flags[order[first:last]] = coder.take(last - first, t.significance[c])
-        part = np.zeros((end - begin) * h * w, np.uint16)
-        part[open_] = flags
-        part = part.reshape(end - begin, h, w)
+    octets: bytes, coarser: Magnitudes, negative: Flags, tables: ContextTables, k: int
+) -> tuple[Magnitudes, int]:
+    active, activity, body, raw = parse_head(octets, k, len(negative))
+    if raw:
+        return rawlayer.unpack_raw(body, coarser, negative, tables.order[:active], k), active
+    t, coder = tables.layers[k], Decoder(body)
+    contexts = Contexts(t.weights, coarser.shape, coarser if k else None, activity)
+    here = (coarser << 1).astype(np.uint16)
+    escaped = 0
+    for members in _groups(tables, active):
+        classes, before = contexts.classes(members), coarser[members]
+        part = (before << 1).astype(np.uint16)
+        _take_runs(coder, part, before == 0, classes, t)
         if k == 0:
-            escaped.append(_take_sizes(coder, part, classes, t))
+            escaped += _take_sizes(coder, part, classes, t)
         else:
-            part += _take_refinements(coder, before, t)
-            part += before << 1
-        here[begin:end] = part
-        contexts.tell(begin, part)
-    fresh = here > 0 if previous is None else (here > 0) & (previous == 0)
-    _take_raw(octets, here, negative, fresh, escaped, k)
-    return here
+            _take_refinements(coder, part, before, t)
+        here[members] = part
+        contexts.tell(members, part)
+    _take_raw(body, here, negative, (tables.order[:active], _fresh(here, coarser, tables, active)), escaped, k)
+    return here, active
 
 
-def _take_sizes(coder: Any, part: Magnitudes, classes: NDArray[np.uint8], t: LayerTables) -> int:
+def _take_runs(coder: Any, part: Magnitudes, open_: Flags, classes: Known, t: LayerTables) -> None:
+    where = np.flatnonzero(open_)
+    order, bounds = _by_class(classes.ravel()[where])
+    for c, (first, last) in _runs_of_class(bounds):
+        ones = _ones(coder, last - first, t.runs[c])
+        part.ravel()[where[order[first + ones]]] = 1
+
+
+def _ones(coder: Any, count: int, table: Table) -> NDArray[np.intp]:
+    """Places of the significant among `count` coefficients of a class. As many tokens are taken at once as must be
+    there: none covers more places than the longest run."""
+    longest = len(table.counts) - 1
+    covered, found = 0, []
+    while covered < count:
+        taken = coder.take(-(-(count - covered) // longest), table)
+        span = np.where(taken == longest, longest, taken + 1)
+        ends = covered + np.cumsum(span)
+        found.append(ends[taken < longest] - 1)
+        covered = int(ends[-1])
+    ones = np.concatenate(found) if found else np.zeros(0, np.intp)
+    if len(ones) and ones[-1] >= count:
+        raise StreamError("a run of zeros goes past the end of its class")
+    return ones
+
+
+def _take_sizes(coder: Any, part: Magnitudes, classes: Known, t: LayerTables) -> int:
     hit = np.flatnonzero(part)
     bucket = classes.ravel()[hit] >> 2
     sizes = np.empty(len(hit), np.uint16)
@@ -308,42 +333,51 @@ def _take_sizes(coder: Any, part: Magnitudes, classes: NDArray[np.uint8], t: Lay
     return int((sizes == ESCAPE).sum())
 
 
-def _take_refinements(coder: Any, before: Magnitudes, t: LayerTables) -> Magnitudes:
-    bits = np.zeros(before.shape, np.uint16)
+def _take_refinements(coder: Any, part: Magnitudes, before: Magnitudes, t: LayerTables) -> None:
     size = np.minimum(before, REFINEMENTS)
     for c in range(REFINEMENTS):
         at = size == c + 1
-        bits[at] = coder.take(int(at.sum()), t.refinement[c])
-    return bits
+        part[at] |= coder.take(int(at.sum()), t.refinement[c]).astype(np.uint16)
 
 
 def _take_raw(
-    octets: bytes, here: Magnitudes, negative: NDArray[np.bool_], fresh: NDArray[np.bool_], escaped: list[int], k: int
+    octets: bytes,
+    here: Magnitudes,
+    negative: Flags,
+    fresh: tuple[NDArray[np.int64], Flags],
+    escapes: int,
+    k: int,
 ) -> None:
     """Raw bits stand at the end of a layer: 16 bits for every escape, then one bit for every new sign."""
-    signs, escapes = int(fresh.sum()), sum(escaped)
+    members, new = fresh
+    signs = int(new.sum())
     octets_of_signs = -(-signs // 8)
     start = len(octets) - octets_of_signs - 2 * escapes
-    if start < 2 + len(negative) // COEFFICIENTS:
+    if start < 0:
         raise StreamError(f"layer {k}: {len(octets)} octets do not hold {signs} signs and {escapes} escapes")
-    if escapes:
-        here[here == ESCAPE] = np.frombuffer(octets, ">u2", escapes, start)
     bits = np.unpackbits(np.frombuffer(octets, np.uint8, octets_of_signs, len(octets) - octets_of_signs), count=signs)
-    negative[fresh] = bits.astype(bool)
+    part = negative[members]
+    part[new] = bits.astype(bool)
+    negative[members] = part
+    if escapes:
+        sizes = here[members]
+        sizes[sizes == ESCAPE] = np.frombuffer(octets, ">u2", escapes, start)
+        here[members] = sizes
 
 
-def _groups(tables: ContextTables, active: int) -> Iterator[tuple[int, int, int]]:
-    for group, (begin, end) in enumerate(tables.groups):
+def _groups(tables: ContextTables, active: int) -> Iterator[NDArray[np.int64]]:
+    """Channels of every group, those of the ranks below `active`."""
+    for begin, end in tables.groups:
         if begin < active:
-            yield group, begin, min(end, active)
+            yield tables.order[begin : min(end, active)]
 
 
-def _by_class(classes: NDArray[np.uint8]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def _by_class(classes: Known) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """A stable order by class, and where each class begins in it."""
     return np.argsort(classes, kind="stable"), np.concatenate([[0], np.cumsum(np.bincount(classes, minlength=CLASSES))])
 
 
-def _runs(bounds: NDArray[np.intp]) -> Iterator[tuple[int, tuple[int, int]]]:
+def _runs_of_class(bounds: NDArray[np.intp]) -> Iterator[tuple[int, tuple[int, int]]]:
     for c in range(CLASSES):
         if bounds[c] < bounds[c + 1]:
             yield c, (int(bounds[c]), int(bounds[c + 1]))

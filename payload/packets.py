@@ -141,6 +141,12 @@ def octets_on_air(data_octets: int, packet_octets: int) -> int:
     return data_octets + OVERHEAD_OCTETS * packets_needed(data_octets, packet_octets)
 
 
+def octets_within(on_air: int, packet_octets: int) -> int:
+    """The most octets that `segment` sends in `on_air` octets: the inverse of `octets_on_air`."""
+    whole, rest = divmod(on_air, packet_octets)
+    return whole * (packet_octets - OVERHEAD_OCTETS) + max(0, rest - OVERHEAD_OCTETS)
+
+
 @dataclass(frozen=True)
 class Assembly:
     """One tile code as far as it arrived: `data` is its beginning without holes, the whole of it if `complete`."""

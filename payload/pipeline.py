@@ -13,8 +13,11 @@ from payload import bitstream
 from payload.bitstream import Kind, TileCode
 from payload.bundle import Bundle
 from payload.clouds import Action, CloudMask, Decision, decide, detect_clouds, flatten_clouds, load_cloud_net
-from payload.codec import Coded, Stopwatch, open_codec
+from payload.codec import open_codec
+from payload.coded import Coded, Quality, Stopwatch
 from payload.engine import Engine
+from payload.fallback import FallbackCodec
+from payload.fsq import PEAK_DN
 from payload.policy import Policy
 from payload.ratecontrol import Candidate, choose_layers
 from payload.scene import Scene
@@ -29,6 +32,9 @@ class Payload:
     def __init__(self, bundle: Bundle, policy: Policy, engine: Engine) -> None:
         self.bundle, self.policy = bundle, policy
         self.codec = open_codec(bundle, engine)
+        self._kind = Kind.FALLBACK if isinstance(self.codec, FallbackCodec) else Kind.CODED
+        compares = policy.fallback == "compare" and self._kind is Kind.CODED
+        self._other = FallbackCodec(len(bundle.bands), bundle.tile_px) if compares else None
         self.clouds = load_cloud_net(bundle, engine) if "clouds" in bundle.manifest else None
         self.watch = Stopwatch()
         self.last_stages: dict[str, float] = {}
@@ -50,7 +56,7 @@ class Payload:
         if self.policy.budget_octets is None:
             yield from (candidate.code for candidate in candidates)
         else:
-            yield from choose_layers(list(candidates), self.policy, audit.thumbnails)
+            yield from choose_layers(list(candidates), self.policy, self._shorten, audit.thumbnails)
         yield from audit.thumbnails
 
     def encode_tile(self, tile: Tile) -> TileCode:
@@ -72,10 +78,26 @@ class Payload:
             if audit is not None:
                 audit.offer(tile, percent, self)
             return TileCode(Kind.WITHHELD, *address, percent), ()
-        keep = decision.layers if decision is not None else None
-        with_errors = self.policy.budget_octets is not None
-        coded = self.codec.encode(tile, self.policy.step_dn, self.watch, with_errors, keep)
-        return TileCode(Kind.CODED, *address, percent, coded.side, coded.layers), coded.errors
+        kind, coded = self._code(tile, decision.layers if decision is not None else None)
+        return TileCode(kind, *address, percent, coded.side, coded.layers), coded.errors
+
+    def _code(self, tile: Tile, keep: int | None) -> tuple[Kind, Coded]:
+        """The tile by the bundle's codec, or by the fallback where that says the same in fewer octets."""
+        with_errors = self.policy.budget_octets is not None or self._other is not None
+        coded = self.codec.encode(tile, self._quality(keep, with_errors), self.watch)
+        if self._other is None or not coded.errors:
+            return self._kind, coded
+        mse = max(coded.errors[-1] / tile.dn.size, 1e-3)
+        wanted = Quality(psnr_db=10 * np.log10(PEAK_DN**2 / mse))
+        other = self._other.encode(tile, wanted, self.watch)
+        return (Kind.FALLBACK, other) if other.octets < coded.octets else (self._kind, coded)
+
+    def _quality(self, keep: int | None = None, with_errors: bool = False) -> Quality:
+        return Quality(self.policy.step_dn, self.policy.psnr_db, keep, with_errors)
+
+    def _shorten(self, layers: tuple[bytes, ...], octets: int) -> tuple[bytes, ...]:
+        with self.watch.stage("entropy"):
+            return self.codec.shorten(layers, octets)
 
     def _gate(self, tile: Tile, observe: MaskObserver | None) -> tuple[Decision | None, Tile]:
         """The gate's word, and the tile as it is to be coded."""
@@ -91,7 +113,7 @@ class Payload:
 
     def thumbnail(self, tile: Tile) -> Coded:
         """The coarsest layer of a tile, for the audit."""
-        return self.codec.encode(tile, self.policy.step_dn, self.watch, keep=1)
+        return self.codec.encode(tile, self._quality(keep=1), self.watch)
 
 
 class _AuditDraw:

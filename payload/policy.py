@@ -1,6 +1,7 @@
 """What the mission tells the payload: quality, budget, cloud gate, packets. Values only; sim reads the mission file."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from payload.errors import InputError
 
@@ -73,17 +74,24 @@ class Gate:
 class Policy:
     """How tiles are coded and sent.
 
-    `step_dn`: finest quantiser step in DN (constant quality). `budget_octets`: for the whole scene, packet headers
-    included; None sends every layer. `packet_octets`: longest space packet, header and CRC included.
+    `step_dn`: finest quantiser step in DN (constant quality); `psnr_db` instead: every tile at the coarsest step that
+    the payload expects to reach that PSNR (peak 10 000). `budget_octets`: for the whole scene, packet headers included;
+    None sends every layer. `packet_octets`: longest space packet, header and CRC included. `fallback`: rotation and
+    JPEG 2000 instead of the bundle's networks `never`, for scenes whose bundle is `broken`, or then and for each tile
+    that they `compare` better on.
     """
 
     step_dn: float = 200.0
+    psnr_db: float | None = None
     budget_octets: int | None = None
     packet_octets: int = 1024
     apid: int = 0x2A1
+    fallback: Literal["never", "broken", "compare"] = "never"
     gate: Gate = Gate()
 
     def __post_init__(self) -> None:
+        if self.psnr_db is not None and not 10.0 <= self.psnr_db <= 80.0:
+            raise InputError(f"psnr_db is {self.psnr_db}, wanted 10 to 80")
         if not 1.0 <= self.step_dn <= 8192.0:
             raise InputError(f"step_dn is {self.step_dn}, wanted 1 to 8192")
         if self.budget_octets is not None and self.budget_octets < 1:

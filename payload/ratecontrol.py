@@ -3,22 +3,24 @@
 Every tile code is embedded, so leaving out its last layers is free. Layers are taken in the order of error removed per
 octet, over the convex hull of each tile's points (post-compression rate-distortion optimisation, Taubman 2000), until
 the budget is spent. Where few tiles share it, layers are too large to spend all of it that way: then tiles exchange
-layers as long as that leaves less error.
+layers as long as that leaves less error, and what still remains buys the beginning of a layer.
 """
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from payload.bitstream import Kind, TileCode, header_octets
-from payload.packets import octets_on_air
+from payload.packets import octets_on_air, octets_within
 from payload.policy import Policy
 
 #: Share of the budget that may stay unused without a second look.
 LEFT_OVER = 0.002
+#: So many tiles may get the beginning of a layer.
+TRIES = 8
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,12 @@ class Candidate:
         return self.errors[layers] if self.errors else -float(layers)
 
 
+#: Cuts the last of some layers so that all of them are at most so many octets long; gives them back where it cannot.
+Shorten = Callable[[tuple[bytes, ...], int], tuple[bytes, ...]]
+
+
 def choose_layers(
-    candidates: Sequence[Candidate], policy: Policy, reserved: Sequence[TileCode] = ()
+    candidates: Sequence[Candidate], policy: Policy, shorten: Shorten, reserved: Sequence[TileCode] = ()
 ) -> Iterator[TileCode]:
     """The tile codes in their order, each cut to the layers that fit `policy.budget_octets`, `reserved` codes included.
 
@@ -44,12 +50,43 @@ def choose_layers(
     left = budget - sum(_octets(code, len(code.layers), policy) for code in reserved)
     kept, left = _steepest_first(candidates, left, policy)
     if left > budget * LEFT_OVER:
-        kept = _exchange(candidates, kept, left, policy)
-    for candidate, layers in zip(candidates, kept, strict=True):
+        kept, left = _exchange(candidates, kept, left, policy)
+    sent = [c.code.layers[:n] for c, n in zip(candidates, kept, strict=True)]
+    if left > budget * LEFT_OVER:
+        _begin_layers(candidates, sent, (left, int(budget * LEFT_OVER)), policy, shorten)
+    for candidate, layers in zip(candidates, sent, strict=True):
         code = candidate.code
         kind = Kind.WITHHELD if code.layers and not layers else code.kind
         side = code.side if layers else b""
-        yield replace(code, kind=kind, side=side, layers=code.layers[:layers], declared=layers)
+        yield replace(code, kind=kind, side=side, layers=layers, declared=len(layers))
+
+
+def _begin_layers(
+    candidates: Sequence[Candidate],
+    sent: list[tuple[bytes, ...]],
+    left: tuple[int, int],
+    policy: Policy,
+    shorten: Shorten,
+) -> None:
+    """Tiles get the beginning of their next layer, the steepest first, until `left` (octets, and how many may stay
+    unused) is spent."""
+    octets, enough = left
+    steps = [
+        step
+        for at, c in enumerate(candidates)
+        if len(sent[at]) < len(c.code.layers)
+        for step in _next_step(c, len(sent[at]), at, policy, len(sent[at]) + 1)
+    ]
+    for _, at, upto in sorted(steps)[:TRIES]:
+        code = candidates[at].code
+        now = _octets(replace(code, layers=sent[at]), upto - 1, policy)
+        room = octets_within(now + octets, policy.packet_octets) - header_octets(len(code.side), upto)
+        layers = shorten(code.layers[:upto], room)
+        if sum(map(len, layers)) <= room:
+            sent[at] = layers
+            octets += now - _octets(replace(code, layers=layers), upto, policy)
+        if octets <= enough:
+            return
 
 
 def _steepest_first(candidates: Sequence[Candidate], left: int, policy: Policy) -> tuple[list[int], int]:
@@ -73,7 +110,7 @@ def _steepest_first(candidates: Sequence[Candidate], left: int, policy: Policy) 
     return kept, left
 
 
-def _exchange(candidates: Sequence[Candidate], kept: list[int], left: int, policy: Policy) -> list[int]:
+def _exchange(candidates: Sequence[Candidate], kept: list[int], left: int, policy: Policy) -> tuple[list[int], int]:
     """One tile gives up layers so that another gets some: the exchange that gains most first, while one gains."""
     kept = list(kept)
     ways = [(at, n) for at, c in enumerate(candidates) for n in range(len(c.code.layers) + 1)]
@@ -85,7 +122,7 @@ def _exchange(candidates: Sequence[Candidate], kept: list[int], left: int, polic
         now = (begin + kept)[tile]
         best = _best_pair(tile, octets - octets[now], error[now] - error, left)
         if best is None:
-            return kept
+            return kept, left
         for way in best:
             left -= int(octets[way] - octets[now[way]])
             kept[tile[way]] = int(layers[way])

@@ -6,6 +6,7 @@ sqrt only), and are sent as B (B - 1) / 2 Givens angles of 12 bits. Both sides r
 angles, so the bits never depend on the eigen-solver.
 """
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -38,29 +39,50 @@ class Rotation:
         return _matrix(self.angles, len(self.means))
 
 
-def fit(dn: Dn, valid: Mask) -> Rotation:
-    """The rotation of a tile dn [B, T, T] from its valid pixels; the identity where there are too few."""
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """Exact sums over the valid pixels of a tile: all that a rotation is fitted on."""
+
+    count: int
+    sums: tuple[int, ...]  # [B]
+    products: NDArray[np.int64]  # [B, B]
+    least: tuple[int, ...]  # of all pixels, [B]
+    most: tuple[int, ...]
+
+
+def statistics(dn: Dn, valid: Mask) -> Statistics:
+    """Statistics of a tile dn [B, T, T]."""
     bands = dn.shape[0]
     pixels = dn[:, valid].astype(np.float64) if not valid.all() else dn.reshape(bands, -1).astype(np.float64)
-    count = pixels.shape[1]
-    sums = [int(s) for s in pixels.sum(axis=1)]
-    means = tuple((2 * s + count) // (2 * count) for s in sums)
     products = pixels @ pixels.T  # exact: every partial sum is an integer below 2^53
+    least, most = (tuple(int(band) for band in edge) for edge in (dn.min(axis=(1, 2)), dn.max(axis=(1, 2))))
+    return Statistics(
+        pixels.shape[1], tuple(int(s) for s in pixels.sum(axis=1)), products.astype(np.int64), least, most
+    )
+
+
+def fit(dn: Dn, valid: Mask, known: Statistics | None = None) -> Rotation:
+    """The rotation of a tile dn [B, T, T] from its valid pixels, of which the statistics may be known already."""
+    found = known or statistics(dn, valid)
+    bands, count, sums = len(found.sums), found.count, found.sums
+    means = tuple((2 * s + count) // (2 * count) for s in sums)
     covariance = np.array(
-        [[float(count * int(products[i, j]) - sums[i] * sums[j]) for j in range(bands)] for i in range(bands)]
+        [[float(count * int(found.products[i, j]) - sums[i] * sums[j]) for j in range(bands)] for i in range(bands)]
     )
     angles = _angles(_eigenvectors(covariance))
-    return Rotation(means, angles, _shift(dn, valid, Rotation(means, angles, 0)))
+    bound = reach(found, Rotation(means, angles, 0))
+    shift = 0 if bound < PLANE_LIMIT else _shift(dn, valid, Rotation(means, angles, 0))
+    return Rotation(means, angles, shift)
+
+
+def reach(known: Statistics, rotation: Rotation) -> int:
+    """A bound on the magnitude of rotated values before they are halved, from each band's range."""
+    spread = [max(b - mean, mean - a) for a, b, mean in zip(known.least, known.most, rotation.means, strict=True)]
+    return int((np.abs(rotation.matrix) @ np.array(spread)).max()) >> MATRIX_BITS
 
 
 def _shift(dn: Dn, valid: Mask, rotation: Rotation) -> int:
-    """How often the rotated values must be halved. A bound from each band's range settles it for nearly every tile."""
-    spread = [
-        max(int(band.max()) - mean, mean - int(band.min())) for band, mean in zip(dn, rotation.means, strict=True)
-    ]
-    bound = int((np.abs(rotation.matrix) @ np.array(spread)).max()) >> MATRIX_BITS
-    if bound < PLANE_LIMIT:
-        return 0
+    """How often the rotated values must be halved to fit."""
     peak = int(np.abs(_rotate(dn, rotation)[:, valid]).max())
     return (peak // PLANE_LIMIT).bit_length()
 
@@ -137,9 +159,11 @@ def _angles(vectors: list[list[float]]) -> tuple[int, ...]:
     for p in range(n - 1):
         for q in range(p + 1, n):
             c, s = rest[p, p], rest[p, q]
-            best = int(np.argmax(c * circle[0] + s * circle[1]))
+            near = round(math.atan2(s, c) * (ANGLES / (2 * math.pi))) % ANGLES
+            around = ((near - 1) % ANGLES, near, (near + 1) % ANGLES)
+            best = max(around, key=lambda k, c=c, s=s: c * circle[0][k] + s * circle[1][k])  # type: ignore[misc]
             angles.append(best)
-            cos, sin = circle[0, best] * 2.0**-30, circle[1, best] * 2.0**-30
+            cos, sin = circle[0][best] * 2.0**-30, circle[1][best] * 2.0**-30
             left, right = rest[:, p].copy(), rest[:, q].copy()
             rest[:, p], rest[:, q] = cos * left + sin * right, cos * right - sin * left
     return tuple(angles)

@@ -19,7 +19,7 @@ from typing import Any
 
 from payload import bitstream
 from payload.bundle import load_bundle
-from payload.codec import Stopwatch
+from payload.coded import Stopwatch
 from payload.engine import open_engine
 from payload.errors import InputError
 from payload.pipeline import Payload

@@ -57,6 +57,7 @@ class Run:
     engine: Engine
     link: LinkReport
     reception: Reception
+    broken: str | None = None  # why the bundle failed its checks, where the mission flew on without it
 
 
 def kinds(reception: Reception) -> list[list[str]]:
@@ -111,7 +112,8 @@ def _inputs(run: Run) -> dict[str, Any]:
     scene = {k: getattr(info, k) for k in ("name", "height_px", "width_px", "gsd_m", "bits", "sensed_at", "nodata")}
     return {
         "scene": scene | {"bands": list(info.bands), "crs": _crs_name(info.crs_wkt)},
-        "bundle": {"name": run.bundle.name, "id": f"{run.bundle.bundle_id:08x}", "codec": run.bundle.codec["kind"]},
+        "bundle": {"name": run.bundle.name, "id": f"{run.bundle.bundle_id:08x}", "codec": run.bundle.codec["kind"]}
+        | ({"failed_its_checks": run.broken} if run.broken else {}),
         "mission": {"name": run.mission.name, "title": run.mission.title, "device": run.mission.device},
         "seed": run.seed,
         "engine": {"name": run.engine.name, "version": run.engine.version},

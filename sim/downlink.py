@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hil.client import open_device
-from payload.bundle import DEFAULT, Bundle, load_bundle
+from payload.bundle import DEFAULT, Bundle, bare_bundle, load_bundle, shipped_bundles
 from payload.clouds import CloudMask, detect_clouds, load_cloud_net
-from payload.codec import Stopwatch
+from payload.coded import Stopwatch
 from payload.engine import Engine, open_engine
-from payload.errors import InputError
+from payload.errors import BundleError, InputError
 from payload.packets import SequenceCounter, read_packets, segment
 from payload.pipeline import Payload
 from payload.policy import Policy
@@ -32,13 +32,14 @@ from sim import compose
 from sim.ground import Decoder, Reception, receive, reconstruct
 from sim.link import Channel
 from sim.mission import DEFAULT as DEFAULT_MISSION
-from sim.mission import load_mission
+from sim.mission import Mission, load_mission
 from sim.on_device import DeviceRun, codes_of, refuse_scene_policy
 from sim.products import CLOUD_NODATA, CloudWriter, PictureWriter
 from sim.quality import SceneQuality, psnr_db
 from sim.quicklooks import Pictures, Quicklooks
 from sim.regions import regions_in_pixels
 from sim.report import write_report
+from sim.safe import BANDS_10M
 from sim.scenes import open_scene
 
 PACKETS_FILE = "packets.bin"
@@ -113,7 +114,7 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
     Returns the report (docs/report.md). InputError where an input cannot be used.
     """
     mission = load_mission(request.mission)
-    bundle = load_bundle(request.bundle, trusted_keys=[bytes.fromhex(k) for k in mission.trusted_keys] or None)
+    bundle, broken = load_or_stand_in(request.bundle, mission)
     engine, channel = open_engine(request.engine), Channel(mission.link, request.seed)
     with (
         open_scene(request.scene, request.bands, bundle.bands, request.seed) as scene,
@@ -129,10 +130,22 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
         reception = receive(arrived, bundle, *grid(scene.info, bundle.tile_px))
         decoder = Decoder(bundle, engine)
         picture = rebuild(scene, reception, decoder, bundle, folder, progress)
-        run = compose.Run(request.seed, scene.info, bundle, mission, engine, channel.report, reception)
+        run = compose.Run(request.seed, scene.info, bundle, mission, engine, channel.report, reception, broken)
         report = compose.compose(run, onboard, picture, compose.audit_section(reception, decoder))
         write_report(report, picture.pictures.paths, folder)
     return report
+
+
+def load_or_stand_in(where: str, mission: Mission) -> tuple[Bundle, str | None]:
+    """The bundle; or, where the mission flies on with fallback tiles, what stands for one that fails its checks, and
+    why it does."""
+    keys = [bytes.fromhex(k) for k in mission.trusted_keys] or None
+    try:
+        return load_bundle(where, trusted_keys=keys), None
+    except BundleError as error:
+        if mission.policy.fallback == "never" or not (Path(where).is_dir() or where in shipped_bundles()):
+            raise
+        return bare_bundle(where, BANDS_10M), str(error)
 
 
 def send(scene: Scene, bundle: Bundle, policy: Policy, engine: Engine, folder: Path, progress: Progress) -> Onboard:

@@ -14,9 +14,11 @@ from payload import bitstream, vector
 from payload.bitstream import Kind, TileCode
 from payload.bundle import Bundle
 from payload.codec import TABLES_FILE, VqCodec, open_codec
+from payload.compand import LINEAR, expand
 from payload.encoder import COEFFICIENTS, first_level
-from payload.engine import Engine
+from payload.engine import Engine, Network
 from payload.errors import StreamError
+from payload.fallback import FallbackCodec
 from payload.packets import Reassembler, ReceptionCounts
 from payload.quantiser import Indices, dequantise, step_dn
 from payload.rotation import unrotate
@@ -25,6 +27,8 @@ from sim.seams import even_out
 
 DECODER_FILE = "ground/decoder.onnx"
 Address = tuple[int, int]
+#: Kinds of tile codes that hold a tile of the picture.
+PICTURED = (Kind.CODED, Kind.FALLBACK)
 
 
 @dataclass
@@ -91,11 +95,11 @@ def _take(reception: Reception, data: bytes, cause: str | None, bundle: Bundle) 
 
 def _unusable(code: TileCode, bundle: Bundle, cause: str | None) -> str | None:
     """Why a tile code gives no tile of the picture; None where it does."""
-    if code.bundle_id != bundle.bundle_id:
+    if code.bundle_id != bundle.bundle_id and code.kind is not Kind.FALLBACK:
         return f"coded with bundle {code.bundle_id:08x}, this ground holds {bundle.bundle_id:08x}"
-    if code.kind in (Kind.AUDIT, Kind.FALLBACK):
+    if code.kind is Kind.AUDIT:
         return f"a tile of kind {code.kind.name} is no part of the picture"
-    if code.kind is Kind.CODED and not code.layers:
+    if code.kind in PICTURED and not code.layers:
         return code.cause or cause or "no layer arrived whole"
     return None
 
@@ -105,36 +109,43 @@ class Decoder:
 
     def __init__(self, bundle: Bundle, engine: Engine) -> None:
         self._codec = open_codec(bundle)
-        self._network = engine.load(bundle.file(DECODER_FILE))
         self._bands, self._tile_px = len(bundle.bands), bundle.tile_px
+        self._gamma = float(bundle.codec.get("compand", LINEAR))
+        self._network = None if isinstance(self._codec, FallbackCodec) else engine.load(bundle.file(DECODER_FILE))
         self._books = vector.load_codebooks(bundle.file(TABLES_FILE)) if isinstance(self._codec, VqCodec) else None
 
     def decode_tile(self, code: TileCode) -> Dn:
         """DN uint16 [B, T, T]. StreamError if the octets make no sense: nothing is invented."""
+        if code.kind is Kind.FALLBACK:
+            return FallbackCodec(self._bands, self._tile_px).decode(code.side, code.layers)[0]
+        if self._network is None:
+            raise StreamError("coded with a bundle that this ground does not hold")
         side, indices = self._codec.decode(code.side, code.layers)
         if self._books is not None:
-            return _to_dn(self._from_codebooks(indices, self._books))
+            return _to_dn(self._from_codebooks(self._network, indices, self._books))
         rotation, index = side
         step = step_dn(index) * 2.0**indices.missing  # in rotated DN
         levels = levels_of(indices, self._bands)
         depth = np.full((1, 1, 1, 1), indices.missing / max(1, self._codec.layers - 1), np.float32)
         (rotated,) = self._network.run(levels[None], depth)
-        return _to_dn(unrotate(rotated[0] * np.float32(step), rotation))
+        return _to_dn(expand(unrotate(rotated[0] * np.float32(step), rotation), self._gamma))
 
     def step_of(self, code: TileCode) -> float:
         """Quantiser step of a tile as decoded, in DN: how far its pixels may be off."""
-        if self._books is not None:
+        if self._books is not None or code.kind is Kind.FALLBACK:
             return 0.0
         (rotation, index), _ = self._codec.decode(code.side, code.layers[:1])
         return float(step_dn(index) * 2.0 ** (rotation.shift + self._codec.layers - len(code.layers)))
 
-    def _from_codebooks(self, indices: tuple[NDArray[np.uint16], ...], books: vector.Codebooks) -> NDArray[np.float32]:
+    def _from_codebooks(
+        self, network: Network, indices: tuple[NDArray[np.uint16], ...], books: vector.Codebooks
+    ) -> NDArray[np.float32]:
         """DN [B, T, T]. A map whose indices did not arrive is zeros, as the decoder was trained to take it."""
         maps = [b.vectors[i].transpose(2, 0, 1)[None] for b, i in zip(books.books, indices, strict=False)]
         for book, stride in zip(books.books[len(maps) :], books.strides[len(maps) :], strict=True):
             cells = self._tile_px // stride
             maps.append(np.zeros((1, book.vectors.shape[1], cells, cells), np.float32))
-        (standardised,) = self._network.run(*maps)
+        (standardised,) = network.run(*maps)
         return standardised[0] * books.scale_dn[:, None, None] + books.mean_dn[:, None, None]
 
 
@@ -179,7 +190,7 @@ def _decode_row(reception: Reception, decoder: Decoder, bundle: Bundle, row: int
     steps = [0.0] * reception.cols
     for col in range(reception.cols):
         code = reception.codes.get((row, col))
-        if code is None or code.kind is not Kind.CODED or not code.layers:
+        if code is None or code.kind not in PICTURED or not code.layers:
             continue
         try:
             tile, steps[col] = decoder.decode_tile(code), decoder.step_of(code)

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from payload import codec
 from payload.bitstream import UNKNOWN_CLOUD, Kind, unpack
 from payload.bundle import load_bundle
-from payload.codec import Stopwatch, open_codec
+from payload.codec import open_codec
+from payload.coded import Stopwatch
 from payload.engine import open_engine
 from payload.errors import BundleError, StreamError
 from payload.packets import Reassembler

@@ -14,7 +14,8 @@ import rasterio
 from payload import bitstream
 from payload.bitstream import Kind, TileCode
 from payload.bundle import load_bundle
-from payload.codec import Stopwatch, open_codec
+from payload.codec import open_codec
+from payload.coded import Stopwatch
 from payload.engine import open_engine
 from payload.packets import octets_on_air, read_packets
 from payload.pipeline import Payload

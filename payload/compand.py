@@ -1,0 +1,55 @@
+"""DN -> companded values and back: a power law in front of the rotation that gives dark ground finer steps than bright.
+
+    value = round(1500 / gamma (DN / 1500)^gamma)        slope 1 at 1500 DN, an ordinary piece of ground
+
+What users measure on a scene, NDVI and spectral angles, are ratios: an error of ten DN ruins them over water and
+shadow and is nothing over a cloud. Coded at equal octets, gamma 0.85 leaves PSNR where it was and takes some 8 % off
+the errors of NDVI and 4 % off those of the spectral angle (docs/codec.md).
+"""
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from payload.scene import Dn
+
+REFERENCE_DN = 1500.0
+LINEAR = 1.0
+
+
+@lru_cache(maxsize=4)
+def table(gamma: float) -> NDArray[np.uint16]:
+    """Companded value of every DN, [65536]. No entry lies so near a rounding edge that two machines' powers could
+    disagree (tested for the gammas that ship)."""
+    dn = np.arange(1 << 16, dtype=np.float64)
+    values = dn if gamma == LINEAR else REFERENCE_DN / gamma * (dn / REFERENCE_DN) ** gamma
+    found = np.rint(values).astype(np.uint16)
+    found.flags.writeable = False
+    return found
+
+
+def compand(dn: Dn, gamma: float) -> Dn:
+    """Companded values, uint16, same shape."""
+    return dn if gamma == LINEAR else np.take(table(gamma), dn)
+
+
+def expand(values: NDArray[np.floating], gamma: float) -> NDArray[np.float32]:
+    """Inverse of `compand`, in floats: this runs on the ground. DN f32, not clipped above."""
+    if gamma == LINEAR:
+        return values.astype(np.float32)
+    share = np.maximum(values, 0) * np.float32(gamma / REFERENCE_DN)
+    return np.asarray(np.float32(REFERENCE_DN) * share ** np.float32(1 / gamma), np.float32)
+
+
+def stretch(values: Dn, gamma: float) -> float:
+    """How much larger a squared error is in DN than in companded values, on average over a tile [B, T, T].
+
+    The slope at a pixel is (DN / 1500)^(gamma - 1); its inverse square is averaged over the companded histogram."""
+    if gamma == LINEAR:
+        return 1.0
+    counts = np.bincount(values.ravel())
+    known = np.flatnonzero(counts)
+    share = np.maximum(known, 1) * (gamma / REFERENCE_DN)  # (DN / 1500)^gamma
+    inverse_slope_squared = share ** (2 * (1 - gamma) / gamma)
+    return float((counts[known] * inverse_slope_squared).sum() / counts.sum())

@@ -1,0 +1,282 @@
+"""The compiled twin of the payload's hot loops (payload/kernel.c), where it was built. The numpy code defines them.
+
+`available` is False where no compiler was at hand when the package was installed, on a board that runs from a zipapp,
+or with NADIR_KERNEL=0 in the environment: then everything runs in numpy and gives the same octets.
+"""
+
+import ctypes
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from payload import rawlayer
+from payload.contexts import ACTIVITY_CENTRE, frequency_neighbours, zones
+from payload.encoder import BLOCK, COEFFICIENTS, LATENT_BITS, Latents
+from payload.entropy import LONGEST_RUN, ContextTables, LayerTables, head, known_to, parse_head, shorter_layer
+from payload.errors import StreamError
+from payload.quantiser import Indices, rebuild_units, step_units
+from payload.rangecoder import NO_ENCODERS, Table
+from payload.rotation import PLANE_LIMIT, Rotation, Statistics
+from payload.scene import Dn
+
+_CAUSES = {1: NO_ENCODERS, 2: "a run of zeros goes past the end of its class", 3: "too few octets for its raw bits"}
+#: The transform's folded sums of four rotated values fit 16 bits up to here.
+FOLD_LIMIT = 8191
+FOLD_SHIFT = 2
+
+
+def _load() -> ctypes.CDLL | None:
+    if os.environ.get("NADIR_KERNEL") == "0":
+        return None
+    try:
+        from payload import _kernel  # type: ignore[attr-defined]
+
+        library = ctypes.CDLL(_kernel.__file__)
+    except (ImportError, OSError):
+        return None
+    library.nadir_encode.restype = ctypes.c_size_t
+    library.nadir_scratch_octets.restype = ctypes.c_size_t
+    return library
+
+
+_library = _load()
+available = _library is not None
+
+
+def _c() -> ctypes.CDLL:
+    if _library is None:
+        raise RuntimeError("the kernel was not built; check payload.kernel.available first")
+    return _library
+
+
+def plain_only(on: bool) -> None:
+    """For tests and comparisons: leave the vector loops out."""
+    _c().nadir_plain_only(int(on))
+
+
+def _at(array: NDArray[Any] | None) -> ctypes.c_void_p:
+    return ctypes.c_void_p(None if array is None else array.ctypes.data)
+
+
+class _Model(ctypes.Structure):
+    _fields_ = (
+        ("bands", ctypes.c_int32), ("groups", ctypes.c_int32), ("order", ctypes.c_void_p),
+        ("starts", ctypes.c_void_p), ("neighbours", ctypes.c_void_p), ("zone", ctypes.c_void_p),
+    )  # fmt: skip
+
+
+class _Layer(ctypes.Structure):
+    _fields_ = tuple(
+        (name, ctypes.c_void_p)
+        for name in ("weight", "gain", "mix", "floor", "base", "position", "activity", "runs", "longest",
+                     "refinement", "size", "worth")
+    )  # fmt: skip
+
+
+@dataclass(eq=False)
+class EntropyKernel:
+    """The entropy tables of a bundle as the kernel reads them, and its scratch memory for tiles of h x w blocks."""
+
+    tables: ContextTables
+    h: int
+    w: int
+    _held: list[NDArray[Any]] = field(default_factory=list)  # arrays the structures point into
+
+    def __post_init__(self) -> None:
+        channels, t = len(self.tables.order), self.tables
+        bands = channels // COEFFICIENTS
+        neighbours = [
+            np.pad(columns, ((0, 0), (0, 4 - columns.shape[1])), constant_values=channels)
+            for columns in frequency_neighbours(bands)
+        ]
+        starts = [g[0] for g in t.groups] + [channels]
+        self._model = _Model(
+            bands, len(t.groups), self._hold(t.order, np.int16), self._hold(starts, np.int32),
+            self._hold(neighbours, np.int16), self._hold(zones(), np.int8),
+        )  # fmt: skip
+        self._layers = [self._layer(layer) for layer in t.layers]
+        longest_group = max(end - begin for begin, end in t.groups)
+        octets = _c().nadir_scratch_octets(channels, self.h, self.w, longest_group)
+        self._scratch = np.empty(octets, np.uint8)
+        self._out = np.empty(6 * channels * self.h * self.w + 64, np.uint8)
+
+    def _hold(self, values: Any, dtype: Any) -> int:
+        array = np.ascontiguousarray(values, dtype)
+        self._held.append(array)
+        return int(array.ctypes.data)
+
+    def _layer(self, layer: LayerTables) -> _Layer:
+        w = layer.weights
+        weights = ((w.weight, np.int8), (w.gain, np.int8), (w.mix, np.int8), (w.floor, np.int16), (w.base, np.int16),
+                   (w.position, np.int16), (w.activity, np.int16))  # fmt: skip
+        longest = [len(t.counts) - 1 for t in layer.runs]
+        return _Layer(
+            *(self._hold(values, dtype) for values, dtype in weights),
+            self._hold(_lower(layer.runs, LONGEST_RUN + 2), np.uint32), self._hold(longest, np.int32),
+            self._hold(_lower(layer.refinement, 3), np.uint32), self._hold(_lower(layer.size, 17), np.uint32),
+            self._hold(layer.worth, np.uint8),
+        )  # fmt: skip
+
+    def encode_layers(
+        self, indices: Indices, keep: int | None = None, last_active: int | None = None
+    ) -> tuple[bytes, ...]:
+        """As payload.entropy.encode_layers."""
+        count = len(self.tables.layers)
+        keep = count if keep is None else min(keep, count)
+        magnitude, negative = np.ascontiguousarray(indices.magnitude), np.ascontiguousarray(indices.negative)
+        sizes = None if indices.size128 is None else np.ascontiguousarray(indices.size128)
+        if sizes is not None and keep == count:
+            magnitude = magnitude.copy()  # the finest layer clears what is not worth its octets
+        hits, channels = _hits(magnitude, count), len(magnitude)
+        limits = [channels] * (keep - 1) + [channels if last_active is None else last_active] if keep else []
+        heads = [head(hits[k], magnitude[0].size, self.tables, most) for k, most in enumerate(limits)]
+        layers = []
+        for k, (active, activity) in enumerate(heads):
+            arrays = (magnitude, negative, sizes if k == count - 1 else None, hits[k])
+            body = self._encode(k, arrays, (active, _busy(activity)))
+            if len(body) <= rawlayer.least_octets(active, magnitude[0].size):  # as nearly every layer is
+                layers.append(active.to_bytes(2, "big") + activity + body)
+                continue
+            here = (magnitude >> (count - 1 - k)).astype(np.uint16)
+            before = (here >> 1).astype(np.uint16) if k else np.zeros_like(here)
+            layers.append(shorter_layer((active, activity, body), here, before, negative, self.tables, k))
+        return tuple(layers)
+
+    def _encode(self, k: int, arrays: tuple[NDArray[Any] | None, ...], head: tuple[int, NDArray[np.int16]]) -> bytes:
+        size = _c().nadir_encode(
+            ctypes.byref(self._model), ctypes.byref(self._layers[k]), k, *map(_at, arrays),
+            len(self._layers) - 1 - k, self.h, self.w, head[0], _at(head[1]), _at(self._scratch), _at(self._out),
+        )  # fmt: skip
+        return self._out[:size].tobytes()
+
+    def decode_layers(self, layers: tuple[bytes, ...]) -> Indices:
+        """As payload.entropy.decode_layers."""
+        if not 1 <= len(layers) <= len(self._layers):
+            raise StreamError(f"{len(layers)} layers, this bundle has 1 to {len(self._layers)}")
+        shape = (len(self.tables.order), self.h, self.w)
+        here, negative, active = np.zeros(shape, np.uint16), np.zeros(shape, bool), 0
+        for k, octets in enumerate(layers):
+            active, activity, body, raw = parse_head(octets, k, shape[0])
+            if raw:
+                here = rawlayer.unpack_raw(body, here, negative, self.tables.order[:active], k)
+                continue
+            here <<= 1
+            busy = _busy(activity)
+            failed = _c().nadir_decode(
+                ctypes.byref(self._model), ctypes.byref(self._layers[k]), k, body, ctypes.c_size_t(len(body)),
+                self.h, self.w, active, _at(busy), _at(self._scratch), _at(here), _at(negative),
+            )  # fmt: skip
+            if failed:
+                raise StreamError(f"layer {k}: {_CAUSES[failed]}")
+        return known_to(len(layers), here, negative, active, self.tables)
+
+
+def _busy(activity: bytes) -> NDArray[np.int16]:
+    return np.frombuffer(activity, np.uint8).astype(np.int16) - ACTIVITY_CENTRE
+
+
+def _lower(tables: tuple[Table, ...], width: int) -> NDArray[np.uint32]:
+    found = np.zeros((len(tables), width), np.uint32)
+    for row, t in zip(found, tables, strict=True):
+        row[: len(t.lower)] = t.lower
+    return found
+
+
+def _hits(magnitude: NDArray[np.uint16], layers: int) -> NDArray[np.int32]:
+    """Significant coefficients per layer and channel, [layers, C], of the finest magnitudes [C, h, w]."""
+    channels = len(magnitude)
+    hits = np.empty((layers, channels), np.int32)
+    _c().nadir_count(_at(magnitude), channels, magnitude[0].size, layers, _at(hits))
+    return hits
+
+
+class Buffers:
+    """Arrays of one tile that are written anew for every tile: fresh memory would cost more than what fills it."""
+
+    def __init__(self, bands: int, side: int) -> None:
+        blocks = side // BLOCK
+        self.values = np.empty((bands, side, side), np.uint16)
+        self.rotated = np.empty((bands, side, side), np.int16)
+        self.sums = np.empty((bands, COEFFICIENTS, blocks, blocks), np.int32)
+        self.magnitude = np.empty((bands * COEFFICIENTS, blocks, blocks), np.uint16)
+        self.negative = np.empty(self.magnitude.shape, bool)
+        self.size128 = np.empty(self.magnitude.shape, np.uint8)
+        self.lines = np.empty(2 * BLOCK * (side + BLOCK), np.int16)
+
+
+def statistics(dn: Dn, table: NDArray[np.uint16], values: Dn) -> Statistics:
+    """Companded `values` [B, T, T] of a tile, and their statistics, all pixels valid."""
+    bands, n = len(dn), dn[0].size
+    products = np.zeros((bands, bands), np.uint64)
+    sums, edges = np.empty(bands, np.uint64), np.empty((2, bands), np.uint16)
+    dn = np.ascontiguousarray(dn)
+    _c().nadir_statistics(
+        _at(dn), _at(table), bands, n, _at(values), _at(sums), _at(products), _at(edges[0]), _at(edges[1])
+    )
+    upper = np.triu(products).astype(np.int64)
+    both = upper + np.triu(upper, 1).T
+    return Statistics(n, tuple(sums.tolist()), both, *(tuple(e.tolist()) for e in edges))
+
+
+def rotate(values: Dn, rotation: Rotation, rotated: NDArray[np.int16]) -> int:
+    """`rotated` bands [B, T, T] of a tile whose pixels are all valid; a bound on their magnitudes.
+
+    Sums fit 32 bits for up to four bands."""
+    matrix, means = rotation.matrix.astype(np.int32), np.array(rotation.means, np.int32)
+    peak: int = _c().nadir_rotate(
+        _at(values), _at(matrix), _at(means), len(values), values[0].size, rotation.shift, PLANE_LIMIT, _at(rotated)
+    )
+    return peak
+
+
+class Transform:
+    """The encoder's network as the kernel runs it. kernels int8 [64, 16, 16], each even or odd along both axes, and
+    their exponents [64] (payload/entropy.py keeps both in the tables of the bundle)."""
+
+    def __init__(self, kernels: NDArray[np.int8], exponents: NDArray[np.int8]) -> None:
+        u, v = np.divmod(np.arange(COEFFICIENTS), BLOCK)
+        parity = 2 * (u % 2) + v % 2
+        functions = [np.flatnonzero(parity == p) for p in range(4)]
+        self._functions = np.concatenate(functions).astype(np.int32)
+        self._weights = kernels[self._functions, :BLOCK, :BLOCK].astype(np.int16).copy()
+        self._shift = (LATENT_BITS - exponents.astype(np.int32)).copy()
+
+    def run(self, rotated: NDArray[np.int16], peak: int, buffers: Buffers) -> NDArray[np.int32]:
+        """Sums [B, 64, T/8, T/8] in 2^-8 of rotated bands [B, T, T] whose magnitudes are at most `peak`.
+
+        What is too large to be folded in 16 bits goes through in two parts, which the transform, linear, adds up."""
+        if peak <= FOLD_LIMIT:
+            return self._run(rotated, buffers)
+        coarse = self._run(rotated >> FOLD_SHIFT, buffers) << FOLD_SHIFT
+        coarse += self._run(rotated & ((1 << FOLD_SHIFT) - 1), buffers)
+        return coarse
+
+    def _run(self, rotated: NDArray[np.int16], buffers: Buffers) -> NDArray[np.int32]:
+        bands, side, _ = rotated.shape
+        _c().nadir_transform(
+            _at(rotated), _at(self._weights), _at(self._functions), _at(self._shift), bands, side, _at(buffers.lines),
+            _at(buffers.sums),
+        )  # fmt: skip
+        return buffers.sums
+
+
+def quantise(latents: Latents, index: int, buffers: Buffers) -> Indices:
+    """As payload.quantiser.quantise, into the buffers."""
+    values = np.ascontiguousarray(latents.values)
+    step = ctypes.c_uint32(step_units(index))
+    _c().nadir_quantise(
+        _at(values), values.size, step, _at(buffers.magnitude), _at(buffers.negative), _at(buffers.size128)
+    )
+    return Indices(buffers.magnitude, buffers.negative, size128=buffers.size128)
+
+
+def errors(latents: Latents, index: int, layers: int) -> tuple[int, ...]:
+    """As payload.quantiser.errors."""
+    values = np.ascontiguousarray(latents.values)
+    inside = np.array([rebuild_units(layers - 1 - k) for k in range(layers)], np.int32)
+    left = np.zeros(layers + 1, np.uint64)
+    _c().nadir_errors(_at(values), values.size, ctypes.c_uint32(step_units(index)), layers, _at(inside), _at(left))
+    return tuple(left.tolist())
