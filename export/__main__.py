@@ -1,4 +1,5 @@
-"""The workshop's commands: python -m export train | build | check | compile | ptq | memory | targets | sign | delta.
+"""The workshop's commands, python -m export ...: train, single-rate, build, check, compile, ptq, memory, targets, sign,
+delta.
 
 Exit codes: 0 everything held, 1 something did not hold, 2 bad input.
 """
@@ -31,6 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if words[:1] == ["train"]:
             return _train(words[1:])
+        if words[:1] == ["single-rate"]:
+            return _single_rate(words[1:])
         arguments = _parser().parse_args(words)
         command: Callable[[argparse.Namespace], int] = arguments.command
         return command(arguments)
@@ -45,6 +48,15 @@ def _train(words: list[str]) -> int:
     except ImportError as error:
         raise InputError(f"training needs {error.name}; pip install 'nadir-payload[train]'") from None
     train(words)
+    return HELD
+
+
+def _single_rate(words: list[str]) -> int:
+    try:
+        from export.single_rate import main as single_rate
+    except ImportError as error:
+        raise InputError(f"training needs {error.name}; pip install 'nadir-payload[train]'") from None
+    single_rate(words, _progress)
     return HELD
 
 

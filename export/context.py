@@ -86,7 +86,12 @@ class _Log2(torch.autograd.Function):
 
 
 class LayerContext(nn.Module):
-    """Logits of one layer, in nats; weights per octave. What the channels of a kind share is a parameter of its own."""
+    """Logits of one layer, in nats; weights per octave. What the channels of a kind share is a parameter of its own.
+
+    Of what contexts.py can express, this uses what was seen to pay: weights for the neighbouring blocks of the channel
+    itself, for those of the same function in other bands and for zones; inner sums for neighbours in frequency and for
+    the other bands in place. The rest together was worth 1 % of the significance bits and half of the time.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -103,13 +108,22 @@ class LayerContext(nn.Module):
         self.position = nn.Parameter(torch.zeros(bands, BLOCK, BLOCK))
         self.activity = nn.Parameter(torch.zeros(channels))
         self.shared_activity = nn.Parameter(torch.tensor(0.1))
-        used = torch.ones(channels, count)
-        used[::COEFFICIENTS, slice(*self.parts[1])] = 0  # block averages are in frequency order:
-        used[::COEFFICIENTS, slice(*self.parts[3])] = 0  # neither functions nor blocks mean anything to them
+        in_band, of_block = self.parts[2], self.parts[3]
+        weighted = [0, *range(in_band[0] + 1, in_band[1], 2), *range(*of_block)]
+        used = torch.zeros(channels, count)
+        used[:, weighted] = 1
+        used[::COEFFICIENTS, slice(*of_block)] = 0  # block averages are in frequency order: to them
+        summed = torch.zeros(channels, len(self.parts))
+        summed[:, 1:3] = 1
+        summed[::COEFFICIENTS, 1] = 0  # neither other functions nor blocks mean anything
+        mixed = torch.ones(count)
+        mixed[in_band[0] + 1 : in_band[1] : 2] = 0
         self.used: Tensor
         self.summed: Tensor
-        self.register_buffer("used", used)
-        self.register_buffer("summed", torch.stack([used[:, p[0]] for p in self.parts], 1))
+        self.mixed: Tensor
+        self.register_buffer("used", used, persistent=False)
+        self.register_buffer("summed", summed, persistent=False)
+        self.register_buffer("mixed", mixed, persistent=False)
 
     def weights(self) -> Tensor:
         """[C, F], nats an octave."""
@@ -120,8 +134,8 @@ class LayerContext(nn.Module):
         return (self.gain + self.shared_gain) * self.summed
 
     def mixes(self) -> Tensor:
-        """[F], positive."""
-        return functional.softplus(self.mix)
+        """[F], not negative."""
+        return functional.softplus(self.mix) * self.mixed
 
     def group(self, known: Tensor, members: Tensor, busy: Tensor) -> Tensor:
         """Logits [N, M, h, w] of a group; busy [N, B] is the layer's activity."""

@@ -68,6 +68,9 @@ def _layer_arrays(layer: LayerContext) -> Arrays:
         position = layer.position.numpy()
     whole_mix, whole_floor = np.zeros(len(mix), np.int64), np.zeros(len(floor), np.int64)
     for e, (begin, end) in enumerate(layer.parts):
+        if not gains[:, e].any():  # an inner sum that nobody looks at
+            whole_floor[e] = 1
+            continue
         scale = MIX_LIMIT / mix[begin:end].max()
         whole_mix[begin:end] = np.rint(mix[begin:end] * scale)
         whole_floor[e] = max(1, round(float(floor[e] * scale)))

@@ -49,31 +49,66 @@ static int use_avx2(void) {
 
 /* --- rotation ------------------------------------------------------------------------------------------------------ */
 
+static uint64_t product_plain(const uint16_t *x, const uint16_t *y, int n) {
+    uint64_t sum = 0;
+    for (int i = 0; i < n; i++)
+        sum += (uint32_t)x[i] * y[i];
+    return sum;
+}
+
+#if HAVE_AVX2
+/* Sum of (x - x0)(y - y0) where those fit 15 bits. */
+AVX2 static uint64_t product_avx2(const uint16_t *x, const uint16_t *y, int n, uint16_t x0, uint16_t y0) {
+    const __m256i zero = _mm256_setzero_si256(), from_x = _mm256_set1_epi16((int16_t)x0);
+    const __m256i from_y = _mm256_set1_epi16((int16_t)y0);
+    __m256i sum = zero;
+    int i = 0;
+    for (; i + 16 <= n; i += 16) {
+        __m256i a = _mm256_sub_epi16(_mm256_loadu_si256((const __m256i *)(x + i)), from_x);
+        __m256i b = _mm256_sub_epi16(_mm256_loadu_si256((const __m256i *)(y + i)), from_y);
+        __m256i two = _mm256_madd_epi16(a, b);
+        sum = _mm256_add_epi64(sum, _mm256_unpacklo_epi32(two, zero));
+        sum = _mm256_add_epi64(sum, _mm256_unpackhi_epi32(two, zero));
+    }
+    uint64_t parts[4], rest = 0;
+    _mm256_storeu_si256((__m256i *)parts, sum);
+    for (; i < n; i++)
+        rest += (uint32_t)(x[i] - x0) * (uint32_t)(y[i] - y0);
+    return parts[0] + parts[1] + parts[2] + parts[3] + rest;
+}
+#endif
+
+VECTORISED static void sum_band(const uint16_t *values, int n, uint64_t *sum, uint16_t *least, uint16_t *most) {
+    uint64_t total = 0;
+    uint16_t low = 65535, high = 0;
+    for (int i = 0; i < n; i++) {
+        total += values[i];
+        low = values[i] < low ? values[i] : low;
+        high = values[i] > high ? values[i] : high;
+    }
+    *sum = total, *least = low, *most = high;
+}
+
 /* Companded bands and what the covariance needs. dn, values [bands, n] u16, table [65536]; sums [bands], products
  * [bands, bands] (upper half), least and most [bands]. */
-EXPORT VECTORISED void nadir_statistics(const uint16_t *dn, const uint16_t *table, int bands, int n, uint16_t *values,
+EXPORT void nadir_statistics(const uint16_t *dn, const uint16_t *table, int bands, int n, uint16_t *values,
                              uint64_t *sums, uint64_t *products, uint16_t *least, uint16_t *most) {
-    for (int b = 0; b < bands; b++) {
-        const uint16_t *from = dn + (size_t)b * n;
-        uint16_t *to = values + (size_t)b * n;
-        uint64_t sum = 0;
-        uint16_t low = 65535, high = 0;
-        for (int i = 0; i < n; i++)
-            to[i] = table[from[i]];
-        for (int i = 0; i < n; i++) {
-            sum += to[i];
-            low = to[i] < low ? to[i] : low;
-            high = to[i] > high ? to[i] : high;
-        }
-        sums[b] = sum, least[b] = low, most[b] = high;
-    }
+    for (int i = 0; i < bands * n; i++)
+        values[i] = table[dn[i]];
+    for (int b = 0; b < bands; b++)
+        sum_band(values + (size_t)b * n, n, sums + b, least + b, most + b);
     for (int a = 0; a < bands; a++)
         for (int b = a; b < bands; b++) {
             const uint16_t *x = values + (size_t)a * n, *y = values + (size_t)b * n;
-            uint64_t sum = 0;
-            for (int i = 0; i < n; i++)
-                sum += (uint32_t)x[i] * y[i];
-            products[a * bands + b] = sum;
+            uint64_t *to = products + a * bands + b;
+#if HAVE_AVX2
+            if (use_avx2() && most[a] - least[a] < 1 << 15 && most[b] - least[b] < 1 << 15) {
+                uint64_t x0 = least[a], y0 = least[b];
+                *to = product_avx2(x, y, n, least[a], least[b]) + x0 * sums[b] + y0 * sums[a] - (uint64_t)n * x0 * y0;
+                continue;
+            }
+#endif
+            *to = product_plain(x, y, n);
         }
 }
 
@@ -331,6 +366,11 @@ typedef struct {
     const uint32_t *refinement; /* [3][3] */
     const uint32_t *size;       /* [8][17] */
     const uint8_t *worth;       /* [32] 128ths of a step from which on a magnitude of one is worth its octets */
+    const uint8_t *used;        /* [F] whether a feature has any weight, or a place in a sum that has gain */
+    const uint8_t *weighted;    /* features with weights, `weights` of them */
+    const uint8_t *mixed;       /* features of the sums that have gain: those of sum e end at mixed_ends[e] */
+    const int32_t *mixed_ends;  /* [4] */
+    int32_t weights;
 } Layer;
 
 typedef struct {
@@ -476,36 +516,41 @@ VECTORISED static void sum_zones(Contexts *t) {
     }
 }
 
+/* Where feature f is to be computed; NULL where nobody looks at it. */
+static inline uint8_t *place_of(Contexts *t, int f) {
+    uint8_t *to = t->added + (size_t)f * t->span;
+    t->x[f] = to;
+    return t->layer->used[f] ? to : NULL;
+}
+
 /* x of one channel. */
 VECTORISED static void features_of(Contexts *t, int channel) {
     const Model *m = t->model;
     int channels = m->bands * COEFFICIENTS, span = t->span, p = t->pitch, f = 0;
-    uint8_t *to = t->added;
     const uint8_t *own = t->known + (size_t)channel * t->plane + inner(t);
-    sum_four(own - p, own + p, own - 1, own + 1, span, to);
-    t->x[f++] = to, to += span;
-    sum_four(own - p - 1, own - p + 1, own + p - 1, own + p + 1, span, to);
-    t->x[f++] = to, to += span;
-    sum_four(own - 2 * p, own + 2 * p, own - 2, own + 2, span, to);
-    t->x[f++] = to, to += span;
-    for (int k = 0; k < 5; k++) {
+    uint8_t *to;
+    if ((to = place_of(t, f++)))
+        sum_four(own - p, own + p, own - 1, own + 1, span, to);
+    if ((to = place_of(t, f++)))
+        sum_four(own - p - 1, own - p + 1, own + p - 1, own + p + 1, span, to);
+    if ((to = place_of(t, f++)))
+        sum_four(own - 2 * p, own + 2 * p, own - 2, own + 2, span, to);
+    for (int k = 0; k < 5; k++, f++) {
         const int16_t *next = m->neighbours + ((size_t)k * channels + channel) * 4;
         const uint8_t *from[4];
         for (int i = 0; i < 4; i++)
             from[i] = t->known + (size_t)next[i] * t->plane + inner(t);
-        if (k < 2) { /* a single neighbour */
-            t->x[f++] = from[0];
-            continue;
-        }
-        sum_four(from[0], from[1], from[2], from[3], span, to);
-        t->x[f++] = to, to += span;
+        if (k < 2) /* a single neighbour */
+            t->x[f] = from[0];
+        else if ((to = place_of(t, f)))
+            sum_four(from[0], from[1], from[2], from[3], span, to);
     }
     for (int turn = 1; turn < m->bands; turn++) {
         int other = (channel + turn * COEFFICIENTS) % channels;
         const uint8_t *from = t->known + (size_t)other * t->plane + inner(t);
         t->x[f++] = from;
-        sum_four(from - p, from + p, from - 1, from + 1, span, to);
-        t->x[f++] = to, to += span;
+        if ((to = place_of(t, f++)))
+            sum_four(from - p, from + p, from - 1, from + 1, span, to);
     }
     for (int z = 0; z < ZONES + 1; z++) {
         size_t at = (size_t)(5 * (channel / COEFFICIENTS) + z) * t->plane + inner(t);
@@ -558,29 +603,33 @@ AVX2 static __m256i two_octets(int8_t first, int8_t second) {
     return _mm256_set1_epi16((int16_t)((uint8_t)first | (uint16_t)(uint8_t)second << 8));
 }
 
+/* Features two by two: where they lie and what they are multiplied with. An odd one pairs with itself at no weight. */
+typedef struct {
+    const uint8_t *first, *second;
+    __m256i weights;
+} Pair;
+
+AVX2 static int pairs_of(const Contexts *t, const uint8_t *features, int count, const int8_t *weight, Pair *pairs) {
+    for (int i = 0; i < count; i += 2) {
+        int f = features[i], next = i + 1 < count ? features[i + 1] : -1;
+        *pairs++ = (Pair){t->x[f], t->x[next < 0 ? f : next], two_octets(weight[f], next < 0 ? 0 : weight[next])};
+    }
+    return (count + 1) / 2;
+}
+
 /* As classes_plain, 32 cells at a time in 16-bit sums: payload/entropy.py has refused tables that could pass those. */
 AVX2 static void classes_avx2(const Contexts *t, int channel, const int16_t *base, uint8_t *found) {
     const Layer *l = t->layer;
-    const int8_t *weight = l->weight + (size_t)channel * t->features, *gain = l->gain + channel * SUMS;
+    const int8_t *gain = l->gain + channel * SUMS;
+    Pair weighted[MAX_FEATURES], mixed[MAX_FEATURES];
+    int weights = pairs_of(t, l->weighted, l->weights, l->weight + (size_t)channel * t->features, weighted);
+    int ends[SUMS], all = 0;
+    for (int e = 0, begin = 0; e < SUMS; begin = l->mixed_ends[e++])
+        ends[e] = all += pairs_of(t, l->mixed + begin, l->mixed_ends[e] - begin, l->mix, mixed + all);
     uint8_t table[16];
     for (int x = 0; x < 16; x++)
         table[x] = (uint8_t)log2_eighths(x + 1);
     const __m256i logs = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)table));
-    __m256i weights[MAX_FEATURES], mixes[MAX_FEATURES], floors[SUMS], gains[SUMS];
-    const uint8_t *firsts[MAX_FEATURES], *seconds[MAX_FEATURES]; /* of every pair of features */
-    int count = 0, pairs[SUMS];
-    for (int e = 0, f = 0; e < SUMS; e++) {
-        for (; f < t->ends[e]; f += 2, count++) {
-            int single = f + 1 == t->ends[e]; /* a pair with itself then, at no weight */
-            weights[count] = two_octets(weight[f], single ? 0 : weight[f + 1]);
-            mixes[count] = two_octets(l->mix[f], single ? 0 : l->mix[f + 1]);
-            firsts[count] = t->x[f];
-            seconds[count] = t->x[single ? f : f + 1];
-        }
-        f = t->ends[e];
-        pairs[e] = count;
-        floors[e] = _mm256_set1_epi16(l->floor[e]), gains[e] = _mm256_set1_epi16(gain[e]);
-    }
     const __m256i offset = _mm256_set1_epi16(CLASS_OFFSET), most = _mm256_set1_epi8(CLASSES - 1);
     const int span = t->span;
     for (int i = 0; i < span; i += STEP) {
@@ -588,22 +637,27 @@ AVX2 static void classes_avx2(const Contexts *t, int channel, const int16_t *bas
         __m256i second = _mm256_loadu_si256((const __m256i *)(base + i + 16));
         __m256i low = _mm256_permute2x128_si256(first, second, 0x20); /* as octets unpack: 0-7, 16-23 */
         __m256i high = _mm256_permute2x128_si256(first, second, 0x31); /* 8-15, 24-31 */
+        for (const Pair *p = weighted; p < weighted + weights; p++) {
+            __m256i a = _mm256_shuffle_epi8(logs, _mm256_loadu_si256((const __m256i *)(p->first + i)));
+            __m256i b = _mm256_shuffle_epi8(logs, _mm256_loadu_si256((const __m256i *)(p->second + i)));
+            low = _mm256_add_epi16(low, _mm256_maddubs_epi16(_mm256_unpacklo_epi8(a, b), p->weights));
+            high = _mm256_add_epi16(high, _mm256_maddubs_epi16(_mm256_unpackhi_epi8(a, b), p->weights));
+        }
         for (int e = 0, pair = 0; e < SUMS; e++) {
-            __m256i sum_low = floors[e], sum_high = floors[e];
-            for (; pair < pairs[e]; pair++) {
-                __m256i a = _mm256_loadu_si256((const __m256i *)(firsts[pair] + i));
-                __m256i b = _mm256_loadu_si256((const __m256i *)(seconds[pair] + i));
+            if (pair == ends[e])
+                continue; /* a sum without gain */
+            __m256i sum_low = _mm256_set1_epi16(l->floor[e]), sum_high = sum_low;
+            for (; pair < ends[e]; pair++) {
+                __m256i a = _mm256_loadu_si256((const __m256i *)(mixed[pair].first + i));
+                __m256i b = _mm256_loadu_si256((const __m256i *)(mixed[pair].second + i));
                 __m256i both = _mm256_unpacklo_epi8(a, b);
-                sum_low = _mm256_add_epi16(sum_low, _mm256_maddubs_epi16(both, mixes[pair]));
-                both = _mm256_shuffle_epi8(logs, both);
-                low = _mm256_add_epi16(low, _mm256_maddubs_epi16(both, weights[pair]));
+                sum_low = _mm256_add_epi16(sum_low, _mm256_maddubs_epi16(both, mixed[pair].weights));
                 both = _mm256_unpackhi_epi8(a, b);
-                sum_high = _mm256_add_epi16(sum_high, _mm256_maddubs_epi16(both, mixes[pair]));
-                both = _mm256_shuffle_epi8(logs, both);
-                high = _mm256_add_epi16(high, _mm256_maddubs_epi16(both, weights[pair]));
+                sum_high = _mm256_add_epi16(sum_high, _mm256_maddubs_epi16(both, mixed[pair].weights));
             }
-            low = _mm256_add_epi16(low, _mm256_mullo_epi16(gains[e], log2_avx2(sum_low)));
-            high = _mm256_add_epi16(high, _mm256_mullo_epi16(gains[e], log2_avx2(sum_high)));
+            const __m256i times = _mm256_set1_epi16(gain[e]);
+            low = _mm256_add_epi16(low, _mm256_mullo_epi16(times, log2_avx2(sum_low)));
+            high = _mm256_add_epi16(high, _mm256_mullo_epi16(times, log2_avx2(sum_high)));
         }
         low = _mm256_add_epi16(_mm256_srai_epi16(low, LOGIT_BITS), offset);
         high = _mm256_add_epi16(_mm256_srai_epi16(high, LOGIT_BITS), offset);
@@ -732,11 +786,11 @@ static inline int take(Decoder *coder, const uint32_t *lower, int symbols) {
 /* --- layers -------------------------------------------------------------------------------------------------------- */
 
 /* Lists of symbols that are coded one after the other: runs by class, then sizes or refinements by theirs. */
-enum { LISTS = CLASSES + SIZE_CLASSES };
+enum { LISTS = CLASSES + SIZE_CLASSES, ROOM = 16 };
 
 EXPORT size_t nadir_scratch_octets(int channels, int h, int w, int longest_group) {
     size_t cells = (size_t)longest_group * h * w;
-    return context_octets(channels, h, w) + LISTS * (cells + 1) + 4 * (size_t)channels * h * w + 64;
+    return context_octets(channels, h, w) + LISTS * (cells + ROOM) + 4 * (size_t)channels * h * w + 64;
 }
 
 /* hits [C] of the coarser layer, or NULL where they are not known: a channel without any is known to be zeros. */
@@ -765,8 +819,11 @@ static inline void token(Lists *lists, int class, uint32_t zeros, int one) {
     int bits = lists->bits[class];
     uint32_t whole = zeros >> bits, rest = zeros - (whole << bits);
     uint8_t *end = lists->end[class], longest = (uint8_t)(1 << bits);
-    for (uint32_t i = 0; i < whole; i++)
-        *end++ = longest;
+    uint64_t eight = longest * 0x0101010101010101u;
+    for (; whole > 8; whole -= 8, end += 8) /* hardly ever */
+        memcpy(end, &eight, sizeof eight);
+    memcpy(end, &eight, sizeof eight); /* lists have room for what is not meant */
+    end += whole;
     if (one || rest)
         *end++ = (uint8_t)(one ? rest : longest);
     lists->end[class] = end;
@@ -908,10 +965,10 @@ EXPORT size_t nadir_encode(const Model *model, const Layer *layer, int k, uint16
         if (model->starts[g + 1] - model->starts[g] > longest_group)
             longest_group = model->starts[g + 1] - model->starts[g];
     uint8_t *pool = scratch + context_octets(channels, h, w);
-    uint8_t *escapes = pool + LISTS * ((size_t)longest_group * n + 1), *signs = escapes + 2 * (size_t)channels * n;
+    uint8_t *escapes = pool + LISTS * ((size_t)longest_group * n + ROOM), *signs = escapes + 2 * (size_t)channels * n;
     Symbols s = {.escape = escapes, .sign = signs};
     for (int i = 0; i < LISTS; i++)
-        s.lists.begin[i] = pool + (size_t)i * ((size_t)longest_group * n + 1);
+        s.lists.begin[i] = pool + (size_t)i * ((size_t)longest_group * n + ROOM);
     for (int c = 0; c < CLASSES; c++)
         s.lists.bits[c] = __builtin_ctz((unsigned)layer->longest[c]);
     Encoder coder = {0, UINT64_MAX, out, out};
@@ -985,8 +1042,8 @@ EXPORT int nadir_decode(const Model *model, const Layer *layer, int k, const uin
             longest_group = model->starts[g + 1] - model->starts[g];
     uint8_t *pool = scratch + context_octets(channels, h, w), *list[LISTS];
     for (int i = 0; i < LISTS; i++)
-        list[i] = pool + (size_t)i * ((size_t)longest_group * n + 1);
-    uint32_t *fresh = (uint32_t *)(((uintptr_t)(pool + LISTS * ((size_t)longest_group * n + 1)) + 3) & ~(uintptr_t)3);
+        list[i] = pool + (size_t)i * ((size_t)longest_group * n + ROOM);
+    uint32_t *fresh = (uint32_t *)(((uintptr_t)(pool + LISTS * ((size_t)longest_group * n + ROOM)) + 3) & ~(uintptr_t)3);
     size_t signs = 0, escapes = 0;
     Decoder coder;
     open_decoder(&coder, octets, count);

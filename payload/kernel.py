@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from payload import rawlayer
-from payload.contexts import ACTIVITY_CENTRE, frequency_neighbours, zones
+from payload.contexts import ACTIVITY_CENTRE, LayerWeights, frequency_neighbours, parts, zones
 from payload.encoder import BLOCK, COEFFICIENTS, LATENT_BITS, Latents
 from payload.entropy import LONGEST_RUN, ContextTables, LayerTables, head, known_to, parse_head, shorter_layer
 from payload.errors import StreamError
@@ -72,8 +72,8 @@ class _Layer(ctypes.Structure):
     _fields_ = tuple(
         (name, ctypes.c_void_p)
         for name in ("weight", "gain", "mix", "floor", "base", "position", "activity", "runs", "longest",
-                     "refinement", "size", "worth")
-    )  # fmt: skip
+                     "refinement", "size", "worth", "used", "weighted", "mixed", "mixed_ends")
+    ) + (("weights", ctypes.c_int32),)  # fmt: skip
 
 
 @dataclass(eq=False)
@@ -117,7 +117,23 @@ class EntropyKernel:
             *(self._hold(values, dtype) for values, dtype in weights),
             self._hold(_lower(layer.runs, LONGEST_RUN + 2), np.uint32), self._hold(longest, np.int32),
             self._hold(_lower(layer.refinement, 3), np.uint32), self._hold(_lower(layer.size, 17), np.uint32),
-            self._hold(layer.worth, np.uint8),
+            self._hold(layer.worth, np.uint8), *self._features_in_use(w),
+        )  # fmt: skip
+
+    def _features_in_use(self, w: LayerWeights) -> tuple[int, ...]:
+        """What the kernel looks at of a model that leaves features, or whole inner sums, at no weight."""
+        weighted = np.flatnonzero(w.weight.any(axis=0))
+        mixed: list[NDArray[np.intp]] = []
+        for e, (begin, end) in enumerate(parts(len(w.base) // COEFFICIENTS)):
+            inside = begin + np.flatnonzero(w.mix[begin:end])
+            looked_at = w.gain[:, e].any()
+            mixed.append((inside if len(inside) else np.array([begin])) if looked_at else np.zeros(0, np.intp))
+        used = np.zeros(w.weight.shape[1], np.uint8)
+        used[weighted] = used[np.concatenate(mixed)] = 1
+        ends = np.cumsum([len(features) for features in mixed])
+        return (
+            self._hold(used, np.uint8), self._hold(weighted, np.uint8), self._hold(np.concatenate(mixed), np.uint8),
+            self._hold(ends, np.int32), len(weighted),
         )  # fmt: skip
 
     def encode_layers(
