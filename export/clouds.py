@@ -28,7 +28,7 @@ from export.cloud_network import CloudUnet, as_cells, macs_per_pixel
 from export.qat_layers import INPUT_SCALE, calibrate, fold_into
 from export.to_onnx import export_qcdq
 from export.train import load_recipe
-from payload.clouds import BIN_PX, CLASSES, THICK, THIN, CloudSettings, input_planes
+from payload.clouds import BIN_PX, CLASSES, THICK, THIN, CloudSettings, bin_sums, hazy_and_white, input_planes
 from payload.errors import InputError
 
 Floats = NDArray[np.float64]
@@ -37,9 +37,9 @@ Bool = NDArray[np.bool_]
 SAVE_EVERY_S = 120.0
 #: A tile is cloudy when more than this share of it is cloud: CloudScout's and PhiSat-1's definition.
 CLOUDY_TILE = 0.7
-#: Bounds on clear tiles taken for cloudy when `sure_above` is chosen: what is required of labelled tiles, and what is
-#: required of snow and sand for ground made as pale as they are.
-FALSE_DISCARDS, PALE_DISCARDS = 0.01, 0.02
+#: What `sure_above` is chosen by: the bound on clear tiles taken for cloudy, and the accuracy required of tiles with a
+#: point to spare for sites never seen. More accuracy than that is not bought with discards.
+FALSE_DISCARDS, TILE_ACCURACY = 0.01, 0.93
 #: A tile less known than this is not asked whether it is cloudy.
 LEAST_KNOWN = 0.5
 #: Drawn clouds per fold on which thin cloud and shadow are measured; no reference of theirs is worth the name.
@@ -129,13 +129,14 @@ def _log(path: Path, row: dict[str, float]) -> None:
 class Seen:
     """A tile judged by a network that has not seen its site. `logits` of the cells; None: not judged.
 
-    `cloud`, `known`: the reference on the same cells; `labelled`: it is a classification, not a tile clear by eye;
-    `pale`: ground made as pale as sand or snow.
+    `cloud`, `known`: the reference on the same cells; `witnessed`: where the payload's second witness finds cloud, too;
+    `labelled`: the reference is a classification, not a look by eye; `pale`: ground made as pale as sand or snow.
     """
 
     logits: Floats | None  # [4, t, t]
     cloud: Bool  # [t, t]
     known: Bool  # [t, t]
+    witnessed: Bool  # [t, t]
     labelled: bool = True
     pale: bool = False
 
@@ -150,7 +151,7 @@ def judge(network: nn.Module, pool: CloudPool, settings: CloudSettings) -> list[
     """Labelled tiles, clear tiles, and the clear tiles once more, made pale; each as the payload would see it."""
     rng = np.random.default_rng(17)
     seen = [
-        Seen(_logits(network, t.dn, settings), *_reference(t, settings.cell_px), labelled=bool(t.scl.any()))
+        Seen(_logits(network, t.dn, settings), *_reference(t, settings.cell_px), _witnessed(t.dn), bool(t.scl.any()))
         for t in pool.labelled + pool.clear
     ]
     for tile in pool.clear:
@@ -159,8 +160,12 @@ def judge(network: nn.Module, pool: CloudPool, settings: CloudSettings) -> list[
         if not np.array_equal(pale, ground):
             dn = np.round(pale).astype(np.uint16).repeat(BIN_PX, 1).repeat(BIN_PX, 2)
             reference = _reference(tile, settings.cell_px)
-            seen.append(Seen(_logits(network, dn, settings), *reference, labelled=False, pale=True))
+            seen.append(Seen(_logits(network, dn, settings), *reference, _witnessed(dn), labelled=False, pale=True))
     return seen
+
+
+def _witnessed(dn: NDArray[np.uint16]) -> Bool:
+    return hazy_and_white(bin_sums(dn))
 
 
 def _logits(network: nn.Module, dn: NDArray[np.uint16], settings: CloudSettings) -> Floats | None:
@@ -180,22 +185,19 @@ def _reference(tile: Labelled, cell_px: int) -> tuple[Bool, Bool]:
 def settle(seen: list[Seen], settings: CloudSettings) -> tuple[CloudSettings, dict[str, float]]:
     """Temperature (least cross-entropy), `cloudy_above` (best IoU of cloud) and `sure_above` from tiles judged unseen.
 
-    `sure_above`: the best tile accuracy among the thresholds that throw away at most FALSE_DISCARDS of the labelled
-    tiles that are not cloudy, no tile that is clear by eye, and PALE_DISCARDS of the pale ones; where several are as
-    good, the most careful.
+    `sure_above`: the most careful threshold that reaches TILE_ACCURACY, else the most accurate one, among those that
+    throw away at most FALSE_DISCARDS of the labelled tiles that are not cloudy and of the tiles clear by eye.
     """
     real = [s for s in seen if not s.pale]
     temperature, loss = _temperature(real)
     shown = [(s, s.probability(temperature)) for s in seen]
     ious = {t: pixel_iou([(s, p > t) for s, p in shown if not s.pale]) for t in THRESHOLDS}
     cloudy_above = max(ious, key=ious.__getitem__)
-    scores = {t: _tile_scores([(s, p > t) for s, p in shown]) for t in THRESHOLDS}
-    allowed = {
-        t: s
-        for t, s in scores.items()
-        if s["false_discards"] <= FALSE_DISCARDS and s["clear_discards"] == 0.0 and s["pale_discards"] <= PALE_DISCARDS
-    } or {THRESHOLDS[-1]: scores[THRESHOLDS[-1]]}
-    sure_above = max(allowed, key=lambda t: (allowed[t]["tile_accuracy"], t))
+    scores = {t: _tile_scores([(s, (p > t) & s.witnessed) for s, p in shown]) for t in THRESHOLDS}
+    allowed = {t: s for t, s in scores.items() if max(s["false_discards"], s["clear_discards"]) <= FALSE_DISCARDS} or {
+        THRESHOLDS[-1]: scores[THRESHOLDS[-1]]
+    }
+    sure_above = max(allowed, key=lambda t: (min(allowed[t]["tile_accuracy"], TILE_ACCURACY), t))
     found = replace(settings, temperature=temperature, cloudy_above=cloudy_above, sure_above=sure_above)
     return found, {"log_loss": loss, "pixel_iou": ious[cloudy_above]} | scores[sure_above]
 

@@ -11,7 +11,9 @@ A tile that shows one single value per band (no data, saturated, constant) is no
 It costs a few octets, and the gate throws away only what it has judged.
 
 Two thresholds, because two questions are asked: `cloudy_above` says which pixels are cloud, as well as may be;
-`sure_above` says which of them count towards throwing the tile away, and there a mistake is for ever.
+`sure_above` says which of them count towards throwing the tile away. There a mistake is for ever, so a second witness
+is heard that has learnt nothing: a published rule on colour (`hazy_and_white`) must find cloud there, too. What the
+network mistakes on ground it never saw, the rule mostly does not, and the other way round.
 """
 
 from dataclasses import dataclass, field
@@ -37,6 +39,8 @@ NETWORK_FILE = "flight/clouds.onnx"
 BLOCK_PX = 8
 #: The network sees averages of 2 x 2 pixels.
 BIN_PX = 2
+#: Places of the visible bands among payload.scene.RGBN.
+BLUE, GREEN, RED = range(3)
 #: The tile's percentiles are read from every 2nd of these averages in every 2nd row.
 SAMPLE_EVERY = 2
 
@@ -86,6 +90,7 @@ class CloudMask:
     valid: Mask  # [T, T]
     cloudy_above: float = 0.5
     sure_above: float = 0.5
+    sums: NDArray[np.uint32] | None = None  # [B, T/2, T/2], what the second witness looks at; None: it is not asked
 
     @cached_property
     def cells(self) -> NDArray[np.float32]:
@@ -118,14 +123,19 @@ class CloudMask:
         return self._share((self._cloud > self.cloudy_above) & self._thinner)
 
     @property
-    def sure_fraction(self) -> float:
-        """Share of the valid pixels that are cloud beyond doubt: what may cost the tile."""
+    def accused_fraction(self) -> float:
+        """Share of the valid pixels that are cloud beyond doubt to the network alone: never below `sure_fraction`."""
         return self._share(self._cloud > self.sure_above)
+
+    @property
+    def sure_fraction(self) -> float:
+        """Share of the valid pixels that are cloud to network and second witness: what may cost the tile."""
+        return self._share(self._sure)
 
     @property
     def sure_thin_fraction(self) -> float:
         """The part of `sure_fraction` that is thin cloud."""
-        return self._share((self._cloud > self.sure_above) & self._thinner)
+        return self._share(self._sure & self._thinner)
 
     @property
     def shadow_fraction(self) -> float:
@@ -135,6 +145,15 @@ class CloudMask:
     @cached_property
     def _cloud(self) -> NDArray[np.float32]:
         return np.asarray(self.parts[THICK] + self.parts[THIN])  # [s, s, h, w]
+
+    @cached_property
+    def _sure(self) -> NDArray[np.bool_]:
+        accused = self._cloud > self.sure_above
+        if self.sums is None:
+            return accused
+        _, s, _, h, w = self.parts.shape
+        witnessed = hazy_and_white(self.sums).reshape(h, s, w, s).transpose(1, 3, 0, 2)  # in the order of `parts`
+        return accused & witnessed
 
     @cached_property
     def _thinner(self) -> NDArray[np.bool_]:
@@ -195,24 +214,30 @@ def detect_clouds(tile: Tile, net: CloudNet) -> CloudMask:
     size = tile.valid.shape[0]
     if size % settings.stride_px or tile.valid.shape != (size, size):
         raise InputError(f"tile of {tile.valid.shape} pixels, wanted a square of a multiple of {settings.stride_px}")
-    planes = input_planes(tile.dn, tile.valid, settings)
+    sums, seen = averaged(tile.dn, tile.valid)
+    planes = planes_of(sums, seen, settings)
     if planes is None:
         cells = size // settings.cell_px
         parts = np.zeros((len(CLASSES), 1, 1, cells, cells), np.float32)
     else:
         logits = net.network.run(planes[None])[0][0]  # [4 s s, h, w], s sub-cells a side
         parts = probabilities(logits, net, size)
-    return CloudMask(parts, tile.valid, settings.cloudy_above, settings.sure_above)
+    return CloudMask(parts, tile.valid, settings.cloudy_above, settings.sure_above, sums)
 
 
 def input_planes(dn: Dn, valid: Mask, settings: CloudSettings) -> NDArray[np.uint8] | None:
     """The network's input, u8 [2B, T/2, T/2]: companded averages, then the same stretched. None: nothing to judge."""
+    return planes_of(*averaged(dn, valid), settings)
+
+
+def averaged(dn: Dn, valid: Mask) -> tuple[NDArray[np.uint32], Mask | None]:
+    """Four times the average of the valid pixels of 2 x 2, [B, T/2, T/2], and where there are any; None: everywhere."""
     if valid.all():
-        return planes_of(bin_sums(dn), None, settings)
+        return bin_sums(dn), None
     count = bin_sums(valid[None].astype(np.uint16))[0]  # valid pixels of 4
     sums = bin_sums(dn * valid)
     sums[:, count > 0] = sums[:, count > 0] * 4 // count[count > 0]
-    return planes_of(sums, count > 0, settings)
+    return sums, count > 0
 
 
 def bin_sums(dn: Dn) -> NDArray[np.uint32]:
@@ -294,6 +319,19 @@ def probabilities(logits: NDArray[np.int8], net: CloudNet, size: int) -> NDArray
     return weight.reshape(classes, s, s, h, w)
 
 
+def hazy_and_white(sums: NDArray[np.uint32]) -> Mask:
+    """The second witness: Fmask's visible tests on averages of 2 x 2 pixels [B, n, n], as integers. [n, n]
+
+    Zhu and Woodcock 2012 (Remote Sensing of Environment 118, 83-94), equations 2 and 3, thresholds as published:
+    blue - red / 2 - .08 > 0, and sum |band - mean| / mean < .7 over the visible bands. It takes snow for cloud and
+    haze-free pale ground for clear: the reverse of what the network is in doubt about.
+    """
+    blue, green, red = sums[[BLUE, GREEN, RED]].astype(np.int32)  # 4 DN, so .08 is 3 200
+    total = blue + green + red
+    spread = np.abs(3 * blue - total) + np.abs(3 * green - total) + np.abs(3 * red - total)
+    return (2 * blue - red > 6400) & (10 * spread < 7 * total)
+
+
 def flatten_clouds(tile: Tile, mask: CloudMask) -> Tile:
     """The tile with closed cloud smoothed to its 8 px averages, so that it costs few octets; everything else untouched.
 
@@ -351,6 +389,9 @@ def decide(mask: CloudMask, gate: Gate, tile: Tile | None = None) -> Decision:
     `tile` is needed where the gate has regions; they must be in pixels by then.
     """
     cloud, thin = 100.0 * mask.cloud_fraction, 100.0 * mask.thin_fraction
+    limits = (gate.withhold_above_percent, gate.reduce_above_percent)
+    if 100.0 * mask.accused_fraction <= min(limit for limit in limits if limit is not None):
+        return Decision(Action.SEND, cloud, thin)  # the second witness can only acquit, so it need not be heard
     counted = 100.0 * (mask.sure_fraction - (1.0 - gate.thin_counts) * mask.sure_thin_fraction)
     action = Action.SEND
     if counted > gate.withhold_above_percent:

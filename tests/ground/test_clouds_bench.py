@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from payload.bundle import SHIPPED
+from payload.clouds import hazy_and_white
 from payload.errors import InputError
 from sim import cloud_figures, cloud_samples, clouds_bench, clouds_page
 from sim.cloud_figures import Counts, Reliability
@@ -98,6 +99,17 @@ def test_braaten_cohen_yang_by_hand(pixel: tuple[float, ...], cloud: bool) -> No
 )
 def test_hot_whiteness_by_hand(pixel: tuple[float, ...], cloud: bool) -> None:
     assert hot_whiteness(dn_of(*pixel)).item() is cloud
+
+
+def test_the_payloads_second_witness_is_the_published_rule() -> None:
+    """Two implementations, integers on board and floats here; they may differ where a pixel lies on a threshold."""
+    dn = np.random.default_rng(8).integers(0, 9000, (4, 200, 200)).astype(np.uint16)
+    blue, green, red = (dn[band].astype(np.float64) for band in range(3))
+    mean = np.maximum((blue + green + red) / 3, 1.0)
+    spread = (abs(blue - mean) + abs(green - mean) + abs(red - mean)) / mean
+    certain = (abs(blue - red / 2 - 800) > 1.0) & (abs(spread - 0.7) > 1e-3)
+    assert certain.mean() > 0.98
+    np.testing.assert_array_equal(hazy_and_white(4 * dn.astype(np.uint32))[certain], hot_whiteness(dn)[certain])
 
 
 def test_the_readings_of_a_classification() -> None:

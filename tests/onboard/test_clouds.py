@@ -212,6 +212,45 @@ def test_only_sure_cloud_costs_the_tile() -> None:
     assert clouds.decide(mask, Gate(withhold_above_percent=19.0, thin_counts=0.5)).action is Action.SEND
 
 
+@pytest.mark.parametrize(
+    ("visible", "cloud"),
+    [
+        ((4000, 3800, 3700), True),  # blue - red / 2 = 2150 > 800; spread .08
+        ((1200, 1200, 1200), False),  # 1200 - 600 = 600: no haze
+        ((6000, 1000, 1000), False),  # mean 2667: spread (3333 + 1667 + 1667) / 2667 = 2.5
+        ((2000, 2900, 4000), False),  # sand: 2000 - 2000 = 0
+        ((65535, 65535, 65535), True),
+        ((0, 0, 0), False),
+    ],
+)
+def test_the_second_witness_by_hand(visible: tuple[int, ...], cloud: bool) -> None:
+    sums = 4 * np.array([*visible, 3000], np.uint32).reshape(4, 1, 1)
+    assert clouds.hazy_and_white(sums).item() is cloud
+
+
+@settings(deadline=None)  # a shared machine may stall any example
+@given(hnp.arrays(np.uint8, (64, 2, 2), elements=st.integers(0, 127)), st.integers(0, 2**16))
+def test_the_second_witness_can_only_acquit(raw: np.ndarray, seed: int) -> None:
+    logits = raw.astype(np.int8)
+    parts = clouds.probabilities(logits, CloudNet(FixedNetwork(logits)), 16)
+    sums = np.random.default_rng(seed).integers(0, 40_000, (4, 8, 8)).astype(np.uint32)
+    valid = np.ones((16, 16), bool)
+    mask, alone = CloudMask(parts, valid, sums=sums), CloudMask(parts, valid)
+    assert alone.sure_fraction == alone.accused_fraction == mask.accused_fraction >= mask.sure_fraction
+    cloud = mask.cells[THICK] + mask.cells[THIN] > 0.5
+    assert mask.sure_fraction == pytest.approx((cloud & clouds.hazy_and_white(sums)).mean())
+
+
+def test_a_tile_the_network_accuses_is_sent_where_the_rule_finds_no_cloud() -> None:
+    sand = np.array((2000, 2900, 4000, 4500))[:, None, None] * np.linspace(0.9, 1.1, TILE_PX)
+    white = np.array((5000, 4900, 4800, 5000))[:, None, None] * np.linspace(0.9, 1.1, TILE_PX)
+    for ground, action in ((sand, Action.SEND), (white, Action.WITHHOLD)):
+        dn = np.broadcast_to(ground[:, None, 0], (4, TILE_PX, TILE_PX))
+        mask = clouds.detect_clouds(tile_of(dn), fixed_net(THICK))
+        assert mask.cloud_fraction == 1.0
+        assert clouds.decide(mask, Gate()).action is action
+
+
 def test_the_gate_sends_reduces_and_withholds() -> None:
     gate = Gate(withhold_above_percent=70.0, reduce_above_percent=30.0, reduced_layers=2)
     found = [clouds.decide(mask_of(thick=n, thin=0), gate) for n in (30, 31, 70, 71)]

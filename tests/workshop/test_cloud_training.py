@@ -177,27 +177,38 @@ def test_macs_by_hand() -> None:
     )
 
 
-def seen(p: float, cloudy: bool, pale: bool = False) -> clouds.Seen:
+def seen(p: float, cloudy: bool, pale: bool = False, witnessed: bool = True) -> clouds.Seen:
     """A tile of one probability of cloud throughout."""
     logits = np.zeros((4, 4, 4))
     logits[1:] = -30.0
     logits[1] = np.log(p / (1.0 - p))
-    return clouds.Seen(logits, np.full((4, 4), cloudy), np.ones((4, 4), bool), not pale, pale)
+    return clouds.Seen(
+        logits, np.full((4, 4), cloudy), np.ones((4, 4), bool), np.full((4, 4), witnessed), not pale, pale
+    )
+
+
+def calibrated(p: float, temperature: float) -> float:
+    return float(1.0 / (1.0 + (1.0 / p - 1.0) ** (1.0 / temperature)))
 
 
 def test_thresholds_keep_good_tiles_before_they_find_cloud() -> None:
-    tiles = [seen(0.97, True), seen(0.80, True), seen(0.9, False), *[seen(0.1, False)] * 4]
-    found, figures = clouds.settle(tiles, CloudSettings())
-    hot = 1.0 / (1.0 + np.exp(-np.log(0.9 / 0.1) / found.temperature))
-    assert found.sure_above >= hot  # the ground taken for cloud at .9 must not be thrown away
-    assert found.cloudy_above < found.sure_above
-    assert (figures["false_discards"], figures["tiles"]) == (0.0, 7)
-    careful, _ = clouds.settle([*tiles, seen(0.96, False, pale=True)], CloudSettings())
-    assert careful.sure_above >= found.sure_above  # pale ground bounds, too
+    plain = [*[seen(0.8, True)] * 10, *[seen(0.1, False)] * 10]
+    found, figures = clouds.settle(plain, CloudSettings())
+    cloud = calibrated(0.8, found.temperature)
+    assert cloud - 0.011 < found.sure_above < cloud  # the most careful one that still finds the cloud
+    assert (figures["tile_accuracy"], figures["tiles"]) == (1.0, 20)
+
+    found, figures = clouds.settle([*plain, seen(0.9, False)], CloudSettings())
+    assert found.sure_above >= calibrated(0.9, found.temperature) - 1e-9  # never at the price of a good tile
+    assert figures["false_discards"] == 0.0
+
+    found, figures = clouds.settle([*plain, seen(0.9, False, witnessed=False)], CloudSettings())
+    assert found.sure_above < calibrated(0.8, found.temperature)  # the second witness has acquitted it
+    assert figures["false_discards"] == 0.0
 
 
 def test_a_tile_that_is_not_judged_is_never_cloud() -> None:
-    blank = clouds.Seen(None, np.ones((2, 2), bool), np.ones((2, 2), bool))
+    blank = clouds.Seen(None, *(np.ones((2, 2), bool) for _ in range(3)))
     assert not blank.probability(1.0).any()
 
 
