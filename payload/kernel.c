@@ -859,7 +859,7 @@ AVX2 static uint32_t equal_avx2(const uint8_t *classes, int class) {
 }
 #endif
 
-/* The symbols of one channel, `classes` [h][pitch], into the lists. */
+/* What a layer's coefficients become: lists of symbols, escapes, signs. */
 typedef struct {
     Lists lists;
     uint8_t *escape, *sign;
@@ -867,22 +867,22 @@ typedef struct {
     int bit_count;
 } Symbols;
 
-static inline void put_sign(Symbols *s, int negative) {
-    s->bits = s->bits << 1 | (uint64_t)negative;
-    if (++s->bit_count == 8)
-        *s->sign++ = (uint8_t)s->bits, s->bit_count = 0;
-}
-
 static inline __attribute__((always_inline)) void list_channel(Symbols *s, const Contexts *t, const uint8_t *classes,
                                                                uint16_t *magnitude, const uint8_t *negative,
                                                                const uint8_t *size128, int shift, int k, int vector) {
-    Lists *lists = &s->lists;
-    for (int row = 0; row < t->h; row++)
-        for (int col = 0; col < t->w; col += STEP) {
-            int count = t->w - col < STEP ? t->w - col : STEP;
-            uint16_t *from = magnitude + row * t->w + col;
-            const uint8_t *minus = negative + row * t->w + col;
-            const uint8_t *class = classes + row * t->pitch + col;
+    /* octets may alias anything: what is kept in locals need not be read again after each that is written */
+    Lists *restrict lists = &s->lists;
+    const uint8_t *restrict worth = t->layer->worth;
+    uint8_t *sign = s->sign, *old_ends[REFINEMENTS];
+    uint64_t bits = s->bits;
+    int bit_count = s->bit_count, h = t->h, w = t->w, pitch = t->pitch;
+    memcpy(old_ends, lists->end + CLASSES, sizeof old_ends);
+    for (int row = 0; row < h; row++)
+        for (int col = 0; col < w; col += STEP) {
+            int count = w - col < STEP ? w - col : STEP;
+            uint16_t *restrict from = magnitude + row * w + col;
+            const uint8_t *restrict minus = negative + row * w + col;
+            const uint8_t *restrict class = classes + row * pitch + col;
             Events events;
 #if HAVE_AVX2
             if (vector && count == STEP) {
@@ -897,7 +897,7 @@ static inline __attribute__((always_inline)) void list_channel(Symbols *s, const
             uint32_t open = ~events.old;
             for (uint32_t fresh = events.some & open; fresh; fresh &= fresh - 1) {
                 int at = __builtin_ctz(fresh), c = class[at], before = 0;
-                if (size128 && from[at] == 1 && size128[row * t->w + col + at] < t->layer->worth[c]) {
+                if (size128 && from[at] == 1 && size128[row * w + col + at] < worth[c]) {
                     from[at] = 0; /* counts as a zero from here on */
                     continue;
                 }
@@ -917,11 +917,13 @@ static inline __attribute__((always_inline)) void list_channel(Symbols *s, const
                     if (size >= ESCAPE)
                         *s->escape++ = (uint8_t)(size >> 8), *s->escape++ = (uint8_t)size;
                 }
-                put_sign(s, minus[at]);
+                bits = bits << 1 | minus[at];
+                if (++bit_count == 8)
+                    *sign++ = (uint8_t)bits, bit_count = 0;
             }
             for (uint32_t old = events.old; old; old &= old - 1) {
                 unsigned here = from[__builtin_ctz(old)] >> shift, size = here >> 1;
-                *lists->end[CLASSES + (size < REFINEMENTS ? size : REFINEMENTS) - 1]++ = here & 1;
+                *old_ends[(size < REFINEMENTS ? size : REFINEMENTS) - 1]++ = here & 1;
             }
             if (events.old == 0 && count == STEP)
                 for (int i = 0; i < STEP; i += 8) {
@@ -934,6 +936,9 @@ static inline __attribute__((always_inline)) void list_channel(Symbols *s, const
                 for (int i = 0; i < count; i++)
                     lists->seen[events.old >> i & 1 ? CLASSES : class[i]][i & 3]++;
         }
+    if (k)
+        memcpy(lists->end + CLASSES, old_ends, sizeof old_ends);
+    s->sign = sign, s->bits = bits, s->bit_count = bit_count;
 }
 
 static void list_plain(Symbols *s, const Contexts *t, const uint8_t *classes, uint16_t *magnitude,

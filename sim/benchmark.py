@@ -12,24 +12,29 @@ import sys
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from payload import bitstream
+import numpy as np
+
+from payload import bitstream, kernel
 from payload.bundle import load_bundle
 from payload.coded import Stopwatch
-from payload.engine import open_engine
+from payload.engine import ENGINES, NATIVE, open_engine
 from payload.errors import InputError
 from payload.pipeline import Payload
 from payload.policy import Gate, Policy
 from payload.tiles import Tile, split
 from sim.classical import LOSSLESS, Codec, open_codecs
+from sim.rd_tiles import read_tiles
 from sim.synthetic import demo_scene
 
 SCENE_PX = 1024
 ROUNDS = 3
+STEP_BISECTIONS = 9
 BISECTIONS = 4  # between two neighbouring settings of an opponent: brings the octets within some per cent
 MEMORY_LIMIT_MIB = 1536.0
 #: Sends every tile: a gate that withholds would make the encoder look faster than it is.
@@ -83,8 +88,11 @@ def as_text(result: Benchmark) -> str:
     lines = [f"{result.host}; scene {result.scene}", "", f"{'':34}{'s':>8}{'Mpx/s':>9}{'x OpenJPEG':>12}{'octets':>12}"]
     for speed in result.coders:
         lines.append(f"{speed.name:34}{speed.seconds:8.2f}{speed.mpx_s:9.2f}{speed.ratio:12.1f}{speed.octets:12,}")
-    lines += ["", "stages of the payload"]
-    lines += [f"  {speed.name:32}{speed.seconds:8.2f}{speed.mpx_s:9.2f}" for speed in result.stages]
+    lines += ["", f"{'stages of the coding':34}{'s':>8}{'share':>9}"]
+    for speed in result.stages:
+        engine = speed.name.split(":")[0]
+        whole = sum(s.seconds for s in result.stages if s.name.startswith(f"{engine}:"))
+        lines.append(f"  {speed.name:32}{speed.seconds:8.3f}{100 * speed.seconds / whole:8.1f} %")
     if result.memory is not None:
         m = result.memory
         verdict = "held" if m.held else "FAILED"
@@ -96,22 +104,72 @@ def as_text(result: Benchmark) -> str:
     return "\n".join(lines)
 
 
-def benchmark(bundle: str, engine: str, granule_px: int, seed: int = 0) -> Benchmark:
-    """Speeds over a generated scene, then the memory of one of granule_px x granule_px (0: leave it out)."""
-    payload = Payload(load_bundle(bundle), EVERYTHING, open_engine(engine, threads=1))
-    tiles = list(split(demo_scene(SCENE_PX, SCENE_PX, seed), payload.bundle.tile_px))
-    own, stages = _time_payload(payload, tiles)
-    opponents = _time_opponents(tiles, own.octets or 0)
+@dataclass(frozen=True)
+class Question:
+    """What is to be timed: a bundle under engines, over tiles (None: a generated scene), at a compression ratio."""
+
+    bundle: str
+    engines: tuple[str, ...]
+    tiles: tuple[Path, ...] = ()
+    ratio: float = 20.0
+
+
+def engines_here() -> tuple[str, ...]:
+    """Engines that can run here, the compiled kernel first where it was built."""
+    wanted = (*((NATIVE,) if kernel.available else ()), *(e for e in ENGINES if e != NATIVE))
+    return tuple(e for e in wanted if e == NATIVE or find_spec(e) is not None)
+
+
+def benchmark(question: Question, granule_px: int) -> Benchmark:
+    """Speeds over tiles, coded without the gate and then with it, then the memory of a scene of granule_px x granule_px
+    (0: leave it out)."""
+    bundle = load_bundle(question.bundle)
+    tiles = _tiles(question, bundle.tile_px)
+    first = Payload(bundle, EVERYTHING, open_engine(question.engines[0], threads=1))
+    policy = replace(EVERYTHING, step_dn=_step_for(first, tiles, question.ratio))
+    own, stages = [], []
+    for engine in question.engines:
+        payload = Payload(bundle, policy, open_engine(engine, threads=1))
+        gate, payload.clouds = payload.clouds, None
+        speed, parts = _time_payload(payload, tiles, f"nadir, {engine}: coded")
+        own.append(speed)
+        stages += [replace(part, name=f"{engine}: {part.name}") for part in parts]
+        if gate is not None and engine == question.engines[0]:
+            payload.clouds = gate
+            own.append(_time_payload(payload, tiles, f"nadir, {engine}: gated and coded")[0])
+    opponents = _time_opponents(tiles, own[0].octets or 0)
     yardstick = opponents[0].seconds
-    coders = tuple(_against(speed, yardstick) for speed in (own, *opponents))
-    about = (
-        f"generated, {SCENE_PX} x {SCENE_PX} x 4, {len(tiles)} tiles of {payload.bundle.tile_px} px, every tile sent"
-    )
-    memory = measure_memory(granule_px, bundle, engine) if granule_px else None
-    return Benchmark(f"{os.cpu_count()} cores, {engine}, one thread, processor time", about, stages, coders, memory)
+    coders = tuple(_against(speed, yardstick) for speed in (*own, *opponents))
+    what = ", ".join(str(path) for path in question.tiles) or f"generated, {SCENE_PX} x {SCENE_PX} x 4"
+    achieved = sum(2 * tile.dn.size for tile in tiles) / (own[0].octets or 1)
+    about = f"{what}: {len(tiles)} tiles of {bundle.tile_px} px at CR {achieved:.1f}, every tile sent"
+    memory = measure_memory(granule_px, question.bundle, question.engines[-1]) if granule_px else None
+    return Benchmark(f"{os.cpu_count()} cores, one thread, processor time", about, tuple(stages), coders, memory)
 
 
-def _time_payload(payload: Payload, tiles: Sequence[Tile]) -> tuple[Speed, tuple[Speed, ...]]:
+def _tiles(question: Question, tile_px: int) -> list[Tile]:
+    if not question.tiles:
+        return list(split(demo_scene(SCENE_PX, SCENE_PX, 0), tile_px))
+    everywhere = np.ones((tile_px, tile_px), bool)
+    return [Tile(0, col, t.dn, everywhere) for col, t in enumerate(read_tiles(question.tiles, tile_px))]
+
+
+def _step_for(payload: Payload, tiles: Sequence[Tile], ratio: float) -> float:
+    """The step (DN) whose tile codes have about this ratio over all tiles; any where the codec knows no steps."""
+    payload.clouds = None
+    low, high = 1.0, 8192.0
+    wanted = sum(2 * tile.dn.size for tile in tiles) / ratio
+    for _ in range(STEP_BISECTIONS):
+        middle = (low * high) ** 0.5
+        payload.policy = replace(payload.policy, step_dn=middle)
+        if sum(len(bitstream.pack(payload.encode_tile(tile))) for tile in tiles) > wanted:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def _time_payload(payload: Payload, tiles: Sequence[Tile], name: str) -> tuple[Speed, tuple[Speed, ...]]:
     """The best round as a whole, and the stages of that round."""
     payload.watch = Stopwatch(clock=time.process_time)
     payload.encode_tile(tiles[0])  # the first run of a network pays for its memory
@@ -124,8 +182,8 @@ def _time_payload(payload: Payload, tiles: Sequence[Tile]) -> tuple[Speed, tuple
         if seconds < best_s:
             best_s, best_stages = seconds, dict(payload.watch.seconds)
     best_stages["everything else"] = max(0.0, best_s - sum(best_stages.values()))
-    stages = tuple(_speed(name, seconds, tiles) for name, seconds in best_stages.items())
-    return _speed("nadir, scene to tile codes", best_s, tiles, octets), stages
+    stages = tuple(_speed(stage, seconds, tiles) for stage, seconds in best_stages.items())
+    return _speed(name, best_s, tiles, octets), stages
 
 
 def _time_opponents(tiles: Sequence[Tile], octets: int) -> list[Speed]:

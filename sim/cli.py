@@ -37,7 +37,7 @@ def _downlink(
     scene: Annotated[str, typer.Option(help="GeoTIFF or COG, Sentinel-2 .SAFE folder or .zip, or: demo.")],
     mission: Annotated[str, typer.Option(help="Shipped mission or a TOML file.")] = "phisat2",
     bundle: Annotated[str, typer.Option(help="Shipped bundle or a directory.")] = DEFAULT,
-    engine: Annotated[str, typer.Option(help="openvino or onnxruntime.")] = "openvino",
+    engine: Annotated[str, typer.Option(help="openvino, onnxruntime or native.")] = "openvino",
     seed: Annotated[int, typer.Option(help="Of the channel, and of the demo scene.")] = 0,
     bands: Annotated[str | None, typer.Option(help="Names of the file's bands, e.g. B02,B03,B04,B08.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for report, pictures, rasters and packets.")] = Path("out/downlink"),
@@ -84,14 +84,17 @@ def _passes(
 @app.command("bench")
 def _bench(
     bundle: Annotated[str, typer.Option(help="Shipped bundle or a directory.")] = DEFAULT,
-    engine: Annotated[str, typer.Option(help="openvino or onnxruntime.")] = "openvino",
+    engine: Annotated[str | None, typer.Option(help="One engine; all that run here if left out.")] = None,
+    tiles: Annotated[list[Path] | None, typer.Option(help="Time over these tiles, not over a generated scene.")] = None,
+    cr: Annotated[float, typer.Option(min=2.0, help="Compression ratio to code at, against 16 bit.")] = 20.0,
     granule_px: Annotated[int, typer.Option(help="Side of the scene whose memory is measured; 0: none.")] = 10_980,
     as_json: Annotated[bool, typer.Option("--json", help="The figures as JSON on stdout.")] = False,
 ) -> None:
     """Speed of each stage beside classical coders, and the memory of a granule. Exit 1 if that passes its limit."""
     from sim import benchmark
 
-    result = benchmark.benchmark(bundle, engine, granule_px)
+    engines = (engine,) if engine else benchmark.engines_here()
+    result = benchmark.benchmark(benchmark.Question(bundle, engines, tuple(tiles or ()), cr), granule_px)
     print(json.dumps(result.as_dict(), indent=2) if as_json else benchmark.as_text(result))
     if not result.held:
         raise typer.Exit(1)
@@ -105,7 +108,7 @@ def _evaluate(
     against: Annotated[str, typer.Option(help="Opponents, comma-separated.")] = OPPONENTS,
     out: Annotated[Path, typer.Option(help="Where rd.json, rd.html and the plots go.")] = Path("out/evaluate"),
     limit: Annotated[int | None, typer.Option(min=1, help="The first so many tiles only.")] = None,
-    engine: Annotated[str, typer.Option(help="openvino or onnxruntime.")] = "openvino",
+    engine: Annotated[str, typer.Option(help="openvino, onnxruntime or native.")] = "openvino",
     as_json: Annotated[bool, typer.Option("--json", help="rd.json on stdout.")] = False,
 ) -> None:
     """Rate and distortion of a bundle beside classical codecs, on the same tiles in one run."""
@@ -135,7 +138,7 @@ def _progress(what: str) -> Iterator[Callable[[str, int], None]]:
 def _evaluate_clouds(
     network: Annotated[list[str] | None, typer.Option(help="A bundle or a folder of export.clouds; repeat it.")] = None,
     data: Annotated[Path | None, typer.Option(help="Folder of the Sentinel-2 tiles; else NADIR_DATA.")] = None,
-    engine: Annotated[str, typer.Option(help="openvino or onnxruntime.")] = "openvino",
+    engine: Annotated[str, typer.Option(help="openvino, onnxruntime or native.")] = "openvino",
     out: Annotated[Path, typer.Option(help="Folder for clouds.json and clouds.html.")] = Path("build/clouds-report"),
 ) -> None:
     """The cloud gate beside s2cloudless, published rules and Sen2Cor, on left-out sites. Exit 1 if a bar is missed."""
@@ -155,7 +158,7 @@ def _evaluate_corsa(
     tiles: Annotated[list[Path], typer.Option(help="An .npz of tiles (x [N,B,H,W] uint16, bands), or GeoTIFFs.")],
     bundle: Annotated[list[str] | None, typer.Option(help="Shipped bundle or a directory; repeat it.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="The first so many tiles only.")] = None,
-    engine: Annotated[str, typer.Option(help="openvino or onnxruntime.")] = "openvino",
+    engine: Annotated[str, typer.Option(help="openvino, onnxruntime or native.")] = "openvino",
     as_json: Annotated[bool, typer.Option("--json", help="The rows as JSON on stdout.")] = False,
 ) -> None:
     """The field's reference system in its published convention and in ours, beside JPEG 2000 at CR 20."""
