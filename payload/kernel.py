@@ -69,11 +69,11 @@ class _Model(ctypes.Structure):
 
 
 class _Layer(ctypes.Structure):
-    _fields_ = tuple(
-        (name, ctypes.c_void_p)
-        for name in ("weight", "gain", "mix", "floor", "base", "position", "activity", "runs", "longest",
-                     "refinement", "size", "worth", "used", "weighted", "mixed", "mixed_ends")
-    ) + (("weights", ctypes.c_int32),)  # fmt: skip
+    _arrays = (
+        "weight", "gain", "mix", "floor", "base", "position", "activity", "runs", "longest", "refinement", "size",
+        "worth", "used", "weighted", "mixed", "mixed_ends",
+    )  # fmt: skip
+    _fields_ = (*((name, ctypes.c_void_p) for name in _arrays), ("weights", ctypes.c_int32))
 
 
 @dataclass(eq=False)
