@@ -25,6 +25,9 @@ TABLES_FILE = "flight/tables.npz"
 #: Blocks of 8 x 8 px, whose averages go in blocks of 8 x 8 through the second level.
 TILE_MULTIPLE_PX = 64
 PEAK_DN = 10_000.0
+#: Constant quality: the share of the allowed error that quantisation may use. The rest is for magnitudes that are left
+#: out as not worth their octets, which the estimate does not see.
+WHAT_IS_LEFT = 0.9
 
 
 class FsqCodec:
@@ -54,7 +57,8 @@ class FsqCodec:
             latents = self._latents(rotated, peak)
         with watch.stage("quantise"):
             worth = stretch(values, self._gamma) if quality.with_errors or quality.psnr_db is not None else 1.0
-            index, unsent = self._step(latents, turned, quality, worth)
+            samples = self._bands * int(np.count_nonzero(tile.valid))
+            index, unsent = self._step(latents, turned, quality, (worth, samples))
             indices = self._quantise(latents, index)
             errors: tuple[float, ...] = ()
             if quality.with_errors:
@@ -88,12 +92,12 @@ class FsqCodec:
             return quantiser.quantise(latents, index)
         return kernel.quantise(latents, index, self._buffers)
 
-    def _step(self, latents: Latents, turned: Rotation, quality: Quality, worth: float) -> tuple[int, int]:
+    def _step(self, latents: Latents, turned: Rotation, quality: Quality, scale: tuple[float, int]) -> tuple[int, int]:
         """The quantiser's step index, and how many finer layers stay on board: beyond the steps the context model was
         trained on, a tile is coded at half the step, or a quarter, ... and cut after the layer that was asked for."""
         if quality.psnr_db is not None:
-            samples = latents.values[:, 0].size * COEFFICIENTS
-            allowed = samples * PEAK_DN**2 * 10 ** (-quality.psnr_db / 10)
+            worth, samples = scale
+            allowed = WHAT_IS_LEFT * samples * PEAK_DN**2 * 10 ** (-quality.psnr_db / 10)
             coarsest = quantiser.step_index(self._coarsest_dn)
             low, high = -1, coarsest + quantiser.STEPS_PER_OCTAVE * (self.layers - 1)
             while high - low > 1:  # the coarsest step whose error is allowed; -1 stands for one that is

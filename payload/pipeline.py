@@ -87,7 +87,7 @@ class Payload:
         coded = self.codec.encode(tile, self._quality(keep, with_errors), self.watch)
         if self._other is None or not coded.errors:
             return self._kind, coded
-        mse = max(coded.errors[-1] / tile.dn.size, 1e-3)
+        mse = max(coded.errors[-1] / (len(tile.dn) * np.count_nonzero(tile.valid)), 1e-3)
         wanted = Quality(psnr_db=10 * np.log10(PEAK_DN**2 / mse))
         other = self._other.encode(tile, wanted, self.watch)
         return (Kind.FALLBACK, other) if other.octets < coded.octets else (self._kind, coded)

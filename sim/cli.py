@@ -38,6 +38,7 @@ def _downlink(
     mission: Annotated[str, typer.Option(help="Shipped mission or a TOML file.")] = "phisat2",
     bundle: Annotated[str, typer.Option(help="Shipped bundle or a directory.")] = DEFAULT,
     engine: Annotated[str, typer.Option(help="openvino, onnxruntime or native.")] = "openvino",
+    psnr: Annotated[float | None, typer.Option(help="Constant quality: PSNR (peak 10 000) of every tile, dB.")] = None,
     seed: Annotated[int, typer.Option(help="Of the channel, and of the demo scene.")] = 0,
     bands: Annotated[str | None, typer.Option(help="Names of the file's bands, e.g. B02,B03,B04,B08.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for report, pictures, rasters and packets.")] = Path("out/downlink"),
@@ -56,7 +57,9 @@ def _downlink(
         raise InputError("--compare holds a device's octets against this host's; give --device, too")
     under_test = Device(device, compare) if device else None
     with _progress("downlink") as progress:
-        report = downlink(Request(scene, out, mission, bundle, engine, seed, names, overwrite, under_test), progress)
+        report = downlink(
+            Request(scene, out, mission, bundle, engine, seed, names, overwrite, under_test, psnr), progress
+        )
     print(canonical_json(arrange(report)) if as_json else as_text(report, out), end="")
     if not all_held(report):
         raise typer.Exit(1)

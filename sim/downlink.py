@@ -66,6 +66,7 @@ class Request:
     bands: tuple[str, ...] | None = None
     overwrite: bool = False
     device: Device | None = None  # a device under test that codes the tiles instead of this host
+    psnr_db: float | None = None  # constant quality instead of what the mission says
 
 
 #: Told what was just finished, and how many such steps there are in all: one row of tiles, on board or on the ground.
@@ -114,6 +115,8 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
     Returns the report (docs/report.md). InputError where an input cannot be used.
     """
     mission = load_mission(request.mission)
+    if request.psnr_db is not None:
+        mission = replace(mission, policy=replace(mission.policy, psnr_db=request.psnr_db))
     bundle, broken = load_or_stand_in(request.bundle, mission)
     engine, channel = open_engine(request.engine), Channel(mission.link, request.seed)
     with (
