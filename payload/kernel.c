@@ -311,17 +311,28 @@ EXPORT VECTORISED void nadir_errors(const int32_t *latents, int n, uint32_t step
     for (int begin = 0; begin < n; begin += CHUNK) {
         int count = n - begin < CHUNK ? n - begin : CHUNK;
         const int32_t *from = latents + begin;
+        int32_t any = 0;
+        for (int i = 0; i < count; i++)
+            any |= from[i] < 0 ? -from[i] : from[i];
         nadir_quantise(from, count, step, magnitude, negative, size128);
         for (int k = 0; k <= layers; k++) {
             int missing = layers - k;
-            int64_t wide = (int64_t)step << (k ? missing : 0);
+            int64_t wide = (int64_t)step << (k ? missing : 0), start = k ? inside[k - 1] * wide >> 6 : 0;
             uint64_t sum = 0;
-            for (int i = 0; i < count; i++) {
-                int64_t size = from[i] < 0 ? -(int64_t)from[i] : from[i];
-                int64_t kept = k ? magnitude[i] >> missing : 0;
-                int64_t level = kept ? ((64 * kept + inside[k - 1]) * wide) >> 6 : 0;
-                int64_t difference = size > level ? size - level : level - size;
-                sum += (uint64_t)((difference >> 4) * (difference >> 4));
+            if (any >> 26 == 0 && wide >> 26 == 0) { /* everything fits 32 bits */
+                for (int i = 0; i < count; i++) {
+                    int32_t size = from[i] < 0 ? -from[i] : from[i], kept = k ? magnitude[i] >> missing : 0;
+                    int32_t level = kept ? kept * (int32_t)wide + (int32_t)start : 0;
+                    uint32_t cut = (uint32_t)(size > level ? size - level : level - size) >> 4;
+                    sum += (uint64_t)cut * cut;
+                }
+            } else {
+                for (int i = 0; i < count; i++) {
+                    int64_t size = from[i] < 0 ? -(int64_t)from[i] : from[i], kept = k ? magnitude[i] >> missing : 0;
+                    int64_t level = kept ? kept * wide + start : 0;
+                    uint64_t cut = (uint64_t)(size > level ? size - level : level - size) >> 4;
+                    sum += cut * cut;
+                }
             }
             left[k] += sum;
         }
