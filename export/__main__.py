@@ -1,5 +1,4 @@
-"""The workshop's commands, python -m export ...: train, single-rate, build, check, compile, ptq, memory, targets, sign,
-delta.
+"""The workshop's commands, python -m export COMMAND: from training to signed bundles.
 
 Exit codes: 0 everything held, 1 something did not hold, 2 bad input.
 """
@@ -91,6 +90,18 @@ def _check(arguments: argparse.Namespace) -> int:
     print(table(proof))
     print(f"written: {out}")
     return HELD if proof.held else NOT_HELD
+
+
+def _codes(arguments: argparse.Namespace) -> int:
+    from export.codes import prove, to_json
+
+    bundle = load_bundle(arguments.bundle)
+    found = prove(bundle.directory, _progress)
+    out = arguments.out or bundle.directory / "codes.json"
+    out.write_text(to_json(found), encoding="utf-8")
+    held = len({codes.sha256 for codes in found}) == 1
+    print(f"{'HELD' if held else 'NOT HELD'}: {len(found)} settings over {found[0].tiles} tiles; written: {out}")
+    return HELD if held else NOT_HELD
 
 
 def _compile(arguments: argparse.Namespace) -> int:
@@ -260,6 +271,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m export", description=(__doc__ or "").splitlines()[0])
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     commands.add_parser("train", help="train a recipe; see `train --help`")
+    commands.add_parser("single-rate", help="what an embedded stream costs; see `single-rate --help`")
 
     build = _command(commands, "build", _build, "checkpoints, or an int8 bundle, -> a bundle for a target")
     build.add_argument("--recipe", default="edge")
@@ -279,6 +291,10 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--isa", nargs="+", default=list(ISAS), help="limits of the CPU library; '' is none")
     check.add_argument("--threads", nargs="+", type=_positive, default=list(THREADS))
     check.add_argument("--out", type=Path, help="default BUNDLE/check.json")
+
+    codes = _command(commands, "codes", _codes, "prove the octets: tile codes of all real tiles under every setting")
+    codes.add_argument("bundle", help="a bundle's folder, or the name of one that is shipped")
+    codes.add_argument("--out", type=Path, help="default BUNDLE/codes.json")
 
     ptq = _command(commands, "ptq", _ptq, "post-training quantisation with NNCF, as a baseline")
     _takes_bundle(ptq)
