@@ -59,9 +59,9 @@ def quantise(latents: Latents, index: int) -> Indices:
     """Indices at the finest step of `index`."""
     flat = latents.values.reshape(-1, *latents.values.shape[2:])  # [B * 64, h, w]
     step = step_units(index)
-    size = np.abs(flat).astype(np.uint32)
-    magnitude = (5 * size + np.uint32(step)) // np.uint32(5 * step)
-    share = np.abs(flat).astype(np.float32) * np.float32(128 / step)
+    size = np.abs(flat.astype(np.int64))
+    magnitude = (5 * size + step) // (5 * step)
+    share = size.astype(np.float32) * np.float32(128 / step)
     size128 = np.minimum(share, np.float32(255)).astype(np.uint8)
     return Indices(np.minimum(magnitude, MAGNITUDE_LIMIT).astype(np.uint16), flat < 0, size128=size128)
 

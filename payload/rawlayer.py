@@ -26,7 +26,7 @@ def least_octets(active: int, blocks: int) -> int:
 
 def pack_raw(here: Magnitudes, previous: Magnitudes, negative: Flags, members: NDArray[np.int64], k: int) -> bytes:
     """Octets behind the head of layer k: here and previous [C, h, w], the active channels by rank in `members`."""
-    part = here[members].reshape(len(members), -1)
+    part = here[members].reshape(len(members), here[0].size)
     bands = len(here) // COEFFICIENTS
     if k:
         body, bits = b"", part.astype(np.uint8) & 1

@@ -13,6 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from payload.bundle import FORMAT_VERSION
+from payload.contexts import feature_count
+
 TOY_TILE_PX = 64
 TOY_LAYERS = 3
 
@@ -27,7 +30,7 @@ def random_counts(rng: np.random.Generator, symbols: int) -> np.ndarray:
 def random_tables(path: Path, bands: int = 4, layers: int = TOY_LAYERS, seed: int = 0) -> Path:
     """Entropy tables of small random integers, in the form that the workshop writes."""
     rng = np.random.default_rng(seed)
-    channels, hidden = 64 * bands, 3
+    channels, features = 64 * bands, feature_count(bands)
     order = np.argsort(np.tile(np.add.outer(np.arange(8), np.arange(8)).ravel(), bands), kind="stable")
     arrays: dict[str, np.ndarray] = {
         "order": order.astype(np.int16),
@@ -35,14 +38,18 @@ def random_tables(path: Path, bands: int = 4, layers: int = TOY_LAYERS, seed: in
         "layers": np.array(layers, np.int8),
     }
     for k in range(layers):
-        shapes = {
-            "coarser": (hidden, channels if k else 0), "current": (hidden, channels), "hidden_bias": (4, hidden),
-            "out": (channels, hidden), "own": (3, channels if k else 0), "base": (channels, 8, 8),
-            "activity": (channels,), "hidden_activity": (hidden, bands),
+        weights = {
+            "weight": rng.integers(-9, 19, (channels, features)), "gain": rng.integers(-9, 19, (channels, 4)),
+            "mix": rng.integers(0, 64, features), "floor": rng.integers(1, 60, 4),
+            "base": rng.integers(-4000, 0, channels), "position": rng.integers(-900, 900, (bands, 8, 8)),
+            "activity": rng.integers(-20, 60, channels), "worth": rng.integers(100, 140, 32),
         }  # fmt: skip
-        arrays |= {f"{name}{k}": rng.integers(-9, 10, shape) for name, shape in shapes.items()}
-        arrays[f"shifts{k}"] = np.array([4, 6], np.int16)
-        for name, tables, symbols in (("significance", 32, 2), ("refinement", 3, 2), ("size", 8, 16)):
+        weights["weight"][:, rng.random(features) < 0.3] = 0  # as trained models leave some out
+        weights["gain"][:, rng.random(4) < 0.3] = 0
+        arrays |= {f"{name}{k}": array for name, array in weights.items()}
+        runs = [random_counts(rng, 1 + int(longest)) for longest in rng.choice([1, 2, 4, 8, 16, 32, 64], 32)]
+        arrays[f"runs{k}"] = np.stack([np.pad(counts, (0, 65 - len(counts))) for counts in runs])
+        for name, tables, symbols in (("refinement", 3, 2), ("size", 8, 16)):
             arrays[f"{name}{k}"] = np.stack([random_counts(rng, symbols) for _ in range(tables)])
     np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
     return path
@@ -109,7 +116,7 @@ def write_bundle(directory: Path, files: dict[str, bytes], **changes: Any) -> Pa
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
         (directory / name).write_bytes(octets)
     manifest = {
-        "format_version": 1, "name": "toy", "bands": ["B02", "B03", "B04", "B08"], "tile_px": TOY_TILE_PX,
+        "format_version": FORMAT_VERSION, "name": "toy", "bands": ["B02", "B03", "B04", "B08"], "tile_px": TOY_TILE_PX,
         "codec": {"kind": "fsq", "layers": TOY_LAYERS},
         "files": {name: sha256(octets).hexdigest() for name, octets in files.items()},
     }  # fmt: skip

@@ -1,5 +1,6 @@
 """The context model on small random tables: the law of the wire, octets by hand, hostile octets, exact floats."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from payload import entropy
 from payload.bundle import load_bundle
+from payload.contexts import feature_count, parts
 from payload.entropy import decode_layers, encode_layers, load_tables
 from payload.errors import BundleError, StreamError
 from payload.quantiser import Indices
@@ -70,16 +72,18 @@ def test_a_board_without_the_library_writes_and_reads_the_same_octets(tables, se
         assert equal(decode_layers(layers, SHAPE, tables), known(sent, 0))
 
 
-def flat_tables(path: Path) -> entropy.ContextTables:
-    """One band, one layer, every weight zero, every distribution flat: octets can be worked out by hand."""
+def flat_tables(path: Path, longest: int = 1) -> entropy.ContextTables:
+    """One band, one layer, every weight zero, every distribution flat: octets can be worked out by hand. `longest`: of
+    every class's runs."""
     zeros = {
-        "coarser0": (1, 0), "current0": (1, 64), "hidden_bias0": (1, 1), "out0": (64, 1), "own0": (3, 0),
-        "base0": (64, 8, 8), "activity0": (64,), "hidden_activity0": (1, 1), "shifts0": (2,),
+        "weight0": (64, feature_count(1)), "gain0": (64, 4), "mix0": (feature_count(1),), "base0": (64,),
+        "position0": (1, 8, 8), "activity0": (64,), "worth0": (32,),
     }  # fmt: skip
-    flat = {"significance0": (32, 2), "refinement0": (3, 2), "size0": (8, 16)}
+    flat = {"runs0": (32, longest + 1), "refinement0": (3, 2), "size0": (8, 16)}
     arrays = {name: np.zeros(shape, np.int32) for name, shape in zeros.items()}
     arrays |= {name: np.full(shape, ONE // shape[1]) for name, shape in flat.items()}
-    np.savez(path, order=np.arange(64), starts=np.array([0]), layers=np.array(1), **arrays)  # type: ignore[arg-type]
+    arrays["runs0"][:, 0] += ONE - arrays["runs0"][0].sum()
+    np.savez(path, order=np.arange(64), starts=np.array([0]), layers=np.array(1), floor0=np.ones(4), **arrays)  # type: ignore[arg-type]
     return load_tables(path)
 
 
@@ -92,20 +96,83 @@ def one_coefficient(channel: int, magnitude: int, negative: bool) -> Indices:
 def test_octets_of_a_layer_by_hand(tmp_path) -> None:
     flat = flat_tables(tmp_path / "flat.npz")
     nothing = one_coefficient(0, 0, False)
-    # no active channel; no activity; no symbol, so no word; no sign
+    # no active channel; no activity; no token, so no word; no sign
     assert encode_layers(nothing, flat)[0].hex() == "0000" + "00"
-    # rank 0 is active. Activity leaves block averages out: 0. Flags 1, 0 x 63, then size 1 as symbol 0 of 16: that
-    # is 64 halvings and four more. The first leaves low = 7fffffffff800000, the rest nothing: both its words have gone
-    # out after 64 halvings, the point's word is 0. One sign bit, 1, padded to an octet.
-    assert (
-        encode_layers(one_coefficient(0, 1, True), flat)[0].hex() == "0001" + "00" + "7fffffffff80000000000000" + "80"
-    )
+    # rank 0 is active: 64 places, and with nothing known all of class 23 (logit 0). Activity leaves block averages out.
+    # Runs are one long: token 0 is a significant coefficient, token 1 a zero. So 0, then 63 times 1, then size 1 as
+    # symbol 0 of 16: the range is halved 64 times and cut to a sixteenth. Token 0 leaves low at 0; every 1 adds the
+    # upper half of what is left: low = (2^63 - 1) of 2^64 after 64 halvings, which are two words: 7fffffff ffffffff.
+    # Written as plain bits it would take a width octet (1), 64 bits and the sign: 10 octets, fewer than 12 + 1.
+    assert encode_layers(one_coefficient(0, 1, True), flat)[0].hex() == "8001" + "00" + "01" + "80" + 7 * "00" + "80"
     assert encode_layers(one_coefficient(0, 1, False), flat)[0][-1] == 0x00
-    # 16 is the escape: symbol 15 of 16, then the magnitude raw, 0x1234, before the sign
+    # rank 5 alone: six active channels. One of 64 blocks: 2 log2(1 + 1024 / 64) = 8.17, rounded 8
+    assert encode_layers(one_coefficient(5, 1, False), flat)[0][:3].hex() == "8006" + "08"
+
+
+def test_octets_of_runs_by_hand(tmp_path) -> None:
+    """Runs of up to 7: tokens 0..6 are so many zeros and then a one, token 7 is seven zeros; 8 symbols, 3 bits each."""
+    flat = flat_tables(tmp_path / "flat.npz", longest=7)
+    # 64 places, the first significant: token 0, then 63 zeros = 9 times token 7, 30 bits: 000 111 x 9. Then size 1 as
+    # symbol 0 of 16. So the point lies in the sixteenth from .000111...1 = 2^-3 - 2^-30 on, or a little below it, since
+    # the coder starts with a range of 2^64 - 1 and rounds down ten times.
+    octets = encode_layers(one_coefficient(0, 1, False), flat)[0]
+    assert octets[:3].hex() == "000100" and len(octets) == 3 + 8 + 1 and octets[-1] == 0  # two words, then the sign
+    point = int.from_bytes(octets[3:11], "big") / 2**64
+    assert 2**-3 - 2**-30 - 2**-32 < point < 2**-3 - 2**-30 + 2**-34
+    assert equal(decode_layers((octets,), (64, 8, 8), flat), one_coefficient(0, 1, False))
+    # the escape, 16, is symbol 15 of 16; the magnitude follows raw, 0x1234, before the sign
     escaped = encode_layers(one_coefficient(0, 0x1234, True), flat)[0]
     assert escaped[-3:].hex() == "1234" + "80"
-    # rank 5 alone: six active channels. One of 64 blocks: 2 log2(1 + 1024 / 64) = 8.17, rounded 8
-    assert encode_layers(one_coefficient(5, 1, False), flat)[0][:3].hex() == "0006" + "08"
+
+
+@pytest.mark.parametrize(
+    ("flags", "longest", "wanted"),
+    [
+        ([], 4, []),
+        ([1, 0, 0, 1], 4, [0, 2]),
+        ([0, 0, 0, 0], 4, [4]),
+        ([0, 0, 0, 0, 1], 4, [4, 0]),  # the run is as long as the longest: that, and then a one at once
+        ([0, 0, 0, 0, 0, 1], 4, [4, 1]),
+        ([1, 0, 0], 4, [0, 4]),  # the last token reaches beyond the end
+        ([0] * 9, 4, [4, 4, 4]),
+        ([0, 1, 1], 1, [1, 0, 0]),  # longest 1: a token a place
+    ],
+)
+def test_tokens_by_hand(flags, longest, wanted) -> None:
+    assert entropy.tokens(np.array(flags, bool), longest).tolist() == wanted
+
+
+@settings(max_examples=25, deadline=None)
+@given(indices, st.integers(0, SHAPE[0]), st.integers(1, LAYERS))
+def test_a_layer_cut_behind_some_channels_leaves_the_others_as_the_layer_before_had_them(
+    tables, sent, active, keep
+) -> None:
+    layers = encode_layers(sent, tables, keep=keep, last_active=active)
+    found = decode_layers(layers, SHAPE, tables)
+    missing = LAYERS - keep
+    here = tables.order[:active]
+    wanted = ((sent.magnitude >> missing + 1) << 1).astype(np.uint16) if keep > 1 else np.zeros_like(sent.magnitude)
+    wanted[here] = sent.magnitude[here] >> missing
+    assert np.array_equal(found.magnitude, wanted) and found.missing == missing
+    assert found.behind is not None
+    beyond = np.setdiff1d(np.flatnonzero(wanted.any(axis=(1, 2))), here)
+    assert found.behind[beyond].all() == (keep > 1 or not len(beyond))
+
+
+@settings(max_examples=25, deadline=None)
+@given(indices, st.integers(0, 2**32))
+def test_what_is_not_worth_its_octets_is_left_out_of_the_finest_layer_alone(tables, sent, seed) -> None:
+    sizes = np.random.default_rng(seed).integers(102, 230, SHAPE).astype(np.uint8)
+    rich, lean = encode_layers(sent, tables), encode_layers(replace(sent, size128=sizes), tables)
+    assert rich[:-1] == lean[:-1]
+    found = decode_layers(lean, SHAPE, tables)
+    changed = found.magnitude != sent.magnitude
+    assert (sent.magnitude[changed] == 1).all() and (found.magnitude[changed] == 0).all()
+    assert not changed[::64].any()  # block averages stay
+    assert (sizes[changed] < max(tables.layers[-1].worth)).all()
+    sure = (sent.magnitude == 1) & (sizes < min(tables.layers[-1].worth))
+    sure[::64] = False
+    assert changed[sure].all()
 
 
 def test_the_largest_magnitude_and_every_boundary_of_the_escape(tmp_path) -> None:
@@ -157,6 +224,8 @@ def test_any_octets_decode_or_are_refused(tables, octets) -> None:
         (b"\x00\x81\x00\x00", "129 active channels of 128"),
         (b"\x00\x00\x31\x00", "0 active channels"),  # activity 49: past what the exactness bound allows for
         (b"\x00\x80\x00\x00" + b"\xff" * 64, "no encoder"),
+        (b"\x80\x80\x00\x00" + b"\x11\x01", "widths"),  # plain bits, 17 a magnitude
+        (b"\x80\x80\x00\x00" + b"\x01\x01" + bytes(5), "do not hold 8192 raw bits"),
     ],
 )
 def test_layers_that_make_no_sense_are_refused_with_their_cause(tables, layer, words) -> None:
@@ -166,9 +235,9 @@ def test_layers_that_make_no_sense_are_refused_with_their_cause(tables, layer, w
 
 def test_symbols_without_octets_for_their_signs_are_refused(tmp_path) -> None:
     flat_tables(tmp_path / "t.npz")
-    nearly_sure = load_tables(rewrite(tmp_path / "t.npz", significance0=np.tile([1, ONE - 1], (32, 1))))
+    nearly_sure = load_tables(rewrite(tmp_path / "t.npz", runs0=np.tile([ONE - 1, 1], (32, 1))))
     # 64 channels, all 4096 coefficients significant at next to no octets, of which the signs alone would take 512
-    with pytest.raises(StreamError, match="7 octets do not hold 4096 signs"):
+    with pytest.raises(StreamError, match="4 octets do not hold 4096 signs"):
         decode_layers((bytes.fromhex("0040 00 01000000"),), (64, 8, 8), nearly_sure)
 
 
@@ -186,26 +255,25 @@ def rewrite(path: Path, **changes: np.ndarray | None) -> Path:
     return path
 
 
-def test_tables_that_could_leave_exact_floats_are_refused(make_tables, tmp_path) -> None:
-    """Hidden sums reach at most |bias| + 32 x activity + 270 x weights; 2^24 itself is refused, one below is not."""
+def test_sums_that_could_leave_16_bits_are_refused(make_tables, tmp_path) -> None:
+    """An inner sum reaches floor + 15 x its mix at most; 2^15 itself is refused, one below is not."""
     path = make_tables(tmp_path / "t.npz", BANDS, 1)
     arrays = dict(np.load(path))
-    reach = 270 * int((np.abs(arrays["current0"]).sum(1) + np.abs(arrays["coarser0"]).sum(1)).max())
-    reach += 32 * int(np.abs(arrays["hidden_activity0"]).sum(1).max())
-    bias = np.zeros_like(arrays["hidden_bias0"])
-    bias[0, 0] = 2**24 - 1 - reach
-    load_tables(rewrite(path, hidden_bias0=bias))
-    bias[0, 0] += 1
-    with pytest.raises(BundleError, match=r"layer 0 .* could reach 16777216, wanted below 2\^24; rebuild"):
-        load_tables(rewrite(path, hidden_bias0=bias))
+    begin, end = parts(BANDS)[1]
+    floor = arrays["floor0"].copy()
+    floor[1] = 2**15 - 1 - 15 * int(arrays["mix0"][begin:end].sum())
+    load_tables(rewrite(path, floor0=floor))
+    floor[1] += 1
+    with pytest.raises(BundleError, match="an inner sum of layer 0 could reach 32768, wanted 32767; rebuild"):
+        load_tables(rewrite(path, floor0=floor))
 
 
-def test_logits_that_could_leave_exact_floats_are_refused(make_tables, tmp_path) -> None:
+def test_logits_that_could_leave_16_bits_are_refused(make_tables, tmp_path) -> None:
     path = make_tables(tmp_path / "t.npz", BANDS, 2)
-    out = dict(np.load(path))["out1"]
-    out[7, 0] = 2**24 // 255 + 1
-    with pytest.raises(BundleError, match="layer 1 of the context model could reach"):
-        load_tables(rewrite(path, out1=out))
+    base = dict(np.load(path))["base1"]
+    base[7] = -32767
+    with pytest.raises(BundleError, match=r"a logit of layer 1 could reach \d+, wanted 32767; rebuild"):
+        load_tables(rewrite(path, base1=base))
 
 
 @pytest.mark.parametrize(
@@ -213,9 +281,11 @@ def test_logits_that_could_leave_exact_floats_are_refused(make_tables, tmp_path)
     [
         {"order": None},
         {"base1": None},
-        {"significance0": np.full((32, 2), ONE // 2 + 1)},
+        {"runs0": np.full((32, 2), ONE // 2 + 1)},
+        {"runs1": np.full((31, 2), ONE // 2)},
         {"size0": np.zeros((8, 16), np.int64)},
-        {"shifts2": np.array([4])},
+        {"worth2": np.zeros(31, np.uint8)},
+        {"order": np.zeros(64 * BANDS, np.int16)},
     ],
     ids=lambda change: next(iter(change)),
 )

@@ -33,6 +33,17 @@ def on_air(codes) -> int:
     return sum(len(packet) for code in codes for packet in segment(pack(code), counter, PACKET_OCTETS))
 
 
+def whole(layers: tuple[bytes, ...], octets: int) -> tuple[bytes, ...]:
+    """A codec whose layers cannot be cut."""
+    return layers
+
+
+def cuttable(layers: tuple[bytes, ...], octets: int) -> tuple[bytes, ...]:
+    """One whose last layer can be cut anywhere, down to one octet."""
+    spare = max(0, sum(map(len, layers)) - octets)
+    return (*layers[:-1], layers[-1][: max(1, len(layers[-1]) - spare)])
+
+
 def policy(budget: int) -> Policy:
     return Policy(budget_octets=budget, packet_octets=PACKET_OCTETS)
 
@@ -48,7 +59,7 @@ def headers(scene) -> int:
 @settings(max_examples=100, deadline=None)
 @given(scenes, st.integers(1, 6000))
 def test_never_above_the_budget_and_no_tile_without_its_header(scene, budget) -> None:
-    codes = list(choose_layers(scene, policy(budget)))
+    codes = list(choose_layers(scene, policy(budget), whole))
     assert [(c.row, c.col, c.cloud_percent) for c in codes] == [(0, k, 10) for k in range(len(scene))]
     assert on_air(codes) <= max(budget, headers(scene))
     for code, offered in zip(codes, scene, strict=True):
@@ -63,7 +74,7 @@ def test_never_above_the_budget_and_no_tile_without_its_header(scene, budget) ->
 @given(scenes, st.integers(1, 6000), st.integers(0, 2000))
 def test_more_budget_never_leaves_more_error_by_as_much_as_a_step(scene, budget, more) -> None:
     """Exchanges may happen to suit the smaller budget better, but both are within a step of the optimum."""
-    less_left, more_left = (left(scene, choose_layers(scene, policy(b))) for b in (budget + more, budget))
+    less_left, more_left = (left(scene, choose_layers(scene, policy(b), whole)) for b in (budget + more, budget))
     assert less_left <= more_left + largest_step(scene) * (1 + 1e-9)
 
 
@@ -75,7 +86,7 @@ def largest_step(scene) -> float:
 @given(scenes, st.integers(50, 3000))
 def test_no_other_choice_is_better_by_more_than_one_step(scene, budget) -> None:
     """Brute force over all truncations: constant slope over the hull is optimal up to the step that did not fit."""
-    chosen = list(choose_layers(scene, policy(budget)))
+    chosen = list(choose_layers(scene, policy(budget), whole))
     best = min(
         (
             sum(c.errors[n] for c, n in zip(scene, counts, strict=True))
@@ -99,7 +110,7 @@ def test_octets_go_where_they_take_away_most() -> None:
     scene = [candidate(0, [68, 87, 87], [9000, 5000, 1000]), candidate(1, [68, 87, 87], [8000, 6000, 500])]
     kept = {}
     for budget in range(44, 900, 4):
-        counts = tuple(len(code.layers) for code in choose_layers(scene, policy(budget)))
+        counts = tuple(len(code.layers) for code in choose_layers(scene, policy(budget), whole))
         kept.setdefault(counts, budget)
     assert kept == {(0, 0): 44, (1, 0): 144, (1, 1): 244, (1, 2): 344, (2, 2): 444, (3, 2): 544, (3, 3): 644}
 
@@ -108,33 +119,35 @@ def test_a_step_that_is_steep_only_together_with_the_next_is_taken_as_one() -> N
     """Layer 0 alone takes away nothing; with layer 1 it is the best buy of the scene."""
     scene = [candidate(0, [50, 50], [0, 10_000]), candidate(1, [50, 50], [500, 100])]
     enough_for_one_tile = on_air([cut(scene[0], 2), cut(scene[1], 0)])
-    codes = list(choose_layers(scene, policy(enough_for_one_tile)))
+    codes = list(choose_layers(scene, policy(enough_for_one_tile), whole))
     assert [len(code.layers) for code in codes] == [2, 0]
 
 
 def test_where_a_long_step_does_not_fit_a_shorter_one_of_the_same_tile_may() -> None:
     scene = [candidate(0, [50, 5000], [10, 1_000_000])]
-    codes = list(choose_layers(scene, policy(300)))
+    codes = list(choose_layers(scene, policy(300), whole))
     assert [len(code.layers) for code in codes] == [1]
 
 
 def test_what_is_reserved_for_the_audit_counts() -> None:
     scene = [candidate(0, [80, 80], [9, 5])]
     thumbnail = TileCode(Kind.AUDIT, 3, 3, 7, 90, bytes(19), (bytes(10),))
-    whole = on_air([scene[0].code])
-    assert [len(c.layers) for c in choose_layers(scene, policy(whole))] == [2]
-    assert [len(c.layers) for c in choose_layers(scene, policy(whole), [thumbnail])] == [1]
-    assert [len(c.layers) for c in choose_layers(scene, policy(whole + on_air([thumbnail])), [thumbnail])] == [2]
+    everything = on_air([scene[0].code])
+    assert [len(c.layers) for c in choose_layers(scene, policy(everything), whole)] == [2]
+    assert [len(c.layers) for c in choose_layers(scene, policy(everything), whole, [thumbnail])] == [1]
+    assert [
+        len(c.layers) for c in choose_layers(scene, policy(everything + on_air([thumbnail])), whole, [thumbnail])
+    ] == [2]
 
 
 def test_tiles_without_layers_stay_what_they_are() -> None:
     codes = [TileCode(Kind.EMPTY, 0, 0, 7), TileCode(Kind.WITHHELD, 0, 1, 7, 90)]
-    assert list(choose_layers([Candidate(code, ()) for code in codes], policy(10))) == codes
+    assert list(choose_layers([Candidate(code, ()) for code in codes], policy(10), whole)) == codes
 
 
 def test_a_codec_without_an_error_estimate_sends_cheap_layers_first() -> None:
     codes = [TileCode(Kind.CODED, 0, k, 7, 0, b"", (bytes(size),)) for k, size in enumerate((400, 40))]
-    chosen = list(choose_layers([Candidate(code, ()) for code in codes], policy(120)))
+    chosen = list(choose_layers([Candidate(code, ()) for code in codes], policy(120), whole))
     assert [len(code.layers) for code in chosen] == [0, 1]
 
 
@@ -150,7 +163,7 @@ def test_a_scene_of_many_tiles_meets_its_budget_within_two_per_cent(seed) -> Non
     everything, before = on_air(c.code for c in scene), np.inf
     for share in np.linspace(0.1, 0.95, 12):
         budget = int(share * everything)
-        codes = list(choose_layers(scene, policy(budget)))
+        codes = list(choose_layers(scene, policy(budget), whole))
         assert 0.98 * budget <= on_air(codes) <= budget
         assert left(scene, codes) < before  # and every bit of it does some good
         before = left(scene, codes)
@@ -160,15 +173,15 @@ def test_tiles_exchange_layers_where_that_fills_the_budget_better() -> None:
     """Steepest first gives tile 0 its layer, 1000 for 78 octets; then tile 1's, 2700 for 258, does not fit any more."""
     scene = [candidate(0, [54], [1000]), candidate(1, [218], [2700])]
     assert [on_air([cut(c, 1)]) - on_air([cut(c, 0)]) for c in scene] == [78, 258]
-    assert [len(code.layers) for code in choose_layers(scene, policy(44 + 258))] == [0, 1]
-    assert [len(code.layers) for code in choose_layers(scene, policy(44 + 257))] == [1, 0]
-    assert [len(code.layers) for code in choose_layers(scene, policy(44 + 258 + 78))] == [1, 1]
+    assert [len(code.layers) for code in choose_layers(scene, policy(44 + 258), whole)] == [0, 1]
+    assert [len(code.layers) for code in choose_layers(scene, policy(44 + 257), whole)] == [1, 0]
+    assert [len(code.layers) for code in choose_layers(scene, policy(44 + 258 + 78), whole)] == [1, 1]
 
 
 @settings(max_examples=60, deadline=None)
 @given(scenes, st.integers(50, 3000))
 def test_no_layer_is_left_that_would_fit_and_gain(scene, budget) -> None:
-    chosen = [len(code.layers) for code in choose_layers(scene, policy(budget))]
+    chosen = [len(code.layers) for code in choose_layers(scene, policy(budget), whole)]
     used = on_air(cut(c, n) for c, n in zip(scene, chosen, strict=True))
     if used > budget:
         return
@@ -176,3 +189,23 @@ def test_no_layer_is_left_that_would_fit_and_gain(scene, budget) -> None:
         for n in range(chosen[at] + 1, len(c.code.layers) + 1):
             more = on_air([cut(c, n)]) - on_air([cut(c, chosen[at])])
             assert used + more > budget or c.errors[n] >= c.errors[chosen[at]]
+
+
+@pytest.mark.parametrize("tiles", [1, 2, 5])
+def test_where_layers_can_be_cut_a_few_tiles_meet_the_budget_too(tiles) -> None:
+    scene = [candidate(col, [300, 700, 1500, 3000], [900, 500, 200, 80]) for col in range(tiles)]
+    everything = on_air(c.code for c in scene)
+    for share in np.linspace(0.1, 0.99, 23):
+        budget = int(share * everything)
+        codes = list(choose_layers(scene, policy(budget), cuttable))
+        assert 0.98 * budget <= on_air(codes) <= budget
+        for code, offered in zip(codes, scene, strict=True):
+            assert code.layers[:-1] == offered.code.layers[: max(0, len(code.layers) - 1)]
+            assert not code.layers or offered.code.layers[len(code.layers) - 1].startswith(code.layers[-1])
+
+
+@settings(max_examples=100, deadline=None)
+@given(scenes, st.integers(1, 6000))
+def test_cut_layers_never_pass_the_budget(scene, budget) -> None:
+    codes = list(choose_layers(scene, policy(budget), cuttable))
+    assert on_air(codes) <= max(budget, headers(scene))

@@ -1,0 +1,165 @@
+"""The compiled kernel against the numpy definition, with and without its vector loops: one law, three ways."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from payload import entropy, kernel, quantiser, rotation
+from payload.bundle import load_bundle, read_arrays
+from payload.compand import table
+from payload.encoder import Latents, encode, with_second_level
+from payload.engine import open_engine
+from payload.errors import StreamError
+from payload.quantiser import Indices
+
+pytestmark = pytest.mark.skipif(not kernel.available, reason="the kernel was not built: no C compiler at install")
+
+SIDE = 64
+
+
+@pytest.fixture(params=["vectors", "plain"])
+def loops(request):
+    """Both sets of the kernel's loops."""
+    kernel.plain_only(request.param == "plain")
+    yield request.param
+    kernel.plain_only(False)
+
+
+both_loops = pytest.mark.parametrize("plain", [False, True])
+
+
+@pytest.fixture(scope="module")
+def tables(make_tables, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tables")
+    return [entropy.load_tables(make_tables(folder / f"{seed}.npz", 4, 3, seed)) for seed in range(3)]
+
+
+def random_indices(seed: int, h: int, w: int, density: float) -> Indices:
+    rng = np.random.default_rng(seed)
+    falling = np.linspace(2 * density, 0, 256)[:, None, None]
+    size = 1 + np.minimum(rng.exponential(4, (256, h, w)), 60_000).astype(np.uint16)
+    magnitude = np.where(rng.random((256, h, w)) < falling, size, 0).astype(np.uint16)
+    if density and seed % 2:
+        magnitude.ravel()[rng.integers(magnitude.size, size=3)] = 65535
+    sizes = rng.integers(0, 256, magnitude.shape).astype(np.uint8) if seed % 3 else None
+    return Indices(magnitude, rng.random(magnitude.shape) < 0.5, size128=sizes)
+
+
+shapes = st.sampled_from([(8, 8), (8, 16), (16, 8), (32, 32), (24, 40)])
+
+
+@both_loops
+@settings(max_examples=12, deadline=None)
+@given(st.integers(0, 2**32), shapes, st.sampled_from([0.0, 0.004, 0.1, 0.6]), st.integers(1, 3), st.data())
+def test_layers_are_those_of_the_definition(tables, plain, seed, shape, density, keep, data) -> None:
+    chosen, sent = tables[seed % 3], random_indices(seed, *shape, density)
+    active = data.draw(st.none() | st.integers(0, 256))
+    kernel.plain_only(plain)
+    coder = kernel.EntropyKernel(chosen, *shape)
+    layers = coder.encode_layers(sent, keep, active)
+    assert layers == entropy.encode_layers(sent, chosen, keep=keep, last_active=active)
+    found, wanted = coder.decode_layers(layers), entropy.decode_layers(layers, (256, *shape), chosen)
+    kernel.plain_only(False)
+    assert np.array_equal(found.magnitude, wanted.magnitude) and np.array_equal(found.negative, wanted.negative)
+    assert np.array_equal(found.behind, wanted.behind) and found.missing == wanted.missing
+
+
+def test_what_was_encoded_is_not_changed_by_it(tables) -> None:
+    sent = random_indices(4, 16, 16, 0.3)
+    before = sent.magnitude.copy()
+    kernel.EntropyKernel(tables[0], 16, 16).encode_layers(sent)
+    assert sent.size128 is not None and np.array_equal(sent.magnitude, before)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32), st.integers(0, 2), st.data())
+def test_damaged_octets_never_raise_anything_but_stream_error(tables, seed, at, data) -> None:
+    coder = kernel.EntropyKernel(tables[0], 8, 8)
+    layers = list(coder.encode_layers(random_indices(seed, 8, 8, 0.2)))
+    octets = bytearray(layers[at])
+    how = data.draw(st.sampled_from(["cut", "flip", "noise", "ones"]))
+    if how == "cut":
+        octets = octets[: data.draw(st.integers(0, len(octets)))]
+    elif how == "flip":
+        octets[data.draw(st.integers(0, len(octets) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    else:
+        octets[4:] = data.draw(st.randoms()).randbytes(len(octets)) if how == "noise" else b"\xff" * len(octets)
+    layers[at] = bytes(octets)
+    try:
+        found = coder.decode_layers(tuple(layers))
+    except StreamError:
+        with pytest.raises(StreamError):
+            entropy.decode_layers(tuple(layers), (256, 8, 8), tables[0])
+        return
+    wanted = entropy.decode_layers(tuple(layers), (256, 8, 8), tables[0])
+    assert np.array_equal(found.magnitude, wanted.magnitude) and np.array_equal(found.negative, wanted.negative)
+
+
+@pytest.mark.parametrize("limit", [0, 1, 200, 8191, 32767, 40_000, 65535])
+def test_statistics_are_exact(loops, limit) -> None:
+    dn = np.random.default_rng(limit).integers(0, limit, (4, SIDE, SIDE), np.uint16, endpoint=True)
+    values = np.empty_like(dn)
+    found = kernel.statistics(dn, table(0.8), values)
+    wanted = rotation.statistics(table(0.8)[dn], np.ones((SIDE, SIDE), bool))
+    assert np.array_equal(values, table(0.8)[dn]) and np.array_equal(found.products, wanted.products)
+    assert (found.count, found.sums, found.least, found.most) == (wanted.count, wanted.sums, wanted.least, wanted.most)
+
+
+@pytest.mark.parametrize("limit", [1, 500, 10_000, 65535])
+def test_rotated_bands_are_those_of_the_definition(limit) -> None:
+    everywhere = np.ones((SIDE, SIDE), bool)
+    dn = np.random.default_rng(limit).integers(0, limit, (4, SIDE, SIDE), np.uint16, endpoint=True)
+    dn[:, :8] = limit  # a corner that reaches far
+    turned = rotation.fit(dn, everywhere)
+    rotated = np.empty(dn.shape, np.int16)
+    peak = kernel.rotate(dn, turned, rotated)
+    assert np.array_equal(rotated, rotation.rotate(dn, everywhere, turned))
+    assert np.abs(rotated.astype(int)).max() <= peak < 2 * max(1, np.abs(rotated.astype(int)).max())
+
+
+@pytest.mark.parametrize("limit", [0, 1, 3000, 8191, 8192, rotation.PLANE_LIMIT])
+def test_the_transform_is_the_network(loops, limit) -> None:
+    """What flies as ONNX and what runs folded in C: the same integers, folded once or in two parts."""
+    bundle = load_bundle()
+    arrays = read_arrays(bundle.file("flight/tables.npz"))
+    side = bundle.tile_px
+    rng = np.random.default_rng(limit)
+    rotated = rng.integers(-limit, limit, (4, side, side), endpoint=True).astype(np.int16)
+    sums = kernel.Transform(arrays["kernels"], arrays["exponents"]).run(rotated, limit, kernel.Buffers(4, side))
+    network = open_engine("openvino").load(bundle.file("flight/encoder.onnx"), require_int8=True)
+    assert np.array_equal(with_second_level(sums.copy()).values, encode(rotated, network).values)
+
+
+@pytest.mark.parametrize("index", [0, 1, 7, 40, 58, 90, 126, 127])
+def test_magnitudes_are_exact_at_every_edge(index) -> None:
+    """Every integer around the first levels' edges, random latents, and the largest there are."""
+    step = quantiser.step_units(index)
+    edges = -(-(5 * np.arange(1, 257) - 1) * step // 5)
+    near = (edges[:, None] + np.array([-1, 0, 1])).ravel()
+    rng = np.random.default_rng(index)
+    values = np.resize(np.concatenate([near, rng.integers(0, 2**26, 4000), [2**26, 2**29, 2**31 - 1]]), 4 * 64 * 64)
+    values = (values * np.where(rng.random(values.size) < 0.5, -1, 1)).astype(np.int32).reshape(4, 64, 8, 8)
+    found = kernel.quantise(Latents(values), index, kernel.Buffers(4, 64))
+    wanted = quantiser.quantise(Latents(values), index)
+    assert np.array_equal(found.magnitude, wanted.magnitude) and np.array_equal(found.negative, wanted.negative)
+    assert np.array_equal(found.size128, wanted.size128)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32), st.sampled_from([10.0, 4e3, 1e6, 1e8]), st.integers(0, 100), st.integers(1, 5))
+def test_errors_are_those_of_the_definition(seed, spread, index, layers) -> None:
+    values = np.random.default_rng(seed).laplace(0, spread, (2, 64, 8, 8))
+    latents = Latents(np.clip(values, -(2**29), 2**29).astype(np.int32))
+    assert kernel.errors(latents, index, layers) == quantiser.errors(latents, index, layers)
+
+
+def test_it_can_be_left_out() -> None:
+    """NADIR_KERNEL=0: the same payload in numpy."""
+    command = [sys.executable, "-c", "from payload import kernel; print(kernel.available)"]
+    done = subprocess.run(command, env=os.environ | {"NADIR_KERNEL": "0"}, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
