@@ -84,7 +84,7 @@ def crc_bit_by_bit(octets: bytes) -> bytes:
 
 def test_a_withheld_tile_by_hand() -> None:
     head = bytes.fromhex(
-        "11"  # version 1 (4 bits), kind 1 WITHHELD (4 bits)
+        "21"  # version 2 (4 bits), kind 1 WITHHELD (4 bits)
         "0a0b0c0d"  # bundle
         "0001 0002"  # row, col
         "55"  # 85 % cloud
@@ -97,7 +97,7 @@ def test_a_withheld_tile_by_hand() -> None:
 
 def test_a_coded_tile_by_hand() -> None:
     head = bytes.fromhex(
-        "10"  # version 1, kind 0 CODED
+        "20"  # version 2, kind 0 CODED
         "ffffffff"  # bundle
         "0100 ffff"  # row 256, col 65535
         "ff"  # cloud unknown
@@ -118,10 +118,10 @@ def with_crc(head: str) -> bytes:
 @pytest.mark.parametrize(
     ("octets", "words"),
     [
-        (with_crc("21 0a0b0c0d 0001 0002 55 00 00"), "version 2, kind 1"),
-        (with_crc("15 0a0b0c0d 0001 0002 55 00 00"), "kind 5; this ground reads version 1, kinds 0 to 4"),
-        (with_crc("11 0a0b0c0d 0001 0002 65 00 00"), "cloud percentage 101"),
-        (with_crc("11 0a0b0c0d 0001 0002 55 00 01")[:-2], "cut short"),
+        (with_crc("11 0a0b0c0d 0001 0002 55 00 00"), "version 1, kind 1"),
+        (with_crc("25 0a0b0c0d 0001 0002 55 00 00"), "kind 5; this ground reads version 2, kinds 0 to 4"),
+        (with_crc("21 0a0b0c0d 0001 0002 65 00 00"), "cloud percentage 101"),
+        (with_crc("21 0a0b0c0d 0001 0002 55 00 01")[:-2], "cut short"),
         (b"", "0 octets are too few"),
     ],
 )
@@ -142,7 +142,7 @@ def test_hostile_octets_raise_stream_error_or_make_sense(octets) -> None:
 
 @given(st.binary(max_size=60), st.integers(0, 4), st.integers(0, 100))
 def test_a_right_header_in_front_of_hostile_layers_never_raises(tail, layers, cloud) -> None:
-    head = f"10 00000000 0000 0000 {cloud:02x} 00 {layers:02x}" + (tail + bytes(20))[: 5 * layers].hex()
+    head = f"20 00000000 0000 0000 {cloud:02x} 00 {layers:02x}" + (tail + bytes(20))[: 5 * layers].hex()
     found = unpack(with_crc(head) + tail)
     assert len(found.layers) <= layers == found.declared
 

@@ -13,8 +13,12 @@ ROOT = Path(__file__).resolve().parents[2]
 PAYLOAD_MODULES = sorted(path.stem for path in (ROOT / "payload").glob("*.py") if path.stem != "__init__")
 NEVER_ON_BOARD = {"torch", "brevitas", "onnx", "rasterio", "sim", "hil", "export"}
 ALLOWED_ON_BOARD = {"numpy", "constriction", "spacepackets", "payload"}
-#: What one file alone may import on top: the runtimes, and the optional check of signatures.
-ALLOWED_IN = {"engine": {"openvino", "onnxruntime"}, "signature": {"cryptography"}}
+#: What one file alone may import on top: the runtimes, the optional check of signatures, the optional JPEG 2000.
+ALLOWED_IN = {
+    "engine": {"openvino", "onnxruntime"},
+    "signature": {"cryptography"},
+    "fallback": {"imagecodecs"},
+}
 SAYS_NOTHING = {"utils", "util", "helpers", "common", "misc", "manager"}
 
 

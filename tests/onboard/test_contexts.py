@@ -1,5 +1,7 @@
 """The context model's features and logits against slow loops written out here, and its bounds."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -107,7 +109,7 @@ def test_no_logit_passes_its_bound(make_tables, tmp_path, seed) -> None:
         x = rng.choice([0, 15], len(t.mix))
         channel, busy = int(rng.integers(CHANNELS)), int(rng.choice([-16, 32]))
         sums = [
-            int(t.floor[e] + (t.mix[a:b] * x[a:b]).sum()) for e, (a, b) in enumerate(zip(ends, ends[1:], strict=False))
+            int(t.floor[e] + (t.mix[a:b] * x[a:b]).sum()) for e, (a, b) in enumerate(itertools.pairwise(ends))
         ]
         found = int(t.base[channel] + t.activity[channel] * busy + (t.weight[channel] * log2_eighths(1 + x)).sum())
         found += sum(int(g) * log8(s) for g, s in zip(t.gain[channel], sums, strict=True))

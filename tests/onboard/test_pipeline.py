@@ -11,11 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from payload import codec
+from payload import fsq
 from payload.bitstream import UNKNOWN_CLOUD, Kind, unpack
 from payload.bundle import load_bundle
 from payload.codec import open_codec
-from payload.coded import Stopwatch
+from payload.coded import Quality, Stopwatch
 from payload.engine import open_engine
 from payload.errors import BundleError, StreamError
 from payload.packets import Reassembler
@@ -190,9 +190,9 @@ def test_any_tile_comes_back_as_the_indices_that_were_sent(toy_bundle, toy_engin
         dn[:] = np.where(rng.random((T, T)) < 0.001, 65535, 0)
     valid = rng.random((T, T)) < (0.5 if seed % 2 else 2.0)
     opened = open_codec(load_bundle(toy_bundle), toy_engine)
-    coded = opened.encode(Tile(0, 0, dn, valid), step, Stopwatch())
+    coded = opened.encode(Tile(0, 0, dn, valid), Quality(step), Stopwatch())
     (rotation, _), indices = opened.decode(coded.side, coded.layers)
-    again = opened.encode(Tile(0, 0, dn, valid), step, Stopwatch())
+    again = opened.encode(Tile(0, 0, dn, valid), Quality(step), Stopwatch())
     assert (coded.side, coded.layers) == (again.side, again.layers)
     assert len(rotation.means) == 4 and indices.missing == 0
     for count in range(1, opened.layers):
@@ -236,14 +236,14 @@ def test_side_information_by_hand(toy_bundle, means, angles, index, shift) -> No
 def test_side_information_of_any_number_of_bands_comes_back(fields, index, shift) -> None:
     means, angles = fields
     rotation = Rotation(tuple(means), tuple(angles), shift)
-    side = codec._pack_side(rotation, index)
+    side = fsq._pack_side(rotation, index)
     assert len(side) == 2 * len(means) + -(-12 * len(angles) // 8) + 2
-    assert codec._unpack_side(side, len(means)) == (rotation, index)
+    assert fsq._unpack_side(side, len(means)) == (rotation, index)
 
 
 def test_angles_that_fill_no_octet_are_padded_with_zero_bits_at_their_end() -> None:
     # two bands: means 0001 0002; one angle abc = 1010 1011 1100 and four zero bits; step 05; shift 01
-    assert codec._pack_side(Rotation((1, 2), (0xABC,), 1), 5).hex() == "00010002" + "abc0" + "05" + "01"
+    assert fsq._pack_side(Rotation((1, 2), (0xABC,), 1), 5).hex() == "00010002" + "abc0" + "05" + "01"
 
 
 @pytest.fixture
@@ -275,7 +275,7 @@ def vq_codec(tmp_path, make_bundle):
 
 
 def test_codebook_indices_come_back_layer_by_layer_and_cost_what_they_must(vq_codec) -> None:
-    coded = vq_codec.encode(next(split(scene_of(1, 1), T)), 0.0, Stopwatch())
+    coded = vq_codec.encode(next(split(scene_of(1, 1), T)), Quality(), Stopwatch())
     assert coded.side == b"" and [len(layer) for layer in coded.layers] == [2, 10]  # 4 x 3 bits, 16 x 5 bits
     _, indices = vq_codec.decode(b"", coded.layers)
     assert [i.shape for i in indices] == [(2, 2), (4, 4)] and len(np.unique(indices[1])) > 1
@@ -301,7 +301,7 @@ def test_side_information_out_of_range_is_refused(toy_bundle, index, shift) -> N
 def test_what_the_encoder_sends_as_side_information_is_what_it_used(toy_bundle, toy_engine) -> None:
     opened = open_codec(load_bundle(toy_bundle), toy_engine)
     tile = next(split(scene_of(1, 1), T))
-    side = opened.encode(tile, 64.0, Stopwatch()).side
+    side = opened.encode(tile, Quality(64.0), Stopwatch()).side
     means = np.rint(tile.dn.reshape(4, -1).mean(axis=1))
     assert [int.from_bytes(side[2 * b : 2 * b + 2], "big") for b in range(4)] == means.tolist()
     assert side[-2:] == bytes([48, 0])  # 64 DN = 2^(48 / 8), nothing halved
@@ -309,7 +309,7 @@ def test_what_the_encoder_sends_as_side_information_is_what_it_used(toy_bundle, 
 
 def test_a_codec_without_an_engine_only_decodes(toy_bundle) -> None:
     with pytest.raises(BundleError, match="opened for decoding only"):
-        open_codec(load_bundle(toy_bundle)).encode(next(split(scene_of(1, 1), T)), 100.0, Stopwatch())
+        open_codec(load_bundle(toy_bundle)).encode(next(split(scene_of(1, 1), T)), Quality(100.0), Stopwatch())
 
 
 def test_bundle_and_networks_that_do_not_fit_together_are_refused(tmp_path, make_bundle, make_tables) -> None:

@@ -46,7 +46,7 @@ def test_too_few_octets_or_impossible_widths_are_refused(octets) -> None:
 
 @pytest.mark.parametrize("largest", [1, 7, 1000, 65535])
 def test_no_tile_costs_more_than_its_indices_written_out_and_half_a_per_cent(make_tables, tmp_path, largest) -> None:
-    """Noise, which no model of ground expects: written out it takes `bits` a coefficient and a sign where it is not 0."""
+    """Noise, which no model of ground expects: written out, its bits a coefficient and a sign where it is not 0."""
     tables = load_tables(make_tables(tmp_path / "t.npz", 4, 3))
     rng = np.random.default_rng(largest)
     sent = Indices(rng.integers(0, largest, (256, 16, 16), np.uint16, endpoint=True), rng.random((256, 16, 16)) < 0.5)

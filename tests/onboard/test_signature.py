@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from payload.bundle import load_bundle
+from payload.bundle import FORMAT_VERSION, load_bundle
 from payload.errors import BundleError, InputError
 from payload.signature import (
     DOMAIN,
@@ -108,7 +108,8 @@ def test_requiring_signatures_without_keys_is_a_mistake_of_the_mission(tmp_path)
 
 
 def test_loading_demands_a_signature_only_when_keys_are_given(tmp_path):
-    manifest = {"format_version": 1, "name": "t", "bands": ["B02"], "tile_px": 8, "codec": {"kind": "fsq"}, "files": {}}
+    manifest = {"format_version": FORMAT_VERSION, "name": "t", "bands": ["B02"], "tile_px": 8, "files": {}}
+    manifest["codec"] = {"kind": "fsq"}
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     assert load_bundle(tmp_path).name == "t"
     with pytest.raises(BundleError, match="unsigned"):
