@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from payload import kernel
 from payload.bundle import Bundle
 from payload.engine import Engine, Network
 from payload.errors import BundleError, InputError
@@ -90,7 +91,8 @@ class CloudMask:
     valid: Mask  # [T, T]
     cloudy_above: float = 0.5
     sure_above: float = 0.5
-    sums: NDArray[np.uint32] | None = None  # [B, T/2, T/2], what the second witness looks at; None: it is not asked
+    dn: Dn | None = None  # [B, T, T], what the second witness looks at; None: it is not asked
+    counted: tuple[int, int, int] | None = None  # cells of cloud, thin cloud, cloud beyond doubt, where already counted
 
     @cached_property
     def cells(self) -> NDArray[np.float32]:
@@ -115,17 +117,19 @@ class CloudMask:
     @property
     def cloud_fraction(self) -> float:
         """Share of the valid pixels that are cloud, thick or thin."""
-        return self._share(self._cloud > self.cloudy_above)
+        return self._share(self._cloud > self.cloudy_above) if self.counted is None else self._of_all(self.counted[0])
 
     @property
     def thin_fraction(self) -> float:
         """Share of the valid pixels that are thin cloud."""
+        if self.counted is not None:
+            return self._of_all(self.counted[1])
         return self._share((self._cloud > self.cloudy_above) & self._thinner)
 
     @property
     def accused_fraction(self) -> float:
         """Share of the valid pixels that are cloud beyond doubt to the network alone: never below `sure_fraction`."""
-        return self._share(self._cloud > self.sure_above)
+        return self._share(self._cloud > self.sure_above) if self.counted is None else self._of_all(self.counted[2])
 
     @property
     def sure_fraction(self) -> float:
@@ -149,10 +153,11 @@ class CloudMask:
     @cached_property
     def _sure(self) -> NDArray[np.bool_]:
         accused = self._cloud > self.sure_above
-        if self.sums is None:
+        if self.dn is None:
             return accused
         _, s, _, h, w = self.parts.shape
-        witnessed = hazy_and_white(self.sums).reshape(h, s, w, s).transpose(1, 3, 0, 2)  # in the order of `parts`
+        sums, _ = averaged(self.dn, self.valid)
+        witnessed = hazy_and_white(sums).reshape(h, s, w, s).transpose(1, 3, 0, 2)  # in the order of `parts`
         return accused & witnessed
 
     @cached_property
@@ -173,6 +178,9 @@ class CloudMask:
             return np.count_nonzero(chosen) / chosen.size
         total = int(self._valid_px.sum())
         return float(self._valid_px[chosen].sum() / total) if total else 0.0
+
+    def _of_all(self, cells: int) -> float:
+        return cells / (self.parts.size // len(CLASSES))
 
     def _pixels(self, cells: NDArray[Any]) -> NDArray[Any]:
         return cells.repeat(self.cell_px, axis=0).repeat(self.cell_px, axis=1)
@@ -214,19 +222,22 @@ def detect_clouds(tile: Tile, net: CloudNet) -> CloudMask:
     size = tile.valid.shape[0]
     if size % settings.stride_px or tile.valid.shape != (size, size):
         raise InputError(f"tile of {tile.valid.shape} pixels, wanted a square of a multiple of {settings.stride_px}")
-    sums, seen = averaged(tile.dn, tile.valid)
-    planes = planes_of(sums, seen, settings)
+    planes = input_planes(tile.dn, tile.valid, settings)
+    counted = None
     if planes is None:
         cells = size // settings.cell_px
         parts = np.zeros((len(CLASSES), 1, 1, cells, cells), np.float32)
     else:
         logits = net.network.run(planes[None])[0][0]  # [4 s s, h, w], s sub-cells a side
-        parts = probabilities(logits, net, size)
-    return CloudMask(parts, tile.valid, settings.cloudy_above, settings.sure_above, sums)
+        parts, counted = counted_probabilities(logits, net, size)
+    counted = counted if tile.valid.all() else None
+    return CloudMask(parts, tile.valid, settings.cloudy_above, settings.sure_above, tile.dn, counted)
 
 
 def input_planes(dn: Dn, valid: Mask, settings: CloudSettings) -> NDArray[np.uint8] | None:
     """The network's input, u8 [2B, T/2, T/2]: companded averages, then the same stretched. None: nothing to judge."""
+    if kernel.available and valid.all():
+        return kernel.cloud_planes(dn, settings.low_permille, settings.high_permille, settings.least_span)
     return planes_of(*averaged(dn, valid), settings)
 
 
@@ -307,16 +318,34 @@ def stretch_tables(sample: NDArray[np.uint8], settings: CloudSettings) -> NDArra
 
 def probabilities(logits: NDArray[np.int8], net: CloudNet, size: int) -> NDArray[np.float32]:
     """Softmax over classes by table. Logits [4 s s, h, w], class-major -> [4, s, s, h, w]; sums are exact."""
+    shape = _parts_shape(logits, net, size)
+    steps = logits.reshape(len(CLASSES), -1)
+    below = steps.max(axis=0).view(np.uint8) - steps.view(np.uint8)  # 0..255: the wrap-around undoes itself
+    weight = np.take(net.exponentials, below)  # [4, s s h w]
+    weight /= weight[CLEAR] + weight[THICK] + weight[THIN] + weight[SHADOW]
+    return weight.reshape(shape)
+
+
+def counted_probabilities(
+    logits: NDArray[np.int8], net: CloudNet, size: int
+) -> tuple[NDArray[np.float32], tuple[int, int, int] | None]:
+    """`probabilities`, and where the kernel was built the counts of CloudMask besides."""
+    if not kernel.available:
+        return probabilities(logits, net, size), None
+    shape, settings = _parts_shape(logits, net, size), net.settings
+    steps = logits.reshape(len(CLASSES), -1)
+    parts, counted = kernel.cloud_parts(steps, net.exponentials, settings.cloudy_above, settings.sure_above)
+    return parts.reshape(shape), counted
+
+
+def _parts_shape(logits: NDArray[np.int8], net: CloudNet, size: int) -> tuple[int, ...]:
+    """[4, s, s, h, w] of the logits [4 s s, h, w] of a tile of size x size pixels; BundleError if they are no such."""
     classes, (h, w) = len(CLASSES), logits.shape[1:]
     s = size // net.settings.cell_px // h
     if logits.shape[0] != classes * s * s or logits.dtype != np.int8:
         found = f"{logits.dtype} {logits.shape}"
         raise BundleError(f"the cloud network gives {found}, wanted int8 [{classes * s * s}, h, w]; rebuild the bundle")
-    steps = logits.reshape(classes, -1)
-    below = steps.max(axis=0).view(np.uint8) - steps.view(np.uint8)  # 0..255: the wrap-around undoes itself
-    weight = np.take(net.exponentials, below)  # [4, s s h w]
-    weight /= weight[CLEAR] + weight[THICK] + weight[THIN] + weight[SHADOW]
-    return weight.reshape(classes, s, s, h, w)
+    return classes, s, s, h, w
 
 
 def hazy_and_white(sums: NDArray[np.uint32]) -> Mask:

@@ -4,6 +4,7 @@
  *   transform            payload/encoder.py      rotated bands -> latents, what flight/encoder.onnx computes
  *   quantise             payload/quantiser.py    latents -> magnitudes and signs
  *   encode, decode       payload/contexts.py, payload/entropy.py, payload/rangecoder.py
+ *   cloud_*              payload/clouds.py       bands -> planes of the cloud network, its logits -> probabilities
  *
  * payload/kernel.py calls these through ctypes; scratch memory is the caller's. Where the processor has AVX2 the two
  * loops that take most of the time use it; the plain ones beside them give the same integers (tests compare all three).
@@ -1124,6 +1125,158 @@ EXPORT int nadir_decode(const Model *model, const Layer *layer, int k, const uin
         }
     }
     return 0;
+}
+
+/* --- clouds: payload/clouds.py, around its network ---------------------------------------------------------------- */
+
+enum { LEVELS = 256, CLOUD_CLASSES = 4, CELLS_AT_ONCE = 64 };
+
+/* Integer roots, 255 at most, of the sums over 2 x 2 pixels of two rows of 2 n. */
+static void compand_plain(const uint16_t *upper, const uint16_t *lower, int n, uint8_t *roots) {
+    for (int i = 0; i < n; i++) {
+        int32_t sum = upper[2 * i] + upper[2 * i + 1] + lower[2 * i] + lower[2 * i + 1], root = 0;
+        for (int32_t bit = 128; bit; bit >>= 1)
+            root |= (root | bit) * (root | bit) <= sum ? bit : 0;
+        roots[i] = (uint8_t)root;
+    }
+}
+
+#if HAVE_AVX2
+/* The root of 8 sums: a correctly rounded root of an integer below 2^24 never reaches the next integer. */
+AVX2 static __m256i roots_of(const uint16_t *upper, const uint16_t *lower) {
+    const __m256i low = _mm256_set1_epi32(0xFFFF);
+    __m256i a = _mm256_loadu_si256((const __m256i *)upper), b = _mm256_loadu_si256((const __m256i *)lower);
+    __m256i even = _mm256_add_epi32(_mm256_and_si256(a, low), _mm256_and_si256(b, low));
+    __m256i odd = _mm256_add_epi32(_mm256_srli_epi32(a, 16), _mm256_srli_epi32(b, 16));
+    __m256 root = _mm256_sqrt_ps(_mm256_cvtepi32_ps(_mm256_add_epi32(even, odd)));
+    return _mm256_cvttps_epi32(_mm256_min_ps(root, _mm256_set1_ps(255.0f)));
+}
+
+AVX2 static void compand_avx2(const uint16_t *upper, const uint16_t *lower, int n, uint8_t *roots) {
+    const __m256i in_order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    int i = 0;
+    for (; i + 32 <= n; i += 32) {
+        const uint16_t *u = upper + 2 * i, *l = lower + 2 * i;
+        __m256i first = _mm256_packs_epi32(roots_of(u, l), roots_of(u + 16, l + 16));
+        __m256i second = _mm256_packs_epi32(roots_of(u + 32, l + 32), roots_of(u + 48, l + 48));
+        __m256i all = _mm256_permutevar8x32_epi32(_mm256_packus_epi16(first, second), in_order);
+        _mm256_storeu_si256((__m256i *)(roots + i), all);
+    }
+    compand_plain(upper + 2 * i, lower + 2 * i, n - i, roots + i);
+}
+#endif
+
+static void compand_rows(const uint16_t *upper, const uint16_t *lower, int n, uint8_t *roots) {
+#if HAVE_AVX2
+    if (use_avx2()) {
+        compand_avx2(upper, lower, n, roots);
+        return;
+    }
+#endif
+    compand_plain(upper, lower, n, roots);
+}
+
+VECTORISED static int shows_one_value(const uint8_t *plane, int n) {
+    uint8_t least = plane[0], most = plane[0];
+    for (int i = 0; i < n; i++) {
+        least = plane[i] < least ? plane[i] : least;
+        most = plane[i] > most ? plane[i] : most;
+    }
+    return least == most;
+}
+
+static int floor_divided(int a, int b) { return a / b - (a % b < 0); } /* b > 0 */
+
+/* Look-up [256] that stretches a band between two percentiles of the samples counted. */
+static void stretch_table(const int32_t *counts, int samples, int low_permille, int high_permille, int least_span,
+                          uint8_t *table) {
+    int64_t below = 0;
+    int low = 0, high = 0;
+    for (int level = 0; level < LEVELS; level++) {
+        below += counts[level];
+        low += below * 1000 <= (int64_t)low_permille * samples;
+        high += below * 1000 < (int64_t)high_permille * samples;
+    }
+    int span = high - low > least_span ? high - low : least_span;
+    for (int level = 0; level < LEVELS; level++) {
+        int value = 128 + floor_divided((2 * level - (low + high)) * 96, span);
+        table[level] = (uint8_t)(value < 0 ? 0 : value > 255 ? 255 : value);
+    }
+}
+
+/* The network's planes [2 bands, n, n] of a tile dn [bands, 2 n, 2 n] whose pixels are all valid: companded averages, then
+ * the same stretched between percentiles of every 2nd in every 2nd row. 0 where every band shows one value. */
+EXPORT int nadir_cloud_planes(const uint16_t *dn, int bands, int n, int low_permille, int high_permille, int least_span,
+                              uint8_t *planes) {
+    int alike = 1, samples = ((n + 1) / 2) * ((n + 1) / 2);
+    for (int b = 0; b < bands; b++) {
+        uint8_t *plane = planes + (size_t)b * n * n;
+        for (int row = 0; row < n; row++) {
+            const uint16_t *upper = dn + ((size_t)b * n + row) * 4 * n;
+            compand_rows(upper, upper + 2 * n, n, plane + (size_t)row * n);
+        }
+        alike = alike && shows_one_value(plane, n * n);
+    }
+    if (alike)
+        return 0;
+    for (int b = 0; b < bands; b++) {
+        const uint8_t *plane = planes + (size_t)b * n * n;
+        uint8_t *stretched = planes + (size_t)(bands + b) * n * n, table[LEVELS];
+        int32_t counts[LEVELS] = {0};
+        for (int row = 0; row < n; row += 2)
+            for (int i = 0; i < n; i += 2)
+                counts[plane[row * n + i]]++;
+        stretch_table(counts, samples, low_permille, high_permille, least_span, table);
+        for (int i = 0; i < n * n; i++)
+            stretched[i] = table[plane[i]];
+    }
+    return 1;
+}
+
+/* How far each logit [4, n] of up to 64 cells lies below the cell's largest. */
+VECTORISED static void steps_below(const int8_t *logits, size_t n, int cells, uint8_t (*below)[CELLS_AT_ONCE]) {
+    for (int i = 0; i < cells; i++) {
+        int8_t a = logits[i] > logits[n + i] ? logits[i] : logits[n + i];
+        int8_t b = logits[2 * n + i] > logits[3 * n + i] ? logits[2 * n + i] : logits[3 * n + i];
+        int8_t most = a > b ? a : b;
+        for (int k = 0; k < CLOUD_CLASSES; k++)
+            below[k][i] = (uint8_t)(most - logits[k * n + i]);
+    }
+}
+
+/* Probabilities of up to 64 cells from their weights [4, 64], and added to `counts` how many are cloud, thin cloud, and
+ * cloud beyond doubt. Every operation rounds once: sums of weights are exact. */
+VECTORISED static void share_out(float (*weight)[CELLS_AT_ONCE], int cells, float cloudy_above, float sure_above,
+                                 int32_t *counts) {
+    int32_t cloudy = 0, thin = 0, sure = 0;
+    for (int i = 0; i < cells; i++) {
+        float total = weight[0][i] + weight[1][i] + weight[2][i] + weight[3][i];
+        for (int k = 0; k < CLOUD_CLASSES; k++)
+            weight[k][i] /= total;
+        float cloud = weight[1][i] + weight[2][i];
+        cloudy += cloud > cloudy_above;
+        thin += (cloud > cloudy_above) & (weight[2][i] > weight[1][i]);
+        sure += cloud > sure_above;
+    }
+    counts[0] += cloudy, counts[1] += thin, counts[2] += sure;
+}
+
+/* Softmax of logits [4, n] by a table [256] of the exponentials of so many steps below the largest: parts [4, n]. */
+EXPORT void nadir_cloud_parts(const int8_t *logits, const float *exponentials, int n, float cloudy_above,
+                              float sure_above, float *parts, int32_t *counts) {
+    float weight[CLOUD_CLASSES][CELLS_AT_ONCE];
+    uint8_t below[CLOUD_CLASSES][CELLS_AT_ONCE];
+    counts[0] = counts[1] = counts[2] = 0;
+    for (int from = 0; from < n; from += CELLS_AT_ONCE) {
+        int cells = n - from < CELLS_AT_ONCE ? n - from : CELLS_AT_ONCE;
+        steps_below(logits + from, n, cells, below);
+        for (int k = 0; k < CLOUD_CLASSES; k++)
+            for (int i = 0; i < cells; i++)
+                weight[k][i] = exponentials[below[k][i]];
+        share_out(weight, cells, cloudy_above, sure_above, counts);
+        for (int k = 0; k < CLOUD_CLASSES; k++)
+            memcpy(parts + (size_t)k * n + from, weight[k], cells * sizeof(float));
+    }
 }
 
 /* What an import of the module needs. */

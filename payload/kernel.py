@@ -296,3 +296,26 @@ def errors(latents: Latents, index: int, layers: int) -> tuple[int, ...]:
     left = np.zeros(layers + 1, np.uint64)
     _c().nadir_errors(_at(values), values.size, ctypes.c_uint32(step_units(index)), layers, _at(inside), _at(left))
     return tuple(left.tolist())
+
+
+def cloud_planes(dn: Dn, low_permille: int, high_permille: int, least_span: int) -> NDArray[np.uint8] | None:
+    """As payload.clouds.planes_of, of a tile whose pixels are all valid. [B, T, T] -> [2B, T/2, T/2]"""
+    dn = np.ascontiguousarray(dn)
+    bands, size, _ = dn.shape
+    planes = np.empty((2 * bands, size // 2, size // 2), np.uint8)
+    judged = _c().nadir_cloud_planes(_at(dn), bands, size // 2, low_permille, high_permille, least_span, _at(planes))
+    return planes if judged else None
+
+
+def cloud_parts(
+    logits: NDArray[np.int8], exponentials: NDArray[np.float32], cloudy_above: float, sure_above: float
+) -> tuple[NDArray[np.float32], tuple[int, int, int]]:
+    """As payload.clouds.probabilities, [4, n] -> [4, n]; and the cells of cloud, thin cloud, cloud beyond doubt."""
+    logits = np.ascontiguousarray(logits)
+    parts, counts = np.empty(logits.shape, np.float32), np.empty(3, np.int32)
+    _c().nadir_cloud_parts(
+        _at(logits), _at(exponentials), logits.shape[1], ctypes.c_float(cloudy_above), ctypes.c_float(sure_above),
+        _at(parts), _at(counts),
+    )  # fmt: skip
+    cloudy, thin, sure = counts.tolist()
+    return parts, (cloudy, thin, sure)

@@ -5,15 +5,16 @@ import math
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from payload import clouds
+from payload import clouds, kernel
 from payload.clouds import CLASSES, CLEAR, SHADOW, THICK, THIN, Action, CloudMask, CloudNet, CloudSettings
 from payload.engine import open_engine
 from payload.errors import InputError
@@ -233,12 +234,12 @@ def test_the_second_witness_by_hand(visible: tuple[int, ...], cloud: bool) -> No
 def test_the_second_witness_can_only_acquit(raw: np.ndarray, seed: int) -> None:
     logits = raw.astype(np.int8)
     parts = clouds.probabilities(logits, CloudNet(FixedNetwork(logits)), 16)
-    sums = np.random.default_rng(seed).integers(0, 40_000, (4, 8, 8)).astype(np.uint32)
+    dn = np.random.default_rng(seed).integers(0, 10_000, (4, 8, 8)).astype(np.uint16).repeat(2, 1).repeat(2, 2)
     valid = np.ones((16, 16), bool)
-    mask, alone = CloudMask(parts, valid, sums=sums), CloudMask(parts, valid)
+    mask, alone = CloudMask(parts, valid, dn=dn), CloudMask(parts, valid)
     assert alone.sure_fraction == alone.accused_fraction == mask.accused_fraction >= mask.sure_fraction
     cloud = mask.cells[THICK] + mask.cells[THIN] > 0.5
-    assert mask.sure_fraction == pytest.approx((cloud & clouds.hazy_and_white(sums)).mean())
+    assert mask.sure_fraction == pytest.approx((cloud & clouds.hazy_and_white(clouds.bin_sums(dn))).mean())
 
 
 def test_a_tile_the_network_accuses_is_sent_where_the_rule_finds_no_cloud() -> None:
@@ -249,6 +250,92 @@ def test_a_tile_the_network_accuses_is_sent_where_the_rule_finds_no_cloud() -> N
         mask = clouds.detect_clouds(tile_of(dn), fixed_net(THICK))
         assert mask.cloud_fraction == 1.0
         assert clouds.decide(mask, Gate()).action is action
+
+
+needs_kernel = pytest.mark.skipif(not kernel.available, reason="the kernel was not built: no C compiler at install")
+both_loops = pytest.mark.parametrize("plain", [False, True])
+
+
+@pytest.fixture
+def loops(plain: bool) -> Iterator[None]:
+    """The kernel's vector loops, or the plain ones beside them."""
+    kernel.plain_only(plain)
+    yield
+    kernel.plain_only(False)
+
+
+def drawn_dn(seed: int, bands: int, size: int, limit: int) -> np.ndarray:
+    """Noise up to a limit, some bands of one value, some pixels at the ends of the scale."""
+    rng = np.random.default_rng(seed)
+    dn = rng.integers(0, limit, (bands, size, size), np.uint16, endpoint=True)
+    dn[rng.random(bands) < 0.3] = limit
+    if seed % 2:
+        dn.ravel()[rng.integers(dn.size, size=5)] = rng.choice([0, 65535], 5)
+    return dn
+
+
+@needs_kernel
+@both_loops
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.integers(0, 2**32), st.integers(1, 5), st.sampled_from([2, 6, 64, 96]),
+    st.sampled_from([0, 3, 900, 9000, 65535]), st.sampled_from([(20, 980, 24), (0, 1000, 1), (300, 301, 7)]),
+)  # fmt: skip
+def test_the_kernels_planes_are_those_of_the_definition(
+    loops: None, seed: int, bands: int, size: int, limit: int, stretch: tuple[int, int, int]
+) -> None:
+    dn, chosen = drawn_dn(seed, bands, size, limit), CloudSettings(2, 32, 0.1, 1.0, 0.5, 0.5, *stretch)
+    wanted = clouds.planes_of(*clouds.averaged(dn, np.ones(dn.shape[1:], bool)), chosen)
+    found = kernel.cloud_planes(dn, *stretch)
+    assert (found is None) == (wanted is None)
+    if wanted is not None:
+        np.testing.assert_array_equal(found, wanted)
+
+
+@needs_kernel
+@both_loops
+def test_the_kernels_integer_root_is_that_of_every_sum(loops: None) -> None:
+    sums = np.arange(2**18).clip(max=4 * 65_535).reshape(512, 512)
+    quarters = np.stack([(sums + i) // 4 for i in range(4)])  # four pixels that add up to each
+    dn = quarters.reshape(2, 2, 512, 512).transpose(2, 0, 3, 1).reshape(1, 1024, 1024).astype(np.uint16)
+    planes = kernel.cloud_planes(dn, 20, 980, 24)
+    assert planes is not None
+    np.testing.assert_array_equal(planes[0], [[min(255, math.isqrt(total)) for total in row] for row in sums.tolist()])
+
+
+@needs_kernel
+@settings(max_examples=60, deadline=None)
+@given(
+    hnp.arrays(np.int8, st.tuples(st.just(64), st.integers(1, 6), st.just(1))),
+    st.floats(0.01, 0.99), st.floats(0.01, 0.99),
+)  # fmt: skip
+def test_the_kernels_probabilities_and_counts_are_those_of_the_definition(
+    logits: np.ndarray, cloudy_above: float, sure_above: float
+) -> None:
+    net = CloudNet(FixedNetwork(logits), CloudSettings(cloudy_above=cloudy_above, sure_above=sure_above))
+    size, valid = 8 * logits.shape[1], np.ones((2, 2), bool)
+    wanted = clouds.probabilities(logits, net, size)
+    parts, counted = clouds.counted_probabilities(logits, net, size)
+    np.testing.assert_array_equal(parts, wanted)
+    by_numpy, by_kernel = (CloudMask(wanted, valid, cloudy_above, sure_above, counted=c) for c in (None, counted))
+    for name in ("cloud_fraction", "thin_fraction", "accused_fraction"):
+        assert getattr(by_numpy, name) == getattr(by_kernel, name)
+
+
+@needs_kernel
+@pytest.mark.parametrize("seed", range(4))
+def test_tiles_are_judged_alike_with_and_without_the_kernel(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    logits = np.random.default_rng(seed).integers(-60, 60, (1, 64, 8, 8)).astype(np.int8)
+    valid = np.ones((TILE_PX, TILE_PX), bool)
+    valid[:, : 9 * (seed % 2)] = False
+    tile, net = tile_of(textured(seed), valid), CloudNet(FixedNetwork(logits))
+    found = []
+    for built in (True, False):
+        monkeypatch.setattr(kernel, "available", built)
+        mask = clouds.detect_clouds(tile, net)
+        decisions = [clouds.decide(mask, Gate(withhold_above_percent=p)) for p in (0.0, 20.0, 70.0)]
+        found.append((mask.cells.tobytes(), decisions))
+    assert found[0] == found[1]
 
 
 def test_the_gate_sends_reduces_and_withholds() -> None:
