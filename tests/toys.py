@@ -106,7 +106,7 @@ class ToyClouds:
 class ToyEngine:
     name, version = "toy", "0"
 
-    def load(self, path: Path, require_int8: bool = False) -> Any:
+    def load(self, path: Path, require_int8: bool = False, shape: tuple[int, ...] | None = None) -> Any:
         return {"encoder": ToyTransform, "decoder": ToySynthesis, "clouds": ToyClouds}[path.stem]()
 
 

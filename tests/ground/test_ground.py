@@ -171,7 +171,6 @@ def test_hostile_tile_codes_never_raise(data, bundle, decoder) -> None:
     [
         ({"bundle_id": 0x01020304}, "coded with bundle 01020304, this ground holds {:08x}"),
         ({"layers": (), "declared": 0}, "no layer arrived whole"),
-        ({"kind": Kind.FALLBACK}, "a tile of kind FALLBACK is no part of the picture"),
     ],
 )
 def test_what_gives_no_tile_is_refused_with_its_cause(sent, bundle, change, cause) -> None:

@@ -261,7 +261,7 @@ def vq_codec(tmp_path, make_bundle):
     class Engine:
         name, version = "toy", "0"
 
-        def load(self, path: Path, require_int8: bool = False) -> Averages:
+        def load(self, path: Path, require_int8: bool = False, shape: tuple[int, ...] | None = None) -> Averages:
             return Averages()
 
     rng = np.random.default_rng(3)
