@@ -201,11 +201,14 @@ class CloudNet:
 
 
 def load_cloud_net(bundle: Bundle, engine: Engine) -> CloudNet:
-    """The bundle's cloud network, refused unless every convolution runs in INT8. BundleError if it holds none."""
+    """The bundle's cloud network for tiles of its size, refused unless every convolution runs in INT8. BundleError if
+    the bundle holds none."""
     settings = bundle.manifest.get("clouds")
     if not isinstance(settings, dict):
         raise BundleError(f"bundle {bundle.name}: no cloud network in its manifest; rebuild it or use another bundle")
-    return CloudNet(engine.load(bundle.file(NETWORK_FILE), require_int8=True), read_settings(settings))
+    side = bundle.tile_px // BIN_PX
+    network = engine.load(bundle.file(NETWORK_FILE), require_int8=True, shape=(1, 2 * len(bundle.bands), side, side))
+    return CloudNet(network, read_settings(settings))
 
 
 def read_settings(table: dict[str, Any]) -> CloudSettings:

@@ -27,12 +27,13 @@ class Network(Protocol):
 
 
 class Engine(Protocol):
-    """Loads networks; `name` says which runtime it is, `version` its release."""
+    """Loads networks; `name` says which runtime it is, `version` its release. A network that takes any size may be
+    loaded for the one `shape` of its only input that it will be given: some runtimes are the faster for it."""
 
     name: str
     version: str
 
-    def load(self, path: Path, require_int8: bool = False) -> Network: ...
+    def load(self, path: Path, require_int8: bool = False, shape: tuple[int, ...] | None = None) -> Network: ...
 
 
 class OpenVinoEngine:
@@ -53,9 +54,12 @@ class OpenVinoEngine:
             "ENABLE_CPU_PINNING": "NO",  # a pinned thread waits for its core when another process has it
         }
 
-    def load(self, path: Path, require_int8: bool = False) -> "OpenVinoNetwork":
+    def load(self, path: Path, require_int8: bool = False, shape: tuple[int, ...] | None = None) -> "OpenVinoNetwork":
         try:
-            compiled = self._core.compile_model(str(path), "CPU", self._config)
+            model = self._core.read_model(str(path))
+            if shape is not None:
+                model.reshape(list(shape))
+            compiled = self._core.compile_model(model, "CPU", self._config)
         except RuntimeError as error:
             raise BundleError(
                 f"{path}: OpenVINO cannot load this network: {_first_line(error)}; rebuild the bundle"
@@ -101,7 +105,9 @@ class OnnxRuntimeEngine:
         self._options.inter_op_num_threads = 1
         self._options.log_severity_level = 3
 
-    def load(self, path: Path, require_int8: bool = False) -> "OnnxRuntimeNetwork":
+    def load(
+        self, path: Path, require_int8: bool = False, shape: tuple[int, ...] | None = None
+    ) -> "OnnxRuntimeNetwork":
         try:
             session = self._runtime.InferenceSession(str(path), self._options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the runtime raises its own family of C++ exceptions

@@ -17,7 +17,7 @@ from hypothesis.extra import numpy as hnp
 from payload import clouds, kernel
 from payload.clouds import CLASSES, CLEAR, SHADOW, THICK, THIN, Action, CloudMask, CloudNet, CloudSettings
 from payload.engine import open_engine
-from payload.errors import InputError
+from payload.errors import BundleError, InputError
 from payload.policy import Gate, LonLatRegion, Region
 from payload.tiles import Tile
 
@@ -464,6 +464,16 @@ def test_every_runtime_gives_the_same_mask_bit_for_bit(nets: dict[str, CloudNet]
         dn, _ = cloudy_scene(seed, 256)
         masks = [clouds.detect_clouds(tile_of(dn), net) for net in nets.values()]
         np.testing.assert_array_equal(masks[0].cells, masks[1].cells)
+
+
+def test_a_network_loaded_for_one_size_gives_the_same_mask_and_refuses_another(nets: dict[str, CloudNet]) -> None:
+    engine = open_engine("openvino", 1)
+    network = engine.load(SHIPPED / clouds.NETWORK_FILE, require_int8=True, shape=(1, 8, 64, 64))
+    fixed, tile = CloudNet(network, nets["openvino"].settings), tile_of(cloudy_scene(7)[0])
+    found, wanted = clouds.detect_clouds(tile, fixed), clouds.detect_clouds(tile, nets["openvino"])
+    np.testing.assert_array_equal(found.cells, wanted.cells)
+    with pytest.raises(BundleError, match="does not take uint8 \\[1, 8, 128, 128\\]"):
+        clouds.detect_clouds(tile_of(cloudy_scene(7, 256)[0]), fixed)
 
 
 FINGERPRINT = """
