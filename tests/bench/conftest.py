@@ -17,7 +17,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from payload.bundle import Bundle, load_bundle
+from payload.bundle import FORMAT_VERSION, Bundle, load_bundle
 from payload.tiles import Tile
 
 REPOSITORY = Path(__file__).parents[2]
@@ -39,7 +39,7 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     (directory / "flight").mkdir()
     (directory / "flight" / "table.bin").write_bytes(b"tables")
     manifest = {
-        "format_version": 1,
+        "format_version": FORMAT_VERSION,
         "name": "tiny",
         "bands": ["B02", "B03", "B04", "B08"],
         "tile_px": 32,

@@ -13,6 +13,7 @@ from export import vq_train
 from export.build import Origin, assemble
 from export.corsa import build, export_encoder
 from export.data import VALIDATION_SITES, Pool
+from export.networks import mixed_precision
 from export.qat_layers import calibrate
 from export.recipe_bundle import build_recipe, torch_models
 from export.to_openvino import execution
@@ -201,7 +202,7 @@ def test_gradient_passes_the_codebook_straight_through():
 def test_maps_that_do_not_arrive_are_zeros_to_the_decoder():
     system = calibrated(small_recipe())
     planes = torch.randint(-128, 0, (1, 4, 32, 32)).float()
-    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.no_grad(), mixed_precision():
         z8, z4, z2 = system.encoder(planes)
         q8 = system.codebooks[0](z8, True)[0]
         wanted = system.decoder(q8, torch.zeros_like(z4), torch.zeros_like(z2)).float()

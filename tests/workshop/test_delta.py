@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from export.delta import FileDelta, apply_delta, as_text, make_delta, pack, patch, unpack, unpatch
 from export.sign import new_key, public_path, sign_bundle
+from payload.bundle import FORMAT_VERSION
 from payload.errors import BundleError, InputError
 from payload.signature import load_public_key, require_signature
 
@@ -20,7 +21,7 @@ def bundle(directory, files):
         (directory / name).parent.mkdir(exist_ok=True)
         (directory / name).write_bytes(content)
     manifest = {
-        "format_version": 1, "name": "t", "bands": ["B02"], "tile_px": 8, "codec": {"kind": "fsq"},
+        "format_version": FORMAT_VERSION, "name": "t", "bands": ["B02"], "tile_px": 8, "codec": {"kind": "fsq"},
         "files": {n: hashlib.sha256(c).hexdigest() for n, c in files.items()},
     }  # fmt: skip
     (directory / "manifest.json").write_text(json.dumps(manifest))
