@@ -66,7 +66,7 @@ class OpenVinoEngine:
             ) from None
         if require_int8:
             _refuse_float_convolutions(path, compiled)
-        return OpenVinoNetwork(compiled)
+        return OpenVinoNetwork(compiled) if shape is None else OneShapeNetwork(compiled)
 
 
 class NativeEngine(OpenVinoEngine):
@@ -88,6 +88,23 @@ class OpenVinoNetwork:
         except RuntimeError as error:
             raise _misfit(inputs, error) from None
         return [np.array(results[output]) for output in self._outputs]
+
+
+class OneShapeNetwork(OpenVinoNetwork):
+    """A network with one input of one shape. Its memory is bound once: to have the runtime look for it at every run
+    costs a small network more than a tenth of its time."""
+
+    def __init__(self, compiled: Any) -> None:
+        super().__init__(compiled)
+        self._given = self._request.get_input_tensor().data
+        self._found = [self._request.get_output_tensor(i).data for i in range(len(self._outputs))]
+
+    def run(self, *inputs: NDArray[Any]) -> list[NDArray[Any]]:
+        if [(a.shape, a.dtype) for a in inputs] != [(self._given.shape, self._given.dtype)]:
+            raise _misfit(inputs, ValueError(f"it was loaded for {self._given.dtype} {list(self._given.shape)}"))
+        np.copyto(self._given, inputs[0])
+        self._request.infer(share_outputs=True)
+        return [array.copy() for array in self._found]
 
 
 class OnnxRuntimeEngine:
