@@ -16,9 +16,10 @@ is heard that has learnt nothing: a published rule on colour (`hazy_and_white`) 
 network mistakes on ground it never saw, the rule mostly does not, and the other way round.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,8 @@ from payload.tiles import Tile
 CLASSES = ("clear", "thick", "thin", "shadow")
 CLEAR, THICK, THIN, SHADOW = range(4)
 NETWORK_FILE = "flight/clouds.onnx"
+
+Parts = NDArray[np.float32]  # probabilities of CLASSES, [4, s, s, h, w]
 
 #: The codec's transform block.
 BLOCK_PX = 8
@@ -84,15 +87,20 @@ class CloudMask:
     """What the network says about a tile: probabilities of CLASSES per cell; their sum is 1, or 0 unjudged.
 
     `parts` lies as the network gives it, s x s sub-cells of h x w positions: counting needs no other order, and most
-    tiles are only counted. `cells` is the same as a picture.
+    tiles are only counted. `cells` is the same as a picture. Where the kernel has counted, not even `parts` is needed.
     """
 
-    parts: NDArray[np.float32]  # [4, s, s, h, w]
+    told: Parts | Callable[[], Parts]  # the probabilities, or how they are got
     valid: Mask  # [T, T]
     cloudy_above: float = 0.5
     sure_above: float = 0.5
     dn: Dn | None = None  # [B, T, T], what the second witness looks at; None: it is not asked
-    counted: tuple[int, int, int] | None = None  # cells of cloud, thin cloud, cloud beyond doubt, where already counted
+    counted: tuple[int, int, int, int] | None = None  # cells: all, cloud, thin cloud, cloud beyond doubt
+
+    @cached_property
+    def parts(self) -> Parts:
+        """Probabilities in the network's order. [4, s, s, h, w]"""
+        return self.told() if callable(self.told) else self.told
 
     @cached_property
     def cells(self) -> NDArray[np.float32]:
@@ -117,19 +125,19 @@ class CloudMask:
     @property
     def cloud_fraction(self) -> float:
         """Share of the valid pixels that are cloud, thick or thin."""
-        return self._share(self._cloud > self.cloudy_above) if self.counted is None else self._of_all(self.counted[0])
+        return self._share(self._cloud > self.cloudy_above) if self.counted is None else self._of_all(1)
 
     @property
     def thin_fraction(self) -> float:
         """Share of the valid pixels that are thin cloud."""
         if self.counted is not None:
-            return self._of_all(self.counted[1])
+            return self._of_all(2)
         return self._share((self._cloud > self.cloudy_above) & self._thinner)
 
     @property
     def accused_fraction(self) -> float:
         """Share of the valid pixels that are cloud beyond doubt to the network alone: never below `sure_fraction`."""
-        return self._share(self._cloud > self.sure_above) if self.counted is None else self._of_all(self.counted[2])
+        return self._share(self._cloud > self.sure_above) if self.counted is None else self._of_all(3)
 
     @property
     def sure_fraction(self) -> float:
@@ -179,8 +187,8 @@ class CloudMask:
         total = int(self._valid_px.sum())
         return float(self._valid_px[chosen].sum() / total) if total else 0.0
 
-    def _of_all(self, cells: int) -> float:
-        return cells / (self.parts.size // len(CLASSES))
+    def _of_all(self, kind: int) -> float:
+        return self.counted[kind] / self.counted[0] if self.counted is not None else 0.0
 
     def _pixels(self, cells: NDArray[Any]) -> NDArray[Any]:
         return cells.repeat(self.cell_px, axis=0).repeat(self.cell_px, axis=1)
@@ -226,15 +234,16 @@ def detect_clouds(tile: Tile, net: CloudNet) -> CloudMask:
     if size % settings.stride_px or tile.valid.shape != (size, size):
         raise InputError(f"tile of {tile.valid.shape} pixels, wanted a square of a multiple of {settings.stride_px}")
     planes = input_planes(tile.dn, tile.valid, settings)
-    counted = None
+    thresholds = settings.cloudy_above, settings.sure_above
     if planes is None:
         cells = size // settings.cell_px
-        parts = np.zeros((len(CLASSES), 1, 1, cells, cells), np.float32)
-    else:
-        logits = net.network.run(planes[None])[0][0]  # [4 s s, h, w], s sub-cells a side
-        parts, counted = counted_probabilities(logits, net, size)
-    counted = counted if tile.valid.all() else None
-    return CloudMask(parts, tile.valid, settings.cloudy_above, settings.sure_above, tile.dn, counted)
+        return CloudMask(np.zeros((len(CLASSES), 1, 1, cells, cells), np.float32), tile.valid, *thresholds, tile.dn)
+    logits = net.network.run(planes[None])[0][0]  # [4 s s, h, w], s sub-cells a side
+    shape = _parts_shape(logits, net, size)
+    counted = None
+    if kernel.available and tile.valid.all():
+        counted = kernel.cloud_counts(logits.reshape(shape[0], -1), net.exponentials, *thresholds)
+    return CloudMask(partial(probabilities, logits, net, size), tile.valid, *thresholds, tile.dn, counted)
 
 
 def input_planes(dn: Dn, valid: Mask, settings: CloudSettings) -> NDArray[np.uint8] | None:
@@ -319,7 +328,7 @@ def stretch_tables(sample: NDArray[np.uint8], settings: CloudSettings) -> NDArra
     return np.clip(values, 0, 255).astype(np.uint8)
 
 
-def probabilities(logits: NDArray[np.int8], net: CloudNet, size: int) -> NDArray[np.float32]:
+def probabilities(logits: NDArray[np.int8], net: CloudNet, size: int) -> Parts:
     """Softmax over classes by table. Logits [4 s s, h, w], class-major -> [4, s, s, h, w]; sums are exact."""
     shape = _parts_shape(logits, net, size)
     steps = logits.reshape(len(CLASSES), -1)
@@ -327,18 +336,6 @@ def probabilities(logits: NDArray[np.int8], net: CloudNet, size: int) -> NDArray
     weight = np.take(net.exponentials, below)  # [4, s s h w]
     weight /= weight[CLEAR] + weight[THICK] + weight[THIN] + weight[SHADOW]
     return weight.reshape(shape)
-
-
-def counted_probabilities(
-    logits: NDArray[np.int8], net: CloudNet, size: int
-) -> tuple[NDArray[np.float32], tuple[int, int, int] | None]:
-    """`probabilities`, and where the kernel was built the counts of CloudMask besides."""
-    if not kernel.available:
-        return probabilities(logits, net, size), None
-    shape, settings = _parts_shape(logits, net, size), net.settings
-    steps = logits.reshape(len(CLASSES), -1)
-    parts, counted = kernel.cloud_parts(steps, net.exponentials, settings.cloudy_above, settings.sure_above)
-    return parts.reshape(shape), counted
 
 
 def _parts_shape(logits: NDArray[np.int8], net: CloudNet, size: int) -> tuple[int, ...]:

@@ -4,7 +4,7 @@
  *   transform            payload/encoder.py      rotated bands -> latents, what flight/encoder.onnx computes
  *   quantise             payload/quantiser.py    latents -> magnitudes and signs
  *   encode, decode       payload/contexts.py, payload/entropy.py, payload/rangecoder.py
- *   cloud_*              payload/clouds.py       bands -> planes of the cloud network, its logits -> probabilities
+ *   cloud_*              payload/clouds.py       bands -> planes of the cloud network, its logits -> cells of cloud
  *
  * payload/kernel.py calls these through ctypes; scratch memory is the caller's. Where the processor has AVX2 the two
  * loops that take most of the time use it; the plain ones beside them give the same integers (tests compare all three).
@@ -1244,26 +1244,24 @@ VECTORISED static void steps_below(const int8_t *logits, size_t n, int cells, ui
     }
 }
 
-/* Probabilities of up to 64 cells from their weights [4, 64], and added to `counts` how many are cloud, thin cloud, and
- * cloud beyond doubt. Every operation rounds once: sums of weights are exact. */
-VECTORISED static void share_out(float (*weight)[CELLS_AT_ONCE], int cells, float cloudy_above, float sure_above,
-                                 int32_t *counts) {
+/* How many of up to 64 cells of these weights [4, 64] are cloud, thin cloud, and cloud beyond doubt, added to `counts`.
+ * Every operation rounds once, as in numpy: sums of weights are exact. */
+VECTORISED static void count_cells(float (*weight)[CELLS_AT_ONCE], int cells, float cloudy_above, float sure_above,
+                                   int32_t *counts) {
     int32_t cloudy = 0, thin = 0, sure = 0;
     for (int i = 0; i < cells; i++) {
         float total = weight[0][i] + weight[1][i] + weight[2][i] + weight[3][i];
-        for (int k = 0; k < CLOUD_CLASSES; k++)
-            weight[k][i] /= total;
-        float cloud = weight[1][i] + weight[2][i];
-        cloudy += cloud > cloudy_above;
-        thin += (cloud > cloudy_above) & (weight[2][i] > weight[1][i]);
-        sure += cloud > sure_above;
+        float thick = weight[1][i] / total, thinner = weight[2][i] / total;
+        cloudy += thick + thinner > cloudy_above;
+        thin += (thick + thinner > cloudy_above) & (thinner > thick);
+        sure += thick + thinner > sure_above;
     }
     counts[0] += cloudy, counts[1] += thin, counts[2] += sure;
 }
 
-/* Softmax of logits [4, n] by a table [256] of the exponentials of so many steps below the largest: parts [4, n]. */
-EXPORT void nadir_cloud_parts(const int8_t *logits, const float *exponentials, int n, float cloudy_above,
-                              float sure_above, float *parts, int32_t *counts) {
+/* Softmax of logits [4, n] by a table [256] of the exponentials of so many steps below the largest, counted. */
+EXPORT void nadir_cloud_counts(const int8_t *logits, const float *exponentials, int n, float cloudy_above,
+                               float sure_above, int32_t *counts) {
     float weight[CLOUD_CLASSES][CELLS_AT_ONCE];
     uint8_t below[CLOUD_CLASSES][CELLS_AT_ONCE];
     counts[0] = counts[1] = counts[2] = 0;
@@ -1273,9 +1271,7 @@ EXPORT void nadir_cloud_parts(const int8_t *logits, const float *exponentials, i
         for (int k = 0; k < CLOUD_CLASSES; k++)
             for (int i = 0; i < cells; i++)
                 weight[k][i] = exponentials[below[k][i]];
-        share_out(weight, cells, cloudy_above, sure_above, counts);
-        for (int k = 0; k < CLOUD_CLASSES; k++)
-            memcpy(parts + (size_t)k * n + from, weight[k], cells * sizeof(float));
+        count_cells(weight, cells, cloudy_above, sure_above, counts);
     }
 }
 

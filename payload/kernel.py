@@ -307,15 +307,15 @@ def cloud_planes(dn: Dn, low_permille: int, high_permille: int, least_span: int)
     return planes if judged else None
 
 
-def cloud_parts(
+def cloud_counts(
     logits: NDArray[np.int8], exponentials: NDArray[np.float32], cloudy_above: float, sure_above: float
-) -> tuple[NDArray[np.float32], tuple[int, int, int]]:
-    """As payload.clouds.probabilities, [4, n] -> [4, n]; and the cells of cloud, thin cloud, cloud beyond doubt."""
+) -> tuple[int, int, int, int]:
+    """Cells of logits [4, n]: all, cloud, thin cloud, cloud beyond doubt; as payload.clouds.CloudMask counts them."""
     logits = np.ascontiguousarray(logits)
-    parts, counts = np.empty(logits.shape, np.float32), np.empty(3, np.int32)
-    _c().nadir_cloud_parts(
+    counts = np.empty(3, np.int32)
+    _c().nadir_cloud_counts(
         _at(logits), _at(exponentials), logits.shape[1], ctypes.c_float(cloudy_above), ctypes.c_float(sure_above),
-        _at(parts), _at(counts),
+        _at(counts),
     )  # fmt: skip
     cloudy, thin, sure = counts.tolist()
-    return parts, (cloudy, thin, sure)
+    return logits.shape[1], cloudy, thin, sure
