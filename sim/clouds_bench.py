@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from payload import kernel
+from payload.bitstream import pack
 from payload.bundle import SHIPPED, Bundle, load_bundle
 from payload.clouds import CLEAR, NETWORK_FILE, SHADOW, THICK, THIN, CloudMask, CloudNet, detect_clouds, read_settings
-from payload.engine import Engine, open_engine
+from payload.engine import NATIVE, Engine, open_engine
 from payload.errors import InputError
 from payload.pipeline import Payload
 from payload.policy import Gate, Policy
@@ -60,7 +62,9 @@ SCENE_TILE_PX = 256
 #: The other rotations' networks: with the shipped one they leave out every site once.
 ROTATIONS = Path(__file__).resolve().parents[1] / "export" / "checkpoints" / "clouds"
 BUNDLE = "edge"
-GATE_TILES, GATE_STEP_DN = 12, 200.0
+#: Tiles and rounds of the gate's cost, at steps from fine to coarse; the requirement is held against the one whose
+#: compression ratio lies near 20, where `sim bench` compares speeds, too.
+GATE_TILES, GATE_ROUNDS, GATE_STEPS_DN, GATE_RATIO = 12, 20, (60.0, 120.0, 200.0), 20.0
 FLATTENING_STEPS_DN = (120.0, 60.0)
 
 
@@ -155,7 +159,7 @@ def evaluate_clouds(
         "thirteen_bands": _thirteen_bands(load_thirteen_bands(data), candidates),
         "scene": _scene(data, first.net),
         "flattening": _flattening(data, networks[0], engine),
-        "measured_on_host": {"megapixels_per_s": speed(first.net), "gate_share": gate_share(data, networks[0], engine)},
+        "measured_on_host": {"megapixels_per_s": speed(first.net), "gate": gate_costs(data, networks[0], engine)},
     }
     result["checks"] = checks(result)
     return figures.rounded(result), judged
@@ -399,32 +403,45 @@ def _flattening(data: Path, where: str | Path, engine: Engine) -> list[dict[str,
     return [savings(data / SCENE, bundle, engine, step_dn) for step_dn in FLATTENING_STEPS_DN]
 
 
-def gate_share(data: Path, where: str | Path, engine: Engine) -> float | None:
-    """Processor time of the gate over that of the rest of the onboard line, on tiles of the scene that are all coded.
+def gate_costs(data: Path, where: str | Path, engine: Engine) -> list[dict[str, float]]:
+    """Processor time that the gate adds to the onboard line, on tiles of the scene that are all coded, per step.
 
-    None for a network outside a bundle, or without the scene.
+    `added`: time with the gate over time without it, less 1, best of some rounds per tile, with and without by turns.
+    The codec runs on the compiled kernel where that was built: the fastest it can, so the gate weighs the most. Nothing
+    for a network outside a bundle, or without the scene.
     """
     bundle = _bundle_at(where)
     if bundle is None or not (data / SCENE).is_file():
-        return None
-    everything = Gate(withhold_above_percent=100.0, audit_count=0)
-    payload = Payload(bundle, Policy(step_dn=GATE_STEP_DN, gate=everything), engine)
+        return []
+    engine = open_engine(NATIVE, 1) if kernel.available else engine
     with open_scene(str(data / SCENE), bundle.bands) as scene:
         tiles = [tile for tile in split(scene, bundle.tile_px) if tile.valid.all()][:GATE_TILES]
-    if not tiles:
-        return None
-    payload.encode_tile(tiles[0])  # first calls compile
-    payload.watch.seconds.clear()
-    for tile in tiles:
-        payload.encode_tile(tile)
-    gate = payload.watch.seconds["clouds"]
-    return gate / (sum(payload.watch.seconds.values()) - gate)
+    return [_gate_cost(tiles, bundle, engine, step_dn) for step_dn in GATE_STEPS_DN] if tiles else []
+
+
+def _gate_cost(tiles: list[Tile], bundle: Bundle, engine: Engine, step_dn: float) -> dict[str, float]:
+    everything = Gate(withhold_above_percent=100.0, audit_count=0)
+    payload = Payload(bundle, Policy(step_dn=step_dn, gate=everything), engine)
+    gate, seconds = payload.clouds, np.full((2, len(tiles)), np.inf)
+    for _ in range(GATE_ROUNDS):
+        for gated in (0, 1):
+            payload.clouds = gate if gated else None
+            for i, tile in enumerate(tiles):
+                start = time.process_time()
+                payload.encode_tile(tile)
+                seconds[gated, i] = min(seconds[gated, i], time.process_time() - start)
+    without_s, with_s = (float(s) for s in seconds.sum(axis=1))
+    octets = sum(len(pack(payload.encode_tile(tile))) for tile in tiles)
+    ratio = sum(2 * tile.dn.size for tile in tiles) / octets
+    per_tile_ms = 1000.0 * (with_s - without_s) / len(tiles)
+    return {"step_dn": step_dn, "ratio": ratio, "gate_ms": per_tile_ms, "added": with_s / without_s - 1.0}
 
 
 def checks(result: dict[str, Any]) -> list[dict[str, Any]]:
     """The bars, each with what was measured; a figure that could not be measured is not held."""
     tiles, scene, slices = result["tiles"][FIRM][OURS], result["scene"], result["slices"][OURS]
     host = result["measured_on_host"]
+    gate = min(host["gate"], key=lambda cost: abs(cost["ratio"] - GATE_RATIO), default={"added": None})
     rows = [
         ("tile accuracy on left-out sites", tiles["accuracy"], ">=", 0.92),
         ("false discards, tiles of left-out sites", tiles["false_discards"], "<=", 0.01),
@@ -432,7 +449,7 @@ def checks(result: dict[str, Any]) -> list[dict[str, Any]]:
         ("false discards on clear snow", slices.get("snow", {}).get("false_discards"), "<=", 0.02),
         ("false discards on clear sand", slices.get("sand", {}).get("false_discards"), "<=", 0.02),
         ("megapixels a second on one core", host["megapixels_per_s"], ">=", 30.0),
-        ("processor time of the gate over the rest of the onboard line", host["gate_share"], "<=", 0.25),
+        ("time the gate adds to the onboard line, at a ratio of about 20", gate["added"], "<=", 0.25),
     ]
     if scene is not None:
         agreement = scene["iou_with_s2cloudless"]
@@ -455,6 +472,9 @@ def as_text(result: dict[str, Any]) -> str:
         value = "not measured" if check["measured"] is None else f"{check['measured']:.4g}"
         word = "held    " if check["held"] else "NOT HELD"
         rows.append(f"{word}  {check['requirement']}: {value} ({check['relation']} {check['limit']:.4g})")
+    for cost in result["measured_on_host"]["gate"]:
+        step, ratio, added, gate_ms = (cost[key] for key in ("step_dn", "ratio", "added", "gate_ms"))
+        rows.append(f"gate at step {step:g} DN, ratio {ratio:.1f}: adds {100 * added:.1f} %, {gate_ms:.2f} ms a tile")
     for reading, methods in result["tiles"].items():
         for name, s in methods.items():
             known = ", ".join(f"{key} {s[key]:.3f}" for key in ("accuracy", "false_discards") if s[key] is not None)

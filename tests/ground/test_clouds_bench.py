@@ -168,7 +168,7 @@ def test_a_whole_run_on_drawn_tiles(data: Path, tmp_path: Path) -> None:
     assert result["pixels"]["all"]["braaten-cohen-yang"]["iou"] > 0.99
     assert result["slices"]["nadir"].keys() == {"clear", "snow", "urban"}
     assert result["scene"] is None
-    assert (result["flattening"], result["measured_on_host"]["gate_share"]) == ([], None)
+    assert (result["flattening"], result["measured_on_host"]["gate"]) == ([], [])
     farm = next(s for s in result["sites"] if s["site"] == "0000280849BAC91C")
     assert (farm["clear_tiles"], farm["discarded_falsely"]) == (2, 0)
     sand = next(c for c in result["checks"] if "sand" in c["requirement"])
