@@ -13,6 +13,7 @@ import json
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -55,7 +56,7 @@ class Bundle:
         """Parameters of the codec: `kind` ('fsq' or 'vq') and what that kind needs."""
         return dict(self.manifest["codec"])
 
-    @property
+    @cached_property
     def bundle_id(self) -> int:
         return int.from_bytes(hashlib.sha256(identity(self.manifest)).digest()[:4], "big")
 

@@ -184,7 +184,9 @@ def _added(known: Known, channels: NDArray[np.int64]) -> Known:
     return np.sum([known[row] for row in channels], axis=0, dtype=np.uint8)
 
 
-def activity_of(hits: NDArray[np.integer], blocks: int) -> bytes:
-    """One octet per band from the number of significant coefficients of every channel [C]; block averages left out."""
-    inner = hits.reshape(-1, COEFFICIENTS)[:, 1:].sum(1)
-    return np.rint(2 * np.log2(1 + ACTIVITY_UNIT * inner / blocks)).astype(np.uint8).tobytes()
+def activity_of(hits: NDArray[np.integer], blocks: int) -> NDArray[np.uint8]:
+    """One octet per band from the number of significant coefficients of every channel, block averages left out.
+
+    [..., C] -> [..., C / 64]"""
+    inner = hits.reshape(*hits.shape[:-1], -1, COEFFICIENTS)[..., 1:].sum(axis=-1)
+    return np.rint(2 * np.log2(1 + ACTIVITY_UNIT * inner / blocks)).astype(np.uint8)

@@ -71,7 +71,7 @@ def with_second_level(values: NDArray[np.int32]) -> Latents:
 
 def second_level(averages: NDArray[np.int32]) -> NDArray[np.int32]:
     """8 x 8 DCT over block averages [B, h, w], exact: in 64-bit integers, since the hardest tiles pass 2^53."""
-    basis = _dct().astype(np.int64)
+    basis = dct().astype(np.int64)
     rows = _apply_rows(averages.astype(np.int64), basis)
     columns = _apply_rows(rows.swapaxes(1, 2), basis).swapaxes(1, 2)
     return ((columns + (1 << (2 * DCT_BITS - 1))) >> 2 * DCT_BITS).astype(np.int32)
@@ -79,7 +79,7 @@ def second_level(averages: NDArray[np.int32]) -> NDArray[np.int32]:
 
 def first_level(transformed: NDArray[np.floating]) -> NDArray[np.float64]:
     """Inverse of `second_level` in floats, on the ground: [B, h, w]."""
-    inverse = _dct().T * 2.0**-DCT_BITS
+    inverse = dct().T * 2.0**-DCT_BITS
     rows = _apply_rows(transformed.astype(np.float64), inverse)
     return _apply_rows(rows.swapaxes(1, 2), inverse).swapaxes(1, 2)
 
@@ -90,7 +90,8 @@ def _apply_rows(x: NDArray[Exact], matrix: NDArray[Exact]) -> NDArray[Exact]:
 
 
 @lru_cache(maxsize=1)
-def _dct() -> NDArray[np.float64]:
+def dct() -> NDArray[np.float64]:
+    """The second level's basis [8, 8], integers of unit 2^-12."""
     k, m = np.arange(BLOCK)[:, None], np.arange(BLOCK)[None]
     basis = np.cos(np.pi * (2 * m + 1) * k / (2 * BLOCK)) * np.sqrt(2 / BLOCK)
     basis[0] /= np.sqrt(2)

@@ -8,7 +8,7 @@ the longest run its table knows holds none. Octets of a layer: docs/format.md.
 This is the definition in numpy. `payload/kernel.c` does the same, octet for octet, about fifteen times as fast.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -135,7 +135,7 @@ def _encode_layer(
 ) -> bytes:
     negative, sizes = more
     previous: Magnitudes = (here >> 1).astype(np.uint16) if k else np.zeros_like(here)
-    active, activity = head(np.count_nonzero(here, axis=(1, 2)), here[0].size, tables, most_active)
+    ((active, activity),) = heads(np.count_nonzero(here, axis=(1, 2))[None], here[0].size, tables, [most_active])
     t = tables.layers[k]
     contexts = Contexts(t.weights, here.shape, previous if k else None, activity)
     escapes = []
@@ -189,10 +189,14 @@ class Plain:
         return decode_layers(layers, self._shape, self._tables)
 
 
-def head(hits: NDArray[np.integer[Any]], blocks: int, tables: ContextTables, most_active: int) -> tuple[int, bytes]:
-    """What a layer begins with: active channels by rank, and activity, from every channel's significant ones [C]."""
-    ranked = np.flatnonzero(hits[tables.order])
-    return min(int(ranked[-1]) + 1 if len(ranked) else 0, most_active), activity_of(hits, blocks)
+def heads(
+    hits: NDArray[np.integer[Any]], blocks: int, tables: ContextTables, most_active: Sequence[int]
+) -> list[tuple[int, bytes]]:
+    """What layers begin with: active channels by rank, and activity, from the significant ones [layers, C]."""
+    ranked = hits[:, tables.order] > 0
+    last = np.where(ranked.any(axis=1), len(tables.order) - ranked[:, ::-1].argmax(axis=1), 0)
+    activity = activity_of(hits, blocks)
+    return [(min(int(n), most), row.tobytes()) for n, most, row in zip(last, most_active, activity, strict=True)]
 
 
 def parse_head(octets: bytes, k: int, channels: int) -> tuple[int, bytes, bytes, bool]:

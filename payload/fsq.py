@@ -6,6 +6,8 @@ Side information: means 16 bits each, angles 12 bits each, step index 8, shift 8
 built, in numpy elsewhere, gives the same octets; who runs the encoder network is the engine's choice.
 """
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,7 +15,7 @@ from payload import entropy, kernel, quantiser, rotation
 from payload.bundle import Bundle, read_arrays
 from payload.coded import Coded, Quality, Stopwatch
 from payload.compand import LINEAR, compand, stretch, table
-from payload.encoder import COEFFICIENTS, Latents, encode, with_second_level
+from payload.encoder import COEFFICIENTS, Latents, encode
 from payload.engine import NATIVE, Engine
 from payload.errors import BundleError, InputError, StreamError
 from payload.quantiser import Indices
@@ -52,9 +54,9 @@ class FsqCodec:
 
     def encode(self, tile: Tile, quality: Quality, watch: Stopwatch) -> Coded:
         with watch.stage("rotate"):
-            values, turned, rotated, peak = self._rotate(tile)
+            values, turned, rotated = self._rotate(tile)
         with watch.stage("encode"):
-            latents = self._latents(rotated, peak)
+            latents = self._latents(rotated)
         with watch.stage("quantise"):
             worth = stretch(values, self._gamma) if quality.with_errors or quality.psnr_db is not None else 1.0
             samples = self._bands * int(np.count_nonzero(tile.valid))
@@ -68,23 +70,22 @@ class FsqCodec:
             layers = self._entropy.encode_layers(indices, keep)
         return Coded(_pack_side(turned, index), layers, errors[: len(layers) + 1])
 
-    def _rotate(self, tile: Tile) -> tuple[NDArray[np.uint16], Rotation, NDArray[np.int16], int]:
-        """Companded bands, their rotation, rotated bands and a bound on their magnitudes."""
+    def _rotate(self, tile: Tile) -> tuple[NDArray[np.uint16], Rotation, NDArray[np.int16]]:
+        """Companded bands, their rotation, rotated bands."""
         if self._buffers is None or not tile.valid.all():
             values = compand(tile.dn, self._gamma)
             turned = rotation.fit(values, tile.valid)
-            wide = rotation.rotate(values, tile.valid, turned)
-            return values, turned, wide.astype(np.int16), int(np.abs(wide).max())
+            return values, turned, rotation.rotate(values, tile.valid, turned).astype(np.int16)
         known = kernel.statistics(tile.dn, table(self._gamma), self._buffers.values)
-        turned = rotation.fit(self._buffers.values, tile.valid, known)
-        peak = kernel.rotate(self._buffers.values, turned, self._buffers.rotated)
-        return self._buffers.values, turned, self._buffers.rotated, peak
+        turned = rotation.fit(self._buffers.values, tile.valid, known, kernel.diagonalise)
+        kernel.rotate(self._buffers.values, turned, self._buffers.rotated)
+        return self._buffers.values, turned, self._buffers.rotated
 
-    def _latents(self, rotated: NDArray[np.int16], peak: int) -> Latents:
+    def _latents(self, rotated: NDArray[np.int16]) -> Latents:
         if self._network is None:
             raise BundleError("this codec was opened for decoding only; give it an engine to encode")
         if self._transform is not None and self._buffers is not None:
-            return with_second_level(self._transform.run(rotated, peak, self._buffers))
+            return kernel.with_second_level(self._transform.run(rotated, self._buffers))
         return encode(rotated, self._network)
 
     def _quantise(self, latents: Latents, index: int) -> Indices:
@@ -106,8 +107,7 @@ class FsqCodec:
                 left = _errors_dn2(latents, index, self.layers, turned, worth)[self.layers - unsent]
                 low, high = (middle, high) if left <= allowed else (low, middle)
             return _within(max(low, 0) - quantiser.STEPS_PER_OCTAVE * turned.shift, coarsest)
-        excess = np.log2(quality.step_dn / self._coarsest_dn)
-        unsent = int(np.clip(np.ceil(excess), 0, self.layers - 1))
+        unsent = min(max(math.ceil(math.log2(quality.step_dn / self._coarsest_dn)), 0), self.layers - 1)
         return quantiser.step_index(quality.step_dn * 2.0 ** -(turned.shift + unsent)), unsent
 
     def decode(self, side: bytes, layers: tuple[bytes, ...]) -> tuple[tuple[Rotation, int], Indices]:

@@ -1,7 +1,7 @@
-/* The payload's hot loops in C: optional, integers only, octet for octet what the payload's Python files define in numpy.
+/* The payload's hot loops in C: optional, octet for octet what the payload's Python files define in numpy.
  *
- *   statistics, rotate   payload/rotation.py     bands -> rotated bands
- *   transform            payload/encoder.py      rotated bands -> latents, what flight/encoder.onnx computes
+ *   statistics, jacobi, rotate   payload/rotation.py   bands -> rotated bands; jacobi is in doubles, all else in integers
+ *   transform, second_level      payload/encoder.py    rotated bands -> latents, what flight/encoder.onnx computes
  *   quantise             payload/quantiser.py    latents -> magnitudes and signs
  *   encode, decode       payload/contexts.py, payload/entropy.py, payload/rangecoder.py
  *   cloud_*              payload/clouds.py       bands -> planes of the cloud network, its logits -> cells of cloud
@@ -10,6 +10,7 @@
  * loops that take most of the time use it; the plain ones beside them give the same integers (tests compare all three).
  */
 
+#include <math.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -33,6 +34,7 @@
 enum { COEFFICIENTS = 64, BLOCK = 8, CLASSES = 32, CLASS_OFFSET = 23, LOGIT_BITS = 8, KNOWN_LIMIT = 15 };
 enum { ACTIVITY_CENTRE = 16, LONGEST_RUN = 64, ESCAPE = 16, SIZE_CLASSES = 8, REFINEMENTS = 3, ZONES = 4 };
 enum { MAX_BANDS = 16, SUMS = 4, MAX_FEATURES = 3 + 5 + 2 * (MAX_BANDS - 1) + 2 * (ZONES + 1), PAD = 2 };
+enum { MAX_SIDE = 4096, FOLD_LIMIT = 8191, FOLD_DOWN = 2 };
 enum { STEP = 32 }; /* cells at a time: an AVX2 register of octets */
 enum { NO_ENCODERS = 1, RUN_TOO_LONG = 2, TOO_SHORT = 3 };
 
@@ -91,7 +93,7 @@ VECTORISED static void sum_band(const uint16_t *values, int n, uint64_t *sum, ui
 }
 
 /* Companded bands and what the covariance needs. dn, values [bands, n] u16, table [65536]; sums [bands], products
- * [bands, bands] (upper half), least and most [bands]. */
+ * [bands, bands], least and most [bands]. */
 EXPORT void nadir_statistics(const uint16_t *dn, const uint16_t *table, int bands, int n, uint16_t *values,
                              uint64_t *sums, uint64_t *products, uint16_t *least, uint16_t *most) {
     for (int i = 0; i < bands * n; i++)
@@ -111,14 +113,41 @@ EXPORT void nadir_statistics(const uint16_t *dn, const uint16_t *table, int band
 #endif
             *to = product_plain(x, y, n);
         }
+    for (int a = 0; a < bands; a++)
+        for (int b = 0; b < a; b++)
+            products[a * bands + b] = products[b * bands + a];
+}
+
+/* Cyclic Jacobi, step by step as payload/rotation.py has it: what is a [n][n] becomes diagonal, rows of v the vectors.
+ * Compiled without contraction, so the doubles are the same. */
+EXPORT void nadir_jacobi(double *a, double *v, int n, int sweeps) {
+    for (int sweep = 0; sweep < sweeps; sweep++)
+        for (int p = 0; p < n - 1; p++)
+            for (int q = p + 1; q < n; q++) {
+                double both = a[p * n + q];
+                if (!(fabs(both) > 1e-14 * (fabs(a[p * n + p]) + fabs(a[q * n + q]))))
+                    continue;
+                double theta = (a[q * n + q] - a[p * n + p]) / (2.0 * both), size = fabs(theta);
+                double root = size < 1e150 ? sqrt(theta * theta + 1.0) : size;
+                double t = (theta >= 0 ? 1.0 : -1.0) / (size + root), c = 1.0 / sqrt(t * t + 1.0), s = t * c;
+                for (int k = 0; k < n; k++) {
+                    double x = a[k * n + p], y = a[k * n + q];
+                    a[k * n + p] = c * x - s * y, a[k * n + q] = s * x + c * y;
+                }
+                for (int k = 0; k < n; k++) {
+                    double x = a[p * n + k], y = a[q * n + k];
+                    a[p * n + k] = c * x - s * y, a[q * n + k] = s * x + c * y;
+                    x = v[p * n + k], y = v[q * n + k];
+                    v[p * n + k] = c * x - s * y, v[q * n + k] = s * x + c * y;
+                }
+            }
 }
 
 /* Rotated bands [bands, n] i16 of a tile whose pixels are all valid; the caller has made sure that sums stay below
- * 2^31. matrix [bands, bands] in 2^-14, row k gives rotated band k. Gives all magnitudes, or-ed: below a power of two
- * if they all are. */
-EXPORT VECTORISED int32_t nadir_rotate(const uint16_t *values, const int32_t *matrix, const int32_t *means, int bands, int n,
-                         int shift, int limit, int16_t *rotated) {
-    int32_t half = shift ? 1 << (shift - 1) : 0, peak = 0;
+ * 2^31. matrix [bands, bands] in 2^-14, row k gives rotated band k. */
+EXPORT VECTORISED void nadir_rotate(const uint16_t *values, const int32_t *matrix, const int32_t *means, int bands,
+                                    int n, int shift, int limit, int16_t *rotated) {
+    int32_t half = shift ? 1 << (shift - 1) : 0;
     for (int k = 0; k < bands; k++) {
         int16_t *to = rotated + (size_t)k * n;
         for (int begin = 0; begin < n; begin += 512) {
@@ -136,42 +165,61 @@ EXPORT VECTORISED int32_t nadir_rotate(const uint16_t *values, const int32_t *ma
                 int32_t y = ((sum[i] >> 14) + half) >> shift;
                 y = y > limit ? limit : y;
                 y = y < -limit ? -limit : y;
-                peak |= y < 0 ? -y : y;
                 to[begin + i] = (int16_t)y;
             }
         }
     }
-    return peak;
 }
 
 /* --- transform ----------------------------------------------------------------------------------------------------- */
 
-/* A line of a tile [side] with half a block of mirror image at both ends. */
-static void extend(const int16_t *line, int side, int16_t *wide) {
+/* How lines go into 16 bits: ((value >> down) & mask), the whole value or one of two parts. */
+typedef struct {
+    int down, mask, up; /* up: how far the part's sums stand to the left */
+} Part;
+
+/* A line of a tile [side], a part of it, with half a block of mirror image at both ends. */
+static inline void extend(const int16_t *line, int side, Part part, int16_t *wide) {
     int half = BLOCK / 2;
-    memcpy(wide + half, line, (size_t)side * sizeof *line);
+    for (int i = 0; i < side; i++)
+        wide[half + i] = (int16_t)((line[i] >> part.down) & part.mask);
     for (int i = 0; i < half; i++) {
-        wide[half - 1 - i] = line[i];
-        wide[half + side + i] = line[side - 1 - i];
+        wide[half - 1 - i] = wide[half + i];
+        wide[half + side + i] = wide[half + side - 1 - i];
     }
+}
+
+static const int16_t *line_of(const int16_t *band, int side, int row, int i) {
+    int line = BLOCK * row + i - BLOCK / 2;
+    return band + (size_t)(line < 0 ? -1 - line : line >= side ? 2 * side - 1 - line : line) * side;
 }
 
 /* The 16 lines around a row of blocks, the upper eight with their mirror image below added (even) or subtracted (odd):
  * both [8][side + 8]. */
-VECTORISED static void fold_lines(const int16_t *rotated, int side, int row, int16_t *even, int16_t *odd) {
+VECTORISED static void fold_lines(const int16_t *band, int side, int row, Part part, int16_t *even, int16_t *odd) {
     int pitch = side + BLOCK;
-    int16_t wide[2][4096 + BLOCK];
+    int16_t upper[MAX_SIDE + BLOCK], lower[MAX_SIDE + BLOCK];
     for (int i = 0; i < BLOCK; i++) {
-        for (int k = 0; k < 2; k++) {
-            int line = BLOCK * row + (k ? 15 - i : i) - BLOCK / 2;
-            line = line < 0 ? -1 - line : line >= side ? 2 * side - 1 - line : line;
-            extend(rotated + (size_t)line * side, side, wide[k]);
-        }
+        extend(line_of(band, side, row, i), side, part, upper);
+        extend(line_of(band, side, row, 15 - i), side, part, lower);
         for (int x = 0; x < pitch; x++) {
-            even[i * pitch + x] = (int16_t)(wide[0][x] + wide[1][x]);
-            odd[i * pitch + x] = (int16_t)(wide[0][x] - wide[1][x]);
+            even[i * pitch + x] = (int16_t)(upper[x] + lower[x]);
+            odd[i * pitch + x] = (int16_t)(upper[x] - lower[x]);
         }
     }
+}
+
+/* Whether sums of four values of the 16 lines around a row of blocks fit 16 bits. */
+VECTORISED static int folds_whole(const int16_t *band, int side, int row) {
+    int16_t least = 0, most = 0;
+    for (int i = 0; i < 2 * BLOCK; i++) {
+        const int16_t *line = line_of(band, side, row, i);
+        for (int x = 0; x < side; x++) {
+            least = line[x] < least ? line[x] : least;
+            most = line[x] > most ? line[x] : most;
+        }
+    }
+    return least >= -FOLD_LIMIT && most <= FOLD_LIMIT;
 }
 
 /* 16 functions, even or odd from left to right as `sign` says, over folded lines [8][side + 8]: to[function][cells]. */
@@ -233,33 +281,68 @@ AVX2 static void multiply_avx2(const int16_t *lines, const int16_t *weights, int
 }
 #endif
 
-/* Latents [bands, 64, cells, cells] i32 in 2^-8 of a rotated value, from rotated [bands, side, side] i16 whose
- * magnitudes are below 8192, so that four of them add up in 16 bits; side at most 4096. weights [64 functions][64
- * places of the upper left quarter], sixteen functions of each parity: even in both directions, odd in columns, odd in
- * rows, odd in both; functions [64] says which each is, shift [64] what makes its sums multiples of 2^-8. scratch: 16
- * (side + 8) i16. */
+/* Latents [bands, 64, cells, cells] i32 in 2^-8 of a rotated value, from rotated [bands, side, side] i16. weights [64
+ * functions][64 places of the upper left quarter], sixteen functions of each parity: even in both directions, odd in
+ * columns, odd in rows, odd in both; functions [64] says which each is, shift [64] what makes its sums multiples of
+ * 2^-8. Rows of blocks too bright for 16 bits go through in two parts, which the transform, linear, adds up. scratch: 16
+ * (side + 8) i16; part_sums [32][cells]. */
 EXPORT void nadir_transform(const int16_t *rotated, const int16_t *weights, const int32_t *functions,
-                            const int32_t *shift, int bands, int side, int16_t *scratch, int32_t *latents) {
+                            const int32_t *shift, int bands, int side, int16_t *scratch, int32_t *part_sums,
+                            int32_t *latents) {
+    static const Part whole[] = {{0, -1, 0}}, halves[] = {{FOLD_DOWN, -1, FOLD_DOWN}, {0, (1 << FOLD_DOWN) - 1, 0}};
     int cells = side / BLOCK, pitch = side + BLOCK, vector = use_avx2() && cells % 8 == 0;
     for (int b = 0; b < bands; b++)
         for (int row = 0; row < cells; row++) {
-            fold_lines(rotated + (size_t)b * side * side, side, row, scratch, scratch + BLOCK * pitch);
-            for (int odd = 0; odd < 2; odd++) {
-                const int16_t *lines = scratch + (odd ? BLOCK * pitch : 0), *w = weights + odd * 32 * COEFFICIENTS;
-                int32_t *to[32];
-                for (int f = 0; f < 32; f++)
-                    to[f] = latents + ((size_t)(b * COEFFICIENTS + functions[odd * 32 + f]) * cells + row) * cells;
+            const int16_t *band = rotated + (size_t)b * side * side;
+            int parts = folds_whole(band, side, row) ? 1 : 2;
+            for (int i = 0; i < parts; i++) {
+                Part part = parts == 1 ? whole[i] : halves[i];
+                fold_lines(band, side, row, part, scratch, scratch + BLOCK * pitch);
+                for (int odd = 0; odd < 2; odd++) {
+                    const int16_t *lines = scratch + (odd ? BLOCK * pitch : 0);
+                    const int16_t *w = weights + odd * 32 * COEFFICIENTS;
+                    int32_t *to[32];
+                    for (int f = 0; f < 32; f++)
+                        to[f] = part_sums + (size_t)f * cells;
 #if HAVE_AVX2
-                if (vector)
-                    multiply_avx2(lines, w, side, to);
+                    if (vector)
+                        multiply_avx2(lines, w, side, to);
 #endif
-                for (int sign = 0; sign < 2 && !vector; sign++)
-                    multiply_plain(lines, w + sign * 16 * COEFFICIENTS, side, sign ? -1 : 1, to + sign * 16);
-                for (int f = 0; f < 32; f++)
-                    for (int c = 0, times = 1 << shift[functions[odd * 32 + f]]; c < cells; c++)
-                        to[f][c] *= times;
+                    for (int sign = 0; sign < 2 && !vector; sign++)
+                        multiply_plain(lines, w + sign * 16 * COEFFICIENTS, side, sign ? -1 : 1, to + sign * 16);
+                    for (int f = 0; f < 32; f++) {
+                        int function = functions[odd * 32 + f], times = 1 << (shift[function] + part.up);
+                        int32_t *sum = latents + ((size_t)(b * COEFFICIENTS + function) * cells + row) * cells;
+                        for (int c = 0; c < cells; c++)
+                            sum[c] = times * to[f][c] + (i ? sum[c] : 0);
+                    }
+                }
             }
         }
+}
+
+/* 8 x 8 DCT over block averages, in place: coefficient 0 of latents [bands][64][h][w]. basis [8][8]. */
+EXPORT void nadir_second_level(int32_t *latents, const int64_t *basis, int bands, int h, int w, int bits) {
+    int64_t rows[BLOCK * BLOCK];
+    for (int b = 0; b < bands; b++)
+        for (int top = 0; top < h; top += BLOCK)
+            for (int left = 0; left < w; left += BLOCK) {
+                int32_t *at = latents + (size_t)b * COEFFICIENTS * h * w + (size_t)top * w + left;
+                for (int u = 0; u < BLOCK; u++)
+                    for (int c = 0; c < BLOCK; c++) {
+                        int64_t sum = 0;
+                        for (int m = 0; m < BLOCK; m++)
+                            sum += basis[u * BLOCK + m] * at[(size_t)m * w + c];
+                        rows[u * BLOCK + c] = sum;
+                    }
+                for (int u = 0; u < BLOCK; u++)
+                    for (int v = 0; v < BLOCK; v++) {
+                        int64_t sum = (int64_t)1 << (2 * bits - 1);
+                        for (int m = 0; m < BLOCK; m++)
+                            sum += basis[v * BLOCK + m] * rows[u * BLOCK + m];
+                        at[(size_t)u * w + v] = (int32_t)(sum >> 2 * bits);
+                    }
+            }
 }
 
 /* One latent, whatever its size. */
@@ -345,12 +428,16 @@ EXPORT VECTORISED void nadir_errors(const int32_t *latents, int n, uint32_t step
 EXPORT VECTORISED void nadir_count(const uint16_t *magnitude, int channels, int n, int layers, int32_t *hits) {
     for (int c = 0; c < channels; c++)
         for (int k = 0; k < layers; k++) {
-            const uint16_t *from = magnitude + (size_t)c * n;
             uint16_t least = (uint16_t)(1 << (layers - 1 - k));
-            int32_t count = 0;
-            for (int i = 0; i < n; i++)
-                count += from[i] >= least;
-            hits[k * channels + c] = count;
+            int32_t all = 0;
+            for (int begin = 0; begin < n; begin += 4096) { /* counted in 16 bits, as the values are */
+                const uint16_t *from = magnitude + (size_t)c * n + begin;
+                uint16_t count = 0;
+                for (int i = 0; i < (n - begin < 4096 ? n - begin : 4096); i++)
+                    count = (uint16_t)(count + (from[i] >= least));
+                all += count;
+            }
+            hits[k * channels + c] = all;
         }
 }
 
@@ -814,9 +901,7 @@ static void know_everything_coarser(Contexts *t, const uint16_t *magnitude, int 
 
 typedef struct {
     uint8_t *begin[LISTS], *end[LISTS];
-    /* coefficients of a class so far in the group, in four columns, so that one count need not wait for the last;
-     * those already known count as class 32 */
-    uint32_t seen[CLASSES + 1][4];
+    uint32_t seen[CLASSES][4];  /* open ones of a class so far in the group; four columns: no count waits for the last */
     uint32_t after[CLASSES];    /* the same, up to and with the last significant one */
     int bits[CLASSES];          /* log2 of the longest run */
 } Lists;
@@ -934,10 +1019,12 @@ static inline __attribute__((always_inline)) void list_channel(Symbols *s, const
                     *sign++ = (uint8_t)bits, bit_count = 0;
             }
             for (uint32_t old = events.old; old; old &= old - 1) {
-                unsigned here = from[__builtin_ctz(old)] >> shift, size = here >> 1;
+                int at = __builtin_ctz(old);
+                unsigned here = from[at] >> shift, size = here >> 1;
                 *old_ends[(size < REFINEMENTS ? size : REFINEMENTS) - 1]++ = here & 1;
+                lists->seen[class[at]][0]--; /* it is counted with all others below, but is not open */
             }
-            if (events.old == 0 && count == STEP)
+            if (count == STEP)
                 for (int i = 0; i < STEP; i += 8) {
                     lists->seen[class[i]][0]++, lists->seen[class[i + 1]][1]++;
                     lists->seen[class[i + 2]][2]++, lists->seen[class[i + 3]][3]++;
@@ -946,7 +1033,7 @@ static inline __attribute__((always_inline)) void list_channel(Symbols *s, const
                 }
             else
                 for (int i = 0; i < count; i++)
-                    lists->seen[events.old >> i & 1 ? CLASSES : class[i]][i & 3]++;
+                    lists->seen[class[i]][i & 3]++;
         }
     if (k)
         memcpy(lists->end + CLASSES, old_ends, sizeof old_ends);

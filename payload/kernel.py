@@ -14,18 +14,15 @@ from numpy.typing import NDArray
 
 from payload import rawlayer
 from payload.contexts import ACTIVITY_CENTRE, LayerWeights, frequency_neighbours, parts, zones
-from payload.encoder import BLOCK, COEFFICIENTS, LATENT_BITS, Latents
-from payload.entropy import LONGEST_RUN, ContextTables, LayerTables, head, known_to, parse_head, shorter_layer
+from payload.encoder import BLOCK, COEFFICIENTS, DCT_BITS, LATENT_BITS, Latents, dct
+from payload.entropy import LONGEST_RUN, ContextTables, LayerTables, heads, known_to, parse_head, shorter_layer
 from payload.errors import StreamError
 from payload.quantiser import Indices, rebuild_units, step_units
 from payload.rangecoder import NO_ENCODERS, Table
-from payload.rotation import PLANE_LIMIT, Rotation, Statistics
+from payload.rotation import JACOBI_SWEEPS, PLANE_LIMIT, Rotation, Statistics
 from payload.scene import Dn
 
 _CAUSES = {1: NO_ENCODERS, 2: "a run of zeros goes past the end of its class", 3: "too few octets for its raw bits"}
-#: The transform's folded sums of four rotated values fit 16 bits up to here.
-FOLD_LIMIT = 8191
-FOLD_SHIFT = 2
 
 
 def _load() -> ctypes.CDLL | None:
@@ -57,8 +54,14 @@ def plain_only(on: bool) -> None:
     _c().nadir_plain_only(int(on))
 
 
-def _at(array: NDArray[Any] | None) -> ctypes.c_void_p:
-    return ctypes.c_void_p(None if array is None else array.ctypes.data)
+_Anything = ctypes.c_char * 0
+
+
+def _at(array: NDArray[Any] | None) -> Any:
+    """Where a contiguous array begins. A buffer's address is had four times as fast as `array.ctypes.data`."""
+    if array is None:
+        return None
+    return _Anything.from_buffer(array) if array.flags.writeable else ctypes.c_void_p(array.ctypes.data)  # type: ignore[arg-type]
 
 
 class _Model(ctypes.Structure):
@@ -101,7 +104,9 @@ class EntropyKernel:
         longest_group = max(end - begin for begin, end in t.groups)
         octets = _c().nadir_scratch_octets(channels, self.h, self.w, longest_group)
         self._scratch = np.empty(octets, np.uint8)
+        self._magnitude = np.empty((channels, self.h, self.w), np.uint16)
         self._out = np.empty(6 * channels * self.h * self.w + 64, np.uint8)
+        self._room = _at(self._scratch), _at(self._out)
 
     def _hold(self, values: Any, dtype: Any) -> int:
         array = np.ascontiguousarray(values, dtype)
@@ -144,13 +149,13 @@ class EntropyKernel:
         keep = count if keep is None else min(keep, count)
         magnitude, negative = np.ascontiguousarray(indices.magnitude), np.ascontiguousarray(indices.negative)
         sizes = None if indices.size128 is None else np.ascontiguousarray(indices.size128)
-        if sizes is not None and keep == count:
-            magnitude = magnitude.copy()  # the finest layer clears what is not worth its octets
+        if sizes is not None and keep == count:  # the finest layer clears what is not worth its octets
+            np.copyto(self._magnitude, magnitude)
+            magnitude = self._magnitude
         hits, channels = _hits(magnitude, count), len(magnitude)
         limits = [channels] * (keep - 1) + [channels if last_active is None else last_active] if keep else []
-        heads = [head(hits[k], magnitude[0].size, self.tables, most) for k, most in enumerate(limits)]
         layers = []
-        for k, (active, activity) in enumerate(heads):
+        for k, (active, activity) in enumerate(heads(hits[:keep], magnitude[0].size, self.tables, limits)):
             arrays = (magnitude, negative, sizes if k == count - 1 else None, hits[k])
             body = self._encode(k, arrays, (active, _busy(activity)))
             if len(body) <= rawlayer.least_octets(active, magnitude[0].size):  # as nearly every layer is
@@ -164,7 +169,7 @@ class EntropyKernel:
     def _encode(self, k: int, arrays: tuple[NDArray[Any] | None, ...], head: tuple[int, NDArray[np.int16]]) -> bytes:
         size = _c().nadir_encode(
             ctypes.byref(self._model), ctypes.byref(self._layers[k]), k, *map(_at, arrays),
-            len(self._layers) - 1 - k, self.h, self.w, head[0], _at(head[1]), _at(self._scratch), _at(self._out),
+            len(self._layers) - 1 - k, self.h, self.w, head[0], _at(head[1]), *self._room,
         )  # fmt: skip
         return self._out[:size].tobytes()
 
@@ -217,6 +222,7 @@ class Buffers:
         self.values = np.empty((bands, side, side), np.uint16)
         self.rotated = np.empty((bands, side, side), np.int16)
         self.sums = np.empty((bands, COEFFICIENTS, blocks, blocks), np.int32)
+        self.part_sums = np.empty((COEFFICIENTS // 2, blocks), np.int32)
         self.magnitude = np.empty((bands * COEFFICIENTS, blocks, blocks), np.uint16)
         self.negative = np.empty(self.magnitude.shape, bool)
         self.size128 = np.empty(self.magnitude.shape, np.uint8)
@@ -232,20 +238,20 @@ def statistics(dn: Dn, table: NDArray[np.uint16], values: Dn) -> Statistics:
     _c().nadir_statistics(
         _at(dn), _at(table), bands, n, _at(values), _at(sums), _at(products), _at(edges[0]), _at(edges[1])
     )
-    upper = np.triu(products).astype(np.int64)
-    both = upper + np.triu(upper, 1).T
-    return Statistics(n, tuple(sums.tolist()), both, *(tuple(e.tolist()) for e in edges))
+    return Statistics(n, tuple(sums.tolist()), products.astype(np.int64), *(tuple(e.tolist()) for e in edges))
 
 
-def rotate(values: Dn, rotation: Rotation, rotated: NDArray[np.int16]) -> int:
-    """`rotated` bands [B, T, T] of a tile whose pixels are all valid; a bound on their magnitudes.
+def diagonalise(a: NDArray[np.float64], v: NDArray[np.float64]) -> None:
+    """As payload.rotation.diagonalise."""
+    _c().nadir_jacobi(_at(a), _at(v), len(a), JACOBI_SWEEPS)
 
-    Sums fit 32 bits for up to four bands."""
+
+def rotate(values: Dn, rotation: Rotation, rotated: NDArray[np.int16]) -> None:
+    """`rotated` bands [B, T, T] of a tile whose pixels are all valid. Sums fit 32 bits for up to four bands."""
     matrix, means = rotation.matrix.astype(np.int32), np.array(rotation.means, np.int32)
-    peak: int = _c().nadir_rotate(
+    _c().nadir_rotate(
         _at(values), _at(matrix), _at(means), len(values), values[0].size, rotation.shift, PLANE_LIMIT, _at(rotated)
     )
-    return peak
 
 
 class Transform:
@@ -260,23 +266,21 @@ class Transform:
         self._weights = kernels[self._functions, :BLOCK, :BLOCK].astype(np.int16).copy()
         self._shift = (LATENT_BITS - exponents.astype(np.int32)).copy()
 
-    def run(self, rotated: NDArray[np.int16], peak: int, buffers: Buffers) -> NDArray[np.int32]:
-        """Sums [B, 64, T/8, T/8] in 2^-8 of rotated bands [B, T, T] whose magnitudes are at most `peak`.
-
-        What is too large to be folded in 16 bits goes through in two parts, which the transform, linear, adds up."""
-        if peak <= FOLD_LIMIT:
-            return self._run(rotated, buffers)
-        coarse = self._run(rotated >> FOLD_SHIFT, buffers) << FOLD_SHIFT
-        coarse += self._run(rotated & ((1 << FOLD_SHIFT) - 1), buffers)
-        return coarse
-
-    def _run(self, rotated: NDArray[np.int16], buffers: Buffers) -> NDArray[np.int32]:
+    def run(self, rotated: NDArray[np.int16], buffers: Buffers) -> NDArray[np.int32]:
+        """Sums [B, 64, T/8, T/8] in 2^-8 of rotated bands [B, T, T]."""
         bands, side, _ = rotated.shape
         _c().nadir_transform(
             _at(rotated), _at(self._weights), _at(self._functions), _at(self._shift), bands, side, _at(buffers.lines),
-            _at(buffers.sums),
+            _at(buffers.part_sums), _at(buffers.sums),
         )  # fmt: skip
         return buffers.sums
+
+
+def with_second_level(sums: NDArray[np.int32]) -> Latents:
+    """As payload.encoder.with_second_level. sums [B, 64, h, w], in place."""
+    bands, _, h, w = sums.shape
+    _c().nadir_second_level(_at(sums), _at(dct().astype(np.int64)), bands, h, w, DCT_BITS)
+    return Latents(sums)
 
 
 def quantise(latents: Latents, index: int, buffers: Buffers) -> Indices:

@@ -7,6 +7,7 @@ so that a stream truncated after any layer is a valid, coarser quantisation of t
 steps at the finest layer and grows towards 2 at the coarsest. All in integers.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,7 +43,7 @@ class Indices:
 
 def step_index(wanted_dn: float) -> int:
     """Index of the step nearest to `wanted_dn`, 0 (1 DN) to 127."""
-    return int(np.clip(np.rint(np.log2(wanted_dn) * STEPS_PER_OCTAVE), 0, STEP_INDICES - 1))
+    return min(max(round(math.log2(wanted_dn) * STEPS_PER_OCTAVE), 0), STEP_INDICES - 1)
 
 
 def step_units(index: int) -> int:

@@ -7,6 +7,7 @@ angles, so the bits never depend on the eigen-solver.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -19,6 +20,8 @@ ANGLE_BITS = 12
 ANGLES = 1 << ANGLE_BITS
 MATRIX_BITS = 14
 JACOBI_SWEEPS = 12
+#: What turns a symmetric matrix diagonal, and the rows of another with it, in place.
+Diagonalise = Callable[[NDArray[np.float64], NDArray[np.float64]], None]
 #: Largest magnitude of a rotated value that the two int8 planes of the encoder can hold: 127 x 256 + 127.
 PLANE_LIMIT = 127 * 256 + 127
 #: Largest shift there is: sixteen bands rotate into one of at most 4 x 65535, which four halvings bring to the limit.
@@ -61,7 +64,7 @@ def statistics(dn: Dn, valid: Mask) -> Statistics:
     )
 
 
-def fit(dn: Dn, valid: Mask, known: Statistics | None = None) -> Rotation:
+def fit(dn: Dn, valid: Mask, known: Statistics | None = None, solve: Diagonalise | None = None) -> Rotation:
     """The rotation of a tile dn [B, T, T] from its valid pixels, of which the statistics may be known already."""
     found = known or statistics(dn, valid)
     bands, count, sums = len(found.sums), found.count, found.sums
@@ -69,7 +72,7 @@ def fit(dn: Dn, valid: Mask, known: Statistics | None = None) -> Rotation:
     covariance = np.array(
         [[float(count * int(found.products[i, j]) - sums[i] * sums[j]) for j in range(bands)] for i in range(bands)]
     )
-    angles = _angles(_eigenvectors(covariance))
+    angles = _angles(_eigenvectors(covariance, solve or diagonalise))
     bound = reach(found, Rotation(means, angles, 0))
     shift = 0 if bound < PLANE_LIMIT else _shift(dn, valid, Rotation(means, angles, 0))
     return Rotation(means, angles, shift)
@@ -116,25 +119,31 @@ def _rotate(dn: Dn, rotation: Rotation) -> NDArray[np.int32]:
     return np.floor(exact, out=exact).astype(np.int32).reshape(dn.shape)
 
 
-def _eigenvectors(covariance: NDArray[np.float64]) -> list[list[float]]:
-    """Rows are eigenvectors, strongest first, each with a positive sum. Cyclic Jacobi (Golub & Van Loan, 8.5)."""
-    n = covariance.shape[0]
-    a = [[float(v) for v in row] for row in covariance]
-    v = [[float(i == j) for j in range(n)] for i in range(n)]  # rows are the vectors
+def _eigenvectors(covariance: NDArray[np.float64], solve: Diagonalise) -> list[list[float]]:
+    """Rows are eigenvectors, strongest first, each with a positive sum."""
+    a, v = covariance.copy(), np.eye(len(covariance))
+    solve(a, v)
+    values, vectors = a.diagonal().tolist(), v.tolist()
+    order = sorted(range(len(values)), key=lambda k: (-values[k], k))
+    return [vectors[k] if sum(vectors[k]) >= 0 else [-x for x in vectors[k]] for k in order]
+
+
+def diagonalise(a: NDArray[np.float64], v: NDArray[np.float64]) -> None:
+    """Turns `a` [n, n] diagonal and the rows of `v` with it, both in place. Cyclic Jacobi (Golub & Van Loan, 8.5)."""
+    rows, vectors = a.tolist(), v.tolist()
     for _ in range(JACOBI_SWEEPS):
-        for p in range(n - 1):
-            for q in range(p + 1, n):
-                if abs(a[p][q]) > 1e-14 * (abs(a[p][p]) + abs(a[q][q])):
-                    _jacobi_step(a, v, p, q)
-    order = sorted(range(n), key=lambda k: (-a[k][k], k))
-    return [v[k] if sum(v[k]) >= 0 else [-x for x in v[k]] for k in order]
+        for p in range(len(rows) - 1):
+            for q in range(p + 1, len(rows)):
+                if abs(rows[p][q]) > 1e-14 * (abs(rows[p][p]) + abs(rows[q][q])):
+                    _jacobi_step(rows, vectors, p, q)
+    a[:], v[:] = rows, vectors
 
 
 def _jacobi_step(a: list[list[float]], v: list[list[float]], p: int, q: int) -> None:
     theta = (a[q][q] - a[p][p]) / (2.0 * a[p][q])
-    root = (theta * theta + 1.0) ** 0.5 if abs(theta) < 1e150 else abs(theta)
+    root = math.sqrt(theta * theta + 1.0) if abs(theta) < 1e150 else abs(theta)
     t = (1.0 if theta >= 0 else -1.0) / (abs(theta) + root)
-    c = 1.0 / (t * t + 1.0) ** 0.5
+    c = 1.0 / math.sqrt(t * t + 1.0)
     s = t * c
     for k in range(len(a)):
         a[k][p], a[k][q] = c * a[k][p] - s * a[k][q], s * a[k][p] + c * a[k][q]
@@ -144,40 +153,41 @@ def _jacobi_step(a: list[list[float]], v: list[list[float]], p: int, q: int) -> 
 
 
 @lru_cache(maxsize=1)
-def _circle() -> NDArray[np.float64]:
-    """cos and sin of the 4096 angles as integers of unit 2^-30, exact in doubles. [2, ANGLES]"""
+def _circle() -> tuple[list[float], list[float]]:
+    """cos and sin of the 4096 angles, integers times 2^-30, exact in doubles."""
     angle = np.arange(ANGLES) * (2 * np.pi / ANGLES)
-    return np.round(np.stack([np.cos(angle), np.sin(angle)]) * 2.0**30)
+    cos, sin = (np.round(f(angle) * 2.0**30) * 2.0**-30 for f in (np.cos, np.sin))
+    return cos.tolist(), sin.tolist()
+
+
+def _turn(matrix: list[list[float]], p: int, q: int, cos: float, sin: float) -> None:
+    """Columns p and q of a matrix become cos p + sin q and cos q - sin p."""
+    for row in matrix:
+        row[p], row[q] = cos * row[p] + sin * row[q], cos * row[q] - sin * row[p]
 
 
 def _angles(vectors: list[list[float]]) -> tuple[int, ...]:
     """Givens angles whose product is the nearest rotation to `vectors` (last row's sign follows from the others)."""
     n = len(vectors)
-    rest = np.array(vectors, np.float64)
-    circle = _circle()
+    rest = [list(vector) for vector in vectors]
+    cosines, sines = _circle()
     angles = []
     for p in range(n - 1):
         for q in range(p + 1, n):
-            c, s = rest[p, p], rest[p, q]
+            c, s = rest[p][p], rest[p][q]
             near = round(math.atan2(s, c) * (ANGLES / (2 * math.pi))) % ANGLES
             around = ((near - 1) % ANGLES, near, (near + 1) % ANGLES)
-            best = max(around, key=lambda k, c=c, s=s: c * circle[0][k] + s * circle[1][k])  # type: ignore[misc]
+            best = max(around, key=lambda k, c=c, s=s: c * cosines[k] + s * sines[k])  # type: ignore[misc]
             angles.append(best)
-            cos, sin = circle[0][best] * 2.0**-30, circle[1][best] * 2.0**-30
-            left, right = rest[:, p].copy(), rest[:, q].copy()
-            rest[:, p], rest[:, q] = cos * left + sin * right, cos * right - sin * left
+            _turn(rest, p, q, cosines[best], sines[best])
     return tuple(angles)
 
 
 @lru_cache(maxsize=64)
 def _matrix(angles: tuple[int, ...], bands: int) -> NDArray[np.int64]:
-    matrix = np.eye(bands)
-    circle = _circle() * 2.0**-30
-    turn = len(angles)
-    for p in reversed(range(bands - 1)):
-        for q in reversed(range(p + 1, bands)):
-            turn -= 1
-            cos, sin = circle[0, angles[turn]], circle[1, angles[turn]]
-            left, right = matrix[:, p].copy(), matrix[:, q].copy()
-            matrix[:, p], matrix[:, q] = cos * left - sin * right, cos * right + sin * left
-    return np.round(matrix * 2.0**MATRIX_BITS).astype(np.int64)
+    matrix = [[float(i == j) for j in range(bands)] for i in range(bands)]
+    cosines, sines = _circle()
+    pairs = [(p, q) for p in range(bands - 1) for q in range(p + 1, bands)]
+    for (p, q), angle in zip(reversed(pairs), reversed(angles), strict=True):
+        _turn(matrix, p, q, cosines[angle], -sines[angle])
+    return np.round(np.array(matrix) * 2.0**MATRIX_BITS).astype(np.int64)

@@ -108,9 +108,7 @@ def test_no_logit_passes_its_bound(make_tables, tmp_path, seed) -> None:
     for _ in range(300):
         x = rng.choice([0, 15], len(t.mix))
         channel, busy = int(rng.integers(CHANNELS)), int(rng.choice([-16, 32]))
-        sums = [
-            int(t.floor[e] + (t.mix[a:b] * x[a:b]).sum()) for e, (a, b) in enumerate(itertools.pairwise(ends))
-        ]
+        sums = [int(t.floor[e] + (t.mix[a:b] * x[a:b]).sum()) for e, (a, b) in enumerate(itertools.pairwise(ends))]
         found = int(t.base[channel] + t.activity[channel] * busy + (t.weight[channel] * log2_eighths(1 + x)).sum())
         found += sum(int(g) * log8(s) for g, s in zip(t.gain[channel], sums, strict=True))
         assert max(sums) <= inner and abs(found) <= logit

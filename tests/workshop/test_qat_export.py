@@ -79,9 +79,7 @@ def test_both_runtimes_give_exactly_what_torch_gives(
         np.testing.assert_array_equal(found, wanted)
 
 
-def test_the_clip_left_in_runs_in_float_and_is_refused(
-    build_cnn: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_the_clip_left_in_runs_in_float_and_is_refused(build_cnn: Callable[..., Path], tmp_path: Path) -> None:
     raw = onnx.load(str(build_cnn(tmp_path / "raw.onnx", folded=False)))
     with pytest.raises(InputError, match="run in float"):
         check_po2w7(raw)
