@@ -483,8 +483,13 @@ typedef struct {
     uint16_t *sums;      /* [B][4][plane] of what is known, by zone */
     uint8_t *block;      /* [B][5][plane] */
     uint8_t *around;     /* [B][5][plane] */
-    uint8_t *added;      /* [F][span] features that are sums */
-    const uint8_t *x[MAX_FEATURES]; /* [F] of a channel, each [span]: sums, or what is known as it lies there */
+    uint8_t *block_some; /* [B][5] whether there is anything but zeros in a plane of `block`, hence of `around` */
+    uint8_t *cross;      /* [C][span] sums over the four next blocks, where `crossed` [C] says so */
+    uint8_t *crossed;
+    uint8_t *added;      /* [F][span] features that are sums of other channels */
+    const uint8_t *x[MAX_FEATURES]; /* [F] of a channel, each [span]; `nothing` where all are zero or nobody looks */
+    const uint8_t *nothing;
+    uint8_t *zone_logs;  /* [B][5][span / 32][64] logarithms of `block` and `around`, octet by octet in turns */
     uint8_t *found;      /* [C][span] classes of the group's channels, in its order */
     int16_t *base;       /* [span] */
 } Contexts;
@@ -495,9 +500,11 @@ static int span_of(int h, int w) { return (h * (w + 2 * PAD) + STEP - 1) / STEP 
 static size_t context_octets(int channels, int h, int w) {
     int bands = channels / COEFFICIENTS;
     return (size_t)(channels + 1 + 10 * bands) * plane_of(h, w) +
-           (size_t)(MAX_FEATURES + channels + 2) * span_of(h, w) + channels +
+           (size_t)(MAX_FEATURES + 2 * channels + 10 * bands + 2) * span_of(h, w) + 2 * channels + 5 * bands +
            sizeof(uint16_t) * ((size_t)(bands * ZONES + 1) * plane_of(h, w) + 1);
 }
+
+static size_t inner(const Contexts *t) { return (size_t)PAD * t->pitch + PAD; }
 
 static void open_contexts(Contexts *t, const Model *model, const Layer *layer, int h, int w, const int16_t *busy,
                           uint8_t *scratch) {
@@ -510,16 +517,20 @@ static void open_contexts(Contexts *t, const Model *model, const Layer *layer, i
     t->block = t->known + (size_t)(channels + 1) * t->plane;
     t->around = t->block + (size_t)5 * model->bands * t->plane;
     t->added = t->around + (size_t)5 * model->bands * t->plane;
-    t->found = t->added + (size_t)MAX_FEATURES * t->span;
+    t->cross = t->added + (size_t)MAX_FEATURES * t->span;
+    t->zone_logs = t->cross + (size_t)channels * t->span;
+    t->found = t->zone_logs + (size_t)10 * model->bands * t->span;
     t->some = t->found + (size_t)channels * t->span;
-    t->base = (int16_t *)(((uintptr_t)(t->some + channels) + 1) & ~(uintptr_t)1);
+    t->crossed = t->some + channels;
+    t->block_some = t->crossed + channels;
+    t->base = (int16_t *)(((uintptr_t)(t->block_some + 5 * model->bands) + 1) & ~(uintptr_t)1);
     t->sums = (uint16_t *)(t->base + t->span);
     memset(t->sums, 0, (size_t)model->bands * ZONES * t->plane * sizeof *t->sums);
     memset(t->known, 0, (size_t)(channels + 1) * t->plane);
     memset(t->some, 0, (size_t)channels);
+    memset(t->crossed, 0, (size_t)channels);
+    t->nothing = t->known + (size_t)channels * t->plane + inner(t);
 }
-
-static size_t inner(const Contexts *t) { return (size_t)PAD * t->pitch + PAD; }
 
 static int know_plain(const uint16_t *from, int count, int shift, int twice, uint8_t *to) {
     int some = 0;
@@ -570,6 +581,7 @@ static void know(Contexts *t, int channel, const uint16_t *magnitude, int shift,
             some |= know_plain(magnitude + row * t->w, t->w, shift, twice, to + row * t->pitch);
     }
     t->some[channel] = some != 0;
+    t->crossed[channel] = 0;
     if (some && zone >= 0)
         add_plane(sums, plane, t->plane, 1);
 }
@@ -605,6 +617,10 @@ VECTORISED static void sum_zones(Contexts *t) {
         }
     }
     for (int k = 0; k < 5 * bands; k++) {
+        uint8_t some = 0;
+        for (int i = 0; i < plane; i++)
+            some |= t->block[(size_t)k * plane + i];
+        t->block_some[k] = some;
         const uint8_t *from = t->block + (size_t)k * plane + inner(t);
         uint8_t *restrict to = t->around + (size_t)k * plane + inner(t);
         for (int i = 0; i < span; i++) {
@@ -615,46 +631,65 @@ VECTORISED static void sum_zones(Contexts *t) {
     }
 }
 
-/* Where feature f is to be computed; NULL where nobody looks at it. */
-static inline uint8_t *place_of(Contexts *t, int f) {
-    uint8_t *to = t->added + (size_t)f * t->span;
-    t->x[f] = to;
-    return t->layer->used[f] ? to : NULL;
+/* Sums over the four blocks next to each, of one channel. */
+static inline const uint8_t *cross_of(Contexts *t, int channel) {
+    const uint8_t *own = t->known + (size_t)channel * t->plane + inner(t);
+    uint8_t *to = t->cross + (size_t)channel * t->span;
+    if (!t->some[channel])
+        return t->nothing;
+    if (!t->crossed[channel])
+        sum_four(own - t->pitch, own + t->pitch, own - 1, own + 1, t->span, to);
+    t->crossed[channel] = 1;
+    return to;
+}
+
+static inline const uint8_t *known_of(const Contexts *t, int channel) {
+    int some = channel < t->model->bands * COEFFICIENTS && t->some[channel];
+    return some ? t->known + (size_t)channel * t->plane + inner(t) : t->nothing;
 }
 
 /* x of one channel. */
 VECTORISED static void features_of(Contexts *t, int channel) {
     const Model *m = t->model;
-    int channels = m->bands * COEFFICIENTS, span = t->span, p = t->pitch, f = 0;
-    const uint8_t *own = t->known + (size_t)channel * t->plane + inner(t);
-    uint8_t *to;
-    if ((to = place_of(t, f++)))
-        sum_four(own - p, own + p, own - 1, own + 1, span, to);
-    if ((to = place_of(t, f++)))
-        sum_four(own - p - 1, own - p + 1, own + p - 1, own + p + 1, span, to);
-    if ((to = place_of(t, f++)))
-        sum_four(own - 2 * p, own + 2 * p, own - 2, own + 2, span, to);
+    const uint8_t *used = t->layer->used, *own = known_of(t, channel);
+    int channels = m->bands * COEFFICIENTS, span = t->span, p = t->pitch, f = 3;
+    for (int i = 0; i < t->features; i++)
+        t->x[i] = t->nothing;
+    if (used[0])
+        t->x[0] = cross_of(t, channel);
+    if (used[1] && own != t->nothing) {
+        sum_four(own - p - 1, own - p + 1, own + p - 1, own + p + 1, span, t->added);
+        t->x[1] = t->added;
+    }
+    if (used[2] && own != t->nothing) {
+        sum_four(own - 2 * p, own + 2 * p, own - 2, own + 2, span, t->added + span);
+        t->x[2] = t->added + span;
+    }
     for (int k = 0; k < 5; k++, f++) {
         const int16_t *next = m->neighbours + ((size_t)k * channels + channel) * 4;
         const uint8_t *from[4];
+        int some = 0;
         for (int i = 0; i < 4; i++)
-            from[i] = t->known + (size_t)next[i] * t->plane + inner(t);
-        if (k < 2) /* a single neighbour */
+            some |= (from[i] = known_of(t, next[i])) != t->nothing;
+        if (k < 2) { /* a single neighbour */
             t->x[f] = from[0];
-        else if ((to = place_of(t, f)))
+        } else if (used[f] && some) {
+            uint8_t *to = t->added + (size_t)f * span;
             sum_four(from[0], from[1], from[2], from[3], span, to);
+            t->x[f] = to;
+        }
     }
     for (int turn = 1; turn < m->bands; turn++) {
         int other = (channel + turn * COEFFICIENTS) % channels;
-        const uint8_t *from = t->known + (size_t)other * t->plane + inner(t);
-        t->x[f++] = from;
-        if ((to = place_of(t, f++)))
-            sum_four(from - p, from + p, from - 1, from + 1, span, to);
+        t->x[f++] = known_of(t, other);
+        if (used[f])
+            t->x[f] = cross_of(t, other);
+        f++;
     }
-    for (int z = 0; z < ZONES + 1; z++) {
-        size_t at = (size_t)(5 * (channel / COEFFICIENTS) + z) * t->plane + inner(t);
-        t->x[f++] = t->block + at;
-        t->x[f++] = t->around + at;
+    for (int z = 0; z < ZONES + 1; z++, f += 2) {
+        size_t k = (size_t)(5 * (channel / COEFFICIENTS) + z), at = k * t->plane + inner(t);
+        if (t->block_some[k])
+            t->x[f] = t->block + at, t->x[f + 1] = t->around + at;
     }
 }
 
@@ -670,11 +705,11 @@ static int class_of(int logit) {
     return c < 0 ? 0 : c >= CLASSES ? CLASSES - 1 : c;
 }
 
-static void classes_plain(const Contexts *t, int channel, const int16_t *base, uint8_t *found) {
+static void classes_plain(const Contexts *t, int channel, const int16_t *base, int first, uint8_t *found) {
     const Layer *l = t->layer;
     const int8_t *weight = l->weight + (size_t)channel * t->features, *gain = l->gain + channel * SUMS;
     for (int i = 0; i < t->span; i++) {
-        int logit = base[i], f = 0;
+        int logit = first + (base ? base[i] : 0), f = 0;
         for (int e = 0; e < SUMS; e++) {
             int sum = l->floor[e];
             for (; f < t->ends[e]; f++) {
@@ -708,34 +743,80 @@ typedef struct {
     __m256i weights;
 } Pair;
 
+/* Pairs of those features that are not nothing. */
 AVX2 static int pairs_of(const Contexts *t, const uint8_t *features, int count, const int8_t *weight, Pair *pairs) {
-    for (int i = 0; i < count; i += 2) {
-        int f = features[i], next = i + 1 < count ? features[i + 1] : -1;
+    int some[MAX_FEATURES], all = 0;
+    for (int i = 0; i < count; i++)
+        if (t->x[features[i]] != t->nothing)
+            some[all++] = features[i];
+    for (int i = 0; i < all; i += 2) {
+        int f = some[i], next = i + 1 < all ? some[i + 1] : -1;
         *pairs++ = (Pair){t->x[f], t->x[next < 0 ? f : next], two_octets(weight[f], next < 0 ? 0 : weight[next])};
     }
-    return (count + 1) / 2;
+    return (all + 1) / 2;
 }
 
-/* As classes_plain, 32 cells at a time in 16-bit sums: payload/entropy.py has refused tables that could pass those. */
-AVX2 static void classes_avx2(const Contexts *t, int channel, const int16_t *base, uint8_t *found) {
-    const Layer *l = t->layer;
-    const int8_t *gain = l->gain + channel * SUMS;
-    Pair weighted[MAX_FEATURES], mixed[MAX_FEATURES];
-    int weights = pairs_of(t, l->weighted, l->weights, l->weight + (size_t)channel * t->features, weighted);
-    int ends[SUMS], all = 0;
-    for (int e = 0, begin = 0; e < SUMS; begin = l->mixed_ends[e++])
-        ends[e] = all += pairs_of(t, l->mixed + begin, l->mixed_ends[e] - begin, l->mix, mixed + all);
+AVX2 static __m256i table_of_logs(void) {
     uint8_t table[16];
     for (int x = 0; x < 16; x++)
         table[x] = (uint8_t)log2_eighths(x + 1);
-    const __m256i logs = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)table));
+    return _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)table));
+}
+
+/* Every channel of a band looks at the same zones: their logarithms, ready to be multiplied. */
+AVX2 static void log_zones_avx2(Contexts *t) {
+    const __m256i logs = table_of_logs();
+    for (int k = 0; k < 5 * t->model->bands; k++) {
+        const uint8_t *block = t->block + (size_t)k * t->plane + inner(t);
+        const uint8_t *around = t->around + (size_t)k * t->plane + inner(t);
+        uint8_t *to = t->zone_logs + (size_t)k * 2 * t->span;
+        for (int i = 0; i < t->span && t->block_some[k]; i += STEP, to += 2 * STEP) {
+            __m256i a = _mm256_shuffle_epi8(logs, _mm256_loadu_si256((const __m256i *)(block + i)));
+            __m256i b = _mm256_shuffle_epi8(logs, _mm256_loadu_si256((const __m256i *)(around + i)));
+            _mm256_storeu_si256((__m256i *)to, _mm256_unpacklo_epi8(a, b));
+            _mm256_storeu_si256((__m256i *)(to + STEP), _mm256_unpackhi_epi8(a, b));
+        }
+    }
+}
+
+/* As classes_plain, 32 cells at a time in 16-bit sums: payload/entropy.py has refused tables that could pass those.
+ * Features that are nothing add nothing. */
+AVX2 static void classes_avx2(const Contexts *t, int channel, const int16_t *base, int first, uint8_t *found) {
+    const Layer *l = t->layer;
+    const int8_t *gain = l->gain + channel * SUMS, *weight = l->weight + (size_t)channel * t->features;
+    const int zones = t->ends[2], band = channel / COEFFICIENTS;
+    Pair weighted[MAX_FEATURES], mixed[MAX_FEATURES], logged[ZONES + 1];
+    int ends[SUMS], all = 0, logs_there = 0, own = 0;
+    while (own < l->weights && l->weighted[own] < zones)
+        own++;
+    int weights = pairs_of(t, l->weighted, own, weight, weighted);
+    for (int z = 0; z < ZONES + 1; z++) {
+        const int8_t *w = weight + zones + 2 * z;
+        if (t->block_some[5 * band + z] && (w[0] || w[1]))
+            logged[logs_there++] = (Pair){t->zone_logs + (size_t)(5 * band + z) * 2 * t->span, NULL, two_octets(w[0], w[1])};
+    }
+    for (int e = 0, begin = 0; e < SUMS; begin = l->mixed_ends[e++]) {
+        int pairs = pairs_of(t, l->mixed + begin, l->mixed_ends[e] - begin, l->mix, mixed + all);
+        ends[e] = all += pairs;
+        if (pairs == 0)
+            first += gain[e] * log2_eighths(l->floor[e]);
+    }
+    const __m256i logs = table_of_logs(), constant = _mm256_set1_epi16((int16_t)first);
     const __m256i offset = _mm256_set1_epi16(CLASS_OFFSET), most = _mm256_set1_epi8(CLASSES - 1);
     const int span = t->span;
     for (int i = 0; i < span; i += STEP) {
-        __m256i first = _mm256_loadu_si256((const __m256i *)(base + i));
-        __m256i second = _mm256_loadu_si256((const __m256i *)(base + i + 16));
-        __m256i low = _mm256_permute2x128_si256(first, second, 0x20); /* as octets unpack: 0-7, 16-23 */
-        __m256i high = _mm256_permute2x128_si256(first, second, 0x31); /* 8-15, 24-31 */
+        __m256i low = constant, high = constant;
+        if (base != NULL) {
+            __m256i here = _mm256_loadu_si256((const __m256i *)(base + i));
+            __m256i next = _mm256_loadu_si256((const __m256i *)(base + i + 16));
+            low = _mm256_add_epi16(low, _mm256_permute2x128_si256(here, next, 0x20)); /* as octets unpack: 0-7, 16-23 */
+            high = _mm256_add_epi16(high, _mm256_permute2x128_si256(here, next, 0x31)); /* 8-15, 24-31 */
+        }
+        for (const Pair *p = logged; p < logged + logs_there; p++) {
+            const __m256i *at = (const __m256i *)(p->first + 2 * i);
+            low = _mm256_add_epi16(low, _mm256_maddubs_epi16(_mm256_loadu_si256(at), p->weights));
+            high = _mm256_add_epi16(high, _mm256_maddubs_epi16(_mm256_loadu_si256(at + 1), p->weights));
+        }
         for (const Pair *p = weighted; p < weighted + weights; p++) {
             __m256i a = _mm256_shuffle_epi8(logs, _mm256_loadu_si256((const __m256i *)(p->first + i)));
             __m256i b = _mm256_shuffle_epi8(logs, _mm256_loadu_si256((const __m256i *)(p->second + i)));
@@ -744,7 +825,7 @@ AVX2 static void classes_avx2(const Contexts *t, int channel, const int16_t *bas
         }
         for (int e = 0, pair = 0; e < SUMS; e++) {
             if (pair == ends[e])
-                continue; /* a sum without gain */
+                continue; /* of nothing: the constant holds it */
             __m256i sum_low = _mm256_set1_epi16(l->floor[e]), sum_high = sum_low;
             for (; pair < ends[e]; pair++) {
                 __m256i a = _mm256_loadu_si256((const __m256i *)(mixed[pair].first + i));
@@ -766,34 +847,38 @@ AVX2 static void classes_avx2(const Contexts *t, int channel, const int16_t *bas
 }
 #endif
 
-/* What a channel's logits begin with; those of block averages depend on the place among 8 x 8 blocks. base [span]. */
-static void bases_of(const Contexts *t, int channel, int16_t *base) {
+/* What a channel's logits begin with: a number, and for block averages one more for the place among 8 x 8 blocks. */
+static const int16_t *bases_of(const Contexts *t, int channel, int *first) {
     int band = channel / COEFFICIENTS;
-    int first = t->layer->base[channel] + t->layer->activity[channel] * t->busy[band];
-    for (int i = 0; i < t->span; i++)
-        base[i] = (int16_t)first;
-    if (channel % COEFFICIENTS == 0)
-        for (int row = 0; row < t->h; row++)
-            for (int col = 0; col < t->w; col++)
-                base[row * t->pitch + col] = (int16_t)(
-                    first + t->layer->position[band * COEFFICIENTS + row % BLOCK * BLOCK + col % BLOCK]);
+    *first = t->layer->base[channel] + t->layer->activity[channel] * t->busy[band];
+    if (channel % COEFFICIENTS)
+        return NULL;
+    memset(t->base, 0, (size_t)t->span * sizeof *t->base);
+    for (int row = 0; row < t->h; row++)
+        for (int col = 0; col < t->w; col++)
+            t->base[row * t->pitch + col] = t->layer->position[band * COEFFICIENTS + row % BLOCK * BLOCK + col % BLOCK];
+    return t->base;
 }
 
 /* found[r - begin][span]: classes of the channels of the ranks begin..end. */
 static void classes_of_group(Contexts *t, int begin, int end) {
     sum_zones(t);
+#if HAVE_AVX2
+    if (use_avx2())
+        log_zones_avx2(t);
+#endif
     for (int rank = begin; rank < end; rank++) {
-        int channel = t->model->order[rank];
+        int channel = t->model->order[rank], first;
         uint8_t *found = t->found + (size_t)(rank - begin) * t->span;
-        bases_of(t, channel, t->base);
+        const int16_t *base = bases_of(t, channel, &first);
         features_of(t, channel);
 #if HAVE_AVX2
         if (use_avx2()) {
-            classes_avx2(t, channel, t->base, found);
+            classes_avx2(t, channel, base, first, found);
             continue;
         }
 #endif
-        classes_plain(t, channel, t->base, found);
+        classes_plain(t, channel, base, first, found);
     }
 }
 
