@@ -39,7 +39,9 @@ bench: $(VENV)/.ground
 	$(BIN)/sim bench
 
 evaluate: $(VENV)/.ground
-	$(BIN)/sim evaluate --tiles ../shared/data/bench/rd20.npz
+	$(INSTALL) --editable ".[ground,clouds]"
+	$(BIN)/sim evaluate --tiles $(DATA)/bench/rd20.npz
+	$(BIN)/sim evaluate-clouds --data $(DATA)
 
 # Needs qemu-user-static and debootstrap from the system; the arm64 root is made once and kept.
 equal: $(VENV)/.everything
