@@ -119,7 +119,7 @@ class Decoder(nn.Module):
         nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
 
     def forward(self, levels: Tensor, depth: Tensor) -> Tensor:
-        averages = levels[:, :: COEFFICIENTS]  # [N, B, h, w]
+        averages = levels[:, ::COEFFICIENTS]  # [N, B, h, w]
         smooth = functional.avg_pool2d(functional.pad(averages, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
         detail = (averages - smooth).clamp(-8, 8)
         x = self.near(levels.clamp(-2, 2)) + self.far(_compress(levels))
