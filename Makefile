@@ -55,15 +55,16 @@ $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "Nadir needs Python 3.11 or newer; set PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.ground: pyproject.toml constraints.txt | $(VENV)/bin/python
+# The kernel is compiled on installation: a change to it installs again, so that Python never meets an older one.
+$(VENV)/.ground: pyproject.toml constraints.txt payload/kernel.c | $(VENV)/bin/python
 	$(INSTALL) --editable ".[ground]"
 	touch $@
 
-$(VENV)/.everything: pyproject.toml constraints.txt | $(VENV)/bin/python
+$(VENV)/.everything: pyproject.toml constraints.txt payload/kernel.c | $(VENV)/bin/python
 	$(INSTALL) --editable ".[ground,bench,train,test,check]"
 	touch $@ $(VENV)/.ground
 
-build/onboard/.installed: pyproject.toml constraints.txt
+build/onboard/.installed: pyproject.toml constraints.txt payload/kernel.c
 	test -x build/onboard/bin/python || $(PYTHON) -m venv build/onboard
 	build/onboard/bin/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable ".[test]"
 	touch $@

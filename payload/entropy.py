@@ -5,7 +5,7 @@ class of its chance to become significant. All coefficients of one class are ali
 by class, and since most stay zero, as runs: a token says how many zeros come before the next significant one, or that
 the longest run its table knows holds none. Octets of a layer: docs/format.md.
 
-This is the definition in numpy. `payload/kernel.c` does the same, octet for octet, about fifteen times as fast.
+This is the definition in numpy. `payload/kernel.c` does the same, octet for octet, some sixty times as fast with AVX2.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -1,13 +1,13 @@
 /* The payload's hot loops in C: optional, octet for octet what the payload's Python files define in numpy.
  *
- *   statistics, jacobi, rotate   payload/rotation.py   bands -> rotated bands; jacobi is in doubles, all else in integers
+ *   statistics, jacobi, rotate   payload/rotation.py   bands -> rotated bands; jacobi in doubles, all else in integers
  *   transform, second_level      payload/encoder.py    rotated bands -> latents, what flight/encoder.onnx computes
- *   quantise             payload/quantiser.py    latents -> magnitudes and signs
- *   encode, decode       payload/contexts.py, payload/entropy.py, payload/rangecoder.py
- *   cloud_*              payload/clouds.py       bands -> planes of the cloud network, its logits -> cells of cloud
+ *   quantise                     payload/quantiser.py  latents -> magnitudes and signs
+ *   encode, decode               payload/contexts.py, payload/entropy.py, payload/rangecoder.py
+ *   cloud_*                      payload/clouds.py     bands -> the cloud network's planes, logits -> cells of cloud
  *
- * payload/kernel.py calls these through ctypes; scratch memory is the caller's. Where the processor has AVX2 the two
- * loops that take most of the time use it; the plain ones beside them give the same integers (tests compare all three).
+ * payload/kernel.py calls these through ctypes; scratch memory is the caller's. Where the processor has AVX2 the loops
+ * that take most of the time use it; the plain ones beside them give the same integers (tests compare all three).
  */
 
 #include <math.h>
@@ -351,8 +351,8 @@ static uint16_t magnitude_of(int32_t latent, uint32_t step) {
     return q > 65535 ? 65535 : (uint16_t)q;
 }
 
-/* Magnitudes floor(|latent| / step + 1/5), at most 65535, signs, and sizes in 128ths of a step, over n latents. Division is by a float reciprocal
- * and one correction, which is exact below 2^28: |latent| < 2^26 and steps up to 2^24. */
+/* Magnitudes floor(|latent| / step + 1/5), at most 65535, signs, and sizes in 128ths of a step, over n latents.
+ * Division is by a float reciprocal and one correction, which is exact below 2^28: |latent| < 2^26 and steps up to 2^24. */
 EXPORT VECTORISED void nadir_quantise(const int32_t *latents, int n, uint32_t step, uint16_t *magnitude,
                                       uint8_t *negative, uint8_t *size128) {
     enum { CHUNK = 512 };
@@ -792,8 +792,9 @@ AVX2 static void classes_avx2(const Contexts *t, int channel, const int16_t *bas
     int weights = pairs_of(t, l->weighted, own, weight, weighted);
     for (int z = 0; z < ZONES + 1; z++) {
         const int8_t *w = weight + zones + 2 * z;
+        const uint8_t *pairs = t->zone_logs + (size_t)(5 * band + z) * 2 * t->span;
         if (t->block_some[5 * band + z] && (w[0] || w[1]))
-            logged[logs_there++] = (Pair){t->zone_logs + (size_t)(5 * band + z) * 2 * t->span, NULL, two_octets(w[0], w[1])};
+            logged[logs_there++] = (Pair){pairs, NULL, two_octets(w[0], w[1])};
     }
     for (int e = 0, begin = 0; e < SUMS; begin = l->mixed_ends[e++]) {
         int pairs = pairs_of(t, l->mixed + begin, l->mixed_ends[e] - begin, l->mix, mixed + all);

@@ -1,8 +1,8 @@
 """How fast the payload is on this host beside classical coders, and how much memory a whole granule takes.
 
 Speeds are pixels (all bands of one place count once) a second of processor time, all threads added up, the best of some
-rounds over the same tiles in one run: a busy host does not slow them. The ratio to OpenJPEG at about the same octets is
-what travels from host to host, the speed is not.
+rounds over the same tiles in one run. The ratio to OpenJPEG at about the same octets is what travels from host to host,
+the speed is not; on a host that others share, caches and clock wander within a run, so look at several.
 Memory is the peak resident set of a process of its own that takes a generated scene from imager to report.
 """
 
