@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from payload.bundle import FORMAT_VERSION
-from payload.contexts import feature_count
+from payload.codec.lapped.context_model import feature_count
 
 TOY_TILE_PX = 64
 TOY_LAYERS = 3

@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hil.client import DeviceError, open_device
-from hil.equal import equal
-from hil.packing import write_agent
-from hil.run import RunFolder, run, run_identity
-from hil.sysroot import ROOT, agent_command
-from payload import bitstream
+from hil.bench.equal import equal
+from hil.bench.run import RunFolder, run, run_identity
+from hil.host.agent_zip import write_agent
+from hil.host.client import DeviceError, open_device
+from hil.host.emulation import ROOT, agent_command
 from payload.bundle import DEFAULT, load_bundle, shipped_bundles
 from payload.engine import open_engine
 from payload.errors import InputError
-from payload.packets import Reassembler, read_packets
+from payload.link import tile_code
+from payload.link.space_packet import Reassembler, read_packets
 from payload.pipeline import Payload
 from payload.policy import Policy
 from payload.scene import ArrayScene, SceneInfo
@@ -53,7 +53,7 @@ def tiles(bundle):
 @pytest.fixture(scope="module")
 def wanted(bundle, tiles):
     payload = Payload(bundle, POLICY, open_engine("openvino", 1))
-    return [bitstream.pack(payload.encode_tile(tile)) for tile in tiles]
+    return [tile_code.pack(payload.encode_tile(tile)) for tile in tiles]
 
 
 def folder(path, bundle, resume=False, overwrite=False):
@@ -83,7 +83,7 @@ def test_a_serial_line_of_one_megabaud_carries_real_tiles_and_says_what_it_bound
     paced_cable, bundle, tiles, wanted, tmp_path
 ):
     cable = paced_cable(1_000_000)
-    command = [sys.executable, "-m", "hil.serve", "--serial", cable.ports[1], "--bundle", str(bundle.directory)]
+    command = [sys.executable, "-m", "hil.agent.serve", "--serial", cable.ports[1], "--bundle", str(bundle.directory)]
     agent = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
         with open_device(f"serial://{cable.ports[0]}?baud=1000000", bundle, POLICY) as session:
@@ -199,6 +199,6 @@ def test_a_bundle_of_another_id_is_refused_at_hello(bundle, tmp_path):
     manifest = json.loads((other / "manifest.json").read_text())
     manifest["codec"]["note"] = "changed"
     (other / "manifest.json").write_text(json.dumps(manifest))
-    url = f"stdio:{sys.executable} -m hil.serve --stdio --bundle {other}"
+    url = f"stdio:{sys.executable} -m hil.agent.serve --stdio --bundle {other}"
     with pytest.raises(DeviceError, match=r"this run wants .*hil deploy"):
         open_device(url, bundle, POLICY)

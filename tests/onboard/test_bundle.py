@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from payload.bundle import DEFAULT, Bundle, identity, load_bundle, shipped_bundles
-from payload.codec import open_codec
+from payload.codec.registry import open_codec
 from payload.errors import BundleError
 
 

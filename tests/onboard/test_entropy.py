@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from payload import entropy
 from payload.bundle import load_bundle
-from payload.contexts import feature_count, parts
-from payload.entropy import decode_layers, encode_layers, load_tables
+from payload.codec.lapped import layers
+from payload.codec.lapped.context_model import feature_count, parts
+from payload.codec.lapped.layers import decode_layers, encode_layers, load_tables
+from payload.codec.lapped.quantiser import Indices
+from payload.codec.lapped.range_coder import ONE, PlainDecoder, PlainEncoder
 from payload.errors import BundleError, StreamError
-from payload.quantiser import Indices
-from payload.rangecoder import ONE, PlainDecoder, PlainEncoder
 
 BANDS, CELLS = 2, 8
 SHAPE = (64 * BANDS, CELLS, CELLS)
@@ -22,7 +22,7 @@ LAYERS = 3
 
 
 @pytest.fixture(scope="module")
-def tables(make_tables, tmp_path_factory) -> entropy.ContextTables:
+def tables(make_tables, tmp_path_factory) -> layers.ContextTables:
     return load_tables(make_tables(tmp_path_factory.mktemp("tables") / "t.npz", BANDS, LAYERS))
 
 
@@ -65,14 +65,14 @@ def test_any_beginning_of_the_layers_decodes_to_the_coarser_indices(tables, sent
 @settings(max_examples=6, deadline=None)
 @given(indices)
 def test_a_board_without_the_library_writes_and_reads_the_same_octets(tables, sent) -> None:
-    layers = encode_layers(sent, tables)
-    assert encode_layers(sent, tables, PlainEncoder) == layers
+    coded = encode_layers(sent, tables)
+    assert encode_layers(sent, tables, PlainEncoder) == coded
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(entropy, "Decoder", PlainDecoder)
-        assert equal(decode_layers(layers, SHAPE, tables), known(sent, 0))
+        patch.setattr(layers, "Decoder", PlainDecoder)
+        assert equal(decode_layers(coded, SHAPE, tables), known(sent, 0))
 
 
-def flat_tables(path: Path, longest: int = 1) -> entropy.ContextTables:
+def flat_tables(path: Path, longest: int = 1) -> layers.ContextTables:
     """One band, one layer, every weight zero, every distribution flat: octets can be worked out by hand. `longest`: of
     every class's runs."""
     zeros = {
@@ -139,7 +139,7 @@ def test_octets_of_runs_by_hand(tmp_path) -> None:
     ],
 )
 def test_tokens_by_hand(flags, longest, wanted) -> None:
-    assert entropy.tokens(np.array(flags, bool), longest).tolist() == wanted
+    assert layers.tokens(np.array(flags, bool), longest).tolist() == wanted
 
 
 @settings(max_examples=25, deadline=None)

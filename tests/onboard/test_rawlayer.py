@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from payload.entropy import decode_layers, encode_layers, load_tables
+from payload.codec.lapped.layers import decode_layers, encode_layers, load_tables
+from payload.codec.lapped.plain_layer import pack_raw, unpack_raw
+from payload.codec.lapped.quantiser import Indices
 from payload.errors import StreamError
-from payload.quantiser import Indices
-from payload.rawlayer import pack_raw, unpack_raw
 
 
 @settings(max_examples=40, deadline=None)

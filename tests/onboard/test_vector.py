@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from payload.codec.vq.codebooks import CHUNK, Codebook, load_codebooks, nearest, normalise, pack_indices, unpack_indices
 from payload.errors import BundleError, StreamError
-from payload.vector import CHUNK, Codebook, load_codebooks, nearest, normalise, pack_indices, unpack_indices
 
 
 def book_of(bits: int, depth: int = 1) -> Codebook:
