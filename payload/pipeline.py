@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from payload.bundle import Bundle
-from payload.clouds.gate import Action, CloudMask, Decision, decide, detect_clouds, flatten_clouds, load_cloud_net
+from payload.clouds.gate import Action, Decision, decide, detect_clouds, flatten_clouds
+from payload.clouds.mask import CloudMask
+from payload.clouds.network import load_cloud_net
 from payload.codec.interface import Coded, Quality, Stopwatch
 from payload.codec.jpeg2000 import FallbackCodec
 from payload.codec.lapped.codec import PEAK_DN

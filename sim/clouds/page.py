@@ -13,7 +13,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
-from payload.clouds.gate import THICK, THIN
+from payload.clouds.mask import THICK, THIN
 from sim.clouds.evaluate import LEAST_KNOWN, OURS, Judged
 from sim.clouds.figures import CLOUDY_TILE, cloudy_tile
 

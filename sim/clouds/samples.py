@@ -37,7 +37,7 @@ READINGS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
 }
 FIRM = "firm"
 CLOUD_MEDIUM, GROUND, BORDER_PX = 8, (2, 3, 4, 5, 6), 2
-#: SCL class -> place in payload.clouds.gate.CLASSES.
+#: SCL class -> place in payload.clouds.mask.CLASSES.
 SCL_CLASSES = {2: 0, 4: 0, 5: 0, 6: 0, 11: 0, 9: 1, 8: 1, 10: 2, 3: 3}
 
 #: Clear sites by what the gate might take for cloud. Looked at by eye; tiles of `cellula` by their own content.

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from payload.bundle import SHIPPED
-from payload.clouds.gate import hazy_and_white
+from payload.clouds.planes import hazy_and_white
 from payload.errors import InputError
 from sim.clouds import evaluate, figures, page, samples
 from sim.clouds.figures import Counts, Reliability
