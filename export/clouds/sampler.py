@@ -72,7 +72,7 @@ def targets_of(
     elif kind == CLEAR:
         truth[T_CLEAR] = 1.0
     elif kind == DRAWN:
-        truth, thin = _drawn_truth(opacity / np.float32(255), cast / np.float32(255))
+        truth, thin = _drawn_truth(_shares(opacity), _shares(cast))
         thin_weights, weights[:] = truth[T_CLOUD], 0.5
     known = truth.sum(axis=0) > 0
     agreed = known & (truth.argmax(axis=0) == told.argmax(axis=0))
@@ -80,6 +80,10 @@ def targets_of(
     weights = np.where(agreed, AGREED, np.where(known, 1.0 if kind == CLEAR else DIFFERING, weights))
     classes = np.where(known, trust * truth + (1 - trust) * told, told)
     return Targets(classes.astype(np.float32), weights.astype(np.float32), thin, thin_weights)
+
+
+def _shares(octets: NDArray[np.uint8]) -> F32:
+    return octets.astype(np.float32) / np.float32(255)
 
 
 def _drawn_truth(opacity: F32, cast: F32) -> tuple[F32, F32]:
@@ -140,8 +144,8 @@ class Sampler:
         taken = round(size * zoom)
         top, left = rng.integers(self.windows["dn"].shape[-1] - taken + 1, size=2)
         place = (i, ..., slice(top, top + taken), slice(left, left + taken))
-        columns = [self.windows[key][place] for key in ("teacher", "scl", "opacity", "cast")]
-        targets = targets_of(*columns, int(self.windows["kind"][i]))
+        teacher, scl, opacity, cast = (self.windows[key][place] for key in ("teacher", "scl", "opacity", "cast"))
+        targets = targets_of(teacher, scl, opacity, cast, int(self.windows["kind"][i]))
         every = np.concatenate([self.windows["dn"][place].astype(np.float32), targets.stacked()])
         every = turned(_resized(every, size), int(rng.integers(4)), bool(rng.integers(2)))
         return every[:4], every[4:]
@@ -188,12 +192,12 @@ def degrade(dn: F32, rng: np.random.Generator) -> F32:
     gain = np.exp(np.clip(rng.normal(0.0, 0.22), -0.7, 0.7) + rng.normal(0.0, 0.05, 4))
     dn = dn * gain[:, None, None].astype(np.float32)
     if rng.random() < 0.25:  # top of the atmosphere instead of the ground
-        dn = dn + (rng.uniform(0.2, 1.0) * np.array(AIR_DN))[:, None, None]
+        dn = dn + (rng.uniform(0.2, 1.0) * np.array(AIR_DN, np.float32))[:, None, None].astype(np.float32)
     if rng.random() < 0.15:  # even haze
         haze = rng.uniform(0.03, 0.15)
         dn = dn * (1.0 - haze) + haze * rng.uniform(3000.0, 7000.0)
     if rng.random() < 0.3:
-        dn = dn + rng.normal(0.0, rng.uniform(3.0, 30.0), dn.shape)
+        dn = dn + rng.normal(0.0, rng.uniform(3.0, 30.0), dn.shape).astype(np.float32)
     if rng.random() < 0.25:
         dn = _shifted(dn, rng)
     ceiling = 10_000.0 if rng.random() < 0.3 else 65_535.0

@@ -91,7 +91,8 @@ def write_part(path: Path, windows: Sequence[Window], teacher: Teacher) -> None:
     rows = [label(window, teacher) for window in windows]
     partial = path.with_suffix(".partial")
     with partial.open("wb") as stream:
-        np.savez(stream, **{key: np.array([row[key] for row in rows]) for key in rows[0]})
+        columns: dict[str, Any] = {key: np.array([row[key] for row in rows]) for key in rows[0]}
+        np.savez(stream, **columns)
     partial.replace(path)
 
 

@@ -72,8 +72,8 @@ def judge(tile: ReferenceTile, net: CloudNet, pale: bool = False) -> Judged:
     odds = np.log(np.maximum(cloud, 1e-7)) - np.log(np.maximum(cells.sum(axis=0) - cloud, 1e-7))
     odds[cells.sum(axis=0) == 0.0] = -16.0  # a tile that is not judged
     witnessed = hazy_and_white(averaged(tile.dn, valid, cell_px)[0])
-    shares = (_shares(pixels, cell_px) for pixels in (tile.cloud & tile.known, tile.known))
-    return Judged(odds, witnessed, *shares, tile.labelled, pale)
+    known = _shares(tile.known, cell_px)
+    return Judged(odds, witnessed, _shares(tile.cloud & tile.known, cell_px), known, tile.labelled, pale)
 
 
 def _shares(pixels: Bool, cell_px: int) -> Floats:
@@ -124,12 +124,14 @@ def gate_scores(judged: Sequence[Judged], temperature: float, sure_above: float)
     """What a gate at CLOUDY_TILE does: tiles first, then cloud let through and usable ground lost, in pixels."""
     rows = []
     for j in judged:
-        gone = float(((j.probability(temperature) > sure_above) & j.witnessed).mean()) > CLOUDY_TILE
-        known, cloud = float(j.known.sum()), float(j.cloud.sum())
-        asked = j.known.mean() > LEAST_KNOWN
-        rows.append((j.labelled, j.pale, asked, asked and cloud > CLOUDY_TILE * known, gone, cloud, known - cloud))
-    labelled, pale, asked, cloudy, gone, cloud, clear = (np.array(column) for column in zip(*rows, strict=True))
-    told = labelled & asked
+        away = float(((j.probability(temperature) > sure_above) & j.witnessed).mean()) > CLOUDY_TILE
+        sums = float(j.known.sum()), float(j.cloud.sum())
+        asked = bool(j.known.mean() > LEAST_KNOWN)
+        is_cloudy = asked and sums[1] > CLOUDY_TILE * sums[0]
+        rows.append((j.labelled, j.pale, asked, is_cloudy, away, sums[1], sums[0] - sums[1]))
+    table = np.array(rows, np.float64)
+    labelled, pale, told, cloudy, gone = (table[:, i] > 0 for i in range(5))
+    told, cloud, clear = labelled & told, table[:, 5], table[:, 6]
     return {
         "tiles": int(told.sum()),
         "tile_accuracy": _mean((cloudy == gone)[told]),

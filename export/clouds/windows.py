@@ -63,12 +63,12 @@ def _pool_windows() -> Iterator[Window]:
     pictures: dict[tuple[str, str], list[int]] = {}
     for i, name in enumerate(zip(src.tolist(), level.tolist(), strict=True)):
         pictures.setdefault(name, []).append(i)
-    for (name, of_level), tiles in pictures.items():
+    for (picture, of_level), tiles in pictures.items():
         labelled = bool((scl[tiles] != NO_SCL).any())
-        unknown = name in UNLABELLED or site[tiles[0]] in UNLABELLED
+        unknown = picture in UNLABELLED or site[tiles[0]] in UNLABELLED
         kind = CLASSIFIED if labelled else UNKNOWN if unknown else CLEAR
         step = WINDOW_PX if kind == CLEAR else WINDOW_PX // 2
-        for dn, classes in _cut(x[tiles], scl[tiles], _tiles_a_row(name, len(tiles)), step):
+        for dn, classes in _cut(x[tiles], scl[tiles], _tiles_a_row(picture, len(tiles)), step):
             yield _plain(dn, classes, str(site[tiles[0]]), int(gsd_m[tiles[0]]), of_level, kind)
 
 

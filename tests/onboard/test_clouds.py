@@ -14,7 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from payload.clouds import gate, mask as masks, network as networks, planes as inputs
+from payload.clouds import gate
+from payload.clouds import mask as masks
+from payload.clouds import network as networks
+from payload.clouds import planes as inputs
 from payload.clouds.gate import Action
 from payload.clouds.mask import CLASSES, CLEAR, NO_CLASS, SHADOW, THICK, THIN, CloudCounts, CloudMask
 from payload.clouds.network import CloudNet
@@ -291,7 +294,8 @@ def drawn_dn(seed: int, bands: int, size: int, limit: int) -> np.ndarray:
 def test_the_kernels_planes_are_those_of_the_definition(
     loops: None, seed: int, bands: int, size: int, cells: tuple[int, bool], limit: int, stretch: tuple[int, int, int]
 ) -> None:
-    dn, chosen = drawn_dn(seed, bands, size, limit), CloudSettings(cells[0], 32, cells[1], 0.1, 1.0, 0.5, 0.5, 0.0, *stretch)
+    dn = drawn_dn(seed, bands, size, limit)
+    chosen = CloudSettings(cells[0], 32, cells[1], 0.1, 1.0, 0.5, 0.5, 0.0, *stretch)
     found = library.cloud_planes(dn, *cells, *stretch)
     with pytest.MonkeyPatch.context() as without:
         without.setattr(library, "available", False)
