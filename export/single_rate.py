@@ -33,6 +33,7 @@ from payload.compand import compand, expand
 from payload.packets import octets_on_air
 from payload.quantiser import Indices
 from payload.rotation import fit, unrotate
+from payload.tables import ContextTables, load_tables
 
 RATIOS = (50.0, 100.0, 250.0)
 PACKET_OCTETS, SIDE_OCTETS = 1024, 19
@@ -69,7 +70,7 @@ def compare(
     index = pool.validation[:: settings.every]
     held = Held(pool.dn[index], coefficients[index], recipe["compand"])
     points: list[Point] = []
-    embedded = entropy.load_tables(checkpoints / "tables.npz")
+    embedded = load_tables(checkpoints / "tables.npz")
     for ratio in RATIOS:
         for layers in range(1, recipe["layers"] + 1):
             step = _step_for(held, embedded, layers, ratio)
@@ -90,7 +91,7 @@ def _single(
     step_dn: float,
     out: Path,
     settings: argparse.Namespace,
-) -> tuple[entropy.ContextTables, Codec]:
+) -> tuple[ContextTables, Codec]:
     """Tables and decoder of one layer, trained for steps within a few per cent of `step_dn`."""
     out.mkdir(parents=True, exist_ok=True)
     narrow = (0.9 * step_dn, 1.1 * step_dn)
@@ -106,7 +107,7 @@ def _single(
         magnitude = magnitudes(coefficients[tile], torch.tensor(rng.uniform(*narrow), dtype=torch.float32)).numpy()
         tiles.append(Indices(np.minimum(magnitude, 65535).astype(np.uint16), (coefficients[tile] < 0).numpy()))
     count_tables(integer_arrays(model), tiles, out / "tables.npz")
-    return entropy.load_tables(out / "tables.npz"), _decoder_for(codec, pool, narrow, settings.decoder_steps)
+    return load_tables(out / "tables.npz"), _decoder_for(codec, pool, narrow, settings.decoder_steps)
 
 
 def _decoder_for(codec: Codec, pool: Pool, narrow: tuple[float, float], steps: int) -> Codec:
@@ -126,7 +127,7 @@ def _decoder_for(codec: Codec, pool: Pool, narrow: tuple[float, float], steps: i
     return trained
 
 
-def _step_for(held: Held, tables: entropy.ContextTables, layers: int, ratio: float) -> float:
+def _step_for(held: Held, tables: ContextTables, layers: int, ratio: float) -> float:
     """The finest step whose streams, cut after `layers` layers, have this ratio over all tiles together."""
     low, high = np.log(2.0), np.log(16000.0)
     for _ in range(12):
@@ -138,7 +139,7 @@ def _step_for(held: Held, tables: entropy.ContextTables, layers: int, ratio: flo
     return float(np.exp(high))
 
 
-def _octets(held: Held, tables: entropy.ContextTables, step: float, keep: int) -> int:
+def _octets(held: Held, tables: ContextTables, step: float, keep: int) -> int:
     """On the link, a tile of the pool counted as the quarter of a 256 px tile that it is: headers by a quarter."""
     cells = held.coefficients.shape[-1]
     coder = kernel.EntropyKernel(tables, cells, cells) if kernel.available else entropy.Plain(tables, cells)

@@ -11,16 +11,16 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from payload import entropy, kernel, quantiser, rotation
-from payload.bundle import Bundle, read_arrays
+from payload import entropy, kernel, quantiser, rotation, tables
+from payload.bundle import Bundle
 from payload.coded import Coded, Quality, Stopwatch
-from payload.compand import LINEAR, compand, stretch, table
-from payload.encoder import COEFFICIENTS, Latents, encode
+from payload.compand import LEAST_GAMMA, LINEAR, compand, stretch, table
+from payload.encoder import BLOCK, COEFFICIENTS, Latents, encode
 from payload.engine import NATIVE, Engine
 from payload.errors import BundleError, InputError, StreamError
 from payload.quantiser import Indices
 from payload.rotation import ANGLE_BITS, ANGLES, SHIFT_LIMIT, Rotation
-from payload.tiles import Tile
+from payload.tiles import Tile, require_tile
 
 ENCODER_FILE = "flight/encoder.onnx"
 TABLES_FILE = "flight/tables.npz"
@@ -37,22 +37,24 @@ class FsqCodec:
 
     def __init__(self, bundle: Bundle, engine: Engine | None) -> None:
         self._tile_px, self._bands = bundle.tile_px, len(bundle.bands)
-        self._gamma = float(bundle.codec.get("compand", LINEAR))
-        self._coarsest_dn = float(bundle.codec.get("coarsest_step_dn", quantiser.step_dn(quantiser.STEP_INDICES - 1)))
+        coarsest_dn = quantiser.step_dn(quantiser.STEP_INDICES - 1)
+        self._gamma = bundle.parameter("compand", LINEAR, LEAST_GAMMA, LINEAR)
+        self._coarsest_dn = bundle.parameter("coarsest_step_dn", coarsest_dn, 1.0, coarsest_dn)
         if self._tile_px % TILE_MULTIPLE_PX:
             raise BundleError(
                 f"bundle {bundle.name}: tiles of {self._tile_px} px, wanted a multiple of {TILE_MULTIPLE_PX}; "
                 "restore the bundle or rebuild it"
             )
-        tables = entropy.load_tables(bundle.file(TABLES_FILE))
-        cells = self._tile_px // 8
-        self._entropy = kernel.EntropyKernel(tables, cells, cells) if kernel.available else entropy.Plain(tables, cells)
+        model, kernels = _load_tables(bundle)
+        cells = self._tile_px // BLOCK
+        self._entropy = kernel.EntropyKernel(model, cells, cells) if kernel.available else entropy.Plain(model, cells)
         self._buffers = kernel.Buffers(self._bands, self._tile_px) if kernel.available else None
         self._network = engine.load(bundle.file(ENCODER_FILE), require_int8=True) if engine else None
-        self._transform = _transform(bundle) if engine and engine.name == NATIVE else None
-        self.layers = len(tables.layers)
+        self._transform = _transform(bundle, kernels) if engine and engine.name == NATIVE else None
+        self.layers = len(model.layers)
 
     def encode(self, tile: Tile, quality: Quality, watch: Stopwatch) -> Coded:
+        require_tile(tile, self._bands, self._tile_px)
         with watch.stage("rotate"):
             values, turned, rotated = self._rotate(tile)
         with watch.stage("encode"):
@@ -144,15 +146,29 @@ def _errors_dn2(latents: Latents, index: int, layers: int, turned: Rotation, wor
     return tuple(unit * left for left in measure(latents, index, layers))
 
 
-def _transform(bundle: Bundle) -> kernel.Transform:
+def _load_tables(bundle: Bundle) -> tuple[tables.ContextTables, tables.Kernels | None]:
+    """The bundle's entropy model and kernels; BundleError where they do not fit its manifest."""
+    path, bands = bundle.file(TABLES_FILE), len(bundle.bands)
+    if bands > tables.MOST_BANDS:
+        raise BundleError(f"bundle {bundle.name}: {bands} bands, wanted {tables.MOST_BANDS} at most; rebuild it")
+    model = tables.load_tables(path, bands)
+    declared = bundle.codec.get("layers", len(model.layers))
+    if declared != len(model.layers):
+        raise BundleError(
+            f"bundle {bundle.name}: codec.layers is {str(declared)[:60]!r}, {path} holds {len(model.layers)}; "
+            "restore the bundle or rebuild it"
+        )
+    return model, tables.load_kernels(path)
+
+
+def _transform(bundle: Bundle, kernels: tables.Kernels | None) -> kernel.Transform:
     if not kernel.available:
         raise InputError(
             "engine 'native' needs the compiled kernel, which was not built; install again where there is a C compiler"
         )
-    arrays = read_arrays(bundle.file(TABLES_FILE))
-    if "kernels" not in arrays:
+    if kernels is None:
         raise BundleError(f"bundle {bundle.name}: no kernels in {TABLES_FILE} for engine 'native'; rebuild it")
-    return kernel.Transform(arrays["kernels"], arrays["exponents"])
+    return kernel.Transform(kernels)
 
 
 def _pack_side(turned: Rotation, index: int) -> bytes:

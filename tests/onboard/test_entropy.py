@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from payload import entropy
 from payload.bundle import load_bundle
 from payload.contexts import feature_count, parts
-from payload.entropy import decode_layers, encode_layers, load_tables
+from payload.entropy import decode_layers, encode_layers
 from payload.errors import BundleError, StreamError
 from payload.quantiser import Indices
 from payload.rangecoder import ONE, PlainDecoder, PlainEncoder
+from payload.tables import ContextTables, load_tables
 
 BANDS, CELLS = 2, 8
 SHAPE = (64 * BANDS, CELLS, CELLS)
@@ -22,7 +23,7 @@ LAYERS = 3
 
 
 @pytest.fixture(scope="module")
-def tables(make_tables, tmp_path_factory) -> entropy.ContextTables:
+def tables(make_tables, tmp_path_factory) -> ContextTables:
     return load_tables(make_tables(tmp_path_factory.mktemp("tables") / "t.npz", BANDS, LAYERS))
 
 
@@ -72,7 +73,7 @@ def test_a_board_without_the_library_writes_and_reads_the_same_octets(tables, se
         assert equal(decode_layers(layers, SHAPE, tables), known(sent, 0))
 
 
-def flat_tables(path: Path, longest: int = 1) -> entropy.ContextTables:
+def flat_tables(path: Path, longest: int = 1) -> ContextTables:
     """One band, one layer, every weight zero, every distribution flat: octets can be worked out by hand. `longest`: of
     every class's runs."""
     zeros = {
