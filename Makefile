@@ -56,15 +56,15 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 # The kernel is compiled on installation: a change to it installs again, so that Python never meets an older one.
-$(VENV)/.ground: pyproject.toml constraints.txt payload/kernel.c | $(VENV)/bin/python
+$(VENV)/.ground: pyproject.toml constraints.txt payload/native/kernel.c | $(VENV)/bin/python
 	$(INSTALL) --editable ".[ground]"
 	touch $@
 
-$(VENV)/.everything: pyproject.toml constraints.txt payload/kernel.c | $(VENV)/bin/python
+$(VENV)/.everything: pyproject.toml constraints.txt payload/native/kernel.c | $(VENV)/bin/python
 	$(INSTALL) --editable ".[ground,bench,train,test,check]"
 	touch $@ $(VENV)/.ground
 
-build/onboard/.installed: pyproject.toml constraints.txt payload/kernel.c
+build/onboard/.installed: pyproject.toml constraints.txt payload/native/kernel.c
 	test -x build/onboard/bin/python || $(PYTHON) -m venv build/onboard
 	build/onboard/bin/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable ".[test]"
 	touch $@

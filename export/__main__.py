@@ -16,7 +16,7 @@ from payload.bundle import Bundle, load_bundle
 from payload.errors import InputError
 
 if TYPE_CHECKING:
-    from export.feeders import TilePool
+    from export.proof.inputs import TilePool
 
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _train(words: list[str]) -> int:
     try:
-        from export.train import main as train
+        from export.lapped.train import main as train
     except ImportError as error:
         raise InputError(f"training needs {error.name}; pip install 'nadir-payload[train]'") from None
     train(words)
@@ -52,7 +52,7 @@ def _train(words: list[str]) -> int:
 
 def _single_rate(words: list[str]) -> int:
     try:
-        from export.single_rate import main as single_rate
+        from export.lapped.single_rate_study import main as single_rate
     except ImportError as error:
         raise InputError(f"training needs {error.name}; pip install 'nadir-payload[train]'") from None
     single_rate(words, _progress)
@@ -60,8 +60,8 @@ def _single_rate(words: list[str]) -> int:
 
 
 def _build(arguments: argparse.Namespace) -> int:
-    from export.build import derive
-    from export.recipe_bundle import build_recipe
+    from export.bundle.assemble import derive
+    from export.bundle.from_recipe import build_recipe
 
     if arguments.bundle is None:
         where = arguments.checkpoints, arguments.clouds
@@ -74,9 +74,9 @@ def _build(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from export.check import check_bundle, table
-    from export.front_ends import feeder_for
-    from export.recipe_bundle import torch_models
+    from export.bundle.from_recipe import torch_models
+    from export.proof.check import check_bundle, table
+    from export.proof.front_ends import feeder_for
 
     bundle = load_bundle(arguments.bundle)
     pool = None if arguments.random else _pool(arguments.pool)
@@ -93,7 +93,7 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _codes(arguments: argparse.Namespace) -> int:
-    from export.codes import prove, to_json
+    from export.proof.tile_codes import prove, to_json
 
     bundle = load_bundle(arguments.bundle)
     found = prove(bundle.directory, _progress)
@@ -105,8 +105,8 @@ def _codes(arguments: argparse.Namespace) -> int:
 
 
 def _compile(arguments: argparse.Namespace) -> int:
-    from export.targets import load_target
-    from export.to_myriad import HOW_TO_INSTALL, as_text, compile_bundle, find_toolkit
+    from export.devices.targets import load_target
+    from export.devices.to_myriad import HOW_TO_INSTALL, as_text, compile_bundle, find_toolkit
 
     bundle, target = load_bundle(arguments.bundle), load_target(arguments.target)
     folder = arguments.toolkit or os.environ.get(TOOLKIT_VARIABLE)
@@ -125,9 +125,9 @@ def _compile(arguments: argparse.Namespace) -> int:
 
 def _print_agreement(bundle: Bundle, tiles: int, pool: "TilePool", out: Path) -> None:
     """What FP16 changes, in simulation: indices and PSNR."""
-    from export.front_ends import feeder_for, front_end_for, quantiser_for
-    from export.half_precision import as_text, compare, open_half
-    from export.to_myriad import float_twin
+    from export.devices.to_myriad import float_twin
+    from export.proof.front_ends import feeder_for, front_end_for, quantiser_for
+    from export.proof.half_precision import as_text, compare, open_half
     from payload.engine import open_engine
 
     found = []
@@ -145,10 +145,10 @@ def _print_agreement(bundle: Bundle, tiles: int, pool: "TilePool", out: Path) ->
 def _ptq(arguments: argparse.Namespace) -> int:
     import tempfile
 
-    from export.front_ends import feeder_for, front_end_for, quantiser_for
-    from export.graph import input_names, load_graph
-    from export.ptq import as_text, baselines
-    from export.to_float import to_float_model
+    from export.graphs.graph import input_names, load_graph
+    from export.graphs.to_float import to_float_model
+    from export.proof.front_ends import feeder_for, front_end_for, quantiser_for
+    from export.proof.ptq import as_text, baselines
 
     bundle, pool = load_bundle(arguments.bundle), _pool(arguments.pool)
     for name in _networks(bundle, arguments.network):
@@ -165,8 +165,8 @@ def _ptq(arguments: argparse.Namespace) -> int:
 
 
 def _memory(arguments: argparse.Namespace) -> int:
-    from export.memory_plan import chart, fits, plan_for_tiles
-    from export.targets import load_target
+    from export.devices.targets import load_target
+    from export.graphs.memory_plan import chart, fits, plan_for_tiles
 
     bundle, target = load_bundle(arguments.bundle), load_target(arguments.target)
     keys = [k for k in ("on_chip_mib", "memory_mib") if k in target.figures]
@@ -185,7 +185,7 @@ def _memory(arguments: argparse.Namespace) -> int:
 
 
 def _targets(arguments: argparse.Namespace) -> int:
-    from export.targets import estimates_table, load_targets, table
+    from export.devices.targets import estimates_table, load_targets, table
 
     targets = load_targets()
     print(table(targets))
@@ -195,7 +195,7 @@ def _targets(arguments: argparse.Namespace) -> int:
 
 
 def _sign(arguments: argparse.Namespace) -> int:
-    from export.sign import new_key, public_path, sign_bundle
+    from export.bundle.sign import new_key, public_path, sign_bundle
     from payload.signature import key_id
 
     if arguments.new_key:
@@ -212,7 +212,7 @@ def _sign(arguments: argparse.Namespace) -> int:
 
 
 def _delta(arguments: argparse.Namespace) -> int:
-    from export.delta import apply_delta, as_text, make_delta
+    from export.bundle.delta import apply_delta, as_text, make_delta
 
     if arguments.apply:
         try:
@@ -230,7 +230,7 @@ def _delta(arguments: argparse.Namespace) -> int:
 
 
 def _networks(bundle: Bundle, only: str | None) -> list[str]:
-    from export.check import flight_networks
+    from export.proof.check import flight_networks
 
     names = flight_networks(bundle)
     if only is not None and only not in names:
@@ -239,7 +239,7 @@ def _networks(bundle: Bundle, only: str | None) -> list[str]:
 
 
 def _pool(path: Path | None) -> "TilePool":
-    from export.feeders import real_pool
+    from export.proof.inputs import real_pool
 
     return real_pool(path)
 
@@ -265,8 +265,8 @@ def _positive(text: str) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from export.build import TARGETS
-    from export.check import ISAS, THREADS
+    from export.bundle.assemble import TARGETS
+    from export.proof.check import ISAS, THREADS
 
     parser = argparse.ArgumentParser(prog="python -m export", description=(__doc__ or "").splitlines()[0])
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from payload.compand import compand
+from payload.codec.lapped.power_law import compand
+from payload.codec.rotation import fit, rotate
 from payload.errors import InputError
-from payload.rotation import fit, rotate
 
 #: Sites held out of training, chosen for spread: alps, plains, coast, desert, mangrove, town, clouds.
 VALIDATION_SITES = (

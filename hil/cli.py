@@ -14,22 +14,22 @@ from typing import Annotated, Any
 
 import typer
 
-from hil.bench import Plan
-from hil.bench import profile as take_profile
-from hil.client import open_device
-from hil.demand import Margin, margins, read_demand
-from hil.deploy import deploy as deploy_agent
-from hil.equal import PROCESSORS, write_fingerprints
-from hil.equal import equal as take_fingerprints
-from hil.meters import open_meter
-from hil.page import write_page
-from hil.places import place as labgrid_place
-from hil.profiles import load_profile, save_profile
-from hil.run import RunFolder, RunReport, run_identity
-from hil.run import run as run_tiles
-from hil.serve import main as serve
-from hil.sysroot import ROOT, make_sysroot, processors
-from hil.tiles_in import npz_tiles, scene_tiles
+from hil.agent.serve import main as serve
+from hil.bench.equal import PROCESSORS, write_fingerprints
+from hil.bench.equal import equal as take_fingerprints
+from hil.bench.meters import open_meter
+from hil.bench.profiling import Plan
+from hil.bench.profiling import profile as take_profile
+from hil.bench.run import RunFolder, RunReport, run_identity
+from hil.bench.run import run as run_tiles
+from hil.host.client import open_device
+from hil.host.deploy import deploy as deploy_agent
+from hil.host.emulation import ROOT, make_sysroot, processors
+from hil.host.labgrid_place import place as labgrid_place
+from hil.host.tiles_in import npz_tiles, scene_tiles
+from hil.profiles.demand import Margin, margins, read_demand
+from hil.profiles.page import write_page
+from hil.profiles.profile_file import load_profile, save_profile
 from payload.bundle import DEFAULT, Bundle, load_bundle
 from payload.engine import open_engine
 from payload.errors import InputError

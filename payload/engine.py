@@ -70,8 +70,10 @@ class OpenVinoEngine:
 
 
 class NativeEngine(OpenVinoEngine):
-    """The codec's encoder runs in payload/kernel.c, in 16-bit integers and folded by symmetry, which on a processor
-    without 8-bit dot products is ten times as fast as a general convolution; every other network runs in OpenVINO."""
+    """The codec's encoder runs in the compiled kernel, every other network in OpenVINO.
+
+    The kernel works in 16-bit integers and folds by symmetry: on a processor without 8-bit dot products that is ten
+    times as fast as a general convolution."""
 
     name = NATIVE
 

@@ -9,17 +9,17 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from payload import bitstream
-from payload.bitstream import Kind, TileCode
 from payload.bundle import Bundle
-from payload.clouds import Action, CloudMask, Decision, decide, detect_clouds, flatten_clouds, load_cloud_net
-from payload.codec import open_codec
-from payload.coded import Coded, Quality, Stopwatch
+from payload.clouds.gate import Action, CloudMask, Decision, decide, detect_clouds, flatten_clouds, load_cloud_net
+from payload.codec.interface import Coded, Quality, Stopwatch
+from payload.codec.jpeg2000 import FallbackCodec
+from payload.codec.lapped.codec import PEAK_DN
+from payload.codec.registry import open_codec
 from payload.engine import Engine
-from payload.fallback import FallbackCodec
-from payload.fsq import PEAK_DN
+from payload.link import tile_code
+from payload.link.rate_control import Candidate, choose_layers
+from payload.link.tile_code import Kind, TileCode
 from payload.policy import Policy
-from payload.ratecontrol import Candidate, choose_layers
 from payload.scene import Scene
 from payload.tiles import Tile, require_tile, split
 
@@ -41,12 +41,15 @@ class Payload:
 
     def transmit(self, scene: Scene, observe: MaskObserver | None = None) -> Iterator[bytes]:
         """Space packets of a scene in sending order; `observe` is shown every cloud mask."""
-        from payload.packets import SequenceCounter, segment  # a device under test encodes tiles without spacepackets
+        from payload.link.space_packet import (  # a device under test encodes tiles without spacepackets
+            SequenceCounter,
+            segment,
+        )
 
         counter = SequenceCounter(self.policy.apid)
         for code in self.tile_codes(scene, observe):
             with self.watch.stage("packets"):
-                packets = list(segment(bitstream.pack(code), counter, self.policy.packet_octets))
+                packets = list(segment(tile_code.pack(code), counter, self.policy.packet_octets))
             yield from packets
 
     def tile_codes(self, scene: Scene, observe: MaskObserver | None = None) -> Iterator[TileCode]:
@@ -74,7 +77,7 @@ class Payload:
         if tile.empty:
             return TileCode(Kind.EMPTY, *address), ()
         decision, tile = self._gate(tile, observe)
-        percent = bitstream.UNKNOWN_CLOUD if decision is None else round(decision.cloud_percent)
+        percent = tile_code.UNKNOWN_CLOUD if decision is None else round(decision.cloud_percent)
         if decision is not None and decision.action is Action.WITHHOLD:
             if audit is not None:
                 audit.offer(tile, percent, self)

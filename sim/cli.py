@@ -49,8 +49,8 @@ def _downlink(
 ) -> None:
     """Send a scene through payload, link and ground, verify it, write the report. Exit 1 if a requirement failed."""
     from sim.downlink import Device, Request, downlink
-    from sim.report import all_held, arrange, canonical_json
-    from sim.summary import as_text
+    from sim.report.files import all_held, arrange, canonical_json
+    from sim.report.terminal import as_text
 
     names = tuple(name.strip() for name in bands.split(",")) if bands else None
     if compare and device is None:
@@ -75,8 +75,8 @@ def _passes(
     as_json: Annotated[bool, typer.Option("--json", help="The plan as JSON on stdout.")] = False,
 ) -> None:
     """When stations see the satellite, and what each pass carries. Exit 1 if a volume given is not down in time."""
-    from sim import passes
-    from sim.mission import load_mission
+    from sim.mission import passes
+    from sim.mission.spec import load_mission
 
     plan = passes.plan_passes(load_mission(mission), station or [], _time(start), days, octets)
     print(json.dumps(passes.as_json(plan), indent=2) if as_json else passes.as_text(plan))
@@ -94,11 +94,11 @@ def _bench(
     as_json: Annotated[bool, typer.Option("--json", help="The figures as JSON on stdout.")] = False,
 ) -> None:
     """Speed of each stage beside classical coders, and the memory of a granule. Exit 1 if that passes its limit."""
-    from sim import benchmark
+    from sim.compare import speed
 
-    engines = (engine,) if engine else benchmark.engines_here()
-    result = benchmark.benchmark(benchmark.Question(bundle, engines, tuple(tiles or ()), cr), granule_px)
-    print(json.dumps(result.as_dict(), indent=2) if as_json else benchmark.as_text(result))
+    engines = (engine,) if engine else speed.engines_here()
+    result = speed.benchmark(speed.Question(bundle, engines, tuple(tiles or ()), cr), granule_px)
+    print(json.dumps(result.as_dict(), indent=2) if as_json else speed.as_text(result))
     if not result.held:
         raise typer.Exit(1)
 
@@ -115,14 +115,14 @@ def _evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="rd.json on stdout.")] = False,
 ) -> None:
     """Rate and distortion of a bundle beside classical codecs, on the same tiles in one run."""
-    from sim import rd_report
-    from sim.evaluate import evaluate
+    from sim.compare import report
+    from sim.compare.evaluate import evaluate
 
     with _progress("tiles") as advance:
         opponents = [name.strip() for name in against.split(",") if name.strip()]
         result = evaluate([*tiles, *(more or [])], bundle, opponents, limit, engine, advance)
-    rd_report.write_results(result, out)
-    print(rd_report.canonical_json(result) if as_json else rd_report.as_text(result, out / "rd.html"))
+    report.write_results(result, out)
+    print(report.canonical_json(result) if as_json else report.as_text(result, out / "rd.html"))
 
 
 @contextmanager
@@ -139,18 +139,18 @@ def _progress(what: str) -> Iterator[Callable[[str, int], None]]:
 
 @app.command("evaluate-clouds")
 def _evaluate_clouds(
-    network: Annotated[list[str] | None, typer.Option(help="A bundle or a folder of export.clouds; repeat it.")] = None,
+    network: Annotated[list[str] | None, typer.Option(help="A bundle or a trained folder; repeat it.")] = None,
     data: Annotated[Path | None, typer.Option(help="Folder of the Sentinel-2 tiles; else NADIR_DATA.")] = None,
     engine: Annotated[str, typer.Option(help="openvino, onnxruntime or native.")] = "openvino",
     out: Annotated[Path, typer.Option(help="Folder for clouds.json and clouds.html.")] = Path("build/clouds-report"),
 ) -> None:
     """The cloud gate beside s2cloudless, published rules and Sen2Cor, on left-out sites. Exit 1 if a bar is missed."""
-    from sim import clouds_bench, clouds_page
-    from sim.cloud_samples import data_folder
+    from sim.clouds import evaluate, page
+    from sim.clouds.samples import data_folder
 
-    result, judged = clouds_bench.evaluate_clouds(data_folder(data), network or clouds_bench.default_networks(), engine)
-    paths = clouds_page.write_page(result, judged, out)
-    print(clouds_bench.as_text(result))
+    result, judged = evaluate.evaluate_clouds(data_folder(data), network or evaluate.default_networks(), engine)
+    paths = page.write_page(result, judged, out)
+    print(evaluate.as_text(result))
     print(f"wrote {paths[0]} and {paths[1]}")
     if not all(check["held"] for check in result["checks"]):
         raise typer.Exit(1)
@@ -165,11 +165,11 @@ def _evaluate_corsa(
     as_json: Annotated[bool, typer.Option("--json", help="The rows as JSON on stdout.")] = False,
 ) -> None:
     """The field's reference system in its published convention and in ours, beside JPEG 2000 at CR 20."""
-    from sim import published
+    from sim.compare import corsa
 
     with _progress("coders") as advance:
-        rows = published.compare(tiles, bundle or ["corsa-fpn3-512", DEFAULT], limit, engine, advance)
-    print(json.dumps(published.as_json(rows), indent=2) if as_json else published.as_text(rows))
+        rows = corsa.compare(tiles, bundle or ["corsa-fpn3-512", DEFAULT], limit, engine, advance)
+    print(json.dumps(corsa.as_json(rows), indent=2) if as_json else corsa.as_text(rows))
 
 
 @app.command("audit")
@@ -179,7 +179,7 @@ def _audit(
     as_json: Annotated[bool, typer.Option("--json", help="The estimate as JSON on stdout.")] = False,
 ) -> None:
     """What the gate destroys, from the audits of many runs: exact bounds. Exit 1 if the claim is not borne out yet."""
-    from sim import audit
+    from sim.clouds import audit
 
     result = audit.audit(reports, verdicts)
     print(json.dumps(result, indent=2) if as_json else audit.as_text(result))

@@ -17,30 +17,30 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hil.client import open_device
+from hil.host.client import open_device
 from payload.bundle import DEFAULT, Bundle, bare_bundle, load_bundle, shipped_bundles
-from payload.clouds import CloudMask, detect_clouds, load_cloud_net
-from payload.coded import Stopwatch
+from payload.clouds.gate import CloudMask, detect_clouds, load_cloud_net
+from payload.codec.interface import Stopwatch
 from payload.engine import Engine, open_engine
 from payload.errors import BundleError, InputError
-from payload.packets import SequenceCounter, read_packets, segment
+from payload.link.space_packet import SequenceCounter, read_packets, segment
 from payload.pipeline import Payload
 from payload.policy import Policy
 from payload.scene import Mask, Scene, SceneInfo
 from payload.tiles import Tile, grid, split
-from sim import compose
-from sim.ground import Decoder, Reception, receive, reconstruct
-from sim.link import Channel
-from sim.mission import DEFAULT as DEFAULT_MISSION
-from sim.mission import Mission, load_mission
-from sim.on_device import DeviceRun, codes_of, refuse_scene_policy
-from sim.products import CLOUD_NODATA, CloudWriter, PictureWriter
-from sim.quality import SceneQuality, psnr_db
-from sim.quicklooks import Pictures, Quicklooks
-from sim.regions import regions_in_pixels
-from sim.report import write_report
-from sim.safe import BANDS_10M
-from sim.scenes import open_scene
+from sim.ground.decoder import Decoder, Reception, receive, reconstruct
+from sim.link.channel import Channel
+from sim.metrics.distortion import SceneQuality, psnr_db
+from sim.mission.regions import regions_in_pixels
+from sim.mission.spec import DEFAULT as DEFAULT_MISSION
+from sim.mission.spec import Mission, load_mission
+from sim.onboard.device import DeviceRun, codes_of, refuse_scene_policy
+from sim.products.quicklooks import Pictures, Quicklooks
+from sim.products.rasters import CLOUD_NODATA, CloudWriter, PictureWriter
+from sim.report import tables
+from sim.report.files import write_report
+from sim.scenes.rasters import open_scene
+from sim.scenes.sentinel2 import BANDS_10M
 
 PACKETS_FILE = "packets.bin"
 
@@ -133,8 +133,8 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
         reception = receive(arrived, bundle, *grid(scene.info, bundle.tile_px))
         decoder = Decoder(bundle, engine)
         picture = rebuild(scene, reception, decoder, bundle, folder, progress)
-        run = compose.Run(request.seed, scene.info, bundle, mission, engine, channel.report, reception, broken)
-        report = compose.compose(run, onboard, picture, compose.audit_section(reception, decoder))
+        run = tables.Run(request.seed, scene.info, bundle, mission, engine, channel.report, reception, broken)
+        report = tables.compose(run, onboard, picture, tables.audit_section(reception, decoder))
         write_report(report, picture.pictures.paths, folder)
     return report
 
@@ -218,7 +218,7 @@ def rebuild(
                 if known[:, span].any():
                     tile_psnr[(strip.row, col)] = _tile_psnr_db(original[:, :, span], dn[:, :, span], known[:, span])
             progress("ground", 2 * reception.rows)
-    pictures = looks.write(folder, compose.kinds(reception), side)
+    pictures = looks.write(folder, tables.kinds(reception), side)
     clouds.close()
     return Picture(quality, pictures, tile_psnr, coded_px, {"ground": time.process_time() - start})
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hil.serve import main
+from hil.agent.serve import main
 from payload.policy import Policy
 from payload.tiles import Tile
 

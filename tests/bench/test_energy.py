@@ -9,14 +9,14 @@ import types
 import numpy as np
 import pytest
 
-from hil.agent import Agent
-from hil.bench import Plan, energy_repeat, measure_energy, profile
-from hil.channels import SocketChannel, listen_tcp
-from hil.client import DeviceSession, Patience
-from hil.device import SysfsPower, temperatures_c
-from hil.energy import PowerTrace, Window, complaints, spread_complaint
-from hil.fakes import FakeHwmon, FakeSupply, KnownPower
-from hil.meters import HostSampler, ModelMeter, ScpiMeter, SysfsMeter, open_meter
+from hil.agent.agent import Agent
+from hil.agent.device import SysfsPower, temperatures_c
+from hil.bench.energy import PowerTrace, Window, complaints, spread_complaint
+from hil.bench.fakes import FakeHwmon, FakeSupply, KnownPower
+from hil.bench.meters import HostSampler, ModelMeter, ScpiMeter, SysfsMeter, open_meter
+from hil.bench.profiling import Plan, energy_repeat, measure_energy, profile
+from hil.host.client import DeviceSession, Patience
+from hil.line.channels import SocketChannel, listen_tcp
 from payload.errors import InputError
 from payload.policy import Policy
 
@@ -78,7 +78,7 @@ def test_a_power_file_that_is_torn_or_gone_is_no_reading(tmp_path):
 def test_an_energy_counter_gives_mean_power_and_wraps(tmp_path, monkeypatch):
     counter, clock = tmp_path / "energy_uj", iter([10.0, 12.0, 14.0])
     (tmp_path / "max_energy_range_uj").write_text("20000000")
-    monkeypatch.setattr("hil.device.time", types.SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr("hil.agent.device.time", types.SimpleNamespace(monotonic=lambda: next(clock)))
     meter, found = SysfsPower(str(counter)), []
     for microjoules in (5_000_000, 17_000_000, 1_000_000):
         counter.write_text(str(microjoules))

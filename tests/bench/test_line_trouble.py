@@ -8,11 +8,11 @@ import time
 
 import pytest
 
-from hil import client
-from hil.bench import stream_windows
-from hil.channels import ChannelClosedError, SocketChannel
-from hil.client import DeviceError, DeviceSession, Patience, open_device
-from hil.protocol import REPLY, Frame, FrameReader, Type, pack, pack_body, unpack_body
+from hil.bench.profiling import stream_windows
+from hil.host import client
+from hil.host.client import DeviceError, DeviceSession, Patience, open_device
+from hil.line.channels import ChannelClosedError, SocketChannel
+from hil.line.protocol import REPLY, Frame, FrameReader, Type, pack, pack_body, unpack_body
 from payload.policy import Policy
 
 POLICY = Policy(step_dn=64.0)

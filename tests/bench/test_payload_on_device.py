@@ -9,20 +9,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hil.client import DeviceError, open_device
-from hil.equal import equal
-from hil.packing import write_agent
-from hil.run import RunFolder, run, run_identity
-from hil.sysroot import ROOT, agent_command
-from payload import bitstream
+from hil.bench.equal import equal
+from hil.bench.run import RunFolder, run, run_identity
+from hil.host.agent_zip import write_agent
+from hil.host.client import DeviceError, open_device
+from hil.host.emulation import ROOT, agent_command
 from payload.bundle import DEFAULT, load_bundle, shipped_bundles
 from payload.engine import open_engine
 from payload.errors import InputError
-from payload.packets import Reassembler, read_packets
+from payload.link import tile_code
+from payload.link.space_packet import Reassembler, read_packets
 from payload.pipeline import Payload
 from payload.policy import Policy
 from payload.scene import ArrayScene, SceneInfo
-from payload.tiles import split
+from payload.tiles import Tile, split
 
 POLICY = Policy(step_dn=90.0)
 FAKE_AGENT = Path(__file__).parent / "fake_agent.py"
@@ -53,7 +53,7 @@ def tiles(bundle):
 @pytest.fixture(scope="module")
 def wanted(bundle, tiles):
     payload = Payload(bundle, POLICY, open_engine("openvino", 1))
-    return [bitstream.pack(payload.encode_tile(tile)) for tile in tiles]
+    return [tile_code.pack(payload.encode_tile(tile)) for tile in tiles]
 
 
 def folder(path, bundle, resume=False, overwrite=False):
@@ -70,6 +70,19 @@ def test_every_octet_equals_the_hosts(engine, bundle, tiles, wanted, tmp_path):
     assert report.compute_s > 0
 
 
+@pytest.mark.parametrize("flat", [True, False])
+def test_a_tile_larger_than_the_bundles_is_an_error_reply_and_the_agent_goes_on(flat, bundle, tiles, wanted):
+    """It overran the kernel's buffers: where it was uniform nothing before them refused it."""
+    px = 2 * bundle.tile_px
+    dn = np.full((4, px, px), 700, np.uint16) if flat else tiles[0].dn.repeat(2, axis=1).repeat(2, axis=2)
+    large = Tile(0, 0, dn, np.ones((px, px), bool))
+    said = r"tile of uint16 \[4, 512, 512\], this bundle takes uint16 \[4, 256, 256\]"
+    with open_device("host:", bundle, POLICY, "openvino") as session, pytest.raises(DeviceError, match=said):
+        list(session.encode_tiles([large]))
+    with open_device("host:", bundle, POLICY, "openvino") as session:
+        assert [coded.octets for coded in session.encode_tiles(tiles[:1])] == wanted[:1]
+
+
 @pytest.mark.slow
 def test_the_packed_agent_alone_sends_the_hosts_octets(bundle, tiles, wanted, tmp_path):
     """Out of its zipapp, away from the checkout: what a board runs."""
@@ -83,7 +96,7 @@ def test_a_serial_line_of_one_megabaud_carries_real_tiles_and_says_what_it_bound
     paced_cable, bundle, tiles, wanted, tmp_path
 ):
     cable = paced_cable(1_000_000)
-    command = [sys.executable, "-m", "hil.serve", "--serial", cable.ports[1], "--bundle", str(bundle.directory)]
+    command = [sys.executable, "-m", "hil.agent.serve", "--serial", cable.ports[1], "--bundle", str(bundle.directory)]
     agent = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
         with open_device(f"serial://{cable.ports[0]}?baud=1000000", bundle, POLICY) as session:
@@ -199,6 +212,6 @@ def test_a_bundle_of_another_id_is_refused_at_hello(bundle, tmp_path):
     manifest = json.loads((other / "manifest.json").read_text())
     manifest["codec"]["note"] = "changed"
     (other / "manifest.json").write_text(json.dumps(manifest))
-    url = f"stdio:{sys.executable} -m hil.serve --stdio --bundle {other}"
+    url = f"stdio:{sys.executable} -m hil.agent.serve --stdio --bundle {other}"
     with pytest.raises(DeviceError, match=r"this run wants .*hil deploy"):
         open_device(url, bundle, POLICY)

@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from hil.places import CLIENT, place
-from hil.transports import connector
+from hil.host.labgrid_place import CLIENT, place
+from hil.host.transports import connector
 from payload.errors import InputError
 
 STAND_IN = """#!{python}

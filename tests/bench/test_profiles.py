@@ -7,13 +7,15 @@ import re
 import numpy as np
 import pytest
 
-from hil.bench import Plan, profile
+from hil.bench.profiling import Plan, profile
 from hil.cli import comparison
-from hil.client import DeviceSession
-from hil.demand import Demand, margins, read_demand
-from hil.page import render
-from hil.plots import ticks
-from hil.profiles import (
+from hil.host.client import DeviceSession
+from hil.host.tiles_in import npz_tiles
+from hil.host.transports import connector
+from hil.profiles.demand import Demand, margins, read_demand
+from hil.profiles.page import render
+from hil.profiles.plots import ticks
+from hil.profiles.profile_file import (
     FORMAT,
     Device,
     DeviceProfile,
@@ -25,8 +27,6 @@ from hil.profiles import (
     load_profile,
     save_profile,
 )
-from hil.tiles_in import npz_tiles
-from hil.transports import connector
 from payload.errors import InputError
 from payload.policy import Policy
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hil.messages import Coded, pack_coded, pack_tile, policy_fields, policy_of, unpack_coded, unpack_tile
-from hil.protocol import Frame, FrameReader, ProtocolError, Type, pack, pack_body, unpack_body
+from hil.line.messages import Coded, pack_coded, pack_tile, policy_fields, policy_of, unpack_coded, unpack_tile
+from hil.line.protocol import Frame, FrameReader, ProtocolError, Type, pack, pack_body, unpack_body
 from payload.policy import Gate, Policy, Region
 from payload.tiles import Tile
 

@@ -10,12 +10,12 @@ import time
 
 import pytest
 
-from hil.client import DeviceError, Patience, open_device
-from hil.deploy import deploy
-from hil.device import code_id
-from hil.packing import agent_name, pack_agent, write_agent
-from hil.protocol import Frame, FrameReader, Type, pack, pack_body, unpack_body
-from hil.transports import connector
+from hil.host.agent_zip import agent_name, pack_agent, write_agent
+from hil.host.client import DeviceError, Patience, open_device
+from hil.host.deploy import deploy
+from hil.host.transports import connector
+from hil.line.code_id import code_id
+from hil.line.protocol import Frame, FrameReader, Type, pack, pack_body, unpack_body
 from payload.errors import InputError
 from payload.policy import Policy
 
@@ -197,14 +197,15 @@ def test_the_packed_agent_runs_alone_with_the_bundle_it_carries(tiny_bundle, tmp
 
 
 def test_an_agent_without_a_bundle_says_what_to_do():
-    done = subprocess.run([sys.executable, "-m", "hil.serve", "--stdio"], capture_output=True, text=True, timeout=60)
+    command = [sys.executable, "-m", "hil.agent.serve", "--stdio"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert "give --bundle DIR" in done.stderr
 
 
 @pytest.mark.parametrize(("already", "then"), [({}, "1"), ({"OPENBLAS_NUM_THREADS": "2"}, "2")])
 def test_an_agent_multiplies_matrices_on_one_thread_unless_told(already, then):
-    script = "import hil.serve, os, sys; assert 'numpy' in sys.modules; print(os.environ['OPENBLAS_NUM_THREADS'])"
+    script = "import hil.agent.serve, os, sys; assert 'numpy' in sys.modules; print(os.environ['OPENBLAS_NUM_THREADS'])"
     clean = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, env=clean | already, timeout=60

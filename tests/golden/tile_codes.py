@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from payload.bitstream import pack
 from payload.bundle import load_bundle
 from payload.engine import open_engine
+from payload.link.tile_code import pack
 from payload.pipeline import Payload
 from payload.policy import Policy
 from payload.tiles import Tile

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from payload.errors import InputError
-from sim import audit
-from sim.audit import Audit
+from sim.clouds import audit
+from sim.clouds.audit import Audit
 
 
 def binomial_cdf(k: int, n: int, p: float) -> float:

@@ -9,7 +9,7 @@ import pytest
 
 from payload.errors import InputError
 from payload.tiles import Tile
-from sim.benchmark import Benchmark, Memory, Speed, _against, _setting_near, _time_coder, as_text, measure_memory
+from sim.compare.speed import Benchmark, Memory, Speed, _against, _setting_near, _time_coder, as_text, measure_memory
 
 
 @dataclass(frozen=True)

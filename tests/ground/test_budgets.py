@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from hil import profiles as bench
+from hil.profiles import profile_file as bench
 from payload.errors import InputError
-from sim.budgets import Budget, SceneRun, assess, binding, energy, scenes_per_orbit, throughput, volume
-from sim.devices import Rate, device_names, estimate, load_device
-from sim.mission import SHIPPED, Budgets, Imager, load_mission
-from sim.orbit import ground_speed_m_s, period_s
+from sim.link.orbit import ground_speed_m_s, period_s
+from sim.mission.budgets import Budget, SceneRun, assess, binding, energy, scenes_per_orbit, throughput, volume
+from sim.mission.devices import Rate, device_names, estimate, load_device
+from sim.mission.spec import SHIPPED, Budgets, Imager, load_mission
 
 PHISAT2 = load_mission("phisat2")
 #: 4 Mpx, 1 Mbit down, 4 kMAC/px, 0.5 s on the host, 300 MiB.

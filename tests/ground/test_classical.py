@@ -9,13 +9,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from payload.errors import InputError
-from sim import classical
-from sim.bdrate import Curve
-from sim.classical import LOSSLESS, MAKERS, KltJpeg2000, missing_programs, open_codecs, pack_streams, unpack_streams
-from sim.evaluate import measure
-from sim.quality import psnr_db
-from sim.rd_summary import Bench
-from sim.rd_tiles import read_tiles
+from sim.compare import classical
+from sim.compare.classical import (
+    LOSSLESS,
+    MAKERS,
+    KltJpeg2000,
+    missing_programs,
+    open_codecs,
+    pack_streams,
+    unpack_streams,
+)
+from sim.compare.evaluate import measure
+from sim.compare.summary import Bench
+from sim.compare.tiles import read_tiles
+from sim.metrics.bd_rate import Curve
+from sim.metrics.distortion import psnr_db
 
 DATA = Path(os.environ.get("NADIR_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
 RUNNABLE = [codec for name in MAKERS if not missing_programs(name) for codec in open_codecs(name)]

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from payload.bundle import SHIPPED
-from payload.clouds import hazy_and_white
+from payload.clouds.gate import hazy_and_white
 from payload.errors import InputError
-from sim import cloud_figures, cloud_samples, clouds_bench, clouds_page
-from sim.cloud_figures import Counts, Reliability
-from sim.cloud_rules import braaten_cohen_yang, hot_whiteness
+from sim.clouds import evaluate, figures, page, samples
+from sim.clouds.figures import Counts, Reliability
+from sim.clouds.rules import braaten_cohen_yang, hot_whiteness
 
 EDGE = SHIPPED / "edge"
 T = 64
@@ -51,15 +51,15 @@ def test_a_class_that_does_not_occur_says_nothing() -> None:
 def test_pooling_tiles_is_counting_all_their_pixels_at_once(one: np.ndarray, other: np.ndarray) -> None:
     found = np.stack([one[0], other[0]])
     wanted, known = np.stack([one[1], other[1]]), np.stack([one[2], one[2]])
-    parts = [cloud_figures.count(f, w, k) for f, w, k in zip(found, wanted, known, strict=True)]
-    assert cloud_figures.pooled(parts) == cloud_figures.count(found, wanted, known)
-    assert cloud_figures.pooled(parts).total == known.sum()
+    parts = [figures.count(f, w, k) for f, w, k in zip(found, wanted, known, strict=True)]
+    assert figures.pooled(parts) == figures.count(found, wanted, known)
+    assert figures.pooled(parts).total == known.sum()
 
 
 def test_reliability_by_hand() -> None:
     p = np.array([[0.05, 0.05, 0.95, 1.0]], np.float32)
     cloud = np.array([[False, True, True, True]])
-    found = cloud_figures.reliability(p, cloud, np.ones((1, 4), bool))
+    found = figures.reliability(p, cloud, np.ones((1, 4), bool))
     assert [(r["cells"], r["seen"]) for r in found.rows()] == [(2, 0.5), (2, 1.0)]
     # gaps of sums: |.1 - 1| + |1.95 - 2| over 4 cells
     assert found.expected_error == pytest.approx((0.9 + 0.05) / 4, abs=1e-6)
@@ -72,7 +72,7 @@ def test_reliability_by_hand() -> None:
 def test_false_discards_are_of_the_clear_tiles(pairs: list[tuple[bool, bool]]) -> None:
     found, wanted = zip(*pairs, strict=True)
     clear = [f for f, w in pairs if not w]
-    rate = cloud_figures.tile_counts(found, wanted).scores()["false_alarms"]
+    rate = figures.tile_counts(found, wanted).scores()["false_alarms"]
     assert rate == (pytest.approx(sum(clear) / len(clear)) if clear else None)
 
 
@@ -114,7 +114,7 @@ def test_the_payloads_second_witness_is_the_published_rule() -> None:
 
 def test_the_readings_of_a_classification() -> None:
     scl = np.array([[0, 3, 4, 7], [8, 9, 10, 11]], np.uint8)
-    sample = cloud_samples.CloudSample("n", "s", np.zeros((4, 2, 4), np.uint16), scl, 10)
+    sample = samples.CloudSample("n", "s", np.zeros((4, 2, 4), np.uint16), scl, 10)
     cloud, known = sample.reference("all")
     assert cloud.tolist() == [[False] * 4, [True, True, True, False]]
     assert known.tolist() == [[False, True, True, False], [True] * 4]
@@ -132,7 +132,7 @@ def test_the_readings_of_a_classification() -> None:
 def test_a_border_is_two_pixels_wide() -> None:
     scl = np.full((1, 8), 8, np.uint8)
     scl[0, 0], scl[0, 6] = 4, 9
-    sample = cloud_samples.CloudSample("n", "s", np.zeros((4, 1, 8), np.uint16), scl, 10)
+    sample = samples.CloudSample("n", "s", np.zeros((4, 1, 8), np.uint16), scl, 10)
     assert sample.reference()[1].tolist() == [[True, False, False, True, True, True, True, True]]
 
 
@@ -149,7 +149,7 @@ def data(tmp_path: Path) -> Path:
     (folder / "train").mkdir(parents=True)
     (folder / "cloud").mkdir()
     np.savez(
-        folder / cloud_samples.TILES, x=fields.astype(np.uint16), scl=scl, water=scl, site=sites,
+        folder / samples.TILES, x=fields.astype(np.uint16), scl=scl, water=scl, site=sites,
         src=np.array(["a", "b", "c"]), res_m=np.full(3, 10),
     )  # fmt: skip
     farm = fields[:2, :, :T, :T].copy()
@@ -157,12 +157,12 @@ def data(tmp_path: Path) -> Path:
     farm[:, :, : T // 2] = 6000 * rng.normal(1.0, 0.02, (2, 4, T // 2, T))
     labels[:, : T // 2] = 9
     site = np.array(["0000280849BAC91C"] * 2)
-    np.savez(folder / cloud_samples.FARMS, x=farm.astype(np.uint16), scl=labels, site=site, timestamp=np.zeros(2))
+    np.savez(folder / samples.FARMS, x=farm.astype(np.uint16), scl=labels, site=site, timestamp=np.zeros(2))
     return folder
 
 
 def test_a_whole_run_on_drawn_tiles(data: Path, tmp_path: Path) -> None:
-    result, judged = clouds_bench.evaluate_clouds(data, ["edge"], "openvino")
+    result, judged = evaluate.evaluate_clouds(data, ["edge"], "openvino")
     assert {j.sample.site for j in judged} == {"amsterdam", "terramind_609U_541L", "0000280849BAC91C"}  # never montcalm
     assert result["tiles"]["all"]["nadir"]["tiles"] == 2
     assert result["pixels"]["all"]["braaten-cohen-yang"]["iou"] > 0.99
@@ -173,19 +173,19 @@ def test_a_whole_run_on_drawn_tiles(data: Path, tmp_path: Path) -> None:
     assert (farm["clear_tiles"], farm["discarded_falsely"]) == (2, 0)
     sand = next(c for c in result["checks"] if "sand" in c["requirement"])
     assert (sand["measured"], sand["held"]) == (None, False)  # not measured is not held
-    numbers, page = clouds_page.write_page(result, judged, tmp_path / "out")
+    numbers, written = page.write_page(result, judged, tmp_path / "out")
     assert json.loads(numbers.read_text(encoding="utf-8")) == json.loads(json.dumps(result))
-    html = page.read_text(encoding="utf-8")
+    html = written.read_text(encoding="utf-8")
     assert html.count("<img ") == len(judged) == 4
     assert "None" not in html
     assert html.count("<svg ") == 2
     assert "<circle" in html
-    assert "NOT HELD" in clouds_bench.as_text(result)
+    assert "NOT HELD" in evaluate.as_text(result)
 
 
 def test_the_same_site_twice_is_refused(data: Path) -> None:
     with pytest.raises(InputError, match="left out the same site"):
-        clouds_bench.evaluate_clouds(data, ["edge", str(EDGE)])
+        evaluate.evaluate_clouds(data, ["edge", str(EDGE)])
 
 
 def test_the_rotations_kept_beside_the_recipe_are_judged_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,35 +195,35 @@ def test_the_rotations_kept_beside_the_recipe_are_judged_too(tmp_path: Path, mon
         (folder / "clouds.onnx").touch()
         table = {"rotation": rotation, "split": {"test": []}}
         (folder / "clouds.json").write_text(json.dumps(table), encoding="utf-8")
-    monkeypatch.setattr(clouds_bench, "ROTATIONS", tmp_path)
-    assert clouds_bench.default_networks() == ["edge", str(tmp_path / "alps")]  # the shipped one is in the bundle
-    monkeypatch.setattr(clouds_bench, "ROTATIONS", tmp_path / "nowhere")
-    assert clouds_bench.default_networks() == ["edge"]
+    monkeypatch.setattr(evaluate, "ROTATIONS", tmp_path)
+    assert evaluate.default_networks() == ["edge", str(tmp_path / "alps")]  # the shipped one is in the bundle
+    monkeypatch.setattr(evaluate, "ROTATIONS", tmp_path / "nowhere")
+    assert evaluate.default_networks() == ["edge"]
 
 
 def test_wrong_tiles_are_crosses_on_the_map() -> None:
     # sent rightly, withheld rightly, sent though cloudy, withheld though not
-    drawn = str(clouds_page.tile_map_svg([(0.1, 0.0), (0.9, 0.95), (0.8, 0.5), (0.6, 0.8)]))
+    drawn = str(page.tile_map_svg([(0.1, 0.0), (0.9, 0.95), (0.8, 0.5), (0.6, 0.8)]))
     assert (drawn.count("<circle"), drawn.count('class="kept"'), drawn.count('class="lost"')) == (2, 1, 1)
 
 
 def test_a_folder_without_a_network_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no cloud network there"):
-        clouds_bench.evaluate_clouds(tmp_path, [str(tmp_path)])
+        evaluate.evaluate_clouds(tmp_path, [str(tmp_path)])
 
 
 def test_a_folder_without_data_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--data"):
-        cloud_samples.data_folder(tmp_path)
+        samples.data_folder(tmp_path)
 
 
 @pytest.mark.realdata
 def test_every_test_site_of_the_shipped_network_is_in_the_data_and_none_was_trained_on() -> None:
     try:
-        folder = cloud_samples.data_folder()
+        folder = samples.data_folder()
     except InputError:
         pytest.skip("no data folder next to the checkout")
     split = json.loads((EDGE / "manifest.json").read_text(encoding="utf-8"))["clouds"]["split"]
     assert not set(split["test"]) & {site for fold in split["folds"] for site in fold}
-    found = {sample.site for sample in cloud_samples.load_samples(folder, set(split["test"]))}
+    found = {sample.site for sample in samples.load_samples(folder, set(split["test"]))}
     assert found == set(split["test"])

@@ -6,19 +6,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from payload.bitstream import Kind, TileCode, pack
 from payload.bundle import load_bundle
+from payload.link.tile_code import Kind, TileCode, pack
 from payload.policy import Gate
 from payload.scene import RGBN, SceneInfo
-from sim import compose
-from sim.compose import Run
 from sim.downlink import Onboard, Picture
-from sim.ground import Decoder, Reception
-from sim.link import Link, LinkReport
-from sim.mission import load_mission
-from sim.quality import SceneQuality
-from sim.quicklooks import Pictures
-from sim.report import arrange, validate_report
+from sim.ground.decoder import Decoder, Reception
+from sim.link.channel import Link, LinkReport
+from sim.metrics.distortion import SceneQuality
+from sim.mission.spec import load_mission
+from sim.products.quicklooks import Pictures
+from sim.report import tables
+from sim.report.files import arrange, validate_report
+from sim.report.tables import Run
 
 T = 64
 SIDE = bytes.fromhex("0400040004000400" + "00" * 9 + "2000")
@@ -65,7 +65,7 @@ def run_and_picture(bundle, tmp_path) -> tuple[Run, Picture]:
 def composed(run_and_picture) -> dict:
     run, picture = run_and_picture
     onboard = Onboard({"clouds": 0.25, "encode": 0.75}, 1.5, 200.0)
-    return compose.compose(run, onboard, picture, {"verdicts": []})
+    return tables.compose(run, onboard, picture, {"verdicts": []})
 
 
 def test_every_tile_is_listed_once_with_what_became_of_it(run_and_picture) -> None:
@@ -101,7 +101,7 @@ def test_rates_by_hand(run_and_picture) -> None:
 
 def test_lost_and_withheld_shares_by_hand(run_and_picture) -> None:
     """Five tiles hold data, four of them were sent: one lost and one refused of four, one withheld of five."""
-    fractions = compose._fractions(composed(run_and_picture)["tiles"])
+    fractions = tables._fractions(composed(run_and_picture)["tiles"])
     assert fractions == {"lost_fraction": 0.5, "withheld_fraction": 0.2}
     checks = {c["requirement"]: c for c in composed(run_and_picture)["checks"]}
     assert checks["max_lost_fraction"]["measured"] == 0.5 and checks["max_lost_fraction"]["held"] is False
@@ -138,7 +138,7 @@ def test_the_report_is_what_the_writer_wants_and_times_stay_in_their_section(run
 def test_stages_tell_what_a_tile_took(run_and_picture) -> None:
     run, picture = run_and_picture
     onboard = Onboard({"clouds": 0.25, "packets": 0.1}, 1.5, 200.0, {"clouds": [0.01, 0.02, 0.03, 0.19]})
-    stages = compose.compose(run, onboard, picture, {"verdicts": []})["measured_on_host"]["stages"]
+    stages = tables.compose(run, onboard, picture, {"verdicts": []})["measured_on_host"]["stages"]
     assert stages[0]["median_ms"] == pytest.approx(25.0) and stages[0]["p95_ms"] == pytest.approx(30 + 0.85 * 160)
     assert "median_ms" not in stages[1]
 
@@ -158,22 +158,22 @@ def test_a_reception_of_nothing_composes_and_holds_nothing(run_and_picture) -> N
 
 
 def test_refused_wins_over_everything_and_codes_over_nothing(bundle) -> None:
-    assert compose.kinds(reception_of(bundle)) == [["coded", "coded", "withheld"], ["empty", "refused", "lost"]]
+    assert tables.kinds(reception_of(bundle)) == [["coded", "coded", "withheld"], ["empty", "refused", "lost"]]
 
 
 def test_thumbnails_are_judged_and_those_that_do_not_decode_are_unknown(bundle, toy_engine) -> None:
     reception = reception_of(bundle)
     decoder = Decoder(bundle, toy_engine)
-    section = compose.audit_section(reception, decoder)
+    section = tables.audit_section(reception, decoder)
     assert section["audited"] == 1 and section["withheld"] == 1 and section["unknown"] == 0
     reception.audits[0, 2] = replace(reception.audits[0, 2], layers=(b"\xff" * 9,))
-    assert compose.audit_section(reception, decoder)["unknown"] == 1
+    assert tables.audit_section(reception, decoder)["unknown"] == 1
 
 
 def test_what_the_pass_could_not_carry_counts_as_rate(run_and_picture) -> None:
     run, _ = run_and_picture
-    assert compose._octets(replace(run, link=link_report(1, 0))) == 1
-    assert compose._octets(replace(run, link=link_report(1, 5))) == 6
+    assert tables._octets(replace(run, link=link_report(1, 0))) == 1
+    assert tables._octets(replace(run, link=link_report(1, 5))) == 6
     assert Link(8.0, 10.0).capacity_bits == 80 and Gate().audit_count == run.mission.policy.gate.audit_count
 
 

@@ -14,17 +14,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rasterio.transform import from_origin
 
-from payload import bitstream
-from payload.bitstream import Kind, TileCode
 from payload.errors import InputError
+from payload.link import tile_code
+from payload.link.tile_code import Kind, TileCode
 from payload.policy import Policy
 from payload.tiles import Tile
-from sim import cli, evaluate, rd_plots, rd_report
-from sim.bdrate import Curve, bd_rate_percent, spread
-from sim.classical import LOSSLESS, Ccsds121, HtJ2k
-from sim.evaluate import NadirCodec, measure, open_opponents
-from sim.rd_summary import Bench
-from sim.rd_tiles import BenchTile, read_tiles
+from sim import cli
+from sim.compare import evaluate, plots, report
+from sim.compare.classical import LOSSLESS, Ccsds121, HtJ2k
+from sim.compare.evaluate import NadirCodec, measure, open_opponents
+from sim.compare.summary import Bench
+from sim.compare.tiles import BenchTile, read_tiles
+from sim.metrics.bd_rate import Curve, bd_rate_percent, spread
 
 RAW_OCTETS = 524_288  # 256 x 256 x 4 at 16 bit
 WIDEST = (RAW_OCTETS / 250, RAW_OCTETS / 20)
@@ -232,7 +233,7 @@ def test_the_learned_codec_counts_packets_tile_header_and_all():
     octets = codec.encode(dn, 200.0)
     # 12 fixed + 8 side + 5 layer entry + 2 CRC + 2000 = 2027 octets, in packets of 1024 that carry 1016: 2, of 8 each
     assert len(octets) == 2027 + 2 * 8
-    assert bitstream.header_octets(8, 1) == 27
+    assert tile_code.header_octets(8, 1) == 27
     seen = codec.decode(octets)
     np.testing.assert_array_equal(seen[:, 0, 0], np.rint(dn.mean(axis=(1, 2))))
 
@@ -253,7 +254,7 @@ OPPONENTS = [HtJ2k(settings=(4096, 800, 150, 40, 16, LOSSLESS)), Ccsds121()]
 @pytest.fixture(scope="module")
 def result():
     rows = measure(TILES, [LEARNED, *OPPONENTS])
-    return rd_report.document(rows, TILES, [LEARNED, *OPPONENTS], {"hevc": "absent: x265 not installed"}, [])
+    return report.document(rows, TILES, [LEARNED, *OPPONENTS], {"hevc": "absent: x265 not installed"}, [])
 
 
 def test_rows_hold_what_is_promised(result):
@@ -275,13 +276,13 @@ def test_the_same_bench_twice_differs_in_seconds_only(result):
         return [{key: value for key, value in row.items() if key not in ("encode_s", "decode_s")} for row in rows]
 
     # canonical text: NaN is not equal to itself
-    assert rd_report.canonical_json({"rows": untimed(again)}) == rd_report.canonical_json(
+    assert report.canonical_json({"rows": untimed(again)}) == report.canonical_json(
         {"rows": untimed(result["rows"])}
     )
 
 
 def test_results_are_written_whole_and_open_offline(result, tmp_path):
-    written = rd_report.write_results(result, tmp_path / "out")
+    written = report.write_results(result, tmp_path / "out")
     names = {path.name for path in written}
     assert names == {"rd.json", "rd.html", "rd_curves.png", "rd_curves.svg", "speed.png", "speed.svg"}
     parsed = json.loads((tmp_path / "out" / "rd.json").read_text())
@@ -294,7 +295,7 @@ def test_results_are_written_whole_and_open_offline(result, tmp_path):
 
 def test_plots_are_the_same_for_the_same_rows(result):
     once, twice = (
-        rd_plots.svg(rd_plots.plots(Bench(result["rows"]), result["measured_on_host"]["speed"])["rd_curves"])
+        plots.svg(plots.plots(Bench(result["rows"]), result["measured_on_host"]["speed"])["rd_curves"])
         for _ in range(2)
     )
     assert once == twice

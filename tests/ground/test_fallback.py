@@ -10,20 +10,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from payload import fallback
-from payload.bitstream import Kind, TileCode, pack
 from payload.bundle import bare_bundle, load_bundle
-from payload.coded import Quality, Stopwatch
+from payload.codec import jpeg2000
+from payload.codec.interface import Quality, Stopwatch
+from payload.codec.jpeg2000 import FallbackCodec
 from payload.errors import BundleError, InputError, StreamError
-from payload.fallback import FallbackCodec
-from payload.packets import SequenceCounter, segment
+from payload.link.space_packet import SequenceCounter, segment
+from payload.link.tile_code import Kind, TileCode, pack
 from payload.pipeline import Payload
 from payload.policy import Gate, Policy
 from payload.scene import RGBN
 from payload.tiles import Tile, split
 from sim.downlink import Request, downlink, load_or_stand_in
-from sim.ground import Decoder, receive
-from sim.mission import load_mission
+from sim.ground.decoder import Decoder, receive
+from sim.mission.spec import load_mission
 
 T = 64
 
@@ -165,9 +165,9 @@ def test_a_bundle_whose_manifest_is_lost_keeps_the_bands_it_is_told(tmp_path) ->
 
 def test_the_mean_step_means_the_mean_error() -> None:
     """RMSE_PER_STEP is about what the shipped codec leaves at steps of everyday use; how much depends on the ground."""
-    from payload.codec import open_codec
+    from payload.codec.registry import open_codec
     from payload.engine import open_engine
-    from sim.synthetic import demo_scene
+    from sim.scenes.demo import demo_scene
 
     bundle, engine = load_bundle(), open_engine("openvino")
     codec, decoder = open_codec(bundle, engine), Decoder(bundle, engine)
@@ -176,4 +176,4 @@ def test_the_mean_step_means_the_mean_error() -> None:
         coded = codec.encode(tile, Quality(step), Stopwatch())
         found = decoder.decode_tile(TileCode(Kind.CODED, 0, 0, bundle.bundle_id, 0, coded.side, coded.layers))
         rmse = float(((found.astype(float) - tile.dn) ** 2).mean() ** 0.5)
-        assert 0.5 < rmse / (fallback.RMSE_PER_STEP * step) < 1.5
+        assert 0.5 < rmse / (jpeg2000.RMSE_PER_STEP * step) < 1.5

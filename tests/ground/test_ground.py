@@ -8,17 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.fft import dctn, idctn
 
-from payload import bitstream
-from payload.bitstream import Kind, TileCode
 from payload.bundle import load_bundle
-from payload.encoder import first_level, second_level
+from payload.codec.lapped.transform import first_level, second_level
 from payload.errors import StreamError
-from payload.packets import SequenceCounter, segment
+from payload.link import tile_code
+from payload.link.space_packet import SequenceCounter, segment
+from payload.link.tile_code import Kind, TileCode
 from payload.pipeline import Payload
 from payload.policy import Policy
 from payload.scene import RGBN, ArrayScene, SceneInfo
-from sim.ground import Decoder, receive, reconstruct
-from sim.seams import FADE_PX
+from sim.ground.decoder import Decoder, receive, reconstruct
+from sim.ground.mosaic import FADE_PX
 
 T = 64
 ROWS, COLS = 2, 3
@@ -62,7 +62,7 @@ ADDRESSES = {(row, col) for row in range(ROWS) for col in range(COLS)}
 
 def in_packets(*codes: TileCode) -> list[bytes]:
     counter = SequenceCounter(1)
-    return [packet for code in codes for packet in segment(bitstream.pack(code), counter, 1024)]
+    return [packet for code in codes for packet in segment(tile_code.pack(code), counter, 1024)]
 
 
 def picture_of(reception, decoder, bundle, blend=True) -> tuple[np.ndarray, np.ndarray]:
@@ -137,7 +137,7 @@ def test_whatever_happens_every_tile_is_known_refused_or_missing(packets, sent, 
 def test_a_scene_sent_twice_is_as_good_as_the_better_copy(packets, sent, bundle) -> None:
     with_holes = [packet for k, packet in enumerate(packets) if k % 4 != 1]
     counter = SequenceCounter(Policy().apid, start=len(packets) % 16384)
-    copies = [list(segment(bitstream.pack(sent[a]), counter, 512)) for a in sorted(sent)]
+    copies = [list(segment(tile_code.pack(sent[a]), counter, 512)) for a in sorted(sent)]
     again, shorter = ([p for copy in copies for p in copy[:end]] for end in (None, -1))
     for stream in (with_holes + again, packets + shorter):
         reception = receive(stream, bundle, ROWS, COLS)

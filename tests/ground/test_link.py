@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from scipy.stats import binom, chisquare
 
 from payload.errors import InputError
-from payload.packets import Reassembler, SequenceCounter, segment
-from sim import link as link_module
-from sim.link import Burst, Channel, Link
+from payload.link.space_packet import Reassembler, SequenceCounter, segment
+from sim.link import channel as link_module
+from sim.link.channel import Burst, Channel, Link
 
 OPEN = Link(rate_bps=1e9, pass_s=10_000)
 ALL = Link(rate_bps=1e9, pass_s=10_000, packet_loss=0.03, bit_error_rate=1e-4, burst=Burst(0.01, 0.2, 0.8))

@@ -9,9 +9,9 @@ import pytest
 
 from payload.errors import InputError
 from payload.policy import Gate, LonLatRegion, Policy, Region
-from sim.fields import from_table, read_toml
-from sim.link import Burst, Link
-from sim.mission import (
+from sim.link.channel import Burst, Link
+from sim.link.orbit import Orbit, Station
+from sim.mission.spec import (
     SHIPPED,
     Budgets,
     Imager,
@@ -21,7 +21,7 @@ from sim.mission import (
     mission_from_table,
     shipped_missions,
 )
-from sim.orbit import Orbit, Station
+from sim.toml_tables import from_table, read_toml
 
 MINIMAL = """
 name = "small"

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from payload.errors import InputError
-from sim.mission import load_mission
-from sim.orbit import (
+from sim.link.orbit import (
     Orbit,
     Pass,
     Station,
@@ -23,6 +22,7 @@ from sim.orbit import (
     period_s,
     sun_synchronous_inclination_deg,
 )
+from sim.mission.spec import load_mission
 
 EPOCH = datetime(2026, 6, 21, tzinfo=UTC)
 PHISAT2 = Orbit(altitude_km=510.0, epoch=EPOCH, ltan_h=22.5)

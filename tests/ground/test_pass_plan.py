@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 
 from payload.errors import InputError
 from sim.cli import app, main
-from sim.mission import load_mission
-from sim.passes import as_json, as_text, plan_passes
+from sim.mission.passes import as_json, as_text, plan_passes
+from sim.mission.spec import load_mission
 
 MISSION = load_mission("phisat2")
 

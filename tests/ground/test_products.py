@@ -13,10 +13,10 @@ from rasterio.enums import MaskFlags
 
 from payload.errors import InputError
 from payload.scene import RGBN, SceneInfo
-from sim.products import CloudWriter, PictureWriter
-from sim.quicklooks import HOLE_COLOURS, Quicklooks, Reducer, find_stretch, true_colour
-from sim.scenes import open_scene
-from sim.synthetic import demo_scene
+from sim.products.quicklooks import HOLE_COLOURS, Quicklooks, Reducer, find_stretch, true_colour
+from sim.products.rasters import CloudWriter, PictureWriter
+from sim.scenes.demo import demo_scene
+from sim.scenes.rasters import open_scene
 
 HEIGHT, WIDTH = 1300, 1100
 STRIP = 256

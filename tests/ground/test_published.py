@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from payload.errors import InputError
-from sim import published
-from sim.published import Row, Sent, as_json, as_text, at_cr20, standardised
-from sim.quality import ssim
+from sim.compare import corsa
+from sim.compare.corsa import Row, Sent, as_json, as_text, at_cr20, standardised
+from sim.metrics.distortion import ssim
 
 
 def some_dn(side: int = 128, seed: int = 0) -> np.ndarray:
@@ -29,7 +29,7 @@ def test_an_error_of_one_deviation_is_zero_decibels():
     shifted = dn + np.array([10, 50, 100, 400], np.uint16)[:, None, None]
     a, b = standardised(dn, shifted)
     assert np.allclose(b - a, 1.0)
-    figures = published._figures(np.tile(dn, (1, 2, 2)), Sent(100, 200, np.tile(shifted, (1, 2, 2))))
+    figures = corsa._figures(np.tile(dn, (1, 2, 2)), Sent(100, 200, np.tile(shifted, (1, 2, 2))))
     assert figures[:3] == pytest.approx((2 * 4 * 256 / 100, 2 * 4 * 256 / 200, 0.0))
 
 
@@ -52,7 +52,7 @@ def test_a_tile_too_small_for_cr_20_is_refused_with_the_reason():
 
 
 def test_table_marks_what_is_published_and_what_is_not_known():
-    rows = [Row("bundle x", "measured, 2 tiles", 21.67, 21.4, 12.0, 0.7, 37.0, 0.93), *published.PUBLISHED]
+    rows = [Row("bundle x", "measured, 2 tiles", 21.67, 21.4, 12.0, 0.7, 37.0, 0.93), *corsa.PUBLISHED]
     lines = as_text(rows).splitlines()
     assert lines[1].split() == [
         "bundle",
@@ -72,5 +72,5 @@ def test_table_marks_what_is_published_and_what_is_not_known():
 
 
 def test_published_ratios_are_those_of_the_codebook_sizes():
-    for row, bits in zip(published.PUBLISHED[:3], (8, 9, 10), strict=True):
+    for row, bits in zip(corsa.PUBLISHED[:3], (8, 9, 10), strict=True):
         assert row.cr_indices == round(64 / (bits * (1 / 4 + 1 / 16 + 1 / 64)), 1)

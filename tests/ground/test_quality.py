@@ -1,4 +1,4 @@
-"""Every figure of sim/quality.py and sim/thematic.py against closed forms, hand-worked pixels or another library."""
+"""Every figure of sim/metrics against closed forms, hand-worked pixels or another library."""
 
 import math
 
@@ -12,8 +12,8 @@ from skimage.metrics import structural_similarity
 from sklearn.cluster import KMeans
 
 from payload.errors import InputError
-from sim import quality, thematic
-from sim.quality import SceneQuality, tile_figures
+from sim.metrics import distortion, thematic
+from sim.metrics.distortion import SceneQuality, tile_figures
 
 SHAPE = (4, 64, 96)
 
@@ -59,7 +59,7 @@ def test_two_pixels_by_hand():
 
 
 def test_the_two_peaks_lie_16_db_apart():
-    assert quality.psnr_db(50.0, 65535) - quality.psnr_db(50.0, 10_000) == pytest.approx(20 * math.log10(6.5535))
+    assert distortion.psnr_db(50.0, 65535) - distortion.psnr_db(50.0, 10_000) == pytest.approx(20 * math.log10(6.5535))
 
 
 def test_a_lossless_picture_is_perfect_in_every_figure():
@@ -76,31 +76,31 @@ def test_a_lossless_picture_is_perfect_in_every_figure():
 
 def test_black_pixels_have_defined_ndvi_and_angle():
     black, lit = np.zeros((4, 1, 1), np.uint16), np.full((4, 1, 1), 7, np.uint16)
-    assert quality.ndvi(black)[0, 0] == 0.0
-    assert quality.spectral_angle_deg(black, black)[0, 0] == 0.0
-    assert quality.spectral_angle_deg(black, lit)[0, 0] == 90.0
+    assert distortion.ndvi(black)[0, 0] == 0.0
+    assert distortion.spectral_angle_deg(black, black)[0, 0] == 0.0
+    assert distortion.spectral_angle_deg(black, lit)[0, 0] == 90.0
 
 
 @given(st.integers(2, 9))
 def test_the_spectral_angle_does_not_see_brightness(factor):
     dn = picture(3)
-    assert quality.spectral_angle_deg(dn, (dn * factor).astype(np.uint16)).max() < 1e-5
+    assert distortion.spectral_angle_deg(dn, (dn * factor).astype(np.uint16)).max() < 1e-5
 
 
 def test_ndvi_needs_red_and_near_infrared():
     with pytest.raises(InputError, match="no B08"):
-        quality.ndvi(picture(1)[:3], ("B02", "B03", "B04"))
+        distortion.ndvi(picture(1)[:3], ("B02", "B03", "B04"))
 
 
 def test_rates_by_hand():
     # 1000 octets for 100 x 40 px of 4 bands, a 12-bit sensor: 8000 bits over 4000 px
-    figures = quality.rate_figures(1000, 4000, 4, 12)
+    figures = distortion.rate_figures(1000, 4000, 4, 12)
     assert figures == {"bpp": 2.0, "bpppb": 0.5, "cr16": 32.0, "cr_sensor": 24.0}
 
 
 def test_four_ways_to_average_psnr():
     # two tiles of equal size at 40 and 20 dB (peak 10 000): MSE 1e4 and 1e6, pooled 505 000
-    figures = quality.per_tile_summary([1e4, 1e6], [10, 10])
+    figures = distortion.per_tile_summary([1e4, 1e6], [10, 10])
     assert figures["psnr_10k_mean_db"] == pytest.approx(30.0)
     assert figures["psnr_10k_median_db"] == pytest.approx(30.0)
     assert figures["psnr_10k_worst_db"] == pytest.approx(20.0)
@@ -115,15 +115,15 @@ def test_ssim_is_scikit_images():
     seen = disturbed(dn, 6, rms=200)
     options = {"data_range": 10_000, "gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
     theirs = np.mean([structural_similarity(a, b, **options) for a, b in zip(dn, seen, strict=True)])
-    assert quality.ssim(dn, seen, everywhere(dn)) == pytest.approx(theirs, abs=1e-12)
+    assert distortion.ssim(dn, seen, everywhere(dn)) == pytest.approx(theirs, abs=1e-12)
 
 
 def test_ssim_of_a_wide_strip_does_not_depend_on_its_slices(monkeypatch):
     dn = picture(5, (4, 24, 300))
     seen = disturbed(dn, 6, rms=200)
-    whole = quality.ssim_sum(dn, seen, everywhere(dn))
-    monkeypatch.setattr(quality, "SSIM_SLICE_PX", 37)
-    sliced = quality.ssim_sum(dn, seen, everywhere(dn))
+    whole = distortion.ssim_sum(dn, seen, everywhere(dn))
+    monkeypatch.setattr(distortion, "SSIM_SLICE_PX", 37)
+    sliced = distortion.ssim_sum(dn, seen, everywhere(dn))
     assert sliced[0] == pytest.approx(whole[0], rel=1e-12)
     assert sliced[1] == whole[1] == 14 * 290
 
@@ -132,7 +132,7 @@ def test_ssim_of_flat_pictures_is_the_luminance_term():
     a, b = np.full((1, 32, 32), 1000, np.uint16), np.full((1, 32, 32), 3000, np.uint16)
     c1 = (0.01 * 10_000) ** 2
     wanted = (2 * 1000 * 3000 + c1) / (1000**2 + 3000**2 + c1)
-    assert quality.ssim(a, b, everywhere(a)) == pytest.approx(wanted, rel=1e-9)
+    assert distortion.ssim(a, b, everywhere(a)) == pytest.approx(wanted, rel=1e-9)
 
 
 def ms_ssim_from_the_paper(a, b):
@@ -158,12 +158,12 @@ def test_ms_ssim_is_the_papers():
     dn = picture(7, (2, 176, 192))
     seen = disturbed(dn, 8, rms=300)
     wanted = np.mean([ms_ssim_from_the_paper(a, b) for a, b in zip(dn, seen, strict=True)])
-    assert quality.ms_ssim(dn, seen, everywhere(dn)) == pytest.approx(wanted, rel=1e-9)
+    assert distortion.ms_ssim(dn, seen, everywhere(dn)) == pytest.approx(wanted, rel=1e-9)
 
 
 def test_ms_ssim_is_not_defined_where_the_coarsest_scale_has_no_window():
     dn = picture(7, (1, 160, 400))
-    assert math.isnan(quality.ms_ssim(dn, dn, everywhere(dn)))
+    assert math.isnan(distortion.ms_ssim(dn, dn, everywhere(dn)))
 
 
 # --- the mask -----------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from rasterio.warp import transform
 from payload.errors import InputError
 from payload.policy import Gate, LonLatRegion, Region
 from payload.scene import SceneInfo
-from sim import regions
+from sim.mission import regions
 
 
 def scene(epsg: int | None, place: tuple[float, ...] | None) -> SceneInfo:

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from sim.charts import bars, histogram, value_map
-from sim.report import REQUIRED, ReportError, all_held, arrange, canonical_json, validate_report, write_report
-from sim.report_page import figure, label, octets
+from sim.design.charts import bars, histogram, value_map
+from sim.report.files import REQUIRED, ReportError, all_held, arrange, canonical_json, validate_report, write_report
+from sim.report.page import figure, label, octets
 
 Report = dict[str, Any]
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from rasterio.transform import from_origin
 
 from payload.errors import InputError
-from sim.safe import read_safe
-from sim.scenes import open_scene
+from sim.scenes.rasters import open_scene
+from sim.scenes.sentinel2 import read_safe
 
 BANDS = ("B02", "B03", "B04", "B08")
 TILE = "T32TNS_20260418T103021"

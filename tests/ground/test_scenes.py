@@ -15,7 +15,7 @@ from rasterio.transform import from_origin
 from payload.errors import InputError
 from payload.scene import RGBN
 from payload.tiles import split
-from sim.scenes import open_scene
+from sim.scenes.rasters import open_scene
 
 HEIGHT, WIDTH = 150, 210
 DATA = Path(os.environ.get("NADIR_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
@@ -245,7 +245,7 @@ def test_a_cut_file_opens_and_is_refused_where_the_cut_is(tmp_path: Path) -> Non
 
 
 def test_blocks_too_large_for_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sim.scenes.BLOCK_LIMIT_OCTETS", 100_000)
+    monkeypatch.setattr("sim.scenes.rasters.BLOCK_LIMIT_OCTETS", 100_000)
     path = write_tif(tmp_path / "a.tif", picture(), tiled=True, blockxsize=128, blockysize=128)
     refused(path, "stored in blocks of 128 x 128 px", "gdal_translate -of COG")
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim import seams
-from sim.seams import even_out
+from sim.ground import mosaic
+from sim.ground.mosaic import even_out
 
 T = 16
 FADE_PX, STRENGTH, LIMIT_STEPS = 6, 0.5, 0.5
@@ -17,8 +17,8 @@ def round_numbers():
     """What is worked out by hand must not depend on how the constants were tuned last."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in (("FADE_PX", 6), ("STRENGTH", 0.5), ("LIMIT_STEPS", 0.5), ("SMOOTH_PX", 9)):
-            assert hasattr(seams, name)
-            patch.setattr(seams, name, value)
+            assert hasattr(mosaic, name)
+            patch.setattr(mosaic, name, value)
         yield
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim.strips import BlockRows
+from sim.scenes.block_rows import BlockRows
 
 
 class CountingFile:

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from payload.errors import InputError
 from payload.scene import RGBN
-from sim.lattice import Octaves, Span, field, gaussian_like, hash_lattice
-from sim.synthetic import BLOCK_PX, KEPT_BLOCKS, SyntheticScene, demo_scene
+from sim.scenes.demo import BLOCK_PX, KEPT_BLOCKS, SyntheticScene, demo_scene
+from sim.scenes.demo_noise import Octaves, Span, field, gaussian_like, hash_lattice
 
 SIZE = 1280
 #: sha256 of the DN, little endian, of demo_scene(512, 512, seed=3).

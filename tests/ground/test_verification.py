@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.budgets import Budget
-from sim.mission import Requirements, load_mission
-from sim.verification import all_held, verify
+from sim.mission.budgets import Budget
+from sim.mission.spec import Requirements, load_mission
+from sim.mission.verification import all_held, verify
 
 MISSION = replace(load_mission(), requirements=Requirements(min_psnr_10k_db=38.0, max_ndvi_mae=0.05))
 GOOD = {"psnr_10k_db": 41.0, "ndvi_mae": 0.01}

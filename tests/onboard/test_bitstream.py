@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from payload.bitstream import Kind, TileCode, header_octets, pack, unpack
 from payload.errors import InputError, StreamError
+from payload.link.tile_code import Kind, TileCode, header_octets, pack, unpack
 
 codes = st.builds(
     TileCode,

@@ -14,14 +14,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from payload import clouds, kernel
-from payload.clouds import CLASSES, CLEAR, SHADOW, THICK, THIN, Action, CloudMask, CloudNet, CloudSettings
+from payload.clouds import gate
+from payload.clouds.gate import CLASSES, CLEAR, SHADOW, THICK, THIN, Action, CloudMask, CloudNet, CloudSettings
 from payload.engine import open_engine
 from payload.errors import BundleError, InputError
+from payload.native import library
 from payload.policy import Gate, LonLatRegion, Region
 from payload.tiles import Tile
 
-SHIPPED = Path(clouds.__file__).parent / "bundles" / "edge"
+SHIPPED = Path(gate.__file__).parent / "bundles" / "edge"
 TILE_PX = 64
 
 
@@ -86,26 +87,26 @@ def test_fractions_are_of_the_valid_pixels_only() -> None:
 @pytest.mark.parametrize("level", [0, 1, 4095, 10000, 65535])
 def test_constant_and_saturated_tiles_are_not_judged_and_are_sent(level: int) -> None:
     net = fixed_net(THICK)
-    mask = clouds.detect_clouds(tile_of(np.full((4, TILE_PX, TILE_PX), level)), net)
+    mask = gate.detect_clouds(tile_of(np.full((4, TILE_PX, TILE_PX), level)), net)
     assert net.network.asked == 0  # type: ignore[attr-defined]
     assert not mask.cells.any()
-    assert clouds.decide(mask, Gate(withhold_above_percent=0.0)).action is Action.SEND
+    assert gate.decide(mask, Gate(withhold_above_percent=0.0)).action is Action.SEND
 
 
 def test_a_tile_saturated_but_for_a_few_pixels_is_judged() -> None:
     dn = np.full((4, TILE_PX, TILE_PX), 65535)
     dn[2, 5, 7] = 400  # the average of it and three saturated pixels is still off the scale
-    assert clouds.detect_clouds(tile_of(dn), fixed_net(THICK)).cloud_fraction == 0.0
+    assert gate.detect_clouds(tile_of(dn), fixed_net(THICK)).cloud_fraction == 0.0
     dn[2, 4:6, 6:8] = 400
-    assert clouds.detect_clouds(tile_of(dn), fixed_net(THICK)).cloud_fraction == 1.0
+    assert gate.detect_clouds(tile_of(dn), fixed_net(THICK)).cloud_fraction == 1.0
 
 
 def test_a_tile_without_data_is_not_judged() -> None:
     net = fixed_net(THICK)
-    mask = clouds.detect_clouds(tile_of(textured(), np.zeros((TILE_PX, TILE_PX), bool)), net)
+    mask = gate.detect_clouds(tile_of(textured(), np.zeros((TILE_PX, TILE_PX), bool)), net)
     assert net.network.asked == 0  # type: ignore[attr-defined]
     assert (mask.cloud_fraction, mask.thin_fraction, mask.shadow_fraction) == (0.0, 0.0, 0.0)
-    assert clouds.decide(mask, Gate(withhold_above_percent=0.0)).action is Action.SEND
+    assert gate.decide(mask, Gate(withhold_above_percent=0.0)).action is Action.SEND
 
 
 def test_what_lies_under_no_data_changes_nothing() -> None:
@@ -113,7 +114,7 @@ def test_what_lies_under_no_data_changes_nothing() -> None:
     valid[:, 40:] = False
     one, other = textured(1), textured(1)
     other[:, :, 40:] = 60000
-    planes = [clouds.input_planes(dn.astype(np.uint16), valid, CloudSettings()) for dn in (one, other)]
+    planes = [gate.input_planes(dn.astype(np.uint16), valid, CloudSettings()) for dn in (one, other)]
     np.testing.assert_array_equal(*planes)
 
 
@@ -121,19 +122,19 @@ def test_a_sliver_of_data_between_the_samples_is_judged() -> None:
     valid = np.zeros((TILE_PX, TILE_PX), bool)
     valid[:, 3:5] = True  # averages 1 and 2 of a row, half of each; every second average is sampled: only the latter
     valid[::4] = False
-    assert clouds.detect_clouds(tile_of(textured(), valid), fixed_net(THICK)).cloud_fraction == 1.0
+    assert gate.detect_clouds(tile_of(textured(), valid), fixed_net(THICK)).cloud_fraction == 1.0
     valid[:] = False
     valid[:, 2:4] = True  # average 1 alone: none is sampled
-    assert clouds.detect_clouds(tile_of(textured(), valid), fixed_net(THICK)).cloud_fraction == 1.0
+    assert gate.detect_clouds(tile_of(textured(), valid), fixed_net(THICK)).cloud_fraction == 1.0
     constant = np.where(valid, 700, textured())
-    assert clouds.detect_clouds(tile_of(constant, valid), fixed_net(THICK)).cloud_fraction == 0.0
+    assert gate.detect_clouds(tile_of(constant, valid), fixed_net(THICK)).cloud_fraction == 0.0
 
 
 @settings(deadline=None)  # a shared machine may stall any example
 @given(hnp.arrays(np.uint16, (3, 8, 6)))
 def test_sums_of_four_pixels(dn: np.ndarray) -> None:
     wanted = dn.astype(np.int64).reshape(3, 4, 2, 3, 2).sum(axis=(2, 4))
-    np.testing.assert_array_equal(clouds.bin_sums(dn), wanted)
+    np.testing.assert_array_equal(gate.bin_sums(dn), wanted)
 
 
 def test_an_average_is_of_the_valid_pixels() -> None:
@@ -142,7 +143,7 @@ def test_an_average_is_of_the_valid_pixels() -> None:
     dn[0, 2:, 2:] = 2500
     valid = np.ones((4, 4), bool)
     valid[1, :2] = False  # leaves 100 and 200: as if the sum of four were 600, and 24 x 24 is 576
-    planes = clouds.input_planes(dn, valid, CloudSettings())
+    planes = gate.input_planes(dn, valid, CloudSettings())
     assert planes is not None
     assert planes[0].tolist() == [[24, 0], [0, 100]]
 
@@ -151,20 +152,20 @@ def test_companding_by_hand() -> None:
     # root of the sum of four: 2 sqrt(DN) where all four are alike; 2 sqrt(2500) = 100; 2 sqrt(16256.25) = 255
     found = np.empty(9, np.uint8)
     sums = np.array([0, 3, 4, 399, 400, 9_999, 10_000, 65_025, 4 * 65_535], np.uint32)
-    clouds.compand(sums, found)
+    gate.compand(sums, found)
     assert found.tolist() == [0, 1, 2, 19, 20, 99, 100, 255, 255]
 
 
 def test_companding_is_the_integer_root_for_every_sum() -> None:
     found = np.empty(4 * 65_535 + 1, np.uint8)
-    clouds.compand(np.arange(4 * 65_535 + 1, dtype=np.uint32), found)
+    gate.compand(np.arange(4 * 65_535 + 1, dtype=np.uint32), found)
     assert found.tolist() == [min(255, math.isqrt(total)) for total in range(4 * 65_535 + 1)]
 
 
 @settings(deadline=None)  # a shared machine may stall any example
 @given(hnp.arrays(np.uint8, st.integers(1, 400)), st.integers(1, 64))
 def test_the_stretch_never_falls_and_keeps_the_middle(sample: np.ndarray, least_span: int) -> None:
-    table = clouds.stretch_tables(sample[None], CloudSettings(least_span=least_span))[0].astype(int)
+    table = gate.stretch_tables(sample[None], CloudSettings(least_span=least_span))[0].astype(int)
     assert (np.diff(table) >= 0).all()
     assert table[int(sample.min())] <= 128 <= table[int(sample.max())] + 96 // least_span + 1
 
@@ -172,7 +173,7 @@ def test_the_stretch_never_falls_and_keeps_the_middle(sample: np.ndarray, least_
 def test_the_stretch_by_hand() -> None:
     # percentiles 2 % and 98 % of 0..99 are 2 and 97: middle 49.5, span 95; 2 -> 128 - 95 * 96 / 95 = 32, 97 -> 224
     sample = np.stack([np.arange(100), np.full(100, 7)]).astype(np.uint8)
-    table, even = clouds.stretch_tables(sample, CloudSettings())
+    table, even = gate.stretch_tables(sample, CloudSettings())
     assert (table[2], table[97], table[49], table[50]) == (32, 224, 126, 129)
     assert (table[0], table[255]) == (27, 255)
     assert (even[6], even[7], even[8]) == (120, 128, 136)  # one value: the least span, 24 steps, is 192 wide
@@ -182,7 +183,7 @@ def test_the_stretch_by_hand() -> None:
 @given(hnp.arrays(np.int8, (64, 3, 3)))
 def test_probabilities_are_the_softmax_of_the_logits(logits: np.ndarray) -> None:
     net = CloudNet(FixedNetwork(logits), CloudSettings(logit_step=0.0625, temperature=1.5))
-    parts = clouds.probabilities(logits, net, 24)  # 3 x 3 positions of 4 x 4 sub-cells
+    parts = gate.probabilities(logits, net, 24)  # 3 x 3 positions of 4 x 4 sub-cells
     steps = logits.reshape(4, 4, 4, 3, 3).astype(float) * 0.0625 / 1.5
     wanted = np.exp(steps) / np.exp(steps).sum(axis=0)
     table_step = 2.0**-20
@@ -192,7 +193,7 @@ def test_probabilities_are_the_softmax_of_the_logits(logits: np.ndarray) -> None
 @settings(deadline=None)  # a shared machine may stall any example
 @given(hnp.arrays(np.int8, (64, 2, 2)), hnp.arrays(bool, (16, 16)))
 def test_counting_in_the_networks_order_is_counting_the_picture(logits: np.ndarray, valid: np.ndarray) -> None:
-    parts = clouds.probabilities(logits, CloudNet(FixedNetwork(logits)), 16)
+    parts = gate.probabilities(logits, CloudNet(FixedNetwork(logits)), 16)
     mask, picture = CloudMask(parts, valid), mask_from(CloudMask(parts, valid).cells, valid)
     assert mask.cell_px == picture.cell_px == 2
     for name in ("cloud_fraction", "thin_fraction", "shadow_fraction", "sure_fraction", "sure_thin_fraction"):
@@ -207,10 +208,10 @@ def test_only_sure_cloud_costs_the_tile() -> None:
     mask = mask_from(cells, np.ones((20, 20), bool), sure_above=0.9)
     assert (mask.cloud_fraction, mask.thin_fraction) == pytest.approx((1.0, 0.2))
     assert (mask.sure_fraction, mask.sure_thin_fraction) == pytest.approx((0.2, 0.2))
-    assert clouds.decide(mask, Gate(withhold_above_percent=19.0)).action is Action.WITHHOLD
-    kept = clouds.decide(mask, Gate(withhold_above_percent=21.0))
+    assert gate.decide(mask, Gate(withhold_above_percent=19.0)).action is Action.WITHHOLD
+    kept = gate.decide(mask, Gate(withhold_above_percent=21.0))
     assert (kept.action, kept.cloud_percent) == (Action.SEND, pytest.approx(100.0))
-    assert clouds.decide(mask, Gate(withhold_above_percent=19.0, thin_counts=0.5)).action is Action.SEND
+    assert gate.decide(mask, Gate(withhold_above_percent=19.0, thin_counts=0.5)).action is Action.SEND
 
 
 @pytest.mark.parametrize(
@@ -226,20 +227,20 @@ def test_only_sure_cloud_costs_the_tile() -> None:
 )
 def test_the_second_witness_by_hand(visible: tuple[int, ...], cloud: bool) -> None:
     sums = 4 * np.array([*visible, 3000], np.uint32).reshape(4, 1, 1)
-    assert clouds.hazy_and_white(sums).item() is cloud
+    assert gate.hazy_and_white(sums).item() is cloud
 
 
 @settings(deadline=None)  # a shared machine may stall any example
 @given(hnp.arrays(np.uint8, (64, 2, 2), elements=st.integers(0, 127)), st.integers(0, 2**16))
 def test_the_second_witness_can_only_acquit(raw: np.ndarray, seed: int) -> None:
     logits = raw.astype(np.int8)
-    parts = clouds.probabilities(logits, CloudNet(FixedNetwork(logits)), 16)
+    parts = gate.probabilities(logits, CloudNet(FixedNetwork(logits)), 16)
     dn = np.random.default_rng(seed).integers(0, 10_000, (4, 8, 8)).astype(np.uint16).repeat(2, 1).repeat(2, 2)
     valid = np.ones((16, 16), bool)
     mask, alone = CloudMask(parts, valid, dn=dn), CloudMask(parts, valid)
     assert alone.sure_fraction == alone.accused_fraction == mask.accused_fraction >= mask.sure_fraction
     cloud = mask.cells[THICK] + mask.cells[THIN] > 0.5
-    assert mask.sure_fraction == pytest.approx((cloud & clouds.hazy_and_white(clouds.bin_sums(dn))).mean())
+    assert mask.sure_fraction == pytest.approx((cloud & gate.hazy_and_white(gate.bin_sums(dn))).mean())
 
 
 def test_a_tile_the_network_accuses_is_sent_where_the_rule_finds_no_cloud() -> None:
@@ -247,21 +248,21 @@ def test_a_tile_the_network_accuses_is_sent_where_the_rule_finds_no_cloud() -> N
     white = np.array((5000, 4900, 4800, 5000))[:, None, None] * np.linspace(0.9, 1.1, TILE_PX)
     for ground, action in ((sand, Action.SEND), (white, Action.WITHHOLD)):
         dn = np.broadcast_to(ground[:, None, 0], (4, TILE_PX, TILE_PX))
-        mask = clouds.detect_clouds(tile_of(dn), fixed_net(THICK))
+        mask = gate.detect_clouds(tile_of(dn), fixed_net(THICK))
         assert mask.cloud_fraction == 1.0
-        assert clouds.decide(mask, Gate()).action is action
+        assert gate.decide(mask, Gate()).action is action
 
 
-needs_kernel = pytest.mark.skipif(not kernel.available, reason="the kernel was not built: no C compiler at install")
+needs_kernel = pytest.mark.skipif(not library.available, reason="the kernel was not built: no C compiler at install")
 both_loops = pytest.mark.parametrize("plain", [False, True])
 
 
 @pytest.fixture
 def loops(plain: bool) -> Iterator[None]:
     """The kernel's vector loops, or the plain ones beside them."""
-    kernel.plain_only(plain)
+    library.plain_only(plain)
     yield
-    kernel.plain_only(False)
+    library.plain_only(False)
 
 
 def drawn_dn(seed: int, bands: int, size: int, limit: int) -> np.ndarray:
@@ -285,8 +286,8 @@ def test_the_kernels_planes_are_those_of_the_definition(
     loops: None, seed: int, bands: int, size: int, limit: int, stretch: tuple[int, int, int]
 ) -> None:
     dn, chosen = drawn_dn(seed, bands, size, limit), CloudSettings(2, 32, 0.1, 1.0, 0.5, 0.5, *stretch)
-    wanted = clouds.planes_of(*clouds.averaged(dn, np.ones(dn.shape[1:], bool)), chosen)
-    found = kernel.cloud_planes(dn, *stretch)
+    wanted = gate.planes_of(*gate.averaged(dn, np.ones(dn.shape[1:], bool)), chosen)
+    found = library.cloud_planes(dn, *stretch)
     assert (found is None) == (wanted is None)
     if wanted is not None:
         np.testing.assert_array_equal(found, wanted)
@@ -298,7 +299,7 @@ def test_the_kernels_integer_root_is_that_of_every_sum(loops: None) -> None:
     sums = np.arange(2**18).clip(max=4 * 65_535).reshape(512, 512)
     quarters = np.stack([(sums + i) // 4 for i in range(4)])  # four pixels that add up to each
     dn = quarters.reshape(2, 2, 512, 512).transpose(2, 0, 3, 1).reshape(1, 1024, 1024).astype(np.uint16)
-    planes = kernel.cloud_planes(dn, 20, 980, 24)
+    planes = library.cloud_planes(dn, 20, 980, 24)
     assert planes is not None
     np.testing.assert_array_equal(planes[0], [[min(255, math.isqrt(total)) for total in row] for row in sums.tolist()])
 
@@ -313,8 +314,8 @@ def test_the_kernels_counts_are_those_of_the_definition(
     logits: np.ndarray, cloudy_above: float, sure_above: float
 ) -> None:
     net, valid = CloudNet(FixedNetwork(logits)), np.ones((2, 2), bool)
-    parts = clouds.probabilities(logits, net, 8 * logits.shape[1])
-    counted = kernel.cloud_counts(logits.reshape(4, -1), net.exponentials, cloudy_above, sure_above)
+    parts = gate.probabilities(logits, net, 8 * logits.shape[1])
+    counted = library.cloud_counts(logits.reshape(4, -1), net.exponentials, cloudy_above, sure_above)
     by_numpy, by_kernel = (CloudMask(parts, valid, cloudy_above, sure_above, counted=c) for c in (None, counted))
     for name in ("cloud_fraction", "thin_fraction", "accused_fraction"):
         assert getattr(by_numpy, name) == getattr(by_kernel, name)
@@ -329,16 +330,16 @@ def test_tiles_are_judged_alike_with_and_without_the_kernel(seed: int, monkeypat
     tile, net = tile_of(textured(seed), valid), CloudNet(FixedNetwork(logits))
     found = []
     for built in (True, False):
-        monkeypatch.setattr(kernel, "available", built)
-        mask = clouds.detect_clouds(tile, net)
-        decisions = [clouds.decide(mask, Gate(withhold_above_percent=p)) for p in (0.0, 20.0, 70.0)]
+        monkeypatch.setattr(library, "available", built)
+        mask = gate.detect_clouds(tile, net)
+        decisions = [gate.decide(mask, Gate(withhold_above_percent=p)) for p in (0.0, 20.0, 70.0)]
         found.append((mask.cells.tobytes(), decisions))
     assert found[0] == found[1]
 
 
 def test_the_gate_sends_reduces_and_withholds() -> None:
-    gate = Gate(withhold_above_percent=70.0, reduce_above_percent=30.0, reduced_layers=2)
-    found = [clouds.decide(mask_of(thick=n, thin=0), gate) for n in (30, 31, 70, 71)]
+    rules = Gate(withhold_above_percent=70.0, reduce_above_percent=30.0, reduced_layers=2)
+    found = [gate.decide(mask_of(thick=n, thin=0), rules) for n in (30, 31, 70, 71)]
     assert [d.action for d in found] == [Action.SEND, Action.REDUCE, Action.REDUCE, Action.WITHHOLD]
     assert [d.layers for d in found] == [None, 2, 2, None]
     assert found[3].cloud_percent == pytest.approx(71.0)
@@ -346,9 +347,9 @@ def test_the_gate_sends_reduces_and_withholds() -> None:
 
 def test_thin_cloud_is_counted_apart() -> None:
     mask = mask_of(thick=20, thin=60)
-    actions = [clouds.decide(mask, Gate(thin_counts=c)).action for c in (1.0, 0.8, 0.5, 0.0)]
+    actions = [gate.decide(mask, Gate(thin_counts=c)).action for c in (1.0, 0.8, 0.5, 0.0)]
     assert actions == [Action.WITHHOLD, Action.SEND, Action.SEND, Action.SEND]  # 80, 68, 50, 20 % against 70 %
-    decision = clouds.decide(mask, Gate())
+    decision = gate.decide(mask, Gate())
     assert (decision.cloud_percent, decision.thin_percent) == pytest.approx((80.0, 60.0))
 
 
@@ -356,7 +357,7 @@ def test_flattening_touches_no_block_next_to_ground_and_keeps_averages() -> None
     rng = np.random.default_rng(2)
     dn = rng.integers(4000, 8000, (4, 200, 200))
     mask = mask_of(thick=60, thin=0)  # pixel rows 0..119: blocks 0..14
-    flat = clouds.flatten_clouds(tile_of(dn), mask)
+    flat = gate.flatten_clouds(tile_of(dn), mask)
     changed = (flat.dn != dn).any(axis=0)
     rows, cols = np.flatnonzero(changed.any(axis=1)), np.flatnonzero(changed.any(axis=0))
     # blocks 0 and 14 touch the tile's edge and the ground: rows 8..111; columns 8..191 of 25 blocks
@@ -368,7 +369,7 @@ def test_flattening_touches_no_block_next_to_ground_and_keeps_averages() -> None
 
 def test_flattening_leaves_a_clear_tile_alone() -> None:
     tile = tile_of(np.random.default_rng(0).integers(0, 9000, (4, 200, 200)))
-    assert clouds.flatten_clouds(tile, mask_of(0, 0)) is tile
+    assert gate.flatten_clouds(tile, mask_of(0, 0)) is tile
 
 
 @pytest.mark.parametrize(
@@ -383,18 +384,18 @@ def test_flattening_leaves_a_clear_tile_alone() -> None:
 )
 def test_a_region_of_interest_is_kept_whatever_the_cloud(region: Region, kept: bool) -> None:
     tile = Tile(1, 2, np.zeros((4, 200, 200), np.uint16), np.ones((200, 200), bool))  # rows 200..399, columns 400..599
-    decision = clouds.decide(mask_of(100, 0), Gate(regions=(region,)), tile)
+    decision = gate.decide(mask_of(100, 0), Gate(regions=(region,)), tile)
     assert decision.action is (Action.SEND if kept else Action.WITHHOLD)
     assert decision.protected is kept
 
 
 def test_regions_need_the_tile_and_pixels() -> None:
     with pytest.raises(InputError, match="needs the tile"):
-        clouds.decide(mask_of(100, 0), Gate(regions=(Region(0, 0, 1, 1),)))
+        gate.decide(mask_of(100, 0), Gate(regions=(Region(0, 0, 1, 1),)))
     lonlat = Gate(regions=(LonLatRegion(7.0, 45.0, 8.0, 46.0),))
     tile = tile_of(textured())
     with pytest.raises(InputError, match="still in degrees"):
-        clouds.decide(mask_of(100, 0), lonlat, tile)
+        gate.decide(mask_of(100, 0), lonlat, tile)
 
 
 @pytest.mark.parametrize(
@@ -414,13 +415,13 @@ def test_a_gate_out_of_range_is_refused(wrong: dict[str, float]) -> None:
 
 def test_a_tile_of_the_wrong_size_is_refused() -> None:
     with pytest.raises(InputError, match="multiple of 32"):
-        clouds.detect_clouds(tile_of(np.zeros((4, 40, 40))), fixed_net(CLEAR))
+        gate.detect_clouds(tile_of(np.zeros((4, 40, 40))), fixed_net(CLEAR))
 
 
 @pytest.fixture(scope="module")
 def nets() -> dict[str, CloudNet]:
     """The shipped network on every engine installed."""
-    if not (SHIPPED / clouds.NETWORK_FILE).is_file():
+    if not (SHIPPED / gate.NETWORK_FILE).is_file():
         pytest.skip("no cloud network in the shipped bundle")
     table = json.loads((SHIPPED / "manifest.json").read_text(encoding="utf-8"))["clouds"]
     found = {}
@@ -429,8 +430,8 @@ def nets() -> dict[str, CloudNet]:
             engine = open_engine(name, 1)
         except InputError:
             continue
-        network = engine.load(SHIPPED / clouds.NETWORK_FILE, require_int8=True)
-        found[name] = CloudNet(network, clouds.read_settings(table))
+        network = engine.load(SHIPPED / gate.NETWORK_FILE, require_int8=True)
+        found[name] = CloudNet(network, gate.read_settings(table))
     return found
 
 
@@ -449,7 +450,7 @@ def cloudy_scene(seed: int, size: int = 128) -> tuple[np.ndarray, np.ndarray]:
 
 def test_the_shipped_network_sees_a_drawn_cloud_and_leaves_the_fields_alone(nets: dict[str, CloudNet]) -> None:
     dn, closed = cloudy_scene(4)
-    mask = clouds.detect_clouds(tile_of(dn), nets["openvino"])
+    mask = gate.detect_clouds(tile_of(dn), nets["openvino"])
     assert mask.cloudy[closed].mean() > 0.9
     assert mask.cloudy[np.hypot(*(np.mgrid[:128, :128] - 63.5)) > 60].mean() < 0.1
     assert mask.cells.shape == (len(CLASSES), 64, 64)
@@ -460,32 +461,32 @@ def test_every_runtime_gives_the_same_mask_bit_for_bit(nets: dict[str, CloudNet]
         pytest.skip("only one runtime installed")
     for seed in range(4):
         dn, _ = cloudy_scene(seed, 256)
-        masks = [clouds.detect_clouds(tile_of(dn), net) for net in nets.values()]
+        masks = [gate.detect_clouds(tile_of(dn), net) for net in nets.values()]
         np.testing.assert_array_equal(masks[0].cells, masks[1].cells)
 
 
 def test_a_network_loaded_for_one_size_gives_the_same_mask_and_refuses_another(nets: dict[str, CloudNet]) -> None:
     engine = open_engine("openvino", 1)
-    network = engine.load(SHIPPED / clouds.NETWORK_FILE, require_int8=True, shape=(1, 8, 64, 64))
+    network = engine.load(SHIPPED / gate.NETWORK_FILE, require_int8=True, shape=(1, 8, 64, 64))
     fixed, tile = CloudNet(network, nets["openvino"].settings), tile_of(cloudy_scene(7)[0])
-    found, wanted = clouds.detect_clouds(tile, fixed), clouds.detect_clouds(tile, nets["openvino"])
+    found, wanted = gate.detect_clouds(tile, fixed), gate.detect_clouds(tile, nets["openvino"])
     np.testing.assert_array_equal(found.cells, wanted.cells)
     with pytest.raises(BundleError, match="does not take uint8 \\[1, 8, 128, 128\\]"):
-        clouds.detect_clouds(tile_of(cloudy_scene(7, 256)[0]), fixed)
+        gate.detect_clouds(tile_of(cloudy_scene(7, 256)[0]), fixed)
 
 
 FINGERPRINT = """
 import hashlib, json, sys
 from pathlib import Path
 import numpy as np
-from payload import clouds
+from payload.clouds import gate
 from payload.engine import open_engine
 from payload.tiles import Tile
 folder = Path(sys.argv[1])
-settings = clouds.read_settings(json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["clouds"])
-net = clouds.CloudNet(open_engine("openvino", 1).load(folder / clouds.NETWORK_FILE), settings)
+settings = gate.read_settings(json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["clouds"])
+net = gate.CloudNet(open_engine("openvino", 1).load(folder / gate.NETWORK_FILE), settings)
 dn = np.random.default_rng(6).integers(100, 7000, (4, 16, 16)).repeat(8, 1).repeat(8, 2).astype(np.uint16)
-mask = clouds.detect_clouds(Tile(0, 0, dn, np.ones(dn.shape[1:], bool)), net)
+mask = gate.detect_clouds(Tile(0, 0, dn, np.ones(dn.shape[1:], bool)), net)
 sys.stdout.write(hashlib.sha256(mask.cells.tobytes()).hexdigest())
 """
 
@@ -505,4 +506,4 @@ def test_the_shipped_network_is_small(nets: dict[str, CloudNet]) -> None:
     table = json.loads((SHIPPED / "manifest.json").read_text(encoding="utf-8"))["clouds"]
     assert table["parameters"] <= 100_000
     assert table["macs_per_pixel"] <= 3000
-    assert (SHIPPED / clouds.NETWORK_FILE).stat().st_size < 250_000
+    assert (SHIPPED / gate.NETWORK_FILE).stat().st_size < 250_000

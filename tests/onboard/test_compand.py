@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from payload.bundle import load_bundle
-from payload.compand import REFERENCE_DN, compand, expand, stretch, table
+from payload.codec.lapped.power_law import REFERENCE_DN, compand, expand, stretch, table
 
 
 def test_no_libm_can_round_the_shipped_table_differently() -> None:

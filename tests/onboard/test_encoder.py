@@ -7,11 +7,11 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from payload import encoder
 from payload.bundle import load_bundle
-from payload.encoder import BLOCK, encode, first_level, planes, second_level
+from payload.codec.lapped import transform
+from payload.codec.lapped.transform import BLOCK, encode, first_level, planes, second_level
+from payload.codec.rotation import PLANE_LIMIT
 from payload.engine import open_engine
-from payload.rotation import PLANE_LIMIT
 
 SIDE = 64
 
@@ -136,7 +136,7 @@ def test_no_libm_can_round_the_basis_of_the_second_level_differently() -> None:
             value = cosine[folded] if folded <= 8 else -cosine[16 - folded]
             exact = 4096 * value * (Decimal("0.5") if k else 1 / Decimal(8).sqrt())
             assert abs(exact - exact.to_integral_value()) < Decimal("0.499")
-            assert encoder.dct()[k, m] == int(exact.to_integral_value())
+            assert transform.dct()[k, m] == int(exact.to_integral_value())
 
 
 @settings(max_examples=10, deadline=None)

@@ -1,23 +1,30 @@
 """The compiled kernel against the numpy definition, with and without its vector loops: one law, three ways."""
 
+import contextlib
+import ctypes
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from payload import entropy, kernel, quantiser, rotation
-from payload.bundle import load_bundle, read_arrays
-from payload.compand import table
-from payload.encoder import Latents, encode, with_second_level
+from payload.bundle import load_bundle
+from payload.codec import rotation
+from payload.codec.lapped import quantiser
+from payload.codec.lapped.power_law import table
+from payload.codec.lapped.quantiser import Indices
+from payload.codec.lapped.range_coder import ONE, Table
+from payload.codec.lapped.tables import load_kernels, load_tables
+from payload.codec.lapped.transform import Latents, encode, with_second_level
 from payload.engine import open_engine
-from payload.errors import StreamError
-from payload.quantiser import Indices
+from payload.errors import BundleError, InputError, StreamError
+from payload.native import library
 
-pytestmark = pytest.mark.skipif(not kernel.available, reason="the kernel was not built: no C compiler at install")
+pytestmark = pytest.mark.skipif(not library.available, reason="the kernel was not built: no C compiler at install")
 
 SIDE = 64
 
@@ -25,9 +32,9 @@ SIDE = 64
 @pytest.fixture(params=["vectors", "plain"])
 def loops(request):
     """Both sets of the kernel's loops."""
-    kernel.plain_only(request.param == "plain")
+    library.plain_only(request.param == "plain")
     yield request.param
-    kernel.plain_only(False)
+    library.plain_only(False)
 
 
 both_loops = pytest.mark.parametrize("plain", [False, True])
@@ -36,7 +43,7 @@ both_loops = pytest.mark.parametrize("plain", [False, True])
 @pytest.fixture(scope="module")
 def tables(make_tables, tmp_path_factory):
     folder = tmp_path_factory.mktemp("tables")
-    return [entropy.load_tables(make_tables(folder / f"{seed}.npz", 4, 3, seed)) for seed in range(3)]
+    return [load_tables(make_tables(folder / f"{seed}.npz", 4, 3, seed)) for seed in range(3)]
 
 
 def random_indices(seed: int, h: int, w: int, density: float) -> Indices:
@@ -59,12 +66,12 @@ shapes = st.sampled_from([(8, 8), (8, 16), (16, 8), (32, 32), (24, 40)])
 def test_layers_are_those_of_the_definition(tables, plain, seed, shape, density, keep, data) -> None:
     chosen, sent = tables[seed % 3], random_indices(seed, *shape, density)
     active = data.draw(st.none() | st.integers(0, 256))
-    kernel.plain_only(plain)
-    coder = kernel.EntropyKernel(chosen, *shape)
+    library.plain_only(plain)
+    coder = library.EntropyKernel(chosen, *shape)
     layers = coder.encode_layers(sent, keep, active)
-    assert layers == entropy.encode_layers(sent, chosen, keep=keep, last_active=active)
-    found, wanted = coder.decode_layers(layers), entropy.decode_layers(layers, (256, *shape), chosen)
-    kernel.plain_only(False)
+    assert layers == layers.encode_layers(sent, chosen, keep=keep, last_active=active)
+    found, wanted = coder.decode_layers(layers), layers.decode_layers(layers, (256, *shape), chosen)
+    library.plain_only(False)
     assert np.array_equal(found.magnitude, wanted.magnitude) and np.array_equal(found.negative, wanted.negative)
     assert np.array_equal(found.behind, wanted.behind) and found.missing == wanted.missing
 
@@ -72,14 +79,14 @@ def test_layers_are_those_of_the_definition(tables, plain, seed, shape, density,
 def test_what_was_encoded_is_not_changed_by_it(tables) -> None:
     sent = random_indices(4, 16, 16, 0.3)
     before = sent.magnitude.copy()
-    kernel.EntropyKernel(tables[0], 16, 16).encode_layers(sent)
+    library.EntropyKernel(tables[0], 16, 16).encode_layers(sent)
     assert sent.size128 is not None and np.array_equal(sent.magnitude, before)
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32), st.integers(0, 2), st.data())
 def test_damaged_octets_never_raise_anything_but_stream_error(tables, seed, at, data) -> None:
-    coder = kernel.EntropyKernel(tables[0], 8, 8)
+    coder = library.EntropyKernel(tables[0], 8, 8)
     layers = list(coder.encode_layers(random_indices(seed, 8, 8, 0.2)))
     octets = bytearray(layers[at])
     how = data.draw(st.sampled_from(["cut", "flip", "noise", "ones"]))
@@ -94,9 +101,9 @@ def test_damaged_octets_never_raise_anything_but_stream_error(tables, seed, at, 
         found = coder.decode_layers(tuple(layers))
     except StreamError:
         with pytest.raises(StreamError):
-            entropy.decode_layers(tuple(layers), (256, 8, 8), tables[0])
+            layers.decode_layers(tuple(layers), (256, 8, 8), tables[0])
         return
-    wanted = entropy.decode_layers(tuple(layers), (256, 8, 8), tables[0])
+    wanted = layers.decode_layers(tuple(layers), (256, 8, 8), tables[0])
     assert np.array_equal(found.magnitude, wanted.magnitude) and np.array_equal(found.negative, wanted.negative)
 
 
@@ -104,7 +111,7 @@ def test_damaged_octets_never_raise_anything_but_stream_error(tables, seed, at, 
 def test_statistics_are_exact(loops, limit) -> None:
     dn = np.random.default_rng(limit).integers(0, limit, (4, SIDE, SIDE), np.uint16, endpoint=True)
     values = np.empty_like(dn)
-    found = kernel.statistics(dn, table(0.8), values)
+    found = library.statistics(dn, table(0.8), values)
     wanted = rotation.statistics(table(0.8)[dn], np.ones((SIDE, SIDE), bool))
     assert np.array_equal(values, table(0.8)[dn]) and np.array_equal(found.products, wanted.products)
     assert (found.count, found.sums, found.least, found.most) == (wanted.count, wanted.sums, wanted.least, wanted.most)
@@ -117,7 +124,7 @@ def test_rotated_bands_are_those_of_the_definition(limit) -> None:
     dn[:, :8] = limit  # a corner that reaches far
     turned = rotation.fit(dn, everywhere)
     rotated = np.empty(dn.shape, np.int16)
-    kernel.rotate(dn, turned, rotated)
+    library.rotate(dn, turned, rotated)
     assert np.array_equal(rotated, rotation.rotate(dn, everywhere, turned))
 
 
@@ -130,7 +137,7 @@ def test_vectors_are_those_of_the_definition_to_the_last_bit(seed, bands, expone
     covariance[rng.integers(bands), :] = 0  # bands of one value only
     covariance = np.triu(covariance) + np.triu(covariance, 1).T
     found, wanted = [(covariance.copy(), np.eye(bands)) for _ in range(2)]
-    kernel.diagonalise(*found)
+    library.diagonalise(*found)
     rotation.diagonalise(*wanted)
     assert all(np.array_equal(f, w) for f, w in zip(found, wanted, strict=True))
 
@@ -139,16 +146,17 @@ def test_vectors_are_those_of_the_definition_to_the_last_bit(seed, bands, expone
 def test_the_transform_is_the_network(loops, limit) -> None:
     """What flies as ONNX and what runs folded in C: the same integers, folded once or in two parts."""
     bundle = load_bundle()
-    arrays = read_arrays(bundle.file("flight/tables.npz"))
+    kernels = load_kernels(bundle.file("flight/tables.npz"))
+    assert kernels is not None
     side = bundle.tile_px
     rng = np.random.default_rng(limit)
     rotated = rng.integers(-limit, limit, (4, side, side), endpoint=True).astype(np.int16)
     rotated[1:, : side // 2] //= 8  # bright below, so that some rows of blocks are folded once and some in two parts
-    sums = kernel.Transform(arrays["kernels"], arrays["exponents"]).run(rotated, kernel.Buffers(4, side))
+    sums = library.Transform(kernels).run(rotated, library.Buffers(4, side))
     network = open_engine("openvino").load(bundle.file("flight/encoder.onnx"), require_int8=True)
     wanted = encode(rotated, network).values
     assert np.array_equal(with_second_level(sums.copy()).values, wanted)
-    assert np.array_equal(kernel.with_second_level(sums.copy()).values, wanted)
+    assert np.array_equal(library.with_second_level(sums.copy()).values, wanted)
 
 
 @pytest.mark.parametrize("index", [0, 1, 7, 40, 58, 90, 126, 127])
@@ -160,7 +168,7 @@ def test_magnitudes_are_exact_at_every_edge(index) -> None:
     rng = np.random.default_rng(index)
     values = np.resize(np.concatenate([near, rng.integers(0, 2**26, 4000), [2**26, 2**29, 2**31 - 1]]), 4 * 64 * 64)
     values = (values * np.where(rng.random(values.size) < 0.5, -1, 1)).astype(np.int32).reshape(4, 64, 8, 8)
-    found = kernel.quantise(Latents(values), index, kernel.Buffers(4, 64))
+    found = library.quantise(Latents(values), index, library.Buffers(4, 64))
     wanted = quantiser.quantise(Latents(values), index)
     assert np.array_equal(found.magnitude, wanted.magnitude) and np.array_equal(found.negative, wanted.negative)
     assert np.array_equal(found.size128, wanted.size128)
@@ -171,11 +179,105 @@ def test_magnitudes_are_exact_at_every_edge(index) -> None:
 def test_errors_are_those_of_the_definition(seed, spread, index, layers) -> None:
     values = np.random.default_rng(seed).laplace(0, spread, (2, 64, 8, 8))
     latents = Latents(np.clip(values, -(2**29), 2**29).astype(np.int32))
-    assert kernel.errors(latents, index, layers) == quantiser.errors(latents, index, layers)
+    assert library.errors(latents, index, layers) == quantiser.errors(latents, index, layers)
+
+
+def entries(short: int) -> dict[str, tuple]:
+    """Every entry of the kernel with arguments that fit; the array at place `short` is one element too short."""
+    bands, side, cells, layer_count, place = 2, SIDE, SIDE // 8, 3, iter(range(100))
+
+    def array(dtype: str, count: int) -> library.Span:
+        found = np.zeros(count - (next(place) == short), dtype)
+        return library.span(found, found.dtype)
+
+    def of(*makers) -> tuple:
+        nonlocal place
+        place = iter(range(100))
+        return tuple(make() if callable(make) else make for make in makers)
+
+    def a(dtype: str, count: int):
+        return lambda: array(dtype, count)
+
+    n, channels, step = side * side, 64 * bands, ctypes.c_uint32(256)
+    whole, blocks = bands * n, cells * cells
+    return {
+        "statistics": of(a("u2", whole), a("u2", 65536), bands, n, a("u2", whole), a("u8", bands), a("u8", bands**2),
+                         a("u2", bands), a("u2", bands)),
+        "jacobi": of(a("f8", 9), a("f8", 9), 3, 12),
+        "rotate": of(a("u2", whole), a("i4", bands**2), a("i4", bands), bands, n, 1, 32639, a("i2", whole)),
+        "transform": of(a("i2", whole), a("i2", 64 * 64), a("i4", 64), a("i4", 64), bands, side,
+                        a("i2", 16 * (side + 8)), a("i4", 32 * cells), a("i4", whole)),
+        "second_level": of(a("i4", whole), a("i8", 64), bands, cells, cells, 12),
+        "quantise": of(a("i4", n), n, step, a("u2", n), a("?", n), a("u1", n)),
+        "errors": of(a("i4", n), n, step, layer_count, a("i4", layer_count), a("u8", layer_count + 1)),
+        "count": of(a("u2", channels * blocks), channels, blocks, layer_count, a("i4", layer_count * channels)),
+        "cloud_planes": of(a("u2", bands * 4 * n), bands, side, 20, 980, 24, a("u1", 2 * bands * n)),
+        "cloud_counts": of(a("i1", 4 * n), a("f4", 256), n, ctypes.c_float(0.5), ctypes.c_float(0.7), a("i4", 3)),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("entry", sorted(entries(-1)))
+def test_an_array_one_element_too_short_is_refused_by_every_entry(entry) -> None:
+    library.call(entry, *entries(-1)[entry])
+    arrays = sum(isinstance(argument, library.Span) for argument in entries(-1)[entry])
+    for short in range(arrays):
+        with pytest.raises(InputError, match="a buffer is too small for the kernel"):
+            library.call(entry, *entries(short)[entry])
+
+
+@pytest.mark.parametrize("entry", sorted(entries(-1)))
+@pytest.mark.parametrize("number", [-(2**31), -1, 2**31 - 1, 1 << 24])
+def test_a_number_out_of_range_is_refused_by_every_entry(entry, number) -> None:
+    arguments = entries(-1)[entry]
+    for place in [i for i, argument in enumerate(arguments) if isinstance(argument, int)]:
+        with pytest.raises(InputError, match="for the kernel"):
+            library.call(entry, *arguments[:place], number, *arguments[place + 1 :])
+
+
+@pytest.mark.parametrize("name", ["_scratch", "_out"])
+def test_layers_are_not_coded_into_less_room_than_they_may_take(tables, name) -> None:
+    coder = library.EntropyKernel(tables[0], 8, 8)
+    spans = [library.span(getattr(coder, n)[: -1 if n == name else None], np.dtype("u1")) for n in ("_scratch", "_out")]
+    coder._room = tuple(spans)
+    with pytest.raises(InputError, match="a buffer is too small for the kernel"):
+        coder.encode_layers(random_indices(1, 8, 8, 0.2))
+
+
+def test_indices_of_another_size_are_refused(tables) -> None:
+    coder = library.EntropyKernel(tables[0], 16, 16)
+    with pytest.raises(InputError, match="a buffer is too small for the kernel"):
+        coder.encode_layers(random_indices(1, 8, 8, 0.2))
+
+
+@pytest.mark.parametrize("held", range(20))
+def test_tables_that_change_in_memory_never_lead_outside(tables, held) -> None:
+    """An upset in an array that says where others are: it is noticed, or some other class is taken."""
+    coder = library.EntropyKernel(tables[0], 8, 8)
+    sent = random_indices(2, 8, 8, 0.3)
+    sent = Indices(sent.magnitude & 0x3FFF, sent.negative)
+    layers_before = coder.encode_layers(sent)
+    octets = coder._held[held].reshape(-1).view(np.uint8)
+    octets[:] ^= 0x80
+    with contextlib.suppress(BundleError, StreamError):
+        coder.encode_layers(sent)
+        coder.decode_layers(layers_before)
+
+
+def test_the_most_that_a_coefficient_can_take_fits(tables) -> None:
+    """Every symbol the rarest there is: 24 bits for the token, 24 for the escape, 16 raw, 1 sign."""
+    rare = tuple(Table(np.array([1, ONE - 1])) for _ in range(32))
+    escapes = tuple(Table(np.array([ONE - 15, *[1] * 15])) for _ in range(8))
+    chosen = replace(tables[0], layers=tuple(replace(t, runs=rare, size=escapes) for t in tables[0].layers[:1]))
+    shape = (256, 16, 16)
+    sent = Indices(np.full(shape, 65535, np.uint16), np.ones(shape, bool))
+    coder = library.EntropyKernel(chosen, 16, 16)
+    hits = np.full((1, 256), 256, np.int32)
+    octets = coder._encode(0, (sent.magnitude, sent.negative, None, hits), (256, np.zeros(4, np.int16)))
+    assert 8.1 < len(octets) / sent.magnitude.size < library.MOST_OCTETS
 
 
 def test_it_can_be_left_out() -> None:
     """NADIR_KERNEL=0: the same payload in numpy."""
-    command = [sys.executable, "-c", "from payload import kernel; print(kernel.available)"]
+    command = [sys.executable, "-c", "from payload import kernel; print(library.available)"]
     done = subprocess.run(command, env=os.environ | {"NADIR_KERNEL": "0"}, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

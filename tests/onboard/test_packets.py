@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from payload.errors import PacketError, StreamError
-from payload.packets import (
+from payload.link.space_packet import (
     COUNTS,
     IDLE_APID,
     LONGEST_PACKET_OCTETS,

@@ -11,17 +11,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from payload import fsq
-from payload.bitstream import UNKNOWN_CLOUD, Kind, unpack
 from payload.bundle import load_bundle
-from payload.codec import open_codec
-from payload.coded import Quality, Stopwatch
+from payload.codec.interface import Quality, Stopwatch
+from payload.codec.lapped import codec
+from payload.codec.registry import open_codec
+from payload.codec.rotation import Rotation
 from payload.engine import open_engine
-from payload.errors import BundleError, StreamError
-from payload.packets import Reassembler
+from payload.errors import BundleError, InputError, StreamError
+from payload.link.space_packet import Reassembler
+from payload.link.tile_code import UNKNOWN_CLOUD, Kind, unpack
 from payload.pipeline import Payload
 from payload.policy import Gate, Policy, Region
-from payload.rotation import Rotation
 from payload.scene import RGBN, ArrayScene, SceneInfo
 from payload.tiles import Tile, split
 
@@ -52,6 +52,28 @@ def codes_in(packets) -> list:
     reassembler = Reassembler()
     found = [a for packet in packets for a in reassembler.push(packet)] + reassembler.finish()
     return [unpack(assembly.data) for assembly in found]
+
+
+@pytest.mark.parametrize("gate", [False, True])
+@pytest.mark.parametrize(
+    ("shape", "dtype", "valid"),
+    [
+        ((4, 2 * T, 2 * T), np.uint16, (2 * T, 2 * T)),  # wrote past the kernel's buffers
+        ((4, T // 2, T // 2), np.uint16, (T // 2, T // 2)),
+        ((4, T, T), np.int16, (T, T)),
+        ((4, T, T), np.float32, (T, T)),
+        ((3, T, T), np.uint16, (T, T)),
+        ((5, T, T), np.uint16, (T, T)),
+        ((4, T, 2 * T), np.uint16, (T, 2 * T)),
+        ((4, T, T), np.uint16, (2 * T, 2 * T)),
+    ],
+)
+def test_a_tile_that_is_not_the_bundles_is_refused_in_one_line(payload_of, gate, shape, dtype, valid) -> None:
+    payload = payload_of(gate=gate)
+    tile = Tile(0, 0, np.full(shape, 700, dtype), np.ones(valid, bool))
+    for encode in (payload.encode_tile, lambda t: payload.codec.encode(t, Quality(), Stopwatch())):
+        with pytest.raises(InputError, match=r"this bundle takes .*; cut the scene by the bundle's tile size and bands"):
+            encode(tile)
 
 
 def test_packets_carry_the_tile_codes_in_row_order(payload_of) -> None:
@@ -236,14 +258,14 @@ def test_side_information_by_hand(toy_bundle, means, angles, index, shift) -> No
 def test_side_information_of_any_number_of_bands_comes_back(fields, index, shift) -> None:
     means, angles = fields
     rotation = Rotation(tuple(means), tuple(angles), shift)
-    side = fsq._pack_side(rotation, index)
+    side = codec._pack_side(rotation, index)
     assert len(side) == 2 * len(means) + -(-12 * len(angles) // 8) + 2
-    assert fsq._unpack_side(side, len(means)) == (rotation, index)
+    assert codec._unpack_side(side, len(means)) == (rotation, index)
 
 
 def test_angles_that_fill_no_octet_are_padded_with_zero_bits_at_their_end() -> None:
     # two bands: means 0001 0002; one angle abc = 1010 1011 1100 and four zero bits; step 05; shift 01
-    assert fsq._pack_side(Rotation((1, 2), (0xABC,), 1), 5).hex() == "00010002" + "abc0" + "05" + "01"
+    assert codec._pack_side(Rotation((1, 2), (0xABC,), 1), 5).hex() == "00010002" + "abc0" + "05" + "01"
 
 
 @pytest.fixture
@@ -328,7 +350,7 @@ def test_bundle_and_networks_that_do_not_fit_together_are_refused(tmp_path, make
 ONE_TILE = """
 import hashlib, sys
 import numpy as np
-from payload.bitstream import pack
+from payload.link.tile_code import pack
 from payload.bundle import load_bundle
 from payload.engine import open_engine
 from payload.pipeline import Payload

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from payload.encoder import Latents
-from payload.quantiser import (
+from payload.codec.lapped.quantiser import (
     STEP_INDICES,
     Indices,
     dequantise,
@@ -20,6 +19,7 @@ from payload.quantiser import (
     step_index,
     step_units,
 )
+from payload.codec.lapped.transform import Latents
 
 
 def latents_of(seed: int, spread: float) -> Latents:

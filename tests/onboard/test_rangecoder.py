@@ -5,9 +5,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from payload import rangecoder
+from payload.codec.lapped import range_coder
+from payload.codec.lapped.range_coder import ONE, LibraryDecoder, LibraryEncoder, PlainDecoder, PlainEncoder, Table
 from payload.errors import StreamError
-from payload.rangecoder import ONE, LibraryDecoder, LibraryEncoder, PlainDecoder, PlainEncoder, Table
 
 HALVES = Table(np.array([ONE // 2, ONE // 2]))
 #: The middle symbol keeps the interval around one half: nothing is decided until another symbol comes.
@@ -16,7 +16,7 @@ SKEWED = Table(np.array([ONE - 2, 1, 1]))
 SIXTEEN = Table(np.arange(1, 17) * 1000 + np.where(np.arange(16) == 15, ONE - 136_000, 0))
 TABLES = (HALVES, MIDDLE, SKEWED, SIXTEEN)
 
-needs_library = pytest.mark.skipif(rangecoder.constriction is None, reason="constriction has no wheel here")
+needs_library = pytest.mark.skipif(range_coder.constriction is None, reason="constriction has no wheel here")
 CODERS = [
     pytest.param(PlainEncoder, PlainDecoder, id="plain"),
     pytest.param(LibraryEncoder, LibraryDecoder, id="library", marks=needs_library),

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from payload.bitstream import Kind, TileCode, pack
-from payload.packets import SequenceCounter, octets_on_air, segment
+from payload.link.rate_control import Candidate, choose_layers
+from payload.link.space_packet import SequenceCounter, octets_on_air, segment
+from payload.link.tile_code import Kind, TileCode, pack
 from payload.policy import Policy
-from payload.ratecontrol import Candidate, choose_layers
 
 PACKET_OCTETS = 100
 

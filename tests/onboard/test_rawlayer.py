@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from payload.entropy import decode_layers, encode_layers
+from payload.codec.lapped.layers import decode_layers, encode_layers
+from payload.codec.lapped.plain_layer import pack_raw, unpack_raw
+from payload.codec.lapped.quantiser import Indices
+from payload.codec.lapped.tables import load_tables
 from payload.errors import StreamError
-from payload.quantiser import Indices
-from payload.rawlayer import pack_raw, unpack_raw
-from payload.tables import load_tables
 
 
 @settings(max_examples=40, deadline=None)

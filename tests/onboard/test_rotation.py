@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from payload import rotation
-from payload.rotation import ANGLES, PLANE_LIMIT, SHIFT_LIMIT, Rotation, fit, rotate, unrotate
+from payload.codec import rotation
+from payload.codec.rotation import ANGLES, PLANE_LIMIT, SHIFT_LIMIT, Rotation, fit, rotate, unrotate
 
 SIDE = 16
 ALL = np.ones((SIDE, SIDE), bool)

@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from payload.bitstream import pack
 from payload.bundle import load_bundle
 from payload.engine import open_engine
-from payload.packets import octets_on_air
+from payload.link.space_packet import octets_on_air
+from payload.link.tile_code import pack
 from payload.pipeline import Payload
 from payload.policy import Gate, Policy
 from payload.tiles import Tile
-from sim.ground import Decoder
+from sim.ground.decoder import Decoder
 
 pytestmark = [pytest.mark.slow, pytest.mark.realdata]
 DATA = Path(os.environ.get("NADIR_DATA", Path(__file__).parents[2].parent / "shared" / "data"))

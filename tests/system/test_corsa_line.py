@@ -5,15 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from payload import bitstream
 from payload.bundle import load_bundle, shipped_bundles
 from payload.engine import open_engine
-from payload.packets import SequenceCounter, segment
+from payload.link import tile_code
+from payload.link.space_packet import SequenceCounter, segment
 from payload.pipeline import Payload
 from payload.policy import Policy
 from payload.tiles import Tile
-from sim.ground import Decoder, receive, reconstruct
-from sim.quality import psnr_db
+from sim.ground.decoder import Decoder, receive, reconstruct
+from sim.metrics.distortion import psnr_db
 
 NAME = "corsa-fpn3-512"
 pytestmark = pytest.mark.skipif(NAME not in shipped_bundles(), reason=f"bundle {NAME} is not shipped in this tree")
@@ -42,7 +42,7 @@ def test_tile_survives_packets_and_every_layer_makes_it_better(line):
     bundle, payload, decoder = line
     tile = landscape()
     code = payload.encode_tile(tile)
-    packets = list(segment(bitstream.pack(code), SequenceCounter(1), 1024))
+    packets = list(segment(tile_code.pack(code), SequenceCounter(1), 1024))
     (strip,) = reconstruct(receive(packets, bundle, 1, 1), decoder, bundle)
     assert strip.known.all() and np.array_equal(strip.dn, decoder.decode_tile(code))
     qualities = [error_db(tile, decoder.decode_tile(replace(code, layers=code.layers[:n]))) for n in (1, 2, 3)]

@@ -11,23 +11,23 @@ import numpy as np
 import pytest
 import rasterio
 
-from payload import bitstream
-from payload.bitstream import Kind, TileCode
 from payload.bundle import load_bundle
-from payload.codec import open_codec
-from payload.coded import Quality, Stopwatch
+from payload.codec.interface import Quality, Stopwatch
+from payload.codec.registry import open_codec
 from payload.engine import open_engine
-from payload.packets import read_packets
+from payload.link import tile_code
+from payload.link.space_packet import read_packets
+from payload.link.tile_code import Kind, TileCode
 from payload.pipeline import Payload
 from payload.policy import Gate, Policy
 from payload.scene import RGBN, ArrayScene, SceneInfo
 from payload.tiles import split
 from sim import downlink as line
-from sim import seams
 from sim.downlink import Request, downlink
-from sim.ground import Decoder, receive
-from sim.summary import as_text
-from sim.synthetic import demo_scene
+from sim.ground import mosaic
+from sim.ground.decoder import Decoder, receive
+from sim.report.terminal import as_text
+from sim.scenes.demo import demo_scene
 
 T = 64
 KINDS = ("coded", "withheld", "empty", "fallback", "lost", "refused")
@@ -142,7 +142,7 @@ def test_one_packet_less_changes_one_tile_of_the_picture(toy_line, ground_of, mo
             changed = (file.read() != reference).any(axis=0)
         reach = np.zeros_like(changed)
         row, col = hurt[0] * T, hurt[1] * T
-        far = seams.FADE_PX + seams.SMOOTH_PX // 2  # an edge is smoothed along itself, across the edges it meets
+        far = mosaic.FADE_PX + mosaic.SMOOTH_PX // 2  # an edge is smoothed along itself, across the edges it meets
         reach[max(0, row - far) : row + T + far, max(0, col - far) : col + T + far] = True
         assert changed.any() and not changed[~reach].any()
 
@@ -246,7 +246,7 @@ def test_shipped_tile_codes_do_not_depend_on_where_the_tile_is_nor_on_threads() 
     def codes(left: int, threads: int) -> dict:
         part = ArrayScene(SceneInfo("part", 512, 768 - left, RGBN, 10.0), dn[:, :, left:], valid[:, left:])
         found = Payload(bundle, policy, open_engine("openvino", threads)).tile_codes(part)
-        return {(c.row, c.col + left // 256): bitstream.pack(c)[9:] for c in found}  # all but kind, bundle, address
+        return {(c.row, c.col + left // 256): tile_code.pack(c)[9:] for c in found}  # all but kind, bundle, address
 
     whole = codes(0, 1)
     moved = codes(256, 2)

@@ -7,14 +7,14 @@ from dataclasses import replace
 import pytest
 import rasterio
 
-from hil.agent import Agent
-from hil.channels import SocketChannel, listen_tcp
-from payload import bitstream
+from hil.agent.agent import Agent
+from hil.line.channels import SocketChannel, listen_tcp
 from payload.errors import InputError
+from payload.link import tile_code
 from payload.pipeline import Payload
 from sim import downlink as line
 from sim.downlink import Device, Request, downlink
-from sim.summary import as_text
+from sim.report.terminal import as_text
 
 TIMED = ("measured_on_host", "measured_on_device")
 
@@ -28,7 +28,7 @@ class ToyEncoder:
         self.stages_s, self._payload, self._spoil = {}, payload, spoil
 
     def encode(self, tile):
-        octets = self._spoil(tile, bitstream.pack(self._payload.encode_tile(tile)))
+        octets = self._spoil(tile, tile_code.pack(self._payload.encode_tile(tile)))
         self.stages_s = dict(self._payload.last_stages)
         return octets
 
@@ -115,8 +115,8 @@ def test_an_emulated_device_has_no_times_and_no_budget_that_needs_them(device_li
 
 def test_a_device_that_computes_otherwise_fails_the_run_and_is_still_decoded(device_line, ground_of):
     def coarser(tile, octets):
-        code = bitstream.unpack(octets)
-        return octets if tile.col else bitstream.pack(replace(code, layers=code.layers[:1]))
+        code = tile_code.unpack(octets)
+        return octets if tile.col else tile_code.pack(replace(code, layers=code.layers[:1]))
 
     report, out = device_line(ground_of(2, 2), on_device=True, compare=True, spoil=coarser)
     (check,) = compared(report)

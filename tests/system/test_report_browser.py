@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from sim.report import write_report
+from sim.report.files import write_report
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 SECONDS_TO_ANSWER = 60

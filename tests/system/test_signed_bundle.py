@@ -11,8 +11,8 @@ from payload.bundle import SHIPPED
 from payload.errors import BundleError, InputError
 from payload.signature import ALGORITHM, FILE, Signature, key_id, signed_octets
 from sim.downlink import Request, downlink
-from sim.mission import SHIPPED as MISSIONS
-from sim.mission import load_mission
+from sim.mission.spec import SHIPPED as MISSIONS
+from sim.mission.spec import load_mission
 
 
 @pytest.fixture

@@ -6,11 +6,11 @@ import platform
 import numpy as np
 import pytest
 
-from export.build import Origin, assemble, derive
-from export.check import check_bundle, flight_networks, static_faults, table
-from export.feeders import Feeder, TilePool, random_feeder, real_feeder, real_pool
-from export.graph import load_graph
-from export.to_openvino import execution, write_ir
+from export.bundle.assemble import Origin, assemble, derive
+from export.graphs.graph import load_graph
+from export.graphs.to_openvino import execution, write_ir
+from export.proof.check import check_bundle, flight_networks, static_faults, table
+from export.proof.inputs import Feeder, TilePool, random_feeder, real_feeder, real_pool
 from payload.bundle import load_bundle
 from payload.errors import InputError
 
@@ -85,7 +85,7 @@ def test_the_torch_model_is_held_against_the_reference_too(build_cnn, tmp_path):
     feeder = random_feeder(load_graph(bundle.file("flight/net.onnx")))
 
     def wrong(*arrays):  # a model that is off by one everywhere
-        from export.integer_reference import IntegerNetwork
+        from export.proof.integer_reference import IntegerNetwork
 
         return [o + 1 for o in IntegerNetwork(load_graph(bundle.file("flight/net.onnx"))).run(*arrays)]
 

@@ -12,19 +12,19 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from safetensors.torch import load_file
 
-from export import cloud_data, cloud_stem, clouds
-from export.cloud_data import CloudPool, Labelled, Sampler
-from export.cloud_network import CloudUnet, as_cells, macs_per_pixel
+from export.clouds import data, train
+from export.clouds.data import CloudPool, Labelled, Sampler
+from export.clouds.network import CloudUnet, as_cells, macs_per_pixel
 from export.data import data_folder
-from export.graph import load_graph
-from export.qat_layers import INPUT_SCALE
-from export.train import load_recipe
-from payload import clouds as flight
-from payload.clouds import CloudNet, CloudSettings
+from export.graphs.graph import load_graph
+from export.graphs.qat_layers import INPUT_SCALE
+from export.lapped.train import load_recipe
+from payload.clouds import gate as flight
+from payload.clouds.gate import CloudNet, CloudSettings
 from payload.engine import open_engine
 from payload.errors import InputError
 from payload.tiles import Tile
-from sim.cloud_samples import CloudSample
+from sim.clouds.samples import CloudSample
 
 SIZE = 64
 
@@ -66,7 +66,7 @@ def test_scl_becomes_targets_by_hand() -> None:
     scl[10:, 10:] = 8  # medium confidence within cloud: counts for .7
     scl[4, 0] = 0  # no data
     scl[6:8, 0:2] = 10  # thin cirrus: no statement
-    targets, weights = cloud_data.scl_targets(scl)
+    targets, weights = data.scl_targets(scl)
     assert targets.shape == (4, 6, 6)
     found = weights[0, 0], weights[1, 1], weights[5, 3], weights[5, 5], weights[2, 0], weights[3, 0]
     assert found == pytest.approx((1, 0, 0, 0.7, 0, 0))
@@ -78,7 +78,7 @@ def test_scl_becomes_targets_by_hand() -> None:
 @given(hnp.arrays(np.uint8, (9, 12), elements=st.integers(0, 11)))
 def test_what_is_learnt_from_is_what_is_measured_against(scl: np.ndarray) -> None:
     sample = CloudSample("n", "s", np.zeros((4, 9, 12), np.uint16), scl, 10)
-    for learnt, measured in zip(cloud_data.firm(scl), sample.reference("firm"), strict=True):
+    for learnt, measured in zip(data.firm(scl), sample.reference("firm"), strict=True):
         np.testing.assert_array_equal(learnt, measured)
 
 
@@ -86,8 +86,8 @@ def test_what_is_learnt_from_is_what_is_measured_against(scl: np.ndarray) -> Non
 @given(st.integers(0, 200))
 def test_a_drawn_cloud_has_exact_labels(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    clear = cloud_data.averages(ground(1, "s").dn)
-    dn, targets, weights = cloud_data.composite(clear, [], rng)
+    clear = data.averages(ground(1, "s").dn)
+    dn, targets, weights = data.composite(clear, [], rng)
     assert dn.shape == clear.shape
     assert ((targets.sum(axis=0) == 1.0) | (weights == 0.0)).all()
     change = dn / clear
@@ -100,8 +100,8 @@ def test_a_drawn_cloud_has_exact_labels(seed: int) -> None:
 @settings(deadline=None)  # a shared machine may stall any example
 @given(st.integers(0, 200))
 def test_pale_ground_keeps_its_texture(seed: int) -> None:
-    clear = cloud_data.averages(ground(2, "s").dn)
-    pale = cloud_data.bleach(clear, np.random.default_rng(seed))
+    clear = data.averages(ground(2, "s").dn)
+    pale = data.bleach(clear, np.random.default_rng(seed))
     assert np.median(pale) > 1000
     variation = pale.mean(axis=0).std() / pale.mean()
     assert variation == pytest.approx(clear.mean(axis=0).std() / clear.mean(), rel=0.5)
@@ -109,12 +109,12 @@ def test_pale_ground_keeps_its_texture(seed: int) -> None:
 
 def test_even_ground_is_not_bleached_into_stratus() -> None:
     even = np.full((4, SIZE, SIZE), 800, np.float32)
-    np.testing.assert_array_equal(cloud_data.bleach(even, np.random.default_rng(0)), even)
+    np.testing.assert_array_equal(data.bleach(even, np.random.default_rng(0)), even)
 
 
 def test_roofs_are_small_and_bright() -> None:
     even = np.full((4, SIZE, SIZE), 800, np.float32)
-    built = cloud_data.roofs(even, np.random.default_rng(1))
+    built = data.roofs(even, np.random.default_rng(1))
     changed = (built != even).any(axis=0)
     assert 0 < changed.mean() < 0.2
     assert built[:, changed].min() > 1500
@@ -162,7 +162,7 @@ def test_cells_come_out_in_the_payloads_order() -> None:
 
 
 def test_the_recipe_keeps_within_its_size() -> None:
-    network = clouds.build(load_recipe("clouds"), quantised=False)
+    network = train.build(load_recipe("clouds"), quantised=False)
     assert sum(p.numel() for p in network.parameters()) <= 100_000
     assert macs_per_pixel(network) <= 3000
 
@@ -177,12 +177,12 @@ def test_macs_by_hand() -> None:
     )
 
 
-def seen(p: float, cloudy: bool, pale: bool = False, witnessed: bool = True) -> clouds.Seen:
+def seen(p: float, cloudy: bool, pale: bool = False, witnessed: bool = True) -> train.Seen:
     """A tile of one probability of cloud throughout."""
     logits = np.zeros((4, 4, 4))
     logits[1:] = -30.0
     logits[1] = np.log(p / (1.0 - p))
-    return clouds.Seen(
+    return train.Seen(
         logits, np.full((4, 4), cloudy), np.ones((4, 4), bool), np.full((4, 4), witnessed), not pale, pale
     )
 
@@ -193,29 +193,29 @@ def calibrated(p: float, temperature: float) -> float:
 
 def test_thresholds_keep_good_tiles_before_they_find_cloud() -> None:
     plain = [*[seen(0.8, True)] * 10, *[seen(0.1, False)] * 10]
-    found, figures = clouds.settle(plain, CloudSettings())
+    found, figures = train.settle(plain, CloudSettings())
     cloud = calibrated(0.8, found.temperature)
     assert cloud - 0.011 < found.sure_above < cloud  # the most careful one that still finds the cloud
     assert (figures["tile_accuracy"], figures["tiles"]) == (1.0, 20)
 
-    found, figures = clouds.settle([*plain, seen(0.9, False)], CloudSettings())
+    found, figures = train.settle([*plain, seen(0.9, False)], CloudSettings())
     assert found.sure_above >= calibrated(0.9, found.temperature) - 1e-9  # never at the price of a good tile
     assert figures["false_discards"] == 0.0
 
-    found, figures = clouds.settle([*plain, seen(0.9, False, witnessed=False)], CloudSettings())
+    found, figures = train.settle([*plain, seen(0.9, False, witnessed=False)], CloudSettings())
     assert found.sure_above < calibrated(0.8, found.temperature)  # the second witness has acquitted it
     assert figures["false_discards"] == 0.0
 
 
 def test_a_tile_that_is_not_judged_is_never_cloud() -> None:
-    blank = clouds.Seen(None, *(np.ones((2, 2), bool) for _ in range(3)))
+    blank = train.Seen(None, *(np.ones((2, 2), bool) for _ in range(3)))
     assert not blank.probability(1.0).any()
 
 
 def test_from_drawn_tiles_to_a_network_that_flies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clouds, "load_cloud_pool", drawn_pool)
+    monkeypatch.setattr(train, "load_cloud_pool", drawn_pool)
     recipe = small_recipe()
-    table = clouds.run(recipe, "drawn", tmp_path)
+    table = train.run(recipe, "drawn", tmp_path)
     assert json.loads((tmp_path / "clouds.json").read_text(encoding="utf-8"))["split"] == recipe["rotations"]["drawn"]
     assert table["validation"]["tiles"] == 1
     assert 0.0 <= table["validation"]["pale_discards"] <= 1.0
@@ -232,31 +232,21 @@ def test_from_drawn_tiles_to_a_network_that_flies(tmp_path: Path, monkeypatch: p
 
 def test_a_stopped_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     recipe, sampler = small_recipe(), Sampler(drawn_pool(), small_recipe(), CloudSettings())
-    network = clouds.build(recipe, quantised=False)
+    network = train.build(recipe, quantised=False)
     checkpoint = tmp_path / "float.safetensors"
-    clouds.train(network, sampler, recipe, 3, 1e-3, checkpoint)
+    train.train(network, sampler, recipe, 3, 1e-3, checkpoint)
     assert int(load_file(checkpoint)["step"]) == 3
-    again = clouds.build(recipe, quantised=False)
-    clouds.train(again, sampler, recipe, 3, 1e-3, checkpoint)  # nothing left to do: the average comes back
+    again = train.build(recipe, quantised=False)
+    train.train(again, sampler, recipe, 3, 1e-3, checkpoint)  # nothing left to do: the average comes back
     x = torch.rand(1, 8, SIZE, SIZE) * 255 * INPUT_SCALE
     with torch.no_grad():
         torch.testing.assert_close(network.eval()(x), again.eval()(x))
 
 
-def test_both_stems_learn_and_are_judged(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cloud_stem, "STEPS", 2)
-    recipe = small_recipe() | {"widths": [8, 8]}
-    table = cloud_stem.compare(recipe, drawn_pool(), "drawn")
-    assert table.keys() == {"own", "encoder's"}
-    # 4 x 4 samples of 8 planes against 64 coefficients of 4 bands, 8 wide, an 8 x 8 px block each
-    stems = table["own"]["stem_macs_per_pixel"], table["encoder's"]["stem_macs_per_pixel"]
-    assert stems == (8 * 16 * 8 / 64, 256 * 8 / 64)
-    assert all(0.0 <= row["pixel_iou_left_out"] <= 1.0 for row in table.values())
-
 
 def test_an_unknown_rotation_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="choose one of"):
-        clouds.run(small_recipe(), "nowhere", tmp_path)
+        train.run(small_recipe(), "nowhere", tmp_path)
 
 
 @pytest.mark.realdata
@@ -266,7 +256,7 @@ def test_every_site_is_tested_once_and_never_where_it_is_trained_or_validated() 
     except InputError:
         pytest.skip("no data folder next to the checkout")
     rotations = load_recipe("clouds")["rotations"]
-    pool = cloud_data.load_cloud_pool()
+    pool = data.load_cloud_pool()
     everywhere = sorted({t.site for t in pool.labelled + pool.clear})
     assert sorted(site for split in rotations.values() for site in split["test"]) == everywhere
     for split in rotations.values():

@@ -9,19 +9,19 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from export import vq_train
-from export.build import Origin, assemble
-from export.corsa import build, export_encoder
+from export.bundle.assemble import Origin, assemble
+from export.bundle.from_recipe import build_recipe, torch_models
 from export.data import VALIDATION_SITES, Pool
-from export.networks import mixed_precision
-from export.qat_layers import calibrate
-from export.recipe_bundle import build_recipe, torch_models
-from export.to_openvino import execution
-from export.train import load_recipe
-from export.vq_train import QUANTISED, Codebook, Corsa, in_int8, nearest, normalisation, train_vq
-from payload import vector
+from export.graphs.qat_layers import calibrate
+from export.graphs.to_openvino import execution
+from export.lapped.networks import mixed_precision
+from export.lapped.train import load_recipe
+from export.vq import train
+from export.vq.networks import build, export_encoder
+from export.vq.train import QUANTISED, Codebook, Corsa, in_int8, nearest, normalisation, train_vq
 from payload.bundle import Bundle
-from payload.codec import open_codec
+from payload.codec.registry import open_codec
+from payload.codec.vq import codebooks
 from payload.engine import open_engine
 from payload.errors import InputError
 from payload.pipeline import Payload
@@ -72,7 +72,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Path]:
     folder = tmp_path_factory.mktemp("corsa")
     (folder / "data" / "train").mkdir(parents=True)
     (folder / "data" / "train" / "tiles128.npz").write_bytes(b"only its digest is read")
-    vq_train._checkpoint(calibrated(load_recipe("corsa-fpn3-512")), 1, folder / QUANTISED)
+    train._checkpoint(calibrated(load_recipe("corsa-fpn3-512")), 1, folder / QUANTISED)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NADIR_DATA", str(folder / "data"))
         bundle = build_recipe("corsa-fpn3-512", folder, folder / "no-clouds", "int8-po2w7", folder / "bundle")
@@ -115,11 +115,12 @@ def test_compression_ratio_of_real_tile_codes_is_the_published_one(built, size, 
 @pytest.mark.slow
 def test_tile_codes_carry_the_nearest_vectors_on_both_engines(built):
     bundle, tile = built[0], some_tile(3)
-    books = vector.load_codebooks(bundle.file("flight/tables.npz"))
+    books = codebooks.load_codebooks(bundle.file("flight/tables.npz"))
     codes = [Payload(bundle, Policy(), open_engine(name)).encode_tile(tile) for name in ("openvino", "onnxruntime")]
     assert codes[0].layers == codes[1].layers
     _, indices = open_codec(bundle).decode(b"", codes[0].layers)
-    latents = open_engine("onnxruntime").load(bundle.file("flight/encoder.onnx")).run(vector.normalise(tile.dn, books))
+    network = open_engine("onnxruntime").load(bundle.file("flight/encoder.onnx"))
+    latents = network.run(codebooks.normalise(tile.dn, books))
     for found, z, book in zip(indices, latents, books.books, strict=True):
         rows = z[0].reshape(len(z[0]), -1).T.astype(np.int64)
         distances = ((rows[::37, None] - book.vectors.astype(np.int64)[None]) ** 2).sum(2)
@@ -168,7 +169,7 @@ def test_nearest_is_the_payloads_and_takes_the_lowest_index_on_ties():
     latents[0, :, 0, 0] = vectors[17]
     rows = torch.tensor(latents[0].reshape(4, -1).T)
     found = nearest(rows, torch.tensor(vectors)).reshape(12, 12).numpy()
-    assert np.array_equal(found, vector.nearest(latents, vector.Codebook(vectors)))
+    assert np.array_equal(found, codebooks.nearest(latents, codebooks.Codebook(vectors)))
     assert found[0, 0] == 5
 
 
@@ -223,11 +224,11 @@ def test_training_learns_resumes_and_leaves_int8_weights(tmp_path):
     recipe["training"] |= {"float_steps": 100, "learning_rate": 1e-2, "dropped": 0.0}
     train_vq(pool, recipe, tmp_path, threads=1)
     assert int(load_file(tmp_path / QUANTISED)["step_no"]) == 2
-    system = vq_train.load_trained(recipe, tmp_path)
+    system = train.load_trained(recipe, tmp_path)
     planes = torch.tensor(pool.dn[:4].astype(np.float32)) - system.mean_dn[:, None, None]
     planes = planes / system.scale_dn[:, None, None]
     flat = float(10 * torch.log10(255.0**2 / planes.var(dim=(2, 3)).mean(1)).mean())  # each band's mean, and no more
-    assert vq_train.validate(system, planes)["psnr_planes_db"] > flat + 1
+    assert train.validate(system, planes)["psnr_planes_db"] > flat + 1
     before = (tmp_path / QUANTISED).read_bytes()
     train_vq(pool, recipe, tmp_path, threads=1)  # nothing is left to do
     assert (tmp_path / QUANTISED).read_bytes() == before
@@ -247,13 +248,13 @@ def test_a_step_of_training_is_the_same_for_the_same_seed(tmp_path):
 def test_other_codebook_sizes_start_from_the_trained_system(tmp_path, monkeypatch, size):
     recipe, pool = small_recipe(), fake_pool()
     (tmp_path / recipe["name"]).mkdir()
-    vq_train._checkpoint(calibrated(recipe), 1, tmp_path / recipe["name"] / QUANTISED)
-    monkeypatch.setattr(vq_train, "load_recipe", lambda name: recipe)
+    train._checkpoint(calibrated(recipe), 1, tmp_path / recipe["name"] / QUANTISED)
+    monkeypatch.setattr(train, "load_recipe", lambda name: recipe)
     other, out = small_recipe(codebook=size, start=recipe["name"], name="other"), tmp_path / "other"
     out.mkdir()
     train_vq(pool, other, out, threads=1)
-    assert [len(book.vectors) for book in vq_train.load_trained(other, out).codebooks] == [size] * 3
-    assert not (out / vq_train.FLOAT).exists()
+    assert [len(book.vectors) for book in train.load_trained(other, out).codebooks] == [size] * 3
+    assert not (out / train.FLOAT).exists()
 
 
 def test_resized_codebooks_keep_the_entries_used_most():
@@ -261,7 +262,7 @@ def test_resized_codebooks_keep_the_entries_used_most():
     for book in former.codebooks:
         book.uses.copy_(torch.arange(16).float())
         book.vectors.copy_(torch.arange(16).float()[:, None] * 100 * torch.ones(4))
-    fewer, more = (vq_train.resized(former, small_recipe(codebook=size)).codebooks[0].vectors for size in (4, 32))
+    fewer, more = (train.resized(former, small_recipe(codebook=size)).codebooks[0].vectors for size in (4, 32))
     assert sorted(round(float(v) / 100) for v in fewer[:, 0]) == [12, 13, 14, 15]
     assert sorted(round(float(v) / 100) for v in more[:, 0]) == sorted([*range(16)] * 2)
 
@@ -277,7 +278,7 @@ def test_recipe_names_carry_the_codebook_size():
 
 def test_missing_checkpoint_is_named_with_the_command_that_writes_it(tmp_path):
     with pytest.raises(InputError, match="train --recipe corsa-fpn3-512"):
-        vq_train.load_trained(load_recipe("corsa-fpn3-512"), tmp_path)
+        train.load_trained(load_recipe("corsa-fpn3-512"), tmp_path)
 
 
 def test_networks_of_the_recipe_have_the_published_strides():

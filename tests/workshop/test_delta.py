@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from export.delta import FileDelta, apply_delta, as_text, make_delta, pack, patch, unpack, unpatch
-from export.sign import new_key, public_path, sign_bundle
+from export.bundle.delta import FileDelta, apply_delta, as_text, make_delta, pack, patch, unpack, unpatch
+from export.bundle.sign import new_key, public_path, sign_bundle
 from payload.bundle import FORMAT_VERSION
 from payload.errors import BundleError, InputError
 from payload.signature import load_public_key, require_signature

@@ -8,9 +8,9 @@ import pytest
 from onnx import numpy_helper
 
 from payload.bundle import load_bundle, shipped_bundles
-from payload.encoder import DCT_BITS, LATENT_BITS, encode, planes
+from payload.codec.lapped.transform import DCT_BITS, LATENT_BITS, encode, planes
+from payload.codec.rotation import PLANE_LIMIT
 from payload.engine import ENGINES, open_engine
-from payload.rotation import PLANE_LIMIT
 
 FSQ = [name for name in shipped_bundles() if load_bundle(name).codec["kind"] == "fsq"]
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from export.__main__ import main
-from export.build import Origin, assemble
-from export.feeders import real_pool
-from export.front_ends import feeder_for, front_end_for, quantiser_for
-from export.graph import load_graph
+from export.bundle.assemble import Origin, assemble
+from export.graphs.graph import load_graph
+from export.proof.front_ends import feeder_for, front_end_for, quantiser_for
+from export.proof.inputs import real_pool
 from payload.bundle import load_bundle
 from payload.errors import InputError
 

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from export.fixed import Fixed, align, exponent_of, fixed, matrix_product, product, shift_half_even, shift_left
-from export.graph import layer_costs, load_graph, tile_input_shapes, total_macs, total_parameters
-from export.integer_reference import IntegerNetwork, unfolded_weights, weight_bits
+from export.graphs.graph import layer_costs, load_graph, tile_input_shapes, total_macs, total_parameters
+from export.proof.exact import Fixed, align, exponent_of, fixed, matrix_product, product, shift_half_even, shift_left
+from export.proof.integer_reference import IntegerNetwork, unfolded_weights, weight_bits
 from payload.engine import open_engine
 from payload.errors import InputError
 

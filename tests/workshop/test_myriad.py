@@ -8,16 +8,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export.build import Origin, assemble
-from export.front_ends import uniform
-from export.graph import load_graph
-from export.half_precision import Agreement, as_text, compare, in_half_precision, open_half
-from export.myriad_blob import HEADER_OCTETS, BlobHeader, parse_header, parse_stages, parse_used_memory, read_blob
-from export.myriad_compiler import OldString, empty_map, plugins_xml
-from export.targets import load_target
-from export.to_float import to_float_model
-from export.to_myriad import _compiler_words, compile_bundle, find_toolkit, float_twin, report_network
-from export.to_myriad import as_text as report_text
+from export.bundle.assemble import Origin, assemble
+from export.devices.myriad_blob import (
+    HEADER_OCTETS,
+    BlobHeader,
+    parse_header,
+    parse_stages,
+    parse_used_memory,
+    read_blob,
+)
+from export.devices.myriad_compiler import OldString, empty_map, plugins_xml
+from export.devices.targets import load_target
+from export.devices.to_myriad import _compiler_words, compile_bundle, find_toolkit, float_twin, report_network
+from export.devices.to_myriad import as_text as report_text
+from export.graphs.graph import load_graph
+from export.graphs.to_float import to_float_model
+from export.proof.front_ends import uniform
+from export.proof.half_precision import Agreement, as_text, compare, in_half_precision, open_half
 from payload.errors import InputError
 
 TOOLKIT = os.environ.get("NADIR_MYRIAD_TOOLKIT")
@@ -178,7 +185,7 @@ def test_a_real_compile(build_two_planes, tmp_path, name):
 def test_an_operator_the_compiler_refuses_is_told_in_its_words(qcdq, tmp_path):
     import onnx
 
-    from export.to_myriad import compile_network
+    from export.devices.to_myriad import compile_network
 
     b = qcdq()
     b.save(tmp_path / "e.onnx", {"x": (1, 4, 4, 4)}, {b.node("Abs", "x"): (1, 4, 4, 4)}, opset=13)
@@ -209,7 +216,7 @@ def test_a_constant_beyond_half_precision_is_refused(qcdq, tmp_path):
 
 
 def test_agreement_counts_indices_that_changed(build_cnn, tmp_path):
-    from export.feeders import random_feeder
+    from export.proof.inputs import random_feeder
     from payload.engine import open_engine
 
     path = build_cnn(tmp_path / "net.onnx")
@@ -234,9 +241,9 @@ def test_psnr_cost_is_the_difference_of_two_psnr():
 @pytest.mark.slow
 def test_nncf_baseline_is_measured_beside_the_trained_build(build_cnn, tmp_path):
     pytest.importorskip("nncf", reason="needs NNCF: pip install 'nadir-payload[ptq]'")
-    from export.feeders import random_feeder
-    from export.ptq import as_text as rows_text
-    from export.ptq import baselines
+    from export.proof.inputs import random_feeder
+    from export.proof.ptq import as_text as rows_text
+    from export.proof.ptq import baselines
 
     path = build_cnn(tmp_path / "net.onnx")
     graph = load_graph(path)
@@ -250,7 +257,7 @@ def test_nncf_baseline_is_measured_beside_the_trained_build(build_cnn, tmp_path)
 
 
 def test_without_nncf_the_message_says_what_to_install(monkeypatch):
-    from export.ptq import require_nncf
+    from export.proof.ptq import require_nncf
 
     monkeypatch.setitem(sys.modules, "nncf", None)
     with pytest.raises(InputError, match=r"pip install 'nadir-payload\[ptq\]'"):

@@ -10,8 +10,8 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
-from export.qat_layers import INPUT_SCALE, ConvBlock, calibrate, conv, fold_into, pixels, relu, signed
-from export.to_onnx import check_po2w7, export_qcdq, fold_weight_clip, take_integers
+from export.graphs.qat_layers import INPUT_SCALE, ConvBlock, calibrate, conv, fold_into, pixels, relu, signed
+from export.graphs.to_onnx import check_po2w7, export_qcdq, fold_weight_clip, take_integers
 from payload.engine import convolution_precisions, open_engine
 from payload.errors import InputError
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from export.check import check_bundle, flight_networks, table
-from export.feeders import real_pool
-from export.front_ends import feeder_for
-from export.targets import load_target
-from export.to_myriad import compile_bundle, find_toolkit
+from export.devices.targets import load_target
+from export.devices.to_myriad import compile_bundle, find_toolkit
+from export.proof.check import check_bundle, flight_networks, table
+from export.proof.front_ends import feeder_for
+from export.proof.inputs import real_pool
 from payload.bundle import load_bundle, shipped_bundles
 
 DATA = Path(os.environ.get("NADIR_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))

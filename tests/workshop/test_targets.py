@@ -5,9 +5,7 @@ import tomllib
 
 import pytest
 
-from export.graph import load_graph
-from export.memory_plan import chart, fits, plan, plan_for_tiles
-from export.targets import (
+from export.devices.targets import (
     FOLDER,
     Work,
     against_anchors,
@@ -18,6 +16,8 @@ from export.targets import (
     refuse_operators,
     table,
 )
+from export.graphs.graph import load_graph
+from export.graphs.memory_plan import chart, fits, plan, plan_for_tiles
 from payload.errors import InputError
 
 MYRIAD2 = tomllib.loads((FOLDER / "myriad2.toml").read_text())

@@ -1,0 +1,138 @@
+"""The codec's networks: the INT8 encoder that flies and the decoder that stays on the ground."""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from export.lapped.transform import BLOCK, dct_matrix
+
+COEFFICIENTS = BLOCK * BLOCK
+
+
+def mixed_precision(enabled: bool = True) -> torch.autocast:
+    """bfloat16 where the processor has units for it; elsewhere it would be emulated, many times slower."""
+    pays = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled and pays)
+
+
+def space_to_depth(rotated: Tensor) -> Tensor:
+    """Bands [N, B, T, T] -> blocks [N * B, 64, T/8 + 1, T/8 + 1], edges extended by half a block of mirror image."""
+    n, b, t, _ = rotated.shape
+    half = BLOCK // 2
+    index = torch.cat([torch.arange(half).flip(0), torch.arange(t), torch.arange(t - half, t).flip(0)])
+    wide = rotated[:, :, index][:, :, :, index].reshape(n * b, 1, t + BLOCK, t + BLOCK)
+    return functional.pixel_unshuffle(wide, BLOCK)
+
+
+class Analysis(nn.Module):
+    """Lapped block transform: rotated bands [N, B, T, T] -> coefficients [N, B, 64, T/8, T/8] in DN."""
+
+    def __init__(self, kernels: Tensor) -> None:
+        super().__init__()
+        self.kernels = nn.Parameter(kernels)  # [64, 64, 2, 2]
+
+    def forward(self, rotated: Tensor) -> Tensor:
+        n, b, t, _ = rotated.shape
+        flat = functional.conv2d(space_to_depth(rotated), self.kernels)
+        return flat.reshape(n, b, COEFFICIENTS, t // BLOCK, t // BLOCK)
+
+
+class Synthesis(nn.Module):
+    """Inverse of Analysis: coefficients [N, B, 64, h, w] -> rotated bands [N, B, 8h, 8w]."""
+
+    def __init__(self, functions: Tensor) -> None:
+        super().__init__()
+        self.functions = nn.Parameter(functions)  # [64, 64, 2, 2]
+
+    def forward(self, coefficients: Tensor) -> Tensor:
+        n, b, c, h, w = coefficients.shape
+        flat = functional.conv_transpose2d(coefficients.reshape(n * b, c, h, w), self.functions)
+        wide = functional.pixel_shuffle(flat, BLOCK)  # [N * B, 1, 8h + 8, 8w + 8]
+        return _fold(_fold(wide, 2), 3).reshape(n, b, BLOCK * h, BLOCK * w)
+
+
+def _fold(wide: Tensor, axis: int) -> Tensor:
+    """What the mirror image beyond an edge received belongs to the pixels it mirrors."""
+    half, size = BLOCK // 2, wide.shape[axis] - BLOCK
+    outer = wide.narrow(axis, 0, half).flip(axis), wide.narrow(axis, half + size, half).flip(axis)
+    first = wide.narrow(axis, half, half) + outer[0]
+    last = wide.narrow(axis, size, half) + outer[1]
+    return torch.cat([first, wide.narrow(axis, BLOCK, size - BLOCK), last], axis)
+
+
+class SecondLevel(nn.Module):
+    """8 x 8 DCT over the block averages: coefficient 0 of each band, [N, B, h, w] <-> its transform in place."""
+
+    dct: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("dct", torch.tensor(dct_matrix(BLOCK), dtype=torch.float32))
+
+    def forward(self, dc: Tensor) -> Tensor:
+        return self._both_ways(dc, self.dct)
+
+    def inverse(self, dc: Tensor) -> Tensor:
+        return self._both_ways(dc, self.dct.T)
+
+    @staticmethod
+    def _both_ways(dc: Tensor, m: Tensor) -> Tensor:
+        n, b, h, w = dc.shape
+        rows = m @ dc.reshape(n, b, h // BLOCK, BLOCK, w)
+        columns = rows.reshape(n, b, h, w // BLOCK, BLOCK) @ m.T
+        return columns.reshape(n, b, h, w)
+
+
+class Residual(nn.Module):
+    """x + conv1x1(relu(conv3x3(relu(x)))), the decoder's only brick."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.spread = nn.Conv2d(width, width, 3, padding=1)
+        self.mix = nn.Conv2d(width, width, 1)
+        nn.init.zeros_(self.mix.weight)
+        nn.init.zeros_(self.mix.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.mix(functional.relu(self.spread(functional.relu(x))))
+
+
+class Decoder(nn.Module):
+    """Dequantised coefficients -> better ones, in units of the quantiser step, so that one network serves all rates.
+
+    Input levels [N, B * 64, h, w]: reconstruction levels in steps (block averages already back from the second level);
+    depth [N, 1, 1, 1]: how many layers were decoded, 0..1. Output: corrected levels, same shape.
+    """
+
+    def __init__(self, bands: int, width: int, bricks: int) -> None:
+        super().__init__()
+        channels = bands * COEFFICIENTS
+        self.bands = bands
+        self.near = nn.Conv2d(channels, width, 1)
+        self.far = nn.Conv2d(channels, width, 1, bias=False)
+        self.average = nn.Conv2d(2 * bands, width, 3, padding=1, padding_mode="replicate", bias=False)
+        self.depth = nn.Linear(1, width)
+        self.trunk = nn.Sequential(*(Residual(width) for _ in range(bricks)))
+        self.out = nn.Conv2d(width, channels, 1)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
+
+    def forward(self, levels: Tensor, depth: Tensor) -> Tensor:
+        averages = levels[:, ::COEFFICIENTS]  # [N, B, h, w]
+        smooth = functional.avg_pool2d(functional.pad(averages, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+        detail = (averages - smooth).clamp(-8, 8)
+        x = self.near(levels.clamp(-2, 2)) + self.far(_compress(levels))
+        x = x + self.average(torch.cat([detail, detail.clamp(-1, 1)], 1))
+        x = x + self.depth(depth.flatten(1))[:, :, None, None]
+        return levels + self.out(functional.relu(self.trunk(x)))
+
+
+def _compress(x: Tensor) -> Tensor:
+    """asinh in operators that every exporter and runtime knows."""
+    size = x.abs()
+    return torch.sign(x) * torch.log(size + torch.sqrt(size * size + 1))
+
+
+def parameters(module: nn.Module) -> int:
+    return int(sum(np.prod(p.shape) for p in module.parameters()))

@@ -1,0 +1,20 @@
+"""The nested quantiser in torch, the twin of payload/codec/lapped/quantiser.py, and the level of each cell."""
+
+import torch
+from torch import Tensor
+
+#: Magnitudes are floor(|y| / step + ROUND_UP): a dead zone of 1.6 steps at the finest layer, growing towards 2.
+ROUND_UP = 0.2
+#: Where in its cell a coefficient is rebuilt when `coarser` layers are missing, in steps above the cell's index.
+REBUILD = (0.22, 0.30, 0.34, 0.36)
+
+
+def magnitudes(coefficients: Tensor, step: Tensor) -> Tensor:
+    return torch.floor(coefficients.abs() / step + ROUND_UP)
+
+
+def levels(coefficients: Tensor, magnitude: Tensor, missing: Tensor) -> Tensor:
+    """Reconstruction levels in steps of the coarsest layer kept: 2^missing finest steps."""
+    kept = torch.floor(magnitude / 2**missing)
+    bias = torch.tensor(REBUILD)[missing.long()]
+    return torch.sign(coefficients) * torch.where(kept > 0, kept + bias, 0.0)

@@ -1,0 +1,192 @@
+"""What an embedded stream costs: streams cut after any layer against models trained for one rate alone.
+
+    python -m export single-rate --out build/single-rate
+
+On the held-out sites of the training pool. For every wanted compression ratio and every number of layers kept, the
+embedded codec's finest step is set so that the cut streams have that ratio. Against them stands a codec of one layer
+whose context model was trained from nothing, and whose decoder was trained on from the embedded one's, at the step of
+that ratio alone.
+"""
+
+import argparse
+import copy
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from export.data import Pool, load_pool
+from export.lapped.context_model import train_context
+from export.lapped.context_tables import count_tables, integer_arrays
+from export.lapped.files import trained_codec
+from export.lapped.quantiser import magnitudes
+from export.lapped.train import Codec, _augment, _column, _distortion, all_coefficients, context_model, load_recipe
+from payload.codec.lapped import layers
+from payload.codec.lapped.power_law import compand, expand
+from payload.codec.lapped.quantiser import Indices
+from payload.codec.lapped.tables import ContextTables, load_tables
+from payload.codec.rotation import fit, unrotate
+from payload.link.space_packet import octets_on_air
+from payload.link.tile_code import header_octets
+from payload.native import library
+
+RATIOS = (50.0, 100.0, 250.0)
+PACKET_OCTETS, SIDE_OCTETS = 1024, 19
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Held:
+    """The held-out tiles: dn uint16 [N, 4, 128, 128], rotated and coefficients [N, 256, 16, 16]."""
+
+    dn: NDArray[np.uint16]
+    coefficients: Tensor
+    gamma: float
+
+
+@dataclass(frozen=True)
+class Point:
+    """Mean PSNR (peak 10 000) at a ratio: of embedded streams cut after `layers` layers, or of a codec for it alone."""
+
+    ratio: float
+    layers: int | None
+    step_dn: float
+    psnr_db: float
+
+
+def compare(
+    recipe: dict[str, Any], checkpoints: Path, out: Path, settings: argparse.Namespace, say: Say
+) -> list[Point]:
+    """All points; what was trained stays in `out`."""
+    torch.set_num_threads(settings.threads)
+    pool = load_pool(recipe["compand"])
+    codec, _ = trained_codec(recipe, checkpoints)
+    coefficients = all_coefficients(pool, codec)
+    index = pool.validation[:: settings.every]
+    held = Held(pool.dn[index], coefficients[index], recipe["compand"])
+    points: list[Point] = []
+    embedded = load_tables(checkpoints / "tables.npz")
+    for ratio in RATIOS:
+        for count in range(1, recipe["layers"] + 1):
+            step = _step_for(held, embedded, count, ratio)
+            points.append(Point(ratio, count, step, _psnr_db(held, codec, step, recipe["layers"] - count)))
+            say(_line(points[-1]))
+        single = _single(recipe, pool, coefficients, codec, points[-1].step_dn, out / f"cr{ratio:g}", settings)
+        step = _step_for(held, single[0], 1, ratio)
+        points.append(Point(ratio, None, step, _psnr_db(held, single[1], step, 0)))
+        say(_line(points[-1]))
+    return points
+
+
+def _single(
+    recipe: dict[str, Any],
+    pool: Pool,
+    coefficients: Tensor,
+    codec: Codec,
+    step_dn: float,
+    out: Path,
+    settings: argparse.Namespace,
+) -> tuple[ContextTables, Codec]:
+    """Tables and decoder of one layer, trained for steps within a few per cent of `step_dn`."""
+    out.mkdir(parents=True, exist_ok=True)
+    narrow = (0.9 * step_dn, 1.1 * step_dn)
+    one = recipe | {
+        "layers": 1,
+        "context": recipe["context"] | {"steps": settings.context_steps, "step_dn": list(narrow)},
+    }
+    model = context_model(one, coefficients, pool.training)
+    train_context(model, coefficients[pool.training], one["context"], 0, lambda step_no: None)
+    rng = np.random.default_rng(3)
+    tiles = []
+    for tile in rng.choice(pool.training, 200):
+        magnitude = magnitudes(coefficients[tile], torch.tensor(rng.uniform(*narrow), dtype=torch.float32)).numpy()
+        tiles.append(Indices(np.minimum(magnitude, 65535).astype(np.uint16), (coefficients[tile] < 0).numpy()))
+    count_tables(integer_arrays(model), tiles, out / "tables.npz")
+    return load_tables(out / "tables.npz"), _decoder_for(codec, pool, narrow, settings.decoder_steps)
+
+
+def _decoder_for(codec: Codec, pool: Pool, narrow: tuple[float, float], steps: int) -> Codec:
+    trained = copy.deepcopy(codec)
+    optimiser = torch.optim.AdamW(trained.decoder.parameters(), lr=1e-4, weight_decay=1e-4)
+    for step_no in range(steps):
+        rng = np.random.default_rng([7, step_no])
+        for group in optimiser.param_groups:
+            group["lr"] = 1e-4 * (1 - step_no / steps)
+        batch = _augment(torch.tensor(pool.rotated[rng.choice(pool.training, 6)], dtype=torch.float32), rng)
+        step = torch.tensor(rng.uniform(*narrow, len(batch)), dtype=torch.float32)
+        loss = torch.log(_distortion(trained, batch, step, torch.zeros(len(batch)), refined=True) + 1e-3).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(trained.decoder.parameters(), 1.0)
+        optimiser.step()
+    return trained
+
+
+def _step_for(held: Held, tables: ContextTables, layers: int, ratio: float) -> float:
+    """The finest step whose streams, cut after `layers` layers, have this ratio over all tiles together."""
+    low, high = np.log(2.0), np.log(16000.0)
+    for _ in range(12):
+        middle = (low + high) / 2
+        if _octets(held, tables, float(np.exp(middle)), layers) * ratio > held.dn.size * 2:
+            low = middle
+        else:
+            high = middle
+    return float(np.exp(high))
+
+
+def _octets(held: Held, tables: ContextTables, step: float, keep: int) -> int:
+    """On the link, a tile of the pool counted as the quarter of a 256 px tile that it is: headers by a quarter."""
+    cells = held.coefficients.shape[-1]
+    coder = library.EntropyKernel(tables, cells, cells) if library.available else layers.Plain(tables, cells)
+    total = 0
+    for tile in held.coefficients:
+        magnitude = np.minimum(magnitudes(tile, torch.tensor(step)).numpy(), 65535).astype(np.uint16)
+        coded = coder.encode_layers(Indices(magnitude, (tile < 0).numpy()), keep)
+        total += sum(map(len, coded)) + header_octets(SIDE_OCTETS, keep) // 4
+    return octets_on_air(total, PACKET_OCTETS)
+
+
+def _psnr_db(held: Held, codec: Codec, step: float, missing: int) -> float:
+    found = []
+    codec.eval()
+    for dn, coefficients in zip(held.dn, held.coefficients, strict=True):
+        values = compand(dn, held.gamma)
+        turned = fit(values, np.ones(dn.shape[1:], bool))
+        wide = torch.tensor([step]), torch.tensor([missing])
+        with torch.no_grad():
+            found_levels = codec.dequantise(
+                coefficients.reshape(1, 4, -1, *coefficients.shape[1:]), _column(wide[0]), _column(wide[1])
+            )
+            better = codec.decoder(found_levels, _column(wide[1], 4) / 3.0)
+            rotated = codec.rebuild(better)[0].numpy() * step * 2.0**missing
+        rebuilt = np.clip(np.rint(expand(unrotate(rotated, turned), held.gamma)), 0, 65535)
+        found.append(10 * np.log10(1e8 / ((rebuilt - dn) ** 2).mean()))
+    return float(np.mean(found))
+
+
+def _line(point: Point) -> str:
+    what = "trained for it" if point.layers is None else f"cut after {point.layers}"
+    return f"CR {point.ratio:5g}  {what:16} finest step {point.step_dn:7.1f} DN  {point.psnr_db:.2f} dB"
+
+
+def main(argv: list[str], say: Say) -> None:
+    """`python -m export single-rate`."""
+    parser = argparse.ArgumentParser(prog="python -m export single-rate", description=__doc__)
+    parser.add_argument("--recipe", default="edge")
+    parser.add_argument("--checkpoints", type=Path, default=None, help="what training wrote; default build/RECIPE")
+    parser.add_argument("--out", type=Path, default=Path("build/single-rate"))
+    parser.add_argument("--every", type=int, default=3, help="of the held-out tiles")
+    parser.add_argument("--context-steps", type=int, default=900)
+    parser.add_argument("--decoder-steps", type=int, default=300)
+    parser.add_argument("--threads", type=int, default=2)
+    settings = parser.parse_args(argv)
+    recipe = load_recipe(settings.recipe)
+    checkpoints = settings.checkpoints or Path("build") / settings.recipe
+    points = compare(recipe, checkpoints, settings.out, settings, say)
+    (settings.out / "points.json").write_text(json.dumps([vars(p) for p in points], indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,161 @@
+"""What a device says about itself: machine, engines, memory, temperature, power."""
+
+import importlib.util
+import os
+import platform
+import resource
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from payload.engine import ENGINES
+
+SYS = "/sys"
+
+
+def describe(emulated: str | None) -> dict[str, Any]:
+    """The device's identity as JSON values. `emulated` names the emulated processor, None on real hardware."""
+    cpu = _cpu_model()
+    mismatch = platform.machine() == "aarch64" and any(maker in cpu for maker in ("Intel", "AMD"))
+    return {
+        "machine": platform.machine(),
+        "cpu": cpu,
+        "cores": os.cpu_count() or 1,
+        "memory_mib": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20,
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "engines": {name: version for name in ENGINES if (version := _version(name))},
+        "emulated": emulated or ("unknown processor on x86" if mismatch else None),
+    }
+
+
+def peak_memory_mib() -> float:
+    """Most memory this process has held, as the kernel counts it."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def ceilings() -> dict[str, float]:
+    """What this machine reaches at best, by numpy: f32 multiply-accumulates a second, octets copied a second."""
+    a = np.ones((768, 768), np.float32)
+    block = np.zeros(16 * 2**20, np.uint8)
+    return {
+        "gmac_s": a.shape[0] ** 3 / _fastest_s(lambda: a @ a) / 1e9,
+        "memory_gb_s": 2 * block.size / _fastest_s(block.copy) / 1e9,  # read and written
+    }
+
+
+def _fastest_s(work: Callable[[], object], times: int = 12) -> float:
+    taken = []
+    for _ in range(times):
+        before_s = time.perf_counter()
+        work()
+        taken.append(time.perf_counter() - before_s)
+    return min(taken)
+
+
+def temperatures_c(root: str = SYS) -> dict[str, float]:
+    """Every temperature the kernel tells, by its name: thermal zones, then hwmon."""
+    found: dict[str, float] = {}
+    for zone in sorted(Path(root).glob("class/thermal/thermal_zone*")):
+        _keep(found, _text(zone / "type") or zone.name, _number(zone / "temp"), 1e-3)
+    for path in sorted(Path(root).glob("class/hwmon/hwmon*/temp*_input")):
+        label = _text(path.with_name(path.name.replace("_input", "_label"))) or path.name.removesuffix("_input")
+        _keep(found, f"{_text(path.parent / 'name') or path.parent.name} {label}", _number(path), 1e-3)
+    return found
+
+
+def _keep(found: dict[str, float], name: str, value: float | None, scale: float) -> None:
+    if value is not None:
+        found[name] = value * scale
+
+
+class SysfsPower:
+    """Power in watts from a file of the kernel: hwmon `power1_input` in uW, or powercap `energy_uj` in uJ.
+
+    An energy counter gives the mean power since the last reading. A reading that does not parse is None: torn or gone.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = Path(path)
+        self._counter = self._path.name == "energy_uj"
+        self._wraps_at = _number(self._path.with_name("max_energy_range_uj"))
+        self._last: tuple[float, float] | None = None
+
+    def read_w(self) -> float | None:
+        value, now_s = _number(self._path), time.monotonic()
+        if value is None or not self._counter:
+            return None if value is None else value * 1e-6
+        last, self._last = self._last, (now_s, value)
+        if last is None or now_s <= last[0]:
+            return None
+        used = value - last[1]
+        if used < 0:
+            used += self._wraps_at or 0.0
+        return used * 1e-6 / (now_s - last[0]) if used >= 0 else None
+
+
+class PowerSampler:
+    """Reads a meter of the device at a fixed period in a thread of its own: (device time in s, W) pairs."""
+
+    def __init__(self, power: SysfsPower, period_s: float) -> None:
+        self._power, self._period_s = power, max(period_s, 0.001)
+        self._samples: list[tuple[float, float]] = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def take(self) -> list[tuple[float, float]]:
+        """Samples since the last call."""
+        taken, self._samples = self._samples, []
+        return taken
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            before_s = time.monotonic()
+            watts = self._power.read_w()
+            if watts is not None:
+                self._samples.append(((before_s + time.monotonic()) / 2, watts))
+            self._stop.wait(self._period_s)
+
+
+def _cpu_model() -> str:
+    text = _text(Path("/proc/cpuinfo")) or ""
+    for key in ("model name", "Model", "Hardware"):
+        for line in text.splitlines():
+            if line.startswith(key):
+                return line.partition(":")[2].strip()
+    return _text(Path("/proc/device-tree/model")) or platform.processor() or "unknown"
+
+
+def _version(engine: str) -> str | None:
+    """Release of an installed runtime, without importing it; None if it is not there."""
+    if importlib.util.find_spec(engine) is None:
+        return None
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(engine)
+    except PackageNotFoundError:  # unzipped by hand
+        return "unknown"
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(errors="replace").strip("\0\n ")
+    except OSError:
+        return None
+
+
+def _number(path: Path) -> float | None:
+    try:
+        return float(_text(path) or "")
+    except ValueError:
+        return None

@@ -1,0 +1,37 @@
+"""The payload as the agent sees it: a tile in, octets out. Behind it the real pipeline, or a fake in tests."""
+
+from pathlib import Path
+from typing import Protocol
+
+from payload.bundle import load_bundle
+from payload.engine import open_engine
+from payload.link.tile_code import pack
+from payload.pipeline import Payload
+from payload.policy import Policy
+from payload.tiles import Tile
+
+
+class TileEncoder(Protocol):
+    """Encodes tiles one at a time."""
+
+    engine: str  # name and release of the runtime
+    stages_s: dict[str, float]  # of the last tile, in order
+
+    def encode(self, tile: Tile) -> bytes:
+        """The tile code's octets."""
+        ...
+
+
+class PayloadEncoder:
+    """What flies, on this machine's runtime."""
+
+    def __init__(self, bundle: Path, policy: Policy, engine: str, threads: int) -> None:
+        runtime = open_engine(engine, threads)
+        self.engine = f"{runtime.name} {runtime.version.partition('-')[0]}"  # without the build's hash
+        self.stages_s: dict[str, float] = {}
+        self._payload = Payload(load_bundle(bundle, flight_only=True), policy, runtime)
+
+    def encode(self, tile: Tile) -> bytes:
+        octets = pack(self._payload.encode_tile(tile))
+        self.stages_s = dict(self._payload.last_stages)
+        return octets

@@ -1,0 +1,394 @@
+"""The host's side of the protocol: tiles out, tile codes back in order, whatever happens to the line in between.
+
+One remedy for every trouble (a cable pulled, garbage, a dead agent, silence): open the channel afresh, HELLO, LOAD, and
+send again what has not been answered. Encoding a tile twice gives the same octets, and each reply names the CRC of the
+tile it codes, so neither order nor repetition can put a wrong code in a tile's place.
+"""
+
+import random
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hil.host.emulation import engine_of
+from hil.host.transports import Connect, connector
+from hil.line import protocol
+from hil.line.channels import Channel, ChannelClosedError, seconds_left
+from hil.line.code_id import code_id
+from hil.line.messages import Coded, pack_tile, policy_fields, unpack_coded
+from hil.line.protocol import REPLY, Frame, FrameReader, ProtocolError, Type, crc_of, pack_body, unpack_body
+from payload.bundle import Bundle
+from payload.errors import InputError
+from payload.policy import Policy
+from payload.tiles import Tile
+
+
+class DeviceError(InputError):
+    """The device refuses, or cannot be reached any more. What came back before stands."""
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long to wait for what. An agent at work sends a BEAT every second, so silence means trouble."""
+
+    hello_s: float = 5.0
+    silence_s: float = 10.0
+    attempts: int = 6  # fresh lines without a single tile done in between
+    pause_s: float = 0.3  # before a fresh line; doubles with every attempt in vain
+
+
+#: An emulated processor is some hundred times slower, at starting too.
+EMULATION = Patience(hello_s=60.0, silence_s=120.0, attempts=2)
+
+
+@dataclass(frozen=True)
+class DeviceInfo:
+    """What the device said about itself at HELLO and LOAD."""
+
+    machine: str
+    cpu: str
+    cores: int
+    memory_mib: int
+    system: str
+    python: str
+    emulated: str | None  # its processor's name where it is emulated: then times mean nothing
+    engine: str
+    load_s: float
+    window: int
+
+
+@dataclass
+class Incidents:
+    """What went wrong on the way, and was mended."""
+
+    reconnects: int = 0
+    tiles_sent_again: int = 0
+    octets_discarded: int = 0
+    causes: list[str] = field(default_factory=list)
+
+
+@dataclass
+class _Asked:
+    """A tile under way: its INFER body, the CRC of the frame that carried it last, its code once it is back."""
+
+    body: bytes
+    crc: int = 0
+    coded: Coded | None = None
+
+
+@dataclass(frozen=True)
+class ClockOffset:
+    """Device clock minus host clock (time.monotonic on both), and how wrong it may be: half the fastest round trip."""
+
+    offset_s: float
+    uncertainty_s: float
+
+
+class DeviceSession:
+    """A device that is ready to encode. Use as a context manager."""
+
+    def __init__(
+        self, connect: Connect, name: str, bundle: Bundle, policy: Policy, engine: str = "auto", threads: int = 1,
+        patience: Patience = Patience(), seed: int | None = None,
+    ) -> None:  # fmt: skip
+        self.name, self.incidents = name, Incidents()
+        self._connect, self._bundle, self._policy = connect, bundle, policy
+        self._engine, self._threads, self._patience = engine, threads, patience
+        self._random = random.Random(seed)
+        self._channel: Channel | None = None
+        self._reader = FrameReader()
+        self._frames: list[Frame] = []
+        self._session = self._seq = 0
+        self.info = self._with_patience(self._greet)
+
+    def __enter__(self) -> "DeviceSession":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+
+    def encode_tile(self, tile: Tile) -> Coded:
+        """One tile, one code."""
+        return next(self.encode_tiles([tile]))
+
+    def encode_tiles(self, tiles: Iterable[Tile], window: int | None = None) -> Iterator[Coded]:
+        """Codes in the order of `tiles`, at most `window` of them under way. DeviceError when the device is lost."""
+        allowed = min(window or self.info.window, self.info.window)
+        source, waiting = iter(tiles), OrderedDict[int, _Asked]()
+        exhausted, failures = False, 0
+        while True:
+            try:
+                while not exhausted and len(waiting) < allowed:
+                    tile = next(source, None)
+                    if tile is None:
+                        exhausted = True
+                    else:
+                        self._ask_tile(waiting, pack_tile(tile))
+                if not waiting:
+                    return
+                self._receive_tile(waiting)
+                while waiting and (done := next(iter(waiting.values())).coded) is not None:
+                    waiting.popitem(last=False)
+                    failures = 0
+                    yield done
+            except ChannelClosedError as error:
+                failures += 1
+                self._mend(str(error), failures)
+                self._ask_again(waiting)
+
+    def call(self, kind: Type, fields: dict[str, Any]) -> dict[str, Any]:
+        """One request that is not a tile, with its reply's fields; sent again on a fresh line if the old one fails."""
+        return self._with_patience(lambda: self._call_once(kind, fields))
+
+    def stream(self, fields: dict[str, Any]) -> list[dict[str, Any]]:
+        """STREAM: every part of the reply in order. Never mended midway: ChannelClosedError, and the caller repeats."""
+        seq = self._send(Type.STREAM, pack_body(fields))
+        parts: list[dict[str, Any]] = []
+        while True:
+            reply = self._reply_to(seq)
+            part, _ = unpack_body(reply.body)
+            if part.get("part") != len(parts):
+                raise ChannelClosedError(f"part {len(parts)} of the stream's report is missing")
+            parts.append(part)
+            if part.get("last") is True:
+                return parts
+
+    def clock(self, rounds: int = 16) -> ClockOffset:
+        """Offset of the device's clock, from the fastest of some round trips."""
+        best = ClockOffset(0.0, float("inf"))
+        for _ in range(rounds):
+            before_s = time.monotonic()
+            clock_s = float(self.call(Type.STATS, {})["clock_s"])
+            after_s = time.monotonic()
+            if (after_s - before_s) / 2 < best.uncertainty_s:
+                best = ClockOffset(clock_s - (before_s + after_s) / 2, (after_s - before_s) / 2)
+        return best
+
+    def peak_memory_mib(self) -> float:
+        """Most memory the agent's process has held."""
+        return float(self.call(Type.STATS, {})["peak_memory_mib"])
+
+    def reload(self) -> float:
+        """LOAD again, after a RESET; gives the seconds it took on the device."""
+        return float(self._with_patience(self._load)["load_s"])
+
+    def mend(self, cause: str) -> None:
+        """A fresh line after a stream broke. DeviceError when patience is at its end."""
+        self._mend(cause, 1)
+
+    def _ask_tile(self, waiting: OrderedDict[int, _Asked], body: bytes) -> None:
+        self._seq = seq = (self._seq + 1) % 2**32
+        waiting[seq] = _Asked(body)  # before it is sent: a line that fails here must not lose the tile
+        self._send_tile(seq, waiting[seq])
+
+    def _send_tile(self, seq: int, asked: _Asked) -> None:
+        octets = protocol.pack(Frame(Type.INFER, self._session, seq, asked.body))
+        asked.crc = crc_of(octets)
+        self._write(octets)
+
+    def _receive_tile(self, waiting: OrderedDict[int, _Asked]) -> None:
+        """Takes one frame; notes the code it carries; asks again for tiles that were passed over."""
+        frame = self._next_frame(self._patience.silence_s)
+        asked = waiting.get(frame.seq)
+        if asked is None or asked.coded is not None:
+            return  # an answer twice, after a repeat
+        kind = frame.kind & ~REPLY
+        if kind == Type.BEAT:
+            return
+        if kind == Type.ERROR:
+            self._raise_refusal(frame)
+        if kind != Type.INFER:
+            raise ChannelClosedError(f"the device answers a tile with {frame.kind:#04x}")
+        asked.coded = _coded(frame, asked.crc)
+        for seq, earlier in waiting.items():
+            if seq == frame.seq:
+                break
+            if earlier.coded is None:  # the agent answers in order, so request or reply was lost
+                self.incidents.tiles_sent_again += 1
+                self._send_tile(seq, earlier)
+
+    def _ask_again(self, waiting: OrderedDict[int, _Asked]) -> None:
+        for seq, asked in waiting.items():
+            if asked.coded is None:
+                self.incidents.tiles_sent_again += 1
+                try:
+                    self._send_tile(seq, asked)
+                except ChannelClosedError:
+                    return  # noticed again, and mended, at the next read
+
+    def _with_patience(self, action: Callable[[], Any]) -> Any:
+        failures = 0
+        while True:
+            try:
+                return action()
+            except ChannelClosedError as error:
+                failures += 1
+                self._mend(str(error), failures, greet=action != self._greet)
+
+    def _mend(self, cause: str, failures: int, greet: bool = True) -> None:
+        """A fresh line with the bundle loaded. DeviceError when patience is at its end."""
+        while True:
+            self.close()
+            self.incidents.causes.append(cause)
+            if failures >= self._patience.attempts:
+                raise DeviceError(
+                    f"device {self.name}: lost after {failures} attempts ({cause}); "
+                    "check the line and the agent, then run again"
+                )
+            time.sleep(self._patience.pause_s * 2 ** (failures - 1))
+            self.incidents.reconnects += 1
+            if not greet:
+                return
+            try:
+                self.info = self._greet()
+                return
+            except ChannelClosedError as error:
+                cause, failures = str(error), failures + 1
+
+    def _greet(self) -> DeviceInfo:
+        """Opens the line, checks who is there, loads the bundle."""
+        self.close()
+        self._channel, self._reader, self._frames = self._connect(), FrameReader(), []
+        self._session = self._random.getrandbits(32)
+        hello = self._hello()
+        _check_identity(self.name, hello, self._bundle)
+        self._engine = self._choose_engine(hello)
+        loaded = self._load()
+        names = ("machine", "cpu", "cores", "memory_mib", "system", "python", "emulated", "window")
+        try:
+            told = {name: hello[name] for name in names} | {name: loaded[name] for name in ("engine", "load_s")}
+        except KeyError as missing:
+            raise DeviceError(f"device {self.name}: does not tell {missing}; deploy the agent again") from None
+        return DeviceInfo(**told)
+
+    def _load(self) -> dict[str, Any]:
+        policy = policy_fields(self._policy)
+        return self._call_once(
+            Type.LOAD,
+            {"bundle_id": self._bundle.bundle_id, "policy": policy, "engine": self._engine, "threads": self._threads},
+        )
+
+    def _hello(self) -> dict[str, Any]:
+        """HELLO, said again until somebody answers: a device may still be starting."""
+        deadline_s = time.monotonic() + max(self._patience.hello_s, 6 * self._patience.silence_s)
+        while True:
+            try:
+                return self._call_once(Type.HELLO, {}, self._patience.hello_s)
+            except _SilenceError:
+                if time.monotonic() > deadline_s:
+                    raise ChannelClosedError("nobody answers HELLO") from None
+
+    def _choose_engine(self, hello: dict[str, Any]) -> str:
+        there = hello.get("engines") or {}
+        if self._engine == "auto":
+            if not there:
+                raise DeviceError(
+                    f"device {self.name}: no inference runtime there; install openvino or onnxruntime on it"
+                )
+            if hello.get("machine") == "aarch64" and "onnxruntime" in there:
+                return "onnxruntime"  # OpenVINO has no INT8 convolution of the encoder's kind on ARM: LOAD refuses it
+            return str(next(iter(there)))
+        return self._engine
+
+    def _call_once(self, kind: Type, fields: dict[str, Any], silence_s: float | None = None) -> dict[str, Any]:
+        seq = self._send(kind, pack_body(fields))
+        reply = self._reply_to(seq, silence_s)
+        if reply.kind != kind | REPLY:
+            raise ChannelClosedError(f"the device answers {kind.name} with {reply.kind:#04x}")
+        return _fields(reply)
+
+    def _send(self, kind: Type, body: bytes) -> int:
+        self._seq = (self._seq + 1) % 2**32
+        self._write(protocol.pack(Frame(kind, self._session, self._seq, body)))
+        return self._seq
+
+    def _reply_to(self, seq: int, silence_s: float | None = None) -> Frame:
+        """The reply to `seq`; beats and answers to earlier requests pass by."""
+        while True:
+            frame = self._next_frame(silence_s or self._patience.silence_s)
+            if frame.seq != seq or frame.kind == Type.BEAT | REPLY:
+                continue
+            if frame.kind == Type.ERROR | REPLY:
+                self._raise_refusal(frame)
+            return frame
+
+    def _raise_refusal(self, frame: Frame) -> None:
+        fields = _fields(frame)
+        if fields.get("reason") in ("session", "busy"):  # a new agent, or too much at once: greet, and go on
+            raise ChannelClosedError(str(fields.get("error")))
+        raise DeviceError(f"device {self.name}: {fields.get('error')}")
+
+    def _write(self, octets: bytes) -> None:
+        if self._channel is None:
+            raise ChannelClosedError("the line is closed")
+        self._channel.write(octets, self._patience.silence_s)
+
+    def _next_frame(self, silence_s: float) -> Frame:
+        """The next frame of this session."""
+        deadline_s = time.monotonic() + silence_s
+        while not self._frames:
+            if self._channel is None:
+                raise ChannelClosedError("the line is closed")
+            if time.monotonic() > deadline_s:
+                raise _SilenceError(f"the device said nothing for {silence_s:g} s")
+            discarded = self._reader.discarded_octets
+            self._frames = [f for f in self._reader.feed(self._channel.read(seconds_left(deadline_s))) if self._ours(f)]
+            self.incidents.octets_discarded += self._reader.discarded_octets - discarded
+        return self._frames.pop(0)
+
+    def _ours(self, frame: Frame) -> bool:
+        if frame.version != protocol.VERSION:
+            raise DeviceError(
+                f"device {self.name}: speaks protocol {frame.version}, this host {protocol.VERSION}; "
+                "deploy the agent again"
+            )
+        return frame.session == self._session and bool(frame.kind & REPLY)
+
+
+class _SilenceError(ChannelClosedError):
+    """Nothing came in time."""
+
+
+def open_device(
+    url: str, bundle: Bundle, policy: Policy, engine: str = "auto", threads: int = 1, patience: Patience | None = None
+) -> DeviceSession:
+    """A session with the device at `url`, its code and bundle checked. InputError says what to mend."""
+    if url.startswith("emulated:"):
+        patience = patience or EMULATION
+        engine = engine_of(url.partition(":")[2]) if engine == "auto" else engine
+    patience = patience or Patience()
+    return DeviceSession(connector(url, Path(bundle.directory)), url, bundle, policy, engine, threads, patience)
+
+
+def _check_identity(name: str, hello: dict[str, Any], bundle: Bundle) -> None:
+    if hello.get("code_id") != code_id():
+        raise DeviceError(
+            f"device {name}: agent code {hello.get('code_id')}, this host has {code_id()}; run `hil deploy` again"
+        )
+    if hello.get("bundle_id") != bundle.bundle_id:
+        raise DeviceError(
+            f"device {name}: bundle {hello.get('bundle')} (id {hello.get('bundle_id')}), "
+            f"this run wants {bundle.name} (id {bundle.bundle_id}); run `hil deploy` again"
+        )
+
+
+def _coded(frame: Frame, request_crc: int) -> Coded:
+    try:
+        return unpack_coded(frame.body, request_crc)
+    except ProtocolError as error:
+        raise ChannelClosedError(f"the device's reply makes no sense: {error}") from None
+
+
+def _fields(frame: Frame) -> dict[str, Any]:
+    try:
+        return unpack_body(frame.body)[0]
+    except ProtocolError as error:
+        raise ChannelClosedError(f"the device's reply makes no sense: {error}") from None

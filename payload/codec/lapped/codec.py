@@ -1,0 +1,206 @@
+"""The flight codec: power law, spectral rotation, INT8 lapped transform, nested quantiser, integer entropy model.
+
+    tile [B, T, T] -> companded -> rotated -> latents [B, 64, T/8, T/8] -> indices -> layers of octets
+
+Side information: means 16 bits each, angles 12 bits each, step index 8, shift 8. What runs in C where the kernel was
+built, in numpy elsewhere, gives the same octets; who runs the encoder network is the engine's choice.
+"""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from payload.bundle import Bundle
+from payload.codec import rotation
+from payload.codec.interface import Coded, Quality, Stopwatch
+from payload.codec.lapped import layers, quantiser, tables
+from payload.codec.lapped.power_law import LEAST_GAMMA, LINEAR, compand, stretch, table
+from payload.codec.lapped.quantiser import Indices
+from payload.codec.lapped.transform import BLOCK, COEFFICIENTS, Latents, encode
+from payload.codec.rotation import ANGLE_BITS, ANGLES, SHIFT_LIMIT, Rotation
+from payload.engine import NATIVE, Engine
+from payload.errors import BundleError, InputError, StreamError
+from payload.native import library
+from payload.tiles import Tile, require_tile
+
+ENCODER_FILE = "flight/encoder.onnx"
+TABLES_FILE = "flight/tables.npz"
+#: Blocks of 8 x 8 px, whose averages go in blocks of 8 x 8 through the second level.
+TILE_MULTIPLE_PX = 64
+PEAK_DN = 10_000.0
+#: Constant quality: the share of the allowed error that quantisation may use. The rest is for magnitudes that are left
+#: out as not worth their octets, which the estimate does not see.
+WHAT_IS_LEFT = 0.9
+
+
+class FsqCodec:
+    """One bundle's codec; without an engine it decodes only."""
+
+    def __init__(self, bundle: Bundle, engine: Engine | None) -> None:
+        self._tile_px, self._bands = bundle.tile_px, len(bundle.bands)
+        coarsest_dn = quantiser.step_dn(quantiser.STEP_INDICES - 1)
+        self._gamma = bundle.parameter("compand", LINEAR, LEAST_GAMMA, LINEAR)
+        self._coarsest_dn = bundle.parameter("coarsest_step_dn", coarsest_dn, 1.0, coarsest_dn)
+        if self._tile_px % TILE_MULTIPLE_PX:
+            raise BundleError(
+                f"bundle {bundle.name}: tiles of {self._tile_px} px, wanted a multiple of {TILE_MULTIPLE_PX}; "
+                "restore the bundle or rebuild it"
+            )
+        model, kernels = _load_tables(bundle)
+        cells = self._tile_px // BLOCK
+        self._entropy = library.EntropyKernel(model, cells, cells) if library.available else layers.Plain(model, cells)
+        self._buffers = library.Buffers(self._bands, self._tile_px) if library.available else None
+        self._network = engine.load(bundle.file(ENCODER_FILE), require_int8=True) if engine else None
+        self._transform = _transform(bundle, kernels) if engine and engine.name == NATIVE else None
+        self.layers = len(model.layers)
+
+    def encode(self, tile: Tile, quality: Quality, watch: Stopwatch) -> Coded:
+        require_tile(tile, self._bands, self._tile_px)
+        with watch.stage("rotate"):
+            values, turned, rotated = self._rotate(tile)
+        with watch.stage("encode"):
+            latents = self._latents(rotated)
+        with watch.stage("quantise"):
+            worth = stretch(values, self._gamma) if quality.with_errors or quality.psnr_db is not None else 1.0
+            samples = self._bands * int(np.count_nonzero(tile.valid))
+            index, unsent = self._step(latents, turned, quality, (worth, samples))
+            indices = self._quantise(latents, index)
+            errors: tuple[float, ...] = ()
+            if quality.with_errors:
+                errors = _errors_dn2(latents, index, self.layers, turned, worth)
+        with watch.stage("entropy"):
+            keep = min(self.layers if quality.keep is None else quality.keep, self.layers - unsent)
+            layers = self._entropy.encode_layers(indices, keep)
+        return Coded(_pack_side(turned, index), layers, errors[: len(layers) + 1])
+
+    def _rotate(self, tile: Tile) -> tuple[NDArray[np.uint16], Rotation, NDArray[np.int16]]:
+        """Companded bands, their rotation, rotated bands."""
+        if self._buffers is None or not tile.valid.all():
+            values = compand(tile.dn, self._gamma)
+            turned = rotation.fit(values, tile.valid)
+            return values, turned, rotation.rotate(values, tile.valid, turned).astype(np.int16)
+        known = library.statistics(tile.dn, table(self._gamma), self._buffers.values)
+        turned = rotation.fit(self._buffers.values, tile.valid, known, library.diagonalise)
+        library.rotate(self._buffers.values, turned, self._buffers.rotated)
+        return self._buffers.values, turned, self._buffers.rotated
+
+    def _latents(self, rotated: NDArray[np.int16]) -> Latents:
+        if self._network is None:
+            raise BundleError("this codec was opened for decoding only; give it an engine to encode")
+        if self._transform is not None and self._buffers is not None:
+            return library.with_second_level(self._transform.run(rotated, self._buffers))
+        return encode(rotated, self._network)
+
+    def _quantise(self, latents: Latents, index: int) -> Indices:
+        if self._buffers is None:
+            return quantiser.quantise(latents, index)
+        return library.quantise(latents, index, self._buffers)
+
+    def _step(self, latents: Latents, turned: Rotation, quality: Quality, scale: tuple[float, int]) -> tuple[int, int]:
+        """The quantiser's step index, and how many finer layers stay on board: beyond the steps the context model was
+        trained on, a tile is coded at half the step, or a quarter, ... and cut after the layer that was asked for."""
+        if quality.psnr_db is not None:
+            worth, samples = scale
+            allowed = WHAT_IS_LEFT * samples * PEAK_DN**2 * 10 ** (-quality.psnr_db / 10)
+            coarsest = quantiser.step_index(self._coarsest_dn)
+            low, high = -1, coarsest + quantiser.STEPS_PER_OCTAVE * (self.layers - 1)
+            while high - low > 1:  # the coarsest step whose error is allowed; -1 stands for one that is
+                middle = (low + high) // 2
+                index, unsent = _within(middle - quantiser.STEPS_PER_OCTAVE * turned.shift, coarsest)
+                left = _errors_dn2(latents, index, self.layers, turned, worth)[self.layers - unsent]
+                low, high = (middle, high) if left <= allowed else (low, middle)
+            return _within(max(low, 0) - quantiser.STEPS_PER_OCTAVE * turned.shift, coarsest)
+        unsent = min(max(math.ceil(math.log2(quality.step_dn / self._coarsest_dn)), 0), self.layers - 1)
+        return quantiser.step_index(quality.step_dn * 2.0 ** -(turned.shift + unsent)), unsent
+
+    def decode(self, side: bytes, layers: tuple[bytes, ...]) -> tuple[tuple[Rotation, int], Indices]:
+        return _unpack_side(side, self._bands), self._entropy.decode_layers(layers)
+
+    def shorten(self, layers: tuple[bytes, ...], octets: int) -> tuple[bytes, ...]:
+        before = sum(len(layer) for layer in layers[:-1])
+        if not layers or before + len(layers[-1]) <= octets:
+            return layers
+        found = self._entropy.decode_layers(layers)
+        finest = Indices((found.magnitude << found.missing).astype(np.uint16), found.negative)
+        low, high = 0, self._bands * COEFFICIENTS  # channels of the last layer; `low` fits
+        best: tuple[bytes, ...] = layers
+        while high - low > 1:
+            middle = (low + high) // 2
+            trial = self._entropy.encode_layers(finest, len(layers), middle)
+            if sum(map(len, trial)) <= octets:
+                low, best = middle, trial
+            else:
+                high = middle
+        return best
+
+
+def _within(index: int, coarsest: int) -> tuple[int, int]:
+    """A step index that the model was trained on, and how many layers stay unsent for it."""
+    unsent = max(0, -(-(index - coarsest) // quantiser.STEPS_PER_OCTAVE))
+    return max(0, index - quantiser.STEPS_PER_OCTAVE * unsent), unsent
+
+
+def _errors_dn2(latents: Latents, index: int, layers: int, turned: Rotation, worth: float) -> tuple[float, ...]:
+    """Squared error left after 0, 1, ..., `layers` layers, summed over the tile, in DN^2; `worth` of one companded."""
+    measure = library.errors if library.available else quantiser.errors
+    unit = worth * 4.0 ** (turned.shift - quantiser.ERROR_BITS)
+    return tuple(unit * left for left in measure(latents, index, layers))
+
+
+def _load_tables(bundle: Bundle) -> tuple[tables.ContextTables, tables.Kernels | None]:
+    """The bundle's entropy model and kernels; BundleError where they do not fit its manifest."""
+    path, bands = bundle.file(TABLES_FILE), len(bundle.bands)
+    if bands > tables.MOST_BANDS:
+        raise BundleError(f"bundle {bundle.name}: {bands} bands, wanted {tables.MOST_BANDS} at most; rebuild it")
+    model = tables.load_tables(path, bands)
+    declared = bundle.codec.get("layers", len(model.layers))
+    if declared != len(model.layers):
+        raise BundleError(
+            f"bundle {bundle.name}: codec.layers is {str(declared)[:60]!r}, {path} holds {len(model.layers)}; "
+            "restore the bundle or rebuild it"
+        )
+    return model, tables.load_kernels(path)
+
+
+def _transform(bundle: Bundle, kernels: tables.Kernels | None) -> library.Transform:
+    if not library.available:
+        raise InputError(
+            "engine 'native' needs the compiled kernel, which was not built; install again where there is a C compiler"
+        )
+    if kernels is None:
+        raise BundleError(f"bundle {bundle.name}: no kernels in {TABLES_FILE} for engine 'native'; rebuild it")
+    return library.Transform(kernels)
+
+
+def _pack_side(turned: Rotation, index: int) -> bytes:
+    return pack_rotation(turned) + bytes([index, turned.shift])
+
+
+def pack_rotation(turned: Rotation) -> bytes:
+    """Means and angles."""
+    angles = 0
+    for angle in turned.angles:
+        angles = angles << ANGLE_BITS | angle
+    bits = ANGLE_BITS * len(turned.angles)
+    octets = b"".join(mean.to_bytes(2, "big") for mean in turned.means)
+    return octets + (angles << -bits % 8).to_bytes(-(-bits // 8), "big")
+
+
+def _unpack_side(side: bytes, bands: int) -> tuple[Rotation, int]:
+    if len(side) != rotation_octets(bands) + 2 or side[-2] >= quantiser.STEP_INDICES or side[-1] > SHIFT_LIMIT:
+        raise StreamError(f"{len(side)} octets of side information do not fit {bands} bands")
+    return unpack_rotation(side[:-2], bands, side[-1]), side[-2]
+
+
+def rotation_octets(bands: int) -> int:
+    return 2 * bands - (-ANGLE_BITS * (bands * (bands - 1) // 2) // 8)
+
+
+def unpack_rotation(octets: bytes, bands: int, shift: int) -> Rotation:
+    """The rotation whose means and angles `octets` are, exactly rotation_octets(bands) long."""
+    turns = bands * (bands - 1) // 2
+    means = tuple(int.from_bytes(octets[2 * b : 2 * b + 2], "big") for b in range(bands))
+    packed = int.from_bytes(octets[2 * bands :], "big") >> -ANGLE_BITS * turns % 8
+    angles = tuple(packed >> ANGLE_BITS * (turns - 1 - k) & (ANGLES - 1) for k in range(turns))
+    return Rotation(means, angles, shift)

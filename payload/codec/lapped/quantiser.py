@@ -1,0 +1,105 @@
+"""Latents -> indices and back: nested finite scalar quantisation.
+
+The codebook is implicit (FSQ, Mentzer et al., arXiv:2309.15505): every latent has its own index, which is nested,
+    magnitude = floor(|latent| / step + 0.2)        of layer L-1, the finest
+    magnitude >> 1, >> 2, ...                       of the coarser layers,
+so that a stream truncated after any layer is a valid, coarser quantisation of the same latent. The dead zone is 1.6
+steps at the finest layer and grows towards 2 at the coarsest. All in integers.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from payload.codec.lapped.transform import LATENT_BITS, Latents
+
+#: Steps are 2^(index / 8) DN; the index is one octet of a tile's side information.
+STEPS_PER_OCTAVE = 8
+STEP_INDICES = 128
+#: Where in its cell a latent is rebuilt when 0, 1, 2, ... finer layers are missing, in steps above the cell's index.
+REBUILD = (0.22, 0.30, 0.34, 0.36)
+MAGNITUDE_LIMIT = (1 << 16) - 1
+#: REBUILD is rounded to 64ths where errors are counted, errors to sixteenths of a rotated value.
+REBUILD_UNIT, ERROR_BITS = 64, 4
+
+
+@dataclass(frozen=True, eq=False)
+class Indices:
+    """Indices of one tile: magnitude uint16 and sign bool, both [C, h, w]; `missing` finer layers are not known.
+
+    Channels `behind` [C] are known to one layer less: the last layer that arrived was cut before them (None: no such).
+    On board, `size128` is every latent's size in 128ths of a step (at most 255): the entropy coder leaves out a
+    magnitude of one that is not worth its octets. None: it leaves out nothing.
+    """
+
+    magnitude: NDArray[np.uint16]
+    negative: NDArray[np.bool_]
+    missing: int = 0
+    behind: NDArray[np.bool_] | None = None
+    size128: NDArray[np.uint8] | None = None
+
+
+def step_index(wanted_dn: float) -> int:
+    """Index of the step nearest to `wanted_dn`, 0 (1 DN) to 127."""
+    return min(max(round(math.log2(wanted_dn) * STEPS_PER_OCTAVE), 0), STEP_INDICES - 1)
+
+
+def step_units(index: int) -> int:
+    """Step in latent units (2^-8 DN), the integer both sides use."""
+    return round(2.0 ** (LATENT_BITS + index / STEPS_PER_OCTAVE))
+
+
+def step_dn(index: int) -> float:
+    """Step of an index in rotated DN, as both sides use it."""
+    return step_units(index) / 2.0**LATENT_BITS
+
+
+def quantise(latents: Latents, index: int) -> Indices:
+    """Indices at the finest step of `index`."""
+    flat = latents.values.reshape(-1, *latents.values.shape[2:])  # [B * 64, h, w]
+    step = step_units(index)
+    size = np.abs(flat.astype(np.int64))
+    magnitude = (5 * size + step) // (5 * step)
+    share = size.astype(np.float32) * np.float32(128 / step)
+    size128 = np.minimum(share, np.float32(255)).astype(np.uint8)
+    return Indices(np.minimum(magnitude, MAGNITUDE_LIMIT).astype(np.uint16), flat < 0, size128=size128)
+
+
+def dequantise(indices: Indices) -> NDArray[np.float32]:
+    """Levels [C, h, w] f32 in units of the step of the coarsest layer known."""
+    magnitude = indices.magnitude.astype(np.float32)
+    inside = np.full(len(magnitude), _rebuild(indices.missing), np.float32)
+    if indices.behind is not None:
+        inside[indices.behind] = 2 * _rebuild(indices.missing + 1)
+    level = np.where(magnitude > 0, magnitude + inside[:, None, None], np.float32(0))
+    return np.where(indices.negative, -level, level)
+
+
+def errors(latents: Latents, index: int, layers: int) -> tuple[int, ...]:
+    """Squared error left after 0, 1, ..., `layers` layers, summed over the tile, in squared 2^-ERROR_BITS of a rotated
+    value. Integers, so that every machine allots layers alike: cut to ERROR_BITS."""
+    step = step_units(index)
+    size = np.abs(latents.values).astype(np.int64)
+    magnitude = np.minimum((5 * size + step) // (5 * step), MAGNITUDE_LIMIT)
+    left = [_energy(size)]
+    for missing in range(layers - 1, -1, -1):
+        kept = magnitude >> missing
+        level = (REBUILD_UNIT * kept + rebuild_units(missing)) * (step << missing) // REBUILD_UNIT
+        left.append(_energy(size - np.where(kept > 0, level, 0)))
+    return tuple(left)
+
+
+def _energy(difference: NDArray[np.int64]) -> int:
+    cut = np.abs(difference) >> (LATENT_BITS - ERROR_BITS)
+    return int((cut * cut).sum())
+
+
+def rebuild_units(missing: int) -> int:
+    """Where in its cell a latent is rebuilt, in 64ths of the cell."""
+    return round(REBUILD_UNIT * _rebuild(missing))
+
+
+def _rebuild(missing: int) -> float:
+    return REBUILD[min(missing, len(REBUILD) - 1)]

@@ -1,0 +1,160 @@
+"""Rows of the bench -> out/: rd.json, plots (PNG and SVG) and one page that opens offline. Fields: docs/metrics.md.
+
+rd.json is the same for the same tiles, bundle and libraries, except for `encode_s` and `decode_s` of the rows and the
+section `measured_on_host`.
+"""
+
+import base64
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from payload.errors import InputError
+from payload.scene import RGBN
+from sim.compare import plots
+from sim.compare.classical import Codec, library_versions
+from sim.compare.summary import REFERENCES, TABLE_CR, TABLE_PSNR_DB, Bench, Row
+from sim.compare.tiles import BenchTile, digest
+from sim.metrics.distortion import LPIPS
+from sim.report.files import canonical_json
+from sim.report.page import TEMPLATES, figure
+
+SCHEMA = "nadir-rd/1"
+ATTRIBUTION = "Contains modified Copernicus Sentinel data where the tiles come from Sentinel-2."
+
+#: The convention of every figure, beside the figures: docs/metrics.md says more.
+CONVENTIONS = {
+    "octets": "all octets a decoder needs: headers, side information, lengths; of the learned codec the whole space "
+    "packets with their headers and CRCs. The opponents carry no packet headers: the comparison favours them.",
+    "rate": "bpp per pixel over all bands; bpppb per band; cr16 against 16 bit per sample; cr_sensor the sensor's bits",
+    "pixels": "DN = reflectance x 10 000, offset removed; bands B02 B03 B04 B08; only tiles without invalid pixels; "
+    "clouds are measured like the rest",
+    "psnr": "peak 10 000 (psnr_10k_db) and 65 535 (psnr_65k_db) over the MSE of all bands together",
+    "snr": "10 log10(mean over bands of the band's variance / MSE)",
+    "reflectance": "rmse_reflectance and max_error_reflectance in reflectance (DN / 10 000)",
+    "ssim": "gaussian window 11 x 11, sigma 1.5, per band, range 10 000, mean over bands; MS-SSIM five scales",
+    "sam": "mean spectral angle in degrees",
+    "ndvi": "(B08 - B04) / (B08 + B04): mean absolute error, and 95th percentile of the absolute error",
+    "kmeans": "k-means++, 10 clusters, every 10th row and column, seed 42: kmeans_oa re-fits both pictures (COPEX "
+    "rule), kmeans_fixed_oa keeps the original's centroids, kmeans_reseeding_floor re-seeds the original",
+    "lpips": LPIPS,
+    "bd_rate": "per tile: log octets over PSNR (10k) as PCHIP, over the PSNR both reach within CR 20 to 250; then the "
+    "mean over tiles and the spread. Negative: fewer octets than the reference",
+    "at_cr": "each tile at this CR along its own curve, then the mean over tiles; psnr_10k_pooled_db from the mean MSE",
+    "at_psnr": "each tile at this PSNR, mean bits per pixel",
+    "seconds": "encode_s and decode_s of one call on one thread, after one untimed call; speed is the median over "
+    "tiles at the setting nearest to CR 20",
+}
+
+
+def document(
+    rows: Sequence[Row],
+    tiles: Sequence[BenchTile],
+    codecs: Sequence[Codec],
+    absent: Mapping[str, str],
+    paths: Sequence[Path],
+) -> dict[str, Any]:
+    """Everything rd.json holds, as plain values."""
+    bench = Bench(rows)
+    return {
+        "schema": SCHEMA,
+        "inputs": {
+            "files": [{"name": path.name, "sha256": digest(path)} for path in paths],
+            "tiles": [tile.name for tile in tiles],
+            "bands": list(RGBN),
+            "height_px": int(tiles[0].dn.shape[1]),
+            "width_px": int(tiles[0].dn.shape[2]),
+            "sensor_bits": tiles[0].sensor_bits,
+        },
+        "codecs": {codec.name: {"note": codec.note, "settings": list(codec.settings)} for codec in codecs},
+        "absent": dict(absent),
+        "libraries": library_versions(),
+        "conventions": CONVENTIONS,
+        "attribution": ATTRIBUTION,
+        **bench.summary(),
+        "rows": list(rows),
+        "measured_on_host": {
+            "machine": platform.machine(),
+            "processor": _processor(),
+            "speed": {codec: bench.speed(codec) for codec in bench.codecs},
+        },
+    }
+
+
+def write_results(result: Mapping[str, Any], out_dir: Path) -> list[Path]:
+    """rd.json, rd.html and plots under `out_dir`; everything is rendered before anything is written."""
+    figures = plots.plots(Bench(result["rows"]), result["measured_on_host"]["speed"])
+    drawn = {f"{name}.svg": plots.svg(plot) for name, plot in figures.items()}
+    files = {f"{name}.png": plots.png(plot) for name, plot in figures.items()} | drawn
+    files["rd.json"] = canonical_json(result).encode()
+    files["rd.html"] = render_page(result, drawn).encode()
+    try:
+        out_dir.mkdir(parents=True, exist_ok=True)
+        for name, octets in files.items():
+            (out_dir / name).write_bytes(octets)
+    except OSError as error:
+        raise InputError(f"--out {out_dir}: {error.strerror}, wanted a directory to write to; give another") from None
+    return [out_dir / name for name in sorted(files)]
+
+
+def render_page(result: Mapping[str, Any], drawn: Mapping[str, bytes]) -> str:
+    """The text of rd.html; plots are inside as SVG pictures."""
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(figure=figure, fixed=fixed, signed=signed)
+    plots = {name.removesuffix(".svg"): base64.b64encode(svg).decode() for name, svg in drawn.items()}
+    references = [name for name in REFERENCES if name in result["codecs"]]
+    return environment.get_template("evaluate.html").render(
+        **{key: result[key] for key in result if key != "rows"},
+        plots=plots,
+        references=references,
+        table_cr=TABLE_CR,
+        table_psnr=[f"{db:g}" for db in TABLE_PSNR_DB],
+        row_count=len(result["rows"]),
+    )
+
+
+def as_text(result: Mapping[str, Any], page: Path) -> str:
+    """The comparison as a table for a terminal."""
+    references = [name for name in REFERENCES if name in result["codecs"]]
+    head = ["codec", *(f"BD/{name}" for name in references), *(f"dB@{cr}" for cr in TABLE_CR), "lossless", "enc", "dec"]
+    lines, tiles = [head], len(result["inputs"]["tiles"])
+    for codec in result["codecs"]:
+        speed = result["measured_on_host"]["speed"][codec]
+        rates = [result["bd_rate"][codec].get(name, {}).get("mean_percent") for name in references]
+        at_cr = [result["at_cr"][codec][str(cr)] for cr in TABLE_CR]
+        # a mean over fewer than all tiles compares with nothing
+        levels = [at["psnr_10k_db"] if at["tiles"] == tiles else None for at in at_cr]
+        others = (result["lossless_cr16"][codec], speed["encode_mpx_s"], speed["decode_mpx_s"])
+        lines.append([codec, *(signed(rate, 1) for rate in rates), *(fixed(v, 2) for v in (*levels, *others))])
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    text = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
+    notes = [f"{name}: {why}" for name, why in result["absent"].items()]
+    legend = f"{tiles} tiles. BD-rate in %, PSNR peak 10 000 at a CR, lossless CR, Mpx/s at CR 20."
+    return "\n".join([*text, legend, *notes, f"page: {page}"])
+
+
+def fixed(value: float | None, digits: int) -> str:
+    return "–" if value is None or value != value else f"{value:.{digits}f}"
+
+
+def signed(value: float | None, digits: int) -> str:
+    return "–" if value is None or value != value else f"{value:+.{digits}f}"
+
+
+def _processor() -> str:
+    """The processor's name where Linux tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()

@@ -1,0 +1,309 @@
+"""Two pictures -> figures: every distortion metric with its convention (docs/metrics.md states each one in words).
+
+Takes the original and the reconstruction as DN uint16 [B, h, w] (DN = reflectance x 10 000) and a validity mask
+bool [h, w]; pixels outside the mask count in no figure. Gives plain floats with the unit in the name. A figure that
+is not defined (no valid pixel, tile too small for a window) is NaN; the PSNR of a lossless picture is inf.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from payload.errors import InputError
+from payload.scene import RGBN, Dn, Mask
+from sim.metrics import thematic
+
+F64 = NDArray[np.float64]
+
+PEAK_10K = 10_000.0  # reflectance 1.0: the first convention
+PEAK_65K = 65_535.0  # full scale of the container: the second, 16.3 dB kinder
+REFLECTANCE_PER_DN = 1e-4
+LPIPS = "not computed: its AlexNet weights cannot be shipped with Nadir"
+
+#: SSIM after Wang et al. 2004: gaussian window of 11 x 11 px, sigma 1.5 px, K1 = 0.01, K2 = 0.03.
+SSIM_RADIUS_PX, SSIM_SIGMA_PX, SSIM_K1, SSIM_K2 = 5, 1.5, 0.01, 0.03
+#: MS-SSIM after Wang, Simoncelli and Bovik 2003, table of exponents, finest scale first.
+MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+SSIM_SLICE_PX = 1024  # widest piece that is filtered at once: bounds memory on a whole strip
+NDVI_BINS_PER_UNIT = 10_000  # of the streamed |NDVI error| histogram: its p95 is exact to 1e-4
+
+
+def rate_figures(octets: int, pixels: int, bands: int, sensor_bits: int) -> dict[str, float]:
+    """What `octets` on the downlink mean for `pixels` of `bands` each. Every octet must be in `octets` already."""
+    if octets <= 0 or pixels <= 0:
+        raise InputError(f"rate of {octets} octets over {pixels} pixels is not defined, wanted both above 0")
+    bits = 8 * octets
+    return {
+        "bpp": bits / pixels,
+        "bpppb": bits / (pixels * bands),
+        "cr16": 16 * pixels * bands / bits,
+        "cr_sensor": sensor_bits * pixels * bands / bits,
+    }
+
+
+def psnr_db(mse_dn2: float, peak_dn: float = PEAK_10K) -> float:
+    """Peak signal-to-noise ratio in dB of a mean squared error in DN^2; inf for a lossless picture."""
+    return float("inf") if mse_dn2 == 0 else float(10 * np.log10(peak_dn**2 / mse_dn2))
+
+
+def tile_figures(
+    original: Dn,
+    reconstruction: Dn,
+    valid: Mask,
+    bands: Sequence[str] = RGBN,
+    classified: thematic.Reference | None = None,
+) -> dict[str, float]:
+    """Every figure of one tile: both pictures [B, h, w], mask [h, w]; what is streamed in SceneQuality is exact here.
+
+    `classified`: the original's classification, if the caller has it already (it costs more than the comparison).
+    """
+    moments = _Moments.of(original, reconstruction, valid)
+    figures = moments.figures()
+    figures["ssim_10k"] = ssim(original, reconstruction, valid)
+    figures["ms_ssim_10k"] = ms_ssim(original, reconstruction, valid)
+    angles = spectral_angle_deg(original, reconstruction)[valid]
+    figures["sam_deg"] = float(angles.mean()) if angles.size else float("nan")
+    errors = np.abs(ndvi(original, bands) - ndvi(reconstruction, bands))[valid]
+    figures["ndvi_mae"] = float(errors.mean()) if errors.size else float("nan")
+    figures["ndvi_p95"] = float(np.percentile(errors, 95)) if errors.size else float("nan")
+    return figures | thematic.agreement(original, reconstruction, valid, classified)
+
+
+def per_tile_summary(mse_dn2: Sequence[float], pixels: Sequence[int]) -> dict[str, float]:
+    """Four PSNR (peak 10 000) over the tiles of one run: the mean of the tiles' PSNR and the PSNR of the pooled MSE
+    differ by decibels where tiles differ in difficulty, so all are given."""
+    if not mse_dn2:
+        return dict.fromkeys(
+            ("psnr_10k_mean_db", "psnr_10k_pooled_db", "psnr_10k_median_db", "psnr_10k_worst_db"), float("nan")
+        )
+    each = np.array([psnr_db(m) for m in mse_dn2])
+    return {
+        "psnr_10k_mean_db": float(each.mean()),
+        "psnr_10k_pooled_db": psnr_db(float(np.average(mse_dn2, weights=pixels))),
+        "psnr_10k_median_db": float(np.median(each)),
+        "psnr_10k_worst_db": float(each.min()),
+    }
+
+
+def ndvi(dn: Dn, bands: Sequence[str] = RGBN) -> F64:
+    """Vegetation index (NIR - red) / (NIR + red) float64 [h, w], in -1..1; 0 where both bands are 0."""
+    missing = [band for band in ("B04", "B08") if band not in bands]
+    if missing:
+        raise InputError(f"bands are {', '.join(bands)}: no {' and no '.join(missing)}, which NDVI needs; give RGB-NIR")
+    red, nir = (dn[bands.index(band)].astype(np.float64) for band in ("B04", "B08"))
+    total = red + nir
+    return np.divide(nir - red, total, out=np.zeros_like(total), where=total > 0)
+
+
+def spectral_angle_deg(original: Dn, reconstruction: Dn) -> F64:
+    """Angle between the two spectra of each pixel, degrees [h, w] (Kruse et al. 1993). Two black spectra agree (0);
+    black against anything else is 90."""
+    a, b = original.astype(np.float64), reconstruction.astype(np.float64)  # [B, h, w]
+    norms = np.sqrt((a * a).sum(axis=0) * (b * b).sum(axis=0))
+    cosine = np.divide((a * b).sum(axis=0), norms, out=np.zeros_like(norms), where=norms > 0)
+    both_black = ~original.any(axis=0) & ~reconstruction.any(axis=0)
+    return np.where(both_black, 0.0, np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0))))
+
+
+def ssim(original: NDArray, reconstruction: NDArray, valid: Mask, data_range: float = PEAK_10K) -> float:
+    """Structural similarity, mean over bands of the mean over windows that hold valid pixels only."""
+    total, windows = ssim_sum(original, reconstruction, valid, data_range)
+    return total / windows if windows else float("nan")
+
+
+def ssim_sum(
+    original: NDArray, reconstruction: NDArray, valid: Mask, data_range: float = PEAK_10K
+) -> tuple[float, int]:
+    """Sum over windows of the band-mean SSIM, and the number of windows; wide pictures go through in slices."""
+    total, windows = 0.0, 0
+    width, margin = valid.shape[1], 2 * SSIM_RADIUS_PX
+    for left in range(0, max(width - margin, 0), SSIM_SLICE_PX):
+        span = slice(left, min(left + SSIM_SLICE_PX + margin, width))  # slices overlap so that no window is lost
+        whole = _whole_windows(valid[:, span])
+        for a, b in zip(original[:, :, span], reconstruction[:, :, span], strict=True):
+            similarity, _ = _similarity(a.astype(np.float64), b.astype(np.float64), data_range)
+            total += float(similarity[whole].sum())
+        windows += int(whole.sum())
+    return total / len(original), windows
+
+
+def ms_ssim(original: Dn, reconstruction: Dn, valid: Mask, data_range: float = PEAK_10K) -> float:
+    """Multi-scale SSIM over five dyadic scales, mean over bands; NaN under 161 px, where the coarsest has no window."""
+    return float(
+        np.mean([_ms_ssim_band(a, b, valid, data_range) for a, b in zip(original, reconstruction, strict=True)])
+    )
+
+
+def _ms_ssim_band(original: Dn, reconstruction: Dn, valid: Mask, data_range: float) -> float:
+    a, b, product = original.astype(np.float64), reconstruction.astype(np.float64), 1.0
+    for scale, weight in enumerate(MS_SSIM_WEIGHTS):
+        whole = _whole_windows(valid)
+        if not whole.any():
+            return float("nan")
+        similarity, contrast = _similarity(a, b, data_range)
+        last = scale == len(MS_SSIM_WEIGHTS) - 1
+        mean = float((similarity if last else contrast)[whole].mean())
+        product *= max(mean, 0.0) ** weight  # a negative mean has no real power; 0 is the customary floor
+        a, b = _halve(a), _halve(b)
+        valid = np.logical_and.reduce(_quarters(valid), axis=(1, 3))
+    return product
+
+
+def _similarity(a: F64, b: F64, data_range: float) -> tuple[F64, F64]:
+    """SSIM and its contrast-structure factor of one band at every whole window: two float64 [h - 10, w - 10]."""
+    c1, c2 = (SSIM_K1 * data_range) ** 2, (SSIM_K2 * data_range) ** 2
+    mean_a, mean_b = _window_mean(a), _window_mean(b)
+    spread = _window_mean(a * a) + _window_mean(b * b) - mean_a**2 - mean_b**2
+    covariance = _window_mean(a * b) - mean_a * mean_b
+    contrast = (2 * covariance + c2) / (spread + c2)
+    luminance = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
+    return luminance * contrast, contrast
+
+
+def _window_mean(a: F64) -> F64:
+    r = SSIM_RADIUS_PX
+    return ndimage.gaussian_filter(a, SSIM_SIGMA_PX, radius=r)[r : a.shape[0] - r, r : a.shape[1] - r]
+
+
+def _whole_windows(valid: Mask) -> Mask:
+    """True at every 11 x 11 window that holds valid pixels only: bool [h - 10, w - 10]."""
+    size = 2 * SSIM_RADIUS_PX + 1
+    if min(valid.shape) < size:
+        return np.zeros((max(valid.shape[0] - size + 1, 0), max(valid.shape[1] - size + 1, 0)), dtype=bool)
+    r = SSIM_RADIUS_PX
+    return ndimage.minimum_filter(valid, size=size)[r : valid.shape[0] - r, r : valid.shape[1] - r]
+
+
+def _quarters(a: NDArray) -> NDArray:
+    """A view as 2 x 2 blocks [h / 2, 2, w / 2, 2]; an odd last row or column is left out."""
+    rows, cols = a.shape[0] // 2, a.shape[1] // 2
+    return a[: 2 * rows, : 2 * cols].reshape(rows, 2, cols, 2)
+
+
+def _halve(a: F64) -> F64:
+    return _quarters(a).mean(axis=(1, 3))
+
+
+@dataclass(frozen=True)
+class _Moments:
+    """Exact integer sums over the valid samples of some pixels: addition is associative, so the order never matters."""
+
+    pixels: int
+    bands: int
+    squared_error: int
+    max_error: int
+    sums: tuple[int, ...]  # per band, of the original
+    squares: tuple[int, ...]
+
+    @classmethod
+    def of(cls, original: Dn, reconstruction: Dn, valid: Mask) -> "_Moments":
+        _check_pair(original, reconstruction, valid)
+        x = original[:, valid].astype(np.int64)  # [B, n]
+        error = np.abs(x - reconstruction[:, valid].astype(np.int64))
+        return cls(
+            pixels=x.shape[1],
+            bands=len(x),
+            squared_error=int((error * error).sum()),
+            max_error=int(error.max(initial=0)),
+            sums=tuple(int(v) for v in x.sum(axis=1)),
+            squares=tuple(int(v) for v in (x * x).sum(axis=1)),
+        )
+
+    def __add__(self, other: "_Moments") -> "_Moments":
+        return _Moments(
+            self.pixels + other.pixels,
+            self.bands,
+            self.squared_error + other.squared_error,
+            max(self.max_error, other.max_error),
+            tuple(a + b for a, b in zip(self.sums, other.sums, strict=True)),
+            tuple(a + b for a, b in zip(self.squares, other.squares, strict=True)),
+        )
+
+    @property
+    def mse_dn2(self) -> float:
+        return self.squared_error / (self.pixels * self.bands) if self.pixels else float("nan")
+
+    @property
+    def variance_dn2(self) -> float:
+        """Mean over bands of each band's own variance: what standardising the bands would divide by."""
+        n = self.pixels
+        each = [
+            (n * q - s * s) / (n * n) for s, q in zip(self.sums, self.squares, strict=True)
+        ]  # exact up to the division
+        return sum(each) / self.bands
+
+    def figures(self) -> dict[str, float]:
+        nan, mse = float("nan"), self.mse_dn2
+        variance = self.variance_dn2 if self.pixels else nan
+        return {
+            "psnr_10k_db": psnr_db(mse, PEAK_10K),
+            "psnr_65k_db": psnr_db(mse, PEAK_65K),
+            "snr_db": float("inf") if mse == 0 else float(10 * np.log10(variance / mse)) if variance > 0 else nan,
+            "rmse_reflectance": float(np.sqrt(mse)) * REFLECTANCE_PER_DN,
+            "max_error_reflectance": self.max_error * REFLECTANCE_PER_DN if self.pixels else nan,
+        }
+
+
+class SceneQuality:
+    """The figures of a whole scene from pieces (tiles or strips), with bounded memory.
+
+    Pooled: MSE, max error, SNR, SAM and NDVI MAE over all valid pixels; NDVI p95 to 1e-4 from a histogram. SSIM over
+    the windows inside each piece: windows across two pieces are not seen. Per piece: mean, median and worst PSNR.
+    Thematic agreement on every 10th row and column only (1 % of the pixels, which are kept).
+    """
+
+    def __init__(self, bands: Sequence[str] = RGBN) -> None:
+        self._bands = tuple(bands)
+        self._moments: _Moments | None = None
+        self._pieces: list[tuple[float, int]] = []  # MSE in DN^2 and pixels of every piece with a valid pixel
+        self._angle_sum_deg = 0.0
+        self._ndvi_error_sum = 0.0
+        self._ndvi_histogram = np.zeros(2 * NDVI_BINS_PER_UNIT + 1, np.int64)
+        self._ssim_sum, self._ssim_windows = 0.0, 0
+        self._samples: list[tuple[Dn, Dn]] = []  # pairs [n, B]
+
+    def add(self, original: Dn, reconstruction: Dn, valid: Mask) -> None:
+        """One more piece: both pictures uint16 [B, h, w], mask bool [h, w]."""
+        moments = _Moments.of(original, reconstruction, valid)
+        self._moments = moments if self._moments is None else self._moments + moments
+        if not moments.pixels:
+            return
+        self._pieces.append((moments.mse_dn2, moments.pixels))
+        self._angle_sum_deg += float(spectral_angle_deg(original, reconstruction)[valid].sum())
+        errors = np.abs(ndvi(original, self._bands) - ndvi(reconstruction, self._bands))[valid]
+        self._ndvi_error_sum += float(errors.sum())
+        bins = np.rint(errors * NDVI_BINS_PER_UNIT).astype(np.int64)
+        self._ndvi_histogram += np.bincount(bins, minlength=len(self._ndvi_histogram))
+        total, windows = ssim_sum(original, reconstruction, valid)
+        self._ssim_sum, self._ssim_windows = self._ssim_sum + total, self._ssim_windows + windows
+        self._samples.append(thematic.sample_pair(original, reconstruction, valid))
+
+    def figures(self) -> dict[str, float]:
+        """Everything so far. The same pieces in the same order give the same floats."""
+        if self._moments is None or not self._moments.pixels:
+            raise InputError(
+                "no valid pixel was compared, wanted at least one; are all tiles withheld, lost or no data?"
+            )
+        pixels = self._moments.pixels
+        figures = self._moments.figures() | per_tile_summary(*zip(*self._pieces, strict=True))
+        figures["ssim_10k"] = self._ssim_sum / self._ssim_windows if self._ssim_windows else float("nan")
+        figures["sam_deg"] = self._angle_sum_deg / pixels
+        figures["ndvi_mae"] = self._ndvi_error_sum / pixels
+        below = np.searchsorted(np.cumsum(self._ndvi_histogram), 0.95 * pixels)
+        figures["ndvi_p95"] = float(below) / NDVI_BINS_PER_UNIT
+        pairs = [np.concatenate(side) for side in zip(*self._samples, strict=True)]
+        return figures | thematic.sampled_agreement(pairs[0], pairs[1])
+
+
+def _check_pair(original: Dn, reconstruction: Dn, valid: Mask) -> None:
+    if original.shape != reconstruction.shape or original.shape[1:] != valid.shape:
+        raise InputError(
+            f"original {list(original.shape)}, reconstruction {list(reconstruction.shape)}, mask {list(valid.shape)}: "
+            "wanted [B, h, w] twice and [h, w]"
+        )
+    for label, picture in (("original", original), ("reconstruction", reconstruction)):
+        if picture.dtype != np.uint16:
+            raise InputError(f"{label} is {picture.dtype}, wanted DN as uint16: round and clip it before measuring")

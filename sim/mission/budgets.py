@@ -1,0 +1,192 @@
+"""What a run used of what the satellite gives, and which budget binds.
+
+Throughput and memory are measured on the machine that simulates; time, power and energy on the mission's device are
+modelled (sim/mission/devices.py); volume is counted in octets. A scene is scaled to an orbit by the imager's pixels per
+orbit.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from sim.link.orbit import period_s
+from sim.mission.devices import estimate, load_device
+from sim.mission.spec import Mission
+
+#: On host, on device: times and memory, which no other run repeats.
+Basis = Literal["measured", "measured on host", "measured on device", "modelled"]
+
+
+@dataclass(frozen=True)
+class SceneRun:
+    """What one scene cost. Pixels count once, not per band."""
+
+    scene_px: int
+    downlinked_octets: int  # every octet of every packet sent
+    macs: float  # multiply-accumulates of all networks run on board, gated tiles at what they cost
+    onboard_s: float | None = None  # measured time of the payload, scene to packets
+    peak_memory_mib: float | None = None  # measured, of the whole process
+    timed_on: Literal["host", "device"] | None = "host"  # None: an emulated device, whose time and memory say nothing
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Used of available, in `unit`. Held while used <= available; what is unknown is not held."""
+
+    name: str
+    used: float | None
+    available: float
+    unit: str
+    basis: Basis
+    how: str  # how `used` came about
+
+    @property
+    def margin(self) -> float:
+        """Share of the budget that is left; negative when it is overdrawn; minus infinity when unknown."""
+        if self.used is None or not math.isfinite(self.used):
+            return -math.inf
+        if self.available <= 0:
+            return 1.0 if self.used <= 0 else -math.inf
+        return 1.0 - self.used / self.available
+
+    @property
+    def held(self) -> bool:
+        return self.margin >= 0.0
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """Rates of the payload against the imager."""
+
+    imager_mpx_s: float
+    host_mpx_s: float | None  # measured
+    host_realtime_factor: float | None  # measured rate over the imager's
+    device_mpx_s: float  # modelled
+    device_realtime_factor: float  # modelled
+
+
+@dataclass(frozen=True)
+class Volume:
+    """What goes down against what a pass carries."""
+
+    downlinked_bits: int
+    pass_capacity_bits: int
+    bits_per_px: float  # all bands, every octet
+    pass_px: float  # pixels at this rate that one pass carries
+
+
+@dataclass(frozen=True)
+class Energy:
+    """Modelled energy of the payload on the mission's device, with its range over the profile's rates."""
+
+    device: str
+    scene_s: float
+    scene_s_range: tuple[float, float]  # best, worst
+    scene_j: float | None  # None where the device's power is not known
+    scene_j_range: tuple[float | None, float | None]
+    orbit_s: float | None  # None where the mission does not say how long it images
+    orbit_j: float | None
+    source: str
+    whole_payload: bool  # of the device's time, or the networks only
+
+
+def throughput(run: SceneRun, mission: Mission) -> Throughput:
+    imager = mission.imager.rate_px_s(mission.orbit) / 1e6
+    host = run.scene_px / run.onboard_s / 1e6 if run.onboard_s else None
+    latency_s = estimate(mission.device, run.macs, run.scene_px).latency_s
+    device = run.scene_px / latency_s / 1e6 if latency_s else math.inf
+    return Throughput(imager, host, host / imager if host is not None else None, device, device / imager)
+
+
+def volume(run: SceneRun, mission: Mission) -> Volume:
+    bits, capacity = 8 * run.downlinked_octets, mission.link.capacity_bits
+    bits_per_px = bits / run.scene_px
+    return Volume(bits, capacity, bits_per_px, capacity / bits_per_px if bits else math.inf)
+
+
+def energy(run: SceneRun, mission: Mission) -> Energy:
+    scene = estimate(mission.device, run.macs, run.scene_px)
+    scenes = scenes_per_orbit(run, mission)
+    return Energy(
+        device=mission.device,
+        scene_s=scene.latency_s,
+        scene_s_range=(scene.latency_best_s, scene.latency_worst_s),
+        scene_j=scene.energy_j,
+        scene_j_range=(scene.energy_best_j, scene.energy_worst_j),
+        orbit_s=None if scenes is None else scenes * scene.latency_s,
+        orbit_j=None if scenes is None or scene.energy_j is None else scenes * scene.energy_j,
+        source=scene.source,
+        whole_payload=scene.whole_payload,
+    )
+
+
+def scenes_per_orbit(run: SceneRun, mission: Mission) -> float | None:
+    """How many scenes of this size the imager takes in an orbit; None where the mission does not say."""
+    imaging_s = mission.budgets.imaging_s_per_orbit
+    return None if imaging_s is None else imaging_s * mission.imager.rate_px_s(mission.orbit) / run.scene_px
+
+
+def assess(run: SceneRun, mission: Mission) -> list[Budget]:
+    """Every budget that the mission sets, with what this run uses of it."""
+    rows = [_pass_volume(run, mission), *_orbit_volume(run, mission), *_device(run, mission)]
+    return [*rows, *(_measured(run, mission, run.timed_on) if run.timed_on else [])]
+
+
+def _measured(run: SceneRun, mission: Mission, where: Literal["host", "device"]) -> list[Budget]:
+    """Memory and throughput of the machine that ran the payload."""
+    limits, rows = mission.budgets, []
+    basis: Basis = "measured on host" if where == "host" else "measured on device"
+    if limits.memory_mib is not None:
+        how = f"peak resident memory of {'the simulating process' if where == 'host' else 'the agent'}"
+        rows.append(Budget("memory", run.peak_memory_mib, limits.memory_mib, "MiB", basis, how))
+    if limits.realtime_factor is not None:
+        rates = throughput(run, mission)
+        used = limits.realtime_factor * rates.imager_mpx_s
+        counted = "in processor time on this host" if where == "host" else "by the device's clock, the line not counted"
+        how = f"imager's rate x {limits.realtime_factor:g}, against the payload's rate {counted}"
+        known = rates.host_mpx_s is not None and math.isfinite(rates.host_mpx_s)
+        available = rates.host_mpx_s or 0.0
+        rows.append(Budget("throughput", used if known else None, available, "Mpx/s", basis, how))
+    return rows
+
+
+def binding(budgets: Sequence[Budget]) -> Budget | None:
+    """The budget with the least margin: the one to look at first. None if there is none."""
+    return min(budgets, key=lambda budget: budget.margin, default=None)
+
+
+def _pass_volume(run: SceneRun, mission: Mission) -> Budget:
+    load = volume(run, mission)
+    how = "octets of this scene's packets, against rate x time of one pass"
+    return Budget(
+        "volume of a pass", load.downlinked_bits / 1e6, load.pass_capacity_bits / 1e6, "Mbit", "measured", how
+    )
+
+
+def _orbit_volume(run: SceneRun, mission: Mission) -> list[Budget]:
+    scenes, passes = scenes_per_orbit(run, mission), mission.budgets.passes_per_orbit
+    if scenes is None or passes is None:
+        return []
+    load = volume(run, mission)
+    used, available = scenes * load.downlinked_bits / 1e6, passes * load.pass_capacity_bits / 1e6
+    how = f"{scenes:.3g} scenes like this an orbit, against {passes:g} passes an orbit"
+    return [Budget("volume of an orbit", used, available, "Mbit", "modelled", how)]
+
+
+def _device(run: SceneRun, mission: Mission) -> list[Budget]:
+    """Time, power and energy on the mission's device."""
+    limits, load, power = mission.budgets, energy(run, mission), load_device(mission.device).power_w
+    what = f"{'the payload' if load.whole_payload else 'the networks'} on {load.device}"
+    rows = []
+    if load.orbit_s is not None:
+        how = f"an orbit's imaging through {what}, against the orbit's period; {load.source}"
+        rows.append(Budget("processing time of an orbit", load.orbit_s, period_s(mission.orbit), "s", "modelled", how))
+    if limits.power_w is not None:
+        known = "not known" if power is None else f"{power.status}: {power.source}"
+        used_w = None if power is None else power.value
+        rows.append(Budget("power", used_w, limits.power_w, "W", "modelled", f"{load.device} while it works ({known})"))
+    if limits.energy_per_orbit_j is not None and load.orbit_s is not None:
+        how = f"an orbit's imaging through {what}; {load.source}"
+        rows.append(Budget("energy of an orbit", load.orbit_j, limits.energy_per_orbit_j, "J", "modelled", how))
+    return rows

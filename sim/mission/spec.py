@@ -1,0 +1,160 @@
+"""The mission as data: imager, orbit, stations, link, device, budgets, requirements, and the policy for the payload.
+
+A mission is a TOML file, one of `sim/missions/` by name or any file by path. Every key is a field of a dataclass here
+or next to the code that uses it; `sim/toml_tables.py` names every mistake.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from payload.errors import InputError
+from payload.policy import Policy
+from sim.link.channel import Link
+from sim.link.orbit import Orbit, Station, ground_speed_m_s
+from sim.mission.devices import is_profile_file, load_device
+from sim.toml_tables import check_range, from_table, nearest, read_toml
+
+SHIPPED = Path(__file__).parents[1] / "missions"
+DEFAULT = "phisat2"
+
+
+@dataclass(frozen=True)
+class Imager:
+    """A push-broom imager: one line of `swath_px` pixels per ground sample distance flown."""
+
+    swath_px: int
+    gsd_m: float
+    bands: int = 4  # those the payload uses
+    bits: int = 12
+
+    def __post_init__(self) -> None:
+        check_range("swath_px", self.swath_px, 1, 1_000_000)
+        check_range("gsd_m", self.gsd_m, 0.1, 10_000)
+        check_range("bands", self.bands, 1, 1000)
+        check_range("bits", self.bits, 1, 16)
+
+    def line_rate_hz(self, orbit: Orbit) -> float:
+        return ground_speed_m_s(orbit) / self.gsd_m
+
+    def rate_px_s(self, orbit: Orbit) -> float:
+        """Pixels (of all bands) that the imager delivers in a second while it images."""
+        return self.swath_px * self.line_rate_hz(orbit)
+
+
+@dataclass(frozen=True)
+class Budgets:
+    """What the satellite gives the payload. A budget that is left out is not judged.
+
+    `imaging_s_per_orbit` and `passes_per_orbit` (a long-run mean) scale a scene to an orbit. `realtime_factor`: how
+    much faster than the imager the payload code must run on the machine that simulates it.
+    """
+
+    memory_mib: float | None = None
+    power_w: float | None = None
+    energy_per_orbit_j: float | None = None
+    imaging_s_per_orbit: float | None = None
+    passes_per_orbit: float | None = None
+    realtime_factor: float | None = None
+
+    def __post_init__(self) -> None:
+        check_range("memory_mib", self.memory_mib, 1, 1e7)
+        check_range("power_w", self.power_w, 1e-3, 1e5)
+        check_range("energy_per_orbit_j", self.energy_per_orbit_j, 1e-3, 1e9)
+        check_range("imaging_s_per_orbit", self.imaging_s_per_orbit, 0, 86400)
+        check_range("passes_per_orbit", self.passes_per_orbit, 0, 100)
+        check_range("realtime_factor", self.realtime_factor, 1e-6, 1e6)
+
+
+@dataclass(frozen=True)
+class Requirements:
+    """Limits on figures of a run: `min_x` and `max_x` judge the figure called `x`. One left out is not judged.
+
+    PSNR has peak 10 000 (or 65 535); `cr16` counts 16 bit a sample against every octet downlinked; `lost_fraction` is
+    tiles lost or refused over tiles sent.
+    """
+
+    min_psnr_10k_db: float | None = None
+    min_psnr_65k_db: float | None = None
+    min_ssim_10k: float | None = None
+    max_rmse_reflectance: float | None = None
+    max_error_reflectance: float | None = None
+    max_ndvi_mae: float | None = None
+    max_sam_deg: float | None = None
+    min_cr16: float | None = None
+    min_cr_sensor: float | None = None
+    max_bpp: float | None = None
+    max_lost_fraction: float | None = None
+    max_withheld_fraction: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("min_ssim_10k", "max_lost_fraction", "max_withheld_fraction"):
+            check_range(name, getattr(self, name), 0, 1)
+        for name in ("min_psnr_10k_db", "min_psnr_65k_db", "max_bpp"):
+            check_range(name, getattr(self, name), 0, 200)
+        for name in ("max_rmse_reflectance", "max_error_reflectance", "max_ndvi_mae"):
+            check_range(name, getattr(self, name), 0, 10)
+        check_range("max_sam_deg", self.max_sam_deg, 0, 180)
+        check_range("min_cr16", self.min_cr16, 0, 1e6)
+        check_range("min_cr_sensor", self.min_cr_sensor, 0, 1e6)
+
+
+@dataclass(frozen=True)
+class Mission:
+    """Everything about a mission that a run needs."""
+
+    name: str
+    title: str
+    imager: Imager
+    orbit: Orbit
+    link: Link
+    device: str  # a profile of sim/mission/devices.py, or the path of a profile.json of the bench
+    stations: tuple[Station, ...] = ()
+    budgets: Budgets = Budgets()
+    requirements: Requirements = Requirements()
+    policy: Policy = field(default_factory=Policy)
+    trusted_keys: tuple[str, ...] = ()  # Ed25519 public keys in hex; if any, the bundle must be signed by one
+
+    def __post_init__(self) -> None:
+        for key in self.trusted_keys:
+            if len(key) != 64 or not set(key.lower()) <= set("0123456789abcdef"):
+                raise InputError(f"trusted_keys: {key!r} is no Ed25519 public key, wanted 64 hex digits")
+        load_device(self.device)  # unknown, or a profile that cannot be read: said now
+        names = [station.name for station in self.stations]
+        if len(set(names)) < len(names):
+            raise InputError(f"stations share a name ({', '.join(names)}); give each its own")
+
+    def station(self, name: str) -> Station:
+        for station in self.stations:
+            if station.name.casefold() == name.casefold():
+                return station
+        known = [station.name for station in self.stations]
+        raise InputError(f"mission {self.name}: station '{name}' is unknown; {nearest(name, known)}")
+
+
+def load_mission(where: str | Path = DEFAULT) -> Mission:
+    """A mission by shipped name or by path. InputError names the file, the key, what was found and what was wanted."""
+    path = _find(where)
+    table = read_toml(path)
+    if isinstance(table.get("device"), str) and is_profile_file(table["device"]):
+        table["device"] = str(path.parent / table["device"])  # beside the mission, wherever it is used from
+    return mission_from_table(table, str(path))
+
+
+def mission_from_table(table: Mapping[str, Any], source: str = "mission") -> Mission:
+    """A mission from the tables of its file; `source` is the file's name for messages."""
+    return from_table(Mission, table, source)
+
+
+def shipped_missions() -> list[str]:
+    return sorted(path.stem for path in SHIPPED.glob("*.toml"))
+
+
+def _find(where: str | Path) -> Path:
+    for candidate in (Path(where), SHIPPED / f"{where}.toml"):
+        if candidate.is_file():
+            return candidate
+    raise InputError(
+        f"mission '{where}': no such file, and no mission of that name; {nearest(str(where), shipped_missions())}"
+    )

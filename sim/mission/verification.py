@@ -1,0 +1,70 @@
+"""Figures -> checks: every requirement and every budget of the mission, measured against its limit.
+
+A figure that is required but missing or not a number is not held: nothing passes for want of being looked at.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+
+from sim.mission.budgets import Basis, Budget
+from sim.mission.spec import Mission, Requirements
+
+#: Unit by the end of a figure's name; what is not here is a bare number.
+_UNITS = (("_db", "dB"), ("_deg", "deg"), ("_bpp", "bit/px"), ("bpp", "bit/px"))
+
+
+@dataclass(frozen=True)
+class Check:
+    """One requirement or budget, judged."""
+
+    requirement: str
+    measured: float | None
+    limit: float
+    unit: str
+    held: bool
+    basis: Basis
+    cause: str | None = None  # why it was not held, where the numbers do not say
+
+
+def verify(figures: Mapping[str, float | None], mission: Mission, budgets: Sequence[Budget] = ()) -> list[Check]:
+    """Checks of every requirement the mission sets, then of `budgets` (from `sim.mission.budgets.assess`).
+
+    `figures` go by the names in `sim.mission.spec.Requirements` without min_ or max_: psnr_10k_db, cr16, ndvi_mae, ...
+    """
+    return [*_requirements(figures, mission.requirements), *map(_budget, budgets)]
+
+
+def all_held(checks: Sequence[Check]) -> bool:
+    return all(check.held for check in checks)
+
+
+def _requirements(figures: Mapping[str, float | None], requirements: Requirements) -> list[Check]:
+    checks = []
+    for field in fields(requirements):
+        limit = getattr(requirements, field.name)
+        if limit is None:
+            continue
+        figure = field.name[len("min_") :]
+        value = figures.get(figure)
+        unit = next((unit for end, unit in _UNITS if figure.endswith(end)), "")
+        cause = _unusable(value, figure)
+        held = cause is None and value is not None
+        if value is not None and held:
+            held = value >= limit if field.name.startswith("min_") else value <= limit
+        checks.append(Check(field.name, value, limit, unit, held, "measured", cause))
+    return checks
+
+
+def _budget(budget: Budget) -> Check:
+    cause = _unusable(budget.used, budget.name)
+    return Check(f"budget: {budget.name}", budget.used, budget.available, budget.unit, budget.held, budget.basis, cause)
+
+
+def _unusable(value: float | None, name: str) -> str | None:
+    """Why a figure cannot be judged; plus infinity can (the PSNR of a lossless tile)."""
+    if value is None:
+        return f"{name} was not measured"
+    if math.isnan(value):
+        return f"{name} is not a number"
+    return None

@@ -1,0 +1,69 @@
+"""Scene -> tile codes, the tiles coded by a device under test instead of this host; what its own clock says of them.
+
+A device codes tile by tile: what needs the whole scene (a byte budget, the audit's draw) it does not do.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from hil.host.client import DeviceInfo, DeviceSession
+from payload.errors import InputError
+from payload.link import tile_code
+from payload.pipeline import Payload
+from payload.policy import Policy
+from payload.tiles import Tile
+
+
+@dataclass
+class DeviceRun:
+    """What a device did in one downlink. Times and memory are its own; an emulated device has none."""
+
+    name: str
+    info: DeviceInfo
+    tile_s: list[float] = field(default_factory=list)
+    stages_s: dict[str, list[float]] = field(default_factory=dict)  # per tile that went through the stage
+    peak_memory_mib: float | None = None
+    reconnects: int = 0
+    compared: int | None = None  # tiles held against this host's own octets; None: not asked
+    different: list[tuple[int, int]] = field(default_factory=list)
+
+    @property
+    def timed(self) -> bool:
+        return self.info.emulated is None
+
+
+def refuse_scene_policy(policy: Policy, mission: str) -> None:
+    """InputError where the policy asks for what only a whole scene can tell."""
+    if policy.budget_octets is not None:
+        raise InputError(
+            f"mission {mission}: budget_octets is set, and a device codes tile by tile; "
+            "leave it out, or run without --device"
+        )
+
+
+def codes_of(
+    tiles: Iterable[Tile], session: DeviceSession, host: Payload | None, run: DeviceRun
+) -> Iterator[tuple[Tile, bytes]]:
+    """Every tile with its code as the device sent it, in order; `host` codes each once more, to compare."""
+    under_way: deque[Tile] = deque()
+
+    def sent() -> Iterator[Tile]:
+        for tile in tiles:
+            under_way.append(tile)
+            yield tile
+
+    for coded in session.encode_tiles(sent()):
+        tile = under_way.popleft()
+        if run.timed:
+            run.tile_s.append(coded.latency_s)
+            for name, seconds in coded.stages_s.items():
+                if seconds > 0.0:
+                    run.stages_s.setdefault(name, []).append(seconds)
+        if host is not None:
+            run.compared = (run.compared or 0) + 1
+            if tile_code.pack(host.encode_tile(tile)) != coded.octets:
+                run.different.append((tile.row, tile.col))
+        yield tile, coded.octets
+    run.peak_memory_mib = session.peak_memory_mib() if run.timed else None
+    run.reconnects = session.incidents.reconnects

@@ -1,0 +1,182 @@
+"""Pictures on the ground -> rasters on the scene's grid, written strip by strip: `reconstruction.tif` and `cloud.tif`.
+
+Both are Cloud Optimized GeoTIFFs. Strips go into an uncompressed tiled GeoTIFF in a hidden folder beside the target; at
+the end GDAL's COG driver adds the overviews and the finished file is moved into place. Whatever goes wrong before that
+leaves nothing behind. Memory is one strip and GDAL's bounded cache, whatever the scene's size.
+"""
+
+import shutil
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import rasterio
+import rasterio.shutil
+from numpy.typing import NDArray
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.transform import Affine
+from rasterio.windows import Window
+
+from payload.errors import InputError
+from payload.scene import Dn, Mask, SceneInfo
+from sim.scenes.rasters import GDAL_CACHE_OCTETS, cause_of
+
+#: Marks no cloud probability in cloud.tif; 0 to 100 are per cent.
+CLOUD_NODATA = 255
+BLOCK_PX = 512
+#: Of the strips' file: as high as the usual strip, so that each block is written once.
+STRIP_BLOCK_PX = 256
+#: Deflate level. On noisy uint16 after the predictor, level 6 takes twice the time of level 1 and saves nothing.
+DEFLATE_LEVEL = 1
+
+
+def _writing_environment() -> rasterio.Env:
+    return rasterio.Env(
+        GDAL_CACHEMAX=GDAL_CACHE_OCTETS, GDAL_NUM_THREADS="1", GDAL_TIFF_INTERNAL_MASK=True, GDAL_PAM_ENABLED="NO"
+    )
+
+
+class _RasterWriter:
+    """Strips from top to bottom -> one COG. Used as a context; leaving it by an exception writes nothing."""
+
+    def __init__(self, path: Path, info: SceneInfo, bands: tuple[str, ...], dtype: str, nodata: int | None) -> None:
+        self._path = path
+        self._info = info
+        self._next_row_px = 0
+        if not path.parent.is_dir():
+            raise InputError(f"{path}: no folder {path.parent} to write to; make it first")
+        try:
+            self._folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        except OSError as error:
+            raise InputError(f"{path}: cannot be written ({cause_of(error)}), wanted a writable folder") from error
+        try:
+            self._file = self._create(bands, dtype, nodata)
+        except (RasterioError, OSError) as error:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            raise InputError(f"{path}: cannot be written ({cause_of(error)}), wanted room on the disk") from error
+
+    def _create(self, bands: tuple[str, ...], dtype: str, nodata: int | None) -> rasterio.io.DatasetWriter:
+        info = self._info
+        with _writing_environment(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            file = rasterio.open(
+                self._folder / "strips.tif",
+                "w",
+                driver="GTiff",
+                height=info.height_px,
+                width=info.width_px,
+                count=len(bands),
+                dtype=dtype,
+                nodata=nodata,
+                crs=rasterio.crs.CRS.from_wkt(info.crs_wkt) if info.crs_wkt else None,
+                transform=Affine(*info.transform) if info.transform else None,
+                tiled=True,
+                blockxsize=STRIP_BLOCK_PX,
+                blockysize=STRIP_BLOCK_PX,
+                interleave="pixel",
+                bigtiff="IF_SAFER",
+            )
+            file.descriptions = bands
+        return file
+
+    def write(self, row_px: int, values: NDArray[np.generic], known: Mask | None) -> None:
+        """values [B, h, W], known [h, W] or None for a raster without a mask; strips follow each other without gaps."""
+        height = values.shape[1]
+        if (
+            row_px != self._next_row_px
+            or row_px + height > self._info.height_px
+            or values.shape[2] != self._info.width_px
+        ):
+            wanted = f"the whole width from row {self._next_row_px}"
+            raise ValueError(f"{self._path.name}: strip {values.shape} at row {row_px}, wanted {wanted}")
+        window = Window(0, row_px, self._info.width_px, height)
+        try:
+            with _writing_environment():
+                self._file.write(values, window=window)
+                if known is not None:
+                    self._file.write_mask(known, window=window)
+        except (RasterioError, OSError) as error:
+            raise InputError(f"{self._path}: cannot be written ({cause_of(error)}), wanted room on the disk") from error
+        self._next_row_px += height
+
+    def finish(self) -> None:
+        """Strips -> COG -> its place."""
+        if self._next_row_px != self._info.height_px:
+            raise ValueError(f"{self._path.name}: {self._next_row_px} of {self._info.height_px} rows were written")
+        try:
+            with _writing_environment():
+                self._file.close()
+                rasterio.shutil.copy(
+                    self._folder / "strips.tif",
+                    self._folder / self._path.name,
+                    driver="COG",
+                    COMPRESS="DEFLATE",
+                    LEVEL=str(DEFLATE_LEVEL),
+                    PREDICTOR="YES",
+                    BLOCKSIZE=str(BLOCK_PX),
+                    OVERVIEW_RESAMPLING="AVERAGE",
+                    BIGTIFF="IF_SAFER",
+                )
+            (self._folder / self._path.name).replace(self._path)
+        except (RasterioError, OSError) as error:
+            raise InputError(f"{self._path}: cannot be written ({cause_of(error)}), wanted room on the disk") from error
+
+    def discard(self) -> None:
+        """Removes all that is not in its place. Safe to call twice."""
+        if not self._file.closed:
+            with _writing_environment():
+                self._file.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+class _Product:
+    """A raster that is in its place, whole, when the context is left well, and nowhere when it is not."""
+
+    _raster: _RasterWriter
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
+        try:
+            if kind is None:
+                self._raster.finish()
+        finally:
+            self._raster.discard()
+
+
+class PictureWriter(_Product):
+    """`reconstruction.tif`: uint16 DN on the scene's grid, its nodata and band names, what is known as internal mask.
+
+    Raises InputError where the file cannot be written.
+    """
+
+    def __init__(self, path: Path, info: SceneInfo) -> None:
+        self._nodata = info.nodata
+        self._raster = _RasterWriter(path, info, info.bands, "uint16", info.nodata)
+
+    def write_strip(self, row_px: int, dn: Dn, known: Mask) -> None:
+        """dn uint16 [B, h, W], known bool [h, W], for rows row_px .. row_px + h - 1. Strips come from top to bottom.
+
+        Unknown pixels become nodata (0 if the scene has none). A known DN that happens to be the nodata value moves by
+        one, so that readers that look at nodata instead of the mask see the pixel.
+        """
+        hole = 0 if self._nodata is None else self._nodata
+        filled = np.where(known, dn, np.uint16(hole))
+        if self._nodata is not None:
+            near = hole + 1 if hole < 65535 else hole - 1
+            filled[(filled == hole) & known] = near
+        self._raster.write(row_px, filled, known)
+
+
+class CloudWriter(_Product):
+    """`cloud.tif`: cloud probability in per cent, uint8 0..100, on the scene's grid; 255 where there is none."""
+
+    def __init__(self, path: Path, info: SceneInfo) -> None:
+        self._raster = _RasterWriter(path, info, ("cloud probability, per cent",), "uint8", CLOUD_NODATA)
+
+    def write_strip(self, row_px: int, percent: NDArray[np.uint8]) -> None:
+        """percent uint8 [h, W], 0..100 or 255, for rows row_px .. row_px + h - 1. Strips come from top to bottom."""
+        self._raster.write(row_px, percent[None], None)

@@ -1,0 +1,309 @@
+"""The figures of one downlink -> the report's tables (docs/report.md). Gathers and names; computes nothing new."""
+
+import platform
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from math import nan
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from payload.bundle import Bundle
+from payload.engine import Engine
+from payload.errors import StreamError
+from payload.link.tile_code import UNKNOWN_CLOUD, Kind, pack
+from payload.scene import SceneInfo
+from sim.clouds import audit
+from sim.ground.decoder import Decoder, Reception
+from sim.link.channel import LinkReport
+from sim.metrics import distortion
+from sim.mission import budgets
+from sim.mission.spec import Mission
+from sim.mission.verification import Check, verify
+
+if TYPE_CHECKING:
+    from sim.downlink import Onboard, Picture
+    from sim.onboard.device import DeviceRun
+
+NAMES = {Kind.CODED: "coded", Kind.WITHHELD: "withheld", Kind.EMPTY: "empty", Kind.FALLBACK: "fallback"}
+SENTINEL_ATTRIBUTION = "Contains modified Copernicus Sentinel data"
+
+#: Figure -> name, unit, convention, in the order of the page.
+METRICS = (
+    ("psnr_10k_db", "PSNR, peak 10 000", "dB", "10 log10(10 000^2 / MSE), MSE over all bands and compared pixels"),
+    ("psnr_65k_db", "PSNR, peak 65 535", "dB", "the same error against the container's full scale: 16.3 dB kinder"),
+    ("psnr_10k_mean_db", "PSNR, mean over tiles", "dB", "peak 10 000"),
+    ("psnr_10k_median_db", "PSNR, median tile", "dB", "peak 10 000"),
+    ("psnr_10k_worst_db", "PSNR, worst tile", "dB", "peak 10 000"),
+    ("snr_db", "SNR", "dB", "10 log10(variance / MSE)"),
+    ("ssim_10k", "SSIM", "", "gaussian window of 11 px, sigma 1.5 px, range 10 000, mean over bands"),
+    ("rmse_reflectance", "RMSE", "reflectance", "root of the MSE / 10 000"),
+    ("max_error_reflectance", "largest error", "reflectance", "over all bands and compared pixels"),
+    ("ndvi_mae", "NDVI, mean absolute error", "", "(B08 - B04) / (B08 + B04)"),
+    ("ndvi_p95", "NDVI, 95th percentile of the error", "", "to 1e-4"),
+    ("sam_deg", "spectral angle", "deg", "mean over compared pixels"),
+    ("kmeans_oa", "k-means agreement", "", "k-means++, 10 clusters, every 10th row and column, seed 42 (COPEX rule)"),
+    ("lpips", "LPIPS", "", distortion.LPIPS),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What went into one downlink and what came off the link."""
+
+    seed: int
+    info: SceneInfo
+    bundle: Bundle
+    mission: Mission
+    engine: Engine
+    link: LinkReport
+    reception: Reception
+    broken: str | None = None  # why the bundle failed its checks, where the mission flew on without it
+
+
+def kinds(reception: Reception) -> list[list[str]]:
+    """What became of every tile, by row and column."""
+    return [[_kind(reception, (r, c)) for c in range(reception.cols)] for r in range(reception.rows)]
+
+
+def _kind(reception: Reception, address: tuple[int, int]) -> str:
+    if address in reception.refused:
+        return "refused"
+    return NAMES[reception.codes[address].kind] if address in reception.codes else "lost"
+
+
+def compose(run: Run, onboard: "Onboard", picture: "Picture", audits: dict[str, Any]) -> dict[str, Any]:
+    """The report as `sim.report.files.write_report` wants it."""
+    tiles = _tiles(run, picture)
+    figures = picture.quality.figures() if picture.coded_px else {}  # all withheld or lost: a result, not a mistake
+    figures |= _rate(run, picture.coded_px)
+    figures |= _fractions(tiles)
+    cost = _cost(run, onboard, tiles)
+    rows = budgets.assess(cost, run.mission)
+    checks = verify(figures, run.mission, rows)
+    scene_px = run.info.height_px * run.info.width_px
+    return {
+        "inputs": _inputs(run) | _device_inputs(onboard.device),
+        "tiles": tiles,
+        "link": asdict(run.link) | {f"ground_{k}": v for k, v in asdict(run.reception.counts).items()},
+        "rate": _rate(run, picture.coded_px)
+        | {"octets": _octets(run), "bpp_of_the_whole_scene": 8 * _octets(run) / scene_px},
+        "quality": _quality(figures, picture),
+        "clouds": _clouds(run, tiles) | {"audit": audits},
+        "budgets": [_budget_row(row) for row in rows],
+        "checks": [_check_row(check) for check in checks] + _octets_compared(onboard.device),
+        "modelled": _modelled(cost, run.mission),
+        "conventions": CONVENTIONS,
+        "attribution": _attribution(run.info),
+        "measured_on_host": _host(onboard, picture, cost),
+    } | _device(onboard.device, run.info)  # fmt: skip
+
+
+CONVENTIONS = [
+    "DN = reflectance x 10 000, processing offset removed.",
+    "Octets: every octet of every space packet: headers, side information, CRCs, audit thumbnails.",
+    "Compression ratios and bits per pixel are over the pixels the ground holds: withheld tiles do not flatter them.",
+    "Figures of quality compare only valid pixels of tiles that the ground decoded; edges evened out as delivered.",
+    "Modelled figures come from the device profile named beside them; emulated time is never shown as latency.",
+]
+
+
+def _inputs(run: Run) -> dict[str, Any]:
+    info = run.info
+    scene = {k: getattr(info, k) for k in ("name", "height_px", "width_px", "gsd_m", "bits", "sensed_at", "nodata")}
+    return {
+        "scene": scene | {"bands": list(info.bands), "crs": _crs_name(info.crs_wkt)},
+        "bundle": {"name": run.bundle.name, "id": f"{run.bundle.bundle_id:08x}", "codec": run.bundle.codec["kind"]}
+        | ({"failed_its_checks": run.broken} if run.broken else {}),
+        "mission": {"name": run.mission.name, "title": run.mission.title, "device": run.mission.device},
+        "seed": run.seed,
+        "engine": {"name": run.engine.name, "version": run.engine.version},
+    }
+
+
+def _device_inputs(device: "DeviceRun | None") -> dict[str, Any]:
+    """The device under test as it named itself; nothing of it is a time."""
+    if device is None:
+        return {}
+    names = ("machine", "cpu", "cores", "memory_mib", "system", "python", "emulated", "engine")
+    return {"device_under_test": {"url": device.name} | {name: getattr(device.info, name) for name in names}}
+
+
+def _crs_name(wkt: str | None) -> str | None:
+    return wkt.split('"')[1] if wkt and '"' in wkt else None
+
+
+def _tiles(run: Run, picture: "Picture") -> dict[str, Any]:
+    reception = run.reception
+    rows = []
+    for row, names in enumerate(kinds(reception)):
+        for col, kind in enumerate(names):
+            code = reception.codes.get((row, col))
+            rows.append({
+                "row": row, "col": col, "kind": kind,
+                "octets": len(pack(code)) if code else 0,
+                "layers": len(code.layers) if code else 0,
+                "cloud_percent": None if code is None or code.cloud_percent == UNKNOWN_CLOUD else code.cloud_percent,
+                "psnr_db": picture.tile_psnr_db.get((row, col)),
+                "cause": reception.refused.get((row, col)) or (code.cause if code else "nothing of it arrived"),
+            })  # fmt: skip
+    counts = Counter(tile["kind"] for tile in rows)
+    wanted = ("coded", "withheld", "empty", "fallback", "lost", "refused")
+    return {kind: counts[kind] for kind in wanted} | {
+        "total": len(rows), "rows": reception.rows, "cols": reception.cols, "tile_px": run.bundle.tile_px,
+        "refused_without_address": len(reception.unaddressed), "list": rows,
+    }  # fmt: skip
+
+
+def _rate(run: Run, coded_px: int) -> dict[str, float]:
+    if not coded_px:
+        return dict.fromkeys(("cr16", "cr_sensor", "bpp", "bpppb"), nan)
+    return distortion.rate_figures(_octets(run), coded_px, len(run.info.bands), run.info.bits)
+
+
+def _octets(run: Run) -> int:
+    """Every octet the payload produced for the link, whether the pass was long enough for it or not."""
+    return run.link.octets_sent + run.link.octets_beyond_pass
+
+
+def _fractions(tiles: dict[str, Any]) -> dict[str, float]:
+    full = tiles["total"] - tiles["empty"]
+    sent = full - tiles["withheld"]
+    gone = tiles["lost"] + tiles["refused"]
+    return {
+        "lost_fraction": gone / sent if sent else 0.0,
+        "withheld_fraction": tiles["withheld"] / full if full else 0.0,
+    }
+
+
+def _cost(run: Run, onboard: "Onboard", tiles: dict[str, Any]) -> budgets.SceneRun:
+    networks = run.bundle.manifest.get("networks", {})
+    looked_at = tiles["total"] - tiles["empty"]
+    coded = looked_at - tiles["withheld"] + len(run.reception.audits)
+    entropy = run.bundle.codec.get("entropy_macs_per_px", 0) * run.bundle.tile_px**2
+    macs = looked_at * networks.get("flight/clouds.onnx", {}).get("macs", 0)
+    macs += coded * (networks.get("flight/encoder.onnx", {}).get("macs", 0) + entropy)
+    pixels = run.info.height_px * run.info.width_px
+    if onboard.device is None:
+        return budgets.SceneRun(pixels, _octets(run), macs, sum(onboard.seconds.values()), onboard.peak_mib)
+    device = onboard.device
+    timed_on: Literal["device"] | None = "device" if device.timed else None
+    return budgets.SceneRun(pixels, _octets(run), macs, sum(device.tile_s), device.peak_memory_mib, timed_on)
+
+
+def _quality(figures: dict[str, float], picture: "Picture") -> dict[str, Any]:
+    return {
+        "metrics": [
+            {"name": name, "value": figures.get(key), "unit": unit, "convention": convention, "key": key}
+            for key, name, unit, convention in METRICS
+        ],
+        "error_scale": picture.pictures.error_scale,
+        "mask_legend": picture.pictures.mask_legend,
+    }
+
+
+def _clouds(run: Run, tiles: dict[str, Any]) -> dict[str, Any]:
+    known = [t["cloud_percent"] for t in tiles["list"] if t["cloud_percent"] is not None]
+    gate = run.mission.policy.gate
+    return {
+        "cloud_percent": float(np.mean(known)) if known else None,
+        "withhold_above_percent": gate.withhold_above_percent,
+        "reduce_above_percent": gate.reduce_above_percent,
+        "tiles_judged": len(known),
+        "withheld_tiles": tiles["withheld"],
+        "audited_tiles": len(run.reception.audits),
+    }
+
+
+def audit_section(reception: Reception, decoder: Decoder) -> dict[str, Any]:
+    """Verdicts on the thumbnails that arrived, and what they say about the gate."""
+    verdicts = []
+    for (row, col), code in sorted(reception.audits.items()):
+        try:
+            dn = decoder.decode_tile(code)
+            verdict = audit.judge_thumbnail(dn, np.ones(dn.shape[1:], bool))
+        except StreamError:
+            verdict = "unknown"
+        verdicts.append(audit.Audit("", row, col, code.cloud_percent, verdict))
+    withheld = sum(code.kind is Kind.WITHHELD for code in reception.codes.values())
+    return audit.section(verdicts, withheld, reception.rows * reception.cols)
+
+
+def _budget_row(row: budgets.Budget) -> dict[str, Any]:
+    used = {"name": row.name, "used": row.used, "limit": row.available, "unit": row.unit}
+    return used | {"basis": row.basis, "source": row.how}
+
+
+def _check_row(check: Check) -> dict[str, Any]:
+    relation = ">=" if check.requirement.startswith("min_") else "<="
+    return asdict(check) | {"relation": relation}
+
+
+def _modelled(cost: budgets.SceneRun, mission: Mission) -> dict[str, Any]:
+    rates, spent, sent = budgets.throughput(cost, mission), budgets.energy(cost, mission), budgets.volume(cost, mission)
+    speed = "payload_mpx_s" if spent.whole_payload else "device_mpx_s"
+    return {
+        "device": spent.device, "source": spent.source,
+        speed: rates.device_mpx_s, "device_realtime_factor": rates.device_realtime_factor,
+        "imager_mpx_s": rates.imager_mpx_s, "scene_s": spent.scene_s, "scene_s_range": list(spent.scene_s_range),
+        "scene_j": spent.scene_j, "scene_j_range": list(spent.scene_j_range), "orbit_j": spent.orbit_j,
+        "pass_mpx": sent.pass_px / 1e6, "macs": cost.macs,
+    }  # fmt: skip
+
+
+def _attribution(info: SceneInfo) -> list[str]:
+    if info.name.startswith("demo"):
+        return ["Generated scene: no satellite took it."]
+    return [SENTINEL_ATTRIBUTION + ", where the scene is Sentinel-2."]
+
+
+def _host(onboard: "Onboard", picture: "Picture", cost: budgets.SceneRun) -> dict[str, Any]:
+    stages = [_stage(name, seconds, onboard.tile_s.get(name)) for name, seconds in onboard.seconds.items()]
+    stages += [_stage(name, seconds) for name, seconds in picture.seconds.items()]
+    known = {
+        "stages": stages,
+        "host": f"{platform.machine()}, {platform.python_implementation()} {platform.python_version()}, one thread",
+        "stages_count": "processor time, so that a busy host does not slow them",
+        "peak_rss_mib": onboard.peak_mib,
+    }
+    if onboard.device is None:
+        onboard_s = cost.onboard_s or nan
+        known |= {"throughput_mpx_s": cost.scene_px / onboard_s / 1e6, "onboard_wall_s": onboard.wall_s}
+    return known
+
+
+def _stage(name: str, seconds: float, tile_s: Sequence[float] | None = None) -> dict[str, Any]:
+    """A stage's sum, with the median and 95th percentile over tiles where they are known."""
+    return {"name": name, "seconds": seconds} | (_spread_ms("", tile_s) if tile_s else {})
+
+
+def _spread_ms(prefix: str, tile_s: Sequence[float]) -> dict[str, float]:
+    median, p95 = 1e3 * np.percentile(tile_s, [50, 95])
+    return {f"{prefix}median_ms": float(median), f"{prefix}p95_ms": float(p95)}
+
+
+def _device(device: "DeviceRun | None", info: SceneInfo) -> dict[str, Any]:
+    """What the device under test says of its own times. An emulated one says nothing that could be taken for one."""
+    if device is None:
+        return {}
+    found: dict[str, Any] = {"device": device.name, "engine": device.info.engine, "reconnects": device.reconnects}
+    if not device.timed:
+        found["emulated"] = f"{device.info.emulated}: times mean nothing, none is shown"
+        return {"measured_on_device": found}
+    stages = [_stage(name, sum(tile_s), tile_s) for name, tile_s in device.stages_s.items()]
+    speed = {"throughput_mpx_s": info.height_px * info.width_px / sum(device.tile_s) / 1e6}
+    found |= _spread_ms("tile_", device.tile_s) | speed | {"peak_memory_mib": device.peak_memory_mib}
+    return {"measured_on_device": found | {"stages": stages}}
+
+
+def _octets_compared(device: "DeviceRun | None") -> list[dict[str, Any]]:
+    """The check that the device computes what this host does, where that was asked."""
+    if device is None or device.compared is None:
+        return []
+    equal = device.compared - len(device.different)
+    cause = "; ".join(f"row {row}, column {col} differs" for row, col in device.different[:3]) or None
+    return [{
+        "requirement": "tiles with this host's octets", "measured": equal, "limit": device.compared, "unit": "tiles",
+        "relation": ">=", "held": not device.different, "basis": "measured", "cause": cause,
+    }]  # fmt: skip
