@@ -49,7 +49,7 @@ def _load() -> ctypes.CDLL | None:
     if os.environ.get("NADIR_KERNEL") == "0":
         return None
     try:
-        from payload import _kernel  # type: ignore[attr-defined]
+        from payload.native import _kernel  # type: ignore[attr-defined]
 
         library = ctypes.CDLL(_kernel.__file__)
     except (ImportError, OSError):

@@ -1,5 +1,6 @@
 """The runtime behind its protocol: what it refuses, how it is set, and that results are the caller's own."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from openvino import opset13 as ops
 from payload.bundle import load_bundle
 from payload.engine import ENGINES, convolution_precisions, open_engine
 from payload.errors import BundleError, InputError
+from payload.native import library
 
 
 @pytest.fixture(scope="module")
@@ -83,3 +85,9 @@ def test_every_convolution_of_the_shipped_flight_networks_is_int8(file) -> None:
     network = open_engine("openvino").load(load_bundle().file(file), require_int8=True)
     precisions = convolution_precisions(network.compiled)
     assert precisions and set(precisions.values()) <= {"u8", "i8"}
+
+
+@pytest.mark.skipif(os.environ.get("NADIR_KERNEL") == "0", reason="the kernel is left out on purpose")
+@pytest.mark.skipif(not list(Path(library.__file__).parent.glob("_kernel.*")), reason="no C compiler at install")
+def test_a_kernel_that_was_built_is_found() -> None:
+    assert library.available

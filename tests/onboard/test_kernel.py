@@ -68,9 +68,9 @@ def test_layers_are_those_of_the_definition(tables, plain, seed, shape, density,
     active = data.draw(st.none() | st.integers(0, 256))
     library.plain_only(plain)
     coder = library.EntropyKernel(chosen, *shape)
-    layers = coder.encode_layers(sent, keep, active)
-    assert layers == layers.encode_layers(sent, chosen, keep=keep, last_active=active)
-    found, wanted = coder.decode_layers(layers), layers.decode_layers(layers, (256, *shape), chosen)
+    coded = coder.encode_layers(sent, keep, active)
+    assert coded == layers.encode_layers(sent, chosen, keep=keep, last_active=active)
+    found, wanted = coder.decode_layers(coded), layers.decode_layers(coded, (256, *shape), chosen)
     library.plain_only(False)
     assert np.array_equal(found.magnitude, wanted.magnitude) and np.array_equal(found.negative, wanted.negative)
     assert np.array_equal(found.behind, wanted.behind) and found.missing == wanted.missing
@@ -87,8 +87,8 @@ def test_what_was_encoded_is_not_changed_by_it(tables) -> None:
 @given(st.integers(0, 2**32), st.integers(0, 2), st.data())
 def test_damaged_octets_never_raise_anything_but_stream_error(tables, seed, at, data) -> None:
     coder = library.EntropyKernel(tables[0], 8, 8)
-    layers = list(coder.encode_layers(random_indices(seed, 8, 8, 0.2)))
-    octets = bytearray(layers[at])
+    coded = list(coder.encode_layers(random_indices(seed, 8, 8, 0.2)))
+    octets = bytearray(coded[at])
     how = data.draw(st.sampled_from(["cut", "flip", "noise", "ones"]))
     if how == "cut":
         octets = octets[: data.draw(st.integers(0, len(octets)))]
@@ -96,14 +96,14 @@ def test_damaged_octets_never_raise_anything_but_stream_error(tables, seed, at, 
         octets[data.draw(st.integers(0, len(octets) - 1))] ^= 1 << data.draw(st.integers(0, 7))
     else:
         octets[4:] = data.draw(st.randoms()).randbytes(len(octets)) if how == "noise" else b"\xff" * len(octets)
-    layers[at] = bytes(octets)
+    coded[at] = bytes(octets)
     try:
-        found = coder.decode_layers(tuple(layers))
+        found = coder.decode_layers(tuple(coded))
     except StreamError:
         with pytest.raises(StreamError):
-            layers.decode_layers(tuple(layers), (256, 8, 8), tables[0])
+            layers.decode_layers(tuple(coded), (256, 8, 8), tables[0])
         return
-    wanted = layers.decode_layers(tuple(layers), (256, 8, 8), tables[0])
+    wanted = layers.decode_layers(tuple(coded), (256, 8, 8), tables[0])
     assert np.array_equal(found.magnitude, wanted.magnitude) and np.array_equal(found.negative, wanted.negative)
 
 
@@ -278,6 +278,6 @@ def test_the_most_that_a_coefficient_can_take_fits(tables) -> None:
 
 def test_it_can_be_left_out() -> None:
     """NADIR_KERNEL=0: the same payload in numpy."""
-    command = [sys.executable, "-c", "from payload import kernel; print(library.available)"]
+    command = [sys.executable, "-c", "from payload.native import library; print(library.available)"]
     done = subprocess.run(command, env=os.environ | {"NADIR_KERNEL": "0"}, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
