@@ -173,6 +173,8 @@ class EntropyKernel:
         self, indices: Indices, keep: int | None = None, last_active: int | None = None
     ) -> tuple[bytes, ...]:
         """As payload.codec.lapped.layers.encode_layers."""
+        if indices.magnitude.shape != self._magnitude.shape:
+            raise InputError(_REFUSALS[-1][1])
         count = len(self.tables.layers)
         keep = count if keep is None else min(keep, count)
         magnitude, negative = np.ascontiguousarray(indices.magnitude), np.ascontiguousarray(indices.negative)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from payload.bundle import load_bundle
 from payload.codec import rotation
-from payload.codec.lapped import quantiser
+from payload.codec.lapped import layers, quantiser
 from payload.codec.lapped.power_law import table
 from payload.codec.lapped.quantiser import Indices
 from payload.codec.lapped.range_coder import ONE, Table
