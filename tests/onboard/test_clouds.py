@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from payload.bundle import SHIPPED as shipped_folder  # noqa: N811
 from payload.clouds import gate
 from payload.clouds import mask as masks
 from payload.clouds import network as networks
@@ -28,7 +28,7 @@ from payload.native import library
 from payload.policy import Gate, LonLatRegion, Region
 from payload.tiles import Tile
 
-SHIPPED = Path(gate.__file__).parent / "bundles" / "edge"
+SHIPPED = shipped_folder / "edge"
 TILE_PX = 64
 
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from export.clouds import drawn, references, sampler, teacher, thresholds, train, windows
 from export.clouds.network import CloudUnet, as_cells, macs_per_pixel
-from export.clouds.sampler import T_CLEAR, T_CLOUD, T_SHADOW, Sampler, targets_of
+from export.clouds.sampler import T_CLEAR, T_CLOUD, Sampler, targets_of
 from export.clouds.thresholds import Judged
 from export.clouds.windows import CLASSIFIED, CLEAR, DRAWN, NO_SCL, UNKNOWN, WINDOW_PX, Window
 from export.data import data_folder
