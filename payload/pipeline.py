@@ -20,7 +20,7 @@ from payload.link.tile_code import Kind, TileCode
 from payload.policy import Policy
 from payload.scene import Scene
 from payload.stopwatch import Stopwatch
-from payload.tiles import Tile, split
+from payload.tiles import Tile, require_tile, split
 
 MaskObserver = Callable[[Tile, CloudMask], None]
 
@@ -70,6 +70,7 @@ class Payload:
     def _one(
         self, tile: Tile, audit: "_AuditDraw | None", observe: MaskObserver | None
     ) -> tuple[TileCode, tuple[float, ...]]:
+        require_tile(tile, len(self.bundle.bands), self.bundle.tile_px)
         address = (tile.row, tile.col, self.bundle.bundle_id)
         if tile.empty:
             return TileCode(Kind.EMPTY, *address), ()
