@@ -28,6 +28,7 @@ from payload.policy import Policy
 from payload.scene import Mask, Scene, SceneInfo
 from payload.stopwatch import Stopwatch
 from payload.tiles import Tile, grid, split
+from sim.clouds.ground_mask import GroundMask, open_ground_mask
 from sim.ground.decoder import Decoder, Reception, receive, reconstruct
 from sim.link.channel import Channel
 from sim.metrics.distortion import SceneQuality, psnr_db
@@ -37,13 +38,13 @@ from sim.mission.spec import Mission, load_mission
 from sim.onboard.device import DeviceRun, codes_of, refuse_scene_policy
 from sim.products.delivery import whole_or_nothing
 from sim.products.quicklooks import Pictures, Quicklooks
-from sim.products.rasters import CLOUD_NODATA, CloudWriter, PictureWriter
+from sim.products.rasters import CLOUD_NODATA, CloudClassWriter, CloudProbabilityWriter, PictureWriter
 from sim.report import tables
 from sim.report.files import write_report
 from sim.scenes.rasters import open_scene
 from sim.scenes.sentinel2 import BANDS_10M
 
-PACKETS_FILE = "packets.bin"
+PACKETS_FILE, CLOUD_FILE, ONBOARD_FILE = "packets.bin", "cloud.tif", "cloud-onboard.tif"
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,7 @@ class Picture:
     pictures: Pictures
     tile_psnr_db: dict[tuple[int, int], float]
     coded_px: int
+    cloud_mask: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -133,7 +135,8 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
         arrived = channel.send(read_packets_of(folder / PACKETS_FILE))
         reception = receive(arrived, bundle, *grid(scene.info, bundle.tile_px))
         decoder = Decoder(bundle, engine)
-        picture = rebuild(scene, reception, decoder, bundle, folder, progress)
+        mask = open_ground_mask(bundle, engine, scene.info.gsd_m)
+        picture = rebuild(scene, reception, decoder, bundle, mask, folder, progress)
         run = tables.Run(request.seed, scene.info, bundle, mission, engine, channel.report, reception, broken)
         report = tables.compose(run, onboard, picture, tables.audit_section(reception, decoder))
         write_report(report, picture.pictures.paths, folder)
@@ -153,11 +156,14 @@ def load_or_stand_in(where: str, mission: Mission) -> tuple[Bundle, str | None]:
 
 
 def send(scene: Scene, bundle: Bundle, policy: Policy, engine: Engine, folder: Path, progress: Progress) -> Onboard:
-    """The payload at work: packets.bin and cloud.tif in `folder`."""
+    """The payload at work: packets.bin and cloud-onboard.tif in `folder`."""
     payload = Payload(bundle, policy, engine)
     payload.watch = watch = TileStopwatch(clock=time.process_time)  # what a busy host does beside it does not count
     start = time.perf_counter()
-    with (folder / PACKETS_FILE).open("wb") as stream, CloudWriter(folder / "cloud.tif", scene.info) as writer:
+    with (
+        (folder / PACKETS_FILE).open("wb") as stream,
+        CloudProbabilityWriter(folder / ONBOARD_FILE, scene.info) as writer,
+    ):
         clouds = _CloudStrips(writer, scene.info, bundle.tile_px, progress)
         for packet in payload.transmit(scene, clouds.observe):
             stream.write(packet)
@@ -168,7 +174,7 @@ def send(scene: Scene, bundle: Bundle, policy: Policy, engine: Engine, folder: P
 def send_by_device(
     device: Device, scene: Scene, bundle: Bundle, policy: Policy, engine: Engine, folder: Path, progress: Progress
 ) -> Onboard:
-    """As `send`, the tiles coded by a device under test. The masks of cloud.tif, for the pictures, are this host's."""
+    """As `send`, the tiles coded by a device under test. cloud-onboard.tif is this host's."""
     start = time.perf_counter()
     host = Payload(bundle, policy, engine) if device.compare else None
     net = load_cloud_net(bundle, engine) if "clouds" in bundle.manifest else None
@@ -176,7 +182,7 @@ def send_by_device(
     with (
         open_device(device.url, bundle, policy) as session,
         (folder / PACKETS_FILE).open("wb") as stream,
-        CloudWriter(folder / "cloud.tif", scene.info) as writer,
+        CloudProbabilityWriter(folder / ONBOARD_FILE, scene.info) as writer,
     ):
         clouds = _CloudStrips(writer, scene.info, bundle.tile_px, progress)
         run = DeviceRun(device.url, session.info)
@@ -195,15 +201,20 @@ def read_packets_of(path: Path) -> Iterator[bytes]:
 
 
 def rebuild(
-    scene: Scene, reception: Reception, decoder: Decoder, bundle: Bundle, folder: Path, progress: Progress
-) -> Picture:
-    """reconstruction.tif and the quicklooks, compared with the original strip by strip."""
+    scene: Scene, reception: Reception, decoder: Decoder, bundle: Bundle, mask: GroundMask, folder: Path,
+    progress: Progress,
+) -> Picture:  # fmt: skip
+    """reconstruction.tif, cloud.tif and the quicklooks, compared with the original strip by strip."""
     info, side = scene.info, bundle.tile_px
     quality, looks = SceneQuality(bundle.bands), Quicklooks(info)
-    clouds = _CloudReader(folder / "cloud.tif")
+    clouds = _CloudReader(folder / ONBOARD_FILE)
+    kinds = tables.kinds(reception)
     tile_psnr: dict[tuple[int, int], float] = {}
     coded_px, start = 0, time.process_time()
-    with PictureWriter(folder / "reconstruction.tif", info) as writer:
+    with (
+        PictureWriter(folder / "reconstruction.tif", info) as writer,
+        CloudClassWriter(folder / CLOUD_FILE, info) as cloud_writer,
+    ):
         for strip in reconstruct(reception, decoder, bundle):
             top = strip.row * side
             height = min(side, info.height_px - top)
@@ -211,17 +222,24 @@ def rebuild(
             dn = np.ascontiguousarray(strip.dn[:, :height, : info.width_px])
             known = strip.known[:height, : info.width_px] & valid
             writer.write_strip(top, dn, known)
-            looks.add(top, original, valid, dn, known, clouds.read(top, height))
+            onboard = clouds.read(top, height)
+            looks.add(top, original, valid, dn, known, onboard)
+            classes = mask.classes(strip.dn, strip.known, kinds[strip.row])[:height, : info.width_px]
+            classes[~valid] = CLOUD_NODATA
+            cloud_writer.write_strip(top, classes)
+            mask.compare(classes, onboard)
             coded_px += int(known.sum())
             for col in range(reception.cols):
                 span = slice(col * side, (col + 1) * side)
                 quality.add(original[:, :, span], dn[:, :, span], known[:, span])
+                if kinds[strip.row][col] == "withheld":
+                    mask.withheld(original[:, :, span], valid[:, span])
                 if known[:, span].any():
                     tile_psnr[(strip.row, col)] = _tile_psnr_db(original[:, :, span], dn[:, :, span], known[:, span])
             progress("ground", 2 * reception.rows)
-    pictures = looks.write(folder, tables.kinds(reception), side)
+    pictures = looks.write(folder, kinds, side)
     clouds.close()
-    return Picture(quality, pictures, tile_psnr, coded_px, {"ground": time.process_time() - start})
+    return Picture(quality, pictures, tile_psnr, coded_px, mask.summary(), {"ground": time.process_time() - start})
 
 
 def _tile_psnr_db(original: NDArray[np.uint16], dn: NDArray[np.uint16], known: Mask) -> float:
@@ -236,9 +254,9 @@ def peak_rss_mib() -> float:
 
 
 class _CloudStrips:
-    """Cloud masks tile by tile -> strips of cloud.tif."""
+    """Cloud masks tile by tile -> strips of cloud-onboard.tif."""
 
-    def __init__(self, writer: CloudWriter, info: SceneInfo, tile_px: int, progress: Progress) -> None:
+    def __init__(self, writer: CloudProbabilityWriter, info: SceneInfo, tile_px: int, progress: Progress) -> None:
         self._writer, self._info, self._side, self._progress = writer, info, tile_px, progress
         self._rows, self._cols = grid(info, tile_px)
         self._row = 0
@@ -267,7 +285,7 @@ class _CloudStrips:
 
 
 class _CloudReader:
-    """Strips of cloud.tif, read back for the pictures."""
+    """Strips of cloud-onboard.tif, read back for the pictures."""
 
     def __init__(self, path: Path) -> None:
         import rasterio

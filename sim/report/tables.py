@@ -90,7 +90,7 @@ def compose(run: Run, onboard: "Onboard", picture: "Picture", audits: dict[str, 
         "rate": _rate(run, picture.coded_px)
         | {"octets": _octets(run), "bpp_of_the_whole_scene": 8 * _octets(run) / scene_px},
         "quality": _quality(figures, picture),
-        "clouds": _clouds(run, tiles) | {"audit": audits},
+        "clouds": _clouds(run, tiles) | picture.cloud_mask | {"audit": audits},
         "budgets": [_budget_row(row) for row in rows],
         "checks": [_check_row(check) for check in checks] + _octets_compared(onboard.device),
         "modelled": _modelled(cost, run.mission),

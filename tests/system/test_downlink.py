@@ -24,6 +24,7 @@ from payload.scene import RGBN, ArrayScene, SceneInfo
 from payload.stopwatch import Stopwatch
 from payload.tiles import split
 from sim import downlink as line
+from sim.clouds.ground_mask import WITHHELD
 from sim.downlink import Request, downlink
 from sim.ground import mosaic
 from sim.ground.decoder import Decoder, receive
@@ -33,7 +34,7 @@ from sim.scenes.demo import demo_scene
 T = 64
 KINDS = ("coded", "withheld", "empty", "fallback", "lost", "refused")
 FILES = {
-    "report.json", "report.html", "reconstruction.tif", "cloud.tif", "packets.bin",
+    "report.json", "report.html", "reconstruction.tif", "cloud.tif", "cloud-onboard.tif", "packets.bin",
     "original.png", "reconstruction.png", "error.png", "mask.png",
 }  # fmt: skip
 
@@ -159,8 +160,12 @@ def test_a_scene_under_cloud_is_declared_and_audited(toy_line, ground_of) -> Non
     assert report["tiles"]["withheld"] == 6 and report["tiles"]["coded"] == 0 and add_up(report)
     assert {tile["cloud_percent"] for tile in report["tiles"]["list"]} == {100}
     assert report["clouds"]["audited_tiles"] == 3
-    with rasterio.open(folder / "cloud.tif") as file:
+    with rasterio.open(folder / "cloud-onboard.tif") as file:
         assert file.read(1).min() == 100
+    with rasterio.open(folder / "cloud.tif") as file:  # the ground was told, and shown nothing
+        assert (file.read(1) == WITHHELD).all()
+    assert report["clouds"]["withheld_clear_to_ground_percent"] == 0.0
+    assert report["clouds"]["ground_cloud_percent"] is None
     assert (folder / "report.html").stat().st_size > 10_000
 
 
@@ -174,8 +179,9 @@ def test_tiles_without_data_are_empty_and_no_data_stays_no_data(toy_line, ground
     with rasterio.open(folder / "reconstruction.tif") as file:
         mask = file.dataset_mask() > 0
         assert np.array_equal(mask, dn.any(axis=0)) and not mask[5, 7]
-    with rasterio.open(folder / "cloud.tif") as file:
-        assert np.array_equal(file.read(1) == 255, ~dn.any(axis=0))
+    for name in ("cloud.tif", "cloud-onboard.tif"):
+        with rasterio.open(folder / name) as file:
+            assert np.array_equal(file.read(1) == 255, ~dn.any(axis=0)), name
 
 
 def test_place_names_and_size_are_kept(toy_line, ground_of) -> None:
