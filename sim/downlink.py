@@ -38,7 +38,7 @@ from sim.products.quicklooks import Pictures, Quicklooks
 from sim.products.rasters import CLOUD_NODATA, CloudWriter, PictureWriter
 from sim.report import tables
 from sim.report.files import write_report
-from sim.scenes.rasters import open_scene
+from sim.scenes.open_scene import open_scene
 from sim.scenes.sentinel2 import BANDS_10M
 
 PACKETS_FILE = "packets.bin"

@@ -51,7 +51,7 @@ from sim.clouds.samples import (
     load_samples,
     load_thirteen_bands,
 )
-from sim.scenes.rasters import open_scene
+from sim.scenes.open_scene import open_scene
 
 OURS, BCY, HOT = "nadir", "braaten-cohen-yang", "hot-whiteness"
 S2CLOUDLESS, SEN2COR = "s2cloudless", "sen2cor-scl"

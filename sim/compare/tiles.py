@@ -76,7 +76,7 @@ def _cut(name: str, picture: Dn, tile_px: int) -> Iterator[BenchTile]:
 
 
 def _raster_tiles(path: Path, tile_px: int) -> Iterator[BenchTile]:
-    from sim.scenes.rasters import open_scene
+    from sim.scenes.open_scene import open_scene
 
     with open_scene(str(path)) as scene:
         info = scene.info
