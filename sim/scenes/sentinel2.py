@@ -59,7 +59,12 @@ class SafeProduct:
 
 def looks_like_safe(path: Path) -> bool:
     """Whether a path is meant as a Sentinel-2 product: a directory, a zip, or a product's metadata file."""
-    return path.is_dir() or path.suffix.lower() in (".safe", ".zip") or _is_metadata(path.name)
+    return (
+        path.is_dir()
+        or path.suffix.lower() in (".safe", ".zip")
+        or _is_metadata(path.name)
+        or bool(OLD_METADATA.fullmatch(path.name))
+    )
 
 
 def read_safe(path: Path, wanted: tuple[str, ...]) -> SafeProduct:
