@@ -4,7 +4,7 @@ What was applied or assumed on the way stands in `SceneInfo.notes` and is logged
 """
 
 import logging
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -65,6 +65,23 @@ def open_scene(
     for note in scene.info.notes:
         log.warning("%s: %s", scene.info.name, note)
     return scene
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the user says that rasters are to be read; the arguments of `open_scene` of these names."""
+
+    bands: tuple[str, ...] | None = None
+    scale: float | None = None
+    offset: float | None = None
+    max_pixels: int = MAX_PIXELS
+
+    def open(self, where: str, wanted: tuple[str, ...] = RGBN, seed: int = 0) -> OpenScene:
+        return open_scene(where, self.bands, wanted, seed, self.scale, self.offset, self.max_pixels)
+
+
+#: Nothing is said: files speak for themselves.
+AS_STORED = Reading()
 
 
 def _existing(where: str) -> Path:

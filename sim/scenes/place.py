@@ -96,7 +96,7 @@ def gsd(crs: CRS | None, affine: Affine, shape: tuple[int, int]) -> tuple[float,
 def _true_side_m(crs: CRS, affine: Affine, shape: tuple[int, int]) -> float:
     """The middle pixel, measured on a plane that touches the ellipsoid there (azimuthal equidistant)."""
     row, col = shape[0] / 2, shape[1] / 2
-    corners = [affine * at for at in ((col, row), (col + 1, row), (col, row + 1))]
+    corners = [_at(affine, *at) for at in ((col, row), (col + 1, row), (col, row + 1))]
     xs, ys = (list(values) for values in zip(*corners, strict=True))
     lon, lat = transform(crs, CRS.from_epsg(4326), xs[:1], ys[:1])
     if not (math.isfinite(lon[0]) and math.isfinite(lat[0])):
@@ -110,7 +110,7 @@ def _true_side_m(crs: CRS, affine: Affine, shape: tuple[int, int]) -> float:
 
 def _refuse_beyond_poles(where: str, affine: Affine, shape: tuple[int, int]) -> None:
     height, width = shape
-    lats = [(affine * corner)[1] for corner in ((0, 0), (width, 0), (0, height), (width, height))]
+    lats = [_at(affine, *corner)[1] for corner in ((0, 0), (width, 0), (0, height), (width, height))]
     pixel = abs(affine.d) + abs(affine.e)  # grids of pixel centres reach half a pixel beyond
     if max(map(abs, lats)) > 90 + pixel or abs(sum(lats) / 4) >= 90:
         raise InputError(f"{where}: reaches latitude {max(lats, key=abs):.6g}, wanted -90 to 90; mend its georeference")
@@ -125,6 +125,10 @@ def _by_points(where: str, points: list[rasterio.control.GroundControlPoint], cr
         gsd_m, note = found.gsd_m, f"pixels of about {found.gsd_m:.4g} m"
     said = f"placed by {len(gcps)} ground control points, which go on to the products; {note}"
     return Place(gsd_m, crs.to_wkt() if crs else None, gcps=gcps, notes=(said,))
+
+
+def _at(affine: Affine, col: float, row: float) -> tuple[float, float]:
+    return affine.a * col + affine.b * row + affine.c, affine.d * col + affine.e * row + affine.f
 
 
 def _kind(crs: CRS) -> str:
