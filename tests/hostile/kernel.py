@@ -175,7 +175,7 @@ ENTRIES: dict[str, tuple[str | None, ...]] = {
     "quantise": ("i4", None, None, "u2", "?", "u1"),
     "errors": ("i4", None, None, None, "i4", "u8"),
     "count": ("u2", None, None, None, "i4"),
-    "cloud_planes": ("u2", None, None, None, None, None, "u1"),
+    "cloud_planes": ("u2", None, None, None, None, None, None, None, "u1"),
 }
 
 
