@@ -8,10 +8,8 @@ Checkpoints are safetensors; a run picks up where the last one stopped.
 """
 
 import argparse
-import csv
 import hashlib
 import json
-import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -27,14 +24,14 @@ from export.clouds.data import CloudPool, Labelled, Sampler, averages, bleach, f
 from export.clouds.network import CloudUnet, as_cells, macs_per_pixel
 from export.graphs.qat_layers import INPUT_SCALE, calibrate, fold_into
 from export.graphs.to_onnx import export_qcdq
-from export.lapped.train import load_recipe
+from export.recipe import load_recipe
+from export.training import Average, Progress, Schedule, fit
 from payload.clouds.gate import BIN_PX, CLASSES, THICK, THIN, CloudSettings, bin_sums, hazy_and_white, input_planes
 from payload.errors import InputError
 
 Floats = NDArray[np.float64]
 Bool = NDArray[np.bool_]
 
-SAVE_EVERY_S = 120.0
 #: A tile is cloudy when more than this share of it is cloud: CloudScout's and PhiSat-1's definition.
 CLOUDY_TILE = 0.7
 #: What `sure_above` is chosen by: the bound on clear tiles taken for cloudy, and the accuracy required of tiles with a
@@ -63,66 +60,22 @@ def train(
     network: nn.Module, sampler: Sampler, recipe: dict[str, Any], steps: int, rate: float, checkpoint: Path
 ) -> None:
     """Runs `steps` steps and leaves the running average of the weights in the network and in `checkpoint`."""
-    average = {k: v.detach().clone() for k, v in network.state_dict().items()}
-    start = _resume(checkpoint, network, average)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=1e-3)
-    network.train()
-    saved = time.monotonic()
-    for step in range(start, steps):
+
+    def loss_of(step: int) -> Tensor:
         planes, targets, weights = sampler.batch(recipe["batch"], np.random.default_rng([recipe["seed"], steps, step]))
-        for group in optimiser.param_groups:
-            group["lr"] = rate * min(1.0, (step + 1) / 100) * 0.5 * (1.02 + np.cos(np.pi * step / steps))
         logits = as_cells(network(torch.from_numpy(planes) * INPUT_SCALE))
-        loss = cross_entropy(logits, torch.from_numpy(targets), torch.from_numpy(weights), recipe["label_smoothing"])
-        optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimiser.step()
-        _blend(average, network, min(0.995, (step + 1) / (step + 20)))
-        if step % 50 == 0:
-            _log(checkpoint.with_suffix(".csv"), {"step": step, "loss": round(float(loss.detach()), 4)})
-        if time.monotonic() - saved > SAVE_EVERY_S or step == steps - 1:
-            saved = time.monotonic()
-            _save(checkpoint, network if step < steps - 1 else None, average, step + 1)
-    network.load_state_dict(average)
+        return cross_entropy(logits, torch.from_numpy(targets), torch.from_numpy(weights), recipe["label_smoothing"])
 
-
-def _blend(average: dict[str, Tensor], network: nn.Module, keep: float) -> None:
-    for key, value in network.state_dict().items():
-        if value.is_floating_point():
-            average[key].lerp_(value, 1.0 - keep)
-        else:
-            average[key].copy_(value)
-
-
-def _save(path: Path, network: nn.Module | None, average: dict[str, Tensor], step: int) -> None:
-    """The average, and until training has ended the weights to go on from."""
-    live = {} if network is None else network.state_dict()
-    tensors = {f"live.{k}": v.detach().clone().contiguous() for k, v in live.items()}
-    tensors |= {f"mean.{k}": v.contiguous() for k, v in average.items()}
-    partial = path.with_suffix(".partial")
-    save_file(tensors | {"step": torch.tensor(step)}, partial)
-    partial.replace(path)
-
-
-def _resume(path: Path, network: nn.Module, average: dict[str, Tensor]) -> int:
-    if not path.exists():
-        return 0
-    tensors = load_file(path)
-    for key in average:
-        average[key].copy_(tensors[f"mean.{key}"])
-    live = {k.removeprefix("live."): v for k, v in tensors.items() if k.startswith("live.")}
-    network.load_state_dict(live or average)
-    return int(tensors["step"])
-
-
-def _log(path: Path, row: dict[str, float]) -> None:
-    fresh = not path.exists()
-    with path.open("a", newline="", encoding="utf-8") as sheet:
-        writer = csv.DictWriter(sheet, list(row))
-        if fresh:
-            writer.writeheader()
-        writer.writerow(row)
+    network.train()
+    fit(
+        network,
+        torch.optim.AdamW(network.parameters(), weight_decay=1e-3),
+        Schedule(steps, rate),
+        loss_of,
+        checkpoint,
+        Average(network, 0.995, 19),
+        progress=Progress(checkpoint.stem, steps),
+    )
 
 
 @dataclass(frozen=True, eq=False)

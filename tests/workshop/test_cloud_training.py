@@ -18,7 +18,7 @@ from export.clouds.network import CloudUnet, as_cells, macs_per_pixel
 from export.data import data_folder
 from export.graphs.graph import load_graph
 from export.graphs.qat_layers import INPUT_SCALE
-from export.lapped.train import load_recipe
+from export.recipe import load_recipe
 from payload.clouds import gate as flight
 from payload.clouds.gate import CloudNet, CloudSettings
 from payload.engine import open_engine
@@ -235,13 +235,12 @@ def test_a_stopped_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     network = train.build(recipe, quantised=False)
     checkpoint = tmp_path / "float.safetensors"
     train.train(network, sampler, recipe, 3, 1e-3, checkpoint)
-    assert int(load_file(checkpoint)["step"]) == 3
+    assert int(load_file(checkpoint)["step_no"]) == 3
     again = train.build(recipe, quantised=False)
     train.train(again, sampler, recipe, 3, 1e-3, checkpoint)  # nothing left to do: the average comes back
     x = torch.rand(1, 8, SIZE, SIZE) * 255 * INPUT_SCALE
     with torch.no_grad():
         torch.testing.assert_close(network.eval()(x), again.eval()(x))
-
 
 
 def test_an_unknown_rotation_is_refused(tmp_path: Path) -> None:
