@@ -95,7 +95,8 @@ def read_tiles(path: Path) -> Tiles:
         with np.load(path, allow_pickle=False) as data:
             arrays = {name: data[name] for name in data.files}
     except (OSError, ValueError, EOFError, BadZipFile) as error:
-        raise InputError(f"{path}: not a pool of tiles ({error}); {WANTED}") from None
+        why = "it holds Python objects, not numbers" if "pickle" in str(error) else str(error)
+        raise InputError(f"{path}: not a pool of tiles ({why}); {WANTED}") from None
     dn = arrays.get("x")
     if dn is None:
         raise InputError(f"{path}: holds {', '.join(arrays) or 'nothing'} and no x; {WANTED}")
