@@ -17,6 +17,7 @@ from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 
 from payload.errors import InputError, StreamError
+from payload.link.space_packet import octets_on_air
 from payload.link.tile_code import Kind
 from payload.scene import SceneInfo
 
@@ -25,6 +26,8 @@ VERSION = 1
 MARK = 15
 #: After so many tile codes the header is sent again.
 REPEAT_TILES = 64
+#: So many times the header comes last.
+FINAL_HEADERS = 2
 FINAL = 1  # flag: the fates are counted, nothing more of this scene follows
 #: Kinds whose tiles the fates count, in their order on the link.
 FATES = (Kind.CODED, Kind.WITHHELD, Kind.EMPTY, Kind.FALLBACK, Kind.AUDIT, Kind.OMITTED)
@@ -91,6 +94,11 @@ def pack(header: SceneHeader) -> bytes:
     if len(octets) + _CRC_OCTETS > LONGEST_OCTETS:
         raise InputError(f"scene header of {len(octets)} octets, wanted at most {LONGEST_OCTETS}; shorten name or CRS")
     return octets + crc_hqx(octets, 0xFFFF).to_bytes(_CRC_OCTETS, "big")
+
+
+def headers_on_air(header: SceneHeader, tile_codes: int, packet_octets: int) -> int:
+    """Octets of packets that the headers of a scene of so many tile codes take."""
+    return (-(-tile_codes // REPEAT_TILES) + FINAL_HEADERS) * octets_on_air(len(pack(header)), packet_octets)
 
 
 def is_header(octets: bytes) -> bool:

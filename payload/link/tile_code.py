@@ -86,9 +86,9 @@ class TileCode:
         return len(self.layers) < self.declared
 
     def head_octets(self, layers: int) -> int:
-        """Octets of this tile code that are not layers, were it cut to so many; without layers there is no side."""
-        lone = self.scene_id is None
-        return header_octets(len(self.side) if layers else 0, layers, None if lone else len(self.mask))
+        """Octets of this tile code that are not layers, were it cut to so many; without any it has no side or mask."""
+        side, mask = (len(self.side), len(self.mask)) if layers else (0, 0)
+        return header_octets(side, layers, None if self.scene_id is None else mask)
 
 
 def pack(code: TileCode) -> bytes:
