@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from hil.host.client import open_device
 from payload.bundle import DEFAULT, Bundle, bare_bundle, load_bundle, shipped_bundles
 from payload.clouds.gate import CloudMask, detect_clouds, load_cloud_net
-from payload.codec.interface import Stopwatch
 from payload.engine import Engine, open_engine
 from payload.errors import BundleError
 from payload.link.space_packet import SequenceCounter, read_packets, segment
 from payload.pipeline import Payload
 from payload.policy import Policy
 from payload.scene import Mask, Scene, SceneInfo
+from payload.stopwatch import Stopwatch
 from payload.tiles import Tile, grid, split
 from sim.ground.decoder import Decoder, Reception, receive, reconstruct
 from sim.link.channel import Channel
