@@ -16,9 +16,9 @@ from payload.clouds.gate import Action, CloudMask, Decision, decide, detect_clou
 from payload.codec.interface import PEAK_DN, CodedTile, Quality
 from payload.codec.registry import open_codec, open_fallback
 from payload.engine import Engine
-from payload.link import scene_header, tile_code
+from payload.link import tile_code
 from payload.link.rate_control import Candidate, choose_layers
-from payload.link.scene_header import FINAL_HEADERS, REPEAT_TILES, SceneHeader, headers_on_air
+from payload.link.scene_header import SceneHeader, headers_on_air, records
 from payload.link.tile_code import Kind, TileCode
 from payload.link.valid_mask import pack_mask
 from payload.policy import Policy
@@ -49,23 +49,11 @@ class Payload:
         has the id 0 and is described by what its `info` says."""
         from payload.link.space_packet import SequenceCounter, segment  # a board codes tiles without spacepackets
 
-        counter = SequenceCounter(self.policy.apid)
-        for record in self.records(scene, header, observe):
+        counter, header = SequenceCounter(self.policy.apid), header or self.header_of(scene)
+        for record in records(header, self.tile_codes(scene, header, observe)):
             with self.watch.stage("packets"):
                 packets = list(segment(record, counter, self.policy.packet_octets))
             yield from packets
-
-    def records(self, scene: Scene, header: SceneHeader | None, observe: MaskObserver | None) -> Iterator[bytes]:
-        """The scene header and a tile code for every tile, the header repeated among them; at the end the header with
-        what became of the tiles, twice, so that one lost packet does not hide the end."""
-        header = header or self.header_of(scene)
-        fates: Counter[Kind] = Counter()
-        for number, code in enumerate(self.tile_codes(scene, header, observe)):
-            if number % REPEAT_TILES == 0:
-                yield scene_header.pack(header)
-            fates[code.kind] += 1
-            yield tile_code.pack(code)
-        yield from [scene_header.pack(replace(header, fates=fates))] * FINAL_HEADERS
 
     def header_of(self, scene: Scene, scene_id: int = 0) -> SceneHeader:
         """What goes down of a scene besides its tiles."""
@@ -151,7 +139,7 @@ class Payload:
         """The coarsest layer of a tile, for the audit."""
         return self._encoded(tile, self._quality(keep=1))
 
-    def _encoded(self, tile: Tile, quality: Quality) -> Coded:
+    def _encoded(self, tile: Tile, quality: Quality) -> CodedTile:
         self.work["coded"] += 1
         return self.codec.encode(tile, quality, self.watch)
 

@@ -11,14 +11,16 @@ half of octet 0 tells a header from a tile code. Losing every header costs the p
 
 import struct
 from binascii import crc_hqx
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 
 from payload.errors import InputError, StreamError
+from payload.link import tile_code
 from payload.link.space_packet import octets_on_air
-from payload.link.tile_code import Kind
+from payload.link.tile_code import Kind, TileCode
 from payload.scene import SceneInfo
 
 VERSION = 1
@@ -94,6 +96,18 @@ def pack(header: SceneHeader) -> bytes:
     if len(octets) + _CRC_OCTETS > LONGEST_OCTETS:
         raise InputError(f"scene header of {len(octets)} octets, wanted at most {LONGEST_OCTETS}; shorten name or CRS")
     return octets + crc_hqx(octets, 0xFFFF).to_bytes(_CRC_OCTETS, "big")
+
+
+def records(header: SceneHeader, codes: Iterable[TileCode]) -> Iterator[bytes]:
+    """What goes down of a scene, in order: the header and the tile codes, the header repeated among them; at the end
+    the header with what became of the tiles, twice, so that one lost packet does not hide the end."""
+    fates: Counter[Kind] = Counter()
+    for number, code in enumerate(codes):
+        if number % REPEAT_TILES == 0:
+            yield pack(header)
+        fates[code.kind] += 1
+        yield tile_code.pack(code)
+    yield from [pack(replace(header, fates=fates))] * FINAL_HEADERS
 
 
 def headers_on_air(header: SceneHeader, tile_codes: int, packet_octets: int) -> int:

@@ -51,7 +51,7 @@ def payload_of(toy_bundle, toy_bundle_with_gate, toy_engine):
 
 def codes_in(packets) -> list:
     """The tile codes of a stream of packets."""
-    reassembler = Reassembler()
+    reassembler = Reassembler(Policy().apid)
     found = [a for packet in packets for a in reassembler.push(packet)] + reassembler.finish()
     return [unpack(assembly.data) for assembly in found if not is_header(assembly.data)]
 
