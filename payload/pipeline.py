@@ -24,7 +24,7 @@ from payload.link.valid_mask import pack_mask
 from payload.policy import Policy
 from payload.scene import Scene
 from payload.stopwatch import Stopwatch
-from payload.tiles import Tile, split
+from payload.tiles import Tile, require_tile, split
 
 MaskObserver = Callable[[Tile, CloudMask], None]
 
@@ -91,6 +91,7 @@ class Payload:
     def _one(
         self, tile: Tile, audit: "_AuditDraw | None", observe: MaskObserver | None
     ) -> tuple[TileCode, tuple[float, ...]]:
+        require_tile(tile, len(self.bundle.bands), self.bundle.tile_px)
         address = (tile.row, tile.col, self.bundle.bundle_id)
         if tile.empty:
             return TileCode(Kind.EMPTY, *address), ()

@@ -86,10 +86,11 @@ class Requirements:
     min_cr_sensor: float | None = None
     max_bpp: float | None = None
     max_lost_fraction: float | None = None
+    max_incomplete_fraction: float | None = None
     max_withheld_fraction: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("min_ssim_10k", "max_lost_fraction", "max_withheld_fraction"):
+        for name in ("min_ssim_10k", "max_lost_fraction", "max_incomplete_fraction", "max_withheld_fraction"):
             check_range(name, getattr(self, name), 0, 1)
         for name in ("min_psnr_10k_db", "min_psnr_65k_db", "max_bpp"):
             check_range(name, getattr(self, name), 0, 200)

@@ -176,7 +176,7 @@ def _maps(tiles: Mapping[str, Any]) -> list[charts.TileMap]:
     rows, cols, entries = tiles["rows"], tiles["cols"], tiles["list"]
     return [
         charts.kind_map(entries, rows, cols),
-        charts.value_map(entries, rows, cols, "octets", "Octets sent", "octets"),
+        charts.value_map(entries, rows, cols, "octets_received", "Octets received", "octets"),
         charts.value_map(entries, rows, cols, "psnr_db", "PSNR", "dB, peak 10 000"),
         charts.value_map(entries, rows, cols, "cloud_percent", "Cloud", "%"),
     ]
@@ -186,7 +186,7 @@ def _plots(report: Mapping[str, Any]) -> dict[str, Any]:
     tiles = report["tiles"]
     area_px = tiles["tile_px"] ** 2
     pictured = [t for t in tiles["list"] if t["psnr_db"] is not None]
-    points = [(8 * t["octets"] / area_px, t["psnr_db"], f"dot-{t['kind']}") for t in pictured]
+    points = [(8 * t["octets_received"] / area_px, t["psnr_db"], f"dot-{t['kind']}") for t in pictured]
     stages, parts = report["measured_on_host"]["stages"], report["rate"].get("parts", ())
     on_device = report.get("measured_on_device", {})
     return {
@@ -216,7 +216,7 @@ def _tile_row(tile: Mapping[str, Any]) -> list[Any]:
     """What the map's cursor tells of a tile: row, column, kind, octets, cloud per cent, PSNR, cause."""
     psnr_db, cloud = tile["psnr_db"], tile["cloud_percent"]
     return [
-        tile["row"], tile["col"], tile["kind"], tile["octets"],
+        tile["row"], tile["col"], tile["kind"], tile["octets_received"],
         None if cloud is None else round(float(cloud), 1),
         None if psnr_db is None else "∞" if math.isinf(psnr_db) else round(float(psnr_db), 2),
         tile.get("cause") or "",
