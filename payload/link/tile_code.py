@@ -85,6 +85,11 @@ class TileCode:
         """Whether layers that were sent did not arrive."""
         return len(self.layers) < self.declared
 
+    @property
+    def usable_octets(self) -> int:
+        """Octets of the header, as it was sent, and of the layers that are here."""
+        return self.head_octets(self.declared) + sum(map(len, self.layers))
+
     def head_octets(self, layers: int) -> int:
         """Octets of this tile code that are not layers, were it cut to so many; without any it has no side or mask."""
         side, mask = (len(self.side), len(self.mask)) if layers else (0, 0)

@@ -12,7 +12,7 @@ import numpy as np
 from payload.bundle import Bundle
 from payload.engine import Engine
 from payload.errors import StreamError
-from payload.link.tile_code import UNKNOWN_CLOUD, Kind, pack
+from payload.link.tile_code import UNKNOWN_CLOUD, Kind
 from payload.scene import SceneInfo
 from payload.tiles import grid
 from sim.clouds import audit
@@ -194,7 +194,7 @@ def tile_row(received: SceneReception, address: Address, kind: str, psnr_db: flo
         nothing = {"octets_sent": None, "octets_received": 0, "layers": 0, "layers_sent": None, "incomplete": False}
         return place | nothing | {"cloud_percent": None, "cause": cause}
     return place | {
-        "octets_sent": code.sent_octets, "octets_received": len(pack(code)),
+        "octets_sent": code.sent_octets, "octets_received": code.usable_octets,
         "layers": len(code.layers), "layers_sent": code.declared, "incomplete": code.incomplete,
         "cloud_percent": None if code.cloud_percent == UNKNOWN_CLOUD else code.cloud_percent,
         "cause": received.refused.get(address) or code.cause,
