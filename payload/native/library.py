@@ -360,13 +360,16 @@ def errors(latents: Latents, index: int, layers: int) -> tuple[int, ...]:
     return tuple(left.tolist())
 
 
-def cloud_planes(dn: Dn, low_permille: int, high_permille: int, least_span: int) -> NDArray[np.uint8] | None:
-    """As payload.clouds.planes_of, of a tile whose pixels are all valid. [B, T, T] -> [2B, T/2, T/2]"""
+def cloud_planes(
+    dn: Dn, cell_px: int, detail: bool, low_permille: int, high_permille: int, least_span: int
+) -> NDArray[np.uint8] | None:
+    """As payload.clouds.planes.input_planes, of a tile whose pixels are all valid. [B, T, T] -> [P, T/c, T/c]"""
     bands, size, _ = dn.shape
-    planes = np.empty((2 * bands, size // 2, size // 2), np.uint8)
+    n = size // cell_px
+    planes = np.empty((2 * bands + 4 * detail, n, n), np.uint8)
     judged = call(
-        "cloud_planes", span(np.ascontiguousarray(dn), _U16), bands, size // 2, low_permille, high_permille, least_span,
-        span(planes, _U8),
+        "cloud_planes", span(np.ascontiguousarray(dn), _U16), bands, n, cell_px, int(detail),
+        low_permille, high_permille, least_span, span(planes, _U8),
     )  # fmt: skip
     return planes if judged else None
 

@@ -8,7 +8,7 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 
-from payload.clouds.gate import CloudMask
+from payload.clouds.mask import CloudMask
 from payload.scene import SceneInfo
 from payload.tiles import Tile, grid
 from sim.products.rasters import CLOUD_NODATA, CloudWriter

@@ -13,7 +13,8 @@ import rasterio
 
 from hil.host.client import open_device
 from payload.bundle import Bundle
-from payload.clouds.gate import detect_clouds, load_cloud_net
+from payload.clouds.gate import detect_clouds
+from payload.clouds.network import load_cloud_net
 from payload.engine import Engine
 from payload.link.scene_header import SceneHeader, pack, records
 from payload.link.space_packet import SequenceCounter, segment
