@@ -39,8 +39,9 @@ def example_report() -> dict[str, Any]:
             "engine": {"name": "openvino", "version": "2026.4.1"},
         },
         "tiles": {
-            **counts, "incomplete": 0, "total": len(tiles), "tile_px": TILE_PX, "rows": ROWS, "cols": COLS, "list": tiles,
-        },  # fmt: skip
+            **counts, "incomplete": 0, "total": len(tiles), "tile_px": TILE_PX, "rows": ROWS, "cols": COLS,
+            "list": tiles,
+        },
         "link": {
             "packets_sent": 812,
             "packets_lost": 9,
