@@ -11,16 +11,15 @@ import numpy as np
 
 from payload.bundle import Bundle
 from payload.clouds.gate import Action, CloudMask, Decision, decide, detect_clouds, flatten_clouds, load_cloud_net
-from payload.codec.interface import Coded, Quality, Stopwatch
-from payload.codec.jpeg2000 import FallbackCodec
-from payload.codec.lapped.codec import PEAK_DN
-from payload.codec.registry import open_codec
+from payload.codec.interface import PEAK_DN, CodedTile, Quality
+from payload.codec.registry import open_codec, open_fallback
 from payload.engine import Engine
 from payload.link import tile_code
 from payload.link.rate_control import Candidate, choose_layers
 from payload.link.tile_code import Kind, TileCode
 from payload.policy import Policy
 from payload.scene import Scene
+from payload.stopwatch import Stopwatch
 from payload.tiles import Tile, split
 
 MaskObserver = Callable[[Tile, CloudMask], None]
@@ -32,9 +31,8 @@ class Payload:
     def __init__(self, bundle: Bundle, policy: Policy, engine: Engine) -> None:
         self.bundle, self.policy = bundle, policy
         self.codec = open_codec(bundle, engine)
-        self._kind = Kind.FALLBACK if isinstance(self.codec, FallbackCodec) else Kind.CODED
-        compares = policy.fallback == "compare" and self._kind is Kind.CODED
-        self._other = FallbackCodec(len(bundle.bands), bundle.tile_px) if compares else None
+        compares = policy.fallback == "compare" and self.codec.code_kind is Kind.CODED
+        self._other = open_fallback(bundle) if compares else None
         self.clouds = load_cloud_net(bundle, engine) if "clouds" in bundle.manifest else None
         self.watch = Stopwatch()
         self.last_stages: dict[str, float] = {}
@@ -84,16 +82,17 @@ class Payload:
         kind, coded = self._code(tile, decision.layers if decision is not None else None)
         return TileCode(kind, *address, percent, coded.side, coded.layers), coded.errors
 
-    def _code(self, tile: Tile, keep: int | None) -> tuple[Kind, Coded]:
+    def _code(self, tile: Tile, keep: int | None) -> tuple[Kind, CodedTile]:
         """The tile by the bundle's codec, or by the fallback where that says the same in fewer octets."""
         with_errors = self.policy.budget_octets is not None or self._other is not None
         coded = self.codec.encode(tile, self._quality(keep, with_errors), self.watch)
         if self._other is None or not coded.errors:
-            return self._kind, coded
+            return self.codec.code_kind, coded
         mse = max(coded.errors[-1] / (len(tile.dn) * np.count_nonzero(tile.valid)), 1e-3)
         wanted = Quality(psnr_db=10 * np.log10(PEAK_DN**2 / mse))
         other = self._other.encode(tile, wanted, self.watch)
-        return (Kind.FALLBACK, other) if other.octets < coded.octets else (self._kind, coded)
+        chosen, code = (self._other, other) if other.octets < coded.octets else (self.codec, coded)
+        return chosen.code_kind, code
 
     def _quality(self, keep: int | None = None, with_errors: bool = False) -> Quality:
         return Quality(self.policy.step_dn, self.policy.psnr_db, keep, with_errors)
@@ -114,7 +113,7 @@ class Payload:
             observe(tile, mask)
         return decision, flat
 
-    def thumbnail(self, tile: Tile) -> Coded:
+    def thumbnail(self, tile: Tile) -> CodedTile:
         """The coarsest layer of a tile, for the audit."""
         return self.codec.encode(tile, self._quality(keep=1), self.watch)
 

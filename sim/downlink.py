@@ -4,9 +4,7 @@ scene -> payload -> packets.bin -> channel -> reception -> picture -> figures ->
 """
 
 import resource
-import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,13 +18,13 @@ from numpy.typing import NDArray
 from hil.host.client import open_device
 from payload.bundle import DEFAULT, Bundle, bare_bundle, load_bundle, shipped_bundles
 from payload.clouds.gate import CloudMask, detect_clouds, load_cloud_net
-from payload.codec.interface import Stopwatch
 from payload.engine import Engine, open_engine
-from payload.errors import BundleError, InputError
+from payload.errors import BundleError
 from payload.link.space_packet import SequenceCounter, read_packets, segment
 from payload.pipeline import Payload
 from payload.policy import Policy
 from payload.scene import Mask, Scene, SceneInfo
+from payload.stopwatch import Stopwatch
 from payload.tiles import Tile, grid, split
 from sim.ground.decoder import Decoder, Reception, receive, reconstruct
 from sim.link.channel import Channel
@@ -35,6 +33,7 @@ from sim.mission.regions import regions_in_pixels
 from sim.mission.spec import DEFAULT as DEFAULT_MISSION
 from sim.mission.spec import Mission, load_mission
 from sim.onboard.device import DeviceRun, codes_of, refuse_scene_policy
+from sim.products.delivery import whole_or_nothing
 from sim.products.quicklooks import Pictures, Quicklooks
 from sim.products.rasters import CLOUD_NODATA, CloudWriter, PictureWriter
 from sim.report import tables
@@ -232,30 +231,6 @@ def peak_rss_mib() -> float:
     """Peak resident memory of this process up to now."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
-
-
-@contextmanager
-def whole_or_nothing(out: Path, overwrite: bool) -> Iterator[Path]:
-    """A folder that becomes `out` when all went well, and vanishes when not. InputError if `out` is in the way."""
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file, wanted a folder; choose another --out")
-    if out.exists() and not overwrite:
-        raise InputError(f"{out} is already there; choose another --out or allow --overwrite")
-    if out.is_dir() and any(out.iterdir()) and not (out / "report.json").is_file():
-        raise InputError(f"{out} holds files that are no downlink's; choose another --out")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    except OSError as error:
-        raise InputError(f"{out}: cannot be written ({error.strerror}), wanted a writable folder") from None
-    try:
-        yield folder
-        folder.chmod(0o755)
-        if out.exists():
-            shutil.rmtree(out)
-        folder.replace(out)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 class _CloudStrips:

@@ -13,8 +13,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from export.proof.front_ends import LatentQuantiser
 from export.proof.inputs import Feeder
+from payload.codec.interface import LatentQuantiser
 from payload.errors import InputError
 
 Run = Callable[..., list[NDArray[Any]]]

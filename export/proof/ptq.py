@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from export.graphs.graph import input_types
 from export.graphs.to_openvino import Execution, execution, write_model
-from export.proof.front_ends import LatentQuantiser
 from export.proof.inputs import Feeder
+from payload.codec.interface import LatentQuantiser
 from payload.engine import OpenVinoEngine
 from payload.errors import InputError
 

@@ -12,16 +12,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from hil.host.client import DeviceError, DeviceSession
 from hil.host.transports import line_bound
 from hil.line.code_id import code_id
 from hil.line.messages import Coded, policy_fields
 from payload.bundle import Bundle
 from payload.codec.interface import Codec
-from payload.codec.lapped.quantiser import Indices
 from payload.codec.registry import open_codec
 from payload.engine import Engine
 from payload.errors import InputError, StreamError
@@ -200,15 +196,7 @@ def _differing_share(codec: Codec, ours: TileCode, device: bytes, layer: int) ->
     """Share of a layer's indices that differ. A code that does not decode differs everywhere."""
     try:
         theirs = tile_code.unpack(device)
-        found = [_values(codec.decode(code.side, code.layers[: layer + 1])[1]) for code in (ours, theirs)]
+        found = [codec.finest(codec.decode(code.side, code.layers[: layer + 1])) for code in (ours, theirs)]
     except StreamError:
         return 1.0
     return float((found[0] != found[1]).mean()) if found[0].shape == found[1].shape else 1.0
-
-
-def _values(indices: Any) -> NDArray[Any]:
-    """The finest layer of what a codec decoded, as plain numbers."""
-    if isinstance(indices, Indices):
-        return np.where(indices.negative, -indices.magnitude.astype(np.int32), indices.magnitude)
-    finest: NDArray[Any] = indices[-1]
-    return finest

@@ -1,28 +1,30 @@
-"""What a codec makes of one tile, and the watch that its stages run under."""
+"""What every codec can do with one tile: the one door between the payload, the ground, the proofs and a codec.
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+    tile -> encode -> side information and layers -> decode -> indices -> reconstruct -> DN
+
+A codec is one class that answers as `Codec` says, registered under the name that bundles carry as `codec.kind`
+(payload/codec/registry.py). Nobody asks a codec what it is. docs/your-own-codec.md writes one from nothing.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
+from payload.engine import Network
+from payload.link.tile_code import Kind
+from payload.scene import Dn
+from payload.stopwatch import Stopwatch
 from payload.tiles import Tile
 
-
-@dataclass(eq=False)
-class Stopwatch:
-    """Seconds spent per stage of the payload, by `clock`: of the wall, or of the processor where a host is shared."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-    clock: Callable[[], float] = time.perf_counter
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        start = self.clock()
-        try:
-            yield
-        finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + self.clock() - start
+#: Where a bundle keeps what the shipped codecs need. A codec of your own may name other files of its bundle.
+ENCODER_FILE = "flight/encoder.onnx"
+TABLES_FILE = "flight/tables.npz"
+DECODER_FILE = "ground/decoder.onnx"
+#: Peak of every PSNR that the payload is asked for.
+PEAK_DN = 10_000.0
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Quality:
 
 
 @dataclass(frozen=True, eq=False)
-class Coded:
+class CodedTile:
     """One tile, coded: side information, layers coarse first, and the squared error left after 0, 1, 2, ... layers.
 
     `errors` is an onboard estimate in DN^2 summed over samples, from the latents (the transform is nearly orthonormal);
@@ -55,17 +57,75 @@ class Coded:
         return len(self.side) + sum(map(len, self.layers))
 
 
+@dataclass(frozen=True, eq=False)
+class LatentQuantiser:
+    """What happens to the outputs of a flight network, for the proofs: to latents, to integer indices, and back.
+
+    `unit_dn`: DN per latent unit, None where latents have no such unit.
+    """
+
+    name: str
+    latents: Callable[[list[NDArray[Any]]], NDArray[Any]]
+    indices: Callable[[NDArray[Any]], NDArray[Any]]
+    rebuilt: Callable[[NDArray[Any]], NDArray[Any]]
+    unit_dn: float | None = None
+
+
 class Codec(Protocol):
-    """What a bundle's codec can do with one tile."""
+    """One bundle's codec. It is made as `codec(bundle, engine)`; with no engine (None) it decodes only."""
 
-    layers: int
+    @property
+    def layers(self) -> int:
+        """How many layers a tile has at most."""
 
-    def encode(self, tile: Tile, quality: Quality, watch: Stopwatch) -> Coded: ...
+    @property
+    def code_kind(self) -> Kind:
+        """The kind of the tile codes that carry its octets: CODED, or FALLBACK where they are read without a bundle."""
 
-    def decode(self, side: bytes, layers: tuple[bytes, ...]) -> tuple[Any, Any]:
-        """Side information and indices, parsed. StreamError where they make no sense."""
-        ...
+    @property
+    def follows_quality(self) -> bool:
+        """Whether `Quality` changes what it sends. False: it has one rate, and one point on a rate-distortion curve."""
+
+    @property
+    def flight_network(self) -> str | None:
+        """The bundle's file of the network in its encoder, as the proofs check it; None where it has none."""
+
+    @property
+    def ground_network(self) -> str | None:
+        """The bundle's file of the network that `reconstruct` is handed; None where it needs none."""
+
+    # on board
+
+    def encode(self, tile: Tile, quality: Quality, watch: Stopwatch) -> CodedTile:
+        """One tile, coded. BundleError where the codec was opened without an engine."""
 
     def shorten(self, layers: tuple[bytes, ...], octets: int) -> tuple[bytes, ...]:
         """The layers with the last one cut so that all are at most `octets` long; as they are where that cannot be."""
-        ...
+
+    # on the ground
+
+    def decode(self, side: bytes, layers: tuple[bytes, ...]) -> Any:
+        """Indices, in a form that is the codec's own: integers only. StreamError where the octets make no sense."""
+
+    def reconstruct(self, indices: Any, network: Network | None) -> Dn:
+        """What `decode` gave -> DN uint16 [B, T, T]. `network` is `ground_network`, loaded."""
+
+    def step_of(self, side: bytes, layers: int) -> float:
+        """Quantiser step in DN of a tile of which so many layers arrived: how far tile edges may be evened out. 0: not
+        at all."""
+
+    # for comparisons and proofs
+
+    def finest(self, indices: Any) -> NDArray[Any]:
+        """The finest layer of what `decode` gave as one array of plain numbers, to compare two machines by."""
+
+    def network_inputs(self, tile: Tile) -> tuple[NDArray[Any], ...]:
+        """What goes into `flight_network` for this tile."""
+
+    def latent_quantiser(self, step_dn: float) -> LatentQuantiser:
+        """What happens to the outputs of `flight_network`."""
+
+
+def to_dn(values: NDArray[np.floating[Any]]) -> Dn:
+    """The nearest DN, uint16, same shape."""
+    return np.clip(np.rint(values), 0, 65535).astype(np.uint16)

@@ -12,12 +12,25 @@ import math
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from payload.codec.interface import Coded, Quality, Stopwatch
-from payload.codec.lapped.codec import PEAK_DN, pack_rotation, rotation_octets, unpack_rotation
-from payload.codec.rotation import SHIFT_LIMIT, fit, rotate, unrotate
+from payload.bundle import Bundle
+from payload.codec.interface import PEAK_DN, CodedTile, LatentQuantiser, Quality, to_dn
+from payload.codec.rotation import (
+    SHIFT_LIMIT,
+    Rotation,
+    fit,
+    pack_rotation,
+    rotate,
+    rotation_octets,
+    unpack_rotation,
+    unrotate,
+)
+from payload.engine import Engine, Network
 from payload.errors import InputError, StreamError
+from payload.link.tile_code import Kind
 from payload.scene import Dn
+from payload.stopwatch import Stopwatch
 from payload.tiles import Tile
 
 OFFSET = 1 << 15
@@ -28,15 +41,19 @@ COMMENT, TILE_PART = b"\xff\x64", b"\xff\x90"
 
 
 class FallbackCodec:
-    """The codec of no bundle. One layer, coded to a wanted error."""
+    """One layer, coded to a wanted error. Of a bundle it takes the number of bands and the size of a tile."""
 
     layers = 1
+    code_kind = Kind.FALLBACK
+    follows_quality = True
+    flight_network = None
+    ground_network = None
 
-    def __init__(self, bands: int, tile_px: int) -> None:
+    def __init__(self, bundle: Bundle, engine: Engine | None = None) -> None:
         self._library = _library()
-        self._bands, self._tile_px = bands, tile_px
+        self._bands, self._tile_px = len(bundle.bands), bundle.tile_px
 
-    def encode(self, tile: Tile, quality: Quality, watch: Stopwatch) -> Coded:
+    def encode(self, tile: Tile, quality: Quality, watch: Stopwatch) -> CodedTile:
         rmse_dn = RMSE_PER_STEP * quality.step_dn
         if quality.psnr_db is not None:
             rmse_dn = PEAK_DN * 10 ** (-quality.psnr_db / 20)
@@ -51,10 +68,10 @@ class FallbackCodec:
             )  # fmt: skip
         error = rmse_dn**2 * tile.dn.size
         energy = float((rotated.astype(np.float64) ** 2).sum()) * 4.0**turned.shift
-        return Coded(pack_rotation(turned) + bytes([turned.shift]), (_unsigned(bytes(stream)),), (energy, error))
+        return CodedTile(pack_rotation(turned) + bytes([turned.shift]), (_unsigned(bytes(stream)),), (energy, error))
 
-    def decode(self, side: bytes, layers: tuple[bytes, ...]) -> tuple[Dn, None]:
-        """DN uint16 [B, T, T]. StreamError where the octets are no such tile."""
+    def decode(self, side: bytes, layers: tuple[bytes, ...]) -> tuple[Rotation, NDArray[np.uint16]]:
+        """The rotation, and rotated values + 32768 [B, T, T]. StreamError where the octets are no such tile."""
         if len(side) != rotation_octets(self._bands) + 1 or side[-1] > SHIFT_LIMIT or len(layers) != 1:
             raise StreamError(f"{len(side)} octets of side information and {len(layers)} layers are no fallback tile")
         try:
@@ -64,9 +81,24 @@ class FallbackCodec:
         wanted = (self._bands, self._tile_px, self._tile_px)
         if found.shape != wanted or found.dtype != np.uint16:
             raise StreamError(f"JPEG 2000 of {found.dtype} {list(found.shape)}, wanted uint16 {list(wanted)}")
-        turned = unpack_rotation(side[:-1], self._bands, side[-1])
-        dn = unrotate(found.astype(np.float32) - OFFSET, turned)
-        return np.clip(np.rint(dn), 0, 65535).astype(np.uint16), None
+        return unpack_rotation(side[:-1], self._bands, side[-1]), found
+
+    def reconstruct(self, indices: tuple[Rotation, NDArray[np.uint16]], network: Network | None) -> Dn:
+        rotation, found = indices
+        return to_dn(unrotate(found.astype(np.float32) - OFFSET, rotation))
+
+    def step_of(self, side: bytes, layers: int) -> float:
+        """Its edges are not evened out."""
+        return 0.0
+
+    def finest(self, indices: tuple[Rotation, NDArray[np.uint16]]) -> NDArray[np.uint16]:
+        return indices[1]
+
+    def network_inputs(self, tile: Tile) -> tuple[NDArray[Any], ...]:
+        raise InputError("fallback tiles go through no network")
+
+    def latent_quantiser(self, step_dn: float) -> LatentQuantiser:
+        raise InputError("fallback tiles go through no network")
 
     def shorten(self, layers: tuple[bytes, ...], octets: int) -> tuple[bytes, ...]:
         """A codestream comes whole or not at all."""

@@ -1,72 +1,60 @@
-"""Tile -> side information and layers, and back to indices: the codec of a bundle behind one interface.
+"""The codecs there are, by the name that a bundle carries as `codec.kind`.
 
-`kind = "fsq"`: this project's codec (payload/codec/lapped/codec.py).
-`kind = "none"`: a bundle that failed its checks; every tile is a fallback (payload/codec/jpeg2000.py).
-`kind = "vq"`: normalisation, INT8 convolutional encoder, vector-quantised codebooks at several strides, indices of
-fixed length (the reference system of the field, CORSA).
+A codec is registered as an entry point of group `nadir.codecs`, the shipped ones as well as yours: a callable
+`(bundle, engine or None) -> Codec`, which a class is. Where no package is installed (a board that runs from one zip
+file) the shipped ones are found by the same names.
 """
 
 from collections.abc import Callable
-
-import numpy as np
-from numpy.typing import NDArray
+from importlib.metadata import EntryPoint, entry_points
 
 from payload.bundle import BARE, Bundle
-from payload.codec.interface import Codec, Coded, Quality, Stopwatch
-from payload.codec.jpeg2000 import FallbackCodec
-from payload.codec.lapped.codec import ENCODER_FILE, TABLES_FILE, FsqCodec
-from payload.codec.vq import codebooks
-from payload.engine import Engine, Network
-from payload.errors import BundleError, StreamError
-from payload.tiles import Tile
+from payload.codec.interface import Codec
+from payload.engine import Engine
+from payload.errors import BundleError
 
-
-class VqCodec:
-    """The field's reference: codebook indices of fixed length, one layer per codebook, the coarsest stride first."""
-
-    def __init__(self, bundle: Bundle, engine: Engine | None) -> None:
-        self._books = codebooks.load_codebooks(bundle.file(TABLES_FILE))
-        self._network: Network | None = engine.load(bundle.file(ENCODER_FILE), require_int8=True) if engine else None
-        self._tile_px = bundle.tile_px
-        self.layers = len(self._books.books)
-
-    def encode(self, tile: Tile, quality: Quality, watch: Stopwatch) -> Coded:
-        if self._network is None:
-            raise BundleError("this codec was opened for decoding only; give it an engine to encode")
-        with watch.stage("encode"):
-            latents = self._network.run(codebooks.normalise(tile.dn, self._books))
-        with watch.stage("quantise"):
-            indices = [codebooks.nearest(z, book) for z, book in zip(latents, self._books.books, strict=True)]
-        with watch.stage("entropy"):
-            layers = tuple(codebooks.pack_indices(i, book) for i, book in zip(indices, self._books.books, strict=True))
-        return Coded(b"", layers[: quality.keep])
-
-    def decode(self, side: bytes, layers: tuple[bytes, ...]) -> tuple[None, tuple[NDArray[np.uint16], ...]]:
-        if side or not 1 <= len(layers) <= self.layers:
-            raise StreamError(
-                f"{len(side)} octets of side information and {len(layers)} layers, wanted 0 and 1 to {self.layers}"
-            )
-        return None, tuple(
-            codebooks.unpack_indices(octets, book, self._tile_px // stride)
-            for octets, book, stride in zip(layers, self._books.books, self._books.strides, strict=False)
-        )
-
-    def shorten(self, layers: tuple[bytes, ...], octets: int) -> tuple[bytes, ...]:
-        """Indices of fixed length come whole or not at all."""
-        return layers
+GROUP = "nadir.codecs"
+#: As registered in pyproject.toml (a test holds the two together).
+SHIPPED = {
+    "fsq": "payload.codec.lapped.codec:FsqCodec",
+    "vq": "payload.codec.vq.codec:VqCodec",
+    BARE: "payload.codec.jpeg2000:FallbackCodec",
+}
+MakeCodec = Callable[[Bundle, Engine | None], Codec]
 
 
 def open_codec(bundle: Bundle, engine: Engine | None = None) -> Codec:
-    """The codec a bundle's manifest names; without an engine it decodes only."""
-    kinds: dict[str, Callable[[Bundle, Engine | None], Codec]] = {
-        "fsq": FsqCodec,
-        "vq": VqCodec,
-        BARE: lambda bare, _: FallbackCodec(len(bare.bands), bare.tile_px),
-    }
-    kind = str(bundle.codec.get("kind"))
-    if kind not in kinds:
+    """The codec a bundle's manifest names; without an engine it decodes only. BundleError where there is none."""
+    return _maker(str(bundle.codec.get("kind")), bundle.name)(bundle, engine)
+
+
+def open_fallback(bundle: Bundle) -> Codec:
+    """The codec that needs nothing of a bundle but its bands and the size of its tiles."""
+    return _maker(BARE, bundle.name)(bundle, None)
+
+
+def _maker(kind: str, bundle_name: str) -> MakeCodec:
+    registered = entry_points(group=GROUP)
+    found = {point.value: point for point in registered if point.name == kind}
+    if not found and kind in SHIPPED:
+        found = {SHIPPED[kind]: EntryPoint(kind, SHIPPED[kind], GROUP)}
+    if not found:
+        names = ", ".join(sorted({*SHIPPED, *(point.name for point in registered)}))
         raise BundleError(
-            f"bundle {bundle.name}: codec kind {kind!r} is unknown, wanted one of {', '.join(kinds)}; "
-            "update Nadir or rebuild"
+            f"bundle {bundle_name}: codec kind {kind!r} is unknown, wanted one of {names}; "
+            "install the package that registers it, update Nadir, or rebuild the bundle"
         )
-    return kinds[kind](bundle, engine)
+    if len(found) > 1:
+        raise BundleError(
+            f"bundle {bundle_name}: codec kind {kind!r} is registered {len(found)} times "
+            f"({' and '.join(sorted(found))}); uninstall all packages but one"
+        )
+    (point,) = found.values()
+    try:
+        maker: MakeCodec = point.load()
+    except (ImportError, AttributeError) as error:
+        raise BundleError(
+            f"bundle {bundle_name}: codec kind {kind!r} is registered as {point.value}, which does not load ({error}); "
+            "install its package again"
+        ) from None
+    return maker

@@ -191,3 +191,26 @@ def _matrix(angles: tuple[int, ...], bands: int) -> NDArray[np.int64]:
     for (p, q), angle in zip(reversed(pairs), reversed(angles), strict=True):
         _turn(matrix, p, q, cosines[angle], -sines[angle])
     return np.round(np.array(matrix) * 2.0**MATRIX_BITS).astype(np.int64)
+
+
+def pack_rotation(turned: Rotation) -> bytes:
+    """Means and angles."""
+    angles = 0
+    for angle in turned.angles:
+        angles = angles << ANGLE_BITS | angle
+    bits = ANGLE_BITS * len(turned.angles)
+    octets = b"".join(mean.to_bytes(2, "big") for mean in turned.means)
+    return octets + (angles << -bits % 8).to_bytes(-(-bits // 8), "big")
+
+
+def rotation_octets(bands: int) -> int:
+    return 2 * bands - (-ANGLE_BITS * (bands * (bands - 1) // 2) // 8)
+
+
+def unpack_rotation(octets: bytes, bands: int, shift: int) -> Rotation:
+    """The rotation whose means and angles `octets` are, exactly rotation_octets(bands) long."""
+    turns = bands * (bands - 1) // 2
+    means = tuple(int.from_bytes(octets[2 * b : 2 * b + 2], "big") for b in range(bands))
+    packed = int.from_bytes(octets[2 * bands :], "big") >> -ANGLE_BITS * turns % 8
+    angles = tuple(packed >> ANGLE_BITS * (turns - 1 - k) & (ANGLES - 1) for k in range(turns))
+    return Rotation(means, angles, shift)

@@ -85,8 +85,7 @@ def open_bundle(bundle: Bundle, engine_name: str = "openvino") -> NadirCodec:
     payload = Payload(bundle, Policy(), engine)
     payload.clouds = None
     note = f"bundle {bundle.name} ({bundle.bundle_id:08x}), {engine_name}, {NadirCodec.note}"
-    has_step = bundle.codec["kind"] == "fsq"  # a codebook codes at one rate
-    settings = NadirCodec.settings if has_step else (payload.policy.step_dn,)
+    settings = NadirCodec.settings if payload.codec.follows_quality else (payload.policy.step_dn,)
     return NadirCodec(payload, Decoder(bundle, engine), f"nadir-{bundle.name}", settings, note)
 
 

@@ -21,13 +21,13 @@ from typing import Any
 import numpy as np
 
 from payload.bundle import load_bundle
-from payload.codec.interface import Stopwatch
 from payload.engine import ENGINES, NATIVE, open_engine
 from payload.errors import InputError
 from payload.link import tile_code
 from payload.native import library
 from payload.pipeline import Payload
 from payload.policy import Gate, Policy
+from payload.stopwatch import Stopwatch
 from payload.tiles import Tile, split
 from sim.compare.classical import LOSSLESS, Codec, open_codecs
 from sim.compare.tiles import read_tiles

@@ -5,19 +5,13 @@ packets -> tile codes -> indices -> levels -> decoder network -> rotated bands -
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
 from payload.bundle import Bundle
-from payload.codec.jpeg2000 import FallbackCodec
-from payload.codec.lapped.power_law import LINEAR, expand
-from payload.codec.lapped.quantiser import Indices, dequantise, step_dn
-from payload.codec.lapped.transform import COEFFICIENTS, first_level
-from payload.codec.registry import TABLES_FILE, VqCodec, open_codec
-from payload.codec.rotation import unrotate
-from payload.codec.vq import codebooks
+from payload.codec.interface import Codec
+from payload.codec.registry import open_codec, open_fallback
 from payload.engine import Engine, Network
 from payload.errors import StreamError
 from payload.link import tile_code
@@ -26,7 +20,6 @@ from payload.link.tile_code import Kind, TileCode
 from payload.scene import Dn, Mask
 from sim.ground.mosaic import even_out
 
-DECODER_FILE = "ground/decoder.onnx"
 Address = tuple[int, int]
 #: Kinds of tile codes that hold a tile of the picture.
 PICTURED = (Kind.CODED, Kind.FALLBACK)
@@ -106,59 +99,33 @@ def _unusable(code: TileCode, bundle: Bundle, cause: str | None) -> str | None:
 
 
 class Decoder:
-    """Tile codes -> tiles, with the ground part of a bundle."""
+    """Tile codes -> tiles, with the ground part of a bundle. Fallback tiles need no bundle."""
 
     def __init__(self, bundle: Bundle, engine: Engine) -> None:
-        self._codec = open_codec(bundle)
-        self._bands, self._tile_px = len(bundle.bands), bundle.tile_px
-        self._gamma = float(bundle.codec.get("compand", LINEAR))
-        self._network = None if isinstance(self._codec, FallbackCodec) else engine.load(bundle.file(DECODER_FILE))
-        self._books = codebooks.load_codebooks(bundle.file(TABLES_FILE)) if isinstance(self._codec, VqCodec) else None
+        self._bundle, self._codec = bundle, open_codec(bundle)
+        file = self._codec.ground_network
+        self._network = None if file is None else engine.load(bundle.file(file))
 
     def decode_tile(self, code: TileCode) -> Dn:
         """DN uint16 [B, T, T]. StreamError if the octets make no sense: nothing is invented."""
-        if code.kind is Kind.FALLBACK:
-            return FallbackCodec(self._bands, self._tile_px).decode(code.side, code.layers)[0]
-        if self._network is None:
-            raise StreamError("coded with a bundle that this ground does not hold")
-        side, indices = self._codec.decode(code.side, code.layers)
-        if self._books is not None:
-            return _to_dn(self._from_codebooks(self._network, indices, self._books))
-        rotation, index = side
-        step = step_dn(index) * 2.0**indices.missing  # in rotated DN
-        levels = levels_of(indices, self._bands)
-        depth = np.full((1, 1, 1, 1), indices.missing / max(1, self._codec.layers - 1), np.float32)
-        (rotated,) = self._network.run(levels[None], depth)
-        return _to_dn(expand(unrotate(rotated[0] * np.float32(step), rotation), self._gamma))
+        codec, network = self._for(code)
+        return codec.reconstruct(codec.decode(code.side, code.layers), network)
 
     def step_of(self, code: TileCode) -> float:
         """Quantiser step of a tile as decoded, in DN: how far its pixels may be off."""
-        if self._books is not None or code.kind is Kind.FALLBACK:
-            return 0.0
-        (rotation, index), _ = self._codec.decode(code.side, code.layers[:1])
-        return float(step_dn(index) * 2.0 ** (rotation.shift + self._codec.layers - len(code.layers)))
+        codec, _ = self._for(code)
+        return codec.step_of(code.side, len(code.layers))
 
-    def _from_codebooks(
-        self, network: Network, indices: tuple[NDArray[np.uint16], ...], books: codebooks.Codebooks
-    ) -> NDArray[np.float32]:
-        """DN [B, T, T]. A map whose indices did not arrive is zeros, as the decoder was trained to take it."""
-        maps = [b.vectors[i].transpose(2, 0, 1)[None] for b, i in zip(books.books, indices, strict=False)]
-        for book, stride in zip(books.books[len(maps) :], books.strides[len(maps) :], strict=True):
-            cells = self._tile_px // stride
-            maps.append(np.zeros((1, book.vectors.shape[1], cells, cells), np.float32))
-        (standardised,) = network.run(*maps)
-        return standardised[0] * books.scale_dn[:, None, None] + books.mean_dn[:, None, None]
+    @cached_property
+    def _fallback(self) -> Codec:
+        return open_fallback(self._bundle)
 
-
-def levels_of(indices: Indices, bands: int) -> NDArray[np.float32]:
-    """Levels [B * 64, h, w] in steps of the coarsest layer known, block averages back from the second level."""
-    levels = dequantise(indices)
-    levels[::COEFFICIENTS] = first_level(levels[::COEFFICIENTS]).astype(np.float32)
-    return levels
-
-
-def _to_dn(values: NDArray[np.floating[Any]]) -> Dn:
-    return np.clip(np.rint(values), 0, 65535).astype(np.uint16)
+    def _for(self, code: TileCode) -> tuple[Codec, Network | None]:
+        if code.kind is Kind.FALLBACK:
+            return self._fallback, None
+        if self._codec.code_kind is Kind.FALLBACK:
+            raise StreamError("coded with a bundle that this ground does not hold")
+        return self._codec, self._network
 
 
 @dataclass(frozen=True, eq=False)

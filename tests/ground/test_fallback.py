@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from payload.bundle import bare_bundle, load_bundle
 from payload.codec import jpeg2000
-from payload.codec.interface import Quality, Stopwatch
+from payload.codec.interface import Quality
 from payload.codec.jpeg2000 import FallbackCodec
 from payload.errors import BundleError, InputError, StreamError
 from payload.link.space_packet import SequenceCounter, segment
@@ -20,12 +20,17 @@ from payload.link.tile_code import Kind, TileCode, pack
 from payload.pipeline import Payload
 from payload.policy import Gate, Policy
 from payload.scene import RGBN
+from payload.stopwatch import Stopwatch
 from payload.tiles import Tile, split
 from sim.downlink import Request, downlink, load_or_stand_in
 from sim.ground.decoder import Decoder, receive
 from sim.mission.spec import load_mission
 
 T = 64
+
+
+def fallback(tile_px: int = T) -> FallbackCodec:
+    return FallbackCodec(bare_bundle("none", RGBN, tile_px))
 
 
 def tile_of(dn: np.ndarray) -> Tile:
@@ -36,9 +41,9 @@ def tile_of(dn: np.ndarray) -> Tile:
 def test_a_tile_comes_back_with_the_error_that_was_asked_for(ground_of, wanted_db) -> None:
     """On ground with texture; where there is none OpenJPEG may stop a few decibels short."""
     texture = np.random.default_rng(5).normal(0, 200, (4, T, T))
-    codec, tile = FallbackCodec(4, T), tile_of(np.clip(ground_of(1, 1) + texture, 0, 65535))
+    codec, tile = fallback(), tile_of(np.clip(ground_of(1, 1) + texture, 0, 65535))
     coded = codec.encode(tile, Quality(psnr_db=wanted_db), Stopwatch())
-    found, _ = codec.decode(coded.side, coded.layers)
+    found = codec.reconstruct(codec.decode(coded.side, coded.layers), None)
     mse = ((found.astype(float) - tile.dn) ** 2).mean()
     assert wanted_db - 1.0 < 10 * np.log10(1e8 / mse) < wanted_db + 1.5
     assert len(coded.side) == 8 + 9 + 1 and len(coded.layers) == 1 and b"\xff\x64" not in coded.layers[0][:200]
@@ -46,11 +51,11 @@ def test_a_tile_comes_back_with_the_error_that_was_asked_for(ground_of, wanted_d
 
 def test_the_extremes_survive() -> None:
     """Saturated pixels over darkness need halving to fit 16 bits; a constant tile costs next to nothing."""
-    codec, rng = FallbackCodec(4, T), np.random.default_rng(1)
+    codec, rng = fallback(), np.random.default_rng(1)
     loud = tile_of(np.where(rng.random((4, T, T)) < 0.5, 65535, 0))
     for tile, most_octets in ((loud, 10**6), (tile_of(np.full((4, T, T), 777)), 250)):
         coded = codec.encode(tile, Quality(psnr_db=50.0), Stopwatch())
-        found, _ = codec.decode(coded.side, coded.layers)
+        found = codec.reconstruct(codec.decode(coded.side, coded.layers), None)
         assert coded.octets < most_octets
         assert np.abs(found.astype(int) - tile.dn).max() < 2000
 
@@ -58,24 +63,24 @@ def test_the_extremes_survive() -> None:
 @settings(max_examples=60, deadline=None)
 @given(st.binary(max_size=30), st.binary(max_size=200), st.integers(0, 2), st.data())
 def test_hostile_octets_are_refused(side, noise, layers, data) -> None:
-    codec = FallbackCodec(4, T)
+    codec = fallback()
     good = codec.encode(tile_of(np.arange(4 * T * T).reshape(4, T, T) % 5000), Quality(), Stopwatch())
     damaged = bytearray(good.layers[0])
     damaged[data.draw(st.integers(0, len(damaged) - 1))] ^= data.draw(st.integers(1, 255))
     attempts = [(side, (noise,) * layers), (good.side, (noise,)), (good.side, (bytes(damaged),)), (side, good.layers)]
     for attempt in attempts:
         try:
-            found, _ = codec.decode(*attempt)
+            found = codec.reconstruct(codec.decode(*attempt), None)
         except StreamError:
             continue
         assert found.shape == (4, T, T) and found.dtype == np.uint16
 
 
 def test_a_picture_of_another_size_is_no_tile() -> None:
-    larger = FallbackCodec(4, 2 * T)
+    larger = fallback(2 * T)
     coded = larger.encode(tile_of(np.full((4, 2 * T, 2 * T), 5)), Quality(), Stopwatch())
     with pytest.raises(StreamError, match=r"uint16 \[4, 128, 128\], wanted uint16 \[4, 64, 64\]"):
-        FallbackCodec(4, T).decode(coded.side, coded.layers)
+        fallback().decode(coded.side, coded.layers)
 
 
 def test_without_the_library_the_message_says_what_to_do(monkeypatch) -> None:
@@ -83,7 +88,7 @@ def test_without_the_library_the_message_says_what_to_do(monkeypatch) -> None:
 
     monkeypatch.setitem(sys.modules, "imagecodecs", None)
     with pytest.raises(InputError, match="fallback tiles need imagecodecs; pip install it, or set fallback = 'never'"):
-        FallbackCodec(4, T)
+        fallback()
 
 
 @pytest.mark.parametrize("octets", [10, 10**7])
@@ -114,7 +119,7 @@ def test_compared_tiles_have_about_the_same_error(toy_bundle, toy_engine, ground
 def test_a_ground_with_another_bundle_reads_fallback_tiles(toy_bundle, toy_engine, ground_of) -> None:
     """Nothing in them depends on a bundle, so its id refuses nothing."""
     bundle, tile = load_bundle(toy_bundle), tile_of(ground_of(1, 1))
-    coded = FallbackCodec(4, T).encode(tile, Quality(psnr_db=50.0), Stopwatch())
+    coded = fallback().encode(tile, Quality(psnr_db=50.0), Stopwatch())
     code = TileCode(Kind.FALLBACK, 0, 0, 0xDEADBEEF, 0, coded.side, coded.layers)
     reception = receive(list(segment(pack(code), SequenceCounter(1), 1024)), bundle, 1, 1)
     assert not reception.refused and reception.codes[0, 0].kind is Kind.FALLBACK

@@ -12,7 +12,7 @@ import pytest
 import rasterio
 
 from payload.bundle import load_bundle
-from payload.codec.interface import Quality, Stopwatch
+from payload.codec.interface import Quality
 from payload.codec.registry import open_codec
 from payload.engine import open_engine
 from payload.link import tile_code
@@ -21,6 +21,7 @@ from payload.link.tile_code import Kind, TileCode
 from payload.pipeline import Payload
 from payload.policy import Gate, Policy
 from payload.scene import RGBN, ArrayScene, SceneInfo
+from payload.stopwatch import Stopwatch
 from payload.tiles import split
 from sim import downlink as line
 from sim.downlink import Request, downlink

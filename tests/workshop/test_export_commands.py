@@ -149,7 +149,7 @@ def test_the_module_runs_as_a_command():
 
 
 def codec_bundle(build, folder, name="flight/encoder.onnx", more=None):
-    files = {name: build(folder / "net.onnx")}
+    files = {name: build(folder / "net.onnx"), "flight/tables.npz": load_bundle().file("flight/tables.npz")}
     origin = Origin({"name": "throw-away"}, "00" * 32)
     bands = ("B02", "B03", "B04", "B08")
     return assemble(folder / "codec", "test", bands, 256, {"kind": "fsq"}, files, origin, with_ir=False, more=more)

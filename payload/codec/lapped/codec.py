@@ -13,29 +13,44 @@ from numpy.typing import NDArray
 
 from payload.bundle import Bundle, read_arrays
 from payload.codec import rotation
-from payload.codec.interface import Coded, Quality, Stopwatch
+from payload.codec.interface import (
+    DECODER_FILE,
+    ENCODER_FILE,
+    PEAK_DN,
+    TABLES_FILE,
+    CodedTile,
+    LatentQuantiser,
+    Quality,
+    to_dn,
+)
 from payload.codec.lapped import layers, quantiser
-from payload.codec.lapped.power_law import LINEAR, compand, stretch, table
+from payload.codec.lapped.power_law import LINEAR, compand, expand, stretch, table
+from payload.codec.lapped.proof import latent_quantiser
 from payload.codec.lapped.quantiser import Indices
-from payload.codec.lapped.transform import COEFFICIENTS, Latents, encode
-from payload.codec.rotation import ANGLE_BITS, ANGLES, SHIFT_LIMIT, Rotation
-from payload.engine import NATIVE, Engine
+from payload.codec.lapped.transform import COEFFICIENTS, Latents, encode, first_level, planes
+from payload.codec.rotation import SHIFT_LIMIT, Rotation, pack_rotation, rotation_octets, unpack_rotation
+from payload.engine import NATIVE, Engine, Network
 from payload.errors import BundleError, InputError, StreamError
+from payload.link.tile_code import Kind
 from payload.native import library
+from payload.scene import Dn
+from payload.stopwatch import Stopwatch
 from payload.tiles import Tile
 
-ENCODER_FILE = "flight/encoder.onnx"
-TABLES_FILE = "flight/tables.npz"
 #: Blocks of 8 x 8 px, whose averages go in blocks of 8 x 8 through the second level.
 TILE_MULTIPLE_PX = 64
-PEAK_DN = 10_000.0
 #: Constant quality: the share of the allowed error that quantisation may use. The rest is for magnitudes that are left
 #: out as not worth their octets, which the estimate does not see.
-WHAT_IS_LEFT = 0.9
+QUANTISER_ERROR_SHARE = 0.9
 
 
 class FsqCodec:
     """One bundle's codec; without an engine it decodes only."""
+
+    code_kind = Kind.CODED
+    follows_quality = True
+    flight_network = ENCODER_FILE
+    ground_network = DECODER_FILE
 
     def __init__(self, bundle: Bundle, engine: Engine | None) -> None:
         self._tile_px, self._bands = bundle.tile_px, len(bundle.bands)
@@ -56,7 +71,7 @@ class FsqCodec:
         self._transform = _transform(bundle) if engine and engine.name == NATIVE else None
         self.layers = len(tables.layers)
 
-    def encode(self, tile: Tile, quality: Quality, watch: Stopwatch) -> Coded:
+    def encode(self, tile: Tile, quality: Quality, watch: Stopwatch) -> CodedTile:
         with watch.stage("rotate"):
             values, turned, rotated = self._rotate(tile)
         with watch.stage("encode"):
@@ -72,7 +87,7 @@ class FsqCodec:
         with watch.stage("entropy"):
             keep = min(self.layers if quality.keep is None else quality.keep, self.layers - unsent)
             layers = self._entropy.encode_layers(indices, keep)
-        return Coded(_pack_side(turned, index), layers, errors[: len(layers) + 1])
+        return CodedTile(_pack_side(turned, index), layers, errors[: len(layers) + 1])
 
     def _rotate(self, tile: Tile) -> tuple[NDArray[np.uint16], Rotation, NDArray[np.int16]]:
         """Companded bands, their rotation, rotated bands."""
@@ -102,7 +117,7 @@ class FsqCodec:
         trained on, a tile is coded at half the step, or a quarter, ... and cut after the layer that was asked for."""
         if quality.psnr_db is not None:
             worth, samples = scale
-            allowed = WHAT_IS_LEFT * samples * PEAK_DN**2 * 10 ** (-quality.psnr_db / 10)
+            allowed = QUANTISER_ERROR_SHARE * samples * PEAK_DN**2 * 10 ** (-quality.psnr_db / 10)
             coarsest = quantiser.step_index(self._coarsest_dn)
             low, high = -1, coarsest + quantiser.STEPS_PER_OCTAVE * (self.layers - 1)
             while high - low > 1:  # the coarsest step whose error is allowed; -1 stands for one that is
@@ -116,6 +131,31 @@ class FsqCodec:
 
     def decode(self, side: bytes, layers: tuple[bytes, ...]) -> tuple[tuple[Rotation, int], Indices]:
         return _unpack_side(side, self._bands), self._entropy.decode_layers(layers)
+
+    def reconstruct(self, indices: tuple[tuple[Rotation, int], Indices], network: Network | None) -> Dn:
+        """indices -> levels -> decoder network -> rotated bands -> DN. The network works in steps."""
+        if network is None:
+            raise BundleError(f"indices of this codec need {DECODER_FILE} of their bundle; load it and pass it")
+        (turned, index), found = indices
+        depth = np.full((1, 1, 1, 1), found.missing / max(1, self.layers - 1), np.float32)
+        (rotated,) = network.run(_levels(found)[None], depth)
+        step = np.float32(quantiser.step_dn(index) * 2.0**found.missing)  # in rotated DN
+        return to_dn(expand(rotation.unrotate(rotated[0] * step, turned), self._gamma))
+
+    def step_of(self, side: bytes, layers: int) -> float:
+        turned, index = _unpack_side(side, self._bands)
+        return float(quantiser.step_dn(index) * 2.0 ** (turned.shift + self.layers - layers))
+
+    def finest(self, indices: tuple[tuple[Rotation, int], Indices]) -> NDArray[np.int32]:
+        _, found = indices
+        return np.where(found.negative, -found.magnitude.astype(np.int32), found.magnitude)
+
+    def network_inputs(self, tile: Tile) -> tuple[NDArray[np.float32]]:
+        values = compand(tile.dn, self._gamma)
+        return (planes(rotation.rotate(values, tile.valid, rotation.fit(values, tile.valid))),)
+
+    def latent_quantiser(self, step_dn: float) -> LatentQuantiser:
+        return latent_quantiser(self._bands, self._tile_px, step_dn)
 
     def shorten(self, layers: tuple[bytes, ...], octets: int) -> tuple[bytes, ...]:
         before = sum(len(layer) for layer in layers[:-1])
@@ -133,6 +173,13 @@ class FsqCodec:
             else:
                 high = middle
         return best
+
+
+def _levels(indices: Indices) -> NDArray[np.float32]:
+    """Levels [B * 64, h, w] in steps of the coarsest layer known, block averages back from the second level."""
+    levels = quantiser.dequantise(indices)
+    levels[::COEFFICIENTS] = first_level(levels[::COEFFICIENTS]).astype(np.float32)
+    return levels
 
 
 def _within(index: int, coarsest: int) -> tuple[int, int]:
@@ -163,30 +210,7 @@ def _pack_side(turned: Rotation, index: int) -> bytes:
     return pack_rotation(turned) + bytes([index, turned.shift])
 
 
-def pack_rotation(turned: Rotation) -> bytes:
-    """Means and angles."""
-    angles = 0
-    for angle in turned.angles:
-        angles = angles << ANGLE_BITS | angle
-    bits = ANGLE_BITS * len(turned.angles)
-    octets = b"".join(mean.to_bytes(2, "big") for mean in turned.means)
-    return octets + (angles << -bits % 8).to_bytes(-(-bits // 8), "big")
-
-
 def _unpack_side(side: bytes, bands: int) -> tuple[Rotation, int]:
     if len(side) != rotation_octets(bands) + 2 or side[-2] >= quantiser.STEP_INDICES or side[-1] > SHIFT_LIMIT:
         raise StreamError(f"{len(side)} octets of side information do not fit {bands} bands")
     return unpack_rotation(side[:-2], bands, side[-1]), side[-2]
-
-
-def rotation_octets(bands: int) -> int:
-    return 2 * bands - (-ANGLE_BITS * (bands * (bands - 1) // 2) // 8)
-
-
-def unpack_rotation(octets: bytes, bands: int, shift: int) -> Rotation:
-    """The rotation whose means and angles `octets` are, exactly rotation_octets(bands) long."""
-    turns = bands * (bands - 1) // 2
-    means = tuple(int.from_bytes(octets[2 * b : 2 * b + 2], "big") for b in range(bands))
-    packed = int.from_bytes(octets[2 * bands :], "big") >> -ANGLE_BITS * turns % 8
-    angles = tuple(packed >> ANGLE_BITS * (turns - 1 - k) & (ANGLES - 1) for k in range(turns))
-    return Rotation(means, angles, shift)
