@@ -120,12 +120,12 @@ class Plot:
         at = self.x(value)
         self.parts.append(f'<path class="rule" d="M{at:.1f} {TOP}V{self.height - BOTTOM}"/>')
         late = at + 4 + CHAR * len(text) > WIDTH
-        self.text(at - 4 if late else at + 4, TOP + 9 + 12 * row, text, "end" if late else "start")
+        self.text(at - 4 if late else at + 4, TOP + 9 + 12 * row, text, "end" if late else "start", "over")
 
     def rule_at_y(self, value: float, text: str = "", x1: float | None = None, x2: float | None = None) -> None:
         left, right = (self.x(self.across.low if x1 is None else x1), self.x(self.across.high if x2 is None else x2))
         self.parts.append(f'<path class="rule" d="M{left:.1f} {self.y(value):.1f}H{right:.1f}"/>')
-        self.text(left + 4, self.y(value) - 4, text)
+        self.text(left + 4, self.y(value) - 4, text, css="over")
 
     def text(self, x: float, y: float, words: str, anchor: str = "start", css: str = "") -> None:
         if words:
@@ -158,13 +158,17 @@ def parts(shares: Mapping[str, float], unit: str) -> tuple[Part, ...]:
     """Parts of a whole, side by side in one bar, in the series' colours."""
     total = sum(shares.values()) or 1.0
     return tuple(
-        Part(f"s{n % 10}", round(100 * v / total, 2), name, f"{v:.4g} {unit}, {100 * v / total:.1f} %")
+        Part(f"s{n % 9 + 1}", round(100 * v / total, 2), name, f"{v:.4g} {unit}, {100 * v / total:.1f} %")
         for n, (name, v) in enumerate(shares.items())
     )
 
 
 def histogram(
-    values: Sequence[float], x_title: str, caption: str, bins: int = 24, rules: Sequence[tuple[float, str]] | None = None
+    values: Sequence[float],
+    x_title: str,
+    caption: str,
+    bins: int = 24,
+    rules: Sequence[tuple[float, str]] | None = None,
 ) -> Svg:
     """How often each range of values occurs; rules at the values given, or at the mean."""
     finite = [v for v in values if math.isfinite(v)]
@@ -174,13 +178,14 @@ def histogram(
     counts = [0] * bins
     for value in finite:
         counts[min(bins - 1, int(across.share(value) * bins))] += 1
-    plot = Plot(across, Axis(0, max(counts), whole=True), x_title, "tiles")
+    marks = [(sum(finite) / len(finite), f"mean {sum(finite) / len(finite):.3g}")] if rules is None else rules
+    top = max(counts) * (1 + 0.11 * len(marks))  # the words of the rules stand above the bars
+    plot = Plot(across, Axis(0, top, whole=True), x_title, "tiles")
     step = (across.high - across.low) / bins
     for n, count in enumerate(counts):
         if count:
             plot.bar(across.low + n * step, across.low + (n + 1) * step, count, gap=0.5)
-    mean = sum(finite) / len(finite)
-    for row, (value, text) in enumerate([(mean, f"mean {mean:.3g}")] if rules is None else rules):
+    for row, (value, text) in enumerate(marks):
         plot.rule_at_x(value, text, row)
     return plot.svg(caption)
 
@@ -190,7 +195,8 @@ def scatter(points: Sequence[tuple[float, float, str]], x_title: str, y_title: s
     finite = [(x, y, css) for x, y, css in points if math.isfinite(x) and math.isfinite(y)]
     if not finite:
         return Svg()
-    across, up = (Axis(min(p[k] for p in finite), max(p[k] for p in finite)) for k in (0, 1))
+    xs, ys = [x for x, *_ in finite], [y for _, y, _ in finite]
+    across, up = Axis(min(xs), max(xs)), Axis(min(ys), max(ys))
     plot = Plot(across, up, x_title, y_title)
     for x, y, css in finite:
         plot.dot(x, y, css, 3 if len(finite) < 300 else 1.6)
@@ -210,17 +216,16 @@ def lines(series: Sequence[Series], across: Axis, x_title: str, y_title: str, ca
 
 
 def strips(rows: Sequence[tuple[str, str, Sequence[float], float]], across: Axis, x_title: str, caption: str) -> Svg:
-    """Rows (name, css, values, mean): every value a dot on its row, the mean a stroke with its number."""
-    height = TOP + BOTTOM + 22 * max(1, len(rows))
-    places = Axis(0, max(1, len(rows)), ticks=())
-    plot = Plot(across, places, x_title, "", height)
+    """Rows (name, css, values, mean): every value a dot under the row's name, the mean a stroke."""
+    height = TOP + BOTTOM + 30 * max(1, len(rows))
+    plot = Plot(across, Axis(0, max(1, len(rows)), ticks=()), x_title, "", height)
     for n, (name, css, values, mean) in enumerate(rows):
-        at = len(rows) - n - 0.5
+        top = len(rows) - n
         for value in values:
-            plot.dot(value, at - 0.22, css, 2.4)
-        x, y = plot.x(mean), plot.y(at - 0.22)
+            plot.dot(value, top - 0.75, css, 2.6)
+        x, y = plot.x(mean), plot.y(top - 0.75)
         plot.parts.append(f'<path class="line {css}" d="M{x:.1f} {y - 6:.1f}v12"/>')
-        plot.text(plot.left, plot.y(at) - 2, f"{name} {across.text(mean)}", css="name")
+        plot.text(plot.left, plot.y(top - 0.4), name, css="name over")
     return plot.svg(caption)
 
 

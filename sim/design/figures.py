@@ -26,7 +26,7 @@ def _real(value: float) -> str:
         return "∞" if value > 0 else "−∞" if value < 0 else "not a number"
     if 1e4 <= abs(value) < 1e9:
         return f"{value:,.0f}".replace(",", THIN_SPACE)
-    text = f"{value:.4g}" if 1e-4 <= abs(value) or value == 0 else f"{value:.3e}"
+    text = f"{value:.4g}" if abs(value) >= 1e-4 or value == 0 else f"{value:.3e}"
     return text.replace("-", "−")
 
 

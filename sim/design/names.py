@@ -53,13 +53,15 @@ NAMES = {
     "tile_p95_ms": "a tile, 95th percentile", "stages_count": "times are", "device_mpx_s": "throughput, networks alone",
     "payload_mpx_s": "throughput, the whole payload", "imager_mpx_s": "the imager's rate",
     "device_realtime_factor": "throughput over the imager's rate", "scene_s": "time of this scene",
-    "scene_j": "energy of this scene", "orbit_j": "energy of an orbit's imaging", "pass_mpx": "a pass carries, at this rate",
+    "scene_j": "energy of this scene", "orbit_j": "energy of an orbit's imaging",
+    "pass_mpx": "a pass carries, at this rate",
     "macs": "multiply-accumulates of the networks", "reconnects": "connections mended",
     # decoder
     "parameters": "parameters", "decoder_kmac_px": "multiply-accumulates a pixel", "decoder_octets": "network file",
     "decoder_mpx_s": "speed on this host",
     # inputs
-    "sensed_at": "sensed at", "gsd_m": "ground sampling distance", "crs": "coordinate system", "nodata": "no-data value",
+    "sensed_at": "sensed at", "gsd_m": "ground sampling distance", "crs": "coordinate system",
+    "nodata": "no-data value",
     "height_px": "height", "width_px": "width", "bits": "bits per sample", "id": "identifier",
     "failed_its_checks": "failed its checks", "url": "address", "cpu": "processor", "memory_mib": "memory",
 }  # fmt: skip
@@ -100,7 +102,10 @@ LINK = (
         "Sent", "measured",
         ("packets_offered", "packets_sent", "octets_sent", "packets_beyond_pass", "octets_beyond_pass"), True,
     ),
-    Group("On the way", "modelled", ("packets_lost", "packets_lost_in_bursts", "packets_corrupted", "bits_flipped"), True),
+    Group(
+        "On the way", "modelled",
+        ("packets_lost", "packets_lost_in_bursts", "packets_corrupted", "bits_flipped"), True,
+    ),
     Group(
         "At the ground", "measured",
         ("ground_received", "ground_refused", "ground_foreign", "ground_late", "ground_missing", "ground_orphaned",

@@ -100,7 +100,8 @@ def _tiles_figure(tiles: Mapping[str, Any]) -> KeyFigure:
     gone, cut = tiles["lost"] + tiles["refused"], tiles.get("incomplete", 0)
     whole = tiles["coded"] + tiles["fallback"] - cut
     note = f"{cut} incomplete, {gone} lost or refused, {tiles['withheld']} withheld"
-    return ("Tiles whole", figure(whole), f"of {figure(tiles['total'])}", note, "bad" if gone else "warn" if cut else "")
+    css = "bad" if gone else "warn" if cut else ""
+    return ("Tiles whole", figure(whole), f"of {figure(tiles['total'])}", note, css)
 
 
 def _audit_figure(audit: Mapping[str, Any] | None) -> list[KeyFigure]:
