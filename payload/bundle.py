@@ -10,15 +10,17 @@ tile code, so that decoding with the wrong bundle is refused, not garbled.
 
 import hashlib
 import json
-import zlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from io import BytesIO
 from pathlib import Path
-from typing import Any
-from zipfile import BadZipFile
+from typing import Any, NoReturn
+from zipfile import ZipFile
 
 import numpy as np
+from numpy.lib.format import read_array_header_1_0, read_array_header_2_0, read_magic
 from numpy.typing import NDArray
 
 from payload.errors import BundleError
@@ -30,6 +32,9 @@ DEFAULT = "edge"
 #: Codec kind of what stands for a bundle that failed its checks.
 BARE = "none"
 REQUIRED_KEYS = ("format_version", "name", "bands", "tile_px", "codec", "files")
+#: Bounds before anything is parsed: what ships has a hundredth of each.
+MOST_MANIFEST_OCTETS, MOST_TABLE_OCTETS = 1 << 20, 1 << 26
+LONGEST_NAME = 200
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,16 @@ class Bundle:
     def codec(self) -> dict[str, Any]:
         """Parameters of the codec: `kind` ('fsq' or 'vq') and what that kind needs."""
         return dict(self.manifest["codec"])
+
+    def parameter(self, key: str, default: float, low: float, high: float) -> float:
+        """A number among the codec's parameters; BundleError where it is none, or not between the edges."""
+        found = self.codec.get(key, default)
+        if isinstance(found, bool) or not isinstance(found, (int, float)) or not low <= found <= high:
+            raise BundleError(
+                f"bundle {self.name}: codec.{key} is {str(found)[:60]!r}, wanted a number from {low:g} to {high:g}; "
+                "restore the bundle or rebuild it"
+            )
+        return float(found)
 
     @cached_property
     def bundle_id(self) -> int:
@@ -106,13 +121,67 @@ def bare_bundle(where: str | Path, bands: tuple[str, ...], tile_px: int = 256) -
     return Bundle(directory, manifest | {"format_version": FORMAT_VERSION, "codec": {"kind": BARE}, "files": {}})
 
 
-def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """The arrays of an .npz, by name. Objects are refused, never unpickled. BundleError if it is no such archive."""
-    try:
-        with np.load(path, allow_pickle=False) as data:
-            return {name: data[name] for name in data.files}
-    except (OSError, ValueError, TypeError, EOFError, BadZipFile, zlib.error) as error:
-        raise BundleError(f"{path}: not readable as an .npz of numbers ({error}); rebuild the bundle") from None
+class ArrayFile:
+    """The arrays of an .npz of a bundle: numbers alone, never unpickled, each checked as it is taken.
+
+    BundleError where the file is no such archive, where an array is missing, or is not what its reader can work with.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._arrays = _read_archive(path)
+        except Exception as error:  # zip, zlib and numpy have a dozen kinds of their own for a damaged file
+            text = " ".join(f"{type(error).__name__}: {error}".split())[:120]
+            raise BundleError(f"{path}: not readable as an .npz of numbers ({text}); rebuild the bundle") from None
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._arrays
+
+    def take(
+        self, name: str, shape: tuple[int | None, ...], low: float, high: float, whole: bool = True
+    ) -> NDArray[Any]:
+        """The array called `name`, of this shape (None: any length but 0), its values finite and within the edges."""
+        wanted = f"{'whole numbers' if whole else 'numbers'} {[n or 'any' for n in shape]} from {low:g} to {high:g}"
+        if name not in self._arrays:
+            raise self._misfit(name, "missing", wanted)
+        array = self._arrays[name]
+        fits = array.ndim == len(shape) and all(n in (None, m) for n, m in zip(shape, array.shape, strict=True))
+        if not fits or array.size == 0 or array.dtype.kind not in ("iu" if whole else "iuf"):
+            raise self._misfit(name, f"{array.dtype} {list(array.shape)}", wanted)
+        if not (low <= array.min() and array.max() <= high):  # nor does it hold for what is no number
+            raise self._misfit(name, f"from {array.min():g} to {array.max():g}", wanted)
+        return array
+
+    def require(self, name: str, held: bool, wanted: str) -> None:
+        """BundleError unless `held`: what must be true of an array that was taken."""
+        if not held:
+            raise self._misfit(name, "something else", wanted)
+
+    def _misfit(self, name: str, found: str, wanted: str) -> BundleError:
+        return BundleError(f"{self._path}: {name} is {found}, wanted {wanted}; restore the bundle or rebuild it")
+
+
+def _read_archive(path: Path) -> dict[str, NDArray[Any]]:
+    with ZipFile(path) as archive:
+        entries = archive.infolist()
+        if len({entry.filename for entry in entries}) < len(entries):
+            raise ValueError("an array is there twice")
+        if sum(entry.file_size for entry in entries) > MOST_TABLE_OCTETS:
+            raise ValueError(f"more than {MOST_TABLE_OCTETS} octets unpacked")
+        return {entry.filename.removesuffix(".npy"): _read_array(archive.read(entry)) for entry in entries}
+
+
+def _read_array(octets: bytes) -> NDArray[Any]:
+    """An .npy of numbers. Its header must say how long it is: none of its words is believed before."""
+    stream = BytesIO(octets)
+    readers = {(1, 0): read_array_header_1_0, (2, 0): read_array_header_2_0}
+    shape, by_columns, dtype = readers[read_magic(stream)](stream)
+    begin = stream.tell()
+    if dtype.kind not in "iuf" or min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != len(octets) - begin:
+        raise ValueError(f"{dtype} {list(shape)} in {len(octets) - begin} octets")
+    array = np.frombuffer(octets, dtype, offset=begin).reshape(shape, order="F" if by_columns else "C")
+    return np.ascontiguousarray(array, dtype.newbyteorder("=")).reshape(shape)
 
 
 def shipped_bundles() -> list[str]:
@@ -131,34 +200,49 @@ def _find(where: str | Path) -> Path:
 
 def _read_manifest(path: Path) -> dict[str, Any]:
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        if path.stat().st_size > MOST_MANIFEST_OCTETS:
+            raise ValueError(f"more than {MOST_MANIFEST_OCTETS} octets")
+        manifest = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
+    except (OSError, ValueError, RecursionError) as error:
         raise BundleError(f"{path}: not readable as JSON ({error}); restore the file or rebuild the bundle") from None
     missing = [key for key in REQUIRED_KEYS if not isinstance(manifest, dict) or key not in manifest]
     if missing:
         raise BundleError(f"{path}: {', '.join(missing)} missing from the manifest; rebuild the bundle")
     if manifest["format_version"] != FORMAT_VERSION:
         raise BundleError(
-            f"{path}: format_version {manifest['format_version']}, this Nadir reads {FORMAT_VERSION}; "
+            f"{path}: format_version {str(manifest['format_version'])[:60]!r}, this Nadir reads {FORMAT_VERSION}; "
             "rebuild the bundle"
         )
     _check_values(path, manifest)
     return manifest
 
 
+def _no_number(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no number")
+
+
 def _check_values(path: Path, manifest: dict[str, Any]) -> None:
     """The manifest is not covered by its own checksums: what everything else relies on is looked at here."""
     bands, tile_px, files = manifest["bands"], manifest["tile_px"], manifest["files"]
     for key, held, wanted in (
-        ("name", isinstance(manifest["name"], str), "a string"),
-        ("bands", isinstance(bands, list) and bands and all(isinstance(b, str) for b in bands), "a list of names"),
+        ("name", _is_name(manifest["name"]), f"a printable string of {LONGEST_NAME} characters at most"),
+        ("bands", isinstance(bands, list) and bands and all(map(_is_name, bands)), "a list of names"),
         ("tile_px", isinstance(tile_px, int) and 8 <= tile_px <= 4096 and not tile_px % 8, "a multiple of 8"),
         ("codec", isinstance(manifest["codec"], dict), "a table"),
-        ("files", isinstance(files, dict) and all(isinstance(d, str) for d in files.values()), "names and checksums"),
+        ("files", isinstance(files, dict) and all(map(_is_file_entry, files.items())), "names and checksums"),
     ):
         if not held:
             found = repr(str(manifest[key])[:60])
             raise BundleError(f"{path}: {key} is {found}, wanted {wanted}; restore or rebuild the bundle")
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and value.isprintable() and 0 < len(value) <= LONGEST_NAME
+
+
+def _is_file_entry(entry: tuple[str, Any]) -> bool:
+    name, digest = entry
+    return _is_name(name) and isinstance(digest, str)
 
 
 def _check_file(directory: Path, name: str, digest: str) -> None:

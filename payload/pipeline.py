@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from payload.bundle import Bundle
-from payload.clouds.gate import Action, CloudMask, Decision, decide, detect_clouds, flatten_clouds, load_cloud_net
+from payload.clouds.gate import Action, Decision, decide, detect_clouds, flatten_clouds
+from payload.clouds.mask import CloudMask
+from payload.clouds.network import load_cloud_net
 from payload.codec.interface import PEAK_DN, CodedTile, Quality
 from payload.codec.registry import open_codec, open_fallback
 from payload.engine import Engine
@@ -20,7 +22,7 @@ from payload.link.tile_code import Kind, TileCode
 from payload.policy import Policy
 from payload.scene import Scene
 from payload.stopwatch import Stopwatch
-from payload.tiles import Tile, split
+from payload.tiles import Tile, require_tile, split
 
 MaskObserver = Callable[[Tile, CloudMask], None]
 
@@ -70,6 +72,7 @@ class Payload:
     def _one(
         self, tile: Tile, audit: "_AuditDraw | None", observe: MaskObserver | None
     ) -> tuple[TileCode, tuple[float, ...]]:
+        require_tile(tile, len(self.bundle.bands), self.bundle.tile_px)
         address = (tile.row, tile.col, self.bundle.bundle_id)
         if tile.empty:
             return TileCode(Kind.EMPTY, *address), ()

@@ -2,9 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from payload.errors import InputError
 from payload.scene import Dn, Mask, Scene, SceneInfo
 
 
@@ -20,6 +23,22 @@ class Tile:
     @property
     def empty(self) -> bool:
         return not self.valid.any()
+
+
+def require_tile(tile: Tile, bands: int, tile_px: int) -> None:
+    """InputError unless a tile is what a bundle of so many bands and pixels takes: the loops behind rely on it."""
+    wanted = (bands, tile_px, tile_px)
+    if tile.dn.shape != wanted or tile.dn.dtype != np.uint16:
+        raise InputError(_misfit(tile.dn, "uint16", wanted))
+    if tile.valid.shape != wanted[1:] or tile.valid.dtype != np.bool_:
+        raise InputError(_misfit(tile.valid, "valid bits", wanted[1:]))
+
+
+def _misfit(found: NDArray[Any], dtype: str, wanted: tuple[int, ...]) -> str:
+    return (
+        f"tile of {found.dtype} {list(found.shape)}, this bundle takes {dtype} {list(wanted)}; "
+        "cut the scene by the bundle's tile size and bands"
+    )
 
 
 def grid(info: SceneInfo, tile_px: int) -> tuple[int, int]:

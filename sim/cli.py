@@ -107,20 +107,23 @@ def _bench(
 def _evaluate(
     tiles: Annotated[list[Path], typer.Option(help="An .npz of tiles (x [N,B,H,W] uint16, bands), or GeoTIFFs.")],
     more: Annotated[list[Path] | None, typer.Argument(hidden=True)] = None,
-    bundle: Annotated[str, typer.Option(help="Shipped bundle or a directory; none: the opponents alone.")] = DEFAULT,
+    bundle: Annotated[
+        list[str] | None, typer.Option(help="Shipped bundle or a directory; repeat it. none: the opponents alone.")
+    ] = None,
     against: Annotated[str, typer.Option(help="Opponents, comma-separated.")] = OPPONENTS,
     out: Annotated[Path, typer.Option(help="Where rd.json, rd.html and the plots go.")] = Path("out/evaluate"),
     limit: Annotated[int | None, typer.Option(min=1, help="The first so many tiles only.")] = None,
     engine: Annotated[str, typer.Option(help="openvino, onnxruntime or native.")] = "openvino",
     as_json: Annotated[bool, typer.Option("--json", help="rd.json on stdout.")] = False,
 ) -> None:
-    """Rate and distortion of a bundle beside classical codecs, on the same tiles in one run."""
+    """Rate and distortion of one bundle or several beside classical codecs, on the same tiles in one run."""
     from sim.compare import report
     from sim.compare.evaluate import evaluate
 
     with _progress("tiles") as advance:
         opponents = [name.strip() for name in against.split(",") if name.strip()]
-        result = evaluate([*tiles, *(more or [])], bundle, opponents, limit, engine, advance)
+        bundles = [name for name in bundle or [DEFAULT] if name != "none"]
+        result = evaluate([*tiles, *(more or [])], bundles, opponents, limit, engine, advance)
     report.write_results(result, out)
     print(report.canonical_json(result) if as_json else report.as_text(result, out / "rd.html"))
 
@@ -144,13 +147,14 @@ def _evaluate_clouds(
     engine: Annotated[str, typer.Option(help="openvino, onnxruntime or native.")] = "openvino",
     out: Annotated[Path, typer.Option(help="Folder for clouds.json and clouds.html.")] = Path("build/clouds-report"),
 ) -> None:
-    """The cloud gate beside s2cloudless, published rules and Sen2Cor, on left-out sites. Exit 1 if a bar is missed."""
-    from sim.clouds import evaluate, page
+    """The cloud gate beside people, ukis-csmask, s2cloudless, rules and Sen2Cor. Exit 1 if a bar is missed."""
+    from sim.clouds import evaluate, judged, page, requirements
     from sim.clouds.samples import data_folder
 
-    result, judged = evaluate.evaluate_clouds(data_folder(data), network or evaluate.default_networks(), engine)
-    paths = page.write_page(result, judged, out)
-    print(evaluate.as_text(result))
+    networks = network or judged.default_networks()
+    result, material = evaluate.evaluate_clouds(data_folder(data), networks, engine)
+    paths = page.write_page(result, material, out)
+    print(requirements.as_text(result))
     print(f"wrote {paths[0]} and {paths[1]}")
     if not all(check["held"] for check in result["checks"]):
         raise typer.Exit(1)

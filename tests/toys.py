@@ -62,13 +62,18 @@ def dct_basis() -> np.ndarray:
     return np.einsum("ar,bc->abrc", line, line).reshape(64, 8, 8)
 
 
+def dct_kernels() -> np.ndarray:
+    """The DCT in the middle of each 16 x 16 window, integers in units of 2^-8. [64, 16, 16]"""
+    kernels = np.zeros((64, 16, 16))
+    kernels[:, 4:12, 4:12] = np.rint(256 * dct_basis())
+    return kernels
+
+
 class ToyTransform:
-    """In the encoder's place: the DCT in the middle of each 16 x 16 window, integers in units of 2^-8."""
+    """In the encoder's place."""
 
     def __init__(self) -> None:
-        kernels = np.zeros((64, 16, 16))
-        kernels[:, 4:12, 4:12] = np.rint(256 * dct_basis())
-        self.kernels = kernels
+        self.kernels = dct_kernels()
 
     def run(self, *inputs: np.ndarray) -> list[np.ndarray]:
         planes = inputs[0].astype(np.float64)  # [2B, 64, n + 1, n + 1]
@@ -154,6 +159,11 @@ def make_bundle() -> Any:
 @pytest.fixture(scope="session")
 def make_tables() -> Any:
     return random_tables
+
+
+@pytest.fixture
+def toy_kernels() -> np.ndarray:
+    return dct_kernels().astype(np.int8)
 
 
 @pytest.fixture

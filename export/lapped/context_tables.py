@@ -18,6 +18,7 @@ from payload.codec.lapped import layers
 from payload.codec.lapped.context_model import CLASSES, LOGIT_BITS, feature_count
 from payload.codec.lapped.quantiser import REBUILD, Indices
 from payload.codec.lapped.range_coder import ONE, Table
+from payload.codec.lapped.tables import ESCAPE, LONGEST_RUN, REFINEMENTS, SIZE_CLASSES, load_tables
 
 #: Width of a class in nats.
 CLASS_WIDTH = 0.375
@@ -88,8 +89,8 @@ def _layer_arrays(layer: LayerContext) -> Arrays:
         "position": integers(position, 1 / unit, 32767).astype(np.int16),
         "activity": integers(slope, 1 / unit, 32767).astype(np.int16),
         "runs": np.full((CLASSES, 2), ONE // 2, np.int32),
-        "refinement": np.full((layers.REFINEMENTS, 2), ONE // 2, np.int32),
-        "size": np.full((layers.SIZE_CLASSES, layers.ESCAPE), ONE // layers.ESCAPE, np.int32),
+        "refinement": np.full((REFINEMENTS, 2), ONE // 2, np.int32),
+        "size": np.full((SIZE_CLASSES, ESCAPE), ONE // ESCAPE, np.int32),
         "worth": np.zeros(CLASSES, np.uint8),
     }
 
@@ -115,7 +116,7 @@ def _counted(arrays: Arrays, tiles: Sequence[Indices], path: Path) -> list[dict[
     """Counts of every symbol of every table, per layer."""
     padded = {f"runs{k}": _padded(arrays[f"runs{k}"]) for k in range(int(arrays["layers"]))}
     np.savez(path, **(arrays | padded))  # type: ignore[arg-type]
-    tables = layers.load_tables(path)
+    tables = load_tables(path)
     counts = {
         id(table): np.zeros(len(table.counts))
         for layer in tables.layers
@@ -133,7 +134,7 @@ def _geometric(significant: float, zeros: float) -> NDArray[np.float64]:
     """PRIOR_TOKENS shared out over run lengths 0..M-1 and M zeros, for a chance p; M is the power of two nearest to
     where half of the runs end."""
     p = (significant + 0.5) / (significant + zeros + 1.0)
-    longest = int(np.clip(2.0 ** np.rint(np.log2(0.7 / p)), 1, layers.LONGEST_RUN))
+    longest = int(np.clip(2.0 ** np.rint(np.log2(0.7 / p)), 1, LONGEST_RUN))
     length = np.arange(longest)
     return PRIOR_TOKENS * np.append(p * (1 - p) ** length, (1 - p) ** longest)
 
@@ -163,7 +164,7 @@ def _to_counts(seen: NDArray[np.float64]) -> NDArray[np.int32]:
 
 def macs_per_px(path: Path) -> float:
     """Multiply-accumulates of the context model per pixel, if all channels are active in all layers."""
-    tables = layers.load_tables(path)
+    tables = load_tables(path)
     channels = len(tables.order)
     bands = channels // layers.COEFFICIENTS
     a_coefficient = 2 * feature_count(bands) + tables.layers[0].weights.gain.shape[1]

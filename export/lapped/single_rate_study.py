@@ -30,6 +30,7 @@ from export.lapped.train import Codec, _augment, _column, _distortion, all_coeff
 from payload.codec.lapped import layers
 from payload.codec.lapped.power_law import compand, expand
 from payload.codec.lapped.quantiser import Indices
+from payload.codec.lapped.tables import ContextTables, load_tables
 from payload.codec.rotation import fit, unrotate
 from payload.link.space_packet import octets_on_air
 from payload.link.tile_code import header_octets
@@ -70,7 +71,7 @@ def compare(
     index = pool.validation[:: settings.every]
     held = Held(pool.dn[index], coefficients[index], recipe["compand"])
     points: list[Point] = []
-    embedded = layers.load_tables(checkpoints / "tables.npz")
+    embedded = load_tables(checkpoints / "tables.npz")
     for ratio in RATIOS:
         for count in range(1, recipe["layers"] + 1):
             step = _step_for(held, embedded, count, ratio)
@@ -91,7 +92,7 @@ def _single(
     step_dn: float,
     out: Path,
     settings: argparse.Namespace,
-) -> tuple[layers.ContextTables, Codec]:
+) -> tuple[ContextTables, Codec]:
     """Tables and decoder of one layer, trained for steps within a few per cent of `step_dn`."""
     out.mkdir(parents=True, exist_ok=True)
     narrow = (0.9 * step_dn, 1.1 * step_dn)
@@ -107,7 +108,7 @@ def _single(
         magnitude = magnitudes(coefficients[tile], torch.tensor(rng.uniform(*narrow), dtype=torch.float32)).numpy()
         tiles.append(Indices(np.minimum(magnitude, 65535).astype(np.uint16), (coefficients[tile] < 0).numpy()))
     count_tables(integer_arrays(model), tiles, out / "tables.npz")
-    return layers.load_tables(out / "tables.npz"), _decoder_for(codec, pool, narrow, settings.decoder_steps)
+    return load_tables(out / "tables.npz"), _decoder_for(codec, pool, narrow, settings.decoder_steps)
 
 
 def _decoder_for(codec: Codec, pool: Pool, narrow: tuple[float, float], steps: int) -> Codec:
@@ -127,7 +128,7 @@ def _decoder_for(codec: Codec, pool: Pool, narrow: tuple[float, float], steps: i
     return trained
 
 
-def _step_for(held: Held, tables: layers.ContextTables, layers: int, ratio: float) -> float:
+def _step_for(held: Held, tables: ContextTables, layers: int, ratio: float) -> float:
     """The finest step whose streams, cut after `layers` layers, have this ratio over all tiles together."""
     low, high = np.log(2.0), np.log(16000.0)
     for _ in range(12):
@@ -139,7 +140,7 @@ def _step_for(held: Held, tables: layers.ContextTables, layers: int, ratio: floa
     return float(np.exp(high))
 
 
-def _octets(held: Held, tables: layers.ContextTables, step: float, keep: int) -> int:
+def _octets(held: Held, tables: ContextTables, step: float, keep: int) -> int:
     """On the link, a tile of the pool counted as the quarter of a 256 px tile that it is: headers by a quarter."""
     cells = held.coefficients.shape[-1]
     coder = library.EntropyKernel(tables, cells, cells) if library.available else layers.Plain(tables, cells)

@@ -31,7 +31,7 @@ from payload.errors import InputError, StreamError
 from payload.link.tile_code import Kind
 from payload.scene import Dn
 from payload.stopwatch import Stopwatch
-from payload.tiles import Tile
+from payload.tiles import Tile, require_tile
 
 OFFSET = 1 << 15
 #: Root mean squared error that the trained codec leaves at a step, in steps: what a step means here.
@@ -54,6 +54,7 @@ class FallbackCodec:
         self._bands, self._tile_px = len(bundle.bands), bundle.tile_px
 
     def encode(self, tile: Tile, quality: Quality, watch: Stopwatch) -> CodedTile:
+        require_tile(tile, self._bands, self._tile_px)
         rmse_dn = RMSE_PER_STEP * quality.step_dn
         if quality.psnr_db is not None:
             rmse_dn = PEAK_DN * 10 ** (-quality.psnr_db / 20)

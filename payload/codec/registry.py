@@ -25,7 +25,7 @@ MakeCodec = Callable[[Bundle, Engine | None], Codec]
 
 def open_codec(bundle: Bundle, engine: Engine | None = None) -> Codec:
     """The codec a bundle's manifest names; without an engine it decodes only. BundleError where there is none."""
-    return _maker(str(bundle.codec.get("kind")), bundle.name)(bundle, engine)
+    return _maker(str(bundle.codec.get("kind"))[:60], bundle.name)(bundle, engine)
 
 
 def open_fallback(bundle: Bundle) -> Codec:

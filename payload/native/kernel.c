@@ -13,6 +13,7 @@
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 #if defined(__x86_64__) && defined(__GNUC__)
@@ -34,9 +35,23 @@
 enum { COEFFICIENTS = 64, BLOCK = 8, CLASSES = 32, CLASS_OFFSET = 23, LOGIT_BITS = 8, KNOWN_LIMIT = 15 };
 enum { ACTIVITY_CENTRE = 16, LONGEST_RUN = 64, ESCAPE = 16, SIZE_CLASSES = 8, REFINEMENTS = 3, ZONES = 4 };
 enum { MAX_BANDS = 16, SUMS = 4, MAX_FEATURES = 3 + 5 + 2 * (MAX_BANDS - 1) + 2 * (ZONES + 1), PAD = 2 };
-enum { MAX_SIDE = 4096, FOLD_LIMIT = 8191, FOLD_DOWN = 2 };
+enum { MAX_SIDE = 4096, MAX_CELLS = MAX_SIDE / BLOCK, LATENT_BITS = 8, FOLD_LIMIT = 8191, FOLD_DOWN = 2 };
 enum { STEP = 32 }; /* cells at a time: an AVX2 register of octets */
-enum { NO_ENCODERS = 1, RUN_TOO_LONG = 2, TOO_SHORT = 3 };
+enum { MAX_LAYERS = 16, MAX_STEP = 1 << 24 };
+/* What is wrong with octets, and, negative, with what the caller handed over. */
+enum { NO_ENCODERS = 1, RUN_TOO_LONG = 2, TOO_SHORT = 3, SMALL_ESCAPE = 4 };
+enum { BUFFER_TOO_SMALL = -1, OUT_OF_RANGE = -2, TABLES_DAMAGED = -3 };
+
+/* An array of the caller's: where it begins and how long it is. NULL where there is none. */
+typedef struct {
+    void *at;
+    size_t octets;
+} Span;
+
+/* Whether a span is there and holds `count` values of a type. */
+#define HOLDS(span, type, count) ((span).at != NULL && (span).octets / sizeof(type) >= (size_t)(count))
+
+static int within(int value, int least, int most) { return value >= least && value <= most; }
 
 static int plain_only; /* tests set it to compare the plain loops with the vector ones */
 
@@ -94,8 +109,8 @@ VECTORISED static void sum_band(const uint16_t *values, int n, uint64_t *sum, ui
 
 /* Companded bands and what the covariance needs. dn, values [bands, n] u16, table [65536]; sums [bands], products
  * [bands, bands], least and most [bands]. */
-EXPORT void nadir_statistics(const uint16_t *dn, const uint16_t *table, int bands, int n, uint16_t *values,
-                             uint64_t *sums, uint64_t *products, uint16_t *least, uint16_t *most) {
+static void statistics(const uint16_t *dn, const uint16_t *table, int bands, int n, uint16_t *values, uint64_t *sums,
+                       uint64_t *products, uint16_t *least, uint16_t *most) {
     for (int i = 0; i < bands * n; i++)
         values[i] = table[dn[i]];
     for (int b = 0; b < bands; b++)
@@ -118,9 +133,21 @@ EXPORT void nadir_statistics(const uint16_t *dn, const uint16_t *table, int band
             products[a * bands + b] = products[b * bands + a];
 }
 
+EXPORT int nadir_statistics(Span dn, Span table, int bands, int n, Span values, Span sums, Span products, Span least,
+                            Span most) {
+    if (!within(bands, 1, MAX_BANDS) || !within(n, 1, MAX_SIDE * MAX_SIDE))
+        return OUT_OF_RANGE;
+    if (!HOLDS(dn, uint16_t, bands * n) || !HOLDS(table, uint16_t, 65536) || !HOLDS(values, uint16_t, bands * n) ||
+        !HOLDS(sums, uint64_t, bands) || !HOLDS(products, uint64_t, bands * bands) ||
+        !HOLDS(least, uint16_t, bands) || !HOLDS(most, uint16_t, bands))
+        return BUFFER_TOO_SMALL;
+    statistics(dn.at, table.at, bands, n, values.at, sums.at, products.at, least.at, most.at);
+    return 0;
+}
+
 /* Cyclic Jacobi, step by step as payload/codec/rotation.py has it: what is a [n][n] becomes diagonal, rows of v the vectors.
  * Compiled without contraction, so the doubles are the same. */
-EXPORT void nadir_jacobi(double *a, double *v, int n, int sweeps) {
+static void jacobi(double *a, double *v, int n, int sweeps) {
     for (int sweep = 0; sweep < sweeps; sweep++)
         for (int p = 0; p < n - 1; p++)
             for (int q = p + 1; q < n; q++) {
@@ -143,32 +170,89 @@ EXPORT void nadir_jacobi(double *a, double *v, int n, int sweeps) {
             }
 }
 
-/* Rotated bands [bands, n] i16 of a tile whose pixels are all valid; the caller has made sure that sums stay below
- * 2^31. matrix [bands, bands] in 2^-14, row k gives rotated band k. */
-EXPORT VECTORISED void nadir_rotate(const uint16_t *values, const int32_t *matrix, const int32_t *means, int bands,
-                                    int n, int shift, int limit, int16_t *rotated) {
+EXPORT int nadir_jacobi(Span a, Span v, int n, int sweeps) {
+    if (!within(n, 1, MAX_BANDS) || !within(sweeps, 0, 100))
+        return OUT_OF_RANGE;
+    if (!HOLDS(a, double, n * n) || !HOLDS(v, double, n * n))
+        return BUFFER_TOO_SMALL;
+    jacobi(a.at, v.at, n, sweeps);
+    return 0;
+}
+
+/* Rounds and halves a sum of products of unit 2^-14, within the limit. */
+static inline int16_t rotated_value(int64_t sum, int shift, int32_t half, int limit) {
+    int64_t y = ((sum >> 14) + half) >> shift;
+    y = y > limit ? limit : y;
+    return (int16_t)(y < -limit ? -limit : y);
+}
+
+/* One rotated band where sums may pass 32 bits: more than four bands, or four whose means lie at the end of the range. */
+static void rotate_wide(const uint16_t *values, const int32_t *row, const int32_t *means, int bands, int n, int shift,
+                        int limit, int16_t *to) {
     int32_t half = shift ? 1 << (shift - 1) : 0;
-    for (int k = 0; k < bands; k++) {
-        int16_t *to = rotated + (size_t)k * n;
-        for (int begin = 0; begin < n; begin += 512) {
-            int count = n - begin < 512 ? n - begin : 512;
-            int32_t sum[512];
+    for (int i = 0; i < n; i++) {
+        int64_t sum = 1 << 13;
+        for (int b = 0; b < bands; b++)
+            sum += (int64_t)row[b] * (values[(size_t)b * n + i] - means[b]);
+        to[i] = rotated_value(sum, shift, half, limit);
+    }
+}
+
+/* The same where sums fit 32 bits. */
+VECTORISED static void rotate_narrow(const uint16_t *values, const int32_t *row, const int32_t *means, int bands,
+                                     int n, int shift, int limit, int16_t *to) {
+    int32_t half = shift ? 1 << (shift - 1) : 0;
+    for (int begin = 0; begin < n; begin += 512) {
+        int count = n - begin < 512 ? n - begin : 512;
+        int32_t sum[512];
+        for (int i = 0; i < count; i++)
+            sum[i] = 1 << 13;
+        for (int b = 0; b < bands; b++) {
+            const uint16_t *from = values + (size_t)b * n + begin;
+            int32_t m = row[b], mean = means[b];
             for (int i = 0; i < count; i++)
-                sum[i] = 1 << 13;
-            for (int b = 0; b < bands; b++) {
-                const uint16_t *from = values + (size_t)b * n + begin;
-                int32_t m = matrix[k * bands + b], mean = means[b];
-                for (int i = 0; i < count; i++)
-                    sum[i] += m * ((int32_t)from[i] - mean);
-            }
-            for (int i = 0; i < count; i++) {
-                int32_t y = ((sum[i] >> 14) + half) >> shift;
-                y = y > limit ? limit : y;
-                y = y < -limit ? -limit : y;
-                to[begin + i] = (int16_t)y;
-            }
+                sum[i] += m * ((int32_t)from[i] - mean);
+        }
+        for (int i = 0; i < count; i++) {
+            int32_t y = ((sum[i] >> 14) + half) >> shift;
+            y = y > limit ? limit : y;
+            y = y < -limit ? -limit : y;
+            to[begin + i] = (int16_t)y;
         }
     }
+}
+
+/* The largest magnitude that a sum of this row's products can reach. */
+static int64_t reach_of(const int32_t *row, const int32_t *means, int bands) {
+    int64_t reach = 1 << 13;
+    for (int b = 0; b < bands; b++) {
+        int64_t far = means[b] > 65535 - means[b] ? means[b] : 65535 - means[b];
+        reach += (row[b] < 0 ? -(int64_t)row[b] : row[b]) * far;
+    }
+    return reach;
+}
+
+/* Rotated bands [bands, n] i16 of a tile whose pixels are all valid. matrix [bands, bands] in 2^-14, row k gives rotated
+ * band k; means [bands] of uint16. */
+EXPORT int nadir_rotate(Span values, Span matrix, Span means, int bands, int n, int shift, int limit, Span rotated) {
+    if (!within(bands, 1, MAX_BANDS) || !within(n, 1, MAX_SIDE * MAX_SIDE) || !within(shift, 0, 15) ||
+        !within(limit, 0, 32767))
+        return OUT_OF_RANGE;
+    if (!HOLDS(values, uint16_t, bands * n) || !HOLDS(matrix, int32_t, bands * bands) ||
+        !HOLDS(means, int32_t, bands) || !HOLDS(rotated, int16_t, bands * n))
+        return BUFFER_TOO_SMALL;
+    const int32_t *mean = means.at, *row = matrix.at;
+    for (int b = 0; b < bands; b++)
+        if (!within(mean[b], 0, 65535))
+            return OUT_OF_RANGE;
+    for (int k = 0; k < bands; k++, row += bands) {
+        int16_t *to = (int16_t *)rotated.at + (size_t)k * n;
+        if (reach_of(row, mean, bands) <= INT32_MAX)
+            rotate_narrow(values.at, row, mean, bands, n, shift, limit, to);
+        else
+            rotate_wide(values.at, row, mean, bands, n, shift, limit, to);
+    }
+    return 0;
 }
 
 /* --- transform ----------------------------------------------------------------------------------------------------- */
@@ -286,9 +370,8 @@ AVX2 static void multiply_avx2(const int16_t *lines, const int16_t *weights, int
  * columns, odd in rows, odd in both; functions [64] says which each is, shift [64] what makes its sums multiples of
  * 2^-8. Rows of blocks too bright for 16 bits go through in two parts, which the transform, linear, adds up. scratch: 16
  * (side + 8) i16; part_sums [32][cells]. */
-EXPORT void nadir_transform(const int16_t *rotated, const int16_t *weights, const int32_t *functions,
-                            const int32_t *shift, int bands, int side, int16_t *scratch, int32_t *part_sums,
-                            int32_t *latents) {
+static void transform(const int16_t *rotated, const int16_t *weights, const int32_t *functions, const int32_t *shift,
+                      int bands, int side, int16_t *scratch, int32_t *part_sums, int32_t *latents) {
     static const Part whole[] = {{0, -1, 0}}, halves[] = {{FOLD_DOWN, -1, FOLD_DOWN}, {0, (1 << FOLD_DOWN) - 1, 0}};
     int cells = side / BLOCK, pitch = side + BLOCK, vector = use_avx2() && cells % 8 == 0;
     for (int b = 0; b < bands; b++)
@@ -321,8 +404,33 @@ EXPORT void nadir_transform(const int16_t *rotated, const int16_t *weights, cons
         }
 }
 
+/* Sums fit 32 bits where no function's weights, at their shift, add up to more than the largest rotated value allows. */
+EXPORT int nadir_transform(Span rotated, Span weights, Span functions, Span shift, int bands, int side, Span scratch,
+                           Span part_sums, Span latents) {
+    if (!within(bands, 1, MAX_BANDS) || !within(side, BLOCK, MAX_SIDE) || side % BLOCK)
+        return OUT_OF_RANGE;
+    size_t pixels = (size_t)bands * side * side;
+    if (!HOLDS(rotated, int16_t, pixels) || !HOLDS(weights, int16_t, COEFFICIENTS * COEFFICIENTS) ||
+        !HOLDS(functions, int32_t, COEFFICIENTS) || !HOLDS(shift, int32_t, COEFFICIENTS) ||
+        !HOLDS(scratch, int16_t, 2 * BLOCK * (side + BLOCK)) ||
+        !HOLDS(part_sums, int32_t, COEFFICIENTS / 2 * (side / BLOCK)) || !HOLDS(latents, int32_t, pixels))
+        return BUFFER_TOO_SMALL;
+    for (int f = 0; f < COEFFICIENTS; f++) {
+        int function = ((const int32_t *)functions.at)[f];
+        if (!within(function, 0, COEFFICIENTS - 1) || !within(((const int32_t *)shift.at)[function], 0, LATENT_BITS))
+            return TABLES_DAMAGED;
+        int64_t sum = 0;
+        for (int i = 0; i < COEFFICIENTS; i++)
+            sum += abs(((const int16_t *)weights.at)[f * COEFFICIENTS + i]);
+        if (4 * sum * 32768 << ((const int32_t *)shift.at)[function] > INT32_MAX)
+            return TABLES_DAMAGED;
+    }
+    transform(rotated.at, weights.at, functions.at, shift.at, bands, side, scratch.at, part_sums.at, latents.at);
+    return 0;
+}
+
 /* 8 x 8 DCT over block averages, in place: coefficient 0 of latents [bands][64][h][w]. basis [8][8]. */
-EXPORT void nadir_second_level(int32_t *latents, const int64_t *basis, int bands, int h, int w, int bits) {
+static void second_level(int32_t *latents, const int64_t *basis, int bands, int h, int w, int bits) {
     int64_t rows[BLOCK * BLOCK];
     for (int b = 0; b < bands; b++)
         for (int top = 0; top < h; top += BLOCK)
@@ -345,6 +453,25 @@ EXPORT void nadir_second_level(int32_t *latents, const int64_t *basis, int bands
             }
 }
 
+EXPORT int nadir_second_level(Span latents, Span basis, int bands, int h, int w, int bits) {
+    if (!within(bands, 1, MAX_BANDS) || !within(h, BLOCK, MAX_CELLS) || !within(w, BLOCK, MAX_CELLS) || h % BLOCK ||
+        w % BLOCK || !within(bits, 1, 12))
+        return OUT_OF_RANGE;
+    if (!HOLDS(latents, int32_t, bands * COEFFICIENTS * h * w) || !HOLDS(basis, int64_t, BLOCK * BLOCK))
+        return BUFFER_TOO_SMALL;
+    for (int i = 0; i < BLOCK * BLOCK; i++)
+        if (llabs(((const int64_t *)basis.at)[i]) > 1 << bits)
+            return TABLES_DAMAGED;
+    second_level(latents.at, basis.at, bands, h, w, bits);
+    return 0;
+}
+
+/* |latent|; the least there is counts as one more. */
+static inline int32_t size_of(int32_t latent) {
+    latent = latent < -INT32_MAX ? -INT32_MAX : latent;
+    return latent < 0 ? -latent : latent;
+}
+
 /* One latent, whatever its size. */
 static uint16_t magnitude_of(int32_t latent, uint32_t step) {
     uint64_t size = 5 * (uint64_t)(latent < 0 ? -(int64_t)latent : latent), q = (size + step) / (5 * (uint64_t)step);
@@ -353,8 +480,8 @@ static uint16_t magnitude_of(int32_t latent, uint32_t step) {
 
 /* Magnitudes floor(|latent| / step + 1/5), at most 65535, signs, and sizes in 128ths of a step, over n latents.
  * Division is by a float reciprocal and one correction, which is exact below 2^28: |latent| < 2^26 and steps up to 2^24. */
-EXPORT VECTORISED void nadir_quantise(const int32_t *latents, int n, uint32_t step, uint16_t *magnitude,
-                                      uint8_t *negative, uint8_t *size128) {
+VECTORISED static void quantise(const int32_t *latents, int n, uint32_t step, uint16_t *magnitude, uint8_t *negative,
+                                uint8_t *size128) {
     enum { CHUNK = 512 };
     float per_step = 128.0f / (float)step;
     int32_t divisor = 5 * (int32_t)step;
@@ -364,20 +491,20 @@ EXPORT VECTORISED void nadir_quantise(const int32_t *latents, int n, uint32_t st
         const int32_t *from = latents + begin;
         int32_t any = 0;
         for (int i = 0; i < count; i++)
-            any |= from[i] < 0 ? -from[i] : from[i];
+            any |= size_of(from[i]);
         if (any >> 26) {
             for (int i = 0; i < count; i++)
                 magnitude[begin + i] = magnitude_of(from[i], step);
         } else {
             for (int i = 0; i < count; i++) {
-                int32_t size = 5 * (from[i] < 0 ? -from[i] : from[i]) + (int32_t)step;
+                int32_t size = 5 * size_of(from[i]) + (int32_t)step;
                 int32_t q = (int32_t)((float)size * inverse), left = size - q * divisor;
                 q += (left >= divisor) - (left < 0);
                 magnitude[begin + i] = (uint16_t)(q > 65535 ? 65535 : q);
             }
         }
         for (int i = 0; i < count; i++) {
-            int32_t size = from[i] < 0 ? -from[i] : from[i];
+            int32_t size = size_of(from[i]);
             float share = (float)size * per_step;
             negative[begin + i] = from[i] < 0;
             size128[begin + i] = (uint8_t)(int32_t)(share < 255.0f ? share : 255.0f);
@@ -385,10 +512,20 @@ EXPORT VECTORISED void nadir_quantise(const int32_t *latents, int n, uint32_t st
     }
 }
 
+EXPORT int nadir_quantise(Span latents, int n, uint32_t step, Span magnitude, Span negative, Span size128) {
+    if (!within(n, 0, INT32_MAX) || step < 1 || step > MAX_STEP)
+        return OUT_OF_RANGE;
+    if (!HOLDS(latents, int32_t, n) || !HOLDS(magnitude, uint16_t, n) || !HOLDS(negative, uint8_t, n) ||
+        !HOLDS(size128, uint8_t, n))
+        return BUFFER_TOO_SMALL;
+    quantise(latents.at, n, step, magnitude.at, negative.at, size128.at);
+    return 0;
+}
+
 /* Squared error left after 0, 1, ..., `layers` layers, in sixteenths of a rotated value, squared and summed:
  * left [layers + 1]. inside [layers]: where a cell of each layer is rebuilt, in 64ths of it. */
-EXPORT VECTORISED void nadir_errors(const int32_t *latents, int n, uint32_t step, int layers, const int32_t *inside,
-                                    uint64_t *left) {
+VECTORISED static void errors(const int32_t *latents, int n, uint32_t step, int layers, const int32_t *inside,
+                              uint64_t *left) {
     enum { CHUNK = 512 };
     uint16_t magnitude[CHUNK];
     uint8_t negative[CHUNK], size128[CHUNK];
@@ -397,15 +534,15 @@ EXPORT VECTORISED void nadir_errors(const int32_t *latents, int n, uint32_t step
         const int32_t *from = latents + begin;
         int32_t any = 0;
         for (int i = 0; i < count; i++)
-            any |= from[i] < 0 ? -from[i] : from[i];
-        nadir_quantise(from, count, step, magnitude, negative, size128);
+            any |= size_of(from[i]);
+        quantise(from, count, step, magnitude, negative, size128);
         for (int k = 0; k <= layers; k++) {
             int missing = layers - k;
             int64_t wide = (int64_t)step << (k ? missing : 0), start = k ? inside[k - 1] * wide >> 6 : 0;
             uint64_t sum = 0;
             if (any >> 26 == 0 && wide >> 26 == 0) { /* everything fits 32 bits */
                 for (int i = 0; i < count; i++) {
-                    int32_t size = from[i] < 0 ? -from[i] : from[i], kept = k ? magnitude[i] >> missing : 0;
+                    int32_t size = size_of(from[i]), kept = k ? magnitude[i] >> missing : 0;
                     int32_t level = kept ? kept * (int32_t)wide + (int32_t)start : 0;
                     uint32_t cut = (uint32_t)(size > level ? size - level : level - size) >> 4;
                     sum += (uint64_t)cut * cut;
@@ -423,9 +560,18 @@ EXPORT VECTORISED void nadir_errors(const int32_t *latents, int n, uint32_t step
     }
 }
 
+EXPORT int nadir_errors(Span latents, int n, uint32_t step, int layers, Span inside, Span left) {
+    if (!within(n, 0, INT32_MAX) || step < 1 || step > MAX_STEP || !within(layers, 1, MAX_LAYERS))
+        return OUT_OF_RANGE;
+    if (!HOLDS(latents, int32_t, n) || !HOLDS(inside, int32_t, layers) || !HOLDS(left, uint64_t, layers + 1))
+        return BUFFER_TOO_SMALL;
+    errors(latents.at, n, step, layers, inside.at, left.at);
+    return 0;
+}
+
 /* Significant coefficients of every channel in every layer, hits [layers, channels]; layer k knows magnitude >>
  * (layers - 1 - k). */
-EXPORT VECTORISED void nadir_count(const uint16_t *magnitude, int channels, int n, int layers, int32_t *hits) {
+VECTORISED static void count_significant(const uint16_t *magnitude, int channels, int n, int layers, int32_t *hits) {
     for (int c = 0; c < channels; c++)
         for (int k = 0; k < layers; k++) {
             uint16_t least = (uint16_t)(1 << (layers - 1 - k));
@@ -441,6 +587,16 @@ EXPORT VECTORISED void nadir_count(const uint16_t *magnitude, int channels, int 
         }
 }
 
+EXPORT int nadir_count(Span magnitude, int channels, int n, int layers, Span hits) {
+    if (!within(channels, 1, MAX_BANDS * COEFFICIENTS) || !within(n, 1, MAX_CELLS * MAX_CELLS) ||
+        !within(layers, 1, MAX_LAYERS))
+        return OUT_OF_RANGE;
+    if (!HOLDS(magnitude, uint16_t, channels * n) || !HOLDS(hits, int32_t, layers * channels))
+        return BUFFER_TOO_SMALL;
+    count_significant(magnitude.at, channels, n, layers, hits.at);
+    return 0;
+}
+
 /* --- the context model --------------------------------------------------------------------------------------------- */
 
 /* What Python hands over, once per bundle and layer. Arrays as in payload/codec/lapped/context_model.py; `lower` are cumulative counts. */
@@ -450,6 +606,7 @@ typedef struct {
     const int32_t *starts;     /* [groups + 1] ranks */
     const int16_t *neighbours; /* [5][C][4] channels next in frequency, C where there is none */
     const int8_t *zone;        /* [64] */
+    size_t octets[4];          /* of the arrays above */
 } Model;
 
 typedef struct {
@@ -470,7 +627,78 @@ typedef struct {
     const uint8_t *mixed;       /* features of the sums that have gain: those of sum e end at mixed_ends[e] */
     const int32_t *mixed_ends;  /* [4] */
     int32_t weights;
+    size_t octets[16]; /* of the arrays above */
 } Layer;
+
+static int feature_count(int bands) { return 3 + 5 + 2 * (bands - 1) + 2 * (ZONES + 1); }
+
+VECTORISED static int all_within(const int16_t *values, int n, int least, int most) {
+    int16_t low = INT16_MAX, high = INT16_MIN;
+    for (int i = 0; i < n; i++) {
+        low = values[i] < low ? values[i] : low;
+        high = values[i] > high ? values[i] : high;
+    }
+    return n == 0 || (low >= least && high <= most);
+}
+
+/* Whether a model's arrays are as long as they must be and point at nothing outside. */
+static int fits_model(const Model *m) {
+    if (!within(m->bands, 1, MAX_BANDS) || !within(m->groups, 1, m->bands * COEFFICIENTS))
+        return 0;
+    int channels = m->bands * COEFFICIENTS;
+    const size_t wanted[] = {2 * channels, 4 * (m->groups + 1), 2 * 5 * 4 * channels, COEFFICIENTS};
+    for (int i = 0; i < 4; i++)
+        if (m->octets[i] < wanted[i])
+            return 0;
+    int rising = m->starts[0] == 0 && m->starts[m->groups] == channels;
+    for (int g = 0; g < m->groups; g++)
+        rising = rising && m->starts[g] < m->starts[g + 1];
+    for (int i = 0; i < COEFFICIENTS; i++)
+        rising = rising && within(m->zone[i], -1, ZONES - 1);
+    return rising && all_within(m->order, channels, 0, channels - 1) &&
+           all_within(m->neighbours, 5 * 4 * channels, 0, channels);
+}
+
+/* Whether cumulative counts of so many symbols rise from 0 to 2^24. */
+static int rises(const uint32_t *lower, int symbols) {
+    int found = lower[0] == 0 && lower[symbols] == 1 << 24;
+    for (int i = 0; i < symbols; i++)
+        found &= lower[i] < lower[i + 1];
+    return found;
+}
+
+static int all_below(const uint8_t *values, int n, int limit) {
+    int found = 1;
+    for (int i = 0; i < n; i++)
+        found &= values[i] < limit;
+    return found;
+}
+
+static int lists_fit(const Layer *l, int features) {
+    const int32_t *ends = l->mixed_ends;
+    if (!within(l->weights, 0, features) || l->octets[13] < (size_t)l->weights || ends[0] < 0 || ends[0] > ends[1] ||
+        ends[1] > ends[2] || ends[2] > ends[3] || ends[3] > features || l->octets[14] < (size_t)ends[3])
+        return 0;
+    return all_below(l->weighted, l->weights, features) && all_below(l->mixed, ends[3], features);
+}
+
+/* The same of a layer's arrays, and whether its symbol tables are distributions. */
+static int fits_layer(const Model *m, const Layer *l, int k) {
+    size_t c = (size_t)m->bands * COEFFICIENTS, f = (size_t)feature_count(m->bands);
+    const size_t wanted[] = {c * f, SUMS * c, f, 2 * SUMS, 2 * c, 2 * c, 2 * c, 4 * CLASSES * (LONGEST_RUN + 2),
+                             4 * CLASSES, 4 * 3 * REFINEMENTS, 4 * SIZE_CLASSES * (ESCAPE + 1), CLASSES, f, 0, 0,
+                             4 * SUMS};
+    for (int i = 0; i < 16; i++)
+        if (l->octets[i] < wanted[i])
+            return 0;
+    int found = lists_fit(l, (int)f);
+    for (int i = 0; found && i < CLASSES; i++)
+        found = within(l->longest[i], 1, LONGEST_RUN) && (l->longest[i] & (l->longest[i] - 1)) == 0 &&
+                rises(l->runs + i * (LONGEST_RUN + 2), l->longest[i] + 1);
+    for (int i = 0; found && i < (k ? REFINEMENTS : SIZE_CLASSES); i++)
+        found = k ? rises(l->refinement + i * 3, 2) : rises(l->size + i * (ESCAPE + 1), ESCAPE);
+    return found;
+}
 
 typedef struct {
     const Model *model;
@@ -933,8 +1161,8 @@ typedef struct {
 
 static uint32_t next_word(Decoder *coder) {
     uint32_t word = 0;
-    for (int i = 0; i < 4; i++, coder->at++)
-        word = word << 8 | (coder->at < coder->end ? *coder->at : 0);
+    for (int i = 0; i < 4; i++)
+        word = word << 8 | (coder->at < coder->end ? *coder->at++ : 0);
     return word;
 }
 
@@ -972,6 +1200,16 @@ static inline int take(Decoder *coder, const uint32_t *lower, int symbols) {
 
 /* Lists of symbols that are coded one after the other: runs by class, then sizes or refinements by theirs. */
 enum { LISTS = CLASSES + SIZE_CLASSES, ROOM = 16 };
+/* A coefficient takes two symbols of up to 24.01 bits, an escape and a sign at most: 8.2 octets. */
+enum { MOST_OCTETS = 9, LAST_OCTETS = 64 };
+
+static int longest_group_of(const Model *model) {
+    int longest = 0;
+    for (int g = 0; g < model->groups; g++)
+        if (model->starts[g + 1] - model->starts[g] > longest)
+            longest = model->starts[g + 1] - model->starts[g];
+    return longest;
+}
 
 EXPORT size_t nadir_scratch_octets(int channels, int h, int w, int longest_group) {
     size_t cells = (size_t)longest_group * h * w;
@@ -1139,21 +1377,17 @@ __attribute__((target("avx2,popcnt,bmi"))) static void list_avx2(Symbols *s, con
 }
 #endif
 
-/* Octets of layer k behind its head (active, activity), or what it takes of `out`: at most 6 octets a coefficient.
- * magnitude [C][h w] of the finest layer, shift >> makes it this one's; negative [C][h w]; hits [C] of this layer, those
- * of the coarser one before them. size128 [C][h w], in the finest layer, or NULL: a magnitude of one that is not worth
- * its octets is cleared. */
-EXPORT size_t nadir_encode(const Model *model, const Layer *layer, int k, uint16_t *magnitude,
-                           const uint8_t *negative, const uint8_t *size128, const int32_t *hits, int shift, int h, int w, int active,
-                           const int16_t *busy, uint8_t *scratch, uint8_t *out) {
-    int channels = model->bands * COEFFICIENTS, n = h * w, longest_group = 0;
+/* Octets of layer k behind its head (active, activity): how many it took of `out`. magnitude [C][h w] of the finest layer,
+ * shift >> makes it this one's; negative [C][h w]; hits [C] of this layer, those of the coarser one before them. size128
+ * [C][h w], in the finest layer, or NULL: a magnitude of one that is not worth its octets is cleared. */
+static size_t encode(const Model *model, const Layer *layer, int k, uint16_t *magnitude, const uint8_t *negative,
+                     const uint8_t *size128, const int32_t *hits, int shift, int h, int w, int active,
+                     const int16_t *busy, uint8_t *scratch, uint8_t *out) {
+    int channels = model->bands * COEFFICIENTS, n = h * w, longest_group = longest_group_of(model);
     Contexts t;
     open_contexts(&t, model, layer, h, w, busy, scratch);
     if (k)
         know_everything_coarser(&t, magnitude, shift + 1, hits - channels);
-    for (int g = 0; g < model->groups; g++)
-        if (model->starts[g + 1] - model->starts[g] > longest_group)
-            longest_group = model->starts[g + 1] - model->starts[g];
     uint8_t *pool = scratch + context_octets(channels, h, w);
     uint8_t *escapes = pool + LISTS * ((size_t)longest_group * n + ROOM), *signs = escapes + 2 * (size_t)channels * n;
     Symbols s = {.escape = escapes, .sign = signs};
@@ -1201,6 +1435,35 @@ EXPORT size_t nadir_encode(const Model *model, const Layer *layer, int k, uint16
     return (size_t)(coder.at + (s.sign - signs) - out);
 }
 
+/* What encoding and decoding have in common to be checked. */
+static int refuse(const Model *model, const Layer *layer, int k, int h, int w, int active, Span busy, Span scratch) {
+    if (!within(k, 0, MAX_LAYERS - 1) || !within(h, 1, MAX_CELLS) || !within(w, 1, MAX_CELLS))
+        return OUT_OF_RANGE;
+    if (!fits_model(model) || !fits_layer(model, layer, k))
+        return TABLES_DAMAGED;
+    int channels = model->bands * COEFFICIENTS;
+    if (!within(active, 0, channels))
+        return OUT_OF_RANGE;
+    size_t octets = nadir_scratch_octets(channels, h, w, longest_group_of(model));
+    return HOLDS(busy, int16_t, model->bands) && HOLDS(scratch, uint8_t, octets) ? 0 : BUFFER_TOO_SMALL;
+}
+
+/* As `encode`; hits [k + 1][C] of the layers up to this one, written: how many octets of `out` are its own. */
+EXPORT int nadir_encode(const Model *model, const Layer *layer, int k, Span magnitude, Span negative, Span size128,
+                        Span hits, int shift, int h, int w, int active, Span busy, Span scratch, Span out,
+                        size_t *written) {
+    int refused = refuse(model, layer, k, h, w, active, busy, scratch);
+    if (refused || !within(shift, 0, MAX_LAYERS - 1))
+        return refused ? refused : OUT_OF_RANGE;
+    size_t channels = (size_t)model->bands * COEFFICIENTS, all = channels * h * w;
+    if (!HOLDS(magnitude, uint16_t, all) || !HOLDS(negative, uint8_t, all) || !HOLDS(hits, int32_t, (k + 1) * channels) ||
+        !HOLDS(out, uint8_t, MOST_OCTETS * all + LAST_OCTETS) || (size128.at && !HOLDS(size128, uint8_t, all)))
+        return BUFFER_TOO_SMALL;
+    *written = encode(model, layer, k, magnitude.at, negative.at, size128.at, (const int32_t *)hits.at + k * channels,
+                      shift, h, w, active, busy.at, scratch.at, out.at);
+    return 0;
+}
+
 /* Marks the significant of a class: ones[place] over its `count` places. */
 static int take_ones(Decoder *coder, const uint32_t *lower, int longest, int count, uint8_t *ones) {
     memset(ones, 0, (size_t)count);
@@ -1219,17 +1482,14 @@ static int take_ones(Decoder *coder, const uint32_t *lower, int longest, int cou
 }
 
 /* Layer k from its octets behind the head: here [C][h w], negative [C][h w] where it became significant. `here` comes
- * as twice the coarser layer's magnitudes. 0, or why not. */
-EXPORT int nadir_decode(const Model *model, const Layer *layer, int k, const uint8_t *octets, size_t count, int h,
-                        int w, int active, const int16_t *busy, uint8_t *scratch, uint16_t *here, uint8_t *negative) {
-    int channels = model->bands * COEFFICIENTS, n = h * w, longest_group = 0, failed = 0;
+ * as twice the coarser layer's magnitudes. raw [2]: how many signs and escapes there were. 0, or why not. */
+static int decode(const Model *model, const Layer *layer, int k, const uint8_t *octets, size_t count, int h, int w,
+                  int active, const int16_t *busy, uint8_t *scratch, uint16_t *here, uint8_t *negative, uint64_t *raw) {
+    int channels = model->bands * COEFFICIENTS, n = h * w, longest_group = longest_group_of(model), failed = 0;
     Contexts t;
     open_contexts(&t, model, layer, h, w, busy, scratch);
     if (k)
         know_everything_coarser(&t, here, 1, NULL);
-    for (int g = 0; g < model->groups; g++)
-        if (model->starts[g + 1] - model->starts[g] > longest_group)
-            longest_group = model->starts[g + 1] - model->starts[g];
     uint8_t *pool = scratch + context_octets(channels, h, w), *list[LISTS];
     for (int i = 0; i < LISTS; i++)
         list[i] = pool + (size_t)i * ((size_t)longest_group * n + ROOM);
@@ -1287,6 +1547,7 @@ EXPORT int nadir_decode(const Model *model, const Layer *layer, int k, const uin
     size_t octets_of_signs = (signs + 7) / 8;
     if (failed)
         return failed;
+    raw[0] = signs, raw[1] = escapes;
     if (octets_of_signs + 2 * escapes > count)
         return TOO_SHORT;
     const uint8_t *sign = octets + count - octets_of_signs, *escape = sign - 2 * escapes;
@@ -1294,59 +1555,96 @@ EXPORT int nadir_decode(const Model *model, const Layer *layer, int k, const uin
         negative[fresh[i]] = sign[i / 8] >> (7 - i % 8) & 1;
         if (k == 0 && here[fresh[i]] == ESCAPE) {
             here[fresh[i]] = (uint16_t)(escape[0] << 8 | escape[1]);
+            if (here[fresh[i]] < ESCAPE)
+                return SMALL_ESCAPE;
             escape += 2;
         }
     }
     return 0;
 }
 
-/* --- clouds: payload/clouds/gate.py, around its network ---------------------------------------------------------------- */
+EXPORT int nadir_decode(const Model *model, const Layer *layer, int k, Span octets, int h, int w, int active, Span busy,
+                        Span scratch, Span here, Span negative, Span raw) {
+    int refused = refuse(model, layer, k, h, w, active, busy, scratch);
+    if (refused)
+        return refused;
+    size_t all = (size_t)model->bands * COEFFICIENTS * h * w;
+    if (octets.at == NULL || !HOLDS(here, uint16_t, all) || !HOLDS(negative, uint8_t, all) ||
+        !HOLDS(raw, uint64_t, 2))
+        return BUFFER_TOO_SMALL;
+    return decode(model, layer, k, octets.at, octets.octets, h, w, active, busy.at, scratch.at, here.at, negative.at,
+                  raw.at);
+}
+
+/* --- clouds: payload/clouds.py, around its network ---------------------------------------------------------------- */
 
 enum { LEVELS = 256, CLOUD_CLASSES = 4, CELLS_AT_ONCE = 64 };
 
-/* Integer roots, 255 at most, of the sums over 2 x 2 pixels of two rows of 2 n. */
-static void compand_plain(const uint16_t *upper, const uint16_t *lower, int n, uint8_t *roots) {
+/* Integer roots, 255 at most, of four times the averages of n cells of c x c pixels; `rows` are the c rows' first. */
+static void roots_plain(const uint16_t *rows, int width, int cell, int n, uint8_t *roots) {
     for (int i = 0; i < n; i++) {
-        int32_t sum = upper[2 * i] + upper[2 * i + 1] + lower[2 * i] + lower[2 * i + 1], root = 0;
-        for (int32_t bit = 128; bit; bit >>= 1)
+        uint32_t sum = 0, root = 0;
+        for (int y = 0; y < cell; y++)
+            for (int x = 0; x < cell; x++)
+                sum += rows[(size_t)y * width + cell * i + x];
+        sum = sum * 4 / (uint32_t)(cell * cell);
+        for (uint32_t bit = 128; bit; bit >>= 1)
             root |= (root | bit) * (root | bit) <= sum ? bit : 0;
         roots[i] = (uint8_t)root;
     }
 }
 
 #if HAVE_AVX2
-/* The root of 8 sums: a correctly rounded root of an integer below 2^24 never reaches the next integer. */
-AVX2 static __m256i roots_of(const uint16_t *upper, const uint16_t *lower) {
-    const __m256i low = _mm256_set1_epi32(0xFFFF);
-    __m256i a = _mm256_loadu_si256((const __m256i *)upper), b = _mm256_loadu_si256((const __m256i *)lower);
-    __m256i even = _mm256_add_epi32(_mm256_and_si256(a, low), _mm256_and_si256(b, low));
-    __m256i odd = _mm256_add_epi32(_mm256_srli_epi32(a, 16), _mm256_srli_epi32(b, 16));
-    __m256 root = _mm256_sqrt_ps(_mm256_cvtepi32_ps(_mm256_add_epi32(even, odd)));
-    return _mm256_cvttps_epi32(_mm256_min_ps(root, _mm256_set1_ps(255.0f)));
+/* Sums of the 8 pairs of neighbours among 16 pixels. */
+AVX2 static __m256i pair_sums(const uint16_t *pixels) {
+    __m256i a = _mm256_loadu_si256((const __m256i *)pixels);
+    return _mm256_add_epi32(_mm256_and_si256(a, _mm256_set1_epi32(0xFFFF)), _mm256_srli_epi32(a, 16));
 }
 
-AVX2 static void compand_avx2(const uint16_t *upper, const uint16_t *lower, int n, uint8_t *roots) {
+/* The root of 8 numbers: a correctly rounded root of an integer below 2^24 never reaches the next integer. */
+AVX2 static __m256i roots_of(__m256i numbers) {
+    return _mm256_cvttps_epi32(_mm256_min_ps(_mm256_sqrt_ps(_mm256_cvtepi32_ps(numbers)), _mm256_set1_ps(255.0f)));
+}
+
+AVX2 static __m256i roots_of_2(const uint16_t *rows, int width) {
+    return roots_of(_mm256_add_epi32(pair_sums(rows), pair_sums(rows + width)));
+}
+
+AVX2 static __m256i roots_of_4(const uint16_t *rows, int width) {
+    __m256i left = pair_sums(rows), right = pair_sums(rows + 16);
+    for (int y = 1; y < 4; y++) {
+        left = _mm256_add_epi32(left, pair_sums(rows + (size_t)y * width));
+        right = _mm256_add_epi32(right, pair_sums(rows + (size_t)y * width + 16));
+    }
+    __m256i sums = _mm256_permute4x64_epi64(_mm256_hadd_epi32(left, right), 0xD8);
+    return roots_of(_mm256_srli_epi32(sums, 2));
+}
+
+AVX2 static void roots_avx2(const uint16_t *rows, int width, int cell, int n, uint8_t *roots) {
     const __m256i in_order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
     int i = 0;
     for (; i + 32 <= n; i += 32) {
-        const uint16_t *u = upper + 2 * i, *l = lower + 2 * i;
-        __m256i first = _mm256_packs_epi32(roots_of(u, l), roots_of(u + 16, l + 16));
-        __m256i second = _mm256_packs_epi32(roots_of(u + 32, l + 32), roots_of(u + 48, l + 48));
+        __m256i part[4];
+        for (int k = 0; k < 4; k++) {
+            const uint16_t *from = rows + (size_t)cell * (i + 8 * k);
+            part[k] = cell == 2 ? roots_of_2(from, width) : roots_of_4(from, width);
+        }
+        __m256i first = _mm256_packs_epi32(part[0], part[1]), second = _mm256_packs_epi32(part[2], part[3]);
         __m256i all = _mm256_permutevar8x32_epi32(_mm256_packus_epi16(first, second), in_order);
         _mm256_storeu_si256((__m256i *)(roots + i), all);
     }
-    compand_plain(upper + 2 * i, lower + 2 * i, n - i, roots + i);
+    roots_plain(rows + (size_t)cell * i, width, cell, n - i, roots + i);
 }
 #endif
 
-static void compand_rows(const uint16_t *upper, const uint16_t *lower, int n, uint8_t *roots) {
+static void roots_of_cells(const uint16_t *rows, int width, int cell, int n, uint8_t *roots) {
 #if HAVE_AVX2
     if (use_avx2()) {
-        compand_avx2(upper, lower, n, roots);
+        roots_avx2(rows, width, cell, n, roots);
         return;
     }
 #endif
-    compand_plain(upper, lower, n, roots);
+    roots_plain(rows, width, cell, n, roots);
 }
 
 VECTORISED static int shows_one_value(const uint8_t *plane, int n) {
@@ -1377,21 +1675,42 @@ static void stretch_table(const int32_t *counts, int samples, int low_permille, 
     }
 }
 
-/* The network's planes [2 bands, n, n] of a tile dn [bands, 2 n, 2 n] whose pixels are all valid: companded averages, then
- * the same stretched between percentiles of every 2nd in every 2nd row. 0 where every band shows one value. */
-EXPORT int nadir_cloud_planes(const uint16_t *dn, int bands, int n, int low_permille, int high_permille, int least_span,
-                              uint8_t *planes) {
-    int alike = 1, samples = ((n + 1) / 2) * ((n + 1) / 2);
+/* Every second value of a row of 2 n to one plane, the others to another. */
+VECTORISED static void split_pairs(const uint8_t *row, int n, uint8_t *even, uint8_t *odd) {
+    for (int i = 0; i < n; i++) {
+        even[i] = row[2 * i];
+        odd[i] = row[2 * i + 1];
+    }
+}
+
+/* Roots of the quarters of n x n cells of 4 x 4 pixels, a plane for each quarter. */
+static void quarters(const uint16_t *dn, int n, uint8_t *planes) {
+    uint8_t roots[MAX_SIDE];
+    for (int row = 0; row < 2 * n; row++) {
+        roots_of_cells(dn + (size_t)row * 8 * n, 4 * n, 2, 2 * n, roots);
+        uint8_t *to = planes + (size_t)(row & 1) * 2 * n * n + (size_t)(row >> 1) * n;
+        split_pairs(roots, n, to, to + (size_t)n * n);
+    }
+}
+
+/* The network's planes [2 bands, n, n] of a tile dn [bands, c n, c n] whose pixels are all valid, cells of c = 2 or 4
+ * pixels: roots of averages, then the same stretched between percentiles of every 2nd in every 2nd row; with `detail`
+ * (c = 4) four more, the quarters of the first band's cells. 0 where every band shows one value. */
+static int cloud_planes(const uint16_t *dn, int bands, int n, int cell, int detail, int low_permille, int high_permille,
+                        int least_span, uint8_t *planes) {
+    int alike = 1, samples = ((n + 1) / 2) * ((n + 1) / 2), width = cell * n;
     for (int b = 0; b < bands; b++) {
         uint8_t *plane = planes + (size_t)b * n * n;
         for (int row = 0; row < n; row++) {
-            const uint16_t *upper = dn + ((size_t)b * n + row) * 4 * n;
-            compand_rows(upper, upper + 2 * n, n, plane + (size_t)row * n);
+            const uint16_t *rows = dn + ((size_t)b * n + row) * cell * width;
+            roots_of_cells(rows, width, cell, n, plane + (size_t)row * n);
         }
         alike = alike && shows_one_value(plane, n * n);
     }
     if (alike)
         return 0;
+    if (detail)
+        quarters(dn, n, planes + (size_t)2 * bands * n * n);
     for (int b = 0; b < bands; b++) {
         const uint8_t *plane = planes + (size_t)b * n * n;
         uint8_t *stretched = planes + (size_t)(bands + b) * n * n, table[LEVELS];
@@ -1404,6 +1723,18 @@ EXPORT int nadir_cloud_planes(const uint16_t *dn, int bands, int n, int low_perm
             stretched[i] = table[plane[i]];
     }
     return 1;
+}
+
+EXPORT int nadir_cloud_planes(Span dn, int bands, int n, int cell, int detail, int low_permille, int high_permille,
+                              int least_span, Span planes) {
+    if ((cell != 2 && cell != 4) || !within(detail, 0, cell == 4) || !within(bands, 1, MAX_BANDS) ||
+        !within(n, 1, MAX_SIDE / cell) || !within(low_permille, 0, 1000) || !within(high_permille, 0, 1000) ||
+        !within(least_span, 1, LEVELS))
+        return OUT_OF_RANGE;
+    size_t cells = (size_t)n * n;
+    if (!HOLDS(dn, uint16_t, bands * cells * cell * cell) || !HOLDS(planes, uint8_t, (2 * bands + 4 * detail) * cells))
+        return BUFFER_TOO_SMALL;
+    return cloud_planes(dn.at, bands, n, cell, detail, low_permille, high_permille, least_span, planes.at);
 }
 
 /* How far each logit [4, n] of up to 64 cells lies below the cell's largest. */
@@ -1433,8 +1764,8 @@ VECTORISED static void count_cells(float (*weight)[CELLS_AT_ONCE], int cells, fl
 }
 
 /* Softmax of logits [4, n] by a table [256] of the exponentials of so many steps below the largest, counted. */
-EXPORT void nadir_cloud_counts(const int8_t *logits, const float *exponentials, int n, float cloudy_above,
-                               float sure_above, int32_t *counts) {
+static void cloud_counts(const int8_t *logits, const float *exponentials, int n, float cloudy_above, float sure_above,
+                         int32_t *counts) {
     float weight[CLOUD_CLASSES][CELLS_AT_ONCE];
     uint8_t below[CLOUD_CLASSES][CELLS_AT_ONCE];
     counts[0] = counts[1] = counts[2] = 0;
@@ -1446,6 +1777,17 @@ EXPORT void nadir_cloud_counts(const int8_t *logits, const float *exponentials, 
                 weight[k][i] = exponentials[below[k][i]];
         count_cells(weight, cells, cloudy_above, sure_above, counts);
     }
+}
+
+EXPORT int nadir_cloud_counts(Span logits, Span exponentials, int n, float cloudy_above, float sure_above,
+                              Span counts) {
+    if (!within(n, 1, MAX_SIDE * MAX_SIDE))
+        return OUT_OF_RANGE;
+    if (!HOLDS(logits, int8_t, CLOUD_CLASSES * (size_t)n) || !HOLDS(exponentials, float, LEVELS) ||
+        !HOLDS(counts, int32_t, 3))
+        return BUFFER_TOO_SMALL;
+    cloud_counts(logits.at, exponentials.at, n, cloudy_above, sure_above, counts.at);
+    return 0;
 }
 
 /* What an import of the module needs. */

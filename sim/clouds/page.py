@@ -11,33 +11,36 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from payload.clouds.gate import THICK, THIN
-from sim.clouds.evaluate import LEAST_KNOWN, OURS, Judged
+from payload.clouds.mask import SHADOW, THICK, THIN
+from sim.clouds.evaluate import LEAST_KNOWN, Material
 from sim.clouds.figures import CLOUDY_TILE, cloudy_tile
+from sim.clouds.human import JudgedChip
+from sim.clouds.judged import OURS, Judged
 from sim.clouds.samples import FIRM
 from sim.design import page
 from sim.design.charts import Axis, Plot, Svg
 from sim.design.figures import at_most, fixed, percent
 
 ATTRIBUTION = "Contains modified Copernicus Sentinel data. Scene classification: Sen2Cor (ESA)."
-#: Colours of an overlay: thick cloud, thin cloud, cloud of the reference.
-THICK_RGB, THIN_RGB, REFERENCE_RGB = (230, 60, 50), (240, 170, 40), (60, 120, 230)
+#: Colours of an overlay: thick cloud, thin cloud, shadow, cloud of the reference, the outline people drew.
+THICK_RGB, THIN_RGB, SHADOW_RGB, REFERENCE_RGB = (230, 60, 50), (240, 170, 40), (150, 90, 220), (60, 120, 230)
+PEOPLE_RGB = (90, 240, 255)
 SHOWN = 24
 
 
-def write_page(result: dict[str, Any], judged: Sequence[Judged], out: Path) -> tuple[Path, Path]:
+def write_page(result: dict[str, Any], material: Material, out: Path) -> tuple[Path, Path]:
     """out/clouds.json and out/clouds.html; both are rendered before either is written."""
     out.mkdir(parents=True, exist_ok=True)
     texts = {
         "clouds.json": json.dumps(result, indent=1, sort_keys=True) + "\n",
-        "clouds.html": render(result, judged),
+        "clouds.html": render(result, material),
     }
     for name, text in texts.items():
         (out / name).write_text(text, encoding="utf-8", newline="\n")
     return out / "clouds.json", out / "clouds.html"
 
 
-def render(result: dict[str, Any], judged: Sequence[Judged]) -> str:
+def render(result: dict[str, Any], material: Material) -> str:
     """The page as HTML, every picture inside it."""
     rows = [_check(check) for check in result["checks"]]
     return page.render(
@@ -50,7 +53,8 @@ def render(result: dict[str, Any], judged: Sequence[Judged]) -> str:
             "diagrams": {"reliability": reliability(result["reliability"]["bins"]), "tiles": tiles(result["tile_map"])},
             "labelled": [site for site in result["sites"] if "pixel_iou" in site],
             "unlabelled": [site for site in result["sites"] if "pixel_iou" not in site],
-            "gallery": gallery(judged),
+            "gallery": gallery(material.judged),
+            "chips": [_chip(chip) for chip in material.chips],
             "attribution": ATTRIBUTION,
         },
     )
@@ -147,6 +151,27 @@ def _picture(judged: Judged) -> str:
     return png_address(np.concatenate([colours, ours, reference], axis=1))
 
 
+def _chip(judged: JudgedChip) -> dict[str, str]:
+    """Two panels: colours; ours tinted, with the outline that people drew. JPEG as a data address."""
+    colours = natural_colours(judged.chip.dn)
+    ours = colours
+    for kind, rgb in ((THICK, THICK_RGB), (THIN, THIN_RGB), (SHADOW, SHADOW_RGB)):
+        ours = overlay(ours, judged.picture.classes == kind, rgb)
+    ours[_outline(judged.chip.cloud)] = PEOPLE_RGB
+    found = judged.cloud[OURS]
+    agreed = (found & judged.chip.cloud).sum() / max(1, (found | judged.chip.cloud).sum())
+    text = f"ours {100 * found.mean():.0f} % cloud, people {100 * judged.chip.cloud.mean():.0f} %, IoU {agreed:.3f}"
+    picture = _address(np.concatenate([colours, ours], axis=1), "JPEG", quality=88)
+    return {"name": judged.chip.name, "text": text, "picture": picture}
+
+
+def _outline(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Set pixels that touch one that is not."""
+    wide = np.pad(mask, 1, mode="edge")
+    inner = wide[:-2, 1:-1] & wide[2:, 1:-1] & wide[1:-1, :-2] & wide[1:-1, 2:]
+    return mask & ~inner
+
+
 def natural_colours(dn: NDArray[np.uint16]) -> NDArray[np.uint8]:
     """Red, green, blue with the square root as the tone curve, full scale at DN 10 000. [H, W, 3]"""
     return (np.sqrt(np.minimum(dn[[2, 1, 0]], 10_000) / 10_000.0) * 255.0).astype(np.uint8).transpose(1, 2, 0)
@@ -159,6 +184,10 @@ def overlay(picture: NDArray[np.uint8], mask: NDArray[np.bool_], rgb: tuple[int,
 
 
 def png_address(picture: NDArray[np.uint8]) -> str:
+    return _address(picture, "PNG", optimize=True)
+
+
+def _address(picture: NDArray[np.uint8], kind: str, quality: int = 75, optimize: bool = False) -> str:
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, format="PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    Image.fromarray(picture).save(buffer, format=kind, quality=quality, optimize=optimize)
+    return f"data:image/{kind.lower()};base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

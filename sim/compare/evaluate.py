@@ -7,86 +7,27 @@ seconds are those of one thread, measured beside each other on the same pixels.
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from payload.bundle import Bundle, load_bundle
-from payload.link import tile_code
-from payload.link.space_packet import Reassembler, SequenceCounter, read_packets, segment
-from payload.policy import Policy
-from payload.scene import RGBN, Dn
-from payload.tiles import Tile
-from sim.compare.classical import LOSSLESS, Codec, geometric, missing_programs, open_codecs
+from payload.errors import InputError
+from payload.scene import RGBN
+from sim.compare.classical import LOSSLESS, Codec, missing_programs, open_codecs
+from sim.compare.nadir_codec import open_bundles
 from sim.compare.report import document
 from sim.compare.summary import Row
-from sim.compare.tiles import BenchTile, read_tiles
+from sim.compare.tiles import TILE_PX, BenchTile, read_tiles
 from sim.metrics import thematic
 from sim.metrics.bd_rate import CR_FINE
 from sim.metrics.distortion import psnr_db, rate_figures, tile_figures
 
 FINE_PSNR_DB = 46.5  # curves reach past the last constant-quality point of the table (46 dB)
 COARSEST_CR = 4000.0  # settings that cost less than this on a tile are passed over: header and nothing else
-NADIR_STEPS_DN = geometric(8192, 16, 21)
 
 #: Told of each finished tile of a codec, with how many there will be.
 Advance = Callable[[str, int], None]
-
-
-# --- the learned codec behind the opponents' face --------------------------------------------------------------------
-
-
-class TilePayload(Protocol):
-    """What flies, as far as the bench needs it: payload.pipeline.Payload."""
-
-    policy: Policy
-
-    def encode_tile(self, tile: Tile) -> tile_code.TileCode: ...
-
-
-class TileDecoder(Protocol):
-    """What decodes on the ground, as far as the bench needs it: sim.ground.decoder.Decoder."""
-
-    def decode_tile(self, code: tile_code.TileCode) -> Dn: ...
-
-
-@dataclass(frozen=True, eq=False)
-class NadirCodec:
-    """A bundle. Its octets are the space packets as sent: packet headers, CRCs, tile header and bundle id included."""
-
-    payload: TilePayload
-    decoder: TileDecoder
-    name: str = "nadir"
-    settings: tuple[float, ...] = NADIR_STEPS_DN
-    note: str = "learned codec, whole space packets as sent; setting = finest quantiser step in DN"
-
-    def encode(self, dn: Dn, setting: float) -> bytes:
-        self.payload.policy = replace(self.payload.policy, step_dn=setting)
-        code = self.payload.encode_tile(Tile(0, 0, dn, np.ones(dn.shape[1:], dtype=bool)))
-        policy = self.payload.policy
-        return b"".join(segment(tile_code.pack(code), SequenceCounter(policy.apid), policy.packet_octets))
-
-    def decode(self, octets: bytes) -> Dn:
-        reassembler = Reassembler()
-        assemblies = [a for packet in read_packets(octets) for a in reassembler.push(packet)]
-        (whole,) = assemblies + reassembler.finish()
-        return self.decoder.decode_tile(tile_code.unpack(whole.data))
-
-
-def open_bundle(bundle: Bundle, engine_name: str = "openvino") -> NadirCodec:
-    """The learned codec of a bundle, on one thread, without its cloud gate: the bench compares coding alone."""
-    from payload.engine import open_engine
-    from payload.pipeline import Payload
-    from sim.ground.decoder import Decoder
-
-    engine = open_engine(engine_name, 1)
-    payload = Payload(bundle, Policy(), engine)
-    payload.clouds = None
-    note = f"bundle {bundle.name} ({bundle.bundle_id:08x}), {engine_name}, {NadirCodec.note}"
-    settings = NadirCodec.settings if payload.codec.follows_quality else (payload.policy.step_dn,)
-    return NadirCodec(payload, Decoder(bundle, engine), f"nadir-{bundle.name}", settings, note)
 
 
 def open_opponents(names: Sequence[str]) -> tuple[list[Codec], dict[str, str]]:
@@ -102,22 +43,23 @@ def open_opponents(names: Sequence[str]) -> tuple[list[Codec], dict[str, str]]:
     return codecs, absent
 
 
-# --- the bench -------------------------------------------------------------------------------------------------------
-
-
 def evaluate(
     paths: Sequence[Path],
-    bundle: str,
+    bundles: Sequence[str],
     against: Sequence[str],
     limit: int | None = None,
     engine: str = "openvino",
     advance: Advance = lambda *_: None,
 ) -> dict[str, Any]:
-    """The whole bench: what rd.json holds. `bundle` "none" runs the opponents alone."""
+    """The whole bench: what rd.json holds. Without bundles the opponents run alone."""
     codecs, absent = open_opponents(against)
-    if bundle != "none":
-        codecs = [open_bundle(load_bundle(bundle), engine), *codecs]
-    tiles = read_tiles(paths, limit=limit)
+    tile_px = TILE_PX
+    if bundles:
+        ours, tile_px = open_bundles(bundles, engine)
+        codecs = [*ours, *codecs]
+    if not codecs:
+        raise InputError("no codec to run: give --bundle, or opponents that are installed to --against")
+    tiles = read_tiles(paths, tile_px, limit)
     rows = measure(tiles, codecs, advance)
     return document(rows, tiles, codecs, absent, paths)
 

@@ -86,8 +86,8 @@ def _raster_tiles(path: Path, tile_px: int) -> Iterator[BenchTile]:
 
 
 def digest(path: Path) -> str | None:
-    """sha256 of a file, so that a result names its input; None for a product that is a directory."""
-    if path.is_dir():
+    """sha256 of a file, so that a result names its input; None for what is no file: a product's folder, `demo`."""
+    if not path.is_file():
         return None
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

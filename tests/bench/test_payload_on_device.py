@@ -22,7 +22,7 @@ from payload.link.space_packet import Reassembler, read_packets
 from payload.pipeline import Payload
 from payload.policy import Policy
 from payload.scene import ArrayScene, SceneInfo
-from payload.tiles import split
+from payload.tiles import Tile, split
 
 POLICY = Policy(step_dn=90.0)
 FAKE_AGENT = Path(__file__).parent / "fake_agent.py"
@@ -68,6 +68,19 @@ def test_every_octet_equals_the_hosts(engine, bundle, tiles, wanted, tmp_path):
     assert report.index_mismatch and set(report.index_mismatch) == {0.0}
     assert [path.read_bytes() for path in sorted((tmp_path / "codes").iterdir())] == wanted
     assert report.compute_s > 0
+
+
+@pytest.mark.parametrize("flat", [True, False])
+def test_a_tile_larger_than_the_bundles_is_an_error_reply_and_the_agent_goes_on(flat, bundle, tiles, wanted):
+    """It overran the kernel's buffers: where it was uniform nothing before them refused it."""
+    px = 2 * bundle.tile_px
+    dn = np.full((4, px, px), 700, np.uint16) if flat else tiles[0].dn.repeat(2, axis=1).repeat(2, axis=2)
+    large = Tile(0, 0, dn, np.ones((px, px), bool))
+    said = r"tile of uint16 \[4, 512, 512\], this bundle takes uint16 \[4, 256, 256\]"
+    with open_device("host:", bundle, POLICY, "openvino") as session, pytest.raises(DeviceError, match=said):
+        list(session.encode_tiles([large]))
+    with open_device("host:", bundle, POLICY, "openvino") as session:
+        assert [coded.octets for coded in session.encode_tiles(tiles[:1])] == wanted[:1]
 
 
 @pytest.mark.slow

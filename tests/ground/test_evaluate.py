@@ -22,7 +22,8 @@ from payload.tiles import Tile
 from sim import cli
 from sim.compare import evaluate, plots, report
 from sim.compare.classical import LOSSLESS, Ccsds121, HtJ2k
-from sim.compare.evaluate import NadirCodec, measure, open_opponents
+from sim.compare.evaluate import measure, open_opponents
+from sim.compare.nadir_codec import NadirCodec, open_bundles
 from sim.compare.summary import Bench
 from sim.compare.tiles import BenchTile, read_tiles
 from sim.metrics.bd_rate import Curve, bd_rate_percent, spread
@@ -243,6 +244,35 @@ def test_finer_steps_are_asked_of_the_payload():
     assert len(codec.encode(scene_dn(256, 256), 100.0)) > len(codec.encode(scene_dn(256, 256), 200.0))
 
 
+def another(folder, **changes):
+    """A bundle of fallback tiles: it needs no file but its manifest."""
+    manifest = {"format_version": 2, "name": "mine", "bands": ["B02", "B03", "B04", "B08"], "tile_px": 64, "files": {}}
+    folder.mkdir()
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"codec": {"kind": "none"}} | changes))
+    return str(folder)
+
+
+def test_several_bundles_of_one_name_are_told_apart(tmp_path):
+    names = [another(tmp_path / "a"), another(tmp_path / "b", codec={"kind": "none", "tuned": 1})]
+    codecs, tile_px = open_bundles(names, "openvino")
+    assert tile_px == 64 and len({codec.name for codec in codecs}) == 2
+    assert all(codec.name.startswith("nadir-mine-") for codec in codecs)
+
+
+@pytest.mark.parametrize(
+    ("second", "said"),
+    [
+        ({"tile_px": 64}, "names one bundle twice"),
+        ({"tile_px": 128}, "128 px tiles of B02, B03, B04, B08, wanted 64 px tiles"),
+        ({"tile_px": 64, "bands": ["B02", "B03", "B04"]}, "64 px tiles of B02, B03, B04, wanted 64 px tiles of B02"),
+    ],
+)
+def test_bundles_that_cannot_code_the_same_tiles_are_refused(tmp_path, second, said):
+    names = [another(tmp_path / "a"), another(tmp_path / "b", **second)]
+    with pytest.raises(InputError, match=said):
+        open_bundles(names, "openvino")
+
+
 # --- the whole ----------------------------------------------------------------------------------
 
 
@@ -288,7 +318,7 @@ def test_results_are_written_whole_and_open_offline(result, tmp_path):
     parsed = json.loads((tmp_path / "out" / "rd.json").read_text())
     assert len(parsed["rows"]) == len(result["rows"]) and parsed["schema"] == "nadir-rd/1"
     page = (tmp_path / "out" / "rd.html").read_text()
-    assert page.count("data:image/svg+xml;base64,") == 2
+    assert page.count('<svg class="chart"') == 6 and "data:image" not in page  # drawn by class: dark mode, too
     assert not re.findall(r"""(?:src|href)=["'](?!data:)""", page)
     assert "hevc: absent: x265 not installed" in page and "(0 tiles)" not in page
 

@@ -106,7 +106,7 @@ def test_a_damaged_manifest_is_a_bundle_error_or_another_bundle(toy_bundle, tmp_
     ("changes", "words"),
     [
         ({"tile_px": None, "codec": None}, ("tile_px, codec missing",)),
-        ({"format_version": 1}, ("format_version 1", "reads 2")),
+        ({"format_version": 1}, ("format_version '1'", "reads 2")),
         ({"tile_px": "256"}, ("tile_px is '256'", "a multiple of 8")),
         ({"tile_px": 100}, ("tile_px is '100'",)),
         ({"tile_px": 0}, ("tile_px is '0'",)),

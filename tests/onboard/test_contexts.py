@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from payload.codec.lapped.context_model import Contexts, activity_of, log2_eighths, zones
-from payload.codec.lapped.layers import load_tables
+from payload.codec.lapped.tables import load_tables
 
 BANDS, H, W = 3, 8, 16
 CHANNELS = 64 * BANDS

@@ -1,22 +1,27 @@
 """The compiled kernel against the numpy definition, with and without its vector loops: one law, three ways."""
 
+import contextlib
+import ctypes
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from payload.bundle import load_bundle, read_arrays
+from payload.bundle import load_bundle
 from payload.codec import rotation
 from payload.codec.lapped import layers, quantiser
 from payload.codec.lapped.power_law import table
 from payload.codec.lapped.quantiser import Indices
+from payload.codec.lapped.range_coder import ONE, Table
+from payload.codec.lapped.tables import load_kernels, load_tables
 from payload.codec.lapped.transform import Latents, encode, with_second_level
 from payload.engine import open_engine
-from payload.errors import StreamError
+from payload.errors import BundleError, InputError, StreamError
 from payload.native import library
 
 pytestmark = pytest.mark.skipif(not library.available, reason="the kernel was not built: no C compiler at install")
@@ -38,7 +43,7 @@ both_loops = pytest.mark.parametrize("plain", [False, True])
 @pytest.fixture(scope="module")
 def tables(make_tables, tmp_path_factory):
     folder = tmp_path_factory.mktemp("tables")
-    return [layers.load_tables(make_tables(folder / f"{seed}.npz", 4, 3, seed)) for seed in range(3)]
+    return [load_tables(make_tables(folder / f"{seed}.npz", 4, 3, seed)) for seed in range(3)]
 
 
 def random_indices(seed: int, h: int, w: int, density: float) -> Indices:
@@ -141,12 +146,13 @@ def test_vectors_are_those_of_the_definition_to_the_last_bit(seed, bands, expone
 def test_the_transform_is_the_network(loops, limit) -> None:
     """What flies as ONNX and what runs folded in C: the same integers, folded once or in two parts."""
     bundle = load_bundle()
-    arrays = read_arrays(bundle.file("flight/tables.npz"))
+    kernels = load_kernels(bundle.file("flight/tables.npz"))
+    assert kernels is not None
     side = bundle.tile_px
     rng = np.random.default_rng(limit)
     rotated = rng.integers(-limit, limit, (4, side, side), endpoint=True).astype(np.int16)
     rotated[1:, : side // 2] //= 8  # bright below, so that some rows of blocks are folded once and some in two parts
-    sums = library.Transform(arrays["kernels"], arrays["exponents"]).run(rotated, library.Buffers(4, side))
+    sums = library.Transform(kernels).run(rotated, library.Buffers(4, side))
     network = open_engine("openvino").load(bundle.file("flight/encoder.onnx"), require_int8=True)
     wanted = encode(rotated, network).values
     assert np.array_equal(with_second_level(sums.copy()).values, wanted)
@@ -174,6 +180,100 @@ def test_errors_are_those_of_the_definition(seed, spread, index, layers) -> None
     values = np.random.default_rng(seed).laplace(0, spread, (2, 64, 8, 8))
     latents = Latents(np.clip(values, -(2**29), 2**29).astype(np.int32))
     assert library.errors(latents, index, layers) == quantiser.errors(latents, index, layers)
+
+
+def entries(short: int) -> dict[str, tuple]:
+    """Every entry of the kernel with arguments that fit; the array at place `short` is one element too short."""
+    bands, side, cells, layer_count, place = 2, SIDE, SIDE // 8, 3, iter(range(100))
+
+    def array(dtype: str, count: int) -> library.Span:
+        found = np.zeros(count - (next(place) == short), dtype)
+        return library.span(found, found.dtype)
+
+    def of(*makers) -> tuple:
+        nonlocal place
+        place = iter(range(100))
+        return tuple(make() if callable(make) else make for make in makers)
+
+    def a(dtype: str, count: int):
+        return lambda: array(dtype, count)
+
+    n, channels, step = side * side, 64 * bands, ctypes.c_uint32(256)
+    whole, blocks = bands * n, cells * cells
+    return {
+        "statistics": of(a("u2", whole), a("u2", 65536), bands, n, a("u2", whole), a("u8", bands), a("u8", bands**2),
+                         a("u2", bands), a("u2", bands)),
+        "jacobi": of(a("f8", 9), a("f8", 9), 3, 12),
+        "rotate": of(a("u2", whole), a("i4", bands**2), a("i4", bands), bands, n, 1, 32639, a("i2", whole)),
+        "transform": of(a("i2", whole), a("i2", 64 * 64), a("i4", 64), a("i4", 64), bands, side,
+                        a("i2", 16 * (side + 8)), a("i4", 32 * cells), a("i4", whole)),
+        "second_level": of(a("i4", whole), a("i8", 64), bands, cells, cells, 12),
+        "quantise": of(a("i4", n), n, step, a("u2", n), a("?", n), a("u1", n)),
+        "errors": of(a("i4", n), n, step, layer_count, a("i4", layer_count), a("u8", layer_count + 1)),
+        "count": of(a("u2", channels * blocks), channels, blocks, layer_count, a("i4", layer_count * channels)),
+        "cloud_planes": of(a("u2", bands * 16 * n), bands, side, 4, 1, 20, 980, 24, a("u1", (2 * bands + 4) * n)),
+        "cloud_counts": of(a("i1", 4 * n), a("f4", 256), n, ctypes.c_float(0.5), ctypes.c_float(0.7), a("i4", 3)),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("entry", sorted(entries(-1)))
+def test_an_array_one_element_too_short_is_refused_by_every_entry(entry) -> None:
+    library.call(entry, *entries(-1)[entry])
+    arrays = sum(isinstance(argument, library.Span) for argument in entries(-1)[entry])
+    for short in range(arrays):
+        with pytest.raises(InputError, match="a buffer is too small for the kernel"):
+            library.call(entry, *entries(short)[entry])
+
+
+@pytest.mark.parametrize("entry", sorted(entries(-1)))
+@pytest.mark.parametrize("number", [-(2**31), -1, 2**31 - 1, 1 << 24])
+def test_a_number_out_of_range_is_refused_by_every_entry(entry, number) -> None:
+    arguments = entries(-1)[entry]
+    for place in [i for i, argument in enumerate(arguments) if isinstance(argument, int)]:
+        with pytest.raises(InputError, match="for the kernel"):
+            library.call(entry, *arguments[:place], number, *arguments[place + 1 :])
+
+
+@pytest.mark.parametrize("name", ["_scratch", "_out"])
+def test_layers_are_not_coded_into_less_room_than_they_may_take(tables, name) -> None:
+    coder = library.EntropyKernel(tables[0], 8, 8)
+    spans = [library.span(getattr(coder, n)[: -1 if n == name else None], np.dtype("u1")) for n in ("_scratch", "_out")]
+    coder._room = tuple(spans)
+    with pytest.raises(InputError, match="a buffer is too small for the kernel"):
+        coder.encode_layers(random_indices(1, 8, 8, 0.2))
+
+
+def test_indices_of_another_size_are_refused(tables) -> None:
+    coder = library.EntropyKernel(tables[0], 16, 16)
+    with pytest.raises(InputError, match="a buffer is too small for the kernel"):
+        coder.encode_layers(random_indices(1, 8, 8, 0.2))
+
+
+@pytest.mark.parametrize("held", range(20))
+def test_tables_that_change_in_memory_never_lead_outside(tables, held) -> None:
+    """An upset in an array that says where others are: it is noticed, or some other class is taken."""
+    coder = library.EntropyKernel(tables[0], 8, 8)
+    sent = random_indices(2, 8, 8, 0.3)
+    sent = Indices(sent.magnitude & 0x3FFF, sent.negative)
+    layers_before = coder.encode_layers(sent)
+    octets = coder._held[held].reshape(-1).view(np.uint8)
+    octets[:] ^= 0x80
+    with contextlib.suppress(BundleError, StreamError):
+        coder.encode_layers(sent)
+        coder.decode_layers(layers_before)
+
+
+def test_the_most_that_a_coefficient_can_take_fits(tables) -> None:
+    """Every symbol the rarest there is: 24 bits for the token, 24 for the escape, 16 raw, 1 sign."""
+    rare = tuple(Table(np.array([1, ONE - 1])) for _ in range(32))
+    escapes = tuple(Table(np.array([ONE - 15, *[1] * 15])) for _ in range(8))
+    chosen = replace(tables[0], layers=tuple(replace(t, runs=rare, size=escapes) for t in tables[0].layers[:1]))
+    shape = (256, 16, 16)
+    sent = Indices(np.full(shape, 65535, np.uint16), np.ones(shape, bool))
+    coder = library.EntropyKernel(chosen, 16, 16)
+    hits = np.full((1, 256), 256, np.int32)
+    octets = coder._encode(0, (sent.magnitude, sent.negative, None, hits), (256, np.zeros(4, np.int16)))
+    assert 8.1 < len(octets) / sent.magnitude.size < library.MOST_OCTETS
 
 
 def test_it_can_be_left_out() -> None:

@@ -17,7 +17,7 @@ from payload.codec.lapped import codec
 from payload.codec.registry import open_codec
 from payload.codec.rotation import Rotation
 from payload.engine import open_engine
-from payload.errors import BundleError, StreamError
+from payload.errors import BundleError, InputError, StreamError
 from payload.link.space_packet import Reassembler
 from payload.link.tile_code import UNKNOWN_CLOUD, Kind, unpack
 from payload.pipeline import Payload
@@ -53,6 +53,29 @@ def codes_in(packets) -> list:
     reassembler = Reassembler()
     found = [a for packet in packets for a in reassembler.push(packet)] + reassembler.finish()
     return [unpack(assembly.data) for assembly in found]
+
+
+@pytest.mark.parametrize("gate", [False, True])
+@pytest.mark.parametrize(
+    ("shape", "dtype", "valid"),
+    [
+        ((4, 2 * T, 2 * T), np.uint16, (2 * T, 2 * T)),  # wrote past the kernel's buffers
+        ((4, T // 2, T // 2), np.uint16, (T // 2, T // 2)),
+        ((4, T, T), np.int16, (T, T)),
+        ((4, T, T), np.float32, (T, T)),
+        ((3, T, T), np.uint16, (T, T)),
+        ((5, T, T), np.uint16, (T, T)),
+        ((4, T, 2 * T), np.uint16, (T, 2 * T)),
+        ((4, T, T), np.uint16, (2 * T, 2 * T)),
+    ],
+)
+def test_a_tile_that_is_not_the_bundles_is_refused_in_one_line(payload_of, gate, shape, dtype, valid) -> None:
+    payload = payload_of(gate=gate)
+    tile = Tile(0, 0, np.full(shape, 700, dtype), np.ones(valid, bool))
+    said = "this bundle takes .*; cut the scene by the bundle's tile size and bands"
+    for encode in (payload.encode_tile, lambda t: payload.codec.encode(t, Quality(), Stopwatch())):
+        with pytest.raises(InputError, match=said):
+            encode(tile)
 
 
 def test_packets_carry_the_tile_codes_in_row_order(payload_of) -> None:

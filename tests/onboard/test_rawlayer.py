@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from payload.codec.lapped.layers import decode_layers, encode_layers, load_tables
+from payload.codec.lapped.layers import decode_layers, encode_layers
 from payload.codec.lapped.plain_layer import pack_raw, unpack_raw
 from payload.codec.lapped.quantiser import Indices
+from payload.codec.lapped.tables import load_tables
 from payload.errors import StreamError
 
 

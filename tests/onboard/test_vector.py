@@ -79,10 +79,18 @@ def test_codebooks_of_a_file(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"book1": None}, "incomplete"),
-        ({"mean_dn": None}, "incomplete"),
-        ({"book0": np.zeros((3, 3))}, "3 vectors, wanted a power of two"),
-        ({"book0": np.full((4, 3), 300)}, "wanted a power of two of int8 vectors"),
+        ({"book1": None}, "book1 is missing"),
+        ({"mean_dn": None}, "mean_dn is missing"),
+        ({"book0": np.zeros((3, 3), np.int8)}, "wanted 2, 4, ... 65536 vectors"),
+        ({"book0": np.zeros((1, 3), np.int8)}, "wanted 2, 4, ... 65536 vectors"),
+        ({"book0": np.full((4, 3), 300)}, "book0 is from 300 to 300"),
+        ({"book0": np.zeros((4, 0), np.int8)}, r"book0 is int8 \[4, 0\]"),
+        ({"strides": np.array([4, 8])}, "wanted strides that fall"),
+        ({"strides": np.array([8, 0])}, "strides is from 0 to 8"),
+        ({"scale_dn": np.array([10.0, 0.0])}, "scale_dn is from 0 to 10"),
+        ({"scale_dn": np.array([10.0, np.nan])}, "scale_dn is from nan to nan"),
+        ({"mean_dn": np.array([np.inf, 0.0])}, "mean_dn is from 0 to inf"),
+        ({"scale_dn": np.array([10.0])}, r"scale_dn is float64 \[1\], wanted numbers \[2\]"),
     ],
 )
 def test_codebooks_that_cannot_be_used_are_a_bundle_error(tmp_path, change, words) -> None:

@@ -21,6 +21,7 @@ from hil.profiles.profile_file import (
     StageSpan,
 )
 from sim.clouds import page as clouds_page
+from sim.clouds.evaluate import Material
 from sim.compare import page as rd_page
 from sim.compare.report import document
 from sim.compare.summary import METRICS
@@ -151,6 +152,7 @@ def rd_text() -> str:
 
 def clouds_text() -> str:
     scores = dict.fromkeys(("accuracy", "balanced_accuracy", "precision", "recall", "f1", "iou"), 0.9876)
+    scores |= {"iou_interval": (0.9, 0.99)}
     tiles = scores | {"tiles": 500, "clear_tiles": 387, "discarded_falsely": 0, "false_discards": 0.0}
     readings, methods = ("all", "firm"), ("nadir", "braaten-cohen-yang")
     settings = {"rotation": "shipped", "cloudy_above": 0.54, "sure_above": 0.7}
@@ -172,10 +174,13 @@ def clouds_text() -> str:
         "slices": {"nadir": {"snow": {"tiles": 4, "sites": 1, "false_discards": 0.0, "pixels_called_cloud": 0.1}}},
         "reliability": {"bins": [{"said": 0.1, "seen": 0.2, "cells": 10}], "expected_error": 0.02},
         "thirteen_bands": [{"name": "l1c_13band_montcalm_20160112", "cloud": {"nadir": 0.5}}],
-        "scene": None, "flattening": [], "sensors": {"gain 1": 0.8},
+        "scene": None, "flattening": [], "human": [], "human_gate": [], "teacher": None,
+        "gate": {"let_through": 0.1, "usable_lost": 0.0, "worst_site": "semarang", "usable_lost_there": 0.01},
+        "light": [{"light": "gain 0.7", "human_iou": None, "human_precision": None, "human_recall": None,
+                   "scl_iou": 0.8, "let_through": 0.1, "usable_lost": None}],
         "measured_on_host": {"megapixels_per_s": 47.0, "gate": []},
     }  # fmt: skip
-    return clouds_page.render(result, [])
+    return clouds_page.render(result, Material([], []))
 
 
 def profile_text() -> str:

@@ -11,7 +11,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from payload.bundle import Bundle, read_arrays
+from payload.bundle import Bundle
 from payload.codec import rotation
 from payload.codec.interface import (
     DECODER_FILE,
@@ -23,11 +23,11 @@ from payload.codec.interface import (
     Quality,
     to_dn,
 )
-from payload.codec.lapped import layers, quantiser
-from payload.codec.lapped.power_law import LINEAR, compand, expand, stretch, table
+from payload.codec.lapped import layers, quantiser, tables
+from payload.codec.lapped.power_law import LEAST_GAMMA, LINEAR, compand, expand, stretch, table
 from payload.codec.lapped.proof import latent_quantiser
 from payload.codec.lapped.quantiser import Indices
-from payload.codec.lapped.transform import COEFFICIENTS, Latents, encode, first_level, planes
+from payload.codec.lapped.transform import BLOCK, COEFFICIENTS, Latents, encode, first_level, planes
 from payload.codec.rotation import SHIFT_LIMIT, Rotation, pack_rotation, rotation_octets, unpack_rotation
 from payload.engine import NATIVE, Engine, Network
 from payload.errors import BundleError, InputError, StreamError
@@ -35,7 +35,7 @@ from payload.link.tile_code import Kind
 from payload.native import library
 from payload.scene import Dn
 from payload.stopwatch import Stopwatch
-from payload.tiles import Tile
+from payload.tiles import Tile, require_tile
 
 #: Blocks of 8 x 8 px, whose averages go in blocks of 8 x 8 through the second level.
 TILE_MULTIPLE_PX = 64
@@ -54,24 +54,24 @@ class FsqCodec:
 
     def __init__(self, bundle: Bundle, engine: Engine | None) -> None:
         self._tile_px, self._bands = bundle.tile_px, len(bundle.bands)
-        self._gamma = float(bundle.codec.get("compand", LINEAR))
-        self._coarsest_dn = float(bundle.codec.get("coarsest_step_dn", quantiser.step_dn(quantiser.STEP_INDICES - 1)))
+        coarsest_dn = quantiser.step_dn(quantiser.STEP_INDICES - 1)
+        self._gamma = bundle.parameter("compand", LINEAR, LEAST_GAMMA, LINEAR)
+        self._coarsest_dn = bundle.parameter("coarsest_step_dn", coarsest_dn, 1.0, coarsest_dn)
         if self._tile_px % TILE_MULTIPLE_PX:
             raise BundleError(
                 f"bundle {bundle.name}: tiles of {self._tile_px} px, wanted a multiple of {TILE_MULTIPLE_PX}; "
                 "restore the bundle or rebuild it"
             )
-        tables = layers.load_tables(bundle.file(TABLES_FILE))
-        cells = self._tile_px // 8
-        self._entropy = (
-            library.EntropyKernel(tables, cells, cells) if library.available else layers.Plain(tables, cells)
-        )
+        model, kernels = _load_tables(bundle)
+        cells = self._tile_px // BLOCK
+        self._entropy = library.EntropyKernel(model, cells, cells) if library.available else layers.Plain(model, cells)
         self._buffers = library.Buffers(self._bands, self._tile_px) if library.available else None
         self._network = engine.load(bundle.file(ENCODER_FILE), require_int8=True) if engine else None
-        self._transform = _transform(bundle) if engine and engine.name == NATIVE else None
-        self.layers = len(tables.layers)
+        self._transform = _transform(bundle, kernels) if engine and engine.name == NATIVE else None
+        self.layers = len(model.layers)
 
     def encode(self, tile: Tile, quality: Quality, watch: Stopwatch) -> CodedTile:
+        require_tile(tile, self._bands, self._tile_px)
         with watch.stage("rotate"):
             values, turned, rotated = self._rotate(tile)
         with watch.stage("encode"):
@@ -195,15 +195,29 @@ def _errors_dn2(latents: Latents, index: int, layers: int, turned: Rotation, wor
     return tuple(unit * left for left in measure(latents, index, layers))
 
 
-def _transform(bundle: Bundle) -> library.Transform:
+def _load_tables(bundle: Bundle) -> tuple[tables.ContextTables, tables.Kernels | None]:
+    """The bundle's entropy model and kernels; BundleError where they do not fit its manifest."""
+    path, bands = bundle.file(TABLES_FILE), len(bundle.bands)
+    if bands > tables.MOST_BANDS:
+        raise BundleError(f"bundle {bundle.name}: {bands} bands, wanted {tables.MOST_BANDS} at most; rebuild it")
+    model = tables.load_tables(path, bands)
+    declared = bundle.codec.get("layers", len(model.layers))
+    if declared != len(model.layers):
+        raise BundleError(
+            f"bundle {bundle.name}: codec.layers is {str(declared)[:60]!r}, {path} holds {len(model.layers)}; "
+            "restore the bundle or rebuild it"
+        )
+    return model, tables.load_kernels(path)
+
+
+def _transform(bundle: Bundle, kernels: tables.Kernels | None) -> library.Transform:
     if not library.available:
         raise InputError(
             "engine 'native' needs the compiled kernel, which was not built; install again where there is a C compiler"
         )
-    arrays = read_arrays(bundle.file(TABLES_FILE))
-    if "kernels" not in arrays:
+    if kernels is None:
         raise BundleError(f"bundle {bundle.name}: no kernels in {TABLES_FILE} for engine 'native'; rebuild it")
-    return library.Transform(arrays["kernels"], arrays["exponents"])
+    return library.Transform(kernels)
 
 
 def _pack_side(turned: Rotation, index: int) -> bytes:

@@ -33,6 +33,8 @@ ACTIVITY_UNIT, ACTIVITY_CENTRE, ACTIVITY_LIMIT = 1024, 16, 32
 LOGIT_LIMIT = (1 << 15) - 1
 SUM_LIMIT = (1 << 15) - 1
 ZONES = 4
+#: Inner sums: in place, in frequency, in band, of the block.
+SUMS = 4
 #: Neighbouring blocks: the four sides, the four corners, the four two blocks away.
 SIDES = ((-1, 0), (1, 0), (0, -1), (0, 1))
 CORNERS = ((-1, -1), (-1, 1), (1, -1), (1, 1))

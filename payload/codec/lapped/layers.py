@@ -10,101 +10,24 @@ AVX2.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from payload.bundle import read_arrays
 from payload.codec.lapped import plain_layer
-from payload.codec.lapped.context_model import (
-    ACTIVITY_CENTRE,
-    ACTIVITY_LIMIT,
-    CLASSES,
-    LOGIT_LIMIT,
-    SUM_LIMIT,
-    Contexts,
-    Known,
-    LayerWeights,
-    activity_of,
-)
-from payload.codec.lapped.quantiser import Indices
+from payload.codec.lapped.context_model import ACTIVITY_CENTRE, ACTIVITY_LIMIT, CLASSES, Contexts, Known, activity_of
+from payload.codec.lapped.quantiser import MAGNITUDE_LIMIT, Indices
 from payload.codec.lapped.range_coder import Decoder, Encoder, Table
+from payload.codec.lapped.tables import ESCAPE, REFINEMENTS, SIZE_CLASSES, ContextTables, LayerTables
 from payload.codec.lapped.transform import COEFFICIENTS
-from payload.errors import BundleError, StreamError
+from payload.errors import StreamError
 
-LONGEST_RUN = 64
-#: Layer 0 codes magnitudes 1..15 by table; 16 says that 16 raw bits follow.
-ESCAPE = 16
-SIZE_CLASSES = 8
-REFINEMENTS = 3
+RUN_TOO_LONG = "a run of zeros goes past the end of its class"
+SMALL_ESCAPE = f"an escape for a magnitude below {ESCAPE}"
 
 Magnitudes = NDArray[np.uint16]
 Flags = NDArray[np.bool_]
-
-
-@dataclass(frozen=True, eq=False)
-class LayerTables:
-    """One layer of the entropy model: the context model's weights and the tables of symbols."""
-
-    weights: LayerWeights
-    runs: tuple[Table, ...]  # by class: 0..M-1 zeros and then a significant coefficient, or M zeros
-    refinement: tuple[Table, ...]  # by min(magnitude of the coarser layer, 3)
-    size: tuple[Table, ...]  # layer 0 only, by class // 4: magnitude 1..15, escape
-    worth: NDArray[np.uint8]  # by class: 128ths of a step from which on a magnitude of one is worth its octets
-
-
-@dataclass(frozen=True, eq=False)
-class ContextTables:
-    """The entropy model of a bundle. `order` lists channels by rank; groups are rank intervals."""
-
-    order: NDArray[np.int64]
-    groups: tuple[tuple[int, int], ...]
-    layers: tuple[LayerTables, ...]
-
-
-def load_tables(path: Path) -> ContextTables:
-    """Tables from an .npz without objects, every bound checked. BundleError says which does not hold."""
-    arrays = read_arrays(path)
-    try:
-        order, starts = arrays["order"].astype(np.int64), [int(s) for s in arrays["starts"]]
-        layers = tuple(_layer(arrays, k) for k in range(int(arrays["layers"])))
-        if not np.array_equal(np.sort(order), np.arange(len(order))) or len(order) % COEFFICIENTS:
-            raise ValueError("order is no permutation of whole bands")
-    except (KeyError, ValueError, IndexError) as error:
-        raise BundleError(f"{path}: entropy tables incomplete or malformed ({error}); rebuild the bundle") from None
-    for k, layer in enumerate(layers):
-        _check_bounds(path, k, layer, len(order) // COEFFICIENTS)
-    return ContextTables(order, tuple(zip(starts, [*starts[1:], len(order)], strict=True)), layers)
-
-
-def _layer(arrays: dict[str, NDArray[Any]], k: int) -> LayerTables:
-    def tables(name: str) -> tuple[Table, ...]:
-        return tuple(Table(counts[counts > 0]) for counts in arrays[f"{name}{k}"])
-
-    names = ("weight", "gain", "mix", "floor", "base", "position", "activity")
-    weights = LayerWeights(*(arrays[f"{name}{k}"].astype(np.int32) for name in names))
-    worth = arrays[f"worth{k}"].astype(np.uint8)
-    found = LayerTables(weights, tables("runs"), tables("refinement"), tables("size"), worth)
-    numbers = len(found.runs), len(found.refinement), len(found.size), len(worth)
-    if numbers != (CLASSES, REFINEMENTS, SIZE_CLASSES, CLASSES):
-        raise ValueError(f"tables of layer {k} are too many or too few")
-    return found
-
-
-def _check_bounds(path: Path, k: int, layer: LayerTables, bands: int) -> None:
-    """Sums and logits fit 16 bits and runs an octet, whatever the tile: kernels compute in no more."""
-    inner, logit = layer.weights.largest(bands)
-    longest = max(len(t.counts) - 1 for t in layer.runs)
-    for what, found, limit in (
-        ("an inner sum", inner, SUM_LIMIT), ("a logit", logit, LOGIT_LIMIT), ("a run", longest, LONGEST_RUN)
-    ):  # fmt: skip
-        if found > limit:
-            raise BundleError(f"{path}: {what} of layer {k} could reach {found}, wanted {limit}; rebuild the bundle")
-    if layer.weights.floor.min() < 1 or layer.weights.mix.min() < 0:
-        raise BundleError(f"{path}: an inner sum of layer {k} could be none or negative; rebuild the bundle")
 
 
 def encode_layers(
@@ -268,7 +191,21 @@ def decode_layers(layers: tuple[bytes, ...], shape: tuple[int, int, int], tables
     active = 0
     for k, octets in enumerate(layers):
         magnitude, active = _decode_layer(octets, magnitude, negative, tables, k)
+        refuse_oversized(magnitude, k, len(tables.layers))
     return known_to(len(layers), magnitude, negative, active, tables)
+
+
+def refuse_oversized(magnitude: Magnitudes, k: int, layers: int) -> None:
+    """StreamError where the coarsest of so many layers holds more than the largest magnitude shifted down to it: no
+    encoder writes that, and the finer layers would not fit 16 bits."""
+    most, found = MAGNITUDE_LIMIT >> (layers - 1), int(magnitude.max()) if k == 0 else 0
+    if found > most:
+        raise StreamError(f"layer 0: a magnitude of {found}, the coarsest of {layers} layers holds {most} at most")
+
+
+def too_short(k: int, octets: bytes, signs: int, escapes: int) -> StreamError:
+    """The error of a layer without room for its raw bits."""
+    return StreamError(f"layer {k}: {len(octets)} octets do not hold {signs} signs and {escapes} escapes")
 
 
 def known_to(layers: int, magnitude: Magnitudes, negative: Flags, active: int, tables: ContextTables) -> Indices:
@@ -291,11 +228,14 @@ def _decode_layer(
     for members in _groups(tables, active):
         classes, before = contexts.classes(members), coarser[members]
         part = (before << 1).astype(np.uint16)
-        _take_runs(coder, part, before == 0, classes, t)
-        if k == 0:
-            escaped += _take_sizes(coder, part, classes, t)
-        else:
-            _take_refinements(coder, part, before, t)
+        try:
+            _take_runs(coder, part, before == 0, classes, t)
+            if k == 0:
+                escaped += _take_sizes(coder, part, classes, t)
+            else:
+                _take_refinements(coder, part, before, t)
+        except StreamError as error:
+            raise StreamError(f"layer {k}: {error}") from None
         here[members] = part
         contexts.tell(members, part)
     _take_raw(body, here, negative, (tables.order[:active], _fresh(here, coarser, tables, active)), escaped, k)
@@ -323,7 +263,7 @@ def _ones(coder: Any, count: int, table: Table) -> NDArray[np.intp]:
         covered = int(ends[-1])
     ones = np.concatenate(found) if found else np.zeros(0, np.intp)
     if len(ones) and ones[-1] >= count:
-        raise StreamError("a run of zeros goes past the end of its class")
+        raise StreamError(RUN_TOO_LONG)
     return ones
 
 
@@ -359,14 +299,17 @@ def _take_raw(
     octets_of_signs = -(-signs // 8)
     start = len(octets) - octets_of_signs - 2 * escapes
     if start < 0:
-        raise StreamError(f"layer {k}: {len(octets)} octets do not hold {signs} signs and {escapes} escapes")
+        raise too_short(k, octets, signs, escapes)
     bits = np.unpackbits(np.frombuffer(octets, np.uint8, octets_of_signs, len(octets) - octets_of_signs), count=signs)
     part = negative[members]
     part[new] = bits.astype(bool)
     negative[members] = part
     if escapes:
         sizes = here[members]
-        sizes[sizes == ESCAPE] = np.frombuffer(octets, ">u2", escapes, start)
+        escaped = np.frombuffer(octets, ">u2", escapes, start)
+        if escaped.min() < ESCAPE:
+            raise StreamError(f"layer {k}: {SMALL_ESCAPE}")
+        sizes[sizes == ESCAPE] = escaped
         here[members] = sizes
 
 

@@ -16,6 +16,8 @@ from payload.scene import Dn
 
 REFERENCE_DN = 1500.0
 LINEAR = 1.0
+#: From here to LINEAR companded values fit 16 bits.
+LEAST_GAMMA = 0.1
 
 
 @lru_cache(maxsize=4)

@@ -10,12 +10,13 @@ Block averages (coefficient 0) of neighbouring blocks are still alike: an 8 x 8 
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from payload.engine import Network
+from payload.errors import BundleError
 
 BLOCK = 8
 COEFFICIENTS = BLOCK * BLOCK
@@ -23,6 +24,9 @@ COEFFICIENTS = BLOCK * BLOCK
 LATENT_BITS = 8
 #: The second level's matrix has 12 fractional bits.
 DCT_BITS = 12
+#: Sums of the network over an int8 plane stay below: 256 times that, at a unit of 2^-8, and 8 times that in the second
+#: level, fit 32 bits.
+LARGEST_SUM = 2.0**11
 Exact = TypeVar("Exact", np.float64, np.int64)
 
 
@@ -54,13 +58,32 @@ def planes(rotated: NDArray[np.int32] | NDArray[np.int16]) -> NDArray[np.float32
 
 def encode(rotated: NDArray[np.int32] | NDArray[np.int16], network: Network) -> Latents:
     """Latents of one tile."""
-    (found,) = network.run(planes(rotated))
+    found = _believable(network.run(planes(rotated)), rotated.shape)
     sums = (found * np.float32(1 << LATENT_BITS)).astype(np.int32)  # exact: the network's sums are multiples of 2^-8
     bands = rotated.shape[0]
     values = sums[:bands]
     values <<= 8
     values += sums[bands:]
     return with_second_level(values)
+
+
+def _believable(outputs: list[NDArray[Any]], rotated: tuple[int, ...]) -> NDArray[np.float32]:
+    """The network's only output, [2B, 64, T/8, T/8]; BundleError where it is another, or no sums of a transform."""
+    bands, side, _ = rotated
+    wanted = (2 * bands, COEFFICIENTS, side // BLOCK, side // BLOCK)
+    found = outputs[0]
+    if len(outputs) != 1 or found.shape != wanted or found.dtype != np.float32:
+        raise BundleError(
+            f"the encoder gives {len(outputs)} outputs of {found.dtype} {list(found.shape)}, "
+            f"wanted one of float32 {list(wanted)}; restore the bundle or rebuild it"
+        )
+    least, most = float(found.min()), float(found.max())
+    if not (least > -LARGEST_SUM and most < LARGEST_SUM):  # nor is it where one is no number
+        raise BundleError(
+            f"the encoder gives values from {least:g} to {most:g}, wanted less than {LARGEST_SUM:g} in magnitude; "
+            "restore the bundle or rebuild it"
+        )
+    return found
 
 
 def with_second_level(values: NDArray[np.int32]) -> Latents:

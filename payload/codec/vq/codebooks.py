@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from payload.bundle import read_arrays
-from payload.errors import BundleError, StreamError
+from payload.bundle import ArrayFile
+from payload.errors import StreamError
 from payload.scene import Dn
 
 #: Rows of latents compared with a codebook at a time: bounds the memory of the distance matrix.
 CHUNK = 4096
+MOST_STRIDE, MOST_BITS, LEAST_SCALE_DN = 64, 16, 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,22 +40,23 @@ class Codebooks:
     scale_dn: NDArray[np.float32]  # [B], a step of the int8 input
 
 
-def load_codebooks(path: Path) -> Codebooks:
-    """Codebooks from an .npz without objects. BundleError if it is incomplete."""
-    arrays = read_arrays(path)
-    try:
-        strides = tuple(int(s) for s in arrays["strides"])
-        books = tuple(Codebook(arrays[f"book{k}"].astype(np.float32)) for k in range(len(strides)))
-        found = Codebooks(books, strides, arrays["mean_dn"].astype(np.float32), arrays["scale_dn"].astype(np.float32))
-    except KeyError as error:
-        raise BundleError(f"{path}: codebooks incomplete ({error}); rebuild the bundle") from None
-    for book in books:
-        if len(book.vectors) != 1 << book.bits or np.abs(book.vectors).max() > 128:
-            raise BundleError(
-                f"{path}: a codebook of {len(book.vectors)} vectors, wanted a power of two of int8 vectors; "
-                "rebuild the bundle"
-            )
-    return found
+def load_codebooks(path: Path, bands: int | None = None) -> Codebooks:
+    """Codebooks from an .npz without objects, for so many bands (None: as many as it holds). BundleError says which
+    array is missing or holds what cannot be."""
+    arrays = ArrayFile(path)
+    strides = tuple(arrays.take("strides", (None,), 1, MOST_STRIDE).tolist())
+    arrays.require("strides", sorted(set(strides), reverse=True) == list(strides), "strides that fall")
+    mean_dn = arrays.take("mean_dn", (bands,), 0, 65535, whole=False).astype(np.float32)
+    scale_dn = arrays.take("scale_dn", (len(mean_dn),), LEAST_SCALE_DN, 65535, whole=False).astype(np.float32)
+    return Codebooks(tuple(_book(arrays, f"book{k}") for k in range(len(strides))), strides, mean_dn, scale_dn)
+
+
+def _book(arrays: ArrayFile, name: str) -> Codebook:
+    vectors = arrays.take(name, (None, None), -128, 127)
+    book = Codebook(vectors.astype(np.float32))
+    power = len(vectors) == 1 << book.bits and 1 <= book.bits <= MOST_BITS
+    arrays.require(name, power, f"2, 4, ... {1 << MOST_BITS} vectors")
+    return book
 
 
 def normalise(dn: Dn, books: Codebooks) -> NDArray[np.float32]:

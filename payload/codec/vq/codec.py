@@ -25,7 +25,7 @@ from payload.errors import BundleError, StreamError
 from payload.link.tile_code import Kind
 from payload.scene import Dn
 from payload.stopwatch import Stopwatch
-from payload.tiles import Tile
+from payload.tiles import Tile, require_tile
 
 Maps = tuple[NDArray[np.uint16], ...]
 
@@ -39,21 +39,42 @@ class VqCodec:
     ground_network = DECODER_FILE
 
     def __init__(self, bundle: Bundle, engine: Engine | None) -> None:
-        self._books = codebooks.load_codebooks(bundle.file(TABLES_FILE))
+        self._books = codebooks.load_codebooks(bundle.file(TABLES_FILE), len(bundle.bands))
+        self._check(bundle)
         self._network: Network | None = engine.load(bundle.file(ENCODER_FILE), require_int8=True) if engine else None
-        self._tile_px = bundle.tile_px
+        self._bands, self._tile_px = len(bundle.bands), bundle.tile_px
         self.layers = len(self._books.books)
 
+    def _check(self, bundle: Bundle) -> None:
+        odd = [stride for stride in self._books.strides if bundle.tile_px % stride]
+        declared = bundle.codec.get("layers", len(self._books.books))
+        if odd or declared != len(self._books.books):
+            raise BundleError(
+                f"bundle {bundle.name}: codebooks of strides {list(self._books.strides)} do not fit tiles of "
+                f"{bundle.tile_px} px in {str(declared)[:60]!r} layers; restore the bundle or rebuild it"
+            )
+
     def encode(self, tile: Tile, quality: Quality, watch: Stopwatch) -> CodedTile:
+        require_tile(tile, self._bands, self._tile_px)
         if self._network is None:
             raise BundleError("this codec was opened for decoding only; give it an engine to encode")
         with watch.stage("encode"):
             latents = self._network.run(*self.network_inputs(tile))
+            self._check_latents(latents)
         with watch.stage("quantise"):
             indices = [codebooks.nearest(z, book) for z, book in zip(latents, self._books.books, strict=True)]
         with watch.stage("entropy"):
             layers = tuple(codebooks.pack_indices(i, book) for i, book in zip(indices, self._books.books, strict=True))
         return CodedTile(b"", layers[: quality.keep])
+
+    def _check_latents(self, latents: list[NDArray[Any]]) -> None:
+        cells = [self._tile_px // stride for stride in self._books.strides]
+        wanted = [(1, book.vectors.shape[1], n, n) for book, n in zip(self._books.books, cells, strict=True)]
+        if [z.shape for z in latents] != wanted:
+            raise BundleError(
+                f"the encoder gives latents {[list(z.shape) for z in latents]}, the codebooks want "
+                f"{[list(shape) for shape in wanted]}; restore the bundle or rebuild it"
+            )
 
     def shorten(self, layers: tuple[bytes, ...], octets: int) -> tuple[bytes, ...]:
         """Indices of fixed length come whole or not at all."""

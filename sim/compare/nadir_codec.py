@@ -1,0 +1,86 @@
+"""Bundles behind the opponents' face: a tile in, the space packets as sent out, and back."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+
+from payload.bundle import Bundle, load_bundle
+from payload.errors import InputError
+from payload.link import tile_code
+from payload.link.space_packet import Reassembler, SequenceCounter, read_packets, segment
+from payload.policy import Policy
+from payload.scene import RGBN, Dn
+from payload.tiles import Tile
+from sim.compare.classical import geometric
+
+STEPS_DN = geometric(8192, 16, 21)
+
+
+class TilePayload(Protocol):
+    """What flies, as far as the bench needs it: payload.pipeline.Payload."""
+
+    policy: Policy
+
+    def encode_tile(self, tile: Tile) -> tile_code.TileCode: ...
+
+
+class TileDecoder(Protocol):
+    """What decodes on the ground, as far as the bench needs it: sim.ground.decoder.Decoder."""
+
+    def decode_tile(self, code: tile_code.TileCode) -> Dn: ...
+
+
+@dataclass(frozen=True, eq=False)
+class NadirCodec:
+    """A bundle. Its octets are the space packets as sent: packet headers, CRCs, tile header and bundle id included."""
+
+    payload: TilePayload
+    decoder: TileDecoder
+    name: str = "nadir"
+    settings: tuple[float, ...] = STEPS_DN
+    note: str = "learned codec, whole space packets as sent; setting = finest quantiser step in DN"
+
+    def encode(self, dn: Dn, setting: float) -> bytes:
+        self.payload.policy = replace(self.payload.policy, step_dn=setting)
+        code = self.payload.encode_tile(Tile(0, 0, dn, np.ones(dn.shape[1:], dtype=bool)))
+        policy = self.payload.policy
+        return b"".join(segment(tile_code.pack(code), SequenceCounter(policy.apid), policy.packet_octets))
+
+    def decode(self, octets: bytes) -> Dn:
+        reassembler = Reassembler()
+        assemblies = [a for packet in read_packets(octets) for a in reassembler.push(packet)]
+        (whole,) = assemblies + reassembler.finish()
+        return self.decoder.decode_tile(tile_code.unpack(whole.data))
+
+
+def open_bundles(names: Sequence[str], engine: str) -> tuple[list[NadirCodec], int]:
+    """A codec for each bundle, told apart by name, and the side of their tiles in px. InputError where two bundles
+    cannot code the same tiles."""
+    bundles = [load_bundle(name) for name in names]
+    for bundle in bundles:
+        if bundle.bands != RGBN or bundle.tile_px != bundles[0].tile_px:
+            raise InputError(
+                f"bundle {bundle.name}: {bundle.tile_px} px tiles of {', '.join(bundle.bands)}, wanted "
+                f"{bundles[0].tile_px} px tiles of {', '.join(RGBN)} for all; compare it in a run of its own"
+            )
+    if len({bundle.bundle_id for bundle in bundles}) < len(bundles):
+        raise InputError(f"--bundle names one bundle twice ({', '.join(names)}); leave one out")
+    short = [f"nadir-{bundle.name}" for bundle in bundles]
+    labels = [n if short.count(n) == 1 else f"{n}-{b.bundle_id:08x}" for n, b in zip(short, bundles, strict=True)]
+    return [open_bundle(b, engine, label) for b, label in zip(bundles, labels, strict=True)], bundles[0].tile_px
+
+
+def open_bundle(bundle: Bundle, engine_name: str = "openvino", name: str | None = None) -> NadirCodec:
+    """The codec of a bundle, on one thread, without its cloud gate: the bench compares coding alone."""
+    from payload.engine import open_engine
+    from payload.pipeline import Payload
+    from sim.ground.decoder import Decoder
+
+    engine = open_engine(engine_name, 1)
+    payload = Payload(bundle, Policy(), engine)
+    payload.clouds = None
+    note = f"bundle {bundle.name} ({bundle.bundle_id:08x}), {engine_name}, {NadirCodec.note}"
+    settings = STEPS_DN if payload.codec.follows_quality else (payload.policy.step_dn,)
+    return NadirCodec(payload, Decoder(bundle, engine), name or f"nadir-{bundle.name}", settings, note)
