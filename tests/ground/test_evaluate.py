@@ -306,9 +306,7 @@ def test_the_same_bench_twice_differs_in_seconds_only(result):
         return [{key: value for key, value in row.items() if key not in ("encode_s", "decode_s")} for row in rows]
 
     # canonical text: NaN is not equal to itself
-    assert report.canonical_json({"rows": untimed(again)}) == report.canonical_json(
-        {"rows": untimed(result["rows"])}
-    )
+    assert report.canonical_json({"rows": untimed(again)}) == report.canonical_json({"rows": untimed(result["rows"])})
 
 
 def test_results_are_written_whole_and_open_offline(result, tmp_path):

@@ -13,11 +13,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from sim.design.charts import Axis, Series, bars, histogram, lines, linear_ticks, log_ticks, loss_strip, strips
+from sim.design.charts import Axis, Series, bars, histogram, linear_ticks, lines, log_ticks, loss_strip, strips
 from sim.design.figures import at_most, figure, octets, percent
 from sim.design.maps import kind_map, value_map
 from sim.design.names import CLOUDS, LINK, RATE, grouped, label, requirement
-from sim.report.files import BASES, REQUIRED, ReportError, all_held, arrange, canonical_json, validate_report, write_report
+from sim.report.files import (
+    BASES,
+    REQUIRED,
+    ReportError,
+    all_held,
+    arrange,
+    canonical_json,
+    validate_report,
+    write_report,
+)
 
 Report = dict[str, Any]
 

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from chromium import CONTRAST, Page
+
 from sim.report.files import write_report
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
