@@ -128,6 +128,19 @@ def test_rotated_bands_are_those_of_the_definition(limit) -> None:
     assert np.array_equal(rotated, rotation.rotate(dn, everywhere, turned))
 
 
+@pytest.mark.parametrize("bands", [1, 3, 4, 5, 13, 16])
+@pytest.mark.parametrize("ground", [0, 30_000, 65_535])
+def test_rotated_bands_that_pass_32_bits_are_those_of_the_definition(bands, ground) -> None:
+    """One pixel at the other end of the range in every band: the sums reach as far as they can."""
+    everywhere = np.ones((SIDE, SIDE), bool)
+    dn = np.full((bands, SIDE, SIDE), ground, np.uint16)
+    dn[:, 5, 7] = 0 if ground == 65_535 else 65_535
+    turned = rotation.fit(dn, everywhere)
+    rotated = np.empty(dn.shape, np.int16)
+    library.rotate(dn, turned, rotated)
+    assert np.array_equal(rotated, rotation.rotate(dn, everywhere, turned))
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.integers(0, 2**32), st.integers(2, 16), st.floats(0, 12))
 def test_vectors_are_those_of_the_definition_to_the_last_bit(seed, bands, exponent) -> None:
