@@ -5,13 +5,13 @@ from pathlib import Path
 
 from hil.profiles import plots
 from hil.profiles.demand import Margin
-from hil.profiles.profile_file import DeviceProfile
+from hil.profiles.profile_file import BenchProfile
 from payload.errors import InputError
 
 TEMPLATES = Path(__file__).parent / "templates"
 
 
-def render(profile: DeviceProfile, mission: str = "", judged: Sequence[Margin] = ()) -> str:
+def render(profile: BenchProfile, mission: str = "", judged: Sequence[Margin] = ()) -> str:
     """The page's text, with the budgets of a mission where one was given."""
     try:
         import jinja2
@@ -19,14 +19,14 @@ def render(profile: DeviceProfile, mission: str = "", judged: Sequence[Margin] =
         raise InputError("the page needs jinja2; pip install 'nadir-payload[ground]'") from None
     loader = jinja2.FileSystemLoader(TEMPLATES)
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
-    environment.filters["ms"] = lambda seconds: f"{1e3 * seconds:.4g}"
+    environment.filters["ms"] = lambda seconds: "-" if seconds is None else f"{1e3 * seconds:.4g}"
     environment.filters["g"] = lambda value: f"{value:.4g}"
     return environment.get_template("profile.html").render(
         profile=profile, plots=_plots(profile), mission=mission, judged=judged
     )
 
 
-def write_page(profile: DeviceProfile, path: Path, mission: str = "", judged: Sequence[Margin] = ()) -> None:
+def write_page(profile: BenchProfile, path: Path, mission: str = "", judged: Sequence[Margin] = ()) -> None:
     """Whole or not at all."""
     text = render(profile, mission, judged)
     fresh = path.with_suffix(".part")
@@ -34,7 +34,7 @@ def write_page(profile: DeviceProfile, path: Path, mission: str = "", judged: Se
     fresh.rename(path)
 
 
-def _plots(profile: DeviceProfile) -> dict[str, str]:
+def _plots(profile: BenchProfile) -> dict[str, str]:
     found = {}
     if profile.performance:
         found["histogram"] = plots.latency_histogram(profile.performance)

@@ -93,7 +93,8 @@ def latency_histogram(performance: Performance) -> str:
     for count, left, right in zip(counts, edges, edges[1:], strict=False):
         axes.bar(float(left), float(right), float(count), BLUE)
     spread = performance.tile_s
-    for step, (name, seconds) in enumerate((("p50", spread.p50_s), ("p95", spread.p95_s), ("p99", spread.p99_s))):
+    known = [(name, s) for name, s in (("p50", spread.p50_s), ("p95", spread.p95_s), ("p99", spread.p99_s)) if s]
+    for step, (name, seconds) in enumerate(known):
         at = axes.x(1e3 * seconds)
         axes.line(at, TOP, at, HEIGHT - BOTTOM, RUST, 1.5, "4 3")
         late = at > WIDTH - 130
