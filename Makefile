@@ -5,9 +5,10 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 VENV := .venv
 BIN := $(VENV)/bin
 DATA := $(or $(NADIR_DATA),../shared/data)
+KERNEL := $(wildcard payload/native/*.[ch])
 INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
-.PHONY: help demo test test-onboard check bench evaluate equal clean
+.PHONY: help demo test test-onboard check bench evaluate equal fuzz-kernel clean
 
 help:
 	@echo "make demo          a generated scene through payload, link and ground; ends with the path of its report"
@@ -16,6 +17,7 @@ help:
 	@echo "make check         ruff, mypy, import rules"
 	@echo "make bench         speed of every stage on board, and the memory of a 10 980 x 10 980 scene"
 	@echo "make equal         the same tile codes on this host and on emulated x86 without VNNI and ARM: some 20 minutes"
+	@echo "make fuzz-kernel   10^5 hostile layers, encodes and arguments for the kernel under ASan and UBSan"
 	@echo "make evaluate      rate, distortion and the cloud gate on the benchmark data, if its folder is there"
 
 demo: $(VENV)/.ground
@@ -48,6 +50,10 @@ equal: $(VENV)/.everything
 	$(BIN)/hil sysroot
 	$(BIN)/hil equal --scene $(DATA)/scenes/ebiederstadt_20190522.tif --tiles $(DATA)/bench/rd20.npz --out out/equal --overwrite
 
+# Needs gcc with its sanitizers; about an hour. The tests run a short one.
+fuzz-kernel: $(VENV)/.everything
+	$(BIN)/python tests/hostile/sanitized.py --decode 100000 --encode 100000 --entry 100000 --bundle 1000
+
 clean:
 	rm -rf $(VENV) build out
 
@@ -56,15 +62,15 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 # The kernel is compiled on installation: a change to it installs again, so that Python never meets an older one.
-$(VENV)/.ground: pyproject.toml constraints.txt payload/native/kernel.c | $(VENV)/bin/python
+$(VENV)/.ground: pyproject.toml constraints.txt $(KERNEL) | $(VENV)/bin/python
 	$(INSTALL) --editable ".[ground]"
 	touch $@
 
-$(VENV)/.everything: pyproject.toml constraints.txt payload/native/kernel.c | $(VENV)/bin/python
+$(VENV)/.everything: pyproject.toml constraints.txt $(KERNEL) | $(VENV)/bin/python
 	$(INSTALL) --editable ".[ground,bench,train,test,check]"
 	touch $@ $(VENV)/.ground
 
-build/onboard/.installed: pyproject.toml constraints.txt payload/native/kernel.c
+build/onboard/.installed: pyproject.toml constraints.txt $(KERNEL)
 	test -x build/onboard/bin/python || $(PYTHON) -m venv build/onboard
 	build/onboard/bin/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable ".[test]"
 	touch $@

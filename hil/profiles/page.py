@@ -2,28 +2,26 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from hil.profiles import plots
 from hil.profiles.demand import Margin
+from hil.profiles.headline import headline
 from hil.profiles.profile_file import BenchProfile
 from payload.errors import InputError
 
-TEMPLATES = Path(__file__).parent / "templates"
+TEMPLATE = Path(__file__).parent / "templates" / "profile.html"
+#: (name, value, unit, note, class of the style sheet)
+Tile = tuple[str, str, str, str, str]
 
 
 def render(profile: BenchProfile, mission: str = "", judged: Sequence[Margin] = ()) -> str:
     """The page's text, with the budgets of a mission where one was given."""
     try:
-        import jinja2
+        from sim.design import page  # here, so that the agent's machine needs no jinja2
     except ImportError:
         raise InputError("the page needs jinja2; pip install 'nadir-payload[ground]'") from None
-    loader = jinja2.FileSystemLoader(TEMPLATES)
-    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
-    environment.filters["ms"] = lambda seconds: "-" if seconds is None else f"{1e3 * seconds:.4g}"
-    environment.filters["g"] = lambda value: f"{value:.4g}"
-    return environment.get_template("profile.html").render(
-        profile=profile, plots=_plots(profile), mission=mission, judged=judged
-    )
+    context = {"profile": profile, "mission": mission, "judged": judged}
+    return page.render(TEMPLATE, context | {"plots": _plots(profile), "key_figures": _key_figures(profile)})
 
 
 def write_page(profile: BenchProfile, path: Path, mission: str = "", judged: Sequence[Margin] = ()) -> None:
@@ -34,24 +32,31 @@ def write_page(profile: BenchProfile, path: Path, mission: str = "", judged: Seq
     fresh.rename(path)
 
 
-def _plots(profile: BenchProfile) -> dict[str, str]:
-    found = {}
+def _key_figures(profile: BenchProfile) -> list[Tile]:
+    """The headline as the design's tiles; each says whether it is measured or modelled."""
+    return [
+        (f.name[0].upper() + f.name[1:], f.value, f.unit, f"{f.note}; {f.basis}" if f.note else f.basis, "")
+        for f in headline(profile)
+    ]
+
+
+def _plots(profile: BenchProfile) -> dict[str, Any]:
+    from hil.profiles import plots
+    from sim.design.charts import parts
+
+    found: dict[str, Any] = {}
     if profile.performance:
-        found["histogram"] = plots.latency_histogram(profile.performance)
+        found["histograms"] = plots.latency_histograms(profile.performance)
         found["timeline"] = plots.latency_timeline(profile.performance)
-        stages = {name: 1e3 * spread.mean_s for name, spread in profile.performance.stages_s.items()}
-        found["stages"] = plots.shares(stages, "ms", "Time of a tile by stage")
+        found["stages"] = parts({n: 1e3 * s.mean_s for n, s in profile.performance.stages_s.items()}, "ms")
     if profile.energy:
         if len(profile.energy.trace_t_s) > 1:
             found["power"] = plots.power_trace(profile.energy)
         if len(profile.energy.first_t_s) > 1:
             found["first_tiles"] = plots.first_tiles(profile.energy)
+            found["first_keys"] = list(dict.fromkeys(span.name for span in profile.energy.first_tiles))
         if sum(profile.energy.stage_net_j.values()) > 0:
-            found["energy"] = plots.shares(
-                {name: 1e3 * joules for name, joules in profile.energy.stage_net_j.items()},
-                "mJ",
-                "Net energy of a tile by stage",
-            )
+            found["energy"] = parts({n: 1e3 * j for n, j in profile.energy.stage_net_j.items()}, "mJ")
     if profile.roofline:
         found["roofline"] = plots.roofline(profile.roofline)
     return found

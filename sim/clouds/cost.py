@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from payload.bundle import Bundle
-from payload.clouds.gate import detect_clouds, flatten_clouds, load_cloud_net
+from payload.clouds.gate import detect_clouds, flatten_clouds
+from payload.clouds.network import load_cloud_net
 from payload.engine import Engine
 from payload.link.tile_code import TileCode, pack
 from payload.pipeline import Payload
@@ -20,7 +21,7 @@ from payload.policy import Gate, Policy
 from payload.tiles import Tile, split
 from sim.ground.decoder import Decoder
 from sim.metrics.distortion import psnr_db
-from sim.scenes.rasters import open_scene
+from sim.scenes.open_scene import open_scene
 
 #: Tiles between these cloud fractions are measured: below there is nothing to save, above the gate withholds.
 PARTLY = (0.05, 0.70)

@@ -4,23 +4,21 @@ rd.json is the same for the same tiles, bundle and libraries, except for `encode
 section `measured_on_host`.
 """
 
-import base64
 import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from payload.errors import InputError
 from payload.scene import RGBN
 from sim.compare import plots
 from sim.compare.classical import Codec, library_versions
-from sim.compare.summary import REFERENCES, TABLE_CR, TABLE_PSNR_DB, Bench, Row
+from sim.compare.page import render_page
+from sim.compare.summary import REFERENCES, TABLE_CR, Bench, Row
 from sim.compare.tiles import BenchTile, digest
+from sim.design.figures import fixed, signed
 from sim.metrics.distortion import LPIPS
 from sim.report.files import canonical_json
-from sim.report.page import TEMPLATES, figure
 
 SCHEMA = "nadir-rd/1"
 ATTRIBUTION = "Contains modified Copernicus Sentinel data where the tiles come from Sentinel-2."
@@ -90,7 +88,7 @@ def write_results(result: Mapping[str, Any], out_dir: Path) -> list[Path]:
     drawn = {f"{name}.svg": plots.svg(plot) for name, plot in figures.items()}
     files = {f"{name}.png": plots.png(plot) for name, plot in figures.items()} | drawn
     files["rd.json"] = canonical_json(result).encode()
-    files["rd.html"] = render_page(result, drawn).encode()
+    files["rd.html"] = render_page(result).encode()
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
         for name, octets in files.items():
@@ -98,28 +96,6 @@ def write_results(result: Mapping[str, Any], out_dir: Path) -> list[Path]:
     except OSError as error:
         raise InputError(f"--out {out_dir}: {error.strerror}, wanted a directory to write to; give another") from None
     return [out_dir / name for name in sorted(files)]
-
-
-def render_page(result: Mapping[str, Any], drawn: Mapping[str, bytes]) -> str:
-    """The text of rd.html; plots are inside as SVG pictures."""
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(figure=figure, fixed=fixed, signed=signed)
-    plots = {name.removesuffix(".svg"): base64.b64encode(svg).decode() for name, svg in drawn.items()}
-    references = [name for name in REFERENCES if name in result["codecs"]]
-    return environment.get_template("evaluate.html").render(
-        **{key: result[key] for key in result if key != "rows"},
-        plots=plots,
-        references=references,
-        table_cr=TABLE_CR,
-        table_psnr=[f"{db:g}" for db in TABLE_PSNR_DB],
-        row_count=len(result["rows"]),
-    )
 
 
 def as_text(result: Mapping[str, Any], page: Path) -> str:
@@ -140,14 +116,6 @@ def as_text(result: Mapping[str, Any], page: Path) -> str:
     notes = [f"{name}: {why}" for name, why in result["absent"].items()]
     legend = f"{tiles} tiles. BD-rate in %, PSNR peak 10 000 at a CR, lossless CR, Mpx/s at CR 20."
     return "\n".join([*text, legend, *notes, f"page: {page}"])
-
-
-def fixed(value: float | None, digits: int) -> str:
-    return "–" if value is None or value != value else f"{value:.{digits}f}"
-
-
-def signed(value: float | None, digits: int) -> str:
-    return "–" if value is None or value != value else f"{value:+.{digits}f}"
 
 
 def _processor() -> str:
