@@ -12,8 +12,7 @@ from typing import Literal
 from devices.latency import STATEMENT, Work, coding_work, gate_work
 from devices.latency import estimate as model
 from devices.targets import Target, load_target, target_names
-from hil.profiles.profile_file import DeviceProfile as BenchProfile
-from hil.profiles.profile_file import load_profile
+from hil.profiles.profile_file import CODED, BenchProfile, load_profile
 from payload.bundle import Bundle
 from payload.errors import InputError
 from sim.toml_tables import nearest
@@ -103,7 +102,7 @@ def _from_profile(name: str, device: MeasuredDevice, px: int) -> DeviceEstimate:
     seconds = mpx / device.mean_mpx_s, mpx / device.best_mpx_s, mpx / device.worst_mpx_s
     rates = f"{device.worst_mpx_s:.3g} / {device.mean_mpx_s:.3g} / {device.best_mpx_s:.3g} Mpx/s"
     drawn = "power not measured" if power is None else f"{power.value:.4g} W ({power.status}: {power.source})"
-    source = f"modelled: whole payload, {rates} at p95, mean and fastest tile (measured: {device.title}), {drawn}"
+    source = f"modelled: whole payload, {rates} at p95, mean and fastest coded tile (measured: {device.title}), {drawn}"
     mid_j, best_j, worst_j = (None if power is None else power.value * s for s in seconds)
     return DeviceEstimate(name, *seconds, mid_j, best_j, worst_j, source, whole_payload=True)
 
@@ -115,8 +114,13 @@ def _measured(profile: BenchProfile, name: str) -> MeasuredDevice:
     modelled = energy is not None and energy.basis.startswith("modelled")
     power = Sourced(energy.busy_w, "assumed" if modelled else "measured", energy.basis) if energy else None
     title = f"{profile.device.cpu} with {profile.device.engine}, bundle {profile.bundle}, {profile.made_at}"
-    fastest_s = min(speed.latencies_s)
-    return MeasuredDevice(title, mpx / speed.tile_s.p95_s, speed.tile_mpx_s, mpx / fastest_s, power)
+    coded = speed.kinds.get(CODED)  # a withheld tile costs the gate alone: the profile's clouds are not this scene's
+    tile_s, mean_mpx_s = (coded.tile_s, speed.coded_mpx_s) if coded else (speed.tile_s, None)
+    kinds = speed.latency_kinds or (CODED,) * len(speed.latencies_s)
+    of_coded = [s for s, kind in zip(speed.latencies_s, kinds, strict=True) if kind == CODED]
+    fastest_s = min(of_coded, default=tile_s.p50_s)
+    worst_mpx_s = mpx / (tile_s.p95_s or tile_s.max_s)
+    return MeasuredDevice(title, worst_mpx_s, mean_mpx_s or speed.tile_mpx_s, mpx / fastest_s, power)
 
 
 def scene_work(bundle: Bundle, name: str, looked_at: int, coded: int) -> Work:
