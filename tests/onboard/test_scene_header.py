@@ -28,6 +28,8 @@ infos = st.builds(
     crs_wkt=st.none() | st.text(st.characters(codec="utf-8"), max_size=200),
     transform=st.none() | st.tuples(*[doubles] * 6),
     nodata=st.none() | st.integers(0, 65535),
+    gcps=st.lists(st.tuples(*[doubles] * 5), max_size=4).map(tuple),
+    rpcs=st.lists(st.tuples(st.text("ABC_", min_size=1), st.text("-+.0123456789 ", min_size=1)), max_size=3).map(tuple),
 )
 headers = st.builds(
     SceneHeader, st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1), st.sampled_from([64, 256]), infos,
