@@ -14,6 +14,7 @@ from sim.design.figures import at_most, figure, octets, percent
 from sim.design.page import TEMPLATES, render
 
 LONGEST_SIDE_PX = 1800  # larger quicklooks are shrunk: a page should stay within some megabytes
+NOT_PICTURED = ("withheld", "omitted", "empty", "lost", "refused")
 #: (name, value, unit, note, class of the style sheet)
 KeyFigure = tuple[str, str, str, str, str]
 
@@ -65,7 +66,7 @@ def tiles_told(tiles: Mapping[str, Any]) -> str:
     parts = [f"{tiles['coded'] + tiles['fallback']} of {tiles['total']} tiles came down"]
     if tiles.get("incomplete"):
         parts.append(f"{tiles['incomplete']} of them incomplete, cut short on the link")
-    parts += [f"{tiles[kind]} {kind}" for kind in ("withheld", "empty", "lost", "refused") if tiles[kind]]
+    parts += [f"{tiles[kind]} {kind}" for kind in NOT_PICTURED if tiles.get(kind)]
     return f"{'; '.join(parts)}."
 
 

@@ -20,7 +20,7 @@ from sim.link.channel import LinkReport
 from sim.metrics import distortion
 from sim.mission import budgets
 from sim.mission.spec import Mission
-from sim.mission.verification import Check, verify
+from sim.mission.verification import verify
 
 if TYPE_CHECKING:
     from sim.downlink import Onboard, Picture
@@ -92,7 +92,7 @@ def compose(run: Run, onboard: "Onboard", picture: "Picture", audits: dict[str, 
         "quality": _quality(figures, picture),
         "clouds": _clouds(run, tiles) | {"audit": audits},
         "budgets": [_budget_row(row) for row in rows],
-        "checks": [_check_row(check) for check in checks] + _octets_compared(onboard.device),
+        "checks": [asdict(check) for check in checks] + _octets_compared(onboard.device),
         "modelled": _modelled(cost, run.mission),
         "conventions": CONVENTIONS,
         "attribution": _attribution(run.info),
@@ -233,11 +233,6 @@ def audit_section(reception: Reception, decoder: Decoder) -> dict[str, Any]:
 def _budget_row(row: budgets.Budget) -> dict[str, Any]:
     used = {"name": row.name, "used": row.used, "limit": row.available, "unit": row.unit}
     return used | {"basis": row.basis, "source": row.how}
-
-
-def _check_row(check: Check) -> dict[str, Any]:
-    relation = ">=" if check.requirement.startswith("min_") else "<="
-    return asdict(check) | {"relation": relation}
 
 
 def _modelled(cost: budgets.SceneRun, mission: Mission) -> dict[str, Any]:

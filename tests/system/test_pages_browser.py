@@ -147,7 +147,8 @@ def rd_text() -> str:
     made_up = [MadeUpCodec(name) for name in codecs]
     result = document(rows, tiles, made_up, {"hevc": "absent: ffmpeg not installed"}, [])  # type: ignore[arg-type]
     result["inputs"]["files"] = [{"name": "rd20.npz", "sha256": SHA}]
-    return rd_page.render_page(result | {"decoder": {"parameters": 4_213_512, "decoder_kmac_px": 68.2}})
+    size = {"parameters": 4_213_512, "decoder_kmac_px": 68.2}
+    return rd_page.render_page(result | {"decoders": {"nadir-edge": size}})
 
 
 def clouds_text() -> str:
