@@ -11,14 +11,15 @@ pytest_plugins = ("toys", "chromium")
 TILE_PX = 256
 HEIGHT_PX, WIDTH_PX = 1500, 1284
 ROWS, COLS = 6, 6
+KINDS = ("coded", "withheld", "omitted", "empty", "fallback", "lost", "refused")
 
 
 @pytest.fixture
 def example_report() -> dict[str, Any]:
     tiles = _tiles()
-    octets = sum(tile["octets"] for tile in tiles)
+    octets = sum(tile["octets_sent"] for tile in tiles)
     counts = {
-        k: sum(t["kind"] == k for t in tiles) for k in ("coded", "withheld", "empty", "fallback", "lost", "refused")
+        k: sum(t["kind"] == k for t in tiles) for k in KINDS
     }
     return {
         "inputs": {
@@ -37,7 +38,10 @@ def example_report() -> dict[str, Any]:
             "seed": 7,
             "engine": {"name": "openvino", "version": "2026.4.1"},
         },
-        "tiles": {**counts, "total": len(tiles), "tile_px": TILE_PX, "rows": ROWS, "cols": COLS, "list": tiles},
+        "tiles": {
+            **counts, "incomplete": 0, "total": len(tiles), "tile_px": TILE_PX, "rows": ROWS, "cols": COLS,
+            "list": tiles,
+        },
         "link": {
             "packets_sent": 812,
             "packets_lost": 9,
@@ -192,7 +196,7 @@ def _tiles() -> list[dict[str, Any]]:
                     "row": row,
                     "col": col,
                     "kind": kind,
-                    "octets": octets,
+                    "octets_sent": octets, "octets_received": octets, "incomplete": False,
                     "cloud_percent": None
                     if kind in ("empty", "lost", "refused")
                     else round(float(random.uniform(0, 60)), 1),

@@ -27,6 +27,7 @@ from export.lapped.context_tables import count_tables, integer_arrays
 from export.lapped.model import LappedModel, all_coefficients, augment, column, distortion, load_trained
 from export.lapped.quantiser import magnitudes
 from payload.codec.lapped import layers
+from payload.codec.lapped.compiled_layers import EntropyKernel
 from payload.codec.lapped.power_law import compand, expand
 from payload.codec.lapped.quantiser import Indices
 from payload.codec.lapped.tables import ContextTables, load_tables
@@ -154,7 +155,7 @@ def _step_for(held: Held, tables: ContextTables, layers: int, ratio: float) -> f
 def _octets(held: Held, tables: ContextTables, step: float, keep: int) -> int:
     """On the link, a tile of the pool counted as the quarter of a 256 px tile that it is: headers by a quarter."""
     cells = held.coefficients.shape[-1]
-    coder = library.EntropyKernel(tables, cells, cells) if library.available else layers.Plain(tables, cells)
+    coder = EntropyKernel(tables, cells, cells) if library.available else layers.Plain(tables, cells)
     total = 0
     for tile in held.coefficients:
         magnitude = np.minimum(magnitudes(tile, torch.tensor(step)).numpy(), 65535).astype(np.uint16)

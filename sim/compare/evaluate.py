@@ -22,6 +22,7 @@ from sim.compare.tiles import TILE_PX, BenchTile, read_tiles
 from sim.metrics import thematic
 from sim.metrics.bd_rate import CR_FINE
 from sim.metrics.distortion import psnr_db, rate_figures, tile_figures
+from sim.scenes.open_scene import AS_STORED, Reading
 
 FINE_PSNR_DB = 46.5  # curves reach past the last constant-quality point of the table (46 dB)
 COARSEST_CR = 4000.0  # settings that cost less than this on a tile are passed over: header and nothing else
@@ -50,8 +51,9 @@ def evaluate(
     limit: int | None = None,
     engine: str = "openvino",
     advance: Advance = lambda *_: None,
+    reading: Reading = AS_STORED,
 ) -> dict[str, Any]:
-    """The whole bench: what rd.json holds. Without bundles the opponents run alone."""
+    """The whole bench: what rd.json holds. Without bundles the opponents run alone. `reading`: of rasters."""
     codecs, absent = open_opponents(against)
     ours: list[NadirCodec] = []
     tile_px = TILE_PX
@@ -60,7 +62,7 @@ def evaluate(
         codecs = [*ours, *codecs]
     if not codecs:
         raise InputError("no codec to run: give --bundle, or opponents that are installed to --against")
-    tiles = read_tiles(paths, tile_px, limit)
+    tiles = read_tiles(paths, tile_px, limit, reading)
     rows = measure(tiles, codecs, advance)
     decoders = {codec.name: dict(codec.decoder_size) for codec in ours if codec.decoder_size}
     return document(rows, tiles, codecs, absent, paths) | {"decoders": decoders}

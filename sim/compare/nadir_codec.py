@@ -50,7 +50,7 @@ class NadirCodec:
         return b"".join(segment(tile_code.pack(code), SequenceCounter(policy.apid), policy.packet_octets))
 
     def decode(self, octets: bytes) -> Dn:
-        reassembler = Reassembler()
+        reassembler = Reassembler(self.payload.policy.apid)
         assemblies = [a for packet in read_packets(octets) for a in reassembler.push(packet)]
         (whole,) = assemblies + reassembler.finish()
         return self.decoder.decode_tile(tile_code.unpack(whole.data))

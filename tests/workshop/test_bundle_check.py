@@ -192,7 +192,7 @@ def test_missing_calibration_data_is_one_clear_line(tmp_path):
     with pytest.raises(InputError, match=r"not a pool of tiles \(it holds Python objects, not numbers"):
         real_pool(tmp_path / "bad.npz")
     np.savez(tmp_path / "float.npz", x=np.zeros((2, 4, 8, 8), np.float32))
-    with pytest.raises(InputError, match="wanted uint16"):
+    with pytest.raises(InputError, match=r"x is float32 .*; wanted an \.npz with x uint16"):
         real_pool(tmp_path / "float.npz")
 
 
