@@ -17,6 +17,7 @@ from payload.scene import SceneInfo
 from payload.tiles import grid
 from sim.clouds import audit
 from sim.ground.decoder import Decoder
+from sim.ground.decoder_size import decoder_size
 from sim.ground.reception import Address, Reception, SceneReception
 from sim.link.channel import LinkReport
 from sim.metrics import distortion
@@ -76,6 +77,7 @@ class Ground:
 
     seconds: float
     peak_mib: float
+    decoder_mpx_s: float | None = None  # tile code to DN
 
 
 def kinds(received: SceneReception, rows_cols: tuple[int, int]) -> list[list[str]]:
@@ -114,6 +116,7 @@ def compose(
         "budgets": [_budget_row(row) for row in rows],
         "checks": [asdict(check) for check in checks] + _octets_compared(onboard.device),
         "modelled": _modelled(cost, run.mission),
+        "decoder": decoder_size(run.bundle),
         "conventions": CONVENTIONS,
         "attribution": _attribution(run.info),
         "measured_on_host": _host(onboard, ground, cost),
@@ -309,6 +312,8 @@ def _host(onboard: Onboard, ground: Ground, cost: budgets.SceneRun) -> dict[str,
         "peak_rss_mib": onboard.peak_mib, "peak_rss_before_payload_mib": onboard.before_mib,
         "peak_rss_with_ground_mib": ground.peak_mib,
     }  # fmt: skip
+    if ground.decoder_mpx_s is not None:
+        known["decoder_mpx_s"] = ground.decoder_mpx_s
     if onboard.device is None:
         onboard_s = cost.onboard_s or nan
         known |= {"throughput_mpx_s": cost.scene_px / onboard_s / 1e6, "onboard_wall_s": onboard.wall_s}

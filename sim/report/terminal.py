@@ -36,7 +36,7 @@ def _facts(report: Mapping[str, Any], arranged: Mapping[str, Any]) -> Iterator[s
     for line in audit_told(report["clouds"]):
         yield f"audit    {line}"
     yield f"rate     {octets(rate['octets'])}, CR {rate['cr16']:.1f} against 16 bit, {rate['bpp']:.3f} bit/px"
-    yield "quality  " + ", ".join(_metric(report, key) for key in SHOWN)
+    yield "quality  " + "; ".join(_metric(report, key) for key in SHOWN)
     yield f"on board {_on_board(arranged)}"
     yield f"ran      {_ran(inputs['engine'])}"
     for note in report.get("notes", ()):
@@ -44,8 +44,8 @@ def _facts(report: Mapping[str, Any], arranged: Mapping[str, Any]) -> Iterator[s
 
 
 def _tiles(tiles: Mapping[str, Any]) -> str:
-    counted = ", ".join(f"{tiles[kind]} {kind}" for kind in TILE_KINDS if tiles.get(kind))
-    cut = f"; {tiles['incomplete']} incomplete, cut short on the link" if tiles.get("incomplete") else ""
+    counted = ", ".join(f"{tiles[kind]} {kind}" for kind in TILE_KINDS if tiles[kind])
+    cut = f"; {tiles['incomplete']} incomplete, cut short on the link" if tiles["incomplete"] else ""
     return f"{counted} = {tiles['total']}{cut}"
 
 

@@ -303,8 +303,6 @@ def cut_short(report: Report) -> None:
     tiles = report["tiles"]
     for tile in [t for t in tiles["list"] if t["kind"] == "coded"][:7]:
         tile["incomplete"] = True
-    for tile in tiles["list"]:
-        tile |= {"octets_received": tile["octets"], "octets_sent": tile["octets"] + 1000}
     tiles["incomplete"] = 7
 
 
