@@ -12,8 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from hil.profiles.profile_file import DeviceProfile as BenchProfile
-from hil.profiles.profile_file import load_profile
+from hil.profiles.profile_file import CODED, BenchProfile, load_profile
 from payload.errors import InputError
 from sim.toml_tables import from_table, nearest, read_toml
 
@@ -119,7 +118,7 @@ def estimate(name: str, macs: float, px: int) -> DeviceEstimate:
     if isinstance(profile, MeasuredDevice):
         seconds = mpx / profile.mean_mpx_s, mpx / profile.best_mpx_s, mpx / profile.worst_mpx_s
         rates = f"{profile.worst_mpx_s:.3g} / {profile.mean_mpx_s:.3g} / {profile.best_mpx_s:.3g} Mpx/s"
-        how = f"whole payload, {rates} at p95, mean and fastest tile (measured: {profile.title})"
+        how = f"whole payload, {rates} at p95, mean and fastest coded tile (measured: {profile.title})"
     else:
         rate = profile.gmac_s
         seconds = gmac / rate.mid, gmac / rate.high, gmac / rate.low
@@ -139,8 +138,13 @@ def _measured(found: BenchProfile, name: str) -> MeasuredDevice:
     modelled = energy is not None and energy.basis.startswith("modelled")
     power = Sourced(energy.busy_w, "assumed" if modelled else "measured", energy.basis) if energy else None
     title = f"{found.device.cpu} with {found.device.engine}, bundle {found.bundle}, {found.made_at}"
-    fastest_s = min(speed.latencies_s)
-    return MeasuredDevice(title, mpx / speed.tile_s.p95_s, speed.tile_mpx_s, mpx / fastest_s, power)
+    coded = speed.kinds.get(CODED)  # a withheld tile costs the gate alone: the profile's clouds are not this scene's
+    tile_s, mean_mpx_s = (coded.tile_s, speed.coded_mpx_s) if coded else (speed.tile_s, None)
+    kinds = speed.latency_kinds or (CODED,) * len(speed.latencies_s)
+    of_coded = [s for s, kind in zip(speed.latencies_s, kinds, strict=True) if kind == CODED]
+    fastest_s = min(of_coded, default=tile_s.p50_s)
+    worst_mpx_s = mpx / (tile_s.p95_s or tile_s.max_s)
+    return MeasuredDevice(title, worst_mpx_s, mean_mpx_s or speed.tile_mpx_s, mpx / fastest_s, power)
 
 
 @cache
