@@ -196,7 +196,8 @@ def profile_text() -> str:
         "modelled: 2 W idle, 5 W busy, as given", 3, 12.0, 2.0, 5.0, 6.1, 0.05, 0.03, 0.76, 0.46, stages, "one clock",
         (0.0, 10.0, 10.1, 20.0), (2.0, 2.0, 5.0, 5.0), 10.0, 20.0, spans, (10.0, 11.0, 13.0), (5.0, 5.1, 5.0),
     )  # fmt: skip
-    device = ProfiledDevice("tcp://board:9000", "aarch64", "Cortex-A53", 4, 1024, "Linux 6", "3.11.2", "openvino 2026.4", 1)
+    machine = ("tcp://board:9000", "aarch64", "Cortex-A53", 4, 1024, "Linux 6", "3.11.2", "openvino 2026.4", 1)
+    device = ProfiledDevice(*machine)
     roofline = Roofline("counted", 0.2, 0.007, 28.0, 120.0, 65.0, 8.0)
     profile = BenchProfile(
         FORMAT, "2026-01-01T00:00:00Z", SHA, "edge", 77, 256, device, 6, SHA, performance, energy, roofline, ("doubt",),
