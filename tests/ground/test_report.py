@@ -303,6 +303,8 @@ def cut_short(report: Report) -> None:
     tiles = report["tiles"]
     for tile in [t for t in tiles["list"] if t["kind"] == "coded"][:7]:
         tile["incomplete"] = True
+    for tile in tiles["list"]:
+        tile["octets_sent"] = tile["octets_received"] + 1000
     tiles["incomplete"] = 7
 
 
