@@ -138,7 +138,7 @@ class Mission:
 
 def load_mission(where: str | Path = DEFAULT) -> Mission:
     """A mission by shipped name or by path. InputError names the file, the key, what was found and what was wanted."""
-    path = _find(where)
+    path = mission_file(where)
     table = read_toml(path)
     if isinstance(table.get("device"), str) and is_profile_file(table["device"]):
         table["device"] = str(path.parent / table["device"])  # beside the mission, wherever it is used from
@@ -154,7 +154,8 @@ def shipped_missions() -> list[str]:
     return sorted(path.stem for path in SHIPPED.glob("*.toml"))
 
 
-def _find(where: str | Path) -> Path:
+def mission_file(where: str | Path) -> Path:
+    """The file of a mission, by path or by shipped name. InputError if there is none."""
     for candidate in (Path(where), SHIPPED / f"{where}.toml"):
         if candidate.is_file():
             return candidate
