@@ -1,3 +1,5 @@
 """The payload: what flies."""
 
-from payload.version import __version__ as __version__
+from payload.version import VERSION
+
+__version__ = VERSION

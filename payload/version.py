@@ -8,21 +8,21 @@ PACKAGE = "nadir-payload"
 ROOT = Path(__file__).resolve().parents[1]
 
 try:
-    __version__ = version(PACKAGE)
+    VERSION = version(PACKAGE)
 except PackageNotFoundError:  # a copy without its metadata, as in the agent's zip
-    __version__ = "unknown"
+    VERSION = "unknown"
 
 
 @cache
 def software() -> dict[str, str | None]:
     """Name, version and commit, for reports. The commit is None where nothing says it."""
-    return {"name": PACKAGE, "version": __version__, "commit": commit(ROOT)}
+    return {"name": PACKAGE, "version": VERSION, "commit": commit(ROOT)}
 
 
 def described() -> str:
     """Version and commit in one line."""
     found = commit(ROOT)
-    return f"{__version__} ({found[:12]})" if found else __version__
+    return f"{VERSION} ({found[:12]})" if found else VERSION
 
 
 def commit(root: Path) -> str | None:

@@ -15,7 +15,7 @@ from payload.errors import InputError
 from payload.version import described
 from sim.commands.console import stop_on_signals
 
-OWN = ("payload", "sim", "hil")
+OWN = ("payload", "sim", "hil", "devices")
 OUT_OF_MEMORY = (
     "bad_alloc",
     "bad alloc",

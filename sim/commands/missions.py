@@ -112,15 +112,11 @@ def bundles(as_json: options.AsJson = False) -> None:
 
 def devices(as_json: options.AsJson = False) -> None:
     """List the devices that time and energy can be modelled for."""
-    from sim.mission.devices import DeviceProfile, device_names, load_device
+    from devices.targets import load_target
+    from sim.mission.devices import device_names
 
-    found = {name: load_device(name) for name in device_names()}
-    rows = [
-        {"name": name, "gmac_s": profile.gmac_s.mid, "rate_is": profile.gmac_s.status}
-        for name, profile in found.items()
-        if isinstance(profile, DeviceProfile)
-    ]
-    _print_rows(rows, as_json)
+    found = [load_target(name) for name in device_names()]
+    _print_rows([{"name": t.name, "title": t.title, "engine": t.engine} for t in found], as_json)
 
 
 def engines(as_json: options.AsJson = False) -> None:
