@@ -19,7 +19,7 @@ REFERENCES = ("klt-jpeg2000", "jpeg2000", "klt-jpeg2000-joint")
 TABLE_CR = (20, 50, 100, 250)
 TABLE_PSNR_DB = (35.0, 37.5, 40.0, 42.5, 45.0, 46.0)
 METRICS = (
-    "psnr_10k_db", "psnr_65k_db", "snr_db", "rmse_reflectance", "ssim_10k", "ms_ssim_10k",
+    "psnr_10k_db", "psnr_65k_db", "snr_db", "rmse_reflectance", "ssim_10k", "ssim_own_range", "ms_ssim_10k",
     "sam_deg", "ndvi_mae", "ndvi_p95", "kmeans_oa", "kmeans_fixed_oa",
 )  # fmt: skip
 NAN = float("nan")

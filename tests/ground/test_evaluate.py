@@ -4,6 +4,7 @@ import json
 import math
 import re
 import sys
+import time
 from dataclasses import dataclass, field
 
 import bjontegaard
@@ -306,9 +307,7 @@ def test_the_same_bench_twice_differs_in_seconds_only(result):
         return [{key: value for key, value in row.items() if key not in ("encode_s", "decode_s")} for row in rows]
 
     # canonical text: NaN is not equal to itself
-    assert report.canonical_json({"rows": untimed(again)}) == report.canonical_json(
-        {"rows": untimed(result["rows"])}
-    )
+    assert report.canonical_json({"rows": untimed(again)}) == report.canonical_json({"rows": untimed(result["rows"])})
 
 
 def test_results_are_written_whole_and_open_offline(result, tmp_path):
@@ -332,10 +331,33 @@ def test_plots_are_the_same_for_the_same_rows(result):
 
 
 def test_an_opponent_that_is_not_installed_is_said_to_be_absent(monkeypatch):
-    monkeypatch.setattr(evaluate, "missing_programs", lambda name: ("x265",) if name == "hevc" else ())
-    codecs, absent = open_opponents(["hevc", "jpeg"])
+    monkeypatch.setattr(evaluate, "missing", lambda name: "the wheel" if name == "klt-hevc" else None)
+    codecs, absent = open_opponents(["klt-hevc", "jpeg"])
     assert [codec.name for codec in codecs] == ["jpeg"]
-    assert absent == {"hevc": "absent: x265 not installed on this machine"}
+    assert absent == {"klt-hevc": "absent: the wheel is not installed on this machine"}
+
+
+@dataclass
+class Slow:
+    """Codes at once, decodes for a long time."""
+
+    name: str = "slow"
+    note: str = ""
+    settings: tuple[float, ...] = (1.0,)
+
+    def encode(self, dn, setting):
+        return bytes(RAW_OCTETS // 50)
+
+    def decode(self, octets):
+        end = time.process_time() + 0.2
+        while time.process_time() < end:
+            pass
+        return np.full((4, 256, 256), 1000, np.uint16)
+
+
+def test_seconds_of_encoding_hold_no_decoding():
+    (row,) = measure(TILES[:1], [Slow()])
+    assert row["encode_s"] < 0.1 and row["decode_s"] >= 0.2
 
 
 def run_sim(monkeypatch, *arguments):
