@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 DATA := $(or $(NADIR_DATA),../shared/data)
 INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
-.PHONY: help demo test test-onboard check bench evaluate equal clean
+.PHONY: help demo test test-onboard check bench evaluate equal fuzz-kernel clean
 
 help:
 	@echo "make demo          a generated scene through payload, link and ground; ends with the path of its report"
@@ -16,6 +16,7 @@ help:
 	@echo "make check         ruff, mypy, import rules"
 	@echo "make bench         speed of every stage on board, and the memory of a 10 980 x 10 980 scene"
 	@echo "make equal         the same tile codes on this host and on emulated x86 without VNNI and ARM: some 20 minutes"
+	@echo "make fuzz-kernel   10^5 hostile layers, encodes and arguments for the kernel under ASan and UBSan"
 	@echo "make evaluate      rate, distortion and the cloud gate on the benchmark data, if its folder is there"
 
 demo: $(VENV)/.ground
@@ -47,6 +48,10 @@ evaluate: $(VENV)/.ground
 equal: $(VENV)/.everything
 	$(BIN)/hil sysroot
 	$(BIN)/hil equal --scene $(DATA)/scenes/ebiederstadt_20190522.tif --tiles $(DATA)/bench/rd20.npz --out out/equal --overwrite
+
+# Needs gcc with its sanitizers; about an hour. The tests run a short one.
+fuzz-kernel: $(VENV)/.everything
+	$(BIN)/python tests/hostile/sanitized.py --decode 100000 --encode 100000 --entry 100000 --bundle 1000
 
 clean:
 	rm -rf $(VENV) build out

@@ -207,7 +207,8 @@ def _sign(arguments: argparse.Namespace) -> int:
         if not arguments.key:
             raise InputError("no key given; --key KEY.pem signs, --new-key KEY.pem makes one")
         bundle = load_bundle(arguments.bundle)
-        print(f"bundle {bundle.name} signed by key {sign_bundle(bundle.directory, arguments.key).key_id}")
+        signature = sign_bundle(bundle.directory, arguments.key, arguments.serial)
+        print(f"bundle {bundle.name} signed by key {signature.key_id}")
     return HELD
 
 
@@ -333,6 +334,7 @@ def _add_uplink_commands(commands: "Commands") -> None:
     sign.add_argument("bundle", nargs="?")
     sign.add_argument("--key", type=Path)
     sign.add_argument("--new-key", type=Path)
+    sign.add_argument("--serial", type=int, help="number of this issue: a device refuses a lower one than it has run")
 
     delta = _command(commands, "delta", _delta, "what must be uplinked to get from one bundle to another")
     delta.add_argument("old", help="the bundle on board")

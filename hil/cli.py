@@ -27,6 +27,7 @@ from hil.host.deploy import deploy as deploy_agent
 from hil.host.emulation import ROOT, make_sysroot, processors
 from hil.host.labgrid_place import place as labgrid_place
 from hil.host.tiles_in import npz_tiles, scene_tiles
+from hil.line.key import write_key
 from hil.profiles.demand import Margin, margins, read_demand
 from hil.profiles.page import write_page
 from hil.profiles.profile_file import load_profile, save_profile
@@ -63,6 +64,13 @@ Overwrite = Annotated[bool, typer.Option("--overwrite")]
 def agent(context: typer.Context) -> None:
     """The program on the device: --tcp HOST:PORT, --serial PATH or --stdio, with --bundle DIR."""
     raise typer.Exit(serve(context.args))
+
+
+@app.command()
+def key(file: Annotated[Path, typer.Argument(help="a new file; the agent gets a copy of it")]) -> None:
+    """Makes a key that host and agent share: `--key FILE` there, `?key=FILE` in the device's URL here."""
+    write_key(file)
+    _say(f"{file}: copy it to the device for `--key`, and add ?key={file} to the device's URL")
 
 
 @app.command()

@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from payload.bundle import Bundle
-from payload.clouds.gate import Action, CloudMask, Decision, decide, detect_clouds, flatten_clouds, load_cloud_net
+from payload.clouds.gate import Action, Decision, decide, detect_clouds, flatten_clouds
+from payload.clouds.mask import CloudMask
+from payload.clouds.network import load_cloud_net
 from payload.codec.interface import PEAK_DN, CodedTile, Quality
 from payload.codec.registry import open_codec, open_fallback
 from payload.engine import Engine

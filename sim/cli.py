@@ -147,13 +147,14 @@ def _evaluate_clouds(
     engine: Annotated[str, typer.Option(help="openvino, onnxruntime or native.")] = "openvino",
     out: Annotated[Path, typer.Option(help="Folder for clouds.json and clouds.html.")] = Path("build/clouds-report"),
 ) -> None:
-    """The cloud gate beside s2cloudless, published rules and Sen2Cor, on left-out sites. Exit 1 if a bar is missed."""
-    from sim.clouds import evaluate, page
+    """The cloud gate beside people, ukis-csmask, s2cloudless, rules and Sen2Cor. Exit 1 if a bar is missed."""
+    from sim.clouds import evaluate, judged, page, requirements
     from sim.clouds.samples import data_folder
 
-    result, judged = evaluate.evaluate_clouds(data_folder(data), network or evaluate.default_networks(), engine)
-    paths = page.write_page(result, judged, out)
-    print(evaluate.as_text(result))
+    networks = network or judged.default_networks()
+    result, material = evaluate.evaluate_clouds(data_folder(data), networks, engine)
+    paths = page.write_page(result, material, out)
+    print(requirements.as_text(result))
     print(f"wrote {paths[0]} and {paths[1]}")
     if not all(check["held"] for check in result["checks"]):
         raise typer.Exit(1)

@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 
 from hil.host.client import open_device
 from payload.bundle import DEFAULT, Bundle, bare_bundle, load_bundle, shipped_bundles
-from payload.clouds.gate import CloudMask, detect_clouds, load_cloud_net
+from payload.clouds.gate import detect_clouds
+from payload.clouds.mask import CloudMask
+from payload.clouds.network import load_cloud_net
 from payload.engine import Engine, open_engine
 from payload.errors import BundleError
 from payload.link.space_packet import SequenceCounter, read_packets, segment

@@ -4,6 +4,7 @@ The private key is a PEM file (PKCS 8), made by `--new-key` or by any other tool
 digits in `<key>.pub`, which is what a mission trusts.
 """
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,10 +37,16 @@ def new_key(path: Path) -> bytes:
     return public
 
 
-def sign_bundle(directory: Path, key_path: Path) -> Signature:
-    """Checks every file of the bundle against its manifest, signs the manifest, writes signature.json, verifies it."""
-    load_bundle(directory)
+def sign_bundle(directory: Path, key_path: Path, serial: int | None = None) -> Signature:
+    """Checks every file of the bundle against its manifest, signs the manifest, writes signature.json, verifies it.
+
+    `serial` goes into the manifest first: devices with a counter refuse a bundle of a lower one than they have run.
+    """
+    bundle = load_bundle(directory)
     private = _load_private(key_path)
+    if serial is not None:
+        manifest = json.dumps(bundle.manifest | {"serial": serial}, indent=1, sort_keys=True)
+        (directory / "manifest.json").write_text(manifest + "\n", encoding="utf-8")
     public = private.public_key().public_bytes_raw()
     signature = Signature(key_id(public), private.sign(signed_octets(directory)))
     (directory / FILE).write_text(signature.to_json(), encoding="utf-8")

@@ -1,7 +1,7 @@
-"""The cloud network: a small U-shaped INT8 net over averages of 2 x 2 pixels, class logits of cells of 2 px out.
+"""The cloud network: a small U-shaped INT8 net over averages of 4 x 4 pixels, class logits of cells of 4 px out.
 
-    u8 [8, T/2, T/2] -> stem 4x4/4 [a, T/8] -> [b, T/16] -> [b, T/32] -> back up, sums with what was passed on
-                     -> logits s8 [4 classes x 4 x 4 sub-cells, T/8, T/8]
+    u8 [12, T/4, T/4] -> stem 2x2/2 [a, T/8] -> [b, T/16] -> [b, T/32] -> back up, sums with what was passed on
+                      -> logits s8 [4 classes x 2 x 2 sub-cells, T/8, T/8]
 
 At 10 m pixels the lowest level sees 320 m a cell and 1.6 km a kernel: even cloud is told from even ground by what lies
 around it. Sums instead of concatenations, nearest-neighbour up-sampling, depthwise convolutions: what stays INT8 and
@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from export.graphs.qat_layers import ConvBlock, conv, pixels, relu, signed
-from payload.clouds.gate import BIN_PX
+from payload.clouds.mask import CLASSES
 
-CLASSES = 4
 #: Input samples along one position of the stem, and cells along one position of the logits.
-STEM = 4
+STEM = 2
+#: Pixels along one cell.
+CELL_PX = 4
 
 
 class Residual(nn.Module):
@@ -50,9 +51,9 @@ class Merge(nn.Module):
 
 
 class CloudUnet(nn.Module):
-    """Input planes as integers / 256 [N, planes, n, n] -> logits [N, 4 s s, n/4, n/4], class-major, s = 4."""
+    """Input planes as integers / 256 [N, planes, n, n] -> logits [N, 4 s s, n/2, n/2], class-major, s = 2."""
 
-    def __init__(self, widths: tuple[int, int], planes: int = 8, quantised: bool = True) -> None:
+    def __init__(self, widths: tuple[int, int], planes: int = 12, quantised: bool = True) -> None:
         super().__init__()
         a, b = widths
         q = quantised
@@ -66,7 +67,7 @@ class CloudUnet(nn.Module):
         self.up16 = Merge(b, b, q)
         self.up8 = Merge(b, a, q)
         self.refine = Residual(a, 3, q)
-        self.head = conv(a, CLASSES * STEM**2, 1, quantised=q)
+        self.head = conv(a, len(CLASSES) * STEM**2, 1, quantised=q)
         self.logits = signed(q)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -78,7 +79,7 @@ class CloudUnet(nn.Module):
 
 
 def as_cells(logits: Tensor) -> Tensor:
-    """Logits [N, 4 s s, h, w] -> one set per cell [N, 4, h s, w s]; the twin of payload.clouds.gate.CloudMask.cells."""
+    """Logits [N, 4 s s, h, w] -> one set per cell [N, 4, h s, w s]; the twin of payload.clouds.mask.CloudMask.cells."""
     return functional.pixel_shuffle(logits, STEM)
 
 
@@ -98,7 +99,7 @@ def macs_per_pixel(network: CloudUnet, size_px: int = 128) -> float:
         if isinstance(module, nn.Conv2d):
             hooks.append(module.register_forward_hook(count))
     with torch.no_grad():
-        network(torch.zeros(1, network.stem.conv.in_channels, size_px // BIN_PX, size_px // BIN_PX))
+        network(torch.zeros(1, network.stem.conv.in_channels, size_px // CELL_PX, size_px // CELL_PX))
     for hook in hooks:
         hook.remove()
     return total / size_px**2

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from export.graphs.graph import load_graph
 from export.proof.inputs import Arrays, Feeder, FrontEnd, TilePool, random_feeder, real_feeder
 from payload.bundle import Bundle
-from payload.clouds.gate import BIN_PX, CLASSES, NETWORK_FILE, input_planes, read_settings
+from payload.clouds.mask import CLASSES
+from payload.clouds.network import NETWORK_FILE, read_settings
+from payload.clouds.planes import input_planes, plane_count
 from payload.codec.interface import Codec, LatentQuantiser
 from payload.codec.registry import open_codec
 from payload.errors import InputError
@@ -73,7 +75,8 @@ def _cloud_planes(bundle: Bundle) -> FrontEnd:
     def front_end(tile: Tile) -> Arrays:
         found = input_planes(tile.dn, tile.valid, settings)
         if found is None:  # a tile of one value, which the payload does not judge
-            found = np.zeros((2 * len(tile.dn), *(side // BIN_PX for side in tile.valid.shape)), np.uint8)
+            sides = (side // settings.cell_px for side in tile.valid.shape)
+            found = np.zeros((plane_count(len(tile.dn), settings), *sides), np.uint8)
         return (found[None],)
 
     return front_end

@@ -4,6 +4,7 @@ import importlib.util
 import os
 import platform
 import resource
+import stat
 import threading
 import time
 from collections.abc import Callable
@@ -13,8 +14,11 @@ from typing import Any
 import numpy as np
 
 from payload.engine import ENGINES
+from payload.errors import InputError
+from payload.native import library
 
 SYS = "/sys"
+LONGEST_TEXT = 65536  # /proc/cpuinfo begins with what we look for
 
 
 def describe(emulated: str | None) -> dict[str, Any]:
@@ -29,6 +33,7 @@ def describe(emulated: str | None) -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "engines": {name: version for name in ENGINES if (version := _version(name))},
+        "kernel": "compiled" if library.available else "numpy",
         "emulated": emulated or ("unknown processor on x86" if mismatch else None),
     }
 
@@ -77,10 +82,11 @@ class SysfsPower:
     """Power in watts from a file of the kernel: hwmon `power1_input` in uW, or powercap `energy_uj` in uJ.
 
     An energy counter gives the mean power since the last reading. A reading that does not parse is None: torn or gone.
+    InputError where `path` is not a regular file of one of these names below `root`.
     """
 
-    def __init__(self, path: str) -> None:
-        self._path = Path(path)
+    def __init__(self, path: str, root: Path = Path(SYS)) -> None:
+        self._path = _power_file(path, root)
         self._counter = self._path.name == "energy_uj"
         self._wraps_at = _number(self._path.with_name("max_energy_range_uj"))
         self._last: tuple[float, float] | None = None
@@ -96,6 +102,20 @@ class SysfsPower:
         if used < 0:
             used += self._wraps_at or 0.0
         return used * 1e-6 / (now_s - last[0]) if used >= 0 else None
+
+
+def _power_file(path: str, root: Path) -> Path:
+    names = ("power1_input", "energy_uj")
+    wanted = f"wanted a {' or '.join(names)} below {root}"
+    try:
+        found = Path(path).resolve(strict=True)
+        regular = stat.S_ISREG(found.stat().st_mode)
+    except (OSError, ValueError) as error:
+        cause = getattr(error, "strerror", None) or "not a path"
+        raise InputError(f"power {path[:200]}: {cause}; {wanted}") from None
+    if not regular or found.name not in names or not found.is_relative_to(root.resolve()):
+        raise InputError(f"power {path[:200]}: not a power meter's file; {wanted}")
+    return found
 
 
 class PowerSampler:
@@ -148,10 +168,17 @@ def _version(engine: str) -> str | None:
 
 
 def _text(path: Path) -> str | None:
+    """A short file of the kernel's. Opened so that no file whatever can make us wait: None where it would."""
     try:
-        return path.read_text(errors="replace").strip("\0\n ")
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except (OSError, ValueError):
+        return None
+    try:
+        return os.read(fd, LONGEST_TEXT).decode(errors="replace").strip("\0\n ")
     except OSError:
         return None
+    finally:
+        os.close(fd)
 
 
 def _number(path: Path) -> float | None:

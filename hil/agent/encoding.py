@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Protocol
 
 from payload.bundle import load_bundle
-from payload.engine import open_engine
+from payload.engine import NATIVE, open_engine
 from payload.link.tile_code import pack
+from payload.native import library
 from payload.pipeline import Payload
 from payload.policy import Policy
 from payload.tiles import Tile
@@ -15,6 +16,8 @@ class TileEncoder(Protocol):
     """Encodes tiles one at a time."""
 
     engine: str  # name and release of the runtime
+    ran: dict[str, str]  # part of the payload -> what computes it here
+    kind: str  # what became of the last tile
     stages_s: dict[str, float]  # of the last tile, in order
 
     def encode(self, tile: Tile) -> bytes:
@@ -28,10 +31,15 @@ class PayloadEncoder:
     def __init__(self, bundle: Path, policy: Policy, engine: str, threads: int) -> None:
         runtime = open_engine(engine, threads)
         self.engine = f"{runtime.name} {runtime.version.partition('-')[0]}"  # without the build's hash
+        kernel = "compiled kernel" if library.available else "numpy"
+        encoder = kernel if runtime.name == NATIVE else self.engine
+        self.ran = {"codec": kernel, "encoder network": encoder, "cloud network": self.engine}
         self.stages_s: dict[str, float] = {}
+        self.kind = ""
         self._payload = Payload(load_bundle(bundle, flight_only=True), policy, runtime)
 
     def encode(self, tile: Tile) -> bytes:
-        octets = pack(self._payload.encode_tile(tile))
-        self.stages_s = dict(self._payload.last_stages)
+        code = self._payload.encode_tile(tile)
+        octets = pack(code)
+        self.kind, self.stages_s = code.kind.name.lower(), dict(self._payload.last_stages)
         return octets

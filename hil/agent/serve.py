@@ -2,11 +2,14 @@
 
 --stdio             one host over stdin and stdout, then the end
 --serial PATH       a serial line, for ever
---tcp HOST:PORT     one host at a time, for ever; the newest host wins, so that a dead one never blocks the door
+--tcp HOST:PORT     one host at a time, for ever (hil/agent/door.py)
+
+Where others than the people of this machine can reach the line, --key FILE is demanded.
 """
 
 import argparse
 import contextlib
+import ipaddress
 import logging
 import os
 import socket
@@ -19,8 +22,12 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from hil.agent.agent import Agent, MakeEncoder
-from hil.line.channels import FdChannel, SocketChannel, listen_tcp, open_line
+from hil.agent.agent import Agent, AgentSettings, MakeEncoder
+from hil.agent.device import SYS
+from hil.agent.door import Door
+from hil.agent.trust import Trust
+from hil.line.channels import FdChannel, listen_tcp, open_line
+from hil.line.key import read_key
 from payload.errors import InputError
 from payload.policy import Policy
 
@@ -37,10 +44,12 @@ def main(
     level = logging.WARNING if options.stdio else logging.INFO  # one host, one run: its coming and going is no news
     logging.basicConfig(stream=sys.stderr, level=level, format="agent: %(message)s")
     try:
+        _need_key(options)
+        settings = _settings(options)
         if options.tcp and options.listen_fd is None:
             return _supervise(options, [*(program or _program()), *(sys.argv[1:] if arguments is None else arguments)])
         with _bundle(options.bundle) as bundle:
-            _serve(options, Agent(bundle, make_encoder or _payload_encoder, options.emulated, options.watchdog_s))
+            _serve(options, Agent(bundle, make_encoder or _payload_encoder, settings))
         return 0
     except (InputError, OSError) as error:
         log.error("%s", error)
@@ -52,13 +61,33 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     line = parser.add_mutually_exclusive_group(required=True)
     line.add_argument("--stdio", action="store_true", help="one host over stdin and stdout")
     line.add_argument("--serial", metavar="PATH", help="a serial line, e.g. /dev/ttyGS0")
-    line.add_argument("--tcp", metavar="HOST:PORT", help="e.g. 127.0.0.1:5150; no password: keep it off open networks")
+    line.add_argument("--tcp", metavar="HOST:PORT", help="e.g. 127.0.0.1:5150")
     parser.add_argument("--baud", type=int, default=1_000_000)
     parser.add_argument("--bundle", type=Path, help="a bundle's directory; default: the one packed with this agent")
+    parser.add_argument(
+        "--key", type=Path, metavar="FILE", help="hosts must hold the same key; `hil key FILE` makes one"
+    )
+    parser.add_argument(
+        "--trust",
+        type=Path,
+        metavar="DIR",
+        help="run bundles only that a *.pub in DIR has signed, none older than before",
+    )
+    parser.add_argument("--sys-root", type=Path, default=Path(SYS), metavar="DIR", help="power meters lie below it")
     parser.add_argument("--watchdog-s", type=float, default=120.0, help="longest time for one request")
     parser.add_argument("--emulated", metavar="CPU", help="say that this processor is emulated: no latencies from it")
     parser.add_argument("--listen-fd", type=int, help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
+
+
+def _settings(options: argparse.Namespace) -> AgentSettings:
+    return AgentSettings(
+        emulated=options.emulated,
+        watchdog_s=options.watchdog_s,
+        key=read_key(options.key) if options.key else None,
+        trust=Trust(options.trust) if options.trust else None,
+        sys_root=options.sys_root,
+    )
 
 
 def _payload_encoder(bundle: Path, policy: Policy, engine: str, threads: int) -> Any:
@@ -86,28 +115,29 @@ def _stdio() -> FdChannel:
 
 
 def _serve_tcp(server: socket.socket, agent: Agent) -> None:
-    arrived: list[SocketChannel] = []
-    fresh = threading.Condition()
-    current: list[SocketChannel] = []
-
-    def accept() -> None:
-        while True:
-            connection, peer = server.accept()
-            log.info("host %s", peer)
-            channel = SocketChannel(connection)
-            with fresh:
-                for older in (*arrived, *current):
-                    older.close()
-                arrived[:] = [channel]
-                fresh.notify()
-
-    threading.Thread(target=accept, daemon=True).start()
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
-    while True:
-        with fresh:
-            fresh.wait_for(lambda: bool(arrived))
-            current[:] = [arrived.pop()]
-        agent.serve(current[0])
+    for arrival in Door(server, agent).arrivals():
+        agent.serve_arrival(arrival)
+
+
+def _need_key(options: argparse.Namespace) -> None:
+    """InputError where the line is open to others and no key is given."""
+    if options.key is not None or options.stdio:
+        return
+    if options.serial and not os.path.realpath(options.serial).startswith("/dev/pts/"):
+        raise InputError(
+            f"--serial {options.serial}: give --key FILE: whoever has the other end could use it"
+        )
+    if options.tcp and not _is_loopback(options.tcp.rpartition(":")[0]):
+        raise InputError(f"--tcp {options.tcp}: others can reach this address; give --key FILE, or use 127.0.0.1")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        found = socket.getaddrinfo(host.strip("[]") or "127.0.0.1", None)
+        return all(ipaddress.ip_address(str(where[4][0]).partition("%")[0]).is_loopback for where in found)
+    except (OSError, ValueError):
+        return False
 
 
 def _end_with_parent(parent: int) -> None:

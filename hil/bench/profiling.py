@@ -16,7 +16,7 @@ from hil.bench.meters import HostSampler, ModelMeter, PowerMeter, SysfsMeter
 from hil.host.client import ClockOffset, DeviceSession
 from hil.line.channels import ChannelClosedError
 from hil.line.code_id import code_id
-from hil.line.messages import Coded
+from hil.line.messages import DeviceReply
 from hil.line.protocol import Type
 from hil.profiles.profile_file import FORMAT, Device, DeviceProfile, Energy, Performance, Roofline, Spread, StageSpan
 from payload.bundle import Bundle
@@ -107,7 +107,9 @@ def profile(
     )
 
 
-def measure_performance(session: DeviceSession, tiles: Sequence[Tile], plan: Plan) -> tuple[Performance, list[Coded]]:
+def measure_performance(
+    session: DeviceSession, tiles: Sequence[Tile], plan: Plan
+) -> tuple[Performance, list[DeviceReply]]:
     """Figures, and the codes of the first pass over the tiles."""
     cold_s = [_cold_start_s(session, tiles[0]) for _ in range(plan.repeats)]
     alone = [list(session.encode_tiles(tiles, window=1)) for _ in range(plan.repeats)]
@@ -154,7 +156,7 @@ def measure_energy(
     doubts: list[str],
 ) -> Energy:
     """Medians over the repeats; what makes them doubtful goes into `doubts`."""
-    list(session.encode_tiles(tiles[:8]))  # what the device will hold
+    session.hold(tiles)
     clock = session.clock()
     repeats = [energy_repeat(session, meter, plan, clock) for _ in range(plan.repeats)]
     after = session.clock()
@@ -258,7 +260,7 @@ def _clock_note(meter: PowerMeter | SysfsMeter | ModelMeter, clock: ClockOffset,
 def _spans(tiles: list[Any]) -> tuple[StageSpan, ...]:
     """Stages of some tiles one after the other, as the encoder runs them."""
     found = []
-    for start_s, _, stages in tiles:
+    for start_s, _, stages, _ in tiles:
         at_s = start_s
         for name, seconds in stages.items():
             found.append(StageSpan(name, at_s, at_s + seconds))
@@ -323,5 +325,5 @@ def _edge_octets(cost: dict) -> int:  # type: ignore[type-arg]
     return total
 
 
-def _stage_names(codes: list[Coded]) -> list[str]:
+def _stage_names(codes: list[DeviceReply]) -> list[str]:
     return list(dict.fromkeys(name for coded in codes for name in coded.stages_s))

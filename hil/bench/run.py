@@ -15,7 +15,7 @@ from typing import Any
 from hil.host.client import DeviceError, DeviceSession
 from hil.host.transports import line_bound
 from hil.line.code_id import code_id
-from hil.line.messages import Coded, policy_fields
+from hil.line.messages import DeviceReply, policy_fields
 from payload.bundle import Bundle
 from payload.codec.interface import Codec
 from payload.codec.registry import open_codec
@@ -79,7 +79,7 @@ class RunFolder:
         path = self._path(tile.row, tile.col)
         return path.read_bytes() if path.exists() else None
 
-    def keep(self, coded: Coded) -> None:
+    def keep(self, coded: DeviceReply) -> None:
         self.write(f"codes/{self._path(coded.row, coded.col).name}", coded.octets)
 
     def write(self, name: str, octets: bytes) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from hil.line.code_id import agent_sources
 from payload.bundle import Bundle
+from payload.signature import FILE as SIGNATURE
 
 SHEBANG = b"#!/usr/bin/env python3\n"
 START = b"import sys\nfrom hil.agent.serve import main\nsys.exit(main())\n"
@@ -20,6 +21,8 @@ def pack_agent(bundle: Bundle) -> bytes:
     """Octets of the zipapp: agent, payload, and what the bundle uplinks."""
     members = {"__main__.py": START, **agent_sources()}
     members["bundle/manifest.json"] = (bundle.directory / "manifest.json").read_bytes()
+    if (bundle.directory / SIGNATURE).is_file():
+        members[f"bundle/{SIGNATURE}"] = (bundle.directory / SIGNATURE).read_bytes()
     for name in bundle.manifest["files"]:
         if name.startswith("flight/"):
             members[f"bundle/{name}"] = bundle.file(name).read_bytes()

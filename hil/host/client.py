@@ -9,65 +9,32 @@ import random
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hil.host.emulation import engine_of
-from hil.host.transports import Connect, connector
+from hil.host.greeting import answer_challenge, check_identity, check_proof, choose_engine, device_info
+from hil.host.session_values import (
+    EMULATION,
+    PATIENCE,
+    ClockOffset,
+    DeviceError,
+    DeviceFullError,
+    DeviceInfo,
+    Incidents,
+    Patience,
+    SilenceError,
+)
+from hil.host.transports import Connect, connector, shared_key
 from hil.line import protocol
 from hil.line.channels import Channel, ChannelClosedError, seconds_left
-from hil.line.code_id import code_id
-from hil.line.messages import Coded, pack_tile, policy_fields, unpack_coded
+from hil.line.messages import DeviceReply, pack_tile, policy_fields, unpack_coded
 from hil.line.protocol import REPLY, Frame, FrameReader, ProtocolError, Type, crc_of, pack_body, unpack_body
 from payload.bundle import Bundle
-from payload.errors import InputError
 from payload.policy import Policy
 from payload.tiles import Tile
-
-
-class DeviceError(InputError):
-    """The device refuses, or cannot be reached any more. What came back before stands."""
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How long to wait for what. An agent at work sends a BEAT every second, so silence means trouble."""
-
-    hello_s: float = 5.0
-    silence_s: float = 10.0
-    attempts: int = 6  # fresh lines without a single tile done in between
-    pause_s: float = 0.3  # before a fresh line; doubles with every attempt in vain
-
-
-#: An emulated processor is some hundred times slower, at starting too.
-EMULATION = Patience(hello_s=60.0, silence_s=120.0, attempts=2)
-
-
-@dataclass(frozen=True)
-class DeviceInfo:
-    """What the device said about itself at HELLO and LOAD."""
-
-    machine: str
-    cpu: str
-    cores: int
-    memory_mib: int
-    system: str
-    python: str
-    emulated: str | None  # its processor's name where it is emulated: then times mean nothing
-    engine: str
-    load_s: float
-    window: int
-
-
-@dataclass
-class Incidents:
-    """What went wrong on the way, and was mended."""
-
-    reconnects: int = 0
-    tiles_sent_again: int = 0
-    octets_discarded: int = 0
-    causes: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -76,15 +43,7 @@ class _Asked:
 
     body: bytes
     crc: int = 0
-    coded: Coded | None = None
-
-
-@dataclass(frozen=True)
-class ClockOffset:
-    """Device clock minus host clock (time.monotonic on both), and how wrong it may be: half the fastest round trip."""
-
-    offset_s: float
-    uncertainty_s: float
+    coded: DeviceReply | None = None
 
 
 class DeviceSession:
@@ -92,17 +51,22 @@ class DeviceSession:
 
     def __init__(
         self, connect: Connect, name: str, bundle: Bundle, policy: Policy, engine: str = "auto", threads: int = 1,
-        patience: Patience = Patience(), seed: int | None = None,
+        patience: Patience = PATIENCE, seed: int | None = None, key: bytes | None = None,
     ) -> None:  # fmt: skip
         self.name, self.incidents = name, Incidents()
         self._connect, self._bundle, self._policy = connect, bundle, policy
         self._engine, self._threads, self._patience = engine, threads, patience
         self._random = random.Random(seed)
+        self._key, self._token = key, ""
         self._channel: Channel | None = None
         self._reader = FrameReader()
         self._frames: list[Frame] = []
         self._session = self._seq = 0
-        self.info = self._with_patience(self._greet)
+        try:
+            self.info = self._with_patience(self._greet)
+        except BaseException:
+            self.close()  # a device that refuses us must not take us for its host any longer
+            raise
 
     def __enter__(self) -> "DeviceSession":
         return self
@@ -115,11 +79,11 @@ class DeviceSession:
             self._channel.close()
             self._channel = None
 
-    def encode_tile(self, tile: Tile) -> Coded:
+    def encode_tile(self, tile: Tile) -> DeviceReply:
         """One tile, one code."""
         return next(self.encode_tiles([tile]))
 
-    def encode_tiles(self, tiles: Iterable[Tile], window: int | None = None) -> Iterator[Coded]:
+    def encode_tiles(self, tiles: Iterable[Tile], window: int | None = None) -> Iterator[DeviceReply]:
         """Codes in the order of `tiles`, at most `window` of them under way. DeviceError when the device is lost."""
         allowed = min(window or self.info.window, self.info.window)
         source, waiting = iter(tiles), OrderedDict[int, _Asked]()
@@ -176,6 +140,20 @@ class DeviceSession:
         """Most memory the agent's process has held."""
         return float(self.call(Type.STATS, {})["peak_memory_mib"])
 
+    def hold(self, tiles: Iterable[Tile]) -> int:
+        """Tiles for STREAM to work on, in place of those held before; how many of them the device has room for."""
+        self.call(Type.RESET, {"held_only": True})
+        sent = 0
+        for tile in tiles:
+            try:
+                told = self._with_patience(partial(self._call_with_body, Type.HOLD, pack_tile(tile)))
+            except DeviceFullError:
+                return sent
+            sent += 1
+            if told["held"] != sent:
+                raise DeviceError(f"device {self.name}: the line failed while it took tiles; run again on a better one")
+        return sent
+
     def reload(self) -> float:
         """LOAD again, after a RESET; gives the seconds it took on the device."""
         return float(self._with_patience(self._load)["load_s"])
@@ -207,7 +185,7 @@ class DeviceSession:
             self._raise_refusal(frame)
         if kind != Type.INFER:
             raise ChannelClosedError(f"the device answers a tile with {frame.kind:#04x}")
-        asked.coded = _coded(frame, asked.crc)
+        asked.coded = _device_reply(frame, asked.crc)
         for seq, earlier in waiting.items():
             if seq == frame.seq:
                 break
@@ -259,15 +237,10 @@ class DeviceSession:
         self._channel, self._reader, self._frames = self._connect(), FrameReader(), []
         self._session = self._random.getrandbits(32)
         hello = self._hello()
-        _check_identity(self.name, hello, self._bundle)
-        self._engine = self._choose_engine(hello)
-        loaded = self._load()
-        names = ("machine", "cpu", "cores", "memory_mib", "system", "python", "emulated", "window")
-        try:
-            told = {name: hello[name] for name in names} | {name: loaded[name] for name in ("engine", "load_s")}
-        except KeyError as missing:
-            raise DeviceError(f"device {self.name}: does not tell {missing}; deploy the agent again") from None
-        return DeviceInfo(**told)
+        check_identity(self.name, hello, self._bundle)
+        self._token = str(hello.get("token", ""))
+        self._engine = choose_engine(self.name, self._engine, hello)
+        return device_info(self.name, hello, self._load())
 
     def _load(self) -> dict[str, Any]:
         policy = policy_fields(self._policy)
@@ -277,30 +250,26 @@ class DeviceSession:
         )
 
     def _hello(self) -> dict[str, Any]:
-        """HELLO, said again until somebody answers: a device may still be starting."""
+        """HELLO, said again until somebody answers: a device may be starting. Shows the key where it is wanted."""
         deadline_s = time.monotonic() + max(self._patience.hello_s, 6 * self._patience.silence_s)
+        token = {"token": self._token} if self._token else {}
         while True:
             try:
-                return self._call_once(Type.HELLO, {}, self._patience.hello_s)
-            except _SilenceError:
+                told = self._call_once(Type.HELLO, token, self._patience.hello_s)
+                proof, wanted = answer_challenge(self.name, self._key, told)
+                if proof:
+                    told = self._call_once(Type.HELLO, token | proof, self._patience.hello_s)
+                    check_proof(self.name, told, wanted)
+                return told
+            except SilenceError:
                 if time.monotonic() > deadline_s:
                     raise ChannelClosedError("nobody answers HELLO") from None
 
-    def _choose_engine(self, hello: dict[str, Any]) -> str:
-        there = hello.get("engines") or {}
-        if self._engine == "auto":
-            if not there:
-                raise DeviceError(
-                    f"device {self.name}: no inference runtime there; install openvino or onnxruntime on it"
-                )
-            if hello.get("machine") == "aarch64" and "onnxruntime" in there:
-                return "onnxruntime"  # OpenVINO has no INT8 convolution of the encoder's kind on ARM: LOAD refuses it
-            return str(next(iter(there)))
-        return self._engine
-
     def _call_once(self, kind: Type, fields: dict[str, Any], silence_s: float | None = None) -> dict[str, Any]:
-        seq = self._send(kind, pack_body(fields))
-        reply = self._reply_to(seq, silence_s)
+        return self._call_with_body(kind, pack_body(fields), silence_s)
+
+    def _call_with_body(self, kind: Type, body: bytes, silence_s: float | None = None) -> dict[str, Any]:
+        reply = self._reply_to(self._send(kind, body), silence_s)
         if reply.kind != kind | REPLY:
             raise ChannelClosedError(f"the device answers {kind.name} with {reply.kind:#04x}")
         return _fields(reply)
@@ -324,7 +293,8 @@ class DeviceSession:
         fields = _fields(frame)
         if fields.get("reason") in ("session", "busy"):  # a new agent, or too much at once: greet, and go on
             raise ChannelClosedError(str(fields.get("error")))
-        raise DeviceError(f"device {self.name}: {fields.get('error')}")
+        kind = DeviceFullError if fields.get("reason") == "full" else DeviceError
+        raise kind(f"device {self.name}: {fields.get('error')}")
 
     def _write(self, octets: bytes) -> None:
         if self._channel is None:
@@ -338,7 +308,7 @@ class DeviceSession:
             if self._channel is None:
                 raise ChannelClosedError("the line is closed")
             if time.monotonic() > deadline_s:
-                raise _SilenceError(f"the device said nothing for {silence_s:g} s")
+                raise SilenceError(f"the device said nothing for {silence_s:g} s")
             discarded = self._reader.discarded_octets
             self._frames = [f for f in self._reader.feed(self._channel.read(seconds_left(deadline_s))) if self._ours(f)]
             self.incidents.octets_discarded += self._reader.discarded_octets - discarded
@@ -350,11 +320,9 @@ class DeviceSession:
                 f"device {self.name}: speaks protocol {frame.version}, this host {protocol.VERSION}; "
                 "deploy the agent again"
             )
+        if frame.too_long:
+            raise ChannelClosedError(f"the device announces a body of {frame.too_long} octets")
         return frame.session == self._session and bool(frame.kind & REPLY)
-
-
-class _SilenceError(ChannelClosedError):
-    """Nothing came in time."""
 
 
 def open_device(
@@ -364,23 +332,11 @@ def open_device(
     if url.startswith("emulated:"):
         patience = patience or EMULATION
         engine = engine_of(url.partition(":")[2]) if engine == "auto" else engine
-    patience = patience or Patience()
-    return DeviceSession(connector(url, Path(bundle.directory)), url, bundle, policy, engine, threads, patience)
+    connect, key = connector(url, Path(bundle.directory)), shared_key(url)
+    return DeviceSession(connect, url, bundle, policy, engine, threads, patience or PATIENCE, key=key)
 
 
-def _check_identity(name: str, hello: dict[str, Any], bundle: Bundle) -> None:
-    if hello.get("code_id") != code_id():
-        raise DeviceError(
-            f"device {name}: agent code {hello.get('code_id')}, this host has {code_id()}; run `hil deploy` again"
-        )
-    if hello.get("bundle_id") != bundle.bundle_id:
-        raise DeviceError(
-            f"device {name}: bundle {hello.get('bundle')} (id {hello.get('bundle_id')}), "
-            f"this run wants {bundle.name} (id {bundle.bundle_id}); run `hil deploy` again"
-        )
-
-
-def _coded(frame: Frame, request_crc: int) -> Coded:
+def _device_reply(frame: Frame, request_crc: int) -> DeviceReply:
     try:
         return unpack_coded(frame.body, request_crc)
     except ProtocolError as error:

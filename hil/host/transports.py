@@ -1,7 +1,7 @@
 """Device URLs -> byte channels, on the host's side. pyserial and asyncssh are imported here only, and only when needed.
 
-tcp://HOST:PORT                          an agent that listens
-serial:///dev/ttyUSB0?baud=1000000       an agent behind a serial line
+tcp://HOST:PORT                          an agent that listens; ?key=FILE, the key it was given
+serial:///dev/ttyUSB0?baud=1000000       an agent behind a serial line; &key=FILE
 ssh://USER@HOST[:PORT]/PATH/agent.pyz    starts an agent over there (?python=..., ?known_hosts=..., ?key=...)
 stdio:COMMAND ...                        starts an agent here and talks over its stdin and stdout
 host:                                    this machine's own Python, as a device
@@ -23,6 +23,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from hil.line.channels import CHUNK_OCTETS, Channel, ChannelClosedError, FdChannel, SocketChannel
+from hil.line.key import read_key
 from payload.errors import InputError
 
 CONNECT_S = 10.0
@@ -59,6 +60,15 @@ def connector(url: str, bundle: Path) -> Connect:
         command = agent_command(rest, bundle)
         return lambda: ProcessChannel(command)
     raise InputError(f"device {url!r} is no URL of a device; wanted one of {', '.join(SCHEMES)}")
+
+
+def shared_key(url: str) -> bytes | None:
+    """The key of `?key=FILE` in a tcp:// or serial:// URL; None without. (An ssh:// URL's key is ssh's own.)"""
+    parts = urlsplit(url)
+    if parts.scheme not in ("tcp", "serial"):
+        return None
+    found = parse_qs(parts.query).get("key")
+    return read_key(Path(found[-1])) if found else None
 
 
 def line_bound(url: str, tile_octets: int, tile_px: int) -> str | None:
@@ -273,6 +283,7 @@ def _open_tcp(host: str, port: int) -> SocketChannel:
 
 def _host_and_port(url: str) -> tuple[str, int]:
     parts = urlsplit(url)
+    _known_settings(url, parts.query, {"key"})
     try:
         port = parts.port
     except ValueError:
@@ -284,7 +295,14 @@ def _host_and_port(url: str) -> tuple[str, int]:
 
 def _serial_parts(url: str) -> tuple[str, int]:
     parts = urlsplit(url)
+    _known_settings(url, parts.query, {"baud", "key"})
     baud = parse_qs(parts.query).get("baud", ["1000000"])[-1]
     if not parts.path or not baud.isdigit():
         raise InputError(f"{url}: wanted serial:///dev/ttyUSB0?baud=1000000")
     return parts.path, int(baud)
+
+
+def _known_settings(url: str, query: str, known: set[str]) -> None:
+    unknown = sorted(set(parse_qs(query)) - known)
+    if unknown:
+        raise InputError(f"{url}: setting {unknown[0]} is unknown; wanted ?{'=, ?'.join(sorted(known))}= at most")

@@ -141,7 +141,7 @@ def listen_tcp(host: str, port: int) -> socket.socket:
     server = socket.socket(family, socket.SOCK_STREAM)
     server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     server.bind((host, port))
-    server.listen(4)
+    server.listen(64)
     return server
 
 

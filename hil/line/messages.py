@@ -3,8 +3,10 @@
 Numpy and payload only: it runs on the device.
 """
 
-from dataclasses import asdict, dataclass, field
-from typing import Any
+import math
+from dataclasses import asdict, dataclass, field, replace
+from types import UnionType
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -13,12 +15,17 @@ from payload.errors import InputError
 from payload.policy import Gate, LonLatRegion, Policy, Region
 from payload.tiles import Tile
 
+T = TypeVar("T")
+
 MAX_BANDS = 32
 MAX_TILE_PX = 4096
+TILE_JSON_OCTETS = 256  # five small numbers by their names
+LONGEST_KIND = 32
+MOST_REGIONS = 1000
 
 
 @dataclass(frozen=True)
-class Coded:
+class DeviceReply:
     """One tile code as it came back. Times are on the device's clock, in seconds."""
 
     row: int
@@ -26,11 +33,17 @@ class Coded:
     octets: bytes
     start_s: float
     end_s: float
+    kind: str  # what became of the tile: a name of payload.link.tile_code.Kind in small letters
     stages_s: dict[str, float] = field(default_factory=dict)
 
     @property
     def latency_s(self) -> float:
         return self.end_s - self.start_s
+
+
+def tile_body_octets(bands: int, px: int) -> int:
+    """The longest body of INFER for tiles of this size: its fields, samples, and the valid bits."""
+    return 4 + TILE_JSON_OCTETS + 2 * bands * px * px + -(-px * px // 8)
 
 
 def pack_tile(tile: Tile) -> bytes:
@@ -48,7 +61,9 @@ def pack_tile(tile: Tile) -> bytes:
 
 def unpack_tile(body: Octets) -> Tile:
     """The tile of an INFER body. ProtocolError if it is not one."""
-    fields, octets = unpack_body(memoryview(body))  # a view: the samples are copied once, into the tile
+    fields, octets = unpack_body(
+        memoryview(body), TILE_JSON_OCTETS
+    )  # a view: samples are copied once
     row, col = _count(fields, "row", 0, 65535), _count(fields, "col", 0, 65535)
     bands, px = _count(fields, "bands", 1, MAX_BANDS), _count(fields, "px", 1, MAX_TILE_PX)
     all_valid = fields.get("all_valid") is True
@@ -63,7 +78,7 @@ def unpack_tile(body: Octets) -> Tile:
     return Tile(row, col, dn, np.unpackbits(bits, count=px * px).reshape(px, px).astype(bool))
 
 
-def pack_coded(coded: Coded, request_crc: int) -> bytes:
+def pack_coded(coded: DeviceReply, request_crc: int) -> bytes:
     """Body of the reply to INFER. It names the CRC-32 of the request's frame: which tile was coded."""
     fields = {
         "tile": request_crc,
@@ -71,12 +86,13 @@ def pack_coded(coded: Coded, request_crc: int) -> bytes:
         "col": coded.col,
         "start_s": coded.start_s,
         "end_s": coded.end_s,
+        "kind": coded.kind,
         "stages_s": coded.stages_s,
     }
     return pack_body(fields, coded.octets)
 
 
-def unpack_coded(body: Octets, request_crc: int) -> Coded:
+def unpack_coded(body: Octets, request_crc: int) -> DeviceReply:
     """The tile code in a reply to the request of this CRC-32. ProtocolError if it answers another tile."""
     fields, octets = unpack_body(body)
     if fields.get("tile") != request_crc:
@@ -84,12 +100,13 @@ def unpack_coded(body: Octets, request_crc: int) -> Coded:
     stages = fields.get("stages_s")
     if not isinstance(stages, dict):
         raise ProtocolError("stages_s is not an object")
-    return Coded(
+    return DeviceReply(
         _count(fields, "row", 0, 65535),
         _count(fields, "col", 0, 65535),
         bytes(octets),
         _seconds(fields, "start_s"),
         _seconds(fields, "end_s"),
+        _kind(fields),
         {str(name): _seconds(stages, name) for name in stages},
     )
 
@@ -100,22 +117,55 @@ def policy_fields(policy: Policy) -> dict[str, Any]:
 
 
 def policy_of(fields: Any) -> Policy:
-    """The policy in a LOAD body. ProtocolError if a key is unknown or a value out of range."""
+    """The policy in a LOAD body. ProtocolError if a key is unknown, or a value of the wrong type or out of range."""
     try:
-        regions = tuple(_region(region) for region in fields["gate"]["regions"])
-        return Policy(**{**fields, "gate": Gate(**{**fields["gate"], "regions": regions})})
+        regions = tuple(_region(region) for region in fields["gate"]["regions"][: MOST_REGIONS + 1])
+        gate = _typed(Gate, {**fields["gate"], "regions": ()})
+        policy = replace(_typed(Policy, {**fields, "gate": gate}), gate=replace(gate, regions=regions))
     except (KeyError, TypeError, InputError) as error:
         raise ProtocolError(f"policy does not fit this agent ({error}); deploy the agent again") from None
+    if policy.budget_octets is not None:
+        raise ProtocolError("policy has budget_octets, and a device codes tile by tile; leave the budget out")
+    if len(regions) > MOST_REGIONS:
+        raise ProtocolError(f"policy has more than {MOST_REGIONS} regions; join some")
+    return policy
 
 
 def _region(fields: dict[str, Any]) -> Region | LonLatRegion:
-    return LonLatRegion(**fields) if "west_deg" in fields else Region(**fields)
+    return _typed(LonLatRegion, fields) if "west_deg" in fields else _typed(Region, fields)
+
+
+def _typed(kind: type[T], fields: dict[str, Any]) -> T:
+    """A dataclass from JSON values, each of its field's own type: an int where an int is wanted, no NaN, no words."""
+    hints = get_type_hints(kind)
+    for name, value in fields.items():
+        if name not in hints or not _fits(hints[name], value):
+            raise TypeError(f"{name} is {str(value)[:60]!r}")
+    return kind(**fields)
+
+
+def _fits(hint: Any, value: Any) -> bool:
+    options = get_args(hint)
+    if get_origin(hint) is Literal:
+        return isinstance(value, str) and value in options
+    if get_origin(hint) is UnionType:
+        return any(_fits(option, value) for option in options)
+    if hint is float:
+        return type(value) in (int, float) and math.isfinite(value)
+    return type(value) is (get_origin(hint) or hint)
 
 
 def _count(fields: dict[str, Any], name: str, least: int, most: int) -> int:
     value = fields.get(name)
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         raise ProtocolError(f"{name} is {value!r}, wanted {least} to {most}")
+    return value
+
+
+def _kind(fields: dict[str, Any]) -> str:
+    value = fields.get("kind")
+    if not isinstance(value, str) or len(value) > LONGEST_KIND:
+        raise ProtocolError(f"kind is {str(value)[:60]!r}, wanted what became of the tile")
     return value
 
 

@@ -19,17 +19,19 @@ import binascii
 import json
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Any
 
-VERSION = 1
+VERSION = 2
 MAGIC = b"NH"
 HEADER = struct.Struct(">2sBBIIIH")
 MAX_BODY_OCTETS = 64 * 1024 * 1024
 REPLY = 0x80
-FIRST_BUFFER_OCTETS = 1024 * 1024  # a tile and what follows it
+FIRST_BUFFER_OCTETS = 8192  # holds every frame of a connection that has no session yet
+BUFFER_OCTETS = 1024 * 1024  # a tile and what follows it
+LONGEST_JSON = 1024 * 1024  # parsed at most: Python takes some thirty times its size for it
 PIECE_OCTETS = 4096  # read at once where no frame is under way
 
 Octets = bytes | memoryview
@@ -45,7 +47,20 @@ class Type(IntEnum):
     STATS = 0x05  # counters, memory, temperature, clock
     RESET = 0x06  # forget the loaded bundle and the held tiles
     BEAT = 0x07  # alive and busy
+    HOLD = 0x08  # one tile to keep for STREAM, not coded
     ERROR = 0x7F  # one line: found, wanted, how to mend
+
+
+#: The longest body of each kind of frame, in octets. A longer one is refused before memory is set aside for it. What a
+#: tile takes depends on the bundle: an agent says so to its reader.
+SMALL_OCTETS = 4096
+LONGEST_REQUEST: Mapping[int, int] = {Type.LOAD: 64 * 1024}  # a policy with its regions
+LONGEST_REPLY: Mapping[int, int] = {
+    Type.HELLO | REPLY: 64 * 1024,
+    Type.INFER | REPLY: MAX_BODY_OCTETS,
+    Type.STREAM | REPLY: 1024 * 1024,
+    Type.STATS | REPLY: 64 * 1024,
+}
 
 
 class ProtocolError(ValueError):
@@ -56,7 +71,8 @@ class ProtocolError(ValueError):
 class Frame:
     """One message. `kind` is a Type, with REPLY added in the direction device to host.
 
-    `crc` is the checksum a frame that was read came with: what a reply can name its request by.
+    `crc` is the checksum a frame that was read came with: what a reply can name its request by. `too_long` is the
+    length in octets that its header announced where this kind may not have so long a body; the body is left out.
     """
 
     kind: int
@@ -65,6 +81,7 @@ class Frame:
     body: Octets = b""
     version: int = VERSION
     crc: int = field(default=0, compare=False)
+    too_long: int = 0
 
     def __post_init__(self) -> None:
         for name, value, bits in (
@@ -96,11 +113,12 @@ class FrameReader:
     """Octets in any pieces -> whole frames. What is not a frame is skipped and counted in `discarded_octets`.
 
     A channel reads into `space()` and `filled()` gives the frames: half a megabyte a tile is then moved once, by the
-    kernel, into memory that stays. `feed` is for octets that are there already.
+    kernel, into memory that stays. `feed` is for octets that are there already. `longest` bounds bodies by their kind.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, longest: Mapping[int, int] = LONGEST_REPLY) -> None:
         self.discarded_octets = 0
+        self.longest = longest
         self._buffer = bytearray(FIRST_BUFFER_OCTETS)
         self._start = self._end = 0  # of what is in the buffer and not yet handed on
 
@@ -120,7 +138,7 @@ class FrameReader:
         if self._start + wanted > len(self._buffer):
             waiting = self._buffer[self._start : self._end]
             if wanted > len(self._buffer):
-                self._buffer = bytearray(wanted)
+                self._buffer = bytearray(max(wanted, BUFFER_OCTETS))
             self._buffer[: len(waiting)] = waiting
             self._start, self._end = 0, len(waiting)
         return memoryview(self._buffer)[self._end : self._start + wanted]
@@ -132,11 +150,15 @@ class FrameReader:
             wanted = self._frame_octets()
             if wanted is not None and there < wanted:
                 return
-            frame = self._parse(wanted) if wanted is not None else None
-            if wanted is None or frame is None:
+            refused = self._too_long() if wanted is None else None
+            frame = self._parse(wanted) if wanted is not None else refused
+            if frame is None:
                 self._discard(1)
                 continue
-            self._start += wanted
+            if refused is None:
+                self._start += wanted or 0
+            else:
+                self._discard(HEADER.size)  # and its body piece by piece, as it comes
             yield frame
 
     def _find_magic(self) -> bool:
@@ -149,14 +171,31 @@ class FrameReader:
         self._discard(self._end - self._start - half)
         return False
 
-    def _frame_octets(self) -> int | None:
-        """Octets of the frame at the front; None where no whole header is there, or a damaged one."""
+    def _length(self) -> tuple[int, int] | None:
+        """(kind, octets of its body) of the header at the front; None where no whole one is there, or a damaged one."""
         if self._end - self._start < HEADER.size:
             return None
-        *_, length, check = HEADER.unpack_from(self._buffer, self._start)
+        _, _, kind, _, _, length, check = HEADER.unpack_from(self._buffer, self._start)
         covered = self._buffer[self._start : self._start + HEADER.size - 2]
-        whole = check == binascii.crc_hqx(covered, 0xFFFF) and length <= MAX_BODY_OCTETS
-        return HEADER.size + length + 4 if whole else None
+        return (kind, length) if check == binascii.crc_hqx(covered, 0xFFFF) else None
+
+    def _frame_octets(self) -> int | None:
+        """Octets of the frame at the front; None where there is no header, or one of a body that is too long."""
+        found = self._length()
+        if found is None or found[1] > self._bound(found[0]):
+            return None
+        return HEADER.size + found[1] + 4
+
+    def _bound(self, kind: int) -> int:
+        return self.longest.get(kind, SMALL_OCTETS)
+
+    def _too_long(self) -> Frame | None:
+        """What stands for the frame at the front where its body is longer than its kind allows."""
+        found = self._length()
+        if found is None or found[1] <= self._bound(found[0]):
+            return None
+        _, version, kind, session, seq, length, _ = HEADER.unpack_from(self._buffer, self._start)
+        return Frame(kind, session, seq, b"", version, too_long=length)
 
     def _parse(self, octets: int) -> Frame | None:
         """The frame at the front, None where its checksum does not fit."""
@@ -176,13 +215,15 @@ def pack_body(fields: dict[str, Any], *octets: Octets) -> bytes:
     return b"".join((struct.pack(">I", len(text)), text, *octets))
 
 
-def unpack_body(body: Octets) -> tuple[dict[str, Any], Octets]:
+def unpack_body(body: Octets, longest_json: int = LONGEST_JSON) -> tuple[dict[str, Any], Octets]:
     """(JSON object, octets) of a body, the octets a view where the body is one. ProtocolError if it is not a body."""
     if len(body) < 4:
         raise ProtocolError(f"body of {len(body)} octets, wanted at least 4")
     end = 4 + int.from_bytes(body[:4], "big")
     if len(body) < end:
         raise ProtocolError(f"body says {end - 4} octets of JSON, only {len(body) - 4} are there")
+    if end - 4 > longest_json:
+        raise ProtocolError(f"body says {end - 4} octets of JSON, at most {longest_json} are read")
     try:
         fields = json.loads(bytes(body[4:end]))
     except (ValueError, RecursionError):

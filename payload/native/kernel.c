@@ -1580,49 +1580,71 @@ EXPORT int nadir_decode(const Model *model, const Layer *layer, int k, Span octe
 
 enum { LEVELS = 256, CLOUD_CLASSES = 4, CELLS_AT_ONCE = 64 };
 
-/* Integer roots, 255 at most, of the sums over 2 x 2 pixels of two rows of 2 n. */
-static void compand_plain(const uint16_t *upper, const uint16_t *lower, int n, uint8_t *roots) {
+/* Integer roots, 255 at most, of four times the averages of n cells of c x c pixels; `rows` are the c rows' first. */
+static void roots_plain(const uint16_t *rows, int width, int cell, int n, uint8_t *roots) {
     for (int i = 0; i < n; i++) {
-        int32_t sum = upper[2 * i] + upper[2 * i + 1] + lower[2 * i] + lower[2 * i + 1], root = 0;
-        for (int32_t bit = 128; bit; bit >>= 1)
+        uint32_t sum = 0, root = 0;
+        for (int y = 0; y < cell; y++)
+            for (int x = 0; x < cell; x++)
+                sum += rows[(size_t)y * width + cell * i + x];
+        sum = sum * 4 / (uint32_t)(cell * cell);
+        for (uint32_t bit = 128; bit; bit >>= 1)
             root |= (root | bit) * (root | bit) <= sum ? bit : 0;
         roots[i] = (uint8_t)root;
     }
 }
 
 #if HAVE_AVX2
-/* The root of 8 sums: a correctly rounded root of an integer below 2^24 never reaches the next integer. */
-AVX2 static __m256i roots_of(const uint16_t *upper, const uint16_t *lower) {
-    const __m256i low = _mm256_set1_epi32(0xFFFF);
-    __m256i a = _mm256_loadu_si256((const __m256i *)upper), b = _mm256_loadu_si256((const __m256i *)lower);
-    __m256i even = _mm256_add_epi32(_mm256_and_si256(a, low), _mm256_and_si256(b, low));
-    __m256i odd = _mm256_add_epi32(_mm256_srli_epi32(a, 16), _mm256_srli_epi32(b, 16));
-    __m256 root = _mm256_sqrt_ps(_mm256_cvtepi32_ps(_mm256_add_epi32(even, odd)));
-    return _mm256_cvttps_epi32(_mm256_min_ps(root, _mm256_set1_ps(255.0f)));
+/* Sums of the 8 pairs of neighbours among 16 pixels. */
+AVX2 static __m256i pair_sums(const uint16_t *pixels) {
+    __m256i a = _mm256_loadu_si256((const __m256i *)pixels);
+    return _mm256_add_epi32(_mm256_and_si256(a, _mm256_set1_epi32(0xFFFF)), _mm256_srli_epi32(a, 16));
 }
 
-AVX2 static void compand_avx2(const uint16_t *upper, const uint16_t *lower, int n, uint8_t *roots) {
+/* The root of 8 numbers: a correctly rounded root of an integer below 2^24 never reaches the next integer. */
+AVX2 static __m256i roots_of(__m256i numbers) {
+    return _mm256_cvttps_epi32(_mm256_min_ps(_mm256_sqrt_ps(_mm256_cvtepi32_ps(numbers)), _mm256_set1_ps(255.0f)));
+}
+
+AVX2 static __m256i roots_of_2(const uint16_t *rows, int width) {
+    return roots_of(_mm256_add_epi32(pair_sums(rows), pair_sums(rows + width)));
+}
+
+AVX2 static __m256i roots_of_4(const uint16_t *rows, int width) {
+    __m256i left = pair_sums(rows), right = pair_sums(rows + 16);
+    for (int y = 1; y < 4; y++) {
+        left = _mm256_add_epi32(left, pair_sums(rows + (size_t)y * width));
+        right = _mm256_add_epi32(right, pair_sums(rows + (size_t)y * width + 16));
+    }
+    __m256i sums = _mm256_permute4x64_epi64(_mm256_hadd_epi32(left, right), 0xD8);
+    return roots_of(_mm256_srli_epi32(sums, 2));
+}
+
+AVX2 static void roots_avx2(const uint16_t *rows, int width, int cell, int n, uint8_t *roots) {
     const __m256i in_order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
     int i = 0;
     for (; i + 32 <= n; i += 32) {
-        const uint16_t *u = upper + 2 * i, *l = lower + 2 * i;
-        __m256i first = _mm256_packs_epi32(roots_of(u, l), roots_of(u + 16, l + 16));
-        __m256i second = _mm256_packs_epi32(roots_of(u + 32, l + 32), roots_of(u + 48, l + 48));
+        __m256i part[4];
+        for (int k = 0; k < 4; k++) {
+            const uint16_t *from = rows + (size_t)cell * (i + 8 * k);
+            part[k] = cell == 2 ? roots_of_2(from, width) : roots_of_4(from, width);
+        }
+        __m256i first = _mm256_packs_epi32(part[0], part[1]), second = _mm256_packs_epi32(part[2], part[3]);
         __m256i all = _mm256_permutevar8x32_epi32(_mm256_packus_epi16(first, second), in_order);
         _mm256_storeu_si256((__m256i *)(roots + i), all);
     }
-    compand_plain(upper + 2 * i, lower + 2 * i, n - i, roots + i);
+    roots_plain(rows + (size_t)cell * i, width, cell, n - i, roots + i);
 }
 #endif
 
-static void compand_rows(const uint16_t *upper, const uint16_t *lower, int n, uint8_t *roots) {
+static void roots_of_cells(const uint16_t *rows, int width, int cell, int n, uint8_t *roots) {
 #if HAVE_AVX2
     if (use_avx2()) {
-        compand_avx2(upper, lower, n, roots);
+        roots_avx2(rows, width, cell, n, roots);
         return;
     }
 #endif
-    compand_plain(upper, lower, n, roots);
+    roots_plain(rows, width, cell, n, roots);
 }
 
 VECTORISED static int shows_one_value(const uint8_t *plane, int n) {
@@ -1653,21 +1675,42 @@ static void stretch_table(const int32_t *counts, int samples, int low_permille, 
     }
 }
 
-/* The network's planes [2 bands, n, n] of a tile dn [bands, 2 n, 2 n] whose pixels are all valid: companded averages, then
- * the same stretched between percentiles of every 2nd in every 2nd row. 0 where every band shows one value. */
-static int cloud_planes(const uint16_t *dn, int bands, int n, int low_permille, int high_permille, int least_span,
-                        uint8_t *planes) {
-    int alike = 1, samples = ((n + 1) / 2) * ((n + 1) / 2);
+/* Every second value of a row of 2 n to one plane, the others to another. */
+VECTORISED static void split_pairs(const uint8_t *row, int n, uint8_t *even, uint8_t *odd) {
+    for (int i = 0; i < n; i++) {
+        even[i] = row[2 * i];
+        odd[i] = row[2 * i + 1];
+    }
+}
+
+/* Roots of the quarters of n x n cells of 4 x 4 pixels, a plane for each quarter. */
+static void quarters(const uint16_t *dn, int n, uint8_t *planes) {
+    uint8_t roots[MAX_SIDE];
+    for (int row = 0; row < 2 * n; row++) {
+        roots_of_cells(dn + (size_t)row * 8 * n, 4 * n, 2, 2 * n, roots);
+        uint8_t *to = planes + (size_t)(row & 1) * 2 * n * n + (size_t)(row >> 1) * n;
+        split_pairs(roots, n, to, to + (size_t)n * n);
+    }
+}
+
+/* The network's planes [2 bands, n, n] of a tile dn [bands, c n, c n] whose pixels are all valid, cells of c = 2 or 4
+ * pixels: roots of averages, then the same stretched between percentiles of every 2nd in every 2nd row; with `detail`
+ * (c = 4) four more, the quarters of the first band's cells. 0 where every band shows one value. */
+static int cloud_planes(const uint16_t *dn, int bands, int n, int cell, int detail, int low_permille, int high_permille,
+                        int least_span, uint8_t *planes) {
+    int alike = 1, samples = ((n + 1) / 2) * ((n + 1) / 2), width = cell * n;
     for (int b = 0; b < bands; b++) {
         uint8_t *plane = planes + (size_t)b * n * n;
         for (int row = 0; row < n; row++) {
-            const uint16_t *upper = dn + ((size_t)b * n + row) * 4 * n;
-            compand_rows(upper, upper + 2 * n, n, plane + (size_t)row * n);
+            const uint16_t *rows = dn + ((size_t)b * n + row) * cell * width;
+            roots_of_cells(rows, width, cell, n, plane + (size_t)row * n);
         }
         alike = alike && shows_one_value(plane, n * n);
     }
     if (alike)
         return 0;
+    if (detail)
+        quarters(dn, n, planes + (size_t)2 * bands * n * n);
     for (int b = 0; b < bands; b++) {
         const uint8_t *plane = planes + (size_t)b * n * n;
         uint8_t *stretched = planes + (size_t)(bands + b) * n * n, table[LEVELS];
@@ -1682,14 +1725,16 @@ static int cloud_planes(const uint16_t *dn, int bands, int n, int low_permille, 
     return 1;
 }
 
-EXPORT int nadir_cloud_planes(Span dn, int bands, int n, int low_permille, int high_permille, int least_span,
-                              Span planes) {
-    if (!within(bands, 1, MAX_BANDS) || !within(n, 1, MAX_SIDE / 2) || !within(low_permille, 0, 1000) ||
-        !within(high_permille, 0, 1000) || !within(least_span, 1, LEVELS))
+EXPORT int nadir_cloud_planes(Span dn, int bands, int n, int cell, int detail, int low_permille, int high_permille,
+                              int least_span, Span planes) {
+    if ((cell != 2 && cell != 4) || !within(detail, 0, cell == 4) || !within(bands, 1, MAX_BANDS) ||
+        !within(n, 1, MAX_SIDE / cell) || !within(low_permille, 0, 1000) || !within(high_permille, 0, 1000) ||
+        !within(least_span, 1, LEVELS))
         return OUT_OF_RANGE;
-    if (!HOLDS(dn, uint16_t, bands * 4 * n * n) || !HOLDS(planes, uint8_t, 2 * bands * n * n))
+    size_t cells = (size_t)n * n;
+    if (!HOLDS(dn, uint16_t, bands * cells * cell * cell) || !HOLDS(planes, uint8_t, (2 * bands + 4 * detail) * cells))
         return BUFFER_TOO_SMALL;
-    return cloud_planes(dn.at, bands, n, low_permille, high_permille, least_span, planes.at);
+    return cloud_planes(dn.at, bands, n, cell, detail, low_permille, high_permille, least_span, planes.at);
 }
 
 /* How far each logit [4, n] of up to 64 cells lies below the cell's largest. */

@@ -177,13 +177,15 @@ class EntropyKernel:
             raise InputError(_REFUSALS[-1][1])
         count = len(self.tables.layers)
         keep = count if keep is None else min(keep, count)
+        if not keep:
+            return ()
         magnitude, negative = np.ascontiguousarray(indices.magnitude), np.ascontiguousarray(indices.negative)
         sizes = None if indices.size128 is None else np.ascontiguousarray(indices.size128)
         if sizes is not None and keep == count:  # the finest layer clears what is not worth its octets
             np.copyto(self._magnitude, magnitude)
             magnitude = self._magnitude
         hits, channels = _hits(magnitude, count), len(magnitude)
-        limits = [channels] * (keep - 1) + [channels if last_active is None else last_active] if keep else []
+        limits = [channels] * (keep - 1) + [channels if last_active is None else last_active]
         layers = []
         for k, (active, activity) in enumerate(heads(hits[:keep], magnitude[0].size, self.tables, limits)):
             of_layer = magnitude, negative, sizes if k == count - 1 else None, hits
@@ -243,8 +245,7 @@ def _features_in_use(w: LayerWeights) -> tuple[tuple[Any, "np.dtype[Any]"], ...]
     mixed: list[NDArray[np.intp]] = []
     for e, (begin, end) in enumerate(parts(len(w.base) // COEFFICIENTS)):
         inside = begin + np.flatnonzero(w.mix[begin:end])
-        looked_at = w.gain[:, e].any()
-        mixed.append((inside if len(inside) else np.array([begin])) if looked_at else np.zeros(0, np.intp))
+        mixed.append(inside if w.gain[:, e].any() else inside[:0])
     used = np.zeros(w.weight.shape[1], np.uint8)
     used[weighted] = used[np.concatenate(mixed)] = 1
     ends = np.cumsum([len(features) for features in mixed])
@@ -360,13 +361,16 @@ def errors(latents: Latents, index: int, layers: int) -> tuple[int, ...]:
     return tuple(left.tolist())
 
 
-def cloud_planes(dn: Dn, low_permille: int, high_permille: int, least_span: int) -> NDArray[np.uint8] | None:
-    """As payload.clouds.planes_of, of a tile whose pixels are all valid. [B, T, T] -> [2B, T/2, T/2]"""
+def cloud_planes(
+    dn: Dn, cell_px: int, detail: bool, low_permille: int, high_permille: int, least_span: int
+) -> NDArray[np.uint8] | None:
+    """As payload.clouds.planes.input_planes, of a tile whose pixels are all valid. [B, T, T] -> [P, T/c, T/c]"""
     bands, size, _ = dn.shape
-    planes = np.empty((2 * bands, size // 2, size // 2), np.uint8)
+    n = size // cell_px
+    planes = np.empty((2 * bands + 4 * detail, n, n), np.uint8)
     judged = call(
-        "cloud_planes", span(np.ascontiguousarray(dn), _U16), bands, size // 2, low_permille, high_permille, least_span,
-        span(planes, _U8),
+        "cloud_planes", span(np.ascontiguousarray(dn), _U16), bands, n, cell_px, int(detail),
+        low_permille, high_permille, least_span, span(planes, _U8),
     )  # fmt: skip
     return planes if judged else None
 

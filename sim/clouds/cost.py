@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from payload.bundle import Bundle
-from payload.clouds.gate import detect_clouds, flatten_clouds, load_cloud_net
+from payload.clouds.gate import detect_clouds, flatten_clouds
+from payload.clouds.network import load_cloud_net
 from payload.engine import Engine
 from payload.link.tile_code import TileCode, pack
 from payload.pipeline import Payload

@@ -71,6 +71,23 @@ def pooled(counts: Iterable[Counts]) -> Counts:
     return total
 
 
+def interval(counts: Sequence[Counts], score: str, draws: int = 1000, seed: int = 0) -> tuple[float, float] | None:
+    """Bootstrap over tiles: where the middle 95 % of a pooled score lie when the tiles are drawn anew.
+
+    Percentiles of `draws` resamples (Efron 1979). None where the score is undefined in all of them.
+    """
+    if not counts:
+        return None
+    table = np.array([[c.true_positive, c.false_positive, c.false_negative, c.true_negative] for c in counts])
+    picks = np.random.default_rng(seed).integers(len(table), size=(draws, len(table)))
+    pools = (Counts(*(int(v) for v in sums)) for sums in table[picks].sum(axis=1))
+    scores = [value for pool in pools if (value := pool.scores()[score]) is not None]
+    if not scores:
+        return None
+    low, high = np.percentile(scores, (2.5, 97.5))
+    return float(low), float(high)
+
+
 def iou(one: Bool, other: Bool) -> float | None:
     """Agreement of two masks, neither of them the truth."""
     return _ratio(int((one & other).sum()), int((one | other).sum()))

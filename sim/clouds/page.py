@@ -13,30 +13,35 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
-from payload.clouds.gate import THICK, THIN
-from sim.clouds.evaluate import LEAST_KNOWN, OURS, Judged
+from payload.clouds.mask import SHADOW, THICK, THIN
+from sim.clouds.evaluate import LEAST_KNOWN, Material
 from sim.clouds.figures import CLOUDY_TILE, cloudy_tile
+from sim.clouds.human import JudgedChip
+from sim.clouds.judged import OURS, Judged
 
 TEMPLATES = Path(__file__).parents[1] / "design" / "templates"
 ATTRIBUTION = "Contains modified Copernicus Sentinel data. Scene classification: Sen2Cor (ESA)."
-#: Colours of an overlay: thick cloud, thin cloud, cloud of the reference.
-THICK_RGB, THIN_RGB, REFERENCE_RGB = (230, 60, 50), (240, 170, 40), (60, 120, 230)
+#: Colours of an overlay: thick cloud, thin cloud, shadow, cloud of the reference, the outline people drew.
+THICK_RGB, THIN_RGB, SHADOW_RGB, REFERENCE_RGB = (230, 60, 50), (240, 170, 40), (150, 90, 220), (60, 120, 230)
+PEOPLE_RGB = (90, 240, 255)
+#: Where the axes of a diagram have numbers.
+TICKS = (0.0, 0.25, 0.5, 0.75, 1.0)
 SHOWN = 24
 
 
-def write_page(result: dict[str, Any], judged: Sequence[Judged], out: Path) -> tuple[Path, Path]:
+def write_page(result: dict[str, Any], material: Material, out: Path) -> tuple[Path, Path]:
     """out/clouds.json and out/clouds.html; both are rendered before either is written."""
     out.mkdir(parents=True, exist_ok=True)
     texts = {
         "clouds.json": json.dumps(result, indent=1, sort_keys=True) + "\n",
-        "clouds.html": render(result, judged),
+        "clouds.html": render(result, material),
     }
     for name, text in texts.items():
         (out / name).write_text(text, encoding="utf-8", newline="\n")
     return out / "clouds.json", out / "clouds.html"
 
 
-def render(result: dict[str, Any], judged: Sequence[Judged]) -> str:
+def render(result: dict[str, Any], material: Material) -> str:
     """The page as HTML, every picture inside it."""
     loader = jinja2.FileSystemLoader(TEMPLATES)
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
@@ -46,7 +51,8 @@ def render(result: dict[str, Any], judged: Sequence[Judged]) -> str:
         "tiles": tile_map_svg(result["tile_map"]),
     }
     template = environment.get_template("clouds.html")
-    return template.render(result=result, diagrams=diagrams, tiles=gallery(judged), attribution=ATTRIBUTION)
+    pictures = {"tiles": gallery(material.judged), "chips": [_chip(c) for c in material.chips]}
+    return template.render(result=result, diagrams=diagrams, attribution=ATTRIBUTION, **pictures)
 
 
 def _figure(value: Any, percent: bool = False) -> str:
@@ -67,13 +73,22 @@ def reliability_svg(bins: Sequence[dict[str, float]], size: int = 260) -> Markup
         for b in bins
     )
     far, middle = size + 30, 10 + size / 2
+    numbers = "".join(_axis_numbers(tick, size) for tick in TICKS)
     frame = f'<rect x="30" y="10" width="{size}" height="{size}"/><line x1="30" y1="{size + 10}" x2="{far}" y2="10"/>'
     words = (
-        f'<text x="{20 + middle}" y="{size + 34}" text-anchor="middle">probability of cloud said</text>'
-        f'<text x="18" y="{middle}" text-anchor="middle" transform="rotate(-90 18 {middle})">share seen</text>'
+        f'<text x="{20 + middle}" y="{size + 42}" text-anchor="middle">probability of cloud said</text>'
+        f'<text x="-8" y="{middle}" text-anchor="middle" transform="rotate(-90 -8 {middle})">share seen</text>'
     )
-    view = f"0 0 {size + 40} {size + 40}"
-    return Markup(f'<svg viewBox="{view}" class="reliability" role="img">{frame}{dots}{words}</svg>')
+    view = f"-22 0 {size + 72} {size + 50}"
+    return Markup(f'<svg viewBox="{view}" class="reliability" role="img">{frame}{dots}{numbers}{words}</svg>')
+
+
+def _axis_numbers(tick: float, size: int) -> str:
+    x, y = 30 + tick * size, 10 + (1 - tick) * size
+    return (
+        f'<text x="{x:.1f}" y="{size + 26}" text-anchor="middle">{tick:g}</text>'
+        f'<text x="26" y="{y + 4:.1f}" text-anchor="end">{tick:g}</text>'
+    )
 
 
 def tile_map_svg(tiles: Sequence[Sequence[float]], size: int = 260) -> Markup:
@@ -145,6 +160,27 @@ def _picture(judged: Judged) -> str:
     return png_address(np.concatenate([colours, ours, reference], axis=1))
 
 
+def _chip(judged: JudgedChip) -> dict[str, str]:
+    """Two panels: colours; ours tinted, with the outline that people drew. JPEG as a data address."""
+    colours = natural_colours(judged.chip.dn)
+    ours = colours
+    for kind, rgb in ((THICK, THICK_RGB), (THIN, THIN_RGB), (SHADOW, SHADOW_RGB)):
+        ours = overlay(ours, judged.picture.classes == kind, rgb)
+    ours[_outline(judged.chip.cloud)] = PEOPLE_RGB
+    found = judged.cloud[OURS]
+    agreed = (found & judged.chip.cloud).sum() / max(1, (found | judged.chip.cloud).sum())
+    text = f"ours {100 * found.mean():.0f} % cloud, people {100 * judged.chip.cloud.mean():.0f} %, IoU {agreed:.3f}"
+    picture = _address(np.concatenate([colours, ours], axis=1), "JPEG", quality=88)
+    return {"name": judged.chip.name, "text": text, "picture": picture}
+
+
+def _outline(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Set pixels that touch one that is not."""
+    wide = np.pad(mask, 1, mode="edge")
+    inner = wide[:-2, 1:-1] & wide[2:, 1:-1] & wide[1:-1, :-2] & wide[1:-1, 2:]
+    return mask & ~inner
+
+
 def natural_colours(dn: NDArray[np.uint16]) -> NDArray[np.uint8]:
     """Red, green, blue with the square root as the tone curve, full scale at DN 10 000. [H, W, 3]"""
     return (np.sqrt(np.minimum(dn[[2, 1, 0]], 10_000) / 10_000.0) * 255.0).astype(np.uint8).transpose(1, 2, 0)
@@ -157,6 +193,10 @@ def overlay(picture: NDArray[np.uint8], mask: NDArray[np.bool_], rgb: tuple[int,
 
 
 def png_address(picture: NDArray[np.uint8]) -> str:
+    return _address(picture, "PNG", optimize=True)
+
+
+def _address(picture: NDArray[np.uint8], kind: str, quality: int = 75, optimize: bool = False) -> str:
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, format="PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    Image.fromarray(picture).save(buffer, format=kind, quality=quality, optimize=optimize)
+    return f"data:image/{kind.lower()};base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

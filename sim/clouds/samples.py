@@ -37,7 +37,7 @@ READINGS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
 }
 FIRM = "firm"
 CLOUD_MEDIUM, GROUND, BORDER_PX = 8, (2, 3, 4, 5, 6), 2
-#: SCL class -> place in payload.clouds.gate.CLASSES.
+#: SCL class -> place in payload.clouds.mask.CLASSES.
 SCL_CLASSES = {2: 0, 4: 0, 5: 0, 6: 0, 11: 0, 9: 1, 8: 1, 10: 2, 3: 3}
 
 #: Clear sites by what the gate might take for cloud. Looked at by eye; tiles of `cellula` by their own content.
@@ -59,6 +59,7 @@ class CloudSample:
     scl: NDArray[np.uint8] | None  # [T, T]
     gsd_m: int
     slices: tuple[str, ...] = ()
+    level: str = "L2A"
 
     def reference(self, reading: str = FIRM) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """cloud [T, T] and where it is known [T, T]."""
@@ -90,13 +91,13 @@ def data_folder(where: Path | None = None) -> Path:
 def load_samples(folder: Path, sites: set[str]) -> Iterator[CloudSample]:
     """Tiles of the sites, labelled or clear by eye, in the order of the archives."""
     with np.load(folder / TILES) as data:
-        columns = [data[key] for key in ("x", "scl", "water", "site", "src", "res_m")]
-    for i, (dn, scl, water, site, src, gsd_m) in enumerate(zip(*columns, strict=True)):
+        columns = [data[key] for key in ("x", "scl", "water", "site", "src", "res_m", "level")]
+    for i, (dn, scl, water, site, src, gsd_m, level) in enumerate(zip(*columns, strict=True)):
         if site not in sites or site in UNLABELLED or src in UNLABELLED:
             continue
         labelled = bool((scl != 255).any())
         slices = () if labelled else _slices(str(site), str(src), dn, water)
-        yield CloudSample(f"{src} {i}", str(site), dn, scl if labelled else None, int(gsd_m), slices)
+        yield CloudSample(f"{src} {i}", str(site), dn, scl if labelled else None, int(gsd_m), slices, str(level))
     with np.load(folder / FARMS) as data:
         farms = [data[key] for key in ("x", "scl", "site", "timestamp")]
     for i, (dn, scl, site, _) in enumerate(zip(*farms, strict=True)):
@@ -145,3 +146,42 @@ def load_thirteen_bands(folder: Path) -> list[ThirteenBands]:
                 for i, x in zip(data["ids"], data["l1c13"], strict=True)
             ]
     return found
+
+
+@dataclass(frozen=True, eq=False)
+class HumanChip:
+    """A picture whose clouds people drew. `shadow` None: nobody drew shadows."""
+
+    name: str
+    source: str  # of which file, so of which sensor and which people
+    dn: NDArray[np.uint16]  # [4, H, W], reflectance x 10 000
+    cloud: NDArray[np.bool_]  # [H, W]
+    shadow: NDArray[np.bool_] | None
+    gsd_m: float
+    level: str
+
+
+def load_human_chips(folder: Path) -> list[HumanChip]:
+    """Every chip of `cloud/*human*.npz`: `x` [N, 4, H, W], `cloud` [N, H, W] and, where people drew them, `shadow`.
+
+    `gsd_m` (10) and `level` (L2A) may stand beside them. Landsat's raw DN are told by the file's name and become
+    reflectance at the top of the atmosphere (2e-5 DN - .1, before the sun's angle), pixels of 30 m.
+    """
+    return [chip for path in sorted((folder / "cloud").glob("*human*.npz")) for chip in _chips_of(path)]
+
+
+def _chips_of(path: Path) -> Iterator[HumanChip]:
+    with np.load(path) as data:
+        if not {"x", "cloud"} <= set(data.files):
+            raise InputError(f"{path}: holds {', '.join(data.files)}, wanted x and cloud; see docs/clouds.md")
+        x, cloud = data["x"], data["cloud"].astype(bool)
+        shadow = data["shadow"].astype(bool) if "shadow" in data.files else None
+        landsat = path.name.startswith("landsat")
+        gsd_m = float(data["gsd_m"]) if "gsd_m" in data.files else 30.0 if landsat else 10.0
+        level = str(data["level"]) if "level" in data.files else "L1C" if landsat else "L2A"
+    if x.ndim != 4 or x.shape[1] != 4 or cloud.shape != (len(x), *x.shape[2:]):
+        raise InputError(f"{path}: x {x.shape} and cloud {cloud.shape}, wanted [N, 4, H, W] and [N, H, W]")
+    for i, dn in enumerate(x):
+        seen = np.clip((2e-5 * dn - 0.1) * 10_000.0, 0, 65_535) if landsat else dn
+        drawn = None if shadow is None else shadow[i]
+        yield HumanChip(f"{path.stem} {i}", path.stem, seen.astype(np.uint16), cloud[i], drawn, gsd_m, level)

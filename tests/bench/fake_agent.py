@@ -4,6 +4,7 @@ import hashlib
 import sys
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -19,6 +20,8 @@ class FakeEncoder:
     """
 
     engine = "fake 1"
+    ran: ClassVar = {"codec": "fake"}
+    kind = "coded"
 
     def __init__(self, policy: Policy, pause: str) -> None:
         self.stages_s: dict[str, float] = {}

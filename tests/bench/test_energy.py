@@ -9,7 +9,7 @@ import types
 import numpy as np
 import pytest
 
-from hil.agent.agent import Agent
+from hil.agent.agent import Agent, AgentSettings
 from hil.agent.device import SysfsPower, temperatures_c
 from hil.bench.energy import PowerTrace, Window, complaints, spread_complaint
 from hil.bench.fakes import FakeHwmon, FakeSupply, KnownPower
@@ -64,22 +64,25 @@ def test_repeats_that_differ_are_complained_about():
 
 def test_a_power_file_in_microwatts(tmp_path):
     hwmon = FakeHwmon(tmp_path, KnownPower(2.5, 0.0))
-    assert SysfsPower(str(hwmon.power_path)).read_w() == pytest.approx(2.5)
+    assert SysfsPower(str(hwmon.power_path), tmp_path).read_w() == pytest.approx(2.5)
     assert temperatures_c(str(tmp_path)) == {"ina226 temp1": 41.5}
 
 
 def test_a_power_file_that_is_torn_or_gone_is_no_reading(tmp_path):
     path = tmp_path / "power1_input"
-    assert SysfsPower(str(path)).read_w() is None
     path.write_text("")
-    assert SysfsPower(str(path)).read_w() is None
+    meter = SysfsPower(str(path), tmp_path)
+    assert meter.read_w() is None
+    path.unlink()
+    assert meter.read_w() is None
 
 
 def test_an_energy_counter_gives_mean_power_and_wraps(tmp_path, monkeypatch):
     counter, clock = tmp_path / "energy_uj", iter([10.0, 12.0, 14.0])
     (tmp_path / "max_energy_range_uj").write_text("20000000")
     monkeypatch.setattr("hil.agent.device.time", types.SimpleNamespace(monotonic=lambda: next(clock)))
-    meter, found = SysfsPower(str(counter)), []
+    counter.write_text("0")
+    meter, found = SysfsPower(str(counter), tmp_path), []
     for microjoules in (5_000_000, 17_000_000, 1_000_000):
         counter.write_text(str(microjoules))
         found.append(meter.read_w())
@@ -192,8 +195,10 @@ class LoadedEncoder:
     """An encoder that draws power while it works."""
 
     engine = "fake 1"
+    kind = "coded"
 
     def __init__(self, power):
+        self.ran = {}
         self.stages_s, self._power = {}, power
 
     def encode(self, tile):
@@ -206,10 +211,10 @@ class LoadedEncoder:
 
 
 @pytest.fixture
-def powered(tiny_bundle):
+def powered(tiny_bundle, tmp_path):
     """A known power, and a session with an agent of this process that draws it."""
     power = KnownPower(2.0, 3.0)
-    agent = Agent(tiny_bundle.directory, lambda *_: LoadedEncoder(power))
+    agent = Agent(tiny_bundle.directory, lambda *_: LoadedEncoder(power), AgentSettings(sys_root=tmp_path))
     server = listen_tcp("127.0.0.1", 0)
     port = server.getsockname()[1]
     threading.Thread(target=lambda: agent.serve(SocketChannel(server.accept()[0])), daemon=True).start()
@@ -227,7 +232,7 @@ def test_energy_of_tiles_agrees_with_the_known_trace_within_one_percent(kind, po
     power, session = powered
     hwmon, supply = FakeHwmon(tmp_path, power), FakeSupply(power)
     meter = SysfsMeter(str(hwmon.power_path)) if kind == "sysfs" else ScpiMeter(supply.resource)
-    session.encode_tile(make_tiles(1)[0])
+    session.hold(make_tiles(1))
     found = energy_repeat(session, meter, Plan(window_s=4.0, sample_s=0.004), session.clock())
     supply.close()
     true_j = power.joules(found.busy.start_s, found.busy.end_s)  # one process, one clock

@@ -9,9 +9,9 @@ import time
 import pytest
 
 from hil.bench.profiling import stream_windows
-from hil.host import client
 from hil.host.client import DeviceError, DeviceSession, Patience, open_device
 from hil.line.channels import ChannelClosedError, SocketChannel
+from hil.line.code_id import code_id
 from hil.line.protocol import REPLY, Frame, FrameReader, Type, pack, pack_body, unpack_body
 from payload.policy import Policy
 
@@ -194,7 +194,7 @@ class ScriptedAgent:
                     connection.sendall(self._answer(frame))
 
 
-def reply(frame, fields, kind=None, version=1):
+def reply(frame, fields, kind=None, version=2):
     return pack(
         Frame((frame.kind if kind is None else kind) | REPLY, frame.session, frame.seq, pack_body(fields), version)
     )
@@ -204,8 +204,8 @@ def reply(frame, fields, kind=None, version=1):
     ("answer", "message"),
     [
         (lambda f: reply(f, {"code_id": "of-another-time"}), "agent code of-another-time.*hil deploy"),
-        (lambda f: reply(f, {"code_id": client.code_id(), "bundle": "old", "bundle_id": 5}), "bundle old .*hil deploy"),
-        (lambda f: reply(f, {}, version=2), "speaks protocol 2, this host 1; deploy"),
+        (lambda f: reply(f, {"code_id": code_id(), "bundle": "old", "bundle_id": 5}), "bundle old .*hil deploy"),
+        (lambda f: reply(f, {}, version=1), "speaks protocol 1, this host 2; deploy"),
         (lambda f: reply(f, {"reason": "refused", "error": "no"}, kind=Type.ERROR), "no"),
     ],
 )

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hil.line.messages import Coded, pack_coded, pack_tile, policy_fields, policy_of, unpack_coded, unpack_tile
+from hil.line.messages import DeviceReply, pack_coded, pack_tile, policy_fields, policy_of, unpack_coded, unpack_tile
 from hil.line.protocol import Frame, FrameReader, ProtocolError, Type, pack, pack_body, unpack_body
 from payload.policy import Gate, Policy, Region
 from payload.tiles import Tile
@@ -39,15 +39,15 @@ def crc_by_bits(octets, bits, polynomial, start, reflected):
 
 
 def test_octets_of_a_hello_by_hand():
-    start = bytes.fromhex("4e48 01 01 00000007 00000002 00000006")
+    start = bytes.fromhex("4e48 02 01 00000007 00000002 00000006")
     #                      'NH'  |  |  session  seq      length of the body
-    #                     version 1, type HELLO
+    #                     version 2, type HELLO
     body = bytes.fromhex("00000002") + b"{}"  # two octets of JSON, nothing after it
     check = crc_by_bits(start, 16, 0x1021, 0xFFFF, reflected=False)
     covered = start + check.to_bytes(2, "big") + body
     crc = crc_by_bits(covered, 32, 0x04C11DB7, 0xFFFFFFFF, reflected=True) ^ 0xFFFFFFFF
     by_hand = covered + crc.to_bytes(4, "big")
-    assert by_hand.hex() == "4e48010100000007000000020000000691bc000000027b7dbc7cbbd0"
+    assert by_hand.hex() == "4e4802010000000700000002000000061c1f000000027b7d3b794f68"
     assert pack(Frame(Type.HELLO, 7, 2, pack_body({}))) == by_hand
 
 
@@ -146,8 +146,8 @@ def test_octets_of_a_tile_by_hand():
 
 
 def test_a_code_for_another_tile_is_refused():
-    body = pack_coded(Coded(1, 2, b"octets", 0.0, 1.0, {"encode": 0.5}), 7)
-    assert unpack_coded(body, 7) == Coded(1, 2, b"octets", 0.0, 1.0, {"encode": 0.5})
+    body = pack_coded(DeviceReply(1, 2, b"octets", 0.0, 1.0, "coded", {"encode": 0.5}), 7)
+    assert unpack_coded(body, 7) == DeviceReply(1, 2, b"octets", 0.0, 1.0, "coded", {"encode": 0.5})
     with pytest.raises(ProtocolError, match="another tile"):
         unpack_coded(body, 8)
 

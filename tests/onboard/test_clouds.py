@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,15 +13,22 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from payload.bundle import SHIPPED as shipped_folder  # noqa: N811
 from payload.clouds import gate
-from payload.clouds.gate import CLASSES, CLEAR, SHADOW, THICK, THIN, Action, CloudMask, CloudNet, CloudSettings
+from payload.clouds import mask as masks
+from payload.clouds import network as networks
+from payload.clouds import planes as inputs
+from payload.clouds.gate import Action
+from payload.clouds.mask import CLASSES, CLEAR, NO_CLASS, SHADOW, THICK, THIN, CloudCounts, CloudMask
+from payload.clouds.network import CloudNet
+from payload.clouds.planes import CloudSettings
 from payload.engine import open_engine
 from payload.errors import BundleError, InputError
 from payload.native import library
 from payload.policy import Gate, LonLatRegion, Region
 from payload.tiles import Tile
 
-SHIPPED = Path(gate.__file__).parent / "bundles" / "edge"
+SHIPPED = shipped_folder / "edge"
 TILE_PX = 64
 
 
@@ -68,7 +74,8 @@ def mask_of(thick: int, thin: int, shadow: int = 0) -> CloudMask:
 
 def test_fractions_of_a_mask_counted_by_hand() -> None:
     mask = mask_of(thick=30, thin=20, shadow=10)
-    assert (mask.cloud_fraction, mask.thin_fraction, mask.shadow_fraction) == pytest.approx((0.5, 0.2, 0.1))
+    assert (mask.cloud_fraction, mask.thin_fraction) == pytest.approx((0.5, 0.2))
+    assert (mask.classes() == SHADOW).mean() == pytest.approx(0.1)
     assert mask.probability.shape == mask.cloudy.shape == (200, 200)
     assert mask.probability.dtype == np.float32
     assert mask.cloudy.sum() == 100 * 200
@@ -105,7 +112,8 @@ def test_a_tile_without_data_is_not_judged() -> None:
     net = fixed_net(THICK)
     mask = gate.detect_clouds(tile_of(textured(), np.zeros((TILE_PX, TILE_PX), bool)), net)
     assert net.network.asked == 0  # type: ignore[attr-defined]
-    assert (mask.cloud_fraction, mask.thin_fraction, mask.shadow_fraction) == (0.0, 0.0, 0.0)
+    assert (mask.cloud_fraction, mask.thin_fraction) == (0.0, 0.0)
+    assert (mask.classes() == NO_CLASS).all()
     assert gate.decide(mask, Gate(withhold_above_percent=0.0)).action is Action.SEND
 
 
@@ -114,7 +122,7 @@ def test_what_lies_under_no_data_changes_nothing() -> None:
     valid[:, 40:] = False
     one, other = textured(1), textured(1)
     other[:, :, 40:] = 60000
-    planes = [gate.input_planes(dn.astype(np.uint16), valid, CloudSettings()) for dn in (one, other)]
+    planes = [inputs.input_planes(dn.astype(np.uint16), valid, CloudSettings()) for dn in (one, other)]
     np.testing.assert_array_equal(*planes)
 
 
@@ -131,10 +139,10 @@ def test_a_sliver_of_data_between_the_samples_is_judged() -> None:
 
 
 @settings(deadline=None)  # a shared machine may stall any example
-@given(hnp.arrays(np.uint16, (3, 8, 6)))
-def test_sums_of_four_pixels(dn: np.ndarray) -> None:
-    wanted = dn.astype(np.int64).reshape(3, 4, 2, 3, 2).sum(axis=(2, 4))
-    np.testing.assert_array_equal(gate.bin_sums(dn), wanted)
+@given(hnp.arrays(np.uint16, (3, 8, 12)), st.sampled_from([2, 4]))
+def test_sums_over_cells(dn: np.ndarray, cell_px: int) -> None:
+    wanted = dn.astype(np.int64).reshape(3, 8 // cell_px, cell_px, 12 // cell_px, cell_px).sum(axis=(2, 4))
+    np.testing.assert_array_equal(inputs.cell_sums(dn, cell_px), wanted)
 
 
 def test_an_average_is_of_the_valid_pixels() -> None:
@@ -143,7 +151,7 @@ def test_an_average_is_of_the_valid_pixels() -> None:
     dn[0, 2:, 2:] = 2500
     valid = np.ones((4, 4), bool)
     valid[1, :2] = False  # leaves 100 and 200: as if the sum of four were 600, and 24 x 24 is 576
-    planes = gate.input_planes(dn, valid, CloudSettings())
+    planes = inputs.input_planes(dn, valid, CloudSettings())
     assert planes is not None
     assert planes[0].tolist() == [[24, 0], [0, 100]]
 
@@ -152,20 +160,20 @@ def test_companding_by_hand() -> None:
     # root of the sum of four: 2 sqrt(DN) where all four are alike; 2 sqrt(2500) = 100; 2 sqrt(16256.25) = 255
     found = np.empty(9, np.uint8)
     sums = np.array([0, 3, 4, 399, 400, 9_999, 10_000, 65_025, 4 * 65_535], np.uint32)
-    gate.compand(sums, found)
+    inputs.square_root(sums, found)
     assert found.tolist() == [0, 1, 2, 19, 20, 99, 100, 255, 255]
 
 
 def test_companding_is_the_integer_root_for_every_sum() -> None:
     found = np.empty(4 * 65_535 + 1, np.uint8)
-    gate.compand(np.arange(4 * 65_535 + 1, dtype=np.uint32), found)
+    inputs.square_root(np.arange(4 * 65_535 + 1, dtype=np.uint32), found)
     assert found.tolist() == [min(255, math.isqrt(total)) for total in range(4 * 65_535 + 1)]
 
 
 @settings(deadline=None)  # a shared machine may stall any example
 @given(hnp.arrays(np.uint8, st.integers(1, 400)), st.integers(1, 64))
 def test_the_stretch_never_falls_and_keeps_the_middle(sample: np.ndarray, least_span: int) -> None:
-    table = gate.stretch_tables(sample[None], CloudSettings(least_span=least_span))[0].astype(int)
+    table = inputs.stretch_tables(sample[None], CloudSettings(least_span=least_span))[0].astype(int)
     assert (np.diff(table) >= 0).all()
     assert table[int(sample.min())] <= 128 <= table[int(sample.max())] + 96 // least_span + 1
 
@@ -173,7 +181,7 @@ def test_the_stretch_never_falls_and_keeps_the_middle(sample: np.ndarray, least_
 def test_the_stretch_by_hand() -> None:
     # percentiles 2 % and 98 % of 0..99 are 2 and 97: middle 49.5, span 95; 2 -> 128 - 95 * 96 / 95 = 32, 97 -> 224
     sample = np.stack([np.arange(100), np.full(100, 7)]).astype(np.uint8)
-    table, even = gate.stretch_tables(sample, CloudSettings())
+    table, even = inputs.stretch_tables(sample, CloudSettings())
     assert (table[2], table[97], table[49], table[50]) == (32, 224, 126, 129)
     assert (table[0], table[255]) == (27, 255)
     assert (even[6], even[7], even[8]) == (120, 128, 136)  # one value: the least span, 24 steps, is 192 wide
@@ -183,7 +191,7 @@ def test_the_stretch_by_hand() -> None:
 @given(hnp.arrays(np.int8, (64, 3, 3)))
 def test_probabilities_are_the_softmax_of_the_logits(logits: np.ndarray) -> None:
     net = CloudNet(FixedNetwork(logits), CloudSettings(logit_step=0.0625, temperature=1.5))
-    parts = gate.probabilities(logits, net, 24)  # 3 x 3 positions of 4 x 4 sub-cells
+    parts = networks.probabilities(logits, net, 24)  # 3 x 3 positions of 4 x 4 sub-cells
     steps = logits.reshape(4, 4, 4, 3, 3).astype(float) * 0.0625 / 1.5
     wanted = np.exp(steps) / np.exp(steps).sum(axis=0)
     table_step = 2.0**-20
@@ -193,10 +201,10 @@ def test_probabilities_are_the_softmax_of_the_logits(logits: np.ndarray) -> None
 @settings(deadline=None)  # a shared machine may stall any example
 @given(hnp.arrays(np.int8, (64, 2, 2)), hnp.arrays(bool, (16, 16)))
 def test_counting_in_the_networks_order_is_counting_the_picture(logits: np.ndarray, valid: np.ndarray) -> None:
-    parts = gate.probabilities(logits, CloudNet(FixedNetwork(logits)), 16)
+    parts = networks.probabilities(logits, CloudNet(FixedNetwork(logits)), 16)
     mask, picture = CloudMask(parts, valid), mask_from(CloudMask(parts, valid).cells, valid)
     assert mask.cell_px == picture.cell_px == 2
-    for name in ("cloud_fraction", "thin_fraction", "shadow_fraction", "sure_fraction", "sure_thin_fraction"):
+    for name in ("cloud_fraction", "thin_fraction", "sure_fraction", "sure_thin_fraction"):
         assert getattr(mask, name) == pytest.approx(getattr(picture, name))
     assert mask.cloud_fraction == pytest.approx(mask.cloudy.sum() / max(1, valid.sum()))
 
@@ -227,20 +235,20 @@ def test_only_sure_cloud_costs_the_tile() -> None:
 )
 def test_the_second_witness_by_hand(visible: tuple[int, ...], cloud: bool) -> None:
     sums = 4 * np.array([*visible, 3000], np.uint32).reshape(4, 1, 1)
-    assert gate.hazy_and_white(sums).item() is cloud
+    assert inputs.hazy_and_white(sums).item() is cloud
 
 
 @settings(deadline=None)  # a shared machine may stall any example
 @given(hnp.arrays(np.uint8, (64, 2, 2), elements=st.integers(0, 127)), st.integers(0, 2**16))
 def test_the_second_witness_can_only_acquit(raw: np.ndarray, seed: int) -> None:
     logits = raw.astype(np.int8)
-    parts = gate.probabilities(logits, CloudNet(FixedNetwork(logits)), 16)
+    parts = networks.probabilities(logits, CloudNet(FixedNetwork(logits)), 16)
     dn = np.random.default_rng(seed).integers(0, 10_000, (4, 8, 8)).astype(np.uint16).repeat(2, 1).repeat(2, 2)
     valid = np.ones((16, 16), bool)
     mask, alone = CloudMask(parts, valid, dn=dn), CloudMask(parts, valid)
     assert alone.sure_fraction == alone.accused_fraction == mask.accused_fraction >= mask.sure_fraction
     cloud = mask.cells[THICK] + mask.cells[THIN] > 0.5
-    assert mask.sure_fraction == pytest.approx((cloud & gate.hazy_and_white(gate.bin_sums(dn))).mean())
+    assert mask.sure_fraction == pytest.approx((cloud & inputs.hazy_and_white(inputs.cell_sums(dn, 2))).mean())
 
 
 def test_a_tile_the_network_accuses_is_sent_where_the_rule_finds_no_cloud() -> None:
@@ -279,15 +287,19 @@ def drawn_dn(seed: int, bands: int, size: int, limit: int) -> np.ndarray:
 @both_loops
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    st.integers(0, 2**32), st.integers(1, 5), st.sampled_from([2, 6, 64, 96]),
+    st.integers(0, 2**32), st.integers(1, 5), st.sampled_from([4, 12, 64, 96, 160]),
+    st.sampled_from([(2, False), (4, False), (4, True)]),
     st.sampled_from([0, 3, 900, 9000, 65535]), st.sampled_from([(20, 980, 24), (0, 1000, 1), (300, 301, 7)]),
 )  # fmt: skip
 def test_the_kernels_planes_are_those_of_the_definition(
-    loops: None, seed: int, bands: int, size: int, limit: int, stretch: tuple[int, int, int]
+    loops: None, seed: int, bands: int, size: int, cells: tuple[int, bool], limit: int, stretch: tuple[int, int, int]
 ) -> None:
-    dn, chosen = drawn_dn(seed, bands, size, limit), CloudSettings(2, 32, 0.1, 1.0, 0.5, 0.5, *stretch)
-    wanted = gate.planes_of(*gate.averaged(dn, np.ones(dn.shape[1:], bool)), chosen)
-    found = library.cloud_planes(dn, *stretch)
+    dn = drawn_dn(seed, bands, size, limit)
+    chosen = CloudSettings(cells[0], 32, cells[1], 0.1, 1.0, 0.5, 0.5, 0.0, *stretch)
+    found = library.cloud_planes(dn, *cells, *stretch)
+    with pytest.MonkeyPatch.context() as without:
+        without.setattr(library, "available", False)
+        wanted = inputs.input_planes(dn, np.ones(dn.shape[1:], bool), chosen)
     assert (found is None) == (wanted is None)
     if wanted is not None:
         np.testing.assert_array_equal(found, wanted)
@@ -299,7 +311,7 @@ def test_the_kernels_integer_root_is_that_of_every_sum(loops: None) -> None:
     sums = np.arange(2**18).clip(max=4 * 65_535).reshape(512, 512)
     quarters = np.stack([(sums + i) // 4 for i in range(4)])  # four pixels that add up to each
     dn = quarters.reshape(2, 2, 512, 512).transpose(2, 0, 3, 1).reshape(1, 1024, 1024).astype(np.uint16)
-    planes = library.cloud_planes(dn, 20, 980, 24)
+    planes = library.cloud_planes(dn, 2, False, 20, 980, 24)
     assert planes is not None
     np.testing.assert_array_equal(planes[0], [[min(255, math.isqrt(total)) for total in row] for row in sums.tolist()])
 
@@ -314,9 +326,9 @@ def test_the_kernels_counts_are_those_of_the_definition(
     logits: np.ndarray, cloudy_above: float, sure_above: float
 ) -> None:
     net, valid = CloudNet(FixedNetwork(logits)), np.ones((2, 2), bool)
-    parts = gate.probabilities(logits, net, 8 * logits.shape[1])
-    counted = library.cloud_counts(logits.reshape(4, -1), net.exponentials, cloudy_above, sure_above)
-    by_numpy, by_kernel = (CloudMask(parts, valid, cloudy_above, sure_above, counted=c) for c in (None, counted))
+    parts = networks.probabilities(logits, net, 8 * logits.shape[1])
+    counts = CloudCounts(*library.cloud_counts(logits.reshape(4, -1), net.exponentials, cloudy_above, sure_above))
+    by_numpy, by_kernel = (CloudMask(parts, valid, cloudy_above, sure_above, counts=c) for c in (None, counts))
     for name in ("cloud_fraction", "thin_fraction", "accused_fraction"):
         assert getattr(by_numpy, name) == getattr(by_kernel, name)
 
@@ -351,6 +363,45 @@ def test_thin_cloud_is_counted_apart() -> None:
     assert actions == [Action.WITHHOLD, Action.SEND, Action.SEND, Action.SEND]  # 80, 68, 50, 20 % against 70 %
     decision = gate.decide(mask, Gate())
     assert (decision.cloud_percent, decision.thin_percent) == pytest.approx((80.0, 60.0))
+
+
+def disc_by_hand(pixels: np.ndarray, radius_px: float) -> np.ndarray:
+    rows, cols = np.indices(pixels.shape)
+    found = np.zeros_like(pixels)
+    for row, col in np.argwhere(pixels):
+        found |= (rows - row) ** 2 + (cols - col) ** 2 <= radius_px**2
+    return found
+
+
+@settings(deadline=None, max_examples=40)  # a shared machine may stall any example
+@given(hnp.arrays(bool, (12, 12), elements=st.sampled_from([False] * 9 + [True])), st.floats(0.0, 5.0))
+def test_growing_adds_what_lies_within_the_radius(pixels: np.ndarray, radius_px: float) -> None:
+    np.testing.assert_array_equal(masks.grown(pixels, radius_px), disc_by_hand(pixels, radius_px))
+
+
+def test_probabilities_between_cells_are_linear() -> None:
+    cells = np.array([[0.0, 1.0], [0.0, 1.0]], np.float32)  # centres at pixels 1.5 and 5.5 of 8
+    wanted = [0.0, 0.0, 0.125, 0.375, 0.625, 0.875, 1.0, 1.0]
+    np.testing.assert_array_equal(masks.interpolated(cells, 4), [wanted] * 8)
+
+
+def test_classes_follow_the_outline_and_what_the_cells_say() -> None:
+    cells = np.zeros((4, 8, 8), np.float32)
+    cells[CLEAR] = 1.0
+    for kind, place in ((THICK, np.s_[:, :2]), (THIN, np.s_[:4, :2]), (SHADOW, np.s_[:, 6:])):
+        cells[(slice(None), *place)] = 0.0
+        cells[(kind, *place)] = 1.0
+    valid = np.ones((32, 32), bool)
+    valid[31] = False
+    told = mask_from(cells, valid)
+    row = told.classes()[20]
+    assert told.cell_px == 4
+    assert row.tolist() == [THICK] * 8 + [CLEAR] * 16 + [SHADOW] * 8
+    assert told.classes()[8].tolist() == [THIN] * 8 + [CLEAR] * 16 + [SHADOW] * 8
+    assert (told.classes()[31] == NO_CLASS).all()
+    grown = told.classes(growth_px=2.0)[20]
+    assert (grown[:10] != CLEAR).all()
+    assert (grown[10:24] == CLEAR).all()
 
 
 def test_flattening_touches_no_block_next_to_ground_and_keeps_averages() -> None:
@@ -421,7 +472,7 @@ def test_a_tile_of_the_wrong_size_is_refused() -> None:
 @pytest.fixture(scope="module")
 def nets() -> dict[str, CloudNet]:
     """The shipped network on every engine installed."""
-    if not (SHIPPED / gate.NETWORK_FILE).is_file():
+    if not (SHIPPED / networks.NETWORK_FILE).is_file():
         pytest.skip("no cloud network in the shipped bundle")
     table = json.loads((SHIPPED / "manifest.json").read_text(encoding="utf-8"))["clouds"]
     found = {}
@@ -430,8 +481,8 @@ def nets() -> dict[str, CloudNet]:
             engine = open_engine(name, 1)
         except InputError:
             continue
-        network = engine.load(SHIPPED / gate.NETWORK_FILE, require_int8=True)
-        found[name] = CloudNet(network, gate.read_settings(table))
+        network = engine.load(SHIPPED / networks.NETWORK_FILE, require_int8=True)
+        found[name] = CloudNet(network, networks.read_settings(table))
     return found
 
 
@@ -467,7 +518,7 @@ def test_every_runtime_gives_the_same_mask_bit_for_bit(nets: dict[str, CloudNet]
 
 def test_a_network_loaded_for_one_size_gives_the_same_mask_and_refuses_another(nets: dict[str, CloudNet]) -> None:
     engine = open_engine("openvino", 1)
-    network = engine.load(SHIPPED / gate.NETWORK_FILE, require_int8=True, shape=(1, 8, 64, 64))
+    network = engine.load(SHIPPED / networks.NETWORK_FILE, require_int8=True, shape=(1, 8, 64, 64))
     fixed, tile = CloudNet(network, nets["openvino"].settings), tile_of(cloudy_scene(7)[0])
     found, wanted = gate.detect_clouds(tile, fixed), gate.detect_clouds(tile, nets["openvino"])
     np.testing.assert_array_equal(found.cells, wanted.cells)
@@ -479,12 +530,12 @@ FINGERPRINT = """
 import hashlib, json, sys
 from pathlib import Path
 import numpy as np
-from payload.clouds import gate
+from payload.clouds import gate, network
 from payload.engine import open_engine
 from payload.tiles import Tile
 folder = Path(sys.argv[1])
-settings = gate.read_settings(json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["clouds"])
-net = gate.CloudNet(open_engine("openvino", 1).load(folder / gate.NETWORK_FILE), settings)
+settings = network.read_settings(json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["clouds"])
+net = network.CloudNet(open_engine("openvino", 1).load(folder / network.NETWORK_FILE), settings)
 dn = np.random.default_rng(6).integers(100, 7000, (4, 16, 16)).repeat(8, 1).repeat(8, 2).astype(np.uint16)
 mask = gate.detect_clouds(Tile(0, 0, dn, np.ones(dn.shape[1:], bool)), net)
 sys.stdout.write(hashlib.sha256(mask.cells.tobytes()).hexdigest())
@@ -506,4 +557,4 @@ def test_the_shipped_network_is_small(nets: dict[str, CloudNet]) -> None:
     table = json.loads((SHIPPED / "manifest.json").read_text(encoding="utf-8"))["clouds"]
     assert table["parameters"] <= 100_000
     assert table["macs_per_pixel"] <= 3000
-    assert (SHIPPED / gate.NETWORK_FILE).stat().st_size < 250_000
+    assert (SHIPPED / networks.NETWORK_FILE).stat().st_size < 250_000

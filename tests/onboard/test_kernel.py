@@ -128,6 +128,19 @@ def test_rotated_bands_are_those_of_the_definition(limit) -> None:
     assert np.array_equal(rotated, rotation.rotate(dn, everywhere, turned))
 
 
+@pytest.mark.parametrize("bands", [1, 3, 4, 5, 13, 16])
+@pytest.mark.parametrize("ground", [0, 30_000, 65_535])
+def test_rotated_bands_that_pass_32_bits_are_those_of_the_definition(bands, ground) -> None:
+    """One pixel at the other end of the range in every band: the sums reach as far as they can."""
+    everywhere = np.ones((SIDE, SIDE), bool)
+    dn = np.full((bands, SIDE, SIDE), ground, np.uint16)
+    dn[:, 5, 7] = 0 if ground == 65_535 else 65_535
+    turned = rotation.fit(dn, everywhere)
+    rotated = np.empty(dn.shape, np.int16)
+    library.rotate(dn, turned, rotated)
+    assert np.array_equal(rotated, rotation.rotate(dn, everywhere, turned))
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.integers(0, 2**32), st.integers(2, 16), st.floats(0, 12))
 def test_vectors_are_those_of_the_definition_to_the_last_bit(seed, bands, exponent) -> None:
@@ -211,7 +224,7 @@ def entries(short: int) -> dict[str, tuple]:
         "quantise": of(a("i4", n), n, step, a("u2", n), a("?", n), a("u1", n)),
         "errors": of(a("i4", n), n, step, layer_count, a("i4", layer_count), a("u8", layer_count + 1)),
         "count": of(a("u2", channels * blocks), channels, blocks, layer_count, a("i4", layer_count * channels)),
-        "cloud_planes": of(a("u2", bands * 4 * n), bands, side, 20, 980, 24, a("u1", 2 * bands * n)),
+        "cloud_planes": of(a("u2", bands * 16 * n), bands, side, 4, 1, 20, 980, 24, a("u1", (2 * bands + 4) * n)),
         "cloud_counts": of(a("i1", 4 * n), a("f4", 256), n, ctypes.c_float(0.5), ctypes.c_float(0.7), a("i4", 3)),
     }  # fmt: skip
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import rasterio
 
-from hil.agent.agent import Agent
+from hil.agent.agent import Agent, AgentSettings
 from hil.line.channels import SocketChannel, listen_tcp
 from payload.errors import InputError
 from payload.link import tile_code
@@ -23,8 +23,10 @@ class ToyEncoder:
     """The toy codec as an agent sees it; `spoil` may change a tile's octets."""
 
     engine = "toy 1"
+    kind = "coded"
 
     def __init__(self, payload, spoil):
+        self.ran = {}
         self.stages_s, self._payload, self._spoil = {}, payload, spoil
 
     def encode(self, tile):
@@ -45,7 +47,7 @@ def device_line(toy_bundle_with_gate, toy_engine, write_scene, write_mission, mo
         agent = Agent(
             toy_bundle_with_gate,
             lambda where, policy, *_: ToyEncoder(Payload(line.load_bundle(where), policy, toy_engine), spoil),
-            emulated,
+            AgentSettings(emulated),
         )
         threading.Thread(target=lambda: agent.serve(SocketChannel(server.accept()[0])), daemon=True).start()
         return f"tcp://127.0.0.1:{server.getsockname()[1]}"

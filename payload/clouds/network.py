@@ -1,0 +1,71 @@
+"""The cloud network: loaded from a bundle, its logits turned into probabilities by a table of exponentials."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from payload.bundle import Bundle
+from payload.clouds.mask import CLASSES, CLEAR, SHADOW, THICK, THIN, Parts
+from payload.clouds.planes import CloudSettings, plane_count
+from payload.engine import Engine, Network
+from payload.errors import BundleError
+
+NETWORK_FILE = "flight/clouds.onnx"
+
+
+@dataclass(frozen=True, eq=False)
+class CloudNet:
+    """The loaded network with its settings."""
+
+    network: Network
+    settings: CloudSettings = field(default_factory=CloudSettings)
+
+    @cached_property
+    def exponentials(self) -> NDArray[np.float32]:
+        """exp(-d logit_step / temperature) for d = 0..255 steps below the largest logit, as integers of 2^-20."""
+        steps = -np.arange(256) * (self.settings.logit_step / self.settings.temperature)
+        return np.round(np.exp(steps) * 2.0**20).astype(np.float32)
+
+
+def load_cloud_net(bundle: Bundle, engine: Engine) -> CloudNet:
+    """The bundle's cloud network for tiles of its size, refused unless every convolution runs in INT8. BundleError if
+    the bundle holds none."""
+    settings = bundle.manifest.get("clouds")
+    if not isinstance(settings, dict):
+        raise BundleError(f"bundle {bundle.name}: no cloud network in its manifest; rebuild it or use another bundle")
+    read = read_settings(settings)
+    side = bundle.tile_px // read.cell_px
+    shape = (1, plane_count(len(bundle.bands), read), side, side)
+    network = engine.load(bundle.file(NETWORK_FILE), require_int8=True, shape=shape)
+    return CloudNet(network, read)
+
+
+def read_settings(table: dict[str, Any]) -> CloudSettings:
+    """manifest["clouds"] -> settings; keys that describe the network's origin are left alone."""
+    try:
+        return CloudSettings(**{key: table[key] for key in CloudSettings.__dataclass_fields__ if key in table})
+    except TypeError as error:
+        raise BundleError(f"manifest key clouds: {error}; rebuild the bundle") from None
+
+
+def probabilities(logits: NDArray[np.int8], net: CloudNet, size: int) -> Parts:
+    """Softmax over classes by table. Logits [4 s s, h, w], class-major -> [4, s, s, h, w]; sums are exact."""
+    shape = parts_shape(logits, net, size)
+    steps = logits.reshape(len(CLASSES), -1)
+    below = steps.max(axis=0).view(np.uint8) - steps.view(np.uint8)  # 0..255: the wrap-around undoes itself
+    weight = np.take(net.exponentials, below)  # [4, s s h w]
+    weight /= weight[CLEAR] + weight[THICK] + weight[THIN] + weight[SHADOW]
+    return weight.reshape(shape)
+
+
+def parts_shape(logits: NDArray[np.int8], net: CloudNet, size: int) -> tuple[int, ...]:
+    """[4, s, s, h, w] of the logits [4 s s, h, w] of a tile of size x size pixels; BundleError if they are no such."""
+    classes, (h, w) = len(CLASSES), logits.shape[1:]
+    s = size // net.settings.cell_px // h
+    if logits.shape[0] != classes * s * s or logits.dtype != np.int8:
+        found = f"{logits.dtype} {logits.shape}"
+        raise BundleError(f"the cloud network gives {found}, wanted int8 [{classes * s * s}, h, w]; rebuild the bundle")
+    return classes, s, s, h, w

@@ -1,0 +1,138 @@
+"""Networks and tiles -> what every method says of every tile: what `sim evaluate-clouds` counts afterwards."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from payload.bundle import SHIPPED
+from payload.clouds.gate import detect_clouds
+from payload.clouds.mask import NO_CLASS, THICK, THIN, CloudMask
+from payload.clouds.network import NETWORK_FILE, CloudNet, read_settings
+from payload.engine import Engine
+from payload.errors import InputError
+from payload.tiles import Tile
+from sim.clouds.rules import braaten_cohen_yang, hot_whiteness
+from sim.clouds.samples import CloudSample
+
+OURS, BCY, HOT = "nadir", "braaten-cohen-yang", "hot-whiteness"
+RULES: dict[str, Callable[[NDArray[np.uint16]], NDArray[np.bool_]]] = {BCY: braaten_cohen_yang, HOT: hot_whiteness}
+#: The other rotations' networks: with the shipped one they leave out every site once.
+ROTATIONS = Path(__file__).resolve().parents[2] / "export" / "checkpoints" / "clouds"
+BUNDLE = "edge"
+TILE_PX = 256
+#: dn [4, H, W] and its level -> clear 0, cloud 1, shadow 2 [H, W].
+TeacherFunction = Callable[[NDArray[np.uint16], str], NDArray[np.uint8]]
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A network with the sites left out of its training."""
+
+    name: str
+    net: CloudNet
+    test_sites: tuple[str, ...]
+    origin: dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """One sample with what every method says of it: which pixels are cloud. `teacher` [H, W]: clear 0, cloud 1,
+    shadow 2 by ukis-csmask, None where that is not installed or was not asked."""
+
+    sample: CloudSample
+    mask: CloudMask
+    found: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
+    teacher: NDArray[np.uint8] | None = None
+
+
+def default_networks() -> list[str]:
+    """The shipped bundle, and the rotations that are kept beside the recipe where this is a checkout."""
+    folders = sorted(p.parent for p in ROTATIONS.glob("*/clouds.onnx")) if ROTATIONS.is_dir() else []
+    return [BUNDLE, *(str(f) for f in folders if _origin(f)["rotation"] != "shipped")]
+
+
+def open_candidate(where: str | Path, engine: Engine) -> Candidate:
+    """A shipped bundle by name, a bundle's directory, or a folder written by `python -m export.clouds.train`."""
+    for folder in (Path(where), SHIPPED / str(where)):
+        for network in (folder / NETWORK_FILE, folder / "clouds.onnx"):
+            if network.is_file():
+                origin = _origin(folder)
+                net = CloudNet(engine.load(network, require_int8=True), read_settings(origin))
+                return Candidate(Path(where).name, net, tuple(origin["split"]["test"]), origin)
+    raise InputError(f"{where}: no cloud network there; give a bundle or a folder of `python -m export.clouds.train`")
+
+
+def _origin(folder: Path) -> dict[str, Any]:
+    """clouds.json, or where that is not there the same table in the bundle's manifest."""
+    table = folder / "clouds.json"
+    try:
+        if table.is_file():
+            origin = json.loads(table.read_text(encoding="utf-8"))
+        else:
+            origin = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["clouds"]
+        tuple(origin["split"]["test"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{folder}: its cloud network does not say what it left out ({error}); rebuild it") from None
+    return dict(origin)
+
+
+def tile_of(dn: NDArray[np.uint16]) -> Tile:
+    return Tile(0, 0, np.ascontiguousarray(dn), np.ones(dn.shape[1:], bool))
+
+
+def detect_padded(dn: NDArray[np.uint16], net: CloudNet, least_px: int = 0) -> CloudMask:
+    """One mask of an image of any size: padded below and to the right with no data to a square the network takes."""
+    height, width = dn.shape[1:]
+    side = -(-max(height, width, least_px) // net.settings.stride_px) * net.settings.stride_px
+    square = np.pad(dn, ((0, 0), (0, side - height), (0, side - width)), mode="edge")
+    valid = np.zeros((side, side), bool)
+    valid[:height, :width] = True
+    return detect_clouds(Tile(0, 0, square, valid), net)
+
+
+def judge(samples: Iterator[CloudSample], net: CloudNet, teacher: TeacherFunction | None = None) -> list[Judged]:
+    """Every sample judged by one network and the rules, the labelled ones by `teacher`, too."""
+    judged = []
+    for sample in samples:
+        mask = detect_clouds(tile_of(sample.dn), net)
+        rules = {name: rule(sample.dn) for name, rule in RULES.items()}
+        told = teacher(sample.dn, sample.level) if teacher is not None and sample.scl is not None else None
+        judged.append(Judged(sample, mask, {OURS: mask.cloudy} | rules, told))
+    return judged
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """The answers over a picture of any size, tile by tile as in flight. [H, W] each"""
+
+    classes: NDArray[np.uint8]  # payload.clouds.mask.CLASSES as people draw them, NO_CLASS without data
+    sure: NDArray[np.bool_]  # what the gate counts
+    probability: NDArray[np.float32]
+    withheld: NDArray[np.bool_]  # pixels of tiles that a gate at 70 % throws away
+
+    @property
+    def cloudy(self) -> NDArray[np.bool_]:
+        return np.asarray((self.classes == THICK) | (self.classes == THIN))
+
+
+def judge_picture(dn: NDArray[np.uint16], net: CloudNet, gsd_m: float, withhold_above: float = 0.7) -> Picture:
+    """The network over a picture [4, H, W]; what is missing of the last tiles has no data."""
+    height, width = dn.shape[1:]
+    found = Picture(
+        np.full((height, width), NO_CLASS, np.uint8), np.zeros((height, width), bool),
+        np.zeros((height, width), np.float32), np.zeros((height, width), bool),
+    )  # fmt: skip
+    for top in range(0, height, TILE_PX):
+        for left in range(0, width, TILE_PX):
+            rows, cols = slice(top, min(top + TILE_PX, height)), slice(left, min(left + TILE_PX, width))
+            mask = detect_padded(dn[:, rows, cols], net, TILE_PX)
+            inside = slice(0, rows.stop - top), slice(0, cols.stop - left)
+            found.classes[rows, cols] = mask.classes(net.settings.growth_m / gsd_m)[inside]
+            found.sure[rows, cols], found.probability[rows, cols] = mask.sure[inside], mask.probability[inside]
+            found.withheld[rows, cols] = mask.sure_fraction > withhold_above
+    return found

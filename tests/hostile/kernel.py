@@ -1,0 +1,200 @@
+"""What the compiled kernel may be handed by an enemy: octets of layers, indices, tiles, and arguments that lie.
+
+Each case is made from a seed. `decode_case` and `encode_case` hold the kernel to numpy's word now and then (`compare`),
+since numpy is slow; what they are for is a kernel built under sanitizers, which ends the process at the first fault.
+"""
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from toys import random_tables
+
+from payload.codec.lapped import layers
+from payload.codec.lapped.quantiser import Indices, quantise
+from payload.codec.lapped.range_coder import ONE, Table
+from payload.codec.lapped.tables import ContextTables, LayerTables, load_tables
+from payload.codec.lapped.transform import Latents
+from payload.errors import InputError, StreamError
+from payload.native import library
+
+#: Bands, layers, blocks down and across.
+SIZES = ((1, 1, 8, 8), (1, 3, 8, 16), (2, 4, 8, 8), (3, 2, 16, 8), (4, 3, 8, 40))
+Rng = np.random.Generator
+
+
+@cache
+def tables_of(size: int, extreme: bool) -> ContextTables:
+    bands, layer_count, _, _ = SIZES[size]
+    with tempfile.TemporaryDirectory() as folder:
+        found = load_tables(random_tables(Path(folder) / "t.npz", bands, layer_count, size))
+    return replace(found, layers=tuple(map(with_rare_symbols, found.layers))) if extreme else found
+
+
+def with_rare_symbols(layer: LayerTables) -> LayerTables:
+    """All that costs most is as rare as can be: 24 bits a symbol."""
+
+    def rare(symbols: int, common: int) -> Table:
+        counts = np.ones(symbols, np.int64)
+        counts[common] = ONE - symbols + 1
+        return Table(counts)
+
+    return replace(
+        layer, runs=tuple(rare(2 if c % 2 else 65, -1) for c in range(32)), size=tuple(rare(16, 0) for _ in range(8))
+    )
+
+
+@cache
+def coder_of(size: int, extreme: bool) -> library.EntropyKernel:
+    return library.EntropyKernel(tables_of(size, extreme), *SIZES[size][2:])
+
+
+def some_coder(rng: Rng) -> library.EntropyKernel:
+    library.plain_only(bool(rng.random() < 0.3))
+    return coder_of(int(rng.integers(len(SIZES))), bool(rng.random() < 0.3))
+
+
+def shape_of(coder: library.EntropyKernel) -> tuple[int, int, int]:
+    return len(coder.tables.order), coder.h, coder.w
+
+
+def hostile_indices(rng: Rng, shape: tuple[int, int, int]) -> Indices:
+    density = rng.choice([0.0, 0.001, 0.05, 0.5, 1.0])
+    largest = int(rng.choice([1, 2, 15, 16, 17, 255, 32767, 32768, 65535]))
+    magnitude = rng.integers(0, largest, shape, np.uint16, endpoint=True)
+    if rng.random() < 0.3:
+        magnitude = np.full(shape, largest, np.uint16)
+    magnitude *= rng.random(shape) < density
+    sizes = rng.integers(0, 256, shape).astype(np.uint8) if rng.random() < 0.5 else None
+    return Indices(magnitude, rng.random(shape) < rng.random(), size128=sizes)
+
+
+def equal(a: Indices, b: Indices) -> bool:
+    return np.array_equal(a.magnitude, b.magnitude) and np.array_equal(a.negative, b.negative)
+
+
+def encode_case(rng: Rng, compare: bool) -> str:
+    """Hostile indices or latents through the encoder and back."""
+    coder = some_coder(rng)
+    shape, keep = shape_of(coder), int(rng.integers(0, len(coder.tables.layers) + 1))
+    active = int(rng.integers(0, shape[0] + 1)) if rng.random() < 0.3 else None
+    sent = hostile_indices(rng, shape) if rng.random() < 0.7 else hostile_latents(rng, shape)
+    coded = coder.encode_layers(sent, keep, active)
+    if compare:
+        wanted = layers.encode_layers(sent, coder.tables, keep=keep, last_active=active)
+        assert coded == wanted, "C and numpy encode differently"
+    if coded:
+        found = coder.decode_layers(coded)
+        kept = (found.magnitude > 0) & ~found.behind[:, None, None]  # type: ignore[index]
+        assert np.array_equal(found.magnitude[kept], (sent.magnitude >> found.missing)[kept]), "not what was sent"
+    return "encoded"
+
+
+def hostile_latents(rng: Rng, shape: tuple[int, int, int]) -> Indices:
+    """Latents of any 32 bits through the kernel's quantiser."""
+    values = rng.integers(-(1 << 31), 1 << 31, (shape[0] // 64, 64, *shape[1:])) >> int(rng.integers(0, 32))
+    latents = Latents(values.astype(np.int32))
+    index = int(rng.integers(0, 128))
+    library.errors(latents, index, int(rng.integers(1, 5)))
+    buffers = library.Buffers(shape[0] // 64, 64)
+    for name, dtype in (("magnitude", np.uint16), ("negative", np.bool_), ("size128", np.uint8)):
+        setattr(buffers, name, np.empty(shape, dtype))
+    found, wanted = library.quantise(latents, index, buffers), quantise(latents, index)
+    assert equal(found, wanted) and np.array_equal(found.size128, wanted.size128), "quantised differently"  # type: ignore[arg-type]
+    return found
+
+
+@cache
+def written(size: int, extreme: bool, seed: int) -> tuple[bytes, ...]:
+    coder, rng = coder_of(size, extreme), np.random.default_rng(seed)
+    sent = hostile_indices(rng, shape_of(coder))
+    return coder.encode_layers(sent)
+
+
+def hostile_layer(rng: Rng, octets: bytes, head: int) -> bytes:
+    found = bytearray(octets)
+    how = rng.integers(7)
+    if how == 0:
+        del found[int(rng.integers(len(found) + 1)) :]
+    elif how == 1:
+        for at in rng.integers(len(found), size=int(rng.integers(1, 9))):
+            found[at] ^= 1 << rng.integers(8)
+    elif how == 2:
+        found[head:] = rng.bytes(int(rng.integers(0, 400)))
+    elif how == 3:
+        found[int(rng.integers(head, len(found) + 1)) :] = b"\xff" * int(rng.integers(0, 300))
+    elif how == 4:
+        found[:head] = rng.bytes(head)
+    elif how == 5:
+        found += rng.bytes(int(rng.integers(1, 40)))
+    return bytes(found)
+
+
+def decode_case(rng: Rng, compare: bool) -> str:
+    """Layers as an encoder writes them, each damaged or not, some of another tile, with an end or without."""
+    coder = some_coder(rng)
+    size = next(i for i, s in enumerate(SIZES) if (64 * s[0], *s[2:]) == shape_of(coder))
+    extreme = coder is coder_of(size, True)
+    made = [written(size, extreme, int(rng.integers(12))) for _ in coder.tables.layers]
+    hostile = [
+        hostile_layer(rng, made[int(rng.integers(len(made)))][k], 2 + shape_of(coder)[0] // 64)
+        for k in range(int(rng.integers(1, len(made) + 1)))
+    ]
+    return decode_both(coder, tuple(hostile), compare)
+
+
+def decode_both(coder: library.EntropyKernel, octets: tuple[bytes, ...], compare: bool = True) -> str:
+    """The kernel's word on these layers, and numpy's: the same indices, or the same refusal."""
+    found, said = outcome(lambda: coder.decode_layers(octets))
+    if compare:
+        wanted, numpy_said = outcome(lambda: layers.decode_layers(octets, shape_of(coder), coder.tables))
+        assert said == numpy_said, f"the kernel says {said!r}, numpy {numpy_said!r}"
+        assert found is None or equal(found, wanted), "C and numpy decode differently"
+    return "refused" if found is None else "decoded"
+
+
+def outcome(decode: Callable[[], Indices]) -> tuple[Any, str]:
+    try:
+        return decode(), ""
+    except StreamError as error:
+        return None, str(error)
+
+
+NUMBERS = (-(1 << 31), -1, 0, 1, 2, 7, 8, 16, 17, 63, 64, 4096, 4097, (1 << 31) - 1)
+#: Arrays (their dtype) and numbers (None) of each entry, in order.
+ENTRIES: dict[str, tuple[str | None, ...]] = {
+    "statistics": ("u2", "u2", None, None, "u2", "u8", "u8", "u2", "u2"),
+    "jacobi": ("f8", "f8", None, None),
+    "rotate": ("u2", "i4", "i4", None, None, None, None, "i2"),
+    "transform": ("i2", "i2", "i4", "i4", None, None, "i2", "i4", "i4"),
+    "second_level": ("i4", "i8", None, None, None, None),
+    "quantise": ("i4", None, None, "u2", "?", "u1"),
+    "errors": ("i4", None, None, None, "i4", "u8"),
+    "count": ("u2", None, None, None, "i4"),
+    "cloud_planes": ("u2", None, None, None, None, None, None, None, "u1"),
+}
+
+
+def entry_case(rng: Rng, compare: bool) -> str:
+    """An entry of the kernel with numbers and arrays of any length: it refuses, or keeps within them."""
+    entry = str(rng.choice(list(ENTRIES)))
+    arguments: list[Any] = []
+    for dtype in ENTRIES[entry]:
+        if dtype is None:
+            arguments.append(int(rng.choice(NUMBERS)) if rng.random() < 0.2 else int(rng.choice([1, 2, 3, 8, 16, 64])))
+            continue
+        count = int(rng.choice([0, 1, 64, 256, 4096, 65536])) if rng.random() < 0.2 else 65536
+        array = np.frombuffer(rng.bytes(count * np.dtype(dtype).itemsize), dtype).copy()
+        arguments.append(library.span(array.view("u1").view("?") if dtype == "?" else array, np.dtype(dtype)))
+    try:
+        library.call(entry, *arguments)
+        return "ran"
+    except InputError:
+        return "refused"
+
+
+CASES: dict[str, Callable[[Rng, bool], str]] = {"decode": decode_case, "encode": encode_case, "entry": entry_case}

@@ -1,0 +1,90 @@
+"""Campaigns of hostile input: damaged bundles, crafted layers, and the kernel under sanitizers (tests/hostile)."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hostile import bundles, sanitized
+from hostile.kernel import decode_both, hostile_indices, shape_of, some_coder
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from payload.codec.lapped import layers
+from payload.codec.lapped.quantiser import MAGNITUDE_LIMIT
+from payload.errors import StreamError
+from payload.native import library
+
+needs_kernel = pytest.mark.skipif(not library.available, reason="the kernel was not built: no C compiler at install")
+needs_sanitizers = pytest.mark.skipif(sanitized.missing() is not None, reason=f"no sanitizers: {sanitized.missing()}")
+BUNDLES = 150
+
+
+def campaign(folder: Path, seeds: range) -> dict[str, int]:
+    found = {bundles.REFUSED: 0, bundles.RIGHT: 0}
+    for seed in seeds:
+        case = folder / str(seed)
+        found[bundles.case(seed, case)] += 1
+        shutil.rmtree(case)
+    return found
+
+
+@needs_kernel
+def test_damaged_bundles_whose_hashes_fit_are_refused_or_right(tmp_path) -> None:
+    found = campaign(tmp_path, range(BUNDLES))
+    assert found[bundles.REFUSED] > BUNDLES // 2 and found[bundles.RIGHT] > BUNDLES // 20, found
+
+
+@needs_kernel
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("thousand", range(1, 11))
+def test_ten_thousand_damaged_bundles_are_refused_or_right(tmp_path, thousand) -> None:
+    assert sum(campaign(tmp_path, range(1000 * thousand, 1000 * thousand + 1000)).values()) == 1000
+
+
+@needs_kernel
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32), st.integers(0, 3))
+def test_coarse_magnitudes_that_no_encoder_writes_are_refused_by_both_with_the_same_words(seed, finer) -> None:
+    """A first layer as a bundle of one layer writes it, which may hold 65 535, before the others of another."""
+    rng = np.random.default_rng(seed)
+    coder = some_coder(rng)
+    sent = replace(hostile_indices(rng, shape_of(coder)), size128=None)
+    one = replace(coder.tables, layers=coder.tables.layers[:1])
+    crafted = (*layers.encode_layers(sent, one), *layers.encode_layers(sent, coder.tables)[1 : 1 + finer])
+    most = MAGNITUDE_LIMIT >> (len(coder.tables.layers) - 1)
+    said = decode_both(coder, crafted)
+    assert said == "refused" or sent.magnitude.max() <= most
+    if sent.magnitude.max() > most:
+        said = f"layer 0: a magnitude of {sent.magnitude.max()}, .* holds {most} at most"
+        with pytest.raises(StreamError, match=said):
+            coder.decode_layers(crafted)
+
+
+@needs_kernel
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32), st.lists(st.binary(max_size=60), min_size=1, max_size=4))
+def test_any_octets_are_decoded_or_refused_alike_by_both(seed, octets) -> None:
+    decode_both(some_coder(np.random.default_rng(seed)), tuple(octets))
+
+
+@needs_sanitizers
+@needs_kernel
+def test_hostile_layers_encodes_arguments_and_bundles_give_no_report_under_sanitizers(tmp_path) -> None:
+    done = sanitized.run(["--decode", "400", "--encode", "300", "--entry", "1000", "--bundle", "15"], tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr[-4000:]
+    assert "_kernel.so" in done.stdout and "bundle: 15 cases" in done.stdout
+
+
+@needs_sanitizers
+@needs_kernel
+@pytest.mark.slow
+def test_the_sanitizers_hear_a_kernel_that_believes_every_length(tmp_path) -> None:
+    """The listener hears: without its checks the kernel is reported within a thousand cases."""
+    check = "#define HOLDS(span, type, count) ("
+    deaf = sanitized.SOURCE.read_text().replace(check, check + "1 || ")
+    (tmp_path / "kernel.c").write_text(deaf)
+    done = sanitized.run(["--entry", "1000"], tmp_path, tmp_path / "kernel.c")
+    assert done.returncode == 99 and "ERROR: AddressSanitizer" in done.stderr, done.stderr[-2000:]
