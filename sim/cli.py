@@ -16,7 +16,9 @@ import typer
 from payload.bundle import DEFAULT
 from payload.errors import InputError
 
-OPPONENTS = "jpeg2000,klt-jpeg2000,klt-jpeg2000-joint,jpegxl,htj2k,ccsds121,jpeg"
+OPPONENTS = "klt-jpeg2000-joint,klt-diff-jpeg2000-joint,klt-jpeg2000,jpeg2000,jpegxl,htj2k,ccsds121,jpeg"
+OPPONENTS += ",klt-hevc,klt-av1,klt-vvc"  # where the extra `opponents` is installed
+
 
 app = typer.Typer(
     name="sim",
@@ -113,6 +115,9 @@ def _evaluate(
     against: Annotated[str, typer.Option(help="Opponents, comma-separated.")] = OPPONENTS,
     out: Annotated[Path, typer.Option(help="Where rd.json, rd.html and the plots go.")] = Path("out/evaluate"),
     limit: Annotated[int | None, typer.Option(min=1, help="The first so many tiles only.")] = None,
+    picture_px: Annotated[
+        int | None, typer.Option(min=64, help="Side of the pictures coded; a bundle cuts them. Its tile if left out.")
+    ] = None,
     engine: Annotated[str, typer.Option(help="openvino, onnxruntime or native.")] = "openvino",
     as_json: Annotated[bool, typer.Option("--json", help="rd.json on stdout.")] = False,
 ) -> None:
@@ -123,7 +128,7 @@ def _evaluate(
     with _progress("tiles") as advance:
         opponents = [name.strip() for name in against.split(",") if name.strip()]
         bundles = [name for name in bundle or [DEFAULT] if name != "none"]
-        result = evaluate([*tiles, *(more or [])], bundles, opponents, limit, engine, advance)
+        result = evaluate([*tiles, *(more or [])], bundles, opponents, limit, engine, advance, picture_px)
     report.write_results(result, out)
     print(report.canonical_json(result) if as_json else report.as_text(result, out / "rd.html"))
 

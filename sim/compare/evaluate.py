@@ -51,8 +51,10 @@ def evaluate(
     limit: int | None = None,
     engine: str = "openvino",
     advance: Advance = lambda *_: None,
+    picture_px: int | None = None,
 ) -> dict[str, Any]:
-    """The whole bench: what rd.json holds. Without bundles the opponents run alone."""
+    """The whole bench: what rd.json holds. Without bundles the opponents run alone. `picture_px`: opponents code
+    pictures of that side whole, bundles cut them into their tiles; None: pictures of one tile."""
     codecs, absent = open_opponents(against)
     tile_px = TILE_PX
     if bundles:
@@ -60,7 +62,10 @@ def evaluate(
         codecs = [*ours, *codecs]
     if not codecs:
         raise InputError("no codec to run: give --bundle, or opponents that are installed to --against")
-    tiles = read_tiles(paths, tile_px, limit)
+    side_px = picture_px or tile_px
+    if bundles and side_px % tile_px:
+        raise InputError(f"--picture-px is {side_px}, wanted a multiple of the bundle's tiles of {tile_px} px")
+    tiles = read_tiles(paths, side_px, limit)
     rows = measure(tiles, codecs, advance)
     return document(rows, tiles, codecs, absent, paths)
 

@@ -108,7 +108,7 @@ def spectral_angle_deg(original: Dn, reconstruction: Dn) -> F64:
     return np.where(both_black, 0.0, np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0))))
 
 
-def ssim(original: NDArray, reconstruction: NDArray, valid: Mask, data_range: float) -> float:
+def ssim(original: NDArray, reconstruction: NDArray, valid: Mask, data_range: float = PEAK_10K) -> float:
     """Structural similarity, mean over bands of the mean over windows that hold valid pixels only."""
     found = SsimSums.of(original, reconstruction, valid, data_range)
     return found.fixed_range / found.windows if found.windows else float("nan")
