@@ -5,6 +5,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 VENV := .venv
 BIN := $(VENV)/bin
 DATA := $(or $(NADIR_DATA),../shared/data)
+KERNEL := $(wildcard payload/native/*.[ch])
 INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
 .PHONY: help demo test test-onboard check bench evaluate equal fuzz-kernel clean
@@ -61,15 +62,15 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 # The kernel is compiled on installation: a change to it installs again, so that Python never meets an older one.
-$(VENV)/.ground: pyproject.toml constraints.txt payload/native/kernel.c | $(VENV)/bin/python
+$(VENV)/.ground: pyproject.toml constraints.txt $(KERNEL) | $(VENV)/bin/python
 	$(INSTALL) --editable ".[ground]"
 	touch $@
 
-$(VENV)/.everything: pyproject.toml constraints.txt payload/native/kernel.c | $(VENV)/bin/python
+$(VENV)/.everything: pyproject.toml constraints.txt $(KERNEL) | $(VENV)/bin/python
 	$(INSTALL) --editable ".[ground,bench,train,test,check]"
 	touch $@ $(VENV)/.ground
 
-build/onboard/.installed: pyproject.toml constraints.txt payload/native/kernel.c
+build/onboard/.installed: pyproject.toml constraints.txt $(KERNEL)
 	test -x build/onboard/bin/python || $(PYTHON) -m venv build/onboard
 	build/onboard/bin/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable ".[test]"
 	touch $@

@@ -1,12 +1,16 @@
 """Training tiles: the pool, the split by site, and the rotation every tile gets before any network sees it.
 
-The data folder is not part of the repository: `../shared/data` next to the checkout, or NADIR_DATA.
+The data folder is not part of the repository: `../shared/data` next to the checkout, or NADIR_DATA. A pool of one's own
+is a .npz of the same arrays (docs/export.md lists them).
 """
 
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,11 +30,16 @@ VALIDATION_SITES = (
     "cloudmask_chip_102871",
     "semarang",
 )
+#: Pixels coarser than this are neither trained on nor measured on.
+COARSEST_TRAINING_M, COARSEST_VALIDATION_M = 63, 20
+#: What a pool without an array `bands` is taken to hold.
+USUAL_BANDS = ("B02", "B03", "B04", "B08")
+WANTED = "wanted an .npz with x uint16 [N, bands, size, size]; docs/export.md lists its arrays"
 
 
 @dataclass(frozen=True, eq=False)
 class Pool:
-    """Tiles dn uint16 [N, 4, 128, 128], their rotated bands int16 [N, 4, 128, 128] their sites and sources."""
+    """Tiles dn uint16 [N, B, 128, 128], their rotated bands int32 [N, B, 128, 128], site and pixel size of each."""
 
     dn: NDArray[np.uint16]
     rotated: NDArray[np.int32]
@@ -40,14 +49,29 @@ class Pool:
 
     @property
     def validation(self) -> NDArray[np.intp]:
-        """Tiles of held-out sites at 20 m or finer."""
-        return np.flatnonzero(np.isin(self.site, VALIDATION_SITES) & (self.gsd_m <= 20))
+        """Tiles of held-out sites, of fine pixels."""
+        return np.flatnonzero(np.isin(self.site, VALIDATION_SITES) & (self.gsd_m <= COARSEST_VALIDATION_M))
 
     @property
     def training(self) -> NDArray[np.intp]:
         """Tiles of the other sites; of the coarse montcalm footprint, repeated ten times in the pool, every tenth."""
         thinned = (self.site != "montcalm") | (np.arange(len(self.site)) % 10 == 0)
-        return np.flatnonzero(~np.isin(self.site, VALIDATION_SITES) & thinned & (self.gsd_m <= 63))
+        return np.flatnonzero(~np.isin(self.site, VALIDATION_SITES) & thinned & (self.gsd_m <= COARSEST_TRAINING_M))
+
+    @property
+    def finest_m(self) -> int:
+        """Pixel size of the finest training tiles."""
+        return int(self.gsd_m[self.training].min())
+
+
+@dataclass(frozen=True, eq=False)
+class Tiles:
+    """What every pool holds: dn uint16 [N, B, size, size], its bands, the sha256 of its file; and all of its arrays."""
+
+    dn: NDArray[np.uint16]
+    bands: tuple[str, ...]
+    digest: str
+    arrays: dict[str, NDArray[Any]]
 
 
 def data_folder() -> Path:
@@ -58,14 +82,81 @@ def data_folder() -> Path:
     return folder
 
 
-def load_pool(gamma: float | None = None) -> Pool:
-    """The training pool with every tile companded by `gamma` and rotated; None: `rotated` holds no tiles."""
-    path = data_folder() / "train" / "tiles128.npz"
-    with np.load(path) as data:
-        dn, site, gsd_m = data["x"], data["site"], data["res_m"]
-    everywhere = np.ones(dn.shape[2:], bool)
-    rotated = np.zeros((0, *dn.shape[1:]), np.int32)
-    if gamma is not None:
-        companded = compand(dn, gamma)
-        rotated = np.stack([rotate(tile, everywhere, fit(tile, everywhere)) for tile in companded])
-    return Pool(dn, rotated, site, gsd_m, hashlib.sha256(path.read_bytes()).hexdigest())
+def pool_file(path: Path | None = None) -> Path:
+    """The pool given, or the training pool of the data folder."""
+    return path or data_folder() / "train" / "tiles128.npz"
+
+
+def read_tiles(path: Path) -> Tiles:
+    """A pool as it lies on disk. InputError that says what was found and what was wanted."""
+    if not path.is_file():
+        raise InputError(f"{path}: no pool of tiles there; give one with --pool FILE.npz, or set NADIR_DATA")
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            arrays = {name: data[name] for name in data.files}
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
+        why = "it holds Python objects, not numbers" if "pickle" in str(error) else str(error)
+        raise InputError(f"{path}: not a pool of tiles ({why}); {WANTED}") from None
+    dn = arrays.get("x")
+    if dn is None:
+        raise InputError(f"{path}: holds {', '.join(arrays) or 'nothing'} and no x; {WANTED}")
+    if dn.dtype.kind == "f" and not np.isfinite(dn).all():
+        raise InputError(f"{path}: x is {dn.dtype} with NaN or infinite samples; leave those tiles out, then {WANTED}")
+    if dn.ndim != 4 or dn.dtype != np.uint16 or dn.shape[2] != dn.shape[3] or not len(dn):
+        raise InputError(f"{path}: x is {dn.dtype} {dn.shape}; {WANTED}")
+    bands = tuple(str(band) for band in arrays["bands"]) if "bands" in arrays else USUAL_BANDS
+    if len(bands) != dn.shape[1]:
+        raise InputError(f"{path}: x holds {dn.shape[1]} bands, named {', '.join(bands)}; name every band in `bands`")
+    return Tiles(dn, bands, hashlib.sha256(path.read_bytes()).hexdigest(), arrays)
+
+
+def load_pool(bands: Sequence[str], gamma: float | None = None, path: Path | None = None) -> Pool:
+    """The training pool with every tile companded by `gamma` and rotated; None: `rotated` holds no tiles.
+
+    `bands`: of the recipe, which must be the pool's. InputError where nothing could be trained or measured.
+    """
+    path = pool_file(path)
+    tiles = read_tiles(path)
+    _check_bands(path, tiles.bands, bands)
+    count = len(tiles.dn)
+    site, gsd_m = (_per_tile(path, tiles, key, kind) for key, kind in (("site", "U"), ("res_m", "iu")))
+    rotated = np.zeros((0, *tiles.dn.shape[1:]), np.int32)
+    pool = Pool(tiles.dn, rotated, site, gsd_m, tiles.digest)
+    _check_split(path, pool)
+    if gamma is None:
+        return pool
+    everywhere = np.ones(tiles.dn.shape[2:], bool)
+    companded = compand(tiles.dn, gamma)
+    rotated = np.stack([rotate(companded[k], everywhere, fit(companded[k], everywhere)) for k in range(count)])
+    return Pool(tiles.dn, rotated, site, gsd_m, tiles.digest)
+
+
+def _check_bands(path: Path, held: Sequence[str], wanted: Sequence[str]) -> None:
+    if list(held) != list(wanted):
+        raise InputError(
+            f"{path}: the pool holds {', '.join(held)}, the recipe wants {', '.join(wanted)}; "
+            "give a pool of the recipe's bands with --pool, or set `bands` in the recipe"
+        )
+
+
+def _per_tile(path: Path, tiles: Tiles, key: str, kind: str) -> NDArray[Any]:
+    """One value a tile. `kind`: numpy's letters of the dtypes that will do."""
+    values = tiles.arrays.get(key)
+    if values is None or values.shape != (len(tiles.dn),) or values.dtype.kind not in kind:
+        found = "missing" if values is None else f"{values.dtype} {values.shape}"
+        what = {"site": "the name of its place (the unit of the split)", "res_m": "its pixel size in whole metres"}[key]
+        raise InputError(f"{path}: {key} is {found}; wanted for each of the {len(tiles.dn)} tiles {what}")
+    return values
+
+
+def _check_split(path: Path, pool: Pool) -> None:
+    if not len(pool.training):
+        raise InputError(
+            f"{path}: no tile to train on: every one is of a held-out site or coarser than {COARSEST_TRAINING_M} m"
+        )
+    if not len(pool.validation):
+        raise InputError(
+            f"{path}: no tile to measure on: none of the held-out sites has pixels of {COARSEST_VALIDATION_M} m or "
+            f"finer; give some tiles, of places that no other tile shows, one of these sites: "
+            f"{', '.join(VALIDATION_SITES)}"
+        )

@@ -1,11 +1,13 @@
 """Scene -> packets: what flies, on one page.
 
-    scene -> tiles -> cloud mask -> latents -> indices -> bitstream -> packets
+    scene -> tiles -> cloud mask -> latents -> indices -> tile codes -> packets
 
-Tiles stream; what is in memory is a strip of tiles and, when a byte budget has to be met, the codes of the scene.
+Tiles stream. In memory are one strip of tiles and, where a byte budget has to be met, the tile codes of the scene.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -18,7 +20,9 @@ from payload.codec.registry import open_codec, open_fallback
 from payload.engine import Engine
 from payload.link import tile_code
 from payload.link.rate_control import Candidate, choose_layers
+from payload.link.scene_header import SceneHeader, headers_on_air, records
 from payload.link.tile_code import Kind, TileCode
+from payload.link.valid_mask import pack_mask
 from payload.policy import Policy
 from payload.scene import Scene
 from payload.stopwatch import Stopwatch
@@ -37,29 +41,39 @@ class Payload:
         self._other = open_fallback(bundle) if compares else None
         self.clouds = load_cloud_net(bundle, engine) if "clouds" in bundle.manifest else None
         self.watch = Stopwatch()
+        self.work: Counter[str] = Counter()  # tiles judged by the gate, and tiles coded, thumbnails included
         self.last_stages: dict[str, float] = {}
 
-    def transmit(self, scene: Scene, observe: MaskObserver | None = None) -> Iterator[bytes]:
-        """Space packets of a scene in sending order; `observe` is shown every cloud mask."""
-        from payload.link.space_packet import (  # a device under test encodes tiles without spacepackets
-            SequenceCounter,
-            segment,
-        )
+    def transmit(
+        self, scene: Scene, header: SceneHeader | None = None, observe: MaskObserver | None = None
+    ) -> Iterator[bytes]:
+        """Space packets of a scene in sending order; `observe` is shown every cloud mask. Without `header` the scene
+        has the id 0 and is described by what its `info` says."""
+        from payload.link.space_packet import SequenceCounter, segment  # a board codes tiles without spacepackets
 
-        counter = SequenceCounter(self.policy.apid)
-        for code in self.tile_codes(scene, observe):
+        counter, header = SequenceCounter(self.policy.apid), header or self.header_of(scene)
+        for record in records(header, self.tile_codes(scene, header, observe)):
             with self.watch.stage("packets"):
-                packets = list(segment(tile_code.pack(code), counter, self.policy.packet_octets))
+                packets = list(segment(record, counter, self.policy.packet_octets))
             yield from packets
 
-    def tile_codes(self, scene: Scene, observe: MaskObserver | None = None) -> Iterator[TileCode]:
+    def header_of(self, scene: Scene, scene_id: int = 0) -> SceneHeader:
+        """What goes down of a scene besides its tiles."""
+        return SceneHeader(scene_id, self.bundle.bundle_id, self.bundle.tile_px, scene.info)
+
+    def tile_codes(
+        self, scene: Scene, header: SceneHeader | None = None, observe: MaskObserver | None = None
+    ) -> Iterator[TileCode]:
         """A code for every tile in row order, then the thumbnails of the audit."""
-        audit = _AuditDraw(self.policy)
-        candidates = (Candidate(*self._one(tile, audit, observe)) for tile in split(scene, self.bundle.tile_px))
+        header = header or self.header_of(scene)
+        audit = _AuditDraw(self.policy, header.scene_id)
+        candidates = (self._of_scene(tile, header, audit, observe) for tile in split(scene, self.bundle.tile_px))
         if self.policy.budget_octets is None:
             yield from (candidate.code for candidate in candidates)
         else:
-            yield from choose_layers(list(candidates), self.policy, self._shorten, audit.thumbnails)
+            offered = list(candidates)
+            headers = headers_on_air(header, len(offered) + len(audit.thumbnails), self.policy.packet_octets)
+            yield from choose_layers(offered, self.policy, self._shorten, audit.thumbnails, headers)
         yield from audit.thumbnails
 
     def encode_tile(self, tile: Tile) -> TileCode:
@@ -68,6 +82,13 @@ class Payload:
         code, _ = self._one(tile, None, None)
         self.last_stages = {k: v - before.get(k, 0.0) for k, v in self.watch.seconds.items()}
         return code
+
+    def _of_scene(
+        self, tile: Tile, header: SceneHeader, audit: "_AuditDraw", observe: MaskObserver | None
+    ) -> Candidate:
+        code, errors = self._one(tile, audit, observe)
+        mask = pack_mask(tile.valid) if code.layers else b""
+        return Candidate(replace(code, scene_id=header.scene_id, mask=mask, sent_octets=-1), errors)
 
     def _one(
         self, tile: Tile, audit: "_AuditDraw | None", observe: MaskObserver | None
@@ -88,7 +109,7 @@ class Payload:
     def _code(self, tile: Tile, keep: int | None) -> tuple[Kind, CodedTile]:
         """The tile by the bundle's codec, or by the fallback where that says the same in fewer octets."""
         with_errors = self.policy.budget_octets is not None or self._other is not None
-        coded = self.codec.encode(tile, self._quality(keep, with_errors), self.watch)
+        coded = self._encoded(tile, self._quality(keep, with_errors))
         if self._other is None or not coded.errors:
             return self.codec.code_kind, coded
         mse = max(coded.errors[-1] / (len(tile.dn) * np.count_nonzero(tile.valid)), 1e-3)
@@ -108,6 +129,7 @@ class Payload:
         """The gate's word, and the tile as it is to be coded."""
         if self.clouds is None:
             return None, tile
+        self.work["judged"] += 1
         with self.watch.stage("clouds"):
             mask = detect_clouds(tile, self.clouds)
             decision = decide(mask, self.policy.gate, tile)
@@ -118,13 +140,18 @@ class Payload:
 
     def thumbnail(self, tile: Tile) -> CodedTile:
         """The coarsest layer of a tile, for the audit."""
-        return self.codec.encode(tile, self._quality(keep=1), self.watch)
+        return self._encoded(tile, self._quality(keep=1))
+
+    def _encoded(self, tile: Tile, quality: Quality) -> CodedTile:
+        self.work["coded"] += 1
+        return self.codec.encode(tile, quality, self.watch)
 
 
 class _AuditDraw:
     """A uniform draw of `audit_count` withheld tiles without knowing how many there will be (Vitter's algorithm R)."""
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: Policy, scene_id: int) -> None:
+        self._scene_id = scene_id
         self._wanted = policy.gate.audit_count
         self._random = np.random.default_rng(policy.gate.audit_seed)
         self._seen = 0
@@ -137,6 +164,7 @@ class _AuditDraw:
             return
         coded = payload.thumbnail(tile)
         code = TileCode(
-            Kind.AUDIT, tile.row, tile.col, payload.bundle.bundle_id, cloud_percent, coded.side, coded.layers
-        )
+            Kind.AUDIT, tile.row, tile.col, payload.bundle.bundle_id, cloud_percent, coded.side, coded.layers,
+            scene_id=self._scene_id, mask=pack_mask(tile.valid),
+        )  # fmt: skip
         self.thumbnails[place : place + 1] = [code]

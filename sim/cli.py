@@ -50,7 +50,8 @@ def _downlink(
     as_json: Annotated[bool, typer.Option("--json", help="The report as JSON on stdout.")] = False,
 ) -> None:
     """Send a scene through payload, link and ground, verify it, write the report. Exit 1 if a requirement failed."""
-    from sim.downlink import Device, Request, downlink
+    from sim.downlink import Request, downlink
+    from sim.onboard.sending import Device
     from sim.report.files import all_held, arrange, canonical_json
     from sim.report.terminal import as_text
 
@@ -65,6 +66,27 @@ def _downlink(
     print(canonical_json(arrange(report)) if as_json else as_text(report, out), end="")
     if not all_held(report):
         raise typer.Exit(1)
+
+
+@app.command("receive")
+def _receive(
+    stream: Annotated[Path, typer.Option(help="A file of space packets, such as packets.bin.")],
+    mission: Annotated[str, typer.Option(help="Shipped mission or a TOML file: whose packets these are.")] = "phisat2",
+    bundle: Annotated[list[str] | None, typer.Option(help="Shipped bundle or a directory; repeat it.")] = None,
+    engine: Annotated[str, typer.Option(help="openvino or onnxruntime.")] = "openvino",
+    out: Annotated[Path, typer.Option(help="Folder for rasters and report.")] = Path("out/received"),
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run in --out.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The report as JSON on stdout.")] = False,
+) -> None:
+    """Decode a stream with nothing else at hand: every scene in it becomes a raster with its place and a report."""
+    from sim.receive import ReceiveRequest, receive
+    from sim.report.files import canonical_json
+    from sim.report.received import as_text
+
+    with _progress("receive") as progress:
+        request = ReceiveRequest(stream, out, mission, tuple(bundle or [DEFAULT]), engine, overwrite)
+        report = receive(request, progress)
+    print(canonical_json(report) if as_json else as_text(report, out), end="")
 
 
 @app.command("passes")

@@ -6,19 +6,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest_plugins = ("toys",)
+pytest_plugins = ("toys", "chromium")
 
 TILE_PX = 256
 HEIGHT_PX, WIDTH_PX = 1500, 1284
 ROWS, COLS = 6, 6
+KINDS = ("coded", "withheld", "omitted", "empty", "fallback", "lost", "refused")
 
 
 @pytest.fixture
 def example_report() -> dict[str, Any]:
     tiles = _tiles()
-    octets = sum(tile["octets"] for tile in tiles)
+    octets = sum(tile["octets_sent"] for tile in tiles)
     counts = {
-        k: sum(t["kind"] == k for t in tiles) for k in ("coded", "withheld", "empty", "fallback", "lost", "refused")
+        k: sum(t["kind"] == k for t in tiles) for k in KINDS
     }
     return {
         "inputs": {
@@ -37,7 +38,10 @@ def example_report() -> dict[str, Any]:
             "seed": 7,
             "engine": {"name": "openvino", "version": "2026.4.1"},
         },
-        "tiles": {**counts, "total": len(tiles), "tile_px": TILE_PX, "rows": ROWS, "cols": COLS, "list": tiles},
+        "tiles": {
+            **counts, "incomplete": 0, "total": len(tiles), "tile_px": TILE_PX, "rows": ROWS, "cols": COLS,
+            "list": tiles,
+        },
         "link": {
             "packets_sent": 812,
             "packets_lost": 9,
@@ -53,12 +57,6 @@ def example_report() -> dict[str, Any]:
             "cr_sensor": 16.0778,
             "bpp": 2.98549,
             "bpppb": 0.746372,
-            "parts": [
-                {"name": "latents, coarse", "octets": 301_224},
-                {"name": "latents, residual", "octets": 240_130},
-                {"name": "side information", "octets": 6_300},
-                {"name": "packet headers, CRC", "octets": 9_120},
-            ],
         },
         "quality": {
             "metrics": [
@@ -198,7 +196,7 @@ def _tiles() -> list[dict[str, Any]]:
                     "row": row,
                     "col": col,
                     "kind": kind,
-                    "octets": octets,
+                    "octets_sent": octets, "octets_received": octets, "incomplete": False,
                     "cloud_percent": None
                     if kind in ("empty", "lost", "refused")
                     else round(float(random.uniform(0, 60)), 1),

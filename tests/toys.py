@@ -213,12 +213,15 @@ def toy_line(toy_bundle_with_gate: Path, toy_engine: ToyEngine, write_scene: Any
 
     monkeypatch.setattr(downlink, "open_engine", lambda name: toy_engine)
 
-    def run(dn: np.ndarray, name: str = "run", seed: int = 0, **changes: Any) -> tuple[dict[str, Any], Path]:
+    def run(
+        dn: np.ndarray, name: str = "run", seed: int = 0, out: str | None = None, **changes: Any
+    ) -> tuple[dict[str, Any], Path]:
         scene = write_scene(tmp_path / f"{name}.tif", dn)
         mission = write_mission(tmp_path / f"{name}.toml", **changes)
-        request = downlink.Request(str(scene), tmp_path / name, str(mission), str(toy_bundle_with_gate), seed=seed)
+        folder = tmp_path / (out or name)
+        request = downlink.Request(str(scene), folder, str(mission), str(toy_bundle_with_gate), seed=seed)
         report = downlink.downlink(request, lambda label, total: None)
-        return report, tmp_path / name
+        return report, folder
 
     return run
 

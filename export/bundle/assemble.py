@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from export.builds import BUILDS, FLOAT, NORMATIVE, VPU
 from export.graphs.graph import load_graph, total_macs, total_parameters
 from export.graphs.memory_plan import plan
 from export.graphs.to_float import to_float_model
@@ -21,9 +22,8 @@ from export.graphs.to_openvino import write_ir
 from payload.bundle import FORMAT_VERSION, REQUIRED_KEYS, Bundle, load_bundle
 from payload.errors import InputError
 
-TARGETS = ("int8-po2w7", "fp16-vpu", "fp32")
 #: Octets of an unquantised sample in memory.
-FLOAT_OCTETS = {"int8-po2w7": 4, "fp16-vpu": 2, "fp32": 4}
+FLOAT_OCTETS = {NORMATIVE: 4, VPU: 2, FLOAT: 4}
 #: Manifest keys that `assemble` writes itself.
 OWN_KEYS = (*REQUIRED_KEYS, "octets", "target", "networks", "built")
 VERSIONS = ("nadir-payload", "numpy", "torch", "brevitas", "onnx", "onnxruntime", "openvino")
@@ -51,7 +51,7 @@ def assemble(
     codec: Mapping[str, Any],
     files: Mapping[str, Path | bytes],
     origin: Origin,
-    target: str = "int8-po2w7",
+    target: str = NORMATIVE,
     with_ir: bool = True,
     more: Mapping[str, Any] | None = None,
 ) -> Bundle:
@@ -68,8 +68,8 @@ def assemble(
         for file, content in sorted(files.items()):
             _place(folder, file, content)
         networks = [n for n in files if n.endswith(".onnx")]
-        costs = {n: describe(folder / n, tile_px, target if n.startswith("flight/") else "fp32") for n in networks}
-        if with_ir and target == "int8-po2w7":
+        costs = {n: describe(folder / n, tile_px, target if n.startswith("flight/") else FLOAT) for n in networks}
+        if with_ir and target == NORMATIVE:
             _write_irs(folder, [n for n in networks if n.startswith("flight/")])
         manifest = {
             **(more or {}),
@@ -103,11 +103,11 @@ def derive(bundle: Bundle, target: str, out: Path, keep_rounding: bool = False) 
     `fp16-vpu` lowers the opset to 13 as the VPU compiler asks; weights are dequantised (exact in FP16).
     """
     _refuse_unknown_target(target)
-    if bundle.manifest.get("target", "int8-po2w7") != "int8-po2w7":
+    if bundle.manifest.get("target", NORMATIVE) != NORMATIVE:
         raise InputError(
             f"bundle {bundle.name} is already {bundle.manifest['target']}; derive from the int8-po2w7 bundle"
         )
-    if target == "int8-po2w7":
+    if target == NORMATIVE:
         raise InputError("int8-po2w7 is the normative build; derive fp16-vpu or fp32 from it")
     files: dict[str, Path | bytes] = {}
     for name in bundle.manifest["files"]:
@@ -115,9 +115,7 @@ def derive(bundle: Bundle, target: str, out: Path, keep_rounding: bool = False) 
             continue  # the IR of the INT8 network
         if name.startswith("flight/") and name.endswith(".onnx"):
             graph = load_graph(bundle.file(name), free_px=bundle.tile_px)
-            files[name] = to_float_model(graph, target == "fp16-vpu", keep_rounding).SerializeToString(
-                deterministic=True
-            )
+            files[name] = to_float_model(graph, target == VPU, keep_rounding).SerializeToString(deterministic=True)
         else:
             files[name] = bundle.file(name)
     built = bundle.manifest.get("built", {})
@@ -162,8 +160,8 @@ def installed_versions() -> dict[str, str]:
 
 
 def _refuse_unknown_target(target: str) -> None:
-    if target not in TARGETS:
-        raise InputError(f"target {target!r} is unknown; choose one of {', '.join(TARGETS)}")
+    if target not in BUILDS:
+        raise InputError(f"target {target!r} is unknown; choose one of {', '.join(BUILDS)}")
 
 
 def _place(folder: Path, name: str, content: Path | bytes) -> None:

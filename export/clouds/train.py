@@ -9,17 +9,14 @@ Checkpoints are safetensors; a run picks up where the last one stopped.
 """
 
 import argparse
-import csv
 import hashlib
 import json
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from export.clouds.network import CELL_PX, CloudUnet, as_cells, macs_per_pixel
@@ -27,12 +24,12 @@ from export.clouds.sampler import Sampler, loss
 from export.clouds.teacher import load_labelled
 from export.graphs.qat_layers import INPUT_SCALE, calibrate, fold_into
 from export.graphs.to_onnx import export_qcdq
-from export.lapped.train import load_recipe
+from export.recipe import load_recipe
+from export.training import Average, Progress, Schedule, fit
 from payload.clouds.mask import CLASSES
 from payload.clouds.planes import CloudSettings
 from payload.errors import InputError
 
-SAVE_EVERY_S = 120.0
 CALIBRATION_BATCHES = 24
 FLOAT_FILE, QUANTISED_FILE, NETWORK_FILE, SETTINGS_FILE = (
     "float.safetensors", "quantised.safetensors", "clouds.onnx", "clouds.json",
@@ -57,66 +54,22 @@ def build(recipe: dict[str, Any], quantised: bool) -> CloudUnet:
 
 def train(network: nn.Module, sampler: Sampler, recipe: dict[str, Any], stage: Stage) -> None:
     """Runs a stage and leaves the running average of the weights in the network and in the checkpoint."""
-    average = {k: v.detach().clone() for k, v in network.state_dict().items()}
-    start = _resume(stage.checkpoint, network, average)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=stage.rate, weight_decay=1e-3)
-    network.train()
-    saved = time.monotonic()
-    for step in range(start, stage.steps):
+
+    def loss_of(step: int) -> Tensor:
         rng = np.random.default_rng([recipe["seed"], stage.steps, step])
         planes, *targets = sampler.batch(rng, recipe["batch"])
-        for group in optimiser.param_groups:
-            group["lr"] = stage.rate * min(1.0, (step + 1) / 100) * 0.5 * (1.02 + np.cos(np.pi * step / stage.steps))
-        error = loss(as_cells(network(planes * INPUT_SCALE)), tuple(targets))
-        optimiser.zero_grad()
-        error.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimiser.step()
-        _blend(average, network, min(0.995, (step + 1) / (step + 20)))
-        if step % 50 == 0:
-            _log(stage.checkpoint.with_suffix(".csv"), {"step": step, "loss": round(float(error.detach()), 4)})
-        if time.monotonic() - saved > SAVE_EVERY_S or step == stage.steps - 1:
-            saved = time.monotonic()
-            _save(stage.checkpoint, network if step < stage.steps - 1 else None, average, step + 1)
-    network.load_state_dict(average)
+        return loss(as_cells(network(planes * INPUT_SCALE)), tuple(targets))
 
-
-def _blend(average: dict[str, Tensor], network: nn.Module, keep: float) -> None:
-    for key, value in network.state_dict().items():
-        if value.is_floating_point():
-            average[key].lerp_(value, 1.0 - keep)
-        else:
-            average[key].copy_(value)
-
-
-def _save(path: Path, network: nn.Module | None, average: dict[str, Tensor], step: int) -> None:
-    """The average, and until training has ended the weights to go on from."""
-    live = {} if network is None else network.state_dict()
-    tensors = {f"live.{k}": v.detach().clone().contiguous() for k, v in live.items()}
-    tensors |= {f"mean.{k}": v.contiguous() for k, v in average.items()}
-    partial = path.with_suffix(".partial")
-    save_file(tensors | {"step": torch.tensor(step)}, partial)
-    partial.replace(path)
-
-
-def _resume(path: Path, network: nn.Module, average: dict[str, Tensor]) -> int:
-    if not path.exists():
-        return 0
-    tensors = load_file(path)
-    for key in average:
-        average[key].copy_(tensors[f"mean.{key}"])
-    live = {k.removeprefix("live."): v for k, v in tensors.items() if k.startswith("live.")}
-    network.load_state_dict(live or average)
-    return int(tensors["step"])
-
-
-def _log(path: Path, row: dict[str, float]) -> None:
-    fresh = not path.exists()
-    with path.open("a", newline="", encoding="utf-8") as sheet:
-        writer = csv.DictWriter(sheet, list(row))
-        if fresh:
-            writer.writeheader()
-        writer.writerow(row)
+    network.train()
+    fit(
+        network,
+        torch.optim.AdamW(network.parameters(), weight_decay=1e-3),
+        Schedule(stage.steps, stage.rate),
+        loss_of,
+        stage.checkpoint,
+        Average(network, 0.995, 19),
+        progress=Progress(stage.checkpoint.stem, stage.steps),
+    )
 
 
 def export(network: CloudUnet, out: Path, settings: CloudSettings, origin: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from export.builds import flight_networks
 from export.graphs.graph import Graph, label, load_graph, total_macs
 from export.graphs.memory_plan import plan
 from payload.bundle import Bundle
@@ -183,7 +184,7 @@ def table(targets: Mapping[str, Target]) -> str:
 def estimates_table(targets: Mapping[str, Target], bundle: Bundle) -> str:
     """Modelled latency and energy of a bundle's networks on every target, low / mid / high."""
     lines = ["modelled, one tile (low/mid/high assumptions); stages counted from the graph, not compiled"]
-    for name in sorted(n for n in bundle.manifest["files"] if n.startswith("flight/") and n.endswith(".onnx")):
+    for name in flight_networks(bundle):
         graph = load_graph(bundle.file(name), free_px=bundle.tile_px)
         for target in targets.values():
             work = work_of(graph, 2 if target.build == "fp16-vpu" else 4)

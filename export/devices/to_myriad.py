@@ -17,6 +17,7 @@ from typing import Any
 
 import onnx
 
+from export.builds import flight_networks
 from export.devices.myriad_blob import BlobHeader, Stage, parse_stages, parse_used_memory, read_blob
 from export.devices.targets import Estimate, Target, against_anchors, estimate, refuse_operators, work_of
 from export.graphs.graph import load_for_tile, load_graph, total_macs, total_parameters
@@ -109,7 +110,7 @@ def compile_bundle(
         raise InputError(f"target {target.name} is not compiled ahead of time; choose myriad2 or myriadx")
     out.mkdir(parents=True, exist_ok=True)
     reports = []
-    for name in sorted(n for n in bundle.manifest["files"] if n.startswith("flight/") and n.endswith(".onnx")):
+    for name in flight_networks(bundle):
         for tile_px in tile_sizes_px:
             say(f"{name}, tiles of {tile_px} px, for {target.name}")
             blob = out / f"{Path(name).stem}-{target.name}-{tile_px}.blob"

@@ -50,6 +50,13 @@ class PixelScale(Uint8ActPerTensorFixedPoint):
     scaling_init = 255 * INPUT_SCALE
 
 
+class PlaneScale(Int8ActPerTensorFixedPoint):
+    """Integers -128..127 as they are: scale 1."""
+
+    scaling_impl_type = "const"
+    scaling_init = 128.0
+
+
 def conv(
     inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, bias: bool = True, quantised: bool = True
 ) -> nn.Conv2d:

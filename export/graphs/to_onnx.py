@@ -23,6 +23,8 @@ from payload.errors import InputError
 
 OPSET = 17
 WEIGHT_LIMIT = 63  # 7 bits, narrow range
+#: Initialisers larger than this are stored in half precision and widened when the network is loaded.
+HALF_ABOVE = 1024
 
 
 def export_qcdq(
@@ -205,3 +207,22 @@ def _replace_nodes(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
     used = [t for t in graph.initializer if t.name in read]
     del graph.initializer[:]
     graph.initializer.extend(used)
+
+
+def half_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with large f32 initialisers stored as f16 behind a Cast; runtimes fold it when they load."""
+    graph = model.graph
+    casts = []
+    for tensor in [t for t in graph.initializer if t.data_type == TensorProto.FLOAT]:
+        values = numpy_helper.to_array(tensor)
+        if values.size <= HALF_ABOVE:
+            continue
+        half: NDArray[Any] = values.astype(np.float16)
+        graph.initializer.remove(tensor)
+        graph.initializer.append(numpy_helper.from_array(half, tensor.name + "_half"))
+        casts.append(helper.make_node("Cast", [tensor.name + "_half"], [tensor.name], to=TensorProto.FLOAT))
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    onnx.checker.check_model(model)
+    return model

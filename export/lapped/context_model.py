@@ -200,26 +200,20 @@ def nats(model: ContextModel, magnitude: Tensor, layer: int) -> Tensor:
     return total
 
 
-def train_context(
-    model: ContextModel, coefficients: Tensor, settings: dict[str, Any], first_step: int, save: Any
-) -> None:
-    """Adam over random tiles, steps and layers. coefficients [N, C, h, w] of the training tiles."""
-    torch.manual_seed(settings["seed"])
-    optimiser = torch.optim.Adam(model.parameters(), lr=settings["learning_rate"], betas=(0.9, 0.99))
+def new_context_model(recipe: dict[str, Any], coefficients: Tensor, training: NDArray[np.intp]) -> ContextModel:
+    """An untrained context model, its channel groups found on every fourth training tile."""
+    order, starts = channel_groups(coefficients[training[::4]], recipe["context"]["groups"])
+    return ContextModel(recipe["layers"], coefficients.shape[1], order, starts)
+
+
+def draw_loss(model: ContextModel, coefficients: Tensor, settings: dict[str, Any], step_no: int) -> Tensor:
+    """The loss of one training step: random training tiles and steps, one layer. coefficients [N, C, h, w]."""
+    rng = np.random.default_rng([settings["seed"], step_no])
     low, high = np.log(settings["step_dn"])
-    for step_no in range(first_step, settings["steps"]):
-        rng = np.random.default_rng([settings["seed"], step_no])
-        for group in optimiser.param_groups:
-            group["lr"] = settings["learning_rate"] * (0.01 + 0.99 * (1 - step_no / settings["steps"]))
-        tiles = coefficients[rng.choice(len(coefficients), settings["batch"])]
-        step = torch.tensor(np.exp(rng.uniform(low, high, len(tiles))), dtype=torch.float32).reshape(-1, 1, 1, 1)
-        layer = int(rng.choice(len(model.layers), p=_layer_shares(len(model.layers))))
-        loss = nats(model, magnitudes(tiles, step), layer) / (len(tiles) * tiles.shape[2] * tiles.shape[3] * 10.0)
-        optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        save(step_no + 1)
+    tiles = coefficients[rng.choice(len(coefficients), settings["batch"])]
+    step = torch.tensor(np.exp(rng.uniform(low, high, len(tiles))), dtype=torch.float32).reshape(-1, 1, 1, 1)
+    layer = int(rng.choice(len(model.layers), p=_layer_shares(len(model.layers))))
+    return nats(model, magnitudes(tiles, step), layer) / (len(tiles) * tiles.shape[2] * tiles.shape[3] * 10.0)
 
 
 def _layer_shares(layers: int) -> NDArray[np.float64]:

@@ -4,33 +4,16 @@ What the encoder file computes is exactly what training saw: the 7-bit integers 
 """
 
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import onnx
 import torch
 from brevitas.nn import QuantConv2d, QuantIdentity
-from brevitas.quant import Int8ActPerTensorFixedPoint
-from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from export.graphs.qat_layers import Po2Weight
-from export.graphs.to_onnx import OPSET, export_qcdq
-from export.lapped.networks import COEFFICIENTS
-from export.lapped.train import Codec, kernels_of
-from payload.errors import InputError
-
-#: Initialisers larger than this are stored in half precision and widened when the network is loaded.
-HALF_ABOVE = 1024
-
-
-class PlaneScale(Int8ActPerTensorFixedPoint):
-    """Integers -128..127 as they are: scale 1."""
-
-    scaling_impl_type = "const"
-    scaling_init = 128.0
+from export.graphs.qat_layers import PlaneScale, Po2Weight
+from export.graphs.to_onnx import OPSET, export_qcdq, half_weights
+from export.lapped.model import LappedModel, kernels_of
+from payload.codec.lapped.transform import COEFFICIENTS
 
 
 class FlightEncoder(nn.Module):
@@ -53,12 +36,12 @@ class FlightEncoder(nn.Module):
 class GroundDecoder(nn.Module):
     """Levels of a tile -> rotated bands in steps: residual network, synthesis, one Neumann step."""
 
-    def __init__(self, codec: Codec, bands: int) -> None:
+    def __init__(self, model: LappedModel, bands: int) -> None:
         super().__init__()
-        self.codec, self.bands = codec, bands
+        self.model, self.bands = model, bands
 
     def forward(self, levels: Tensor, depth: Tensor) -> Tensor:
-        return self.codec.rebuild(self.codec.decoder(levels, depth), self.bands)
+        return self.model.rebuild(self.model.decoder(levels, depth), self.bands)
 
 
 def export_encoder(transform: dict[str, Tensor], bands: int, tile_px: int, path: Path) -> None:
@@ -72,45 +55,12 @@ def export_encoder(transform: dict[str, Tensor], bands: int, tile_px: int, path:
     export_qcdq(encoder, example, path, (("planes",), ("latents",)))
 
 
-def export_decoder(codec: Codec, bands: int, tile_px: int, path: Path) -> None:
+def export_decoder(model: LappedModel, bands: int, tile_px: int, path: Path) -> None:
     """ground/decoder.onnx in f32 arithmetic, weights stored in half precision."""
     cells = tile_px // 8
     example = (torch.zeros(1, bands * COEFFICIENTS, cells, cells), torch.zeros(1, 1, 1, 1))
     torch.onnx.export(
-        GroundDecoder(codec, bands).eval(), example, str(path), opset_version=OPSET, dynamo=False,
+        GroundDecoder(model, bands).eval(), example, str(path), opset_version=OPSET, dynamo=False,
         input_names=["levels", "depth"], output_names=["rotated"],
     )  # fmt: skip
     onnx.save(half_weights(onnx.load(str(path))), str(path))
-
-
-def half_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with large f32 initialisers stored as f16 behind a Cast; runtimes fold it when they load."""
-    graph = model.graph
-    casts = []
-    for tensor in [t for t in graph.initializer if t.data_type == TensorProto.FLOAT]:
-        values = numpy_helper.to_array(tensor)
-        if values.size <= HALF_ABOVE:
-            continue
-        half: NDArray[Any] = values.astype(np.float16)
-        graph.initializer.remove(tensor)
-        graph.initializer.append(numpy_helper.from_array(half, tensor.name + "_half"))
-        casts.append(helper.make_node("Cast", [tensor.name + "_half"], [tensor.name], to=TensorProto.FLOAT))
-    nodes = [*casts, *graph.node]
-    del graph.node[:]
-    graph.node.extend(nodes)
-    onnx.checker.check_model(model)
-    return model
-
-
-def trained_codec(recipe: dict[str, Any], out: Path) -> tuple[Codec, dict[str, Tensor]]:
-    """The codec with the averaged decoder weights of its newest checkpoint."""
-    for name in ("transform", "decoder"):
-        if not (out / f"{name}.safetensors").is_file():
-            raise InputError(
-                f"no {name}.safetensors in {out}; run `python -m export train --recipe {recipe['name']}` first"
-            )
-    transform = load_file(out / "transform.safetensors")
-    codec = Codec(transform, recipe["decoder"]["width"], recipe["decoder"]["bricks"])
-    tensors = load_file(out / "decoder.safetensors")
-    codec.decoder.load_state_dict({k.removeprefix("mean."): v for k, v in tensors.items() if k.startswith("mean.")})
-    return codec, transform

@@ -1,19 +1,11 @@
 """The codec's networks: the INT8 encoder that flies and the decoder that stays on the ground."""
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from export.lapped.transform import BLOCK, dct_matrix
-
-COEFFICIENTS = BLOCK * BLOCK
-
-
-def mixed_precision(enabled: bool = True) -> torch.autocast:
-    """bfloat16 where the processor has units for it; elsewhere it would be emulated, many times slower."""
-    pays = torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled and pays)
+from export.lapped.transform import dct_matrix
+from payload.codec.lapped.transform import BLOCK, COEFFICIENTS
 
 
 def space_to_depth(rotated: Tensor) -> Tensor:
@@ -132,7 +124,3 @@ def _compress(x: Tensor) -> Tensor:
     """asinh in operators that every exporter and runtime knows."""
     size = x.abs()
     return torch.sign(x) * torch.log(size + torch.sqrt(size * size + 1))
-
-
-def parameters(module: nn.Module) -> int:
-    return int(sum(np.prod(p.shape) for p in module.parameters()))

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
+from payload.codec.lapped.quantiser import REBUILD
+
 #: Magnitudes are floor(|y| / step + ROUND_UP): a dead zone of 1.6 steps at the finest layer, growing towards 2.
 ROUND_UP = 0.2
-#: Where in its cell a coefficient is rebuilt when `coarser` layers are missing, in steps above the cell's index.
-REBUILD = (0.22, 0.30, 0.34, 0.36)
 
 
 def magnitudes(coefficients: Tensor, step: Tensor) -> Tensor:

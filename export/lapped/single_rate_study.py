@@ -10,7 +10,6 @@ that ratio alone.
 
 import argparse
 import copy
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,15 +18,16 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
+from export import training
 from export.data import Pool, load_pool
-from export.lapped.context_model import train_context
+from export.lapped.context_model import ContextModel, draw_loss, new_context_model
 from export.lapped.context_tables import count_tables, integer_arrays
-from export.lapped.files import trained_codec
+from export.lapped.model import LappedModel, all_coefficients, augment, column, distortion, load_trained
 from export.lapped.quantiser import magnitudes
-from export.lapped.train import Codec, _augment, _column, _distortion, all_coefficients, context_model, load_recipe
 from payload.codec.lapped import layers
+from payload.codec.lapped.compiled_layers import EntropyKernel
 from payload.codec.lapped.power_law import compand, expand
 from payload.codec.lapped.quantiser import Indices
 from payload.codec.lapped.tables import ContextTables, load_tables
@@ -66,8 +66,8 @@ def compare(
     """All points; what was trained stays in `out`."""
     torch.set_num_threads(settings.threads)
     pool = load_pool(recipe["compand"])
-    codec, _ = trained_codec(recipe, checkpoints)
-    coefficients = all_coefficients(pool, codec)
+    model = load_trained(recipe, checkpoints)
+    coefficients = all_coefficients(pool, model)
     index = pool.validation[:: settings.every]
     held = Held(pool.dn[index], coefficients[index], recipe["compand"])
     points: list[Point] = []
@@ -75,9 +75,9 @@ def compare(
     for ratio in RATIOS:
         for count in range(1, recipe["layers"] + 1):
             step = _step_for(held, embedded, count, ratio)
-            points.append(Point(ratio, count, step, _psnr_db(held, codec, step, recipe["layers"] - count)))
+            points.append(Point(ratio, count, step, _psnr_db(held, model, step, recipe["layers"] - count)))
             say(_line(points[-1]))
-        single = _single(recipe, pool, coefficients, codec, points[-1].step_dn, out / f"cr{ratio:g}", settings)
+        single = _single(recipe, pool, coefficients, model, points[-1].step_dn, out / f"cr{ratio:g}", settings)
         step = _step_for(held, single[0], 1, ratio)
         points.append(Point(ratio, None, step, _psnr_db(held, single[1], step, 0)))
         say(_line(points[-1]))
@@ -88,43 +88,55 @@ def _single(
     recipe: dict[str, Any],
     pool: Pool,
     coefficients: Tensor,
-    codec: Codec,
+    model: LappedModel,
     step_dn: float,
     out: Path,
     settings: argparse.Namespace,
-) -> tuple[ContextTables, Codec]:
+) -> tuple[ContextTables, LappedModel]:
     """Tables and decoder of one layer, trained for steps within a few per cent of `step_dn`."""
     out.mkdir(parents=True, exist_ok=True)
     narrow = (0.9 * step_dn, 1.1 * step_dn)
-    one = recipe | {
-        "layers": 1,
-        "context": recipe["context"] | {"steps": settings.context_steps, "step_dn": list(narrow)},
-    }
-    model = context_model(one, coefficients, pool.training)
-    train_context(model, coefficients[pool.training], one["context"], 0, lambda step_no: None)
+    context = recipe["context"] | {"steps": settings.context_steps, "step_dn": list(narrow)}
+    contexts = _context_for(recipe | {"layers": 1, "context": context}, coefficients, pool.training)
     rng = np.random.default_rng(3)
     tiles = []
     for tile in rng.choice(pool.training, 200):
         magnitude = magnitudes(coefficients[tile], torch.tensor(rng.uniform(*narrow), dtype=torch.float32)).numpy()
         tiles.append(Indices(np.minimum(magnitude, 65535).astype(np.uint16), (coefficients[tile] < 0).numpy()))
-    count_tables(integer_arrays(model), tiles, out / "tables.npz")
-    return load_tables(out / "tables.npz"), _decoder_for(codec, pool, narrow, settings.decoder_steps)
+    count_tables(integer_arrays(contexts), tiles, out / "tables.npz")
+    return load_tables(out / "tables.npz"), _decoder_for(model, pool, narrow, settings.decoder_steps)
 
 
-def _decoder_for(codec: Codec, pool: Pool, narrow: tuple[float, float], steps: int) -> Codec:
-    trained = copy.deepcopy(codec)
-    optimiser = torch.optim.AdamW(trained.decoder.parameters(), lr=1e-4, weight_decay=1e-4)
-    for step_no in range(steps):
+def _context_for(recipe: dict[str, Any], coefficients: Tensor, training_tiles: NDArray[np.intp]) -> ContextModel:
+    settings = recipe["context"]
+    contexts = new_context_model(recipe, coefficients, training_tiles)
+    torch.manual_seed(settings["seed"])
+    training.fit(
+        contexts,
+        torch.optim.Adam(contexts.parameters(), betas=(0.9, 0.99)),
+        training.Schedule(settings["steps"], settings["learning_rate"], warm_up=0, shape="linear"),
+        lambda step_no: draw_loss(contexts, coefficients[training_tiles], settings, step_no),
+        progress=training.Progress("context model of one layer", settings["steps"]),
+    )
+    return contexts
+
+
+def _decoder_for(model: LappedModel, pool: Pool, narrow: tuple[float, float], steps: int) -> LappedModel:
+    trained = copy.deepcopy(model)
+
+    def loss_of(step_no: int) -> Tensor:
         rng = np.random.default_rng([7, step_no])
-        for group in optimiser.param_groups:
-            group["lr"] = 1e-4 * (1 - step_no / steps)
-        batch = _augment(torch.tensor(pool.rotated[rng.choice(pool.training, 6)], dtype=torch.float32), rng)
+        batch = augment(torch.tensor(pool.rotated[rng.choice(pool.training, 6)], dtype=torch.float32), rng)
         step = torch.tensor(rng.uniform(*narrow, len(batch)), dtype=torch.float32)
-        loss = torch.log(_distortion(trained, batch, step, torch.zeros(len(batch)), refined=True) + 1e-3).mean()
-        optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(trained.decoder.parameters(), 1.0)
-        optimiser.step()
+        return torch.log(distortion(trained, batch, step, torch.zeros(len(batch)), refined=True) + 1e-3).mean()
+
+    training.fit(
+        trained.decoder,
+        torch.optim.AdamW(trained.decoder.parameters(), weight_decay=1e-4),
+        training.Schedule(steps, 1e-4, warm_up=0, floor=0.0, shape="linear"),
+        loss_of,
+        progress=training.Progress("decoder for one rate", steps),
+    )
     return trained
 
 
@@ -143,7 +155,7 @@ def _step_for(held: Held, tables: ContextTables, layers: int, ratio: float) -> f
 def _octets(held: Held, tables: ContextTables, step: float, keep: int) -> int:
     """On the link, a tile of the pool counted as the quarter of a 256 px tile that it is: headers by a quarter."""
     cells = held.coefficients.shape[-1]
-    coder = library.EntropyKernel(tables, cells, cells) if library.available else layers.Plain(tables, cells)
+    coder = EntropyKernel(tables, cells, cells) if library.available else layers.Plain(tables, cells)
     total = 0
     for tile in held.coefficients:
         magnitude = np.minimum(magnitudes(tile, torch.tensor(step)).numpy(), 65535).astype(np.uint16)
@@ -152,41 +164,22 @@ def _octets(held: Held, tables: ContextTables, step: float, keep: int) -> int:
     return octets_on_air(total, PACKET_OCTETS)
 
 
-def _psnr_db(held: Held, codec: Codec, step: float, missing: int) -> float:
-    found = []
-    codec.eval()
+def _psnr_db(held: Held, model: LappedModel, step: float, missing: int) -> float:
+    per_tile = []
+    model.eval()
     for dn, coefficients in zip(held.dn, held.coefficients, strict=True):
-        values = compand(dn, held.gamma)
-        turned = fit(values, np.ones(dn.shape[1:], bool))
-        wide = torch.tensor([step]), torch.tensor([missing])
+        rotation = fit(compand(dn, held.gamma), np.ones(dn.shape[1:], bool))
+        steps, depth = torch.tensor([step]), torch.tensor([missing])
         with torch.no_grad():
-            found_levels = codec.dequantise(
-                coefficients.reshape(1, 4, -1, *coefficients.shape[1:]), _column(wide[0]), _column(wide[1])
-            )
-            better = codec.decoder(found_levels, _column(wide[1], 4) / 3.0)
-            rotated = codec.rebuild(better)[0].numpy() * step * 2.0**missing
-        rebuilt = np.clip(np.rint(expand(unrotate(rotated, turned), held.gamma)), 0, 65535)
-        found.append(10 * np.log10(1e8 / ((rebuilt - dn) ** 2).mean()))
-    return float(np.mean(found))
+            bands = coefficients.reshape(1, 4, -1, *coefficients.shape[1:])
+            kept = model.dequantise(bands, column(steps), column(depth))
+            better = model.decoder(kept, column(depth, 4) / 3.0)
+            rotated = model.rebuild(better)[0].numpy() * step * 2.0**missing
+        rebuilt = np.clip(np.rint(expand(unrotate(rotated, rotation), held.gamma)), 0, 65535)
+        per_tile.append(10 * np.log10(1e8 / ((rebuilt - dn) ** 2).mean()))
+    return float(np.mean(per_tile))
 
 
 def _line(point: Point) -> str:
     what = "trained for it" if point.layers is None else f"cut after {point.layers}"
     return f"CR {point.ratio:5g}  {what:16} finest step {point.step_dn:7.1f} DN  {point.psnr_db:.2f} dB"
-
-
-def main(argv: list[str], say: Say) -> None:
-    """`python -m export single-rate`."""
-    parser = argparse.ArgumentParser(prog="python -m export single-rate", description=__doc__)
-    parser.add_argument("--recipe", default="edge")
-    parser.add_argument("--checkpoints", type=Path, default=None, help="what training wrote; default build/RECIPE")
-    parser.add_argument("--out", type=Path, default=Path("build/single-rate"))
-    parser.add_argument("--every", type=int, default=3, help="of the held-out tiles")
-    parser.add_argument("--context-steps", type=int, default=900)
-    parser.add_argument("--decoder-steps", type=int, default=300)
-    parser.add_argument("--threads", type=int, default=2)
-    settings = parser.parse_args(argv)
-    recipe = load_recipe(settings.recipe)
-    checkpoints = settings.checkpoints or Path("build") / settings.recipe
-    points = compare(recipe, checkpoints, settings.out, settings, say)
-    (settings.out / "points.json").write_text(json.dumps([vars(p) for p in points], indent=1) + "\n", encoding="utf-8")

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-BLOCK = 8
+from payload.codec.lapped.transform import BLOCK
+
 SPAN = 2 * BLOCK  # an analysis function covers a block and half a block on each side
 WEIGHT_LIMIT = 63  # 7-bit weights, symmetric
 

@@ -21,22 +21,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from export.builds import NORMATIVE
 from export.graphs.graph import Graph, input_names, load_graph, total_macs
 from export.graphs.to_openvino import INT8
 from export.proof.check_runtime import compare
 from export.proof.inputs import Arrays, Feeder
 from export.proof.integer_reference import IntegerNetwork, unfolded_weights, weight_bits
+from export.proof.settings import ISAS, THREADS
+from export.workshops import TorchModel
 from payload.bundle import Bundle
 from payload.errors import InputError
 
-#: Limits of the CPU library's instruction sets; '' leaves it alone. One machine behaves like four.
-ISAS = ("", "AVX512_CORE", "AVX2_VNNI", "AVX2")
-THREADS = (1, 2)
 MAX_WEIGHT_BITS = 7
 WORKER_TIMEOUT_S = 3600.0
 #: Tiles whose inputs and outputs lie in the temporary folder at a time.
 CHUNK_TILES = 250
-TorchModel = Callable[..., list[NDArray[Any]]]
 Say = Callable[[str], None]
 
 
@@ -106,8 +105,8 @@ def check_bundle(
     say: Say = lambda line: None,
 ) -> Proof:
     """Checks every network named in `feeders` (manifest names, e.g. 'flight/encoder.onnx'), each with its feeder."""
-    target = bundle.manifest.get("target", "int8-po2w7")
-    if target != "int8-po2w7":
+    target = bundle.manifest.get("target", NORMATIVE)
+    if target != NORMATIVE:
         raise InputError(f"bundle {bundle.name} is {target}, which promises no equality; check the int8-po2w7 bundle")
     rows: list[Row] = []
     faults: list[str] = []
@@ -176,11 +175,6 @@ def table(proof: Proof) -> str:
     lines.append(f"{'HELD' if proof.held else 'NOT HELD'}: {sum(r.elements for r in proof.rows)} elements compared, "
                  f"{sum(r.mismatches for r in proof.rows)} differ from the integer reference")  # fmt: skip
     return "\n".join(lines)
-
-
-def flight_networks(bundle: Bundle) -> list[str]:
-    """Manifest names of the bundle's ONNX networks that fly."""
-    return sorted(n for n in bundle.manifest["files"] if n.startswith("flight/") and n.endswith(".onnx"))
 
 
 def _settings(files: Mapping[str, Path], isas: tuple[str, ...], threads: tuple[int, ...]) -> list[Setting]:

@@ -4,7 +4,6 @@ A feeder maps a tile number to the arrays of one run, in the order of the networ
 every runtime sees the same tiles.
 """
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from export.data import data_folder
+from export.data import pool_file, read_tiles
 from export.graphs.graph import Graph
 from payload.errors import InputError
 from payload.tiles import Tile
@@ -56,18 +55,9 @@ class TilePool:
 
 
 def real_pool(path: Path | None = None) -> TilePool:
-    """The training pool of the data folder. InputError naming what is missing: calibration needs real tiles."""
-    path = path or data_folder() / "train" / "tiles128.npz"
-    if not path.is_file():
-        raise InputError(f"{path}: no calibration tiles there; give --tiles FILE.npz with an array x [N, 4, 128, 128]")
-    try:
-        with np.load(path, allow_pickle=False) as data:
-            dn = data["x"]
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{path}: not a tile pool ({error}); wanted an npz with x [N, 4, 128, 128] uint16") from None
-    if dn.ndim != 4 or dn.dtype != np.uint16 or dn.shape[2] != dn.shape[3]:
-        raise InputError(f"{path}: x is {dn.dtype} {dn.shape}, wanted uint16 [N, bands, size, size]")
-    return TilePool(dn, hashlib.sha256(path.read_bytes()).hexdigest())
+    """The pool given, or the training pool of the data folder. InputError naming what is missing."""
+    tiles = read_tiles(pool_file(path))
+    return TilePool(tiles.dn, tiles.digest)
 
 
 def real_feeder(front_end: FrontEnd, tile_px: int, pool: TilePool) -> Feeder:

@@ -12,6 +12,7 @@ from functools import partial
 
 import numpy as np
 
+from payload.clouds import compiled
 from payload.clouds.mask import CLASSES, CloudCounts, CloudMask
 from payload.clouds.network import CloudNet, parts_shape, probabilities
 from payload.clouds.planes import input_planes
@@ -40,7 +41,7 @@ def detect_clouds(tile: Tile, net: CloudNet) -> CloudMask:
     shape = parts_shape(logits, net, size)
     counts = None
     if library.available and tile.valid.all():
-        counts = CloudCounts(*library.cloud_counts(logits.reshape(shape[0], -1), net.exponentials, *thresholds))
+        counts = CloudCounts(*compiled.cloud_counts(logits.reshape(shape[0], -1), net.exponentials, *thresholds))
     return CloudMask(partial(probabilities, logits, net, size), tile.valid, *thresholds, tile.dn, counts)
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from payload.clouds import compiled
 from payload.errors import InputError
 from payload.native import library
 from payload.scene import Dn, Mask
@@ -84,7 +85,7 @@ def input_planes(dn: Dn, valid: Mask, settings: CloudSettings) -> NDArray[np.uin
     """
     if library.available and valid.all():
         stretch = settings.low_permille, settings.high_permille, settings.least_span
-        return library.cloud_planes(dn, settings.cell_px, settings.detail, *stretch)
+        return compiled.cloud_planes(dn, settings.cell_px, settings.detail, *stretch)
     planes = planes_of(*averaged(dn, valid, settings.cell_px), settings)
     if planes is None or not settings.detail:
         return planes

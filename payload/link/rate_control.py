@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from payload.link.space_packet import octets_on_air, octets_within
-from payload.link.tile_code import Kind, TileCode, header_octets
+from payload.link.tile_code import Kind, TileCode
 from payload.policy import Policy
 
 #: Share of the budget that may stay unused without a second look.
@@ -40,14 +40,19 @@ Shorten = Callable[[tuple[bytes, ...], int], tuple[bytes, ...]]
 
 
 def choose_layers(
-    candidates: Sequence[Candidate], policy: Policy, shorten: Shorten, reserved: Sequence[TileCode] = ()
+    candidates: Sequence[Candidate],
+    policy: Policy,
+    shorten: Shorten,
+    reserved: Sequence[TileCode] = (),
+    reserved_octets: int = 0,
 ) -> Iterator[TileCode]:
-    """The tile codes in their order, each cut to the layers that fit `policy.budget_octets`, `reserved` codes included.
+    """The tile codes in their order, each cut to the layers that fit `policy.budget_octets`.
 
-    A tile keeps at least its header: one of which nothing fits is declared withheld.
+    `reserved` codes and `reserved_octets` of packets come out of the same budget. A tile keeps at least its header: one
+    of which nothing fits is declared as omitted.
     """
     budget = policy.budget_octets or 0
-    left = budget - sum(_octets(code, len(code.layers), policy) for code in reserved)
+    left = budget - reserved_octets - sum(_octets(code, len(code.layers), policy) for code in reserved)
     kept, left = _steepest_first(candidates, left, policy)
     if left > budget * LEFT_OVER:
         kept, left = _exchange(candidates, kept, left, policy)
@@ -56,9 +61,11 @@ def choose_layers(
         _begin_layers(candidates, sent, (left, int(budget * LEFT_OVER)), policy, shorten)
     for candidate, layers in zip(candidates, sent, strict=True):
         code = candidate.code
-        kind = Kind.WITHHELD if code.layers and not layers else code.kind
-        side = code.side if layers else b""
-        yield replace(code, kind=kind, side=side, layers=layers, declared=len(layers))
+        kind = Kind.OMITTED if code.layers and not layers else code.kind
+        side, mask = (code.side, code.mask) if layers else (b"", b"")
+        yield replace(
+            code, kind=kind, side=side, mask=mask, layers=layers, declared=len(layers), sent_octets=-1
+        )
 
 
 def _begin_layers(
@@ -80,7 +87,7 @@ def _begin_layers(
     for _, at, upto in sorted(steps)[:TRIES]:
         code = candidates[at].code
         now = _octets(replace(code, layers=sent[at]), upto - 1, policy)
-        room = octets_within(now + octets, policy.packet_octets) - header_octets(len(code.side), upto)
+        room = octets_within(now + octets, policy.packet_octets) - code.head_octets(upto)
         layers = shorten(code.layers[:upto], room)
         if sum(map(len, layers)) <= room:
             sent[at] = layers
@@ -159,6 +166,5 @@ def _next_step(
 
 def _octets(code: TileCode, layers: int, policy: Policy) -> int:
     """Octets on the link of a tile code cut to `layers` layers."""
-    side = len(code.side) if layers else 0
-    data = header_octets(side, layers) + sum(len(layer) for layer in code.layers[:layers])
+    data = code.head_octets(layers) + sum(len(layer) for layer in code.layers[:layers])
     return octets_on_air(data, policy.packet_octets)

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from enum import IntEnum
 from io import BytesIO
 from typing import BinaryIO
+from zlib import crc32
 
 from payload.errors import PacketError, StreamError
 
@@ -175,10 +176,10 @@ class Reassembler:
     Bears loss, duplicates, bit errors, packets overtaken by up to REORDER_PACKETS others, the wrap of the count, and
     its restart. Holds at most REORDER_PACKETS packets and one tile code. Never raises on what was received. What a
     14-bit count cannot show stays unseen: a loss of exactly 16384 packets in a row, or a multiple.
-    `apid` None takes the application of the first undamaged packet that is not idle.
+    Packets of other applications are counted and never followed.
     """
 
-    def __init__(self, apid: int | None = None, longest_data_octets: int = LONGEST_DATA_OCTETS) -> None:
+    def __init__(self, apid: int, longest_data_octets: int = LONGEST_DATA_OCTETS) -> None:
         self._apid = apid
         self._longest_data_octets = longest_data_octets
         self._tally = asdict(ReceptionCounts())
@@ -186,6 +187,7 @@ class Reassembler:
         self._expected: int | None = None  # running count that comes next; None before the first packet
         self._in_step = False  # a packet was delivered, so a gap before the next one is a loss
         self._late_in_a_row = 0
+        self._delivered: dict[int, int] = {}  # 14-bit count -> CRC of the segment that came under it, newest last
         self._open: bytearray | None = None  # the tile code being received
 
     @property
@@ -200,8 +202,6 @@ class Reassembler:
         except StreamError:
             self._tally["refused"] += 1
             return []
-        if self._apid is None and parsed.apid != IDLE_APID:
-            self._apid = parsed.apid
         if parsed.apid != self._apid:
             self._tally["foreign"] += 1
             return []
@@ -222,16 +222,22 @@ class Reassembler:
             self._held[running] = packet
             return list(self._deliver(flush=False))
         self._late_in_a_row += 1
-        if self._late_in_a_row <= RESTART_PACKETS:
-            self._tally["late"] += 1
-            return []
-        return self._restart(packet)
+        if self._late_in_a_row > RESTART_PACKETS or self._is_new_under_an_old_count(packet):
+            return self._restart(packet)
+        self._tally["late"] += 1
+        return []
+
+    def _is_new_under_an_old_count(self, packet: Packet) -> bool:
+        """Whether another packet has been delivered under this count: then it is no duplicate, and the count jumped."""
+        known = self._delivered.get(packet.count)
+        return known is not None and known != crc32(packet.data)
 
     def _restart(self, packet: Packet) -> list[Assembly]:
         """The count jumped back for good: ends what was held and goes on from this packet."""
         self._tally["restarts"] += 1
         ended = [*self._deliver(flush=True), *self._close("the packet count started again")]
         self._expected, self._late_in_a_row = packet.count, 0
+        self._delivered.clear()
         self._held[packet.count] = packet
         return [*ended, *self._deliver(flush=False)]
 
@@ -247,7 +253,14 @@ class Reassembler:
                 yield from self._close(f"{gap} packet{'s' * (gap > 1)} lost after {len(self._open or b'')} octets")
             self._in_step = True
             self._expected = first + 1
+            self._remember(self._held[first])
             yield from self._take(self._held.pop(first))
+
+    def _remember(self, packet: Packet) -> None:
+        self._delivered.pop(packet.count, None)
+        self._delivered[packet.count] = crc32(packet.data)
+        if len(self._delivered) > LATE_PACKETS:
+            del self._delivered[next(iter(self._delivered))]
 
     def _take(self, packet: Packet) -> Iterator[Assembly]:
         """One packet in order: opens, grows or ends the tile code being received."""

@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
-from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -18,14 +16,15 @@ from sim.clouds.evaluate import LEAST_KNOWN, Material
 from sim.clouds.figures import CLOUDY_TILE, cloudy_tile
 from sim.clouds.human import JudgedChip
 from sim.clouds.judged import OURS, Judged
+from sim.clouds.samples import FIRM
+from sim.design import page
+from sim.design.charts import Axis, Plot, Svg
+from sim.design.figures import at_most, fixed, percent
 
-TEMPLATES = Path(__file__).parents[1] / "design" / "templates"
 ATTRIBUTION = "Contains modified Copernicus Sentinel data. Scene classification: Sen2Cor (ESA)."
 #: Colours of an overlay: thick cloud, thin cloud, shadow, cloud of the reference, the outline people drew.
 THICK_RGB, THIN_RGB, SHADOW_RGB, REFERENCE_RGB = (230, 60, 50), (240, 170, 40), (150, 90, 220), (60, 120, 230)
 PEOPLE_RGB = (90, 240, 255)
-#: Where the axes of a diagram have numbers.
-TICKS = (0.0, 0.25, 0.5, 0.75, 1.0)
 SHOWN = 24
 
 
@@ -43,80 +42,72 @@ def write_page(result: dict[str, Any], material: Material, out: Path) -> tuple[P
 
 def render(result: dict[str, Any], material: Material) -> str:
     """The page as HTML, every picture inside it."""
-    loader = jinja2.FileSystemLoader(TEMPLATES)
-    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
-    environment.filters["figure"] = _figure
-    diagrams = {
-        "reliability": reliability_svg(result["reliability"]["bins"]),
-        "tiles": tile_map_svg(result["tile_map"]),
-    }
-    template = environment.get_template("clouds.html")
-    pictures = {"tiles": gallery(material.judged), "chips": [_chip(c) for c in material.chips]}
-    return template.render(result=result, diagrams=diagrams, attribution=ATTRIBUTION, **pictures)
+    rows = [_check(check) for check in result["checks"]]
+    return page.render(
+        page.TEMPLATES / "clouds.html",
+        {
+            "result": result,
+            "checks": rows,
+            "failed": [row["requirement"] for row in rows if not row["held"]],
+            "key_figures": _key_figures(result),
+            "diagrams": {"reliability": reliability(result["reliability"]["bins"]), "tiles": tiles(result["tile_map"])},
+            "labelled": [site for site in result["sites"] if "pixel_iou" in site],
+            "unlabelled": [site for site in result["sites"] if "pixel_iou" not in site],
+            "gallery": gallery(material.judged),
+            "chips": [_chip(chip) for chip in material.chips],
+            "attribution": ATTRIBUTION,
+        },
+    )
 
 
-def _figure(value: Any, percent: bool = False) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{100 * value:.1f} %" if percent else f"{value:.3f}" if isinstance(value, float) else str(value)
+def _check(check: dict[str, Any]) -> dict[str, Any]:
+    """A bar as the page's table of requirements wants it."""
+    timed = check["requirement"].startswith(("megapixels", "time"))
+    sign = {">=": "≥", "<=": "≤"}[check["relation"]]
+    basis = "measured on host" if timed else "measured"
+    return {**check, "sign": sign, "unit": "", "basis": basis, "cause": ""}
 
 
-def reliability_svg(bins: Sequence[dict[str, float]], size: int = 260) -> Markup:
+def _key_figures(result: dict[str, Any]) -> list[tuple[str, str, str, str, str]]:
+    ours, pixels = result["tiles"][FIRM][OURS], result["pixels"][FIRM][OURS]
+    host = result["measured_on_host"]
+    discards = f"{ours['discarded_falsely']} of {ours['clear_tiles']} clear tiles"
+    bound = at_most(ours["interval"][1]) if ours["interval"] else "no clear tile"
+    return [
+        ("Tile accuracy", percent(ours["accuracy"]), "", f"{ours['tiles']} tiles of left-out sites", ""),
+        ("False discards", percent(ours["false_discards"], "unknown"), "", f"{discards}; {bound} at 95 %", ""),
+        ("Pixel IoU of cloud", fixed(pixels["iou"], 3), "", "against Sen2Cor, firm reading", ""),
+        ("Speed", f"{host['megapixels_per_s']:.0f}", "Mpx/s", "DN to mask, one core; measured on this host", ""),
+    ]
+
+
+def reliability(bins: Sequence[dict[str, float]]) -> Svg:
     """Said against seen; the area of a dot grows with the cells in its bin."""
+    whole = Axis(0, 1)
+    plot = Plot(whole, whole, "probability of cloud said", "share seen to be cloud", 300)
+    plot.line([(0, 0), (1, 1)], "even")
     most = max((b["cells"] for b in bins), default=1)
-    dots = "".join(
-        f'<circle cx="{30 + b["said"] * size:.1f}" cy="{10 + (1 - b["seen"]) * size:.1f}" '
-        f'r="{3 + 9 * (b["cells"] / most) ** 0.5:.1f}"><title>said {b["said"]:.2f}, seen {b["seen"]:.2f}, '
-        f"{b['cells']} pixels</title></circle>"
-        for b in bins
-    )
-    far, middle = size + 30, 10 + size / 2
-    numbers = "".join(_axis_numbers(tick, size) for tick in TICKS)
-    frame = f'<rect x="30" y="10" width="{size}" height="{size}"/><line x1="30" y1="{size + 10}" x2="{far}" y2="10"/>'
-    words = (
-        f'<text x="{20 + middle}" y="{size + 42}" text-anchor="middle">probability of cloud said</text>'
-        f'<text x="-8" y="{middle}" text-anchor="middle" transform="rotate(-90 -8 {middle})">share seen</text>'
-    )
-    view = f"-22 0 {size + 72} {size + 50}"
-    return Markup(f'<svg viewBox="{view}" class="reliability" role="img">{frame}{dots}{numbers}{words}</svg>')
+    for b in bins:
+        told = f"said {b['said']:.2f}, seen {b['seen']:.2f}, {b['cells']} pixels"
+        plot.dot(b["said"], b["seen"], radius=3 + 9 * (b["cells"] / most) ** 0.5, title=told)
+    return plot.svg("Reliability: probability said against share seen")
 
 
-def _axis_numbers(tick: float, size: int) -> str:
-    x, y = 30 + tick * size, 10 + (1 - tick) * size
-    return (
-        f'<text x="{x:.1f}" y="{size + 26}" text-anchor="middle">{tick:g}</text>'
-        f'<text x="26" y="{y + 4:.1f}" text-anchor="end">{tick:g}</text>'
-    )
-
-
-def tile_map_svg(tiles: Sequence[Sequence[float]], size: int = 260) -> Markup:
+def tiles(verdicts: Sequence[Sequence[float]]) -> Svg:
     """Every labelled tile: cloud by the reference across, cloud the gate is sure of upwards; what lies above 70 % goes.
 
     Tiles that are rightly sent or withheld are dots, the wrong ones crosses.
     """
-    far, line = size + 30, CLOUDY_TILE * size
-    marks = []
-    for wanted, sure in tiles:
-        x, y = 30 + wanted * size, 10 + (1.0 - sure) * size
+    share = Axis(0, 100)
+    plot = Plot(share, share, "cloud by the reference, %", "cloud the gate is sure of, %", 300)
+    plot.rule_at_x(100 * CLOUDY_TILE)
+    plot.rule_at_y(100 * CLOUDY_TILE, "withheld above")
+    for wanted, sure in verdicts:
         if (wanted > CLOUDY_TILE) == (sure > CLOUDY_TILE):
-            marks.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5"/>')
+            plot.dot(100 * wanted, 100 * sure, radius=2.4)
         else:
-            kind = "lost" if sure > CLOUDY_TILE else "kept"
-            marks.append(f'<path class="{kind}" d="M{x - 4:.1f} {y - 4:.1f}l8 8m0 -8l-8 8"/>')
-    frame = f'<rect x="30" y="10" width="{size}" height="{size}"/>'
-    lines = (
-        f'<line x1="{30 + line}" y1="10" x2="{30 + line}" y2="{size + 10}"/>'
-        f'<line x1="30" y1="{10 + size - line}" x2="{far}" y2="{10 + size - line}"/>'
-    )
-    words = (
-        f'<text x="{30 + size / 2}" y="{size + 34}" text-anchor="middle">cloud by the reference</text>'
-        f'<text x="18" y="{10 + size / 2}" text-anchor="middle" transform="rotate(-90 18 {10 + size / 2})">'
-        "cloud the gate is sure of</text>"
-    )
-    view = f"0 0 {size + 40} {size + 40}"
-    return Markup(f'<svg viewBox="{view}" class="tiles" role="img">{frame}{lines}{"".join(marks)}{words}</svg>')
+            plot.cross(100 * wanted, 100 * sure, "s0" if sure > CLOUDY_TILE else "s5")
+    return plot.svg("Cloud the gate is sure of against cloud by the reference, tile by tile")
 
 
 def gallery(judged: Sequence[Judged]) -> list[dict[str, str]]:

@@ -57,7 +57,7 @@ class NadirCodec:
 
     def decode(self, octets: bytes) -> Dn:
         """Tiles beside each other as they are decoded; their edges are not evened out."""
-        reassembler = Reassembler()
+        reassembler = Reassembler(self.payload.policy.apid)
         assemblies = [a for packet in read_packets(octets) for a in reassembler.push(packet)]
         codes = [tile_code.unpack(whole.data) for whole in assemblies + reassembler.finish()]
         tiles = {(code.row, code.col): self.decoder.decode_tile(code) for code in codes}

@@ -11,20 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from sim.compare.summary import Bench
+from sim.compare.page import CURVE_CR, PANELS, RATIOS, TICKS_CR
+from sim.compare.summary import REFERENCES, Bench
 from sim.metrics.bd_rate import CR_COARSE, CR_FINE
 
-CURVE_CR = tuple(float(cr) for cr in np.geomspace(CR_FINE, CR_COARSE, 25))
-TICKS_CR = (20, 30, 50, 100, 150, 250)
-#: Metric, title, unit, whether more is better.
-PANELS = (
-    ("psnr_10k_db", "PSNR (peak 10 000)", "dB", True),
-    ("ssim_10k", "SSIM (range 10 000)", "", True),
-    ("sam_deg", "Spectral angle", "deg", False),
-    ("ndvi_mae", "NDVI error (MAE)", "", False),
-    ("kmeans_oa", "k-means, COPEX rule", "", True),
-    ("kmeans_fixed_oa", "k-means, fixed centroids", "", True),
-)
 INK, SOFT, LINE, NADIR = "#16191d", "#59616b", "#d9dcdf", "#c0392b"
 #: Opponents: one hue per family, dashes for the variant.
 STYLES: dict[str, tuple[str, str]] = {
@@ -35,7 +25,11 @@ STYLES: dict[str, tuple[str, str]] = {
     "htj2k": ("#2a9d8f", "-"),
     "jpegxl-e7": ("#8a5a00", "-"),
     "jpegxl-e3": ("#8a5a00", "--"),
-    "hevc": ("#5e4a9c", "-"),
+    "klt-diff-jpeg2000": ("#59616b", "-."),
+    "klt-diff-jpeg2000-joint": ("#59616b", "--"),
+    "klt-hevc": ("#5e4a9c", "-"),
+    "klt-av1": ("#b0578d", "-"),
+    "klt-vvc": ("#b0578d", "--"),
     "jpeg": ("#8d959e", "-"),
     "ccsds121": ("#8d959e", "--"),
 }
@@ -65,7 +59,7 @@ def plots(bench: Bench, speeds: Mapping[str, Mapping[str, float]]) -> dict[str, 
     """Figures by file name."""
     with matplotlib.rc_context(HOUSE):
         drawn = {"rd_curves": _curves(bench), "speed": _speed(speeds)}
-        for reference in ("klt-jpeg2000", "jpeg2000"):
+        for reference in REFERENCES[:2]:
             others = [c for c in bench.codecs if c != reference]
             if reference in bench.codecs and others:
                 drawn[f"bd_rate_{reference}"] = _bd_rates(bench, reference, others)
@@ -99,18 +93,18 @@ def _curves(bench: Bench) -> Figure:
     figure = Figure(figsize=(10.4, 6.6), layout=ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.08))
     axes = figure.subplots(2, 3)
     lines = {}
-    for ax, (metric, title, unit, rising) in zip(axes.flat, PANELS, strict=True):
+    for ax, metric in zip(axes.flat, PANELS, strict=True):
         for codec in bench.codecs:
-            values = bench.curve_points(codec, metric, CURVE_CR)
+            values = bench.curve_points(codec, metric.key, CURVE_CR)
             if np.isfinite(values).any():
                 (lines[codec],) = ax.plot(CURVE_CR, values, **_style(codec))
-        ax.set_title(f"{title}, {unit}" if unit else title)
-        place, side = (0.98, "right") if rising else (0.03, "left")  # the corner the curves leave free
-        hint = "better ↑" if rising else "better ↓"
+        ax.set_title(f"{metric.name}, {metric.unit}" if metric.unit else metric.name)
+        place, side = (0.98, "right") if metric.more_is_better else (0.03, "left")  # the corner the curves leave free
+        hint = "better ↑" if metric.more_is_better else "better ↓"
         ax.annotate(hint, (place, 0.98), xycoords="axes fraction", ha=side, va="top", color=SOFT)
         _cr_axis(ax)
     for ax in axes[1]:
-        ax.set_xlabel("compression ratio against 16 bit")
+        ax.set_xlabel("compression ratio against 16 bit, logarithmic axis")
     if lines:
         figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=min(len(lines), 5))
     return figure
@@ -125,27 +119,29 @@ def _cr_axis(ax: Axes) -> None:
 
 
 def _bd_rates(bench: Bench, reference: str, codecs: Sequence[str]) -> Figure:
-    """Every tile a dot, the mean a bar: left of zero needs fewer octets than the reference."""
+    """Every tile a dot, the mean a bar, over the logarithm of the octets' ratio: left of zero needs fewer octets."""
     found = {codec: bench.bd_rate(codec, reference) for codec in codecs}
     shown = sorted((c for c in codecs if found[c]["tiles"]), key=lambda c: found[c]["mean_percent"], reverse=True)
-    figure = Figure(figsize=(10.4, 0.9 + 0.42 * max(len(shown), 1)), layout="constrained")
+    figure = Figure(figsize=(10.4, 1.2 + 0.42 * max(len(shown), 1)), layout="constrained")
     ax = figure.subplots()
     for place, codec in enumerate(shown):
-        values = np.array([v for v in found[codec]["per_tile_percent"].values() if np.isfinite(v)])
-        color, mean = _style(codec)["color"], found[codec]["mean_percent"]
+        values = 1 + np.array([v for v in found[codec]["per_tile_percent"].values() if np.isfinite(v)]) / 100
+        color, percent = _style(codec)["color"], found[codec]["mean_percent"]
+        mean = 1 + percent / 100
         ax.plot(values, np.full(len(values), place), "o", ms=5, mfc="none", mec=color, alpha=0.65)
         ax.plot([mean, mean], [place - 0.32, place + 0.32], color=color, linewidth=2.6, solid_capstyle="butt")
         ax.annotate(
-            f"{mean:+.1f} %", (1.01, place), xycoords=("axes fraction", "data"), va="center", annotation_clip=False
+            f"{percent:+.1f} %", (1.01, place), xycoords=("axes fraction", "data"), va="center", annotation_clip=False
         )
-    ax.axvline(0, color=INK, linewidth=1)
+    ax.axvline(1, color=INK, linewidth=1)
     ax.set_yticks(range(len(shown)), shown)
     ax.set_ylim(-0.6, max(len(shown), 1) - 0.4)
     ax.grid(axis="y", visible=False)
-    ax.set_xscale("symlog", linthresh=50, linscale=1.2)
-    ax.xaxis.set_major_locator(FixedLocator((-75, -50, -25, 0, 25, 50, 100, 200, 400, 800)))
+    ax.set_xscale("log")
+    ax.xaxis.set_major_locator(FixedLocator(tuple(RATIOS)))
     ax.xaxis.set_minor_locator(NullLocator())
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:+g} %" if value else "0"))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: RATIOS.get(round(value, 6), "")))
+    ax.set_xlabel("octets against the reference's, logarithmic axis")
     ax.set_title(f"BD-rate against {reference}, CR 20 to 250: each circle a tile, each bar the mean")
     return figure
 

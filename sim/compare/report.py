@@ -4,23 +4,21 @@ rd.json is the same for the same tiles, bundle and libraries, except for `encode
 section `measured_on_host`.
 """
 
-import base64
 import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from payload.errors import InputError
 from payload.scene import RGBN
 from sim.compare import plots
 from sim.compare.classical import Codec, library_versions
-from sim.compare.summary import REFERENCES, TABLE_CR, TABLE_PSNR_DB, Bench, Row
+from sim.compare.page import render_page
+from sim.compare.summary import REFERENCES, TABLE_CR, Bench, Row
 from sim.compare.tiles import BenchTile, digest
-from sim.metrics.distortion import LPIPS
+from sim.design.figures import fixed, signed
+from sim.metrics.catalogue import conventions
 from sim.report.files import canonical_json
-from sim.report.page import TEMPLATES, figure
 
 SCHEMA = "nadir-rd/1"
 ATTRIBUTION = "Contains modified Copernicus Sentinel data where the tiles come from Sentinel-2."
@@ -28,28 +26,18 @@ ATTRIBUTION = "Contains modified Copernicus Sentinel data where the tiles come f
 #: The convention of every figure, beside the figures: docs/metrics.md says more.
 CONVENTIONS = {
     "octets": "all octets a decoder needs: headers, side information, lengths; of the learned codec the whole space "
-    "packets with their headers and CRCs. No opponent carries packets, comments or, in HEVC and VVC, parameter sets; the "
-    "reference has one set of headers a picture",
-    "rate": "bpp per pixel over all bands; bpppb per band; cr16 against 16 bit per sample; cr_sensor the sensor's bits",
+    "packets with their headers and CRCs. Opponents carry no packets and no comments, HEVC and VVC no parameter sets; "
+    "in one codestream there is one set of headers",
     "pixels": "DN = reflectance x 10 000, offset removed; bands B02 B03 B04 B08; only tiles without invalid pixels; "
     "clouds are measured like the rest",
-    "psnr": "peak 10 000 (psnr_10k_db) and 65 535 (psnr_65k_db) over the MSE of all bands together",
-    "snr": "10 log10(mean over bands of the band's variance / MSE)",
-    "reflectance": "rmse_reflectance and max_error_reflectance in reflectance (DN / 10 000)",
-    "ssim": "gaussian window 11 x 11, sigma 1.5, per band, mean over bands; ssim_10k has range 10 000, ssim_own_range the "
-    "span of each band in the original, which is far stricter; MS-SSIM five scales, range 10 000",
-    "sam": "mean spectral angle in degrees",
-    "ndvi": "(B08 - B04) / (B08 + B04): mean absolute error, and 95th percentile of the absolute error",
-    "kmeans": "k-means++, 10 clusters, every 10th row and column, seed 42: kmeans_oa re-fits both pictures (COPEX "
-    "rule), kmeans_fixed_oa keeps the original's centroids, kmeans_reseeding_floor re-seeds the original",
-    "lpips": LPIPS,
     "bd_rate": "per tile: log octets over PSNR (10k) as PCHIP, over the PSNR both reach within CR 20 to 250; then the "
     "mean over tiles, its 95 % interval (bootstrap over tiles) and the spread. Negative: fewer octets than the "
     "reference. A difference under 5 points between two codecs is none",
     "at_cr": "each tile at this CR along its own curve, then the mean over tiles; psnr_10k_pooled_db from the mean MSE",
     "at_psnr": "each tile at this PSNR, mean bits per pixel",
-    "seconds": "encode_s and decode_s: processor time of one call on one thread, after one untimed call; speed is the median over "
-    "tiles at the setting nearest to CR 20",
+    "seconds": "encode_s and decode_s: processor time of one call on one thread, after one untimed call; speed is the "
+    "median over tiles at the setting nearest to CR 20",
+    **conventions(),
 }
 
 
@@ -93,7 +81,7 @@ def write_results(result: Mapping[str, Any], out_dir: Path) -> list[Path]:
     drawn = {f"{name}.svg": plots.svg(plot) for name, plot in figures.items()}
     files = {f"{name}.png": plots.png(plot) for name, plot in figures.items()} | drawn
     files["rd.json"] = canonical_json(result).encode()
-    files["rd.html"] = render_page(result, drawn).encode()
+    files["rd.html"] = render_page(result).encode()
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
         for name, octets in files.items():
@@ -101,28 +89,6 @@ def write_results(result: Mapping[str, Any], out_dir: Path) -> list[Path]:
     except OSError as error:
         raise InputError(f"--out {out_dir}: {error.strerror}, wanted a directory to write to; give another") from None
     return [out_dir / name for name in sorted(files)]
-
-
-def render_page(result: Mapping[str, Any], drawn: Mapping[str, bytes]) -> str:
-    """The text of rd.html; plots are inside as SVG pictures."""
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(figure=figure, fixed=fixed, signed=signed)
-    plots = {name.removesuffix(".svg"): base64.b64encode(svg).decode() for name, svg in drawn.items()}
-    references = [name for name in REFERENCES if name in result["codecs"]]
-    return environment.get_template("evaluate.html").render(
-        **{key: result[key] for key in result if key != "rows"},
-        plots=plots,
-        references=references,
-        table_cr=TABLE_CR,
-        table_psnr=[f"{db:g}" for db in TABLE_PSNR_DB],
-        row_count=len(result["rows"]),
-    )
 
 
 def as_text(result: Mapping[str, Any], page: Path) -> str:
@@ -154,14 +120,6 @@ def _with_interval(bd: Mapping[str, Any]) -> str:
     """A BD-rate with its interval: -14.7 (-15.9..-13.5)."""
     mean, low, high = (bd.get(f"{name}_percent") for name in ("mean", "low", "high"))
     return f"{signed(mean, 1)} ({signed(low, 1)}..{signed(high, 1)})" if mean is not None else signed(None, 1)
-
-
-def fixed(value: float | None, digits: int) -> str:
-    return "–" if value is None or value != value else f"{value:.{digits}f}"
-
-
-def signed(value: float | None, digits: int) -> str:
-    return "–" if value is None or value != value else f"{value:+.{digits}f}"
 
 
 def _processor() -> str:

@@ -1,17 +1,22 @@
-"""Tile edges evened out on the ground, so that independently coded tiles join without a seam.
+"""Tiles -> the picture, strip by strip, with tile edges evened out so that independently coded tiles join without seam.
 
 Each tile has its own rotation and quantiser, so the error jumps at its edge. The jump is what remains of the difference
 across the edge after the local slope on both sides is taken off, smoothed along the edge and clipped to what the
 quantiser can have caused; half of it goes to either side, fading over a few pixels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter1d
 
-from payload.scene import Dn
+from payload.errors import StreamError
+from payload.link.valid_mask import unpack_mask
+from payload.scene import Dn, Mask
+from sim.ground.decoder import Decoder
+from sim.ground.reception import PICTURED, SceneReception
 
 FADE_PX = 6
 SMOOTH_PX = 9
@@ -19,6 +24,49 @@ SMOOTH_PX = 9
 LIMIT_STEPS = 0.5
 #: Share of the jump that is taken away: the rest may be the scene.
 STRENGTH = 0.4
+
+
+@dataclass(frozen=True, eq=False)
+class Strip:
+    """One row of tiles as the ground sees it: dn uint16 [B, T, cols T], known bool [T, cols T]."""
+
+    row: int
+    dn: Dn
+    known: Mask
+
+
+def reconstruct(scene: SceneReception, decoder: Decoder, blend: bool = True) -> Iterator[Strip]:
+    """Strips of tiles from north to south. Unknown pixels are 0; what does not decode is refused with its cause."""
+    before: tuple[Strip, list[float]] | None = None
+    for row in range(scene.grid[0]):
+        here = _decode_row(scene, decoder, row)
+        if blend:
+            even_out(here[0].dn, here[1], before[0].dn if before else None, before[1] if before else None)
+        if before:
+            yield before[0]
+        before = here
+    if before:
+        yield before[0]
+
+
+def _decode_row(scene: SceneReception, decoder: Decoder, row: int) -> tuple[Strip, list[float]]:
+    side, cols = decoder.tile_px, scene.grid[1]
+    dn = np.zeros((decoder.bands, side, cols * side), np.uint16)
+    known = np.zeros(dn.shape[1:], bool)
+    steps = [0.0] * cols
+    for col in range(cols):
+        code = scene.codes.get((row, col))
+        if code is None or code.kind not in PICTURED:
+            continue
+        span = slice(col * side, (col + 1) * side)
+        try:
+            valid = unpack_mask(code.mask, side)
+            dn[:, :, span], steps[col] = decoder.decode_tile(code), decoder.step_of(code)
+        except StreamError as error:
+            scene.refuse((row, col), str(error))
+            continue
+        known[:, span] = valid
+    return Strip(row, dn, known), steps
 
 
 def even_out(

@@ -89,7 +89,7 @@ def spread(percent: Sequence[float]) -> dict[str, float | int]:
 
 
 def _interval(percent: NDArray[np.float64]) -> dict[str, float]:
-    """Bootstrap over tiles: where the mean of other tiles like these would lie, 95 %. The same tiles give the same one."""
+    """Bootstrap over tiles: where the mean of other tiles like these would lie, 95 %. Repeatable: the seed is fixed."""
     if percent.size < 2:
         return {"low_percent": float("nan"), "high_percent": float("nan")}
     drawn = np.random.default_rng(BOOTSTRAP_SEED).integers(percent.size, size=(BOOTSTRAP_DRAWS, percent.size))

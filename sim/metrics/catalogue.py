@@ -34,7 +34,7 @@ DISTORTION = (
     Metric("psnr_10k_mean_db", "PSNR, mean over tiles", "dB", "peak 10 000", decimals=2),
     Metric("psnr_10k_pooled_db", "PSNR of the pooled MSE", "dB", "peak 10 000, over all tiles", decimals=2),
     Metric("psnr_10k_median_db", "PSNR, median tile", "dB", "peak 10 000", decimals=2),
-    Metric("psnr_10k_worst_db", "PSNR, worst tile", "dB", "peak 10 000", decimals=2),
+    Metric("psnr_10k_worst_db", "PSNR, worst tile", "dB", "peak 10 000", "min", 200, 2),
     Metric("snr_db", "SNR", "dB", "10 log10(variance / MSE), variance of each band, mean over bands", decimals=2),
     Metric("ssim_10k", "SSIM", "", f"{_SSIM}, range 10 000", "min"),
     Metric("ssim_own_range", "SSIM, own range", "",
@@ -49,19 +49,25 @@ DISTORTION = (
     Metric("sam_deg", "spectral angle", "deg", "mean over compared pixels", "max", 180, 2, False),
     Metric("kmeans_oa", "k-means agreement", "", f"{_KMEANS} (COPEX rule): both pictures fitted"),
     Metric("kmeans_fixed_oa", "k-means agreement, fixed centroids", "", f"{_KMEANS}; the original's centroids"),
-    Metric("kmeans_reseeding_floor", "k-means re-seeding floor", "", f"{_KMEANS}: the original against itself re-seeded"),
-    Metric("lpips", "LPIPS", "", "not computed: its AlexNet weights cannot be shipped with Nadir", more_is_better=False),
+    Metric("kmeans_reseeding_floor", "k-means re-seeding floor", "", f"{_KMEANS}; the original re-seeded"),
+    Metric("lpips", "LPIPS", "", "not computed: its AlexNet weights cannot be shipped with Nadir",
+           more_is_better=False),
 )  # fmt: skip
 RATE = (
-    Metric("cr16", "compression ratio", "", "16 bit a sample over every octet downlinked", "min", 1e6, 1),
-    Metric("cr_sensor", "compression ratio, sensor's bits", "", "the sensor's bits a sample", "min", 1e6, 1),
-    Metric("bpp", "bits per pixel", "bit/px", "over all bands", "max", 200, 3, False),
+    Metric(
+        "cr16", "compression ratio against 16 bit", "", "16 bit a sample over every octet downlinked", "min", 1e6, 1
+    ),
+    Metric("cr_sensor", "compression ratio against the sensor's bits", "", "the sensor's bits a sample", "min", 1e6, 1),
+    Metric("bpp", "bits per pixel, all bands", "bit/px", "octets x 8 over pixels", "max", 200, 3, False),
     Metric("bpppb", "bits per pixel and band", "bit", "mean over bands", decimals=3, more_is_better=False),
 )
 DELIVERY = (
-    Metric("lost_fraction", "tiles lost", "", "lost or refused, of those sent", "max", more_is_better=False),
-    Metric("withheld_fraction", "tiles withheld", "", "too cloudy, of those that hold data", "max", more_is_better=False),
-)
+    Metric("lost_fraction", "share of tiles lost", "", "lost or refused, of those sent", "max", more_is_better=False),
+    Metric("incomplete_fraction", "share of tiles incomplete", "",
+           "cut short on the link, of those sent", "max", more_is_better=False),
+    Metric("withheld_fraction", "share of tiles withheld", "",
+           "too cloudy, of those that hold data", "max", more_is_better=False),
+)  # fmt: skip
 EVERY = (*DISTORTION, *RATE, *DELIVERY)
 BY_KEY = {metric.key: metric for metric in EVERY}
 
@@ -82,3 +88,8 @@ def requirement(metric: Metric) -> str:
 
 
 REQUIREMENTS = {requirement(metric): metric for metric in EVERY if metric.limit}
+
+
+def conventions() -> dict[str, str]:
+    """What each figure of a comparison is, by its key."""
+    return {m.key: f"{m.name}: {m.convention}" for m in (*DISTORTION, *RATE)}

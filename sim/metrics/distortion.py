@@ -21,7 +21,6 @@ F64 = NDArray[np.float64]
 PEAK_10K = 10_000.0  # reflectance 1.0: the first convention
 PEAK_65K = 65_535.0  # full scale of the container: the second, 16.3 dB kinder
 REFLECTANCE_PER_DN = 1e-4
-LPIPS = "not computed: its AlexNet weights cannot be shipped with Nadir"
 
 #: SSIM after Wang et al. 2004: gaussian window of 11 x 11 px, sigma 1.5 px, K1 = 0.01, K2 = 0.03.
 SSIM_RADIUS_PX, SSIM_SIGMA_PX, SSIM_K1, SSIM_K2 = 5, 1.5, 0.01, 0.03

@@ -3,13 +3,16 @@
 A device codes tile by tile: what needs the whole scene (a byte budget, the audit's draw) it does not do.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from hil.host.client import DeviceInfo, DeviceSession
 from payload.errors import InputError
 from payload.link import tile_code
+from payload.link.scene_header import SceneHeader
+from payload.link.tile_code import Kind, TileCode
+from payload.link.valid_mask import pack_mask
 from payload.pipeline import Payload
 from payload.policy import Policy
 from payload.tiles import Tile
@@ -25,6 +28,7 @@ class DeviceRun:
     stages_s: dict[str, list[float]] = field(default_factory=dict)  # per tile that went through the stage
     peak_memory_mib: float | None = None
     reconnects: int = 0
+    work: Counter[str] = field(default_factory=Counter)  # tiles judged by the gate, and tiles coded
     compared: int | None = None  # tiles held against this host's own octets; None: not asked
     different: list[tuple[int, int]] = field(default_factory=list)
 
@@ -44,7 +48,7 @@ def refuse_scene_policy(policy: Policy, mission: str) -> None:
 
 def codes_of(
     tiles: Iterable[Tile], session: DeviceSession, host: Payload | None, run: DeviceRun
-) -> Iterator[tuple[Tile, bytes]]:
+) -> Iterator[tuple[Tile, TileCode]]:
     """Every tile with its code as the device sent it, in order; `host` codes each once more, to compare."""
     under_way: deque[Tile] = deque()
 
@@ -64,6 +68,14 @@ def codes_of(
             run.compared = (run.compared or 0) + 1
             if tile_code.pack(host.encode_tile(tile)) != coded.octets:
                 run.different.append((tile.row, tile.col))
-        yield tile, coded.octets
+        code = tile_code.unpack(coded.octets)
+        run.work["judged"] += code.kind is not Kind.EMPTY
+        run.work["coded"] += bool(code.layers)
+        yield tile, code
     run.peak_memory_mib = session.peak_memory_mib() if run.timed else None
     run.reconnects = session.incidents.reconnects
+
+
+def of_scene(tile: Tile, code: TileCode, header: SceneHeader) -> TileCode:
+    """A lone tile's code as one of a scene: the host, which knows the scene, adds its id and the valid mask."""
+    return replace(code, scene_id=header.scene_id, mask=pack_mask(tile.valid) if code.layers else b"", sent_octets=-1)

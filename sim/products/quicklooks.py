@@ -27,6 +27,7 @@ CLOUDY_PERCENT = 50
 #: Tile kinds as the report names them; a coded tile stays untinted.
 KIND_COLOURS: Mapping[str, tuple[int, int, int]] = {
     "withheld": (238, 240, 244),
+    "omitted": (176, 148, 222),
     "lost": (224, 48, 40),
     "refused": (240, 144, 40),
     "empty": (24, 24, 28),
@@ -63,8 +64,8 @@ class Pictures:
     @property
     def mask_legend(self) -> str:
         return (
-            f"Cyan: cloud probability of {CLOUDY_PERCENT} % or more. Tiles tinted white: withheld, red: lost, "
-            "orange: refused, green: fallback, dark: empty; without tint: coded."
+            f"Cyan: cloud probability of {CLOUDY_PERCENT} % or more. Tiles tinted white: withheld, violet: omitted, "
+            "red: lost, orange: refused, green: fallback, dark: empty; without tint: coded."
         )
 
 

@@ -14,11 +14,11 @@ from typing import Any
 
 from sim.report.page import render_page
 
-SCHEMA = "nadir-report/1"
+SCHEMA = "nadir-report/2"
 #: Digits kept of every float: more than any figure here deserves, fewer than where two machines may part.
 SIGNIFICANT_DIGITS = 9
 
-TILE_KINDS = ("coded", "withheld", "empty", "fallback", "lost", "refused")
+TILE_KINDS = ("coded", "withheld", "omitted", "empty", "fallback", "lost", "refused")
 #: "measured" figures follow from the octets and pixels of the run; those in TIMED are its times and memory.
 BASES = ("measured", "measured on host", "measured on device", "modelled", "published", "assumed")
 TIMED = ("measured on host", "measured on device")
@@ -27,7 +27,7 @@ PICTURES = ("original", "reconstruction", "error", "mask")
 #: Keys every report must have, section by section. Further keys are welcome and are shown.
 REQUIRED: dict[str, tuple[str, ...]] = {
     "inputs": ("scene", "bundle", "mission", "seed", "engine"),
-    "tiles": (*TILE_KINDS, "total", "tile_px", "rows", "cols", "list"),
+    "tiles": (*TILE_KINDS, "incomplete", "total", "tile_px", "rows", "cols", "list"),
     "link": (),
     "rate": ("octets", "cr16", "cr_sensor", "bpp", "bpppb"),
     "quality": ("metrics",),
@@ -46,7 +46,7 @@ REQUIRED_IN_INPUTS: dict[str, tuple[str, ...]] = {
 }
 #: Keys of the rows of each list.
 ROWS: dict[str, tuple[str, ...]] = {
-    "tiles.list": ("row", "col", "kind", "octets", "cloud_percent", "psnr_db"),
+    "tiles.list": ("row", "col", "kind", "octets_sent", "octets_received", "incomplete", "cloud_percent", "psnr_db"),
     "quality.metrics": ("name", "value", "unit", "convention"),
     "budgets": ("name", "used", "limit", "unit", "basis"),
     "checks": ("requirement", "measured", "limit", "unit", "held", "basis"),

@@ -3,67 +3,43 @@
 import base64
 import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
-from sim.design import charts
+from sim.design import charts, maps, names
+from sim.design.figures import at_most, figure, octets, percent
+from sim.design.page import TEMPLATES, render
 
-TEMPLATES = Path(__file__).parents[1] / "design" / "templates"
 LONGEST_SIDE_PX = 1800  # larger quicklooks are shrunk: a page should stay within some megabytes
-THIN_SPACE = "\u202f"
-
-#: Endings of keys that are units, longest first, and how people write them.
-UNITS = {
-    "_mpx_s": "Mpx/s", "_mpx": "Mpx", "_percent": "%", "_octets": "octets", "_bits": "bits", "_bps": "bit/s",
-    "_mib": "MiB", "_deg": "°", "_db": "dB", "_km": "km", "_mj": "mJ", "_ms": "ms", "_px": "px", "_dn": "DN",
-    "_hz": "Hz", "_s": "s", "_m": "m", "_w": "W", "_j": "J", "_c": "°C",
-}  # fmt: skip
-#: Keys whose words are not the best words.
-NAMES = {
-    "cr16": "compression ratio against 16 bit", "cr_sensor": "compression ratio against the sensor's bits",
-    "bpp": "bits per pixel, all bands", "bpppb": "bits per pixel and band", "octets": "octets downlinked",
-    "sensed_at": "sensed at", "gsd_m": "ground sampling distance",
-    "bpp_of_the_whole_scene": "bits per pixel of the whole scene", "device_mpx_s": "throughput, networks alone",
-    "payload_mpx_s": "throughput, the whole payload",
-    "imager_mpx_s": "the imager's rate", "device_realtime_factor": "throughput / the imager's rate",
-    "scene_s": "time of this scene", "scene_j": "energy of this scene", "orbit_j": "energy of an orbit's imaging",
-    "stages_count": "stages are counted in",
-    "pass_mpx": "a pass carries, at this rate", "macs": "multiply-accumulates of the networks",
-}  # fmt: skip
-ACRONYMS = ("psnr", "ssim", "rmse", "ndvi", "mae", "sam", "cr", "bpp", "bpppb", "crc", "gsd", "crs", "rss", "cpu", "id")
+#: (name, value, unit, note, class of the style sheet)
+KeyFigure = tuple[str, str, str, str, str]
 
 
 def render_page(report: Mapping[str, Any], pictures: Mapping[str, Path]) -> str:
     """The text of report.html. `report` comes from `sim.report.files.arrange`."""
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(figure=figure, octets=octets)
-    environment.globals["plain_rows"] = plain_rows
-    return environment.get_template("downlink.html").render(**_context(report, pictures))
+    return render(TEMPLATES / "downlink.html", _context(report, pictures))
 
 
 def _context(report: Mapping[str, Any], pictures: Mapping[str, Path]) -> dict[str, Any]:
-    host = report["measured_on_host"]
-    checks = [_readable(check) for check in [*report["checks"], *host["checks"]]]
+    host, audit = report["measured_on_host"], report["clouds"].get("audit", {})
+    checks = [readable(check) for check in [*report["checks"], *host["checks"]]]
     budgets = [*report["budgets"], *host["budgets"]]
     return {
         **report,
         "host": host,
         "all_checks": checks,
-        "headline": _headline(report["quality"]["metrics"]),
+        "key_figures": key_figures(report),
         "failed": [check["requirement"] for check in checks if not check["held"]],
+        "under_the_verdict": [tiles_told(report["tiles"]), *audit_told(report["clouds"]), *_binding(budgets)],
         "all_budgets": [{**b, "share": _share(b)} for b in budgets],
-        "binding": report.get("binding_constraint") or _binding(budgets),
-        "provenance": _provenance(report, checks, budgets),
+        "rate_rows": names.grouped(report["rate"], names.RATE),
+        "link_rows": names.grouped(report["link"], names.LINK, ["loss_profile"]),
+        "cloud_rows": [*names.grouped(report["clouds"], names.CLOUDS), *names.grouped(audit, names.AUDIT, _TOLD)],
+        "notes": report.get("notes", ()),
+        "decoder": _decoder(report),
         "maps": _maps(report["tiles"]),
         "plots": _plots(report),
         "pictures": {name: _embed(path, smooth=name != "mask") for name, path in pictures.items()},
@@ -71,67 +47,74 @@ def _context(report: Mapping[str, Any], pictures: Mapping[str, Path]) -> dict[st
     }
 
 
-def figure(value: Any) -> str:
-    """A value as people read it: thin spaces between thousands, four significant digits, units are added elsewhere."""
-    if value is None:
-        return "not computed"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}".replace(",", THIN_SPACE)
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            return "∞" if value > 0 else "−∞" if value < 0 else "not a number"
-        text = f"{value:.4g}" if 1e-4 <= abs(value) < 1e5 or value == 0 else f"{value:.3e}"
-        return f"{value:,.0f}".replace(",", THIN_SPACE) if 1e4 <= abs(value) < 1e9 else text.replace("-", "−")
-    if isinstance(value, list | tuple):
-        return ", ".join(figure(inner) for inner in value)
-    return str(value)
+_TOLD = ("withheld", "tiles")  # of the audit: stand elsewhere on the page
 
 
-def octets(value: int) -> str:
-    """An amount of octets with its prefix: 1 234 567 -> '1.23 MB'."""
-    for scale, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if value >= scale:
-            return f"{value / scale:.3g}{THIN_SPACE}{unit}"
-    return f"{value}{THIN_SPACE}octets"
-
-
-def plain_rows(section: Mapping[str, Any], skip: Iterable[str] = ()) -> list[tuple[str, str, str]]:
-    """(label, figure, unit) of every plain value of a section; one level of tables inside is flattened."""
-    rows = []
-    for key, value in section.items():
-        if key in skip:
-            continue
-        if isinstance(value, Mapping):
-            rows += [(f"{label(key)[0]}: {name}", text, unit) for name, text, unit in plain_rows(value)]
-        elif not isinstance(value, list | tuple) or all(not isinstance(v, Mapping | list | tuple) for v in value):
-            name, unit = label(key)
-            rows.append((name, "—", "") if value is None else (name, figure(value), unit))
-    return rows
-
-
-def label(key: str) -> tuple[str, str]:
-    """'contact_s' -> ('contact', 's'): a key's words and, from its ending, its unit."""
-    if key.endswith("_range"):
-        words, unit = label(key.removesuffix("_range"))
-        return f"{words}, best and worst", unit
-    ending = next((ending for ending in UNITS if key.endswith(ending) and key != ending), "")
-    spelt = (word.upper() if word in ACRONYMS else word for word in key.removesuffix(ending).split("_"))
-    return NAMES.get(key) or " ".join(spelt), UNITS.get(ending, "")
-
-
-def _readable(check: Mapping[str, Any]) -> dict[str, Any]:
-    """A check with its requirement in words: 'min_psnr_10k_db' -> 'PSNR 10k', at least the limit."""
+def readable(check: Mapping[str, Any]) -> dict[str, Any]:
+    """A check with its requirement in words: 'min_psnr_10k_db' -> 'PSNR, peak 10 000', at least the limit."""
     requirement, relation = str(check["requirement"]), check.get("relation", "<=")
     if requirement.startswith(("min_", "max_")):
         relation = ">=" if requirement.startswith("min_") else "<="
-        requirement = label(requirement[4:])[0]
     sign = {">=": "≥", "<=": "≤"}.get(relation, "")
-    return {**check, "requirement": requirement, "sign": sign, "cause": check.get("cause") or ""}
+    words = names.requirement(requirement)
+    return {**check, "requirement": words, "sign": sign, "cause": check.get("cause") or ""}
 
 
-def _headline(metrics: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def tiles_told(tiles: Mapping[str, Any]) -> str:
+    """How many tiles came down, and what is wrong with how many: one sentence."""
+    parts = [f"{tiles['coded'] + tiles['fallback']} of {tiles['total']} tiles came down"]
+    if tiles.get("incomplete"):
+        parts.append(f"{tiles['incomplete']} of them incomplete, cut short on the link")
+    parts += [f"{tiles[kind]} {kind}" for kind in ("withheld", "empty", "lost", "refused") if tiles[kind]]
+    return f"{'; '.join(parts)}."
+
+
+def audit_told(clouds: Mapping[str, Any]) -> list[str]:
+    """What the audit says of the tiles that the gate withheld: nothing where none was withheld."""
+    audit = clouds.get("audit")
+    if not audit or not audit["withheld"]:
+        return []
+    if not audit["audited"]:
+        return [f"None of the {audit['withheld']} withheld tiles was audited: false discards are unknown."]
+    found = "1 false discard" if audit["false_discards"] == 1 else f"{audit['false_discards']} false discards"
+    bound, destroyed = at_most(audit["upper_one_sided"]), at_most(audit["destroyed_share_of_all_tiles"])
+    counted = f"{audit['audited']} of {audit['withheld']} withheld tiles audited: {found}"
+    return [f"{counted}; at 95 % confidence {bound} of withheld tiles, {destroyed} of all tiles, were good data."]
+
+
+def key_figures(report: Mapping[str, Any]) -> list[KeyFigure]:
+    """The row of large figures under the verdict."""
+    rate, scene = report["rate"], report["inputs"]["scene"]
+    sensor = f"against 16 bit; {figure(rate['cr_sensor'])} against {scene['bits']} bit"
+    rows: list[KeyFigure] = [
+        ("Downlinked", octets(rate["octets"]), "", f"{figure(rate['octets'])} octets, all of them", ""),
+        ("Compression", figure(rate["cr16"]), ": 1", sensor, ""),
+        ("Rate", figure(rate["bpp"]), "bpp", f"{figure(rate['bpppb'])} per band", ""),
+    ]
+    quality = _first_two_kinds(report["quality"]["metrics"])
+    rows += [(m["name"], figure(m["value"]), m["unit"], m["convention"], "") for m in quality]
+    return [*rows, _tiles_figure(report["tiles"]), *_audit_figure(report["clouds"].get("audit"))]
+
+
+def _tiles_figure(tiles: Mapping[str, Any]) -> KeyFigure:
+    gone, cut = tiles["lost"] + tiles["refused"], tiles.get("incomplete", 0)
+    whole = tiles["coded"] + tiles["fallback"] - cut
+    note = f"{cut} incomplete, {gone} lost or refused, {tiles['withheld']} withheld"
+    css = "bad" if gone else "warn" if cut else ""
+    return ("Tiles whole", figure(whole), f"of {figure(tiles['total'])}", note, css)
+
+
+def _audit_figure(audit: Mapping[str, Any] | None) -> list[KeyFigure]:
+    if not audit or not audit["withheld"]:
+        return []
+    if not audit["audited"]:
+        return [("False discards", "unknown", "", f"none of {audit['withheld']} withheld tiles was audited", "warn")]
+    note = f"{at_most(audit['upper_one_sided'])} of {audit['withheld']} withheld tiles, at 95 % confidence"
+    css = "bad" if audit["false_discards"] else ""
+    return [("False discards", figure(audit["false_discards"]), f"of {audit['audited']} audited", note, css)]
+
+
+def _first_two_kinds(metrics: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """The two figures of quality to show first: the first one, and the first that is of another kind."""
     others = [metric for metric in metrics[1:] if metric["name"].split(",")[0] != metrics[0]["name"].split(",")[0]]
     ssim = [metric for metric in others if metric["name"].startswith("SSIM")]
@@ -142,65 +125,54 @@ def _share(budget: Mapping[str, Any]) -> float | None:
     return budget["used"] / budget["limit"] if budget["limit"] and budget["used"] is not None else None
 
 
-def _binding(budgets: Sequence[Mapping[str, Any]]) -> str:
+def _binding(budgets: Sequence[Mapping[str, Any]]) -> list[str]:
     shares = [(share, budget["name"]) for budget in budgets if (share := _share(budget)) is not None]
     if not shares:
-        return ""
+        return []
     share, name = max(shares)
     if share > 1:
-        return f"{name}, {share:.3g} times its limit."
-    return f"{name}, {share:.1%} of its limit, more than of any other budget."
+        return [f"Binding constraint: {name}, {share:.3g} times its limit."]
+    return [f"Binding constraint: {name}, {percent(share)} of its limit, more than of any other budget."]
 
 
-def _provenance(
-    report: Mapping[str, Any], checks: Sequence[Mapping[str, Any]], budgets: Sequence[Mapping[str, Any]]
-) -> list[dict[str, str]]:
-    """What each figure rests on, weakest ground last; the same quantity once."""
-    order = ("measured", "measured on host", "measured on device", "modelled", "published", "assumed")
-    budgeted = {f"budget: {budget['name']}" for budget in budgets}  # told once, with the budget
-    rows = [
-        {"quantity": c["requirement"], "basis": c["basis"], "source": c.get("source") or ""}
-        for c in checks
-        if c["requirement"] not in budgeted
-    ]
-    rows += [{"quantity": b["name"], "basis": b["basis"], "source": b.get("source") or ""} for b in budgets]
-    rows += [{**row, "source": row.get("source") or ""} for row in report.get("provenance", ())]
-    once: dict[str, dict[str, str]] = {}
-    for row in rows:
-        if row["source"] or row["quantity"] not in once:
-            once[row["quantity"]] = row
-    return sorted(once.values(), key=lambda row: order.index(row["basis"]))
+def _decoder(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Size and speed of the ground's decoder network, where the report has them."""
+    size, speed = report.get("decoder", {}), report["measured_on_host"].get("decoder_mpx_s")
+    rows = names.plain_rows(size)
+    return [*rows, names.row("decoder_mpx_s", speed)] if size and speed else rows
 
 
-def _maps(tiles: Mapping[str, Any]) -> list[charts.TileMap]:
+def _maps(tiles: Mapping[str, Any]) -> list[maps.TileMap]:
     rows, cols, entries = tiles["rows"], tiles["cols"], tiles["list"]
-    return [
-        charts.kind_map(entries, rows, cols),
-        charts.value_map(entries, rows, cols, "octets", "Octets sent", "octets"),
-        charts.value_map(entries, rows, cols, "psnr_db", "PSNR", "dB, peak 10 000"),
-        charts.value_map(entries, rows, cols, "cloud_percent", "Cloud", "%"),
-    ]
+    both = entries and "octets_received" in entries[0]
+    sent = [("octets_sent", "Octets sent"), ("octets_received", "Octets received")] if both else [
+        ("octets", "Octets received"),
+    ]  # fmt: skip
+    values = [(key, title, "octets") for key, title in sent]
+    values += [("psnr_db", "PSNR", "dB, peak 10 000"), ("cloud_percent", "Cloud", "%")]
+    shown = [maps.value_map(entries, rows, cols, key, title, unit) for key, title, unit in values]
+    return [maps.kind_map(entries, rows, cols), *shown]
 
 
 def _plots(report: Mapping[str, Any]) -> dict[str, Any]:
     tiles = report["tiles"]
     area_px = tiles["tile_px"] ** 2
     pictured = [t for t in tiles["list"] if t["psnr_db"] is not None]
-    points = [(8 * t["octets"] / area_px, t["psnr_db"], f"dot-{t['kind']}") for t in pictured]
-    stages, parts = report["measured_on_host"]["stages"], report["rate"].get("parts", ())
-    on_device = report.get("measured_on_device", {})
+    points = [(8 * _received(t) / area_px, t["psnr_db"], f"dot-{maps.shown_kind(t)}") for t in pictured]
+    stages, on_device = report["measured_on_host"]["stages"], report.get("measured_on_device", {})
+    across = "bits per pixel, all bands"
+    loss = report["link"].get("loss_profile")
     return {
         "latency": charts.bars([(s["name"], s["seconds"], _stage_text(s)) for s in stages]),
         "device": charts.bars([(s["name"], s["seconds"], _stage_text(s)) for s in on_device.get("stages", ())]),
-        "rate": charts.scatter(
-            points, "bits per pixel, all bands", "PSNR dB", "PSNR against bits per pixel, one dot a tile"
-        ),
-        "spread": charts.histogram([x for x, *_ in points], "bits per pixel, all bands", "Tiles by bits per pixel"),
-        "loss": charts.loss_strip(report["link"]["loss_profile"], "Packets lost along the stream")
-        if report["link"].get("loss_profile")
-        else "",
-        "parts": charts.bars([(p["name"], p["octets"], f"{figure(p['octets'])} octets") for p in parts]),
+        "rate": charts.scatter(points, across, "PSNR, dB", "PSNR against bits per pixel, one dot a tile"),
+        "spread": charts.histogram([x for x, *_ in points], across, "Tiles by bits per pixel"),
+        "loss": charts.loss_strip(loss, "Packets lost along the stream") if loss and any(loss) else "",
     }
+
+
+def _received(tile: Mapping[str, Any]) -> int:
+    return int(tile.get("octets_received", tile.get("octets", 0)))
 
 
 def _stage_text(stage: Mapping[str, Any]) -> str:
@@ -213,10 +185,10 @@ def _stage_text(stage: Mapping[str, Any]) -> str:
 
 
 def _tile_row(tile: Mapping[str, Any]) -> list[Any]:
-    """What the map's cursor tells of a tile: row, column, kind, octets, cloud per cent, PSNR, cause."""
+    """What the map's cursor tells of a tile: row, column, kind, octets received and sent, cloud %, PSNR, cause."""
     psnr_db, cloud = tile["psnr_db"], tile["cloud_percent"]
     return [
-        tile["row"], tile["col"], tile["kind"], tile["octets"],
+        tile["row"], tile["col"], maps.shown_kind(tile), _received(tile), tile.get("octets_sent"),
         None if cloud is None else round(float(cloud), 1),
         None if psnr_db is None else "∞" if math.isinf(psnr_db) else round(float(psnr_db), 2),
         tile.get("cause") or "",

@@ -5,47 +5,32 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import nan
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from payload.bundle import Bundle
 from payload.engine import Engine
 from payload.errors import StreamError
-from payload.link.tile_code import UNKNOWN_CLOUD, Kind, pack
+from payload.link.tile_code import UNKNOWN_CLOUD, Kind
 from payload.scene import SceneInfo
+from payload.tiles import grid
 from sim.clouds import audit
-from sim.ground.decoder import Decoder, Reception
+from sim.ground.decoder import Decoder
+from sim.ground.reception import Address, Reception, SceneReception
 from sim.link.channel import LinkReport
 from sim.metrics import distortion
+from sim.metrics.catalogue import REPORTED
 from sim.mission import budgets
 from sim.mission.spec import Mission
 from sim.mission.verification import Check, verify
+from sim.onboard.device import DeviceRun
+from sim.onboard.sending import Onboard
+from sim.report.comparison import Comparison
 
-if TYPE_CHECKING:
-    from sim.downlink import Onboard, Picture
-    from sim.onboard.device import DeviceRun
-
-NAMES = {Kind.CODED: "coded", Kind.WITHHELD: "withheld", Kind.EMPTY: "empty", Kind.FALLBACK: "fallback"}
+NAMES = {Kind.CODED: "coded", Kind.WITHHELD: "withheld", Kind.EMPTY: "empty", Kind.FALLBACK: "fallback",
+         Kind.OMITTED: "omitted"}  # fmt: skip
 SENTINEL_ATTRIBUTION = "Contains modified Copernicus Sentinel data"
-
-#: Figure -> name, unit, convention, in the order of the page.
-METRICS = (
-    ("psnr_10k_db", "PSNR, peak 10 000", "dB", "10 log10(10 000^2 / MSE), MSE over all bands and compared pixels"),
-    ("psnr_65k_db", "PSNR, peak 65 535", "dB", "the same error against the container's full scale: 16.3 dB kinder"),
-    ("psnr_10k_mean_db", "PSNR, mean over tiles", "dB", "peak 10 000"),
-    ("psnr_10k_median_db", "PSNR, median tile", "dB", "peak 10 000"),
-    ("psnr_10k_worst_db", "PSNR, worst tile", "dB", "peak 10 000"),
-    ("snr_db", "SNR", "dB", "10 log10(variance / MSE)"),
-    ("ssim_10k", "SSIM", "", "gaussian window of 11 px, sigma 1.5 px, range 10 000, mean over bands"),
-    ("rmse_reflectance", "RMSE", "reflectance", "root of the MSE / 10 000"),
-    ("max_error_reflectance", "largest error", "reflectance", "over all bands and compared pixels"),
-    ("ndvi_mae", "NDVI, mean absolute error", "", "(B08 - B04) / (B08 + B04)"),
-    ("ndvi_p95", "NDVI, 95th percentile of the error", "", "to 1e-4"),
-    ("sam_deg", "spectral angle", "deg", "mean over compared pixels"),
-    ("kmeans_oa", "k-means agreement", "", "k-means++, 10 clusters, every 10th row and column, seed 42 (COPEX rule)"),
-    ("lpips", "LPIPS", "", distortion.LPIPS),
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,45 +43,63 @@ class Run:
     mission: Mission
     engine: Engine
     link: LinkReport
-    reception: Reception
+    reception: Reception  # all that arrived
+    received: SceneReception  # of it, this scene
     broken: str | None = None  # why the bundle failed its checks, where the mission flew on without it
 
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of tiles that were sent."""
+        return grid(self.info, self.bundle.tile_px)
 
-def kinds(reception: Reception) -> list[list[str]]:
+
+@dataclass(frozen=True)
+class Ground:
+    """What decoding cost on this host: seconds of the processor, and the process's peak memory afterwards."""
+
+    seconds: float
+    peak_mib: float
+
+
+def kinds(received: SceneReception, rows_cols: tuple[int, int]) -> list[list[str]]:
     """What became of every tile, by row and column."""
-    return [[_kind(reception, (r, c)) for c in range(reception.cols)] for r in range(reception.rows)]
+    rows, cols = rows_cols
+    return [[_kind(received, (row, col)) for col in range(cols)] for row in range(rows)]
 
 
-def _kind(reception: Reception, address: tuple[int, int]) -> str:
-    if address in reception.refused:
+def _kind(received: SceneReception, address: Address) -> str:
+    if address in received.refused:
         return "refused"
-    return NAMES[reception.codes[address].kind] if address in reception.codes else "lost"
+    return NAMES[received.codes[address].kind] if address in received.codes else "lost"
 
 
-def compose(run: Run, onboard: "Onboard", picture: "Picture", audits: dict[str, Any]) -> dict[str, Any]:
+def compose(
+    run: Run, onboard: Onboard, ground: Ground, comparison: Comparison, audits: dict[str, Any]
+) -> dict[str, Any]:
     """The report as `sim.report.files.write_report` wants it."""
-    tiles = _tiles(run, picture)
-    figures = picture.quality.figures() if picture.coded_px else {}  # all withheld or lost: a result, not a mistake
-    figures |= _rate(run, picture.coded_px)
+    tiles = _tiles(run, comparison)
+    # All tiles withheld or lost is a result, not a mistake: then there are no figures of quality.
+    figures = comparison.quality.figures() if comparison.compared_px else {}
+    figures |= _rate(run, comparison.compared_px)
     figures |= _fractions(tiles)
-    cost = _cost(run, onboard, tiles)
+    cost = _cost(run, onboard)
     rows = budgets.assess(cost, run.mission)
     checks = verify(figures, run.mission, rows)
     scene_px = run.info.height_px * run.info.width_px
     return {
         "inputs": _inputs(run) | _device_inputs(onboard.device),
         "tiles": tiles,
-        "link": asdict(run.link) | {f"ground_{k}": v for k, v in asdict(run.reception.counts).items()},
-        "rate": _rate(run, picture.coded_px)
+        "link": _link(run),
+        "rate": _rate(run, comparison.compared_px)
         | {"octets": _octets(run), "bpp_of_the_whole_scene": 8 * _octets(run) / scene_px},
-        "quality": _quality(figures, picture),
+        "quality": _quality(figures, comparison),
         "clouds": _clouds(run, tiles) | {"audit": audits},
         "budgets": [_budget_row(row) for row in rows],
         "checks": [_check_row(check) for check in checks] + _octets_compared(onboard.device),
         "modelled": _modelled(cost, run.mission),
         "conventions": CONVENTIONS,
         "attribution": _attribution(run.info),
-        "measured_on_host": _host(onboard, picture, cost),
+        "measured_on_host": _host(onboard, ground, cost),
     } | _device(onboard.device, run.info)  # fmt: skip
 
 
@@ -122,7 +125,7 @@ def _inputs(run: Run) -> dict[str, Any]:
     }
 
 
-def _device_inputs(device: "DeviceRun | None") -> dict[str, Any]:
+def _device_inputs(device: DeviceRun | None) -> dict[str, Any]:
     """The device under test as it named itself; nothing of it is a time."""
     if device is None:
         return {}
@@ -134,25 +137,50 @@ def _crs_name(wkt: str | None) -> str | None:
     return wkt.split('"')[1] if wkt and '"' in wkt else None
 
 
-def _tiles(run: Run, picture: "Picture") -> dict[str, Any]:
-    reception = run.reception
-    rows = []
-    for row, names in enumerate(kinds(reception)):
-        for col, kind in enumerate(names):
-            code = reception.codes.get((row, col))
-            rows.append({
-                "row": row, "col": col, "kind": kind,
-                "octets": len(pack(code)) if code else 0,
-                "layers": len(code.layers) if code else 0,
-                "cloud_percent": None if code is None or code.cloud_percent == UNKNOWN_CLOUD else code.cloud_percent,
-                "psnr_db": picture.tile_psnr_db.get((row, col)),
-                "cause": reception.refused.get((row, col)) or (code.cause if code else "nothing of it arrived"),
-            })  # fmt: skip
+def _link(run: Run) -> dict[str, Any]:
+    """What the channel did to the packets, and what the ground saw of it."""
+    others = [key for key in run.reception.scenes if key != run.received.scene_id]
+    return (
+        asdict(run.link)
+        | {f"ground_{name}": value for name, value in asdict(run.reception.counts).items()}
+        | {
+            "scene_header_arrived": run.received.header is not None,
+            "end_of_scene_arrived": run.received.fates is not None,
+            "other_scenes": len(others),
+        }
+    )
+
+
+def _tiles(run: Run, comparison: Comparison) -> dict[str, Any]:
+    rows = [
+        tile_row(run.received, (row, col), kind, comparison.tile_psnr_db.get((row, col)))
+        for row, names in enumerate(kinds(run.received, run.grid))
+        for col, kind in enumerate(names)
+    ]
     counts = Counter(tile["kind"] for tile in rows)
-    wanted = ("coded", "withheld", "empty", "fallback", "lost", "refused")
+    wanted = ("coded", "withheld", "omitted", "empty", "fallback", "lost", "refused")
     return {kind: counts[kind] for kind in wanted} | {
-        "total": len(rows), "rows": reception.rows, "cols": reception.cols, "tile_px": run.bundle.tile_px,
-        "refused_without_address": len(reception.unaddressed), "list": rows,
+        "incomplete": sum(tile["incomplete"] for tile in rows),
+        "total": len(rows), "rows": run.grid[0], "cols": run.grid[1], "tile_px": run.bundle.tile_px,
+        "refused_without_address": len(run.reception.unaddressed), "outside_the_grid": len(run.received.outside),
+        "list": rows,
+    }  # fmt: skip
+
+
+def tile_row(received: SceneReception, address: Address, kind: str, psnr_db: float | None) -> dict[str, Any]:
+    """One row of the tile list. `octets_sent` is what its header says was sent, None where no header arrived."""
+    row, col = address
+    place = {"row": row, "col": col, "kind": kind, "psnr_db": psnr_db}
+    code = received.codes.get(address)
+    if code is None:
+        cause = received.refused.get(address, "nothing of it arrived")
+        nothing = {"octets_sent": None, "octets_received": 0, "layers": 0, "layers_sent": None, "incomplete": False}
+        return place | nothing | {"cloud_percent": None, "cause": cause}
+    return place | {
+        "octets_sent": code.sent_octets, "octets_received": code.usable_octets,
+        "layers": len(code.layers), "layers_sent": code.declared, "incomplete": code.incomplete,
+        "cloud_percent": None if code.cloud_percent == UNKNOWN_CLOUD else code.cloud_percent,
+        "cause": received.refused.get(address) or code.cause,
     }  # fmt: skip
 
 
@@ -169,18 +197,18 @@ def _octets(run: Run) -> int:
 
 def _fractions(tiles: dict[str, Any]) -> dict[str, float]:
     full = tiles["total"] - tiles["empty"]
-    sent = full - tiles["withheld"]
+    sent = full - tiles["withheld"] - tiles["omitted"]
     gone = tiles["lost"] + tiles["refused"]
     return {
         "lost_fraction": gone / sent if sent else 0.0,
+        "incomplete_fraction": tiles["incomplete"] / sent if sent else 0.0,
         "withheld_fraction": tiles["withheld"] / full if full else 0.0,
     }
 
 
-def _cost(run: Run, onboard: "Onboard", tiles: dict[str, Any]) -> budgets.SceneRun:
+def _cost(run: Run, onboard: Onboard) -> budgets.SceneRun:
     networks = run.bundle.manifest.get("networks", {})
-    looked_at = tiles["total"] - tiles["empty"]
-    coded = looked_at - tiles["withheld"] + len(run.reception.audits)
+    looked_at, coded = onboard.work.get("judged", 0), onboard.work.get("coded", 0)
     entropy = run.bundle.codec.get("entropy_macs_per_px", 0) * run.bundle.tile_px**2
     macs = looked_at * networks.get("flight/clouds.onnx", {}).get("macs", 0)
     macs += coded * (networks.get("flight/encoder.onnx", {}).get("macs", 0) + entropy)
@@ -192,14 +220,14 @@ def _cost(run: Run, onboard: "Onboard", tiles: dict[str, Any]) -> budgets.SceneR
     return budgets.SceneRun(pixels, _octets(run), macs, sum(device.tile_s), device.peak_memory_mib, timed_on)
 
 
-def _quality(figures: dict[str, float], picture: "Picture") -> dict[str, Any]:
+def _quality(figures: dict[str, float], comparison: Comparison) -> dict[str, Any]:
     return {
         "metrics": [
-            {"name": name, "value": figures.get(key), "unit": unit, "convention": convention, "key": key}
-            for key, name, unit, convention in METRICS
+            {"name": m.name, "value": figures.get(m.key), "unit": m.unit, "convention": m.convention, "key": m.key}
+            for m in REPORTED
         ],
-        "error_scale": picture.pictures.error_scale,
-        "mask_legend": picture.pictures.mask_legend,
+        "error_scale": comparison.pictures.error_scale,
+        "mask_legend": comparison.pictures.mask_legend,
     }
 
 
@@ -212,22 +240,23 @@ def _clouds(run: Run, tiles: dict[str, Any]) -> dict[str, Any]:
         "reduce_above_percent": gate.reduce_above_percent,
         "tiles_judged": len(known),
         "withheld_tiles": tiles["withheld"],
-        "audited_tiles": len(run.reception.audits),
+        "audited_tiles": len(run.received.audits),
     }
 
 
-def audit_section(reception: Reception, decoder: Decoder) -> dict[str, Any]:
+def audit_section(received: SceneReception, decoder: Decoder) -> dict[str, Any]:
     """Verdicts on the thumbnails that arrived, and what they say about the gate."""
     verdicts = []
-    for (row, col), code in sorted(reception.audits.items()):
+    for (row, col), code in sorted(received.audits.items()):
         try:
             dn = decoder.decode_tile(code)
             verdict = audit.judge_thumbnail(dn, np.ones(dn.shape[1:], bool))
         except StreamError:
             verdict = "unknown"
         verdicts.append(audit.Audit("", row, col, code.cloud_percent, verdict))
-    withheld = sum(code.kind is Kind.WITHHELD for code in reception.codes.values())
-    return audit.section(verdicts, withheld, reception.rows * reception.cols)
+    withheld = sum(code.kind is Kind.WITHHELD for code in received.codes.values())
+    rows, cols = received.grid
+    return audit.section(verdicts, withheld, rows * cols)
 
 
 def _budget_row(row: budgets.Budget) -> dict[str, Any]:
@@ -258,15 +287,16 @@ def _attribution(info: SceneInfo) -> list[str]:
     return [SENTINEL_ATTRIBUTION + ", where the scene is Sentinel-2."]
 
 
-def _host(onboard: "Onboard", picture: "Picture", cost: budgets.SceneRun) -> dict[str, Any]:
+def _host(onboard: Onboard, ground: Ground, cost: budgets.SceneRun) -> dict[str, Any]:
     stages = [_stage(name, seconds, onboard.tile_s.get(name)) for name, seconds in onboard.seconds.items()]
-    stages += [_stage(name, seconds) for name, seconds in picture.seconds.items()]
+    stages.append(_stage("ground", ground.seconds))
     known = {
         "stages": stages,
         "host": f"{platform.machine()}, {platform.python_implementation()} {platform.python_version()}, one thread",
         "stages_count": "processor time, so that a busy host does not slow them",
-        "peak_rss_mib": onboard.peak_mib,
-    }
+        "peak_rss_mib": onboard.peak_mib, "peak_rss_before_payload_mib": onboard.before_mib,
+        "peak_rss_with_ground_mib": ground.peak_mib,
+    }  # fmt: skip
     if onboard.device is None:
         onboard_s = cost.onboard_s or nan
         known |= {"throughput_mpx_s": cost.scene_px / onboard_s / 1e6, "onboard_wall_s": onboard.wall_s}
@@ -283,7 +313,7 @@ def _spread_ms(prefix: str, tile_s: Sequence[float]) -> dict[str, float]:
     return {f"{prefix}median_ms": float(median), f"{prefix}p95_ms": float(p95)}
 
 
-def _device(device: "DeviceRun | None", info: SceneInfo) -> dict[str, Any]:
+def _device(device: DeviceRun | None, info: SceneInfo) -> dict[str, Any]:
     """What the device under test says of its own times. An emulated one says nothing that could be taken for one."""
     if device is None:
         return {}
@@ -297,7 +327,7 @@ def _device(device: "DeviceRun | None", info: SceneInfo) -> dict[str, Any]:
     return {"measured_on_device": found | {"stages": stages}}
 
 
-def _octets_compared(device: "DeviceRun | None") -> list[dict[str, Any]]:
+def _octets_compared(device: DeviceRun | None) -> list[dict[str, Any]]:
     """The check that the device computes what this host does, where that was asked."""
     if device is None or device.compared is None:
         return []

@@ -204,8 +204,8 @@ def test_the_rotations_kept_beside_the_recipe_are_judged_too(tmp_path: Path, mon
 
 def test_wrong_tiles_are_crosses_on_the_map() -> None:
     # sent rightly, withheld rightly, sent though cloudy, withheld though not
-    drawn = str(page.tile_map_svg([(0.1, 0.0), (0.9, 0.95), (0.8, 0.5), (0.6, 0.8)]))
-    assert (drawn.count("<circle"), drawn.count('class="kept"'), drawn.count('class="lost"')) == (2, 1, 1)
+    drawn = str(page.tiles([(0.1, 0.0), (0.9, 0.95), (0.8, 0.5), (0.6, 0.8)]))
+    assert (drawn.count("<circle"), drawn.count('class="cross s5"'), drawn.count('class="cross s0"')) == (2, 1, 1)
 
 
 def test_a_folder_without_a_network_is_refused(tmp_path: Path) -> None:

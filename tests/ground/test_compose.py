@@ -10,15 +10,17 @@ from payload.bundle import load_bundle
 from payload.link.tile_code import Kind, TileCode, pack
 from payload.policy import Gate
 from payload.scene import RGBN, SceneInfo
-from sim.downlink import Onboard, Picture
-from sim.ground.decoder import Decoder, Reception
+from sim.ground.decoder import Decoder
+from sim.ground.reception import Reception, SceneReception
 from sim.link.channel import Link, LinkReport
 from sim.metrics.distortion import SceneQuality
 from sim.mission.spec import load_mission
+from sim.onboard.sending import Onboard
 from sim.products.quicklooks import Pictures
 from sim.report import tables
-from sim.report.files import arrange, validate_report
-from sim.report.tables import Run
+from sim.report.comparison import Comparison
+from sim.report.files import TILE_KINDS, arrange, validate_report
+from sim.report.tables import Ground, Run
 
 T = 64
 SIDE = bytes.fromhex("0400040004000400" + "00" * 9 + "2000")
@@ -29,17 +31,26 @@ def bundle(toy_bundle):
     return load_bundle(toy_bundle)
 
 
-def reception_of(bundle) -> Reception:
+def reception_of(bundle) -> SceneReception:
     """2 x 3 tiles: coded, coded with a layer lost, withheld / empty, refused, lost; one audit."""
     mine = bundle.bundle_id
     codes = {
         (0, 0): TileCode(Kind.CODED, 0, 0, mine, 12, SIDE, (bytes(100), bytes(200))),
-        (0, 1): TileCode(Kind.CODED, 0, 1, mine, 255, SIDE, (bytes(100),), 2, "layer 1 of 2 is cut short"),
+        (0, 1): TileCode(Kind.CODED, 0, 1, mine, 255, SIDE, (bytes(100),), 2, "layer 1 of 2 is cut short",
+                         sent_octets=243),
         (0, 2): TileCode(Kind.WITHHELD, 0, 2, mine, 90),
         (1, 0): TileCode(Kind.EMPTY, 1, 0, mine),
-    }
+    }  # fmt: skip
     audits = {(0, 2): TileCode(Kind.AUDIT, 0, 2, mine, 90, SIDE, (b"\x00\x00" + bytes(4),))}
-    return Reception(2, 3, codes, audits, {(1, 1): "layer 0 is damaged"})
+    return SceneReception(None, None, None, codes, audits, {(1, 1): "layer 0 is damaged"})
+
+
+def run_of(bundle, info, received: SceneReception) -> Run:
+    class Engine:
+        name, version = "toy", "0"
+
+    whole = Reception({None: received})
+    return Run(7, info, bundle, load_mission("phisat2"), Engine(), link_report(3000, 1000), whole, received)
 
 
 def link_report(octets: int, beyond: int) -> LinkReport:
@@ -47,46 +58,43 @@ def link_report(octets: int, beyond: int) -> LinkReport:
 
 
 @pytest.fixture
-def run_and_picture(bundle, tmp_path) -> tuple[Run, Picture]:
+def run_and_picture(bundle, tmp_path) -> tuple[Run, Comparison]:
     info = SceneInfo("made-up.tif", 2 * T, 3 * T, RGBN, 10.0, bits=12, crs_wkt='PROJCS["WGS 84 / UTM zone 31N",X]')
-
-    class Engine:
-        name, version = "toy", "0"
-
-    run = Run(7, info, bundle, load_mission("phisat2"), Engine(), link_report(3000, 1000), reception_of(bundle))
+    run = run_of(bundle, info, reception_of(bundle))
     quality = SceneQuality(bundle.bands)
     rng = np.random.default_rng(0)
     dn = rng.integers(500, 3000, (4, T, 2 * T)).astype(np.uint16)
     quality.add(dn, (dn + 10).astype(np.uint16), np.ones((T, 2 * T), bool))
     pictures = Pictures({}, 1, 500.0)
-    return run, Picture(quality, pictures, {(0, 0): 60.0, (0, 1): 59.5}, 2 * T * T)
+    return run, Comparison(quality, pictures, {(0, 0): 60.0, (0, 1): 59.5}, 2 * T * T)
 
 
-def composed(run_and_picture) -> dict:
+def composed(run_and_picture, seconds: float = 1.0) -> dict:
     run, picture = run_and_picture
     onboard = Onboard({"clouds": 0.25, "encode": 0.75}, 1.5, 200.0)
-    return tables.compose(run, onboard, picture, {"verdicts": []})
+    return tables.compose(run, onboard, Ground(seconds, 300.0), picture, {"verdicts": []})
 
 
 def test_every_tile_is_listed_once_with_what_became_of_it(run_and_picture) -> None:
     tiles = composed(run_and_picture)["tiles"]
-    found = [(t["row"], t["col"], t["kind"], t["octets"], t["layers"], t["cloud_percent"]) for t in tiles["list"]]
+    keys = ("row", "col", "kind", "octets_sent", "octets_received", "layers", "incomplete", "cloud_percent")
     # header 12 + 19 + 5 a layer + 2, then the layers; 14 octets for a tile that is declared only
-    assert found == [
-        (0, 0, "coded", 43 + 300, 2, 12),
-        (0, 1, "coded", 38 + 100, 1, None),
-        (0, 2, "withheld", 14, 0, 90),
-        (1, 0, "empty", 14, 0, None),
-        (1, 1, "refused", 0, 0, None),
-        (1, 2, "lost", 0, 0, None),
+    assert [tuple(tile[key] for key in keys) for tile in tiles["list"]] == [
+        (0, 0, "coded", 43 + 300, 43 + 300, 2, False, 12),
+        (0, 1, "coded", 43 + 200, 43 + 100, 1, True, None),  # its second layer was lost
+        (0, 2, "withheld", 14, 14, 0, False, 90),
+        (1, 0, "empty", 14, 14, 0, False, None),
+        (1, 1, "refused", None, 0, 0, False, None),
+        (1, 2, "lost", None, 0, 0, False, None),
     ]
     assert [t["cause"] for t in tiles["list"]] == [
         None, "layer 1 of 2 is cut short", None, None, "layer 0 is damaged", "nothing of it arrived",
     ]  # fmt: skip
     assert [t["psnr_db"] for t in tiles["list"]] == [60.0, 59.5, None, None, None, None]
-    counts = {kind: tiles[kind] for kind in ("coded", "withheld", "empty", "fallback", "lost", "refused")}
-    assert counts == {"coded": 2, "withheld": 1, "empty": 1, "fallback": 0, "lost": 1, "refused": 1}
+    counts = {kind: tiles[kind] for kind in TILE_KINDS}
+    assert counts == dict.fromkeys(TILE_KINDS, 0) | {"coded": 2, "withheld": 1, "empty": 1, "lost": 1, "refused": 1}
     assert sum(counts.values()) == tiles["total"] == 6
+    assert tiles["incomplete"] == 1
 
 
 def test_rates_by_hand(run_and_picture) -> None:
@@ -102,7 +110,7 @@ def test_rates_by_hand(run_and_picture) -> None:
 def test_lost_and_withheld_shares_by_hand(run_and_picture) -> None:
     """Five tiles hold data, four of them were sent: one lost and one refused of four, one withheld of five."""
     fractions = tables._fractions(composed(run_and_picture)["tiles"])
-    assert fractions == {"lost_fraction": 0.5, "withheld_fraction": 0.2}
+    assert fractions == {"lost_fraction": 0.5, "incomplete_fraction": 0.25, "withheld_fraction": 0.2}
     checks = {c["requirement"]: c for c in composed(run_and_picture)["checks"]}
     assert checks["max_lost_fraction"]["measured"] == 0.5 and checks["max_lost_fraction"]["held"] is False
     assert checks["min_psnr_10k_db"]["held"] is True and checks["min_psnr_10k_db"]["relation"] == ">="
@@ -129,7 +137,7 @@ def test_clouds_and_inputs_say_what_was_used(run_and_picture) -> None:
 def test_the_report_is_what_the_writer_wants_and_times_stay_in_their_section(run_and_picture) -> None:
     report = composed(run_and_picture)
     assert validate_report(report) == []
-    later = composed((run_and_picture[0], replace_seconds(run_and_picture[1])))
+    later = composed(run_and_picture, seconds=99.0)
     one, two = (json.loads(json.dumps(arrange(r), default=str)) for r in (report, later))
     assert one.pop("measured_on_host") != two.pop("measured_on_host")
     assert one == two
@@ -137,20 +145,16 @@ def test_the_report_is_what_the_writer_wants_and_times_stay_in_their_section(run
 
 def test_stages_tell_what_a_tile_took(run_and_picture) -> None:
     run, picture = run_and_picture
-    onboard = Onboard({"clouds": 0.25, "packets": 0.1}, 1.5, 200.0, {"clouds": [0.01, 0.02, 0.03, 0.19]})
-    stages = tables.compose(run, onboard, picture, {"verdicts": []})["measured_on_host"]["stages"]
+    onboard = Onboard({"clouds": 0.25, "packets": 0.1}, 1.5, 200.0, tile_s={"clouds": [0.01, 0.02, 0.03, 0.19]})
+    stages = tables.compose(run, onboard, Ground(1.0, 300.0), picture, {"verdicts": []})["measured_on_host"]["stages"]
     assert stages[0]["median_ms"] == pytest.approx(25.0) and stages[0]["p95_ms"] == pytest.approx(30 + 0.85 * 160)
     assert "median_ms" not in stages[1]
 
 
-def replace_seconds(picture: Picture) -> Picture:
-    return replace(picture, seconds={"ground": 99.0})
-
-
 def test_a_reception_of_nothing_composes_and_holds_nothing(run_and_picture) -> None:
     run, picture = run_and_picture
-    nothing = Picture(SceneQuality(run.bundle.bands), picture.pictures, {}, 0)
-    report = composed((replace(run, reception=Reception(2, 3)), nothing))
+    nothing = Comparison(SceneQuality(run.bundle.bands), picture.pictures, {}, 0)
+    report = composed((run_of(run.bundle, run.info, SceneReception(0)), nothing))
     assert report["tiles"]["lost"] == 6 and validate_report(report) == []
     assert all(m["value"] is None for m in report["quality"]["metrics"])
     required = {c["requirement"]: c["held"] for c in report["checks"] if c["requirement"].startswith(("min_", "max_"))}
@@ -158,7 +162,7 @@ def test_a_reception_of_nothing_composes_and_holds_nothing(run_and_picture) -> N
 
 
 def test_refused_wins_over_everything_and_codes_over_nothing(bundle) -> None:
-    assert tables.kinds(reception_of(bundle)) == [["coded", "coded", "withheld"], ["empty", "refused", "lost"]]
+    assert tables.kinds(reception_of(bundle), (2, 3)) == [["coded", "coded", "withheld"], ["empty", "refused", "lost"]]
 
 
 def test_thumbnails_are_judged_and_those_that_do_not_decode_are_unknown(bundle, toy_engine) -> None:
@@ -178,6 +182,7 @@ def test_what_the_pass_could_not_carry_counts_as_rate(run_and_picture) -> None:
 
 
 def test_octets_of_a_tile_are_those_that_were_packed(bundle, run_and_picture) -> None:
-    listed = {(t["row"], t["col"]): t["octets"] for t in composed(run_and_picture)["tiles"]["list"]}
+    listed = {(t["row"], t["col"]): t["octets_sent"] for t in composed(run_and_picture)["tiles"]["list"]}
     for address, code in reception_of(bundle).codes.items():
-        assert listed[address] == len(pack(code))
+        if not code.incomplete:
+            assert listed[address] == len(pack(code))

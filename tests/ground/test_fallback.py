@@ -23,7 +23,8 @@ from payload.scene import RGBN
 from payload.stopwatch import Stopwatch
 from payload.tiles import Tile, split
 from sim.downlink import Request, downlink, load_or_stand_in
-from sim.ground.decoder import Decoder, receive
+from sim.ground.decoder import Decoder
+from sim.ground.reception import by_id, receive
 from sim.mission.spec import load_mission
 
 T = 64
@@ -121,7 +122,7 @@ def test_a_ground_with_another_bundle_reads_fallback_tiles(toy_bundle, toy_engin
     bundle, tile = load_bundle(toy_bundle), tile_of(ground_of(1, 1))
     coded = fallback().encode(tile, Quality(psnr_db=50.0), Stopwatch())
     code = TileCode(Kind.FALLBACK, 0, 0, 0xDEADBEEF, 0, coded.side, coded.layers)
-    reception = receive(list(segment(pack(code), SequenceCounter(1), 1024)), bundle, 1, 1)
+    reception = receive(segment(pack(code), SequenceCounter(1), 1024), by_id([bundle]), 1).scene(None)
     assert not reception.refused and reception.codes[0, 0].kind is Kind.FALLBACK
     found = Decoder(bundle, toy_engine).decode_tile(reception.codes[0, 0])
     assert np.abs(found.astype(int) - tile.dn).mean() < 60

@@ -11,14 +11,16 @@ from scipy.fft import dctn, idctn
 from payload.bundle import load_bundle
 from payload.codec.lapped.transform import first_level, second_level
 from payload.errors import StreamError
-from payload.link import tile_code
+from payload.link import scene_header, tile_code
+from payload.link.scene_header import SceneHeader
 from payload.link.space_packet import SequenceCounter, segment
 from payload.link.tile_code import Kind, TileCode
 from payload.pipeline import Payload
 from payload.policy import Policy
 from payload.scene import RGBN, ArrayScene, SceneInfo
-from sim.ground.decoder import Decoder, receive, reconstruct
-from sim.ground.mosaic import FADE_PX
+from sim.ground.decoder import Decoder
+from sim.ground.mosaic import FADE_PX, reconstruct
+from sim.ground.reception import SceneReception, by_id, receive
 
 T = 64
 ROWS, COLS = 2, 3
@@ -54,35 +56,55 @@ def packets(bundle, toy_engine) -> list[bytes]:
 
 @pytest.fixture(scope="module")
 def sent(bundle, packets) -> dict[tuple[int, int], TileCode]:
-    return receive(packets, bundle, ROWS, COLS).codes
+    return scene_in(packets, bundle).codes
+
+
+def scene_in(packets, bundle) -> SceneReception:
+    """The scene of id 0, which is all that these streams hold."""
+    reception = receive(packets, by_id([bundle]), Policy().apid)
+    assert set(reception.scenes) <= {0}
+    return reception.scene(0)
 
 
 ADDRESSES = {(row, col) for row in range(ROWS) for col in range(COLS)}
 
 
-def in_packets(*codes: TileCode) -> list[bytes]:
-    counter = SequenceCounter(1)
-    return [packet for code in codes for packet in segment(tile_code.pack(code), counter, 1024)]
+def carries_a_header(packet: bytes) -> bool:
+    """Whether a packet, whole on its own (flags 11), is a scene header."""
+    return packet[2] >> 6 == 3 and scene_header.is_header(packet[6:])
 
 
-def picture_of(reception, decoder, bundle, blend=True) -> tuple[np.ndarray, np.ndarray]:
-    strips = list(reconstruct(reception, decoder, bundle, blend))
+def in_packets(bundle, *codes: TileCode) -> list[bytes]:
+    """The header of the scene, then the codes, as tiles of it."""
+    counter = SequenceCounter(Policy().apid)
+    header = SceneHeader(0, bundle.bundle_id, T, scene_of().info)
+    records = [scene_header.pack(header), *(tile_code.pack(replace(code, scene_id=0)) for code in codes)]
+    return [packet for record in records for packet in segment(record, counter, 1024)]
+
+
+def picture_of(scene, decoder, blend=True) -> tuple[np.ndarray, np.ndarray]:
+    strips = list(reconstruct(scene, decoder, blend))
     assert [strip.row for strip in strips] == list(range(ROWS))
     return np.concatenate([s.dn for s in strips], axis=1), np.concatenate([s.known for s in strips])
 
 
 def test_a_clean_link_loses_nothing(packets, sent, bundle) -> None:
-    reception = receive(packets, bundle, ROWS, COLS)
+    whole = receive(packets, by_id([bundle]), Policy().apid)
+    reception, counts = whole.scene(0), whole.counts
     assert set(sent) == ADDRESSES and all(len(code.layers) == 3 and code.cause is None for code in sent.values())
-    assert not (reception.missing or reception.refused or reception.unaddressed or reception.audits)
-    counts = reception.counts
+    assert not (reception.missing or reception.refused or whole.unaddressed or reception.audits)
+    assert reception.header == SceneHeader(0, bundle.bundle_id, T, scene_of().info)
+    assert reception.fates == dict.fromkeys(scene_header.FATES, 0) | {Kind.CODED: ROWS * COLS}
     assert (counts.received, counts.refused, counts.late, counts.missing) == (len(packets), 0, 0, 0)
 
 
-def test_one_lost_packet_touches_one_tile(packets, sent, bundle) -> None:
+def test_one_lost_packet_touches_one_tile_or_a_header_that_comes_again(packets, sent, bundle) -> None:
     """Nothing decoded changes but that tile, which keeps the layers that came before the gap."""
     for at in range(len(packets)):
-        reception = receive(packets[:at] + packets[at + 1 :], bundle, ROWS, COLS)
+        if carries_a_header(packets[at]):
+            assert scene_in(packets[:at] + packets[at + 1 :], bundle).codes == sent
+            continue
+        reception = scene_in(packets[:at] + packets[at + 1 :], bundle)
         hurt = ADDRESSES - {a for a in ADDRESSES if reception.codes.get(a) == sent[a]}
         assert len(hurt) == 1
         (address,) = hurt
@@ -125,7 +147,7 @@ def damaged(packets: list[bytes], operations) -> list[bytes]:
 @settings(max_examples=60, deadline=None)
 @given(operations=damage)
 def test_whatever_happens_every_tile_is_known_refused_or_missing(packets, sent, bundle, operations) -> None:
-    reception = receive(damaged(packets, operations), bundle, ROWS, COLS)
+    reception = scene_in(damaged(packets, operations), bundle)
     known, refused, missing = set(reception.codes), set(reception.refused), set(reception.missing)
     assert known | refused | missing == ADDRESSES
     assert len(known) + len(refused) + len(missing) == len(ADDRESSES)
@@ -140,7 +162,7 @@ def test_a_scene_sent_twice_is_as_good_as_the_better_copy(packets, sent, bundle)
     copies = [list(segment(tile_code.pack(sent[a]), counter, 512)) for a in sorted(sent)]
     again, shorter = ([p for copy in copies for p in copy[:end]] for end in (None, -1))
     for stream in (with_holes + again, packets + shorter):
-        reception = receive(stream, bundle, ROWS, COLS)
+        reception = scene_in(stream, bundle)
         assert {a: c.layers for a, c in reception.codes.items()} == {a: c.layers for a, c in sent.items()}
         assert not reception.refused
 
@@ -156,9 +178,9 @@ def test_hostile_tile_codes_never_raise(data, bundle, decoder) -> None:
         st.just(bundle.bundle_id) | st.integers(0, 2**32 - 1), st.integers(0, 100), side,
         st.lists(octets | st.just(bytes(6)), max_size=4).map(tuple),
     )  # fmt: skip
-    stream = in_packets(*data.draw(st.lists(codes, max_size=6))) + data.draw(st.lists(octets, max_size=2))
-    reception = receive(stream, bundle, ROWS, COLS)
-    picture, known = picture_of(reception, decoder, bundle)
+    stream = in_packets(bundle, *data.draw(st.lists(codes, max_size=6))) + data.draw(st.lists(octets, max_size=2))
+    reception = scene_in(stream, bundle)
+    picture, known = picture_of(reception, decoder)
     assert picture.shape == (4, ROWS * T, COLS * T) and not picture[:, ~known].any()
     for row, col in ADDRESSES:
         shown = known[row * T, col * T]
@@ -170,37 +192,37 @@ def test_hostile_tile_codes_never_raise(data, bundle, decoder) -> None:
     ("change", "cause"),
     [
         ({"bundle_id": 0x01020304}, "coded with bundle 01020304, this ground holds {:08x}"),
-        ({"layers": (), "declared": 0}, "no layer arrived whole"),
+        ({"layers": (), "declared": 0, "mask": b""}, "no layer arrived whole"),
     ],
 )
 def test_what_gives_no_tile_is_refused_with_its_cause(sent, bundle, change, cause) -> None:
-    reception = receive(in_packets(replace(sent[1, 2], **change)), bundle, ROWS, COLS)
+    reception = scene_in(in_packets(bundle, replace(sent[1, 2], **change)), bundle)
     assert reception.refused == {(1, 2): cause.format(bundle.bundle_id)}
     assert len(reception.missing) == len(ADDRESSES) - 1
 
 
 def test_octets_that_do_not_decode_refuse_their_tile_and_no_other(sent, bundle, decoder) -> None:
     broken = replace(sent[0, 1], layers=(b"\xff" * 50,))
-    reception = receive(in_packets(sent[0, 0], broken, sent[0, 2]), bundle, ROWS, COLS)
+    reception = scene_in(in_packets(bundle, sent[0, 0], broken, sent[0, 2]), bundle)
     assert (0, 1) in reception.codes  # its CRC is right: only decoding can tell
-    _, known = picture_of(reception, decoder, bundle)
+    _, known = picture_of(reception, decoder)
     assert known[0].tolist() == [True] * T + [False] * T + [True] * T
     assert "active channels" in reception.refused[0, 1] and (0, 1) not in reception.codes
 
 
 def test_tiles_outside_the_scene_are_listed(sent, bundle) -> None:
-    reception = receive(in_packets(replace(sent[0, 0], row=ROWS)), bundle, ROWS, COLS)
-    assert reception.unaddressed == [f"tile ({ROWS}, 0) lies outside {ROWS} x {COLS} tiles"]
+    reception = scene_in(in_packets(bundle, replace(sent[0, 0], row=ROWS)), bundle)
+    assert reception.outside == [(ROWS, 0)] and not reception.codes
     assert len(reception.missing) == len(ADDRESSES)
 
 
 def test_thumbnails_of_the_audit_are_no_part_of_the_picture(sent, bundle, decoder) -> None:
-    withheld = TileCode(Kind.WITHHELD, 0, 0, bundle.bundle_id, 90)
+    withheld = TileCode(Kind.WITHHELD, 0, 0, bundle.bundle_id, 90, scene_id=0)
     audit = replace(sent[0, 0], kind=Kind.AUDIT, layers=sent[0, 0].layers[:1], declared=1)
-    reception = receive(in_packets(withheld, audit), bundle, ROWS, COLS)
+    reception = scene_in(in_packets(bundle, withheld, audit), bundle)
     assert reception.codes == {(0, 0): withheld} and reception.audits == {(0, 0): audit}
     assert decoder.decode_tile(audit).shape == (4, T, T)
-    assert not picture_of(reception, decoder, bundle)[1].any()
+    assert not picture_of(reception, decoder)[1].any()
 
 
 def test_a_tile_comes_back_within_what_its_step_allows(sent, decoder) -> None:
@@ -217,7 +239,7 @@ def test_a_tile_comes_back_within_what_its_step_allows(sent, decoder) -> None:
 
 
 def test_without_blending_the_picture_is_its_tiles(packets, sent, bundle, decoder) -> None:
-    picture, known = picture_of(receive(packets, bundle, ROWS, COLS), decoder, bundle, blend=False)
+    picture, known = picture_of(scene_in(packets, bundle), decoder, blend=False)
     assert known.all()
     for row, col in ADDRESSES:
         tile = decoder.decode_tile(sent[row, col])
@@ -225,10 +247,10 @@ def test_without_blending_the_picture_is_its_tiles(packets, sent, bundle, decode
 
 
 def test_blending_touches_only_the_edges_between_known_tiles(packets, bundle, decoder) -> None:
-    reception = receive(packets, bundle, ROWS, COLS)
+    reception = scene_in(packets, bundle)
     reception.refuse((0, 0), "for the test")
-    plain, known = picture_of(reception, decoder, bundle, blend=False)
-    blended, also_known = picture_of(reception, decoder, bundle)
+    plain, known = picture_of(reception, decoder, blend=False)
+    blended, also_known = picture_of(reception, decoder)
     assert np.array_equal(known, also_known) and not known[:T, :T].any()
     near = np.zeros((ROWS * T, COLS * T), bool)
     near[T:, T - FADE_PX : T + FADE_PX] = True  # (1,0) | (1,1)
@@ -244,6 +266,8 @@ def test_strips_come_one_behind(packets, bundle, decoder) -> None:
     decoded = []
 
     class Watched:
+        tile_px, bands = decoder.tile_px, decoder.bands
+
         def decode_tile(self, code):
             decoded.append((code.row, code.col))
             return decoder.decode_tile(code)
@@ -251,7 +275,7 @@ def test_strips_come_one_behind(packets, bundle, decoder) -> None:
         def step_of(self, code):
             return decoder.step_of(code)
 
-    strips = reconstruct(receive(packets, bundle, ROWS, COLS), Watched(), bundle)
+    strips = reconstruct(scene_in(packets, bundle), Watched())
     assert next(strips).row == 0 and len(decoded) == 2 * COLS
 
 
@@ -271,9 +295,10 @@ def test_the_second_level_is_the_dct(seed, bits) -> None:
 
 
 def test_a_stream_of_nothing_is_all_missing(bundle, decoder) -> None:
-    reception = receive([], bundle, ROWS, COLS)
+    assert receive([], by_id([bundle]), Policy().apid).scenes == {}
+    reception = scene_in(in_packets(bundle), bundle)
     assert set(reception.missing) == ADDRESSES
-    assert not picture_of(reception, decoder, bundle)[1].any()
+    assert not picture_of(reception, decoder)[1].any()
 
 
 def test_damage_of_one_tile_is_not_an_exception_of_decode(sent, decoder) -> None:
@@ -281,3 +306,42 @@ def test_damage_of_one_tile_is_not_an_exception_of_decode(sent, decoder) -> None
         decoder.decode_tile(replace(sent[0, 0], side=b""))
     with pytest.raises(StreamError):
         decoder.decode_tile(replace(sent[0, 0], layers=sent[0, 0].layers * 2))
+
+
+def test_tiles_of_another_scene_go_to_their_own(packets, sent, bundle, toy_engine) -> None:
+    """Spliced and replayed from a scene with the same bundle and grid: never into this picture."""
+    policy = Policy(step_dn=STEP_DN, packet_octets=512)
+    other = Payload(bundle, policy, toy_engine)
+    theirs = list(other.transmit(scene_of(1), SceneHeader(9, bundle.bundle_id, T, scene_of(1).info)))
+    for stream in (packets + theirs, theirs + packets, packets[:5] + theirs[:7] + packets[5:] + theirs[7:]):
+        reception = receive(stream, by_id([bundle]), policy.apid)
+        for address, code in reception.scene(0).codes.items():
+            assert code.layers == sent[address].layers[: len(code.layers)]
+        for code in reception.scene(9).codes.values():
+            assert code.scene_id == 9
+    assert reception.scene(0).codes.keys() | reception.scene(9).codes.keys() == ADDRESSES
+
+
+def test_a_lost_header_costs_the_place_not_the_pixels(packets, sent, bundle, decoder) -> None:
+    headless = [packet for packet in packets if not carries_a_header(packet)]
+    scene = scene_in(headless, bundle)
+    assert scene.header is None and scene.codes == sent and scene.grid == (ROWS, COLS)
+    assert np.array_equal(picture_of(scene, decoder)[0], picture_of(scene_in(packets, bundle), decoder)[0])
+
+
+def test_what_is_no_data_on_board_is_no_data_on_the_ground(bundle, toy_engine, decoder) -> None:
+    """The valid mask comes down with the tile: the ground has no other place to know it from."""
+    scene = scene_of()
+    y, x = np.mgrid[: ROWS * T, : COLS * T]
+    scene.valid[:] = x + y // 2 > 40
+    stream = list(Payload(bundle, Policy(step_dn=STEP_DN), toy_engine).transmit(scene))
+    _, known = picture_of(scene_in(stream, bundle), decoder)
+    assert np.array_equal(known, scene.valid)
+
+
+def test_a_second_header_that_contradicts_the_first_is_refused(packets, bundle) -> None:
+    other = scene_header.pack(SceneHeader(0, bundle.bundle_id, T, replace(scene_of().info, name="another")))
+    counter = SequenceCounter(Policy().apid, start=len(packets))
+    reception = receive([*packets, *segment(other, counter, 1024)], by_id([bundle]), Policy().apid)
+    assert reception.scene(0).header.info.name == "made up"
+    assert reception.unaddressed == ["a second header of scene 00000000 contradicts its first"]

@@ -13,9 +13,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from sim.design.charts import bars, histogram, value_map
-from sim.report.files import REQUIRED, ReportError, all_held, arrange, canonical_json, validate_report, write_report
-from sim.report.page import figure, label, octets
+from sim.design.charts import Axis, Series, bars, histogram, linear_ticks, lines, log_ticks, loss_strip, strips
+from sim.design.figures import at_most, figure, octets, percent
+from sim.design.maps import kind_map, value_map
+from sim.design.names import CLOUDS, LINK, RATE, grouped, label, requirement
+from sim.report.files import (
+    BASES,
+    REQUIRED,
+    ReportError,
+    all_held,
+    arrange,
+    canonical_json,
+    validate_report,
+    write_report,
+)
 
 Report = dict[str, Any]
 
@@ -177,7 +188,8 @@ def test_figures_as_people_write_them(value: Any, text: str) -> None:
 def test_keys_tell_their_unit() -> None:
     assert label("contact_s") == ("contact", "s")
     assert label("throughput_mpx_s") == ("throughput", "Mpx/s")
-    assert label("peak_rss_mib") == ("peak RSS", "MiB")
+    assert label("peak_rss_mib") == ("peak memory, whole process", "MiB")
+    assert label("margin_db") == ("margin", "dB")
     assert label("octets_sent") == ("octets sent", "")
     assert label("scene_s_range") == ("time of this scene, best and worst", "s")
     assert octets(634_000).replace("\u202f", " ") == "634 kB"
@@ -193,14 +205,15 @@ def test_modelled_figures_are_shown_under_their_device(
         "scene_j_range": [0.9, 4.8],
     }
     _, page = written(example_report, example_pictures, tmp_path / "out")
-    assert "modelled for myriad2" in page and "1.812" in page and "0.9, 4.8" in page
+    assert "Time and energy on myriad2" in page and "1.812" in page and "0.9, 4.8" in page
 
 
 def test_the_budget_nearest_its_limit_binds(
     example_report: Report, example_pictures: dict[str, Path], tmp_path: Path
 ) -> None:
     _, page = written(example_report, example_pictures, tmp_path / "near")
-    assert "Binding constraint: peak memory, 74.5% of its limit" in page
+    page = page.replace("\u202f", " ")
+    assert "Binding constraint: peak memory, 74.5 % of its limit" in page
     example_report["budgets"][1]["used"] = 300.0
     _, page = written(example_report, example_pictures, tmp_path / "over")
     assert "Binding constraint: energy on board, 2.5 times its limit" in page
@@ -219,3 +232,122 @@ def test_charts_bear_the_extremes() -> None:
     assert bars([]) == () and bars([("a", 0.0, "")])[0].width_percent == 0.0
     assert histogram([], "x", "none") == "" and "<rect" in histogram([3.0], "x", "one")
     assert len(re.findall("<rect", histogram([1.0, 2.0, 2.0, math.inf], "x", "two"))) == 2
+
+
+def test_every_axis_bears_numbers() -> None:
+    drawn = [
+        histogram([1.0, 2.0, 4.0], "x", "c"),
+        loss_strip([0.0, 0.5, 1.0], "c"),
+        lines([Series("s1", [(20, 1.0), (250, 2.0)])], Axis(20, 250, log=True), "x", "y", "c"),
+    ]
+    for chart in drawn:
+        texts = re.findall(r'text-anchor="(middle|end)">[\d.]+<', chart)
+        assert texts.count("middle") >= 2 and texts.count("end") >= 2, chart
+
+
+def test_a_logarithmic_axis_puts_equal_ratios_at_equal_lengths() -> None:
+    axis = Axis(0.25, 4.0, log=True)
+    assert axis.share(1.0) == pytest.approx(0.5)
+    assert axis.share(2.0) - axis.share(1.0) == pytest.approx(axis.share(1.0) - axis.share(0.5))
+    assert "line s2" in strips([("a", "s2", [0.5, 2.0], 1.0)], axis, "ratio, logarithmic axis", "c")
+
+
+def test_ticks_are_round_and_inside() -> None:
+    assert linear_ticks(0, 10) == [0, 2, 4, 6, 8, 10]
+    assert linear_ticks(0, 3, whole=True) == [0, 1, 2, 3]
+    assert log_ticks(20, 300) == [20, 50, 100, 200]
+    assert log_ticks(0.5, 2e9) == [1, 100, 10_000, 1e6, 1e8]
+
+
+@given(st.floats(1e-9, 1e9), st.floats(1.01, 1e6))
+def test_no_axis_has_more_than_a_dozen_ticks(low: float, ratio: float) -> None:
+    for ticks in (linear_ticks(low, low * ratio), log_ticks(low, low * ratio)):
+        assert len(ticks) <= 12 and all(low * 0.999999 <= tick <= low * ratio * 1.000001 for tick in ticks)
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [(0.63159685, "at most 63.2 %"), (0.075791622, "at most 7.58 %"), (1.0, "at most 100 %"), (0.0, "at most 0 %"),
+     (0.07001, "at most 7.01 %"), (0.02, "at most 2 %"), (None, "no bound")],
+)  # fmt: skip
+def test_an_upper_bound_reads_at_most_and_is_never_understated(share: float | None, text: str) -> None:
+    assert at_most(share).replace("\u202f", " ") == text
+
+
+@given(st.floats(0.0, 1.0))
+def test_a_bound_as_written_holds(share: float) -> None:
+    assert float(at_most(share).split()[2].replace("\u202f%", "")) >= 100 * share - 1e-6
+
+
+def test_names_are_peoples() -> None:
+    assert requirement("min_psnr_10k_db") == "PSNR, peak 10 000"
+    assert requirement("max_lost_fraction") == "share of tiles lost"
+    assert requirement("budget: power") == "power"
+    assert percent(0.000555752727).replace("\u202f", " ") == "0.0556 %"
+
+
+def test_counters_at_zero_share_one_line_and_what_no_group_knows_is_still_shown() -> None:
+    link = {"packets_lost": 3, "packets_lost_in_bursts": 0, "bits_flipped": 0, "frames_lost": 7, "loss_profile": [0.1]}
+    on_the_way, further = grouped(link, LINK, ["loss_profile"])
+    assert on_the_way.rows == (("packets lost singly", "3", ""),)
+    assert on_the_way.none == ("packets lost in fades", "bits flipped")
+    assert (further.title, further.rows) == ("Further", (("frames lost", "7", ""),))
+
+
+def test_every_table_of_the_report_states_its_basis() -> None:
+    assert all(group.basis in BASES for groups in (RATE, LINK, CLOUDS) for group in groups)
+
+
+def cut_short(report: Report) -> None:
+    tiles = report["tiles"]
+    for tile in [t for t in tiles["list"] if t["kind"] == "coded"][:7]:
+        tile["incomplete"] = True
+    for tile in tiles["list"]:
+        tile |= {"octets_received": tile["octets"], "octets_sent": tile["octets"] + 1000}
+    tiles["incomplete"] = 7
+
+
+def test_incomplete_tiles_stand_in_the_headline_and_on_the_map(
+    example_report: Report, example_pictures: dict[str, Path], tmp_path: Path
+) -> None:
+    cut_short(example_report)
+    _, page = written(example_report, example_pictures, tmp_path / "out")
+    assert "31 of 36 tiles came down; 7 of them incomplete, cut short on the link; 2 withheld; 1 empty; 1 lost" in page
+    assert "<dd>24<small> of 36</small></dd>" in page.replace("\u202f", " ") and "7 incomplete, 2 lost" in page
+    assert ">incomplete 7<" in page.replace("</i>", ">") and "Octets sent" in page and "Octets received" in page
+
+
+def test_false_discards_and_their_bound_stand_under_the_headline(
+    example_report: Report, example_pictures: dict[str, Path], tmp_path: Path
+) -> None:
+    audit = {
+        "withheld": 2, "tiles": 36, "audited": 1, "false_discards": 1, "unknown": 0, "rate": 1.0, "lower": 0.025,
+        "upper": 1.0, "upper_one_sided": 1.0, "destroyed_share_of_all_tiles": 0.0556, "claim": "<= 2%",
+        "claim_held": False, "audits_needed": 236, "verdicts": [],
+    }  # fmt: skip
+    example_report["clouds"]["audit"] = audit
+    _, page = written(example_report, example_pictures, tmp_path / "out")
+    page = page.replace("\u202f", " ")
+    said = "1 of 2 withheld tiles audited: 1 false discard; at 95 % confidence at most 100 % of withheld tiles, "
+    assert said + "at most 5.56 % of all tiles, were good data." in page
+    assert page.index(said) < page.index("Pictures")
+    audit |= {"audited": 0, "false_discards": 0}
+    _, page = written(example_report, example_pictures, tmp_path / "none")
+    assert "None of the 2 withheld tiles was audited: false discards are unknown." in page
+
+
+def test_the_decoders_size_and_speed_are_on_the_page(
+    example_report: Report, example_pictures: dict[str, Path], tmp_path: Path
+) -> None:
+    example_report["decoder"] = {"parameters": 4_213_512, "decoder_kmac_px": 68.2}
+    example_report["measured_on_host"]["decoder_mpx_s"] = 0.553
+    _, page = written(example_report, example_pictures, tmp_path / "out")
+    for text in ("4 213 512", "68.2", "kMAC/px", "0.553"):
+        assert text in page.replace("\u202f", " ")
+
+
+def test_a_tile_that_was_cut_has_a_colour_and_a_mark_of_its_own() -> None:
+    whole, cut = {"row": 0, "col": 0, "kind": "coded"}, {"row": 0, "col": 1, "kind": "coded", "incomplete": True}
+    drawn = kind_map([whole, cut], 1, 2)
+    assert [key.text for key in drawn.legend] == ["coded 1", "incomplete 1"]
+    assert 'class="mark"' in drawn.svg

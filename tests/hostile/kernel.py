@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from toys import random_tables
 
-from payload.codec.lapped import layers
+from payload.codec.lapped import compiled, layers
+from payload.codec.lapped.compiled_layers import EntropyKernel
 from payload.codec.lapped.quantiser import Indices, quantise
 from payload.codec.lapped.range_coder import ONE, Table
 from payload.codec.lapped.tables import ContextTables, LayerTables, load_tables
@@ -49,16 +50,16 @@ def with_rare_symbols(layer: LayerTables) -> LayerTables:
 
 
 @cache
-def coder_of(size: int, extreme: bool) -> library.EntropyKernel:
-    return library.EntropyKernel(tables_of(size, extreme), *SIZES[size][2:])
+def coder_of(size: int, extreme: bool) -> EntropyKernel:
+    return EntropyKernel(tables_of(size, extreme), *SIZES[size][2:])
 
 
-def some_coder(rng: Rng) -> library.EntropyKernel:
+def some_coder(rng: Rng) -> EntropyKernel:
     library.plain_only(bool(rng.random() < 0.3))
     return coder_of(int(rng.integers(len(SIZES))), bool(rng.random() < 0.3))
 
 
-def shape_of(coder: library.EntropyKernel) -> tuple[int, int, int]:
+def shape_of(coder: EntropyKernel) -> tuple[int, int, int]:
     return len(coder.tables.order), coder.h, coder.w
 
 
@@ -99,11 +100,11 @@ def hostile_latents(rng: Rng, shape: tuple[int, int, int]) -> Indices:
     values = rng.integers(-(1 << 31), 1 << 31, (shape[0] // 64, 64, *shape[1:])) >> int(rng.integers(0, 32))
     latents = Latents(values.astype(np.int32))
     index = int(rng.integers(0, 128))
-    library.errors(latents, index, int(rng.integers(1, 5)))
-    buffers = library.Buffers(shape[0] // 64, 64)
+    compiled.errors(latents, index, int(rng.integers(1, 5)))
+    buffers = compiled.Buffers(shape[0] // 64, 64)
     for name, dtype in (("magnitude", np.uint16), ("negative", np.bool_), ("size128", np.uint8)):
         setattr(buffers, name, np.empty(shape, dtype))
-    found, wanted = library.quantise(latents, index, buffers), quantise(latents, index)
+    found, wanted = compiled.quantise(latents, index, buffers), quantise(latents, index)
     assert equal(found, wanted) and np.array_equal(found.size128, wanted.size128), "quantised differently"  # type: ignore[arg-type]
     return found
 
@@ -147,7 +148,7 @@ def decode_case(rng: Rng, compare: bool) -> str:
     return decode_both(coder, tuple(hostile), compare)
 
 
-def decode_both(coder: library.EntropyKernel, octets: tuple[bytes, ...], compare: bool = True) -> str:
+def decode_both(coder: EntropyKernel, octets: tuple[bytes, ...], compare: bool = True) -> str:
     """The kernel's word on these layers, and numpy's: the same indices, or the same refusal."""
     found, said = outcome(lambda: coder.decode_layers(octets))
     if compare:

@@ -59,7 +59,7 @@ def main() -> int:
         use_library(options.library)
     from payload.native import library
 
-    print(f"kernel: {library._c()._name}", flush=True)
+    print(f"kernel: {library.loaded()._name}", flush=True)
     for kind in KINDS:
         count = getattr(options, kind)
         if count:

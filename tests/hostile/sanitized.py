@@ -41,7 +41,7 @@ def preloaded(name: str) -> str:
 def build(folder: Path, source: Path) -> Path:
     target = folder / "_kernel.so"
     include = sysconfig.get_paths()["include"]
-    subprocess.run(["gcc", *FLAGS, f"-I{include}", f"-I{SOURCE.parent}", str(source), "-o", str(target)], check=True)
+    subprocess.run(["gcc", *FLAGS, f"-I{include}", str(source), "-o", str(target)], check=True)
     return target
 
 

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from payload.errors import InputError, StreamError
 from payload.link.tile_code import Kind, TileCode, header_octets, pack, unpack
 
-codes = st.builds(
-    TileCode,
+lone = (
     st.sampled_from(Kind),
     st.integers(0, 65535),
     st.integers(0, 65535),
@@ -19,19 +18,25 @@ codes = st.builds(
     st.binary(max_size=30),
     st.lists(st.binary(max_size=20), max_size=5).map(tuple),
 )
+of_a_scene = {"scene_id": st.integers(0, 2**32 - 1), "mask": st.binary(max_size=30)}
+codes = st.builds(TileCode, *lone) | st.builds(TileCode, *lone, **of_a_scene)
+
+
+def head_of(code) -> int:
+    return header_octets(len(code.side), len(code.layers), None if code.scene_id is None else len(code.mask))
 
 
 @given(codes)
 def test_unpack_is_the_inverse_of_pack(code) -> None:
     assert unpack(pack(code)) == code
-    assert len(pack(code)) == header_octets(len(code.side), len(code.layers)) + sum(map(len, code.layers))
+    assert len(pack(code)) == head_of(code) + sum(map(len, code.layers)) == unpack(pack(code)).sent_octets
 
 
 @settings(max_examples=25, deadline=None)
 @given(codes)
 def test_every_beginning_gives_the_layers_it_holds_whole(code) -> None:
     octets = pack(code)
-    ends = [header_octets(len(code.side), len(code.layers))]
+    ends = [head_of(code)]
     for layer in code.layers:
         ends.append(ends[-1] + len(layer))
     for length in range(len(octets) + 1):
@@ -56,7 +61,7 @@ def test_octets_that_follow_change_nothing(code, garbage) -> None:
 def test_no_flipped_bit_goes_unnoticed(code) -> None:
     """In the header the code is refused; in a layer, that layer and the finer ones are left out."""
     octets = pack(code)
-    start = header_octets(len(code.side), len(code.layers))
+    start = head_of(code)
     for bit in range(8 * len(octets)):
         damaged = bytearray(octets)
         damaged[bit // 8] ^= 0x80 >> bit % 8
@@ -110,6 +115,29 @@ def test_a_coded_tile_by_hand() -> None:
     assert pack(code) == head + table + crc_bit_by_bit(head + table) + first + second
 
 
+def test_a_tile_of_a_scene_by_hand() -> None:
+    head = bytes.fromhex(
+        "30"  # version 3, kind 0 CODED
+        "0a0b0c0d"  # bundle
+        "a1a2a3a4"  # scene
+        "0001 0002"  # row, col
+        "55"  # 85 % cloud
+        "01 01"  # one octet of side information, one layer
+        "000002"  # a mask of two octets
+        "a5 00ff"  # side information, mask
+    )
+    layer = b"\x07"
+    table = b"\x00\x00\x01" + crc_bit_by_bit(layer)
+    code = TileCode(Kind.CODED, 1, 2, 0x0A0B0C0D, 85, b"\xa5", (layer,), scene_id=0xA1A2A3A4, mask=b"\x00\xff")
+    assert pack(code) == head + table + crc_bit_by_bit(head + table) + layer
+
+
+def test_a_code_cut_short_still_knows_how_long_it_was() -> None:
+    code = TileCode(Kind.CODED, 1, 2, 3, 4, b"s", (bytes(10), bytes(20)), scene_id=5)
+    found = unpack(pack(code)[:-1])
+    assert (found.incomplete, found.sent_octets, len(found.layers)) == (True, len(pack(code)), 1)
+
+
 def with_crc(head: str) -> bytes:
     octets = bytes.fromhex(head)
     return octets + crc_hqx(octets, 0xFFFF).to_bytes(2, "big")
@@ -119,7 +147,7 @@ def with_crc(head: str) -> bytes:
     ("octets", "words"),
     [
         (with_crc("11 0a0b0c0d 0001 0002 55 00 00"), "version 1, kind 1"),
-        (with_crc("25 0a0b0c0d 0001 0002 55 00 00"), "kind 5; this ground reads version 2, kinds 0 to 4"),
+        (with_crc("26 0a0b0c0d 0001 0002 55 00 00"), "kind 6; this ground reads versions 2 and 3, kinds 0 to 5"),
         (with_crc("21 0a0b0c0d 0001 0002 65 00 00"), "cloud percentage 101"),
         (with_crc("21 0a0b0c0d 0001 0002 55 00 01")[:-2], "cut short"),
         (b"", "0 octets are too few"),
@@ -155,6 +183,8 @@ def test_a_right_header_in_front_of_hostile_layers_never_raises(tail, layers, cl
         ({"bundle_id": 2**32}, "does not fit in 32 bits"),
         ({"cloud_percent": 101}, "cloud_percent is 101"),
         ({"side": bytes(256)}, "side information over 255"),
+        ({"scene_id": 2**32}, "scene_id 4294967296 does not fit"),
+        ({"mask": b"m"}, "a scene that it belongs to"),
         ({"layers": (b"",) * 256}, "over 255 layers"),
     ],
 )

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from payload.bundle import SHIPPED as shipped_folder  # noqa: N811
-from payload.clouds import gate
+from payload.clouds import compiled, gate
 from payload.clouds import mask as masks
 from payload.clouds import network as networks
 from payload.clouds import planes as inputs
@@ -296,7 +296,7 @@ def test_the_kernels_planes_are_those_of_the_definition(
 ) -> None:
     dn = drawn_dn(seed, bands, size, limit)
     chosen = CloudSettings(cells[0], 32, cells[1], 0.1, 1.0, 0.5, 0.5, 0.0, *stretch)
-    found = library.cloud_planes(dn, *cells, *stretch)
+    found = compiled.cloud_planes(dn, *cells, *stretch)
     with pytest.MonkeyPatch.context() as without:
         without.setattr(library, "available", False)
         wanted = inputs.input_planes(dn, np.ones(dn.shape[1:], bool), chosen)
@@ -311,7 +311,7 @@ def test_the_kernels_integer_root_is_that_of_every_sum(loops: None) -> None:
     sums = np.arange(2**18).clip(max=4 * 65_535).reshape(512, 512)
     quarters = np.stack([(sums + i) // 4 for i in range(4)])  # four pixels that add up to each
     dn = quarters.reshape(2, 2, 512, 512).transpose(2, 0, 3, 1).reshape(1, 1024, 1024).astype(np.uint16)
-    planes = library.cloud_planes(dn, 2, False, 20, 980, 24)
+    planes = compiled.cloud_planes(dn, 2, False, 20, 980, 24)
     assert planes is not None
     np.testing.assert_array_equal(planes[0], [[min(255, math.isqrt(total)) for total in row] for row in sums.tolist()])
 
@@ -327,7 +327,7 @@ def test_the_kernels_counts_are_those_of_the_definition(
 ) -> None:
     net, valid = CloudNet(FixedNetwork(logits)), np.ones((2, 2), bool)
     parts = networks.probabilities(logits, net, 8 * logits.shape[1])
-    counts = CloudCounts(*library.cloud_counts(logits.reshape(4, -1), net.exponentials, cloudy_above, sure_above))
+    counts = CloudCounts(*compiled.cloud_counts(logits.reshape(4, -1), net.exponentials, cloudy_above, sure_above))
     by_numpy, by_kernel = (CloudMask(parts, valid, cloudy_above, sure_above, counts=c) for c in (None, counts))
     for name in ("cloud_fraction", "thin_fraction", "accused_fraction"):
         assert getattr(by_numpy, name) == getattr(by_kernel, name)

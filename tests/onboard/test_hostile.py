@@ -83,8 +83,8 @@ def test_hostile_layers_encodes_arguments_and_bundles_give_no_report_under_sanit
 @pytest.mark.slow
 def test_the_sanitizers_hear_a_kernel_that_believes_every_length(tmp_path) -> None:
     """The listener hears: without its checks the kernel is reported within a thousand cases."""
-    check = "#define HOLDS(span, type, count) ("
-    deaf = sanitized.SOURCE.read_text().replace(check, check + "1 || ")
-    (tmp_path / "kernel.c").write_text(deaf)
-    done = sanitized.run(["--entry", "1000"], tmp_path, tmp_path / "kernel.c")
+    source = shutil.copytree(sanitized.SOURCE.parent, tmp_path / "native") / "kernel.c"
+    header, check = source.with_suffix(".h"), "#define HOLDS(span, type, count) ("
+    header.write_text(header.read_text().replace(check, check + "1 || "))
+    done = sanitized.run(["--entry", "1000"], tmp_path, source)
     assert done.returncode == 99 and "ERROR: AddressSanitizer" in done.stderr, done.stderr[-2000:]

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from payload.bundle import load_bundle
 from payload.codec import rotation
-from payload.codec.lapped import layers, quantiser
+from payload.codec.lapped import compiled, layers, quantiser
+from payload.codec.lapped.compiled_layers import MOST_OCTETS, EntropyKernel
 from payload.codec.lapped.power_law import table
 from payload.codec.lapped.quantiser import Indices
 from payload.codec.lapped.range_coder import ONE, Table
@@ -67,7 +68,7 @@ def test_layers_are_those_of_the_definition(tables, plain, seed, shape, density,
     chosen, sent = tables[seed % 3], random_indices(seed, *shape, density)
     active = data.draw(st.none() | st.integers(0, 256))
     library.plain_only(plain)
-    coder = library.EntropyKernel(chosen, *shape)
+    coder = EntropyKernel(chosen, *shape)
     coded = coder.encode_layers(sent, keep, active)
     assert coded == layers.encode_layers(sent, chosen, keep=keep, last_active=active)
     found, wanted = coder.decode_layers(coded), layers.decode_layers(coded, (256, *shape), chosen)
@@ -79,14 +80,14 @@ def test_layers_are_those_of_the_definition(tables, plain, seed, shape, density,
 def test_what_was_encoded_is_not_changed_by_it(tables) -> None:
     sent = random_indices(4, 16, 16, 0.3)
     before = sent.magnitude.copy()
-    library.EntropyKernel(tables[0], 16, 16).encode_layers(sent)
+    EntropyKernel(tables[0], 16, 16).encode_layers(sent)
     assert sent.size128 is not None and np.array_equal(sent.magnitude, before)
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32), st.integers(0, 2), st.data())
 def test_damaged_octets_never_raise_anything_but_stream_error(tables, seed, at, data) -> None:
-    coder = library.EntropyKernel(tables[0], 8, 8)
+    coder = EntropyKernel(tables[0], 8, 8)
     coded = list(coder.encode_layers(random_indices(seed, 8, 8, 0.2)))
     octets = bytearray(coded[at])
     how = data.draw(st.sampled_from(["cut", "flip", "noise", "ones"]))
@@ -111,7 +112,7 @@ def test_damaged_octets_never_raise_anything_but_stream_error(tables, seed, at, 
 def test_statistics_are_exact(loops, limit) -> None:
     dn = np.random.default_rng(limit).integers(0, limit, (4, SIDE, SIDE), np.uint16, endpoint=True)
     values = np.empty_like(dn)
-    found = library.statistics(dn, table(0.8), values)
+    found = compiled.statistics(dn, table(0.8), values)
     wanted = rotation.statistics(table(0.8)[dn], np.ones((SIDE, SIDE), bool))
     assert np.array_equal(values, table(0.8)[dn]) and np.array_equal(found.products, wanted.products)
     assert (found.count, found.sums, found.least, found.most) == (wanted.count, wanted.sums, wanted.least, wanted.most)
@@ -124,7 +125,7 @@ def test_rotated_bands_are_those_of_the_definition(limit) -> None:
     dn[:, :8] = limit  # a corner that reaches far
     turned = rotation.fit(dn, everywhere)
     rotated = np.empty(dn.shape, np.int16)
-    library.rotate(dn, turned, rotated)
+    compiled.rotate(dn, turned, rotated)
     assert np.array_equal(rotated, rotation.rotate(dn, everywhere, turned))
 
 
@@ -137,7 +138,7 @@ def test_rotated_bands_that_pass_32_bits_are_those_of_the_definition(bands, grou
     dn[:, 5, 7] = 0 if ground == 65_535 else 65_535
     turned = rotation.fit(dn, everywhere)
     rotated = np.empty(dn.shape, np.int16)
-    library.rotate(dn, turned, rotated)
+    compiled.rotate(dn, turned, rotated)
     assert np.array_equal(rotated, rotation.rotate(dn, everywhere, turned))
 
 
@@ -150,7 +151,7 @@ def test_vectors_are_those_of_the_definition_to_the_last_bit(seed, bands, expone
     covariance[rng.integers(bands), :] = 0  # bands of one value only
     covariance = np.triu(covariance) + np.triu(covariance, 1).T
     found, wanted = [(covariance.copy(), np.eye(bands)) for _ in range(2)]
-    library.diagonalise(*found)
+    compiled.diagonalise(*found)
     rotation.diagonalise(*wanted)
     assert all(np.array_equal(f, w) for f, w in zip(found, wanted, strict=True))
 
@@ -165,11 +166,11 @@ def test_the_transform_is_the_network(loops, limit) -> None:
     rng = np.random.default_rng(limit)
     rotated = rng.integers(-limit, limit, (4, side, side), endpoint=True).astype(np.int16)
     rotated[1:, : side // 2] //= 8  # bright below, so that some rows of blocks are folded once and some in two parts
-    sums = library.Transform(kernels).run(rotated, library.Buffers(4, side))
+    sums = compiled.Transform(kernels).run(rotated, compiled.Buffers(4, side))
     network = open_engine("openvino").load(bundle.file("flight/encoder.onnx"), require_int8=True)
     wanted = encode(rotated, network).values
     assert np.array_equal(with_second_level(sums.copy()).values, wanted)
-    assert np.array_equal(library.with_second_level(sums.copy()).values, wanted)
+    assert np.array_equal(compiled.with_second_level(sums.copy()).values, wanted)
 
 
 @pytest.mark.parametrize("index", [0, 1, 7, 40, 58, 90, 126, 127])
@@ -181,7 +182,7 @@ def test_magnitudes_are_exact_at_every_edge(index) -> None:
     rng = np.random.default_rng(index)
     values = np.resize(np.concatenate([near, rng.integers(0, 2**26, 4000), [2**26, 2**29, 2**31 - 1]]), 4 * 64 * 64)
     values = (values * np.where(rng.random(values.size) < 0.5, -1, 1)).astype(np.int32).reshape(4, 64, 8, 8)
-    found = library.quantise(Latents(values), index, library.Buffers(4, 64))
+    found = compiled.quantise(Latents(values), index, compiled.Buffers(4, 64))
     wanted = quantiser.quantise(Latents(values), index)
     assert np.array_equal(found.magnitude, wanted.magnitude) and np.array_equal(found.negative, wanted.negative)
     assert np.array_equal(found.size128, wanted.size128)
@@ -192,7 +193,7 @@ def test_magnitudes_are_exact_at_every_edge(index) -> None:
 def test_errors_are_those_of_the_definition(seed, spread, index, layers) -> None:
     values = np.random.default_rng(seed).laplace(0, spread, (2, 64, 8, 8))
     latents = Latents(np.clip(values, -(2**29), 2**29).astype(np.int32))
-    assert library.errors(latents, index, layers) == quantiser.errors(latents, index, layers)
+    assert compiled.errors(latents, index, layers) == quantiser.errors(latents, index, layers)
 
 
 def entries(short: int) -> dict[str, tuple]:
@@ -249,7 +250,7 @@ def test_a_number_out_of_range_is_refused_by_every_entry(entry, number) -> None:
 
 @pytest.mark.parametrize("name", ["_scratch", "_out"])
 def test_layers_are_not_coded_into_less_room_than_they_may_take(tables, name) -> None:
-    coder = library.EntropyKernel(tables[0], 8, 8)
+    coder = EntropyKernel(tables[0], 8, 8)
     spans = [library.span(getattr(coder, n)[: -1 if n == name else None], np.dtype("u1")) for n in ("_scratch", "_out")]
     coder._room = tuple(spans)
     with pytest.raises(InputError, match="a buffer is too small for the kernel"):
@@ -257,15 +258,15 @@ def test_layers_are_not_coded_into_less_room_than_they_may_take(tables, name) ->
 
 
 def test_indices_of_another_size_are_refused(tables) -> None:
-    coder = library.EntropyKernel(tables[0], 16, 16)
-    with pytest.raises(InputError, match="a buffer is too small for the kernel"):
+    coder = EntropyKernel(tables[0], 16, 16)
+    with pytest.raises(InputError, match=r"indices of \[256, 8, 8\], wanted \[256, 16, 16\]"):
         coder.encode_layers(random_indices(1, 8, 8, 0.2))
 
 
 @pytest.mark.parametrize("held", range(20))
 def test_tables_that_change_in_memory_never_lead_outside(tables, held) -> None:
     """An upset in an array that says where others are: it is noticed, or some other class is taken."""
-    coder = library.EntropyKernel(tables[0], 8, 8)
+    coder = EntropyKernel(tables[0], 8, 8)
     sent = random_indices(2, 8, 8, 0.3)
     sent = Indices(sent.magnitude & 0x3FFF, sent.negative)
     layers_before = coder.encode_layers(sent)
@@ -283,10 +284,10 @@ def test_the_most_that_a_coefficient_can_take_fits(tables) -> None:
     chosen = replace(tables[0], layers=tuple(replace(t, runs=rare, size=escapes) for t in tables[0].layers[:1]))
     shape = (256, 16, 16)
     sent = Indices(np.full(shape, 65535, np.uint16), np.ones(shape, bool))
-    coder = library.EntropyKernel(chosen, 16, 16)
+    coder = EntropyKernel(chosen, 16, 16)
     hits = np.full((1, 256), 256, np.int32)
     octets = coder._encode(0, (sent.magnitude, sent.negative, None, hits), (256, np.zeros(4, np.int16)))
-    assert 8.1 < len(octets) / sent.magnitude.size < library.MOST_OCTETS
+    assert 8.1 < len(octets) / sent.magnitude.size < MOST_OCTETS
 
 
 def test_it_can_be_left_out() -> None:

@@ -270,13 +270,22 @@ def test_a_stream_sent_twice_over_is_no_restart():
     assert (counts.late, counts.restarts) == (200, 0)
 
 
-def test_without_an_apid_the_first_packet_that_is_not_idle_decides():
-    reassembler = Reassembler()
-    assert reassembler.push(pack(Packet(IDLE_APID, 0, Part.WHOLE, b"idle"))) == []
+def test_a_packet_of_another_application_first_costs_nothing():
+    reassembler = Reassembler(7)
+    for apid in (IDLE_APID, 8):
+        assert reassembler.push(pack(Packet(apid, 0, Part.WHOLE, b"theirs"))) == []
     reassembler.push(pack(Packet(7, 0, Part.WHOLE, b"ours")))
-    reassembler.push(pack(Packet(8, 1, Part.WHOLE, b"theirs")))
     assert [a.data for a in reassembler.finish()] == [b"ours"]
     assert reassembler.counts.foreign == 2
+
+
+def test_a_second_run_behind_the_first_loses_nothing():
+    """Both start at count 0: other octets under a count that was delivered show that the count started again."""
+    runs = [[tile(100 * run + i) for i in range(60)] for run in range(3)]
+    sent = [p for run in runs for part in tiles_to_packets(run) for p in part]
+    assemblies, counts = receive(sent)
+    assert [a.data for a in assemblies] == [t for run in runs for t in run]
+    assert (counts.restarts, counts.late) == (2, 0)
 
 
 @settings(max_examples=50)
@@ -308,15 +317,14 @@ def test_a_long_outage_is_one_gap():
     assert counts.missing == 12000
 
 
-def test_a_restarted_counter_costs_little_and_never_mixes_tiles():
+def test_a_restarted_counter_costs_nothing_and_never_mixes_tiles():
     before = [p for part in tiles_to_packets([tile(i) for i in range(50)]) for p in part]
     after = [p for part in tiles_to_packets([tile(100 + i) for i in range(50)]) for p in part]
     assemblies, counts = receive([*before[:-1], *after])
     whole = [a.data for a in assemblies if a.complete]
     assert counts.restarts == 1
     assert whole[:49] == [tile(i) for i in range(49)]
-    assert set(whole[49:]) < {tile(100 + i) for i in range(50)}
-    assert len(whole) > 75
+    assert whole[49:] == [tile(100 + i) for i in range(50)]
 
 
 @settings(max_examples=60)
@@ -350,7 +358,7 @@ def test_under_any_damage_every_assembly_is_a_beginning_of_what_was_sent(data):
 @settings(max_examples=200)
 @given(st.lists(st.one_of(st.binary(max_size=40), packets.map(pack)), max_size=60))
 def test_hostile_octets_never_raise(pieces):
-    reassembler = Reassembler(longest_data_octets=500)
+    reassembler = Reassembler(APID, longest_data_octets=500)
     for piece in pieces:
         for assembly in reassembler.push(piece):
             assert len(assembly.data) <= 500 + 300
@@ -438,15 +446,3 @@ def test_packets_are_found_at_every_offset_of_a_damaged_stretch():
     for before in range(1, 130):  # the piece limit of 60 octets falls on every place of the packet's header
         found = list(read_packets(b"\xff" * before + packet, APID, 60))
         assert found[-1] == packet
-
-
-@pytest.mark.slow
-def test_packets_per_second_carry_a_fast_link():
-    """100 Mb/s in 1024-octet packets are 12 200 packets/s; packing and unpacking must not be near that."""
-    import time
-
-    data = bytes(20_000 * 1016)
-    begin = time.process_time()
-    sent = list(segment(data, SequenceCounter(APID), 1024))
-    receive(sent)
-    assert len(sent) / (time.process_time() - begin) > 25_000

@@ -66,8 +66,8 @@ def test_never_above_the_budget_and_no_tile_without_its_header(scene, budget) ->
         assert code.layers == offered.code.layers[: len(code.layers)] and code.declared == len(code.layers)
         if code.layers:
             assert code.kind is Kind.CODED and code.side == offered.code.side
-        elif offered.code.layers:  # nothing of it fits: declared withheld, 14 octets
-            assert code.kind is Kind.WITHHELD and len(pack(code)) == 14
+        elif offered.code.layers:  # nothing of it fits: declared as omitted, 14 octets
+            assert code.kind is Kind.OMITTED and len(pack(code)) == 14
 
 
 @settings(max_examples=60, deadline=None)
@@ -101,7 +101,7 @@ def test_no_other_choice_is_better_by_more_than_one_step(scene, budget) -> None:
 def cut(offered: Candidate, layers: int) -> TileCode:
     code = offered.code
     if not layers:
-        return TileCode(Kind.WITHHELD, code.row, code.col, code.bundle_id, code.cloud_percent)
+        return TileCode(Kind.OMITTED, code.row, code.col, code.bundle_id, code.cloud_percent)
     return TileCode(code.kind, code.row, code.col, code.bundle_id, code.cloud_percent, code.side, code.layers[:layers])
 
 

@@ -12,7 +12,9 @@ from payload.link.space_packet import SequenceCounter, segment
 from payload.pipeline import Payload
 from payload.policy import Policy
 from payload.tiles import Tile
-from sim.ground.decoder import Decoder, receive, reconstruct
+from sim.ground.decoder import Decoder
+from sim.ground.mosaic import reconstruct
+from sim.ground.reception import by_id, receive
 from sim.metrics.distortion import psnr_db
 
 NAME = "corsa-fpn3-512"
@@ -43,7 +45,7 @@ def test_tile_survives_packets_and_every_layer_makes_it_better(line):
     tile = landscape()
     code = payload.encode_tile(tile)
     packets = list(segment(tile_code.pack(code), SequenceCounter(1), 1024))
-    (strip,) = reconstruct(receive(packets, bundle, 1, 1), decoder, bundle)
+    (strip,) = reconstruct(receive(packets, by_id([bundle]), 1).scene(None), decoder)
     assert strip.known.all() and np.array_equal(strip.dn, decoder.decode_tile(code))
     qualities = [error_db(tile, decoder.decode_tile(replace(code, layers=code.layers[:n]))) for n in (1, 2, 3)]
     assert qualities[0] + 1 < qualities[1] and qualities[1] + 1 < qualities[2]

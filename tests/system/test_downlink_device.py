@@ -13,7 +13,8 @@ from payload.errors import InputError
 from payload.link import tile_code
 from payload.pipeline import Payload
 from sim import downlink as line
-from sim.downlink import Device, Request, downlink
+from sim.downlink import Request, downlink
+from sim.onboard.sending import Device
 from sim.report.terminal import as_text
 
 TIMED = ("measured_on_host", "measured_on_device")

@@ -20,7 +20,7 @@ from export.clouds.windows import CLASSIFIED, CLEAR, DRAWN, NO_SCL, UNKNOWN, WIN
 from export.data import data_folder
 from export.graphs.graph import load_graph
 from export.graphs.qat_layers import INPUT_SCALE
-from export.lapped.train import load_recipe
+from export.recipe import load_recipe
 from payload.clouds import gate as flight
 from payload.clouds.mask import CloudMask
 from payload.clouds.network import CloudNet, probabilities, read_settings
@@ -274,7 +274,7 @@ def test_a_stopped_run_goes_on_where_it_stopped(pool: Path, tmp_path: Path) -> N
     stage = train.Stage(3, 1e-3, tmp_path / "float.safetensors")
     network, again = train.build(recipe, quantised=False), train.build(recipe, quantised=False)
     train.train(network, source, recipe, stage)
-    assert int(load_file(stage.checkpoint)["step"]) == 3
+    assert int(load_file(stage.checkpoint)["step_no"]) == 3
     train.train(again, source, recipe, stage)  # nothing left to do: the average comes back
     x = torch.rand(1, 12, SIZE, SIZE) * 255 * INPUT_SCALE
     with torch.no_grad():

@@ -14,11 +14,13 @@ from export.bundle.from_recipe import build_recipe, torch_models
 from export.data import VALIDATION_SITES, Pool
 from export.graphs.qat_layers import calibrate
 from export.graphs.to_openvino import execution
-from export.lapped.networks import mixed_precision
-from export.lapped.train import load_recipe
+from export.recipe import load_recipe
+from export.training import mixed_precision, save_weights
 from export.vq import train
-from export.vq.networks import build, export_encoder
-from export.vq.train import QUANTISED, Codebook, Corsa, in_int8, nearest, normalisation, train_vq
+from export.vq.files import export_encoder
+from export.vq.model import QUANTISED, Codebook, Corsa, in_int8, nearest, normalisation
+from export.vq.networks import build
+from export.vq.train import train_vq
 from payload.bundle import Bundle
 from payload.codec.registry import open_codec
 from payload.codec.vq import codebooks
@@ -72,7 +74,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Path]:
     folder = tmp_path_factory.mktemp("corsa")
     (folder / "data" / "train").mkdir(parents=True)
     (folder / "data" / "train" / "tiles128.npz").write_bytes(b"only its digest is read")
-    train._checkpoint(calibrated(load_recipe("corsa-fpn3-512")), 1, folder / QUANTISED)
+    save_weights(folder / QUANTISED, calibrated(load_recipe("corsa-fpn3-512")).state_dict(), 1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NADIR_DATA", str(folder / "data"))
         bundle = build_recipe("corsa-fpn3-512", folder, folder / "no-clouds", "int8-po2w7", folder / "bundle")
@@ -222,7 +224,7 @@ def test_planes_hold_the_training_samples_from_zero_up():
 def test_training_learns_resumes_and_leaves_int8_weights(tmp_path):
     recipe, pool = small_recipe(), fake_pool()
     recipe["training"] |= {"float_steps": 100, "learning_rate": 1e-2, "dropped": 0.0}
-    train_vq(pool, recipe, tmp_path, threads=1)
+    train_vq(pool, recipe, tmp_path)
     assert int(load_file(tmp_path / QUANTISED)["step_no"]) == 2
     system = train.load_trained(recipe, tmp_path)
     planes = torch.tensor(pool.dn[:4].astype(np.float32)) - system.mean_dn[:, None, None]
@@ -230,7 +232,7 @@ def test_training_learns_resumes_and_leaves_int8_weights(tmp_path):
     flat = float(10 * torch.log10(255.0**2 / planes.var(dim=(2, 3)).mean(1)).mean())  # each band's mean, and no more
     assert train.validate(system, planes)["psnr_planes_db"] > flat + 1
     before = (tmp_path / QUANTISED).read_bytes()
-    train_vq(pool, recipe, tmp_path, threads=1)  # nothing is left to do
+    train_vq(pool, recipe, tmp_path)  # nothing is left to do
     assert (tmp_path / QUANTISED).read_bytes() == before
     assert len((tmp_path / "quantised.csv").read_text(encoding="utf-8").splitlines()) == 2
 
@@ -239,7 +241,7 @@ def test_a_step_of_training_is_the_same_for_the_same_seed(tmp_path):
     recipe, pool = small_recipe(), fake_pool()
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        train_vq(pool, recipe, tmp_path / name, threads=1)
+        train_vq(pool, recipe, tmp_path / name)
     a, b = (load_file(tmp_path / name / QUANTISED) for name in ("a", "b"))
     assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
@@ -248,11 +250,11 @@ def test_a_step_of_training_is_the_same_for_the_same_seed(tmp_path):
 def test_other_codebook_sizes_start_from_the_trained_system(tmp_path, monkeypatch, size):
     recipe, pool = small_recipe(), fake_pool()
     (tmp_path / recipe["name"]).mkdir()
-    train._checkpoint(calibrated(recipe), 1, tmp_path / recipe["name"] / QUANTISED)
+    save_weights(tmp_path / recipe["name"] / QUANTISED, calibrated(recipe).state_dict(), 1)
     monkeypatch.setattr(train, "load_recipe", lambda name: recipe)
     other, out = small_recipe(codebook=size, start=recipe["name"], name="other"), tmp_path / "other"
     out.mkdir()
-    train_vq(pool, other, out, threads=1)
+    train_vq(pool, other, out)
     assert [len(book.vectors) for book in train.load_trained(other, out).codebooks] == [size] * 3
     assert not (out / train.FLOAT).exists()
 

@@ -62,7 +62,7 @@ def test_check_says_no_with_exit_code_one(build_cnn, tmp_path, capsys):
     ("words", "message"),
     [
         (["check", "no-such-bundle"], "no manifest.json there"),
-        (["check", "BUNDLE", "--pool", "absent.npz"], "no calibration tiles"),
+        (["check", "BUNDLE", "--pool", "absent.npz"], "no pool of tiles"),
         (
             ["check", "BUNDLE", "--random", "--network", "flight/x.onnx"],
             "no network flight/x.onnx; it has flight/net.onnx",
@@ -70,7 +70,7 @@ def test_check_says_no_with_exit_code_one(build_cnn, tmp_path, capsys):
         (["compile", "BUNDLE", "--target", "myriad7"], "target 'myriad7' is unknown"),
         (["compile", "BUNDLE", "--target", "myriadx", "--toolkit", "/"], "install the toolkit"),
         (["compile", "BUNDLE", "--target", "npu"], "not compiled ahead of time"),
-        (["ptq", "BUNDLE", "--pool", "absent.npz"], "no calibration tiles"),
+        (["ptq", "BUNDLE", "--pool", "absent.npz"], "no pool of tiles"),
         (["memory", "BUNDLE", "--target", "abacus"], "target 'abacus' is unknown"),
         (["sign", "BUNDLE"], "no key given"),
         (["sign", "BUNDLE", "--key", "absent.pem"], "no such key"),
@@ -205,3 +205,35 @@ def test_real_tiles_go_through_the_payloads_front_ends(build_cnn, tmp_path):
     assert planes.shape == (8, 64, 33, 33) and np.abs(planes).max() <= 128
     (pixels,) = front_end_for(bundle, "flight/clouds.onnx")(pool.tile(3, 256))
     assert pixels.shape == (1, 8, 128, 128) and pixels.dtype == np.uint8
+
+
+COMMANDS = ("train", "single-rate", "build", "check", "codes", "compile", "ptq", "memory", "targets", "sign", "delta")
+WITHOUT_THE_EXTRA = """
+import sys
+for module in ("torch", "brevitas", "onnx", "onnxruntime", "onnxoptimizer", "safetensors", "nncf", "cryptography"):
+    sys.modules[module] = None
+from export.__main__ import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def without_the_extra(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", WITHOUT_THE_EXTRA, *words]
+    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("words", [["--help"], *([name, "--help"] for name in COMMANDS), ["--version"]])
+def test_help_and_version_need_no_extra(words):
+    done = without_the_extra(*words)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    assert ("usage: python -m export" if "--help" in words else "nadir-payload ") in done.stdout
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["train", "--recipe", "edge"], ["check", "edge", "--random"], ["targets", "--bundle", "edge"], ["memory", "edge"]],
+)
+def test_without_the_extra_one_line_names_it(words):
+    done = without_the_extra(*words)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert done.stderr.count("\n") == 1 and "pip install 'nadir-payload[train]'" in done.stderr, done.stderr

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from export.builds import flight_networks
 from export.devices.targets import load_target
 from export.devices.to_myriad import compile_bundle, find_toolkit
-from export.proof.check import check_bundle, flight_networks, table
+from export.proof.check import check_bundle, table
 from export.proof.front_ends import feeder_for
 from export.proof.inputs import real_pool
 from payload.bundle import load_bundle, shipped_bundles

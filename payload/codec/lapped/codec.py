@@ -23,7 +23,8 @@ from payload.codec.interface import (
     Quality,
     to_dn,
 )
-from payload.codec.lapped import layers, quantiser, tables
+from payload.codec.lapped import compiled, layers, quantiser, tables
+from payload.codec.lapped.compiled_layers import EntropyKernel
 from payload.codec.lapped.power_law import LEAST_GAMMA, LINEAR, compand, expand, stretch, table
 from payload.codec.lapped.proof import latent_quantiser
 from payload.codec.lapped.quantiser import Indices
@@ -64,8 +65,8 @@ class FsqCodec:
             )
         model, kernels = _load_tables(bundle)
         cells = self._tile_px // BLOCK
-        self._entropy = library.EntropyKernel(model, cells, cells) if library.available else layers.Plain(model, cells)
-        self._buffers = library.Buffers(self._bands, self._tile_px) if library.available else None
+        self._entropy = EntropyKernel(model, cells, cells) if library.available else layers.Plain(model, cells)
+        self._buffers = compiled.Buffers(self._bands, self._tile_px) if library.available else None
         self._network = engine.load(bundle.file(ENCODER_FILE), require_int8=True) if engine else None
         self._transform = _transform(bundle, kernels) if engine and engine.name == NATIVE else None
         self.layers = len(model.layers)
@@ -95,22 +96,22 @@ class FsqCodec:
             values = compand(tile.dn, self._gamma)
             turned = rotation.fit(values, tile.valid)
             return values, turned, rotation.rotate(values, tile.valid, turned).astype(np.int16)
-        known = library.statistics(tile.dn, table(self._gamma), self._buffers.values)
-        turned = rotation.fit(self._buffers.values, tile.valid, known, library.diagonalise)
-        library.rotate(self._buffers.values, turned, self._buffers.rotated)
+        known = compiled.statistics(tile.dn, table(self._gamma), self._buffers.values)
+        turned = rotation.fit(self._buffers.values, tile.valid, known, compiled.diagonalise)
+        compiled.rotate(self._buffers.values, turned, self._buffers.rotated)
         return self._buffers.values, turned, self._buffers.rotated
 
     def _latents(self, rotated: NDArray[np.int16]) -> Latents:
         if self._network is None:
             raise BundleError("this codec was opened for decoding only; give it an engine to encode")
         if self._transform is not None and self._buffers is not None:
-            return library.with_second_level(self._transform.run(rotated, self._buffers))
+            return compiled.with_second_level(self._transform.run(rotated, self._buffers))
         return encode(rotated, self._network)
 
     def _quantise(self, latents: Latents, index: int) -> Indices:
         if self._buffers is None:
             return quantiser.quantise(latents, index)
-        return library.quantise(latents, index, self._buffers)
+        return compiled.quantise(latents, index, self._buffers)
 
     def _step(self, latents: Latents, turned: Rotation, quality: Quality, scale: tuple[float, int]) -> tuple[int, int]:
         """The quantiser's step index, and how many finer layers stay on board: beyond the steps the context model was
@@ -190,7 +191,7 @@ def _within(index: int, coarsest: int) -> tuple[int, int]:
 
 def _errors_dn2(latents: Latents, index: int, layers: int, turned: Rotation, worth: float) -> tuple[float, ...]:
     """Squared error left after 0, 1, ..., `layers` layers, summed over the tile, in DN^2; `worth` of one companded."""
-    measure = library.errors if library.available else quantiser.errors
+    measure = compiled.errors if library.available else quantiser.errors
     unit = worth * 4.0 ** (turned.shift - quantiser.ERROR_BITS)
     return tuple(unit * left for left in measure(latents, index, layers))
 
@@ -210,14 +211,14 @@ def _load_tables(bundle: Bundle) -> tuple[tables.ContextTables, tables.Kernels |
     return model, tables.load_kernels(path)
 
 
-def _transform(bundle: Bundle, kernels: tables.Kernels | None) -> library.Transform:
+def _transform(bundle: Bundle, kernels: tables.Kernels | None) -> compiled.Transform:
     if not library.available:
         raise InputError(
             "engine 'native' needs the compiled kernel, which was not built; install again where there is a C compiler"
         )
     if kernels is None:
         raise BundleError(f"bundle {bundle.name}: no kernels in {TABLES_FILE} for engine 'native'; rebuild it")
-    return library.Transform(kernels)
+    return compiled.Transform(kernels)
 
 
 def _pack_side(turned: Rotation, index: int) -> bytes:

@@ -120,8 +120,9 @@
     const tile = tiles.get(`${row} ${col}`);
     if (!tile) return;
     cursor = [row, col];
-    const [, , kind, octets, cloud, psnr, cause] = tile;
-    const told = [`tile row ${row}, column ${col}`, kind, `${octets} octets`];
+    const [, , kind, received, sent, cloud, psnr, cause] = tile;
+    const told = [`tile row ${row}, column ${col}`, kind];
+    told.push(sent === null ? `${received} octets received` : `${received} of ${sent} octets received`);
     if (cloud !== null) told.push(`cloud ${cloud} %`);
     if (psnr !== null) told.push(`PSNR ${psnr} dB`);
     if (cause) told.push(cause);

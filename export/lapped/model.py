@@ -1,0 +1,95 @@
+"""The flight codec as one differentiable model: rotated bands -> levels -> better levels -> rotated bands."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from export.data import Pool
+from export.lapped.networks import Analysis, Decoder, SecondLevel, Synthesis
+from export.lapped.quantiser import levels, magnitudes
+from export.training import averaged_weights, mixed_precision
+from payload.errors import InputError
+
+
+def kernels_of(transform: dict[str, Tensor]) -> Tensor:
+    """The kernels as they fly: integer x 2^-exponent, f32."""
+    return transform["integers"].float() * 2.0 ** -transform["exponents"].float()[:, None, None, None]
+
+
+class LappedModel(nn.Module):
+    """Transform, second level, quantiser and ground decoder; only the decoder learns here."""
+
+    def __init__(self, transform: dict[str, Tensor], width: int, bricks: int, bands: int = 4) -> None:
+        super().__init__()
+        self.analysis = Analysis(kernels_of(transform)).requires_grad_(False)
+        self.synthesis = Synthesis(transform["synthesis"].clone()).requires_grad_(False)
+        self.second = SecondLevel()
+        self.decoder = Decoder(bands, width, bricks)
+
+    def coefficients(self, rotated: Tensor) -> Tensor:
+        """Rotated bands [N, B, T, T] -> coefficients [N, B, 64, h, w] with the second level in place."""
+        flat = self.analysis(rotated)
+        return torch.cat([self.second(flat[:, :, 0])[:, :, None], flat[:, :, 1:]], 2)
+
+    def dequantise(self, coefficients: Tensor, step: Tensor, missing: Tensor) -> Tensor:
+        """Levels [N, B * 64, h, w] in steps of the coarsest layer kept, block averages back in place."""
+        n, b, c, h, w = coefficients.shape
+        kept = levels(coefficients, magnitudes(coefficients, step), missing)
+        averages = self.second.inverse(kept[:, :, 0])[:, :, None]
+        return torch.cat([averages, kept[:, :, 1:]], 2).reshape(n, b * c, h, w)
+
+    def rebuild(self, levels_: Tensor, bands: int = 4) -> Tensor:
+        """Rotated bands in steps. One Neumann step makes up for analysis weights of 7 bits (17 DN rms -> 0.3 DN)."""
+        n, _, h, w = levels_.shape
+        wanted = levels_.float().reshape(n, bands, -1, h, w)
+        first = self.synthesis(wanted)
+        return first + self.synthesis(wanted - self.analysis(first))
+
+
+def augment(rotated: Tensor, rng: np.random.Generator) -> Tensor:
+    """The batch turned by a multiple of 90 degrees, half of the time mirrored."""
+    batch = torch.rot90(rotated, int(rng.integers(4)), (2, 3))
+    return batch.flip(3) if rng.integers(2) else batch
+
+
+def column(values: Tensor, dims: int = 5) -> Tensor:
+    """Values [N] as [N, 1, 1, ...], to be multiplied with tensors of `dims` axes."""
+    return values.reshape(-1, *([1] * (dims - 1)))
+
+
+def distortion(model: LappedModel, rotated: Tensor, step: Tensor, missing: Tensor, refined: bool) -> Tensor:
+    """Mean squared error per tile in units of the squared step kept. [N]"""
+    with torch.no_grad():
+        kept = model.dequantise(model.coefficients(rotated), column(step), column(missing))
+    if refined:
+        depth = column(missing, 4) / 3.0
+        with mixed_precision():
+            correction = model.decoder(kept.contiguous(memory_format=torch.channels_last), depth) - kept
+        kept = kept + correction.float()
+    wanted = rotated / column(step * 2.0**missing, 4)
+    return ((model.rebuild(kept) - wanted) ** 2).mean((1, 2, 3))
+
+
+def all_coefficients(pool: Pool, model: LappedModel) -> Tensor:
+    """Coefficients of every tile of the pool, [N, B * 64, 16, 16] f32 in DN."""
+    with torch.no_grad():
+        starts = range(0, len(pool.rotated), 32)
+        batches = (torch.tensor(pool.rotated[s : s + 32], dtype=torch.float32) for s in starts)
+        return torch.cat([model.coefficients(batch).flatten(1, 2) for batch in batches])
+
+
+def load_trained(recipe: dict[str, Any], folder: Path) -> LappedModel:
+    """The model with the averaged decoder weights of its newest checkpoint. InputError where there is none."""
+    for name in ("transform", "decoder"):
+        if not (folder / f"{name}.safetensors").is_file():
+            raise InputError(
+                f"no {name}.safetensors in {folder}; run `python -m export train --recipe {recipe['name']}` first"
+            )
+    settings = recipe["decoder"]
+    model = LappedModel(load_file(folder / "transform.safetensors"), settings["width"], settings["bricks"])
+    model.decoder.load_state_dict(averaged_weights(folder / "decoder.safetensors"))
+    return model

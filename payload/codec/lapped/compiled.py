@@ -1,0 +1,103 @@
+"""The compiled twins of rotation, transform and quantiser: the same integers as their files in numpy define."""
+
+import ctypes
+
+import numpy as np
+from numpy.typing import NDArray
+
+from payload.codec.lapped.quantiser import Indices, rebuild_units, step_units
+from payload.codec.lapped.tables import Kernels
+from payload.codec.lapped.transform import BLOCK, COEFFICIENTS, DCT_BITS, LATENT_BITS, Latents, dct
+from payload.codec.rotation import JACOBI_SWEEPS, PLANE_LIMIT, Rotation, Statistics
+from payload.native.library import BOOL, F64, I16, I32, I64, U8, U16, U64, call, span
+from payload.scene import Dn
+
+
+class Buffers:
+    """Arrays of one tile that are written anew for every tile: fresh memory would cost more than what fills it."""
+
+    def __init__(self, bands: int, side: int) -> None:
+        blocks = side // BLOCK
+        self.values = np.empty((bands, side, side), np.uint16)
+        self.rotated = np.empty((bands, side, side), np.int16)
+        self.sums = np.empty((bands, COEFFICIENTS, blocks, blocks), np.int32)
+        self.part_sums = np.empty((COEFFICIENTS // 2, blocks), np.int32)
+        self.magnitude = np.empty((bands * COEFFICIENTS, blocks, blocks), np.uint16)
+        self.negative = np.empty(self.magnitude.shape, bool)
+        self.size128 = np.empty(self.magnitude.shape, np.uint8)
+        self.lines = np.empty(2 * BLOCK * (side + BLOCK), np.int16)
+
+
+def statistics(dn: Dn, table: NDArray[np.uint16], values: Dn) -> Statistics:
+    """Companded `values` [B, T, T] of a tile, and their statistics, all pixels valid."""
+    bands, n = len(dn), dn[0].size
+    products = np.zeros((bands, bands), np.uint64)
+    sums, edges = np.empty(bands, np.uint64), np.empty((2, bands), np.uint16)
+    call(
+        "statistics", span(np.ascontiguousarray(dn), U16), span(table, U16), bands, n, span(values, U16),
+        span(sums, U64), span(products, U64), span(edges[0], U16), span(edges[1], U16),
+    )  # fmt: skip
+    return Statistics(n, tuple(sums.tolist()), products.astype(np.int64), *(tuple(e.tolist()) for e in edges))
+
+
+def diagonalise(a: NDArray[np.float64], v: NDArray[np.float64]) -> None:
+    """As payload.codec.rotation.diagonalise."""
+    call("jacobi", span(a, F64), span(v, F64), len(a), JACOBI_SWEEPS)
+
+
+def rotate(values: Dn, rotation: Rotation, rotated: NDArray[np.int16]) -> None:
+    """`rotated` bands [B, T, T] of a tile whose pixels are all valid."""
+    matrix, means = rotation.matrix.astype(np.int32), np.array(rotation.means, np.int32)
+    call(
+        "rotate", span(values, U16), span(matrix, I32), span(means, I32), len(values), values[0].size,
+        rotation.shift, PLANE_LIMIT, span(rotated, I16),
+    )  # fmt: skip
+
+
+class Transform:
+    """The encoder's network as the kernel runs it."""
+
+    def __init__(self, kernels: Kernels) -> None:
+        u, v = np.divmod(np.arange(COEFFICIENTS), BLOCK)
+        parity = 2 * (u % 2) + v % 2
+        functions = [np.flatnonzero(parity == p) for p in range(4)]
+        self._functions = np.concatenate(functions).astype(np.int32)
+        self._weights = kernels.values[self._functions, :BLOCK, :BLOCK].astype(np.int16).copy()
+        self._shift = (LATENT_BITS - kernels.exponents.astype(np.int32)).copy()
+
+    def run(self, rotated: NDArray[np.int16], buffers: Buffers) -> NDArray[np.int32]:
+        """Sums [B, 64, T/8, T/8] in 2^-8 of rotated bands [B, T, T]."""
+        bands, side, _ = rotated.shape
+        call(
+            "transform", span(rotated, I16), span(self._weights, I16), span(self._functions, I32),
+            span(self._shift, I32), bands, side, span(buffers.lines, I16), span(buffers.part_sums, I32),
+            span(buffers.sums, I32),
+        )  # fmt: skip
+        return buffers.sums
+
+
+def with_second_level(sums: NDArray[np.int32]) -> Latents:
+    """As payload.codec.lapped.transform.with_second_level. sums [B, 64, h, w], in place."""
+    bands, _, h, w = sums.shape
+    call("second_level", span(sums, I32), span(dct().astype(np.int64), I64), bands, h, w, DCT_BITS)
+    return Latents(sums)
+
+
+def quantise(latents: Latents, index: int, buffers: Buffers) -> Indices:
+    """As payload.codec.lapped.quantiser.quantise, into the buffers."""
+    values = np.ascontiguousarray(latents.values)
+    call(
+        "quantise", span(values, I32), values.size, ctypes.c_uint32(step_units(index)), span(buffers.magnitude, U16),
+        span(buffers.negative, BOOL), span(buffers.size128, U8),
+    )  # fmt: skip
+    return Indices(buffers.magnitude, buffers.negative, size128=buffers.size128)
+
+
+def errors(latents: Latents, index: int, layers: int) -> tuple[int, ...]:
+    """As payload.codec.lapped.quantiser.errors."""
+    values = np.ascontiguousarray(latents.values)
+    inside = np.array([rebuild_units(layers - 1 - k) for k in range(layers)], np.int32)
+    left = np.zeros(layers + 1, np.uint64)
+    step = ctypes.c_uint32(step_units(index))
+    call("errors", span(values, I32), values.size, step, layers, span(inside, I32), span(left, U64))
+    return tuple(left.tolist())

@@ -1,0 +1,200 @@
+"""The compiled twin of payload/codec/lapped/layers.py: indices <-> octets, same law, same octets, same refusals."""
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from payload.codec.lapped import plain_layer
+from payload.codec.lapped.context_model import ACTIVITY_CENTRE, LayerWeights, frequency_neighbours, parts, zones
+from payload.codec.lapped.layers import (
+    RUN_TOO_LONG,
+    SMALL_ESCAPE,
+    heads,
+    known_to,
+    parse_head,
+    refuse_oversized,
+    shorter_layer,
+    too_short,
+)
+from payload.codec.lapped.quantiser import Indices
+from payload.codec.lapped.range_coder import NO_ENCODERS, Table
+from payload.codec.lapped.tables import LONGEST_RUN, ContextTables, LayerTables
+from payload.codec.lapped.transform import COEFFICIENTS
+from payload.errors import InputError, StreamError
+from payload.native.library import BOOL, I8, I16, I32, NONE, U8, U16, U32, U64, call, loaded, span
+
+#: What nadir_decode says of octets.
+_CAUSES, _TOO_SHORT = {1: NO_ENCODERS, 2: RUN_TOO_LONG, 4: SMALL_ESCAPE}, 3
+#: A coefficient takes 8.2 octets at most: two symbols of 24 bits, an escape, a sign (nadir_encode asks for so much).
+MOST_OCTETS, LAST_OCTETS = 9, 64
+
+
+class _Model(ctypes.Structure):
+    _fields_ = (
+        ("bands", ctypes.c_int32), ("groups", ctypes.c_int32), ("order", ctypes.c_void_p),
+        ("starts", ctypes.c_void_p), ("neighbours", ctypes.c_void_p), ("zone", ctypes.c_void_p),
+        ("octets", ctypes.c_size_t * 4),
+    )  # fmt: skip
+
+
+class _Layer(ctypes.Structure):
+    _arrays = (
+        "weight", "gain", "mix", "floor", "base", "position", "activity", "runs", "longest", "refinement", "size",
+        "worth", "used", "weighted", "mixed", "mixed_ends",
+    )  # fmt: skip
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in _arrays), ("weights", ctypes.c_int32), ("octets", ctypes.c_size_t * 16),
+    )  # fmt: skip
+
+
+@dataclass(eq=False)
+class EntropyKernel:
+    """The entropy tables of a bundle as the kernel reads them, and its scratch memory for tiles of h x w blocks."""
+
+    tables: ContextTables
+    h: int
+    w: int
+    _held: list[NDArray[Any]] = field(default_factory=list)  # arrays the structures point into
+
+    def __post_init__(self) -> None:
+        channels, t = len(self.tables.order), self.tables
+        bands = channels // COEFFICIENTS
+        neighbours = [
+            np.pad(columns, ((0, 0), (0, 4 - columns.shape[1])), constant_values=channels)
+            for columns in frequency_neighbours(bands)
+        ]
+        starts = [g[0] for g in t.groups] + [channels]
+        arrays = (t.order, I16), (starts, I32), (neighbours, I16), (zones(), I8)
+        where, octets = self._hold(arrays)
+        self._model = _Model(bands, len(t.groups), *where, octets)
+        self._layers = [self._layer(layer) for layer in t.layers]
+        longest_group = max(end - begin for begin, end in t.groups)
+        self._scratch = np.empty(loaded().nadir_scratch_octets(channels, self.h, self.w, longest_group), np.uint8)
+        self._magnitude = np.empty((channels, self.h, self.w), np.uint16)
+        self._out = np.empty(MOST_OCTETS * channels * self.h * self.w + LAST_OCTETS, np.uint8)
+        self._room = span(self._scratch, U8), span(self._out, U8)
+
+    def _hold(self, arrays: Sequence[tuple[Any, "np.dtype[Any]"]]) -> tuple[list[int], tuple[int, ...]]:
+        """Arrays that the kernel reads for as long as this object lives: where they begin, and their octets."""
+        held = [np.ascontiguousarray(values, dtype) for values, dtype in arrays]
+        self._held += held
+        return [int(a.ctypes.data) for a in held], tuple(a.nbytes for a in held)
+
+    def _layer(self, layer: LayerTables) -> _Layer:
+        w, features = layer.weights, _features_in_use(layer.weights)
+        arrays = (
+            (w.weight, I8), (w.gain, I8), (w.mix, I8), (w.floor, I16), (w.base, I16), (w.position, I16),
+            (w.activity, I16), (_lower(layer.runs, LONGEST_RUN + 2), U32),
+            ([len(t.counts) - 1 for t in layer.runs], I32), (_lower(layer.refinement, 3), U32),
+            (_lower(layer.size, 17), U32), (layer.worth, U8), *features,
+        )  # fmt: skip
+        where, octets = self._hold(arrays)
+        return _Layer(*where, len(features[1][0]), octets)
+
+    def encode_layers(
+        self, indices: Indices, keep: int | None = None, last_active: int | None = None
+    ) -> tuple[bytes, ...]:
+        """As payload.codec.lapped.layers.encode_layers."""
+        if indices.magnitude.shape != self._magnitude.shape:
+            raise InputError(
+                f"indices of {list(indices.magnitude.shape)}, wanted {list(self._magnitude.shape)}; "
+                "encode tiles of the bundle's size and bands"
+            )
+        count = len(self.tables.layers)
+        keep = count if keep is None else min(keep, count)
+        if not keep:
+            return ()
+        magnitude, negative = np.ascontiguousarray(indices.magnitude), np.ascontiguousarray(indices.negative)
+        sizes = None if indices.size128 is None else np.ascontiguousarray(indices.size128)
+        if sizes is not None and keep == count:  # the finest layer clears what is not worth its octets
+            np.copyto(self._magnitude, magnitude)
+            magnitude = self._magnitude
+        hits, channels = _hits(magnitude, count), len(magnitude)
+        limits = [channels] * (keep - 1) + [channels if last_active is None else last_active]
+        layers = []
+        for k, (active, activity) in enumerate(heads(hits[:keep], magnitude[0].size, self.tables, limits)):
+            of_layer = magnitude, negative, sizes if k == count - 1 else None, hits
+            body = self._encode(k, of_layer, (active, _busy(activity)))
+            if len(body) <= plain_layer.least_octets(active, magnitude[0].size):  # as nearly every layer is
+                layers.append(active.to_bytes(2, "big") + activity + body)
+                continue
+            here = (magnitude >> (count - 1 - k)).astype(np.uint16)
+            before = (here >> 1).astype(np.uint16) if k else np.zeros_like(here)
+            layers.append(shorter_layer((active, activity, body), here, before, negative, self.tables, k))
+        return tuple(layers)
+
+    def _encode(self, k: int, arrays: tuple[Any, ...], head: tuple[int, NDArray[np.int16]]) -> bytes:
+        magnitude, negative, sizes, hits = arrays
+        written = ctypes.c_size_t()
+        call(
+            "encode", ctypes.byref(self._model), ctypes.byref(self._layers[k]), k, span(magnitude, U16),
+            span(negative, BOOL), NONE if sizes is None else span(sizes, U8), span(hits, I32),
+            len(self._layers) - 1 - k, self.h, self.w, head[0], span(head[1], I16), *self._room, ctypes.byref(written),
+        )  # fmt: skip
+        return self._out[: written.value].tobytes()
+
+    def decode_layers(self, layers: tuple[bytes, ...]) -> Indices:
+        """As payload.codec.lapped.layers.decode_layers."""
+        if not 1 <= len(layers) <= len(self._layers):
+            raise StreamError(f"{len(layers)} layers, this bundle has 1 to {len(self._layers)}")
+        shape = (len(self.tables.order), self.h, self.w)
+        here, negative, active = np.zeros(shape, np.uint16), np.zeros(shape, bool), 0
+        for k, octets in enumerate(layers):
+            active, activity, body, raw = parse_head(octets, k, shape[0])
+            if raw:
+                here = plain_layer.unpack_raw(body, here, negative, self.tables.order[:active], k)
+                refuse_oversized(here, k, len(self._layers))
+                continue
+            here <<= 1
+            self._decode(k, body, (active, _busy(activity)), here, negative)
+            refuse_oversized(here, k, len(self._layers))
+        return known_to(len(layers), here, negative, active, self.tables)
+
+    def _decode(self, k: int, body: bytes, head: tuple[int, NDArray[np.int16]], *arrays: NDArray[Any]) -> None:
+        here, negative = arrays
+        raw = np.zeros(2, np.uint64)  # signs, escapes
+        failed = call(
+            "decode", ctypes.byref(self._model), ctypes.byref(self._layers[k]), k,
+            span(np.frombuffer(body, np.uint8), U8), self.h, self.w, head[0], span(head[1], I16), self._room[0],
+            span(here, U16), span(negative, BOOL), span(raw, U64),
+        )  # fmt: skip
+        if failed == _TOO_SHORT:
+            raise too_short(k, body, *raw.tolist())
+        if failed:
+            raise StreamError(f"layer {k}: {_CAUSES[failed]}")
+
+
+def _features_in_use(w: LayerWeights) -> tuple[tuple[Any, "np.dtype[Any]"], ...]:
+    """What the kernel looks at of a model that leaves features, or whole inner sums, at no weight."""
+    weighted = np.flatnonzero(w.weight.any(axis=0))
+    mixed: list[NDArray[np.intp]] = []
+    for e, (begin, end) in enumerate(parts(len(w.base) // COEFFICIENTS)):
+        inside = begin + np.flatnonzero(w.mix[begin:end])
+        mixed.append(inside if w.gain[:, e].any() else inside[:0])
+    used = np.zeros(w.weight.shape[1], np.uint8)
+    used[weighted] = used[np.concatenate(mixed)] = 1
+    ends = np.cumsum([len(features) for features in mixed])
+    return (used, U8), (weighted, U8), (np.concatenate(mixed), U8), (ends, I32)
+
+
+def _busy(activity: bytes) -> NDArray[np.int16]:
+    return np.frombuffer(activity, np.uint8).astype(np.int16) - ACTIVITY_CENTRE
+
+
+def _lower(tables: tuple[Table, ...], width: int) -> NDArray[np.uint32]:
+    found = np.zeros((len(tables), width), np.uint32)
+    for row, t in zip(found, tables, strict=True):
+        row[: len(t.lower)] = t.lower
+    return found
+
+
+def _hits(magnitude: NDArray[np.uint16], layers: int) -> NDArray[np.int32]:
+    """Significant coefficients per layer and channel, [layers, C], of the finest magnitudes [C, h, w]."""
+    channels = len(magnitude)
+    hits = np.empty((layers, channels), np.int32)
+    call("count", span(magnitude, U16), channels, magnitude[0].size, layers, span(hits, I32))
+    return hits

@@ -1,0 +1,214 @@
+/* Around the cloud network: bands -> its planes, its logits -> cells of cloud; twin of payload/clouds. */
+#include "kernel.h"
+
+enum { LEVELS = 256, CLOUD_CLASSES = 4, CELLS_AT_ONCE = 64 };
+
+/* Integer roots, 255 at most, of four times the averages of n cells of c x c pixels; `rows` are the c rows' first. */
+static void roots_plain(const uint16_t *rows, int width, int cell, int n, uint8_t *roots) {
+    for (int i = 0; i < n; i++) {
+        uint32_t sum = 0, root = 0;
+        for (int y = 0; y < cell; y++)
+            for (int x = 0; x < cell; x++)
+                sum += rows[(size_t)y * width + cell * i + x];
+        sum = sum * 4 / (uint32_t)(cell * cell);
+        for (uint32_t bit = 128; bit; bit >>= 1)
+            root |= (root | bit) * (root | bit) <= sum ? bit : 0;
+        roots[i] = (uint8_t)root;
+    }
+}
+
+#if HAVE_AVX2
+/* Sums of the 8 pairs of neighbours among 16 pixels. */
+AVX2 static __m256i pair_sums(const uint16_t *pixels) {
+    __m256i a = _mm256_loadu_si256((const __m256i *)pixels);
+    return _mm256_add_epi32(_mm256_and_si256(a, _mm256_set1_epi32(0xFFFF)), _mm256_srli_epi32(a, 16));
+}
+
+/* The root of 8 numbers: a correctly rounded root of an integer below 2^24 never reaches the next integer. */
+AVX2 static __m256i roots_of(__m256i numbers) {
+    return _mm256_cvttps_epi32(_mm256_min_ps(_mm256_sqrt_ps(_mm256_cvtepi32_ps(numbers)), _mm256_set1_ps(255.0f)));
+}
+
+AVX2 static __m256i roots_of_2(const uint16_t *rows, int width) {
+    return roots_of(_mm256_add_epi32(pair_sums(rows), pair_sums(rows + width)));
+}
+
+AVX2 static __m256i roots_of_4(const uint16_t *rows, int width) {
+    __m256i left = pair_sums(rows), right = pair_sums(rows + 16);
+    for (int y = 1; y < 4; y++) {
+        left = _mm256_add_epi32(left, pair_sums(rows + (size_t)y * width));
+        right = _mm256_add_epi32(right, pair_sums(rows + (size_t)y * width + 16));
+    }
+    __m256i sums = _mm256_permute4x64_epi64(_mm256_hadd_epi32(left, right), 0xD8);
+    return roots_of(_mm256_srli_epi32(sums, 2));
+}
+
+AVX2 static void roots_avx2(const uint16_t *rows, int width, int cell, int n, uint8_t *roots) {
+    const __m256i in_order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    int i = 0;
+    for (; i + 32 <= n; i += 32) {
+        __m256i part[4];
+        for (int k = 0; k < 4; k++) {
+            const uint16_t *from = rows + (size_t)cell * (i + 8 * k);
+            part[k] = cell == 2 ? roots_of_2(from, width) : roots_of_4(from, width);
+        }
+        __m256i first = _mm256_packs_epi32(part[0], part[1]), second = _mm256_packs_epi32(part[2], part[3]);
+        __m256i all = _mm256_permutevar8x32_epi32(_mm256_packus_epi16(first, second), in_order);
+        _mm256_storeu_si256((__m256i *)(roots + i), all);
+    }
+    roots_plain(rows + (size_t)cell * i, width, cell, n - i, roots + i);
+}
+#endif
+
+static void roots_of_cells(const uint16_t *rows, int width, int cell, int n, uint8_t *roots) {
+#if HAVE_AVX2
+    if (use_avx2()) {
+        roots_avx2(rows, width, cell, n, roots);
+        return;
+    }
+#endif
+    roots_plain(rows, width, cell, n, roots);
+}
+
+VECTORISED static int shows_one_value(const uint8_t *plane, int n) {
+    uint8_t least = plane[0], most = plane[0];
+    for (int i = 0; i < n; i++) {
+        least = plane[i] < least ? plane[i] : least;
+        most = plane[i] > most ? plane[i] : most;
+    }
+    return least == most;
+}
+
+static int floor_divided(int a, int b) { return a / b - (a % b < 0); } /* b > 0 */
+
+/* Look-up [256] that stretches a band between two percentiles of the samples counted. */
+static void stretch_table(const int32_t *counts, int samples, int low_permille, int high_permille, int least_span,
+                          uint8_t *table) {
+    int64_t below = 0;
+    int low = 0, high = 0;
+    for (int level = 0; level < LEVELS; level++) {
+        below += counts[level];
+        low += below * 1000 <= (int64_t)low_permille * samples;
+        high += below * 1000 < (int64_t)high_permille * samples;
+    }
+    int span = high - low > least_span ? high - low : least_span;
+    for (int level = 0; level < LEVELS; level++) {
+        int value = 128 + floor_divided((2 * level - (low + high)) * 96, span);
+        table[level] = (uint8_t)(value < 0 ? 0 : value > 255 ? 255 : value);
+    }
+}
+
+/* Every second value of a row of 2 n to one plane, the others to another. */
+VECTORISED static void split_pairs(const uint8_t *row, int n, uint8_t *even, uint8_t *odd) {
+    for (int i = 0; i < n; i++) {
+        even[i] = row[2 * i];
+        odd[i] = row[2 * i + 1];
+    }
+}
+
+/* Roots of the quarters of n x n cells of 4 x 4 pixels, a plane for each quarter. */
+static void quarters(const uint16_t *dn, int n, uint8_t *planes) {
+    uint8_t roots[MAX_SIDE];
+    for (int row = 0; row < 2 * n; row++) {
+        roots_of_cells(dn + (size_t)row * 8 * n, 4 * n, 2, 2 * n, roots);
+        uint8_t *to = planes + (size_t)(row & 1) * 2 * n * n + (size_t)(row >> 1) * n;
+        split_pairs(roots, n, to, to + (size_t)n * n);
+    }
+}
+
+/* The network's planes [2 bands, n, n] of a tile dn [bands, c n, c n] whose pixels are all valid, cells of c = 2 or 4
+ * pixels: roots of averages, then the same stretched between percentiles of every 2nd in every 2nd row; with `detail`
+ * (c = 4) four more, the quarters of the first band's cells. 0 where every band shows one value. */
+static int cloud_planes(const uint16_t *dn, int bands, int n, int cell, int detail, int low_permille, int high_permille,
+                        int least_span, uint8_t *planes) {
+    int alike = 1, samples = ((n + 1) / 2) * ((n + 1) / 2), width = cell * n;
+    for (int b = 0; b < bands; b++) {
+        uint8_t *plane = planes + (size_t)b * n * n;
+        for (int row = 0; row < n; row++) {
+            const uint16_t *rows = dn + ((size_t)b * n + row) * cell * width;
+            roots_of_cells(rows, width, cell, n, plane + (size_t)row * n);
+        }
+        alike = alike && shows_one_value(plane, n * n);
+    }
+    if (alike)
+        return 0;
+    if (detail)
+        quarters(dn, n, planes + (size_t)2 * bands * n * n);
+    for (int b = 0; b < bands; b++) {
+        const uint8_t *plane = planes + (size_t)b * n * n;
+        uint8_t *stretched = planes + (size_t)(bands + b) * n * n, table[LEVELS];
+        int32_t counts[LEVELS] = {0};
+        for (int row = 0; row < n; row += 2)
+            for (int i = 0; i < n; i += 2)
+                counts[plane[row * n + i]]++;
+        stretch_table(counts, samples, low_permille, high_permille, least_span, table);
+        for (int i = 0; i < n * n; i++)
+            stretched[i] = table[plane[i]];
+    }
+    return 1;
+}
+
+EXPORT int nadir_cloud_planes(Span dn, int bands, int n, int cell, int detail, int low_permille, int high_permille,
+                              int least_span, Span planes) {
+    if ((cell != 2 && cell != 4) || !within(detail, 0, cell == 4) || !within(bands, 1, MAX_BANDS) ||
+        !within(n, 1, MAX_SIDE / cell) || !within(low_permille, 0, 1000) || !within(high_permille, 0, 1000) ||
+        !within(least_span, 1, LEVELS))
+        return OUT_OF_RANGE;
+    size_t cells = (size_t)n * n;
+    if (!HOLDS(dn, uint16_t, bands * cells * cell * cell) || !HOLDS(planes, uint8_t, (2 * bands + 4 * detail) * cells))
+        return BUFFER_TOO_SMALL;
+    return cloud_planes(dn.at, bands, n, cell, detail, low_permille, high_permille, least_span, planes.at);
+}
+
+/* How far each logit [4, n] of up to 64 cells lies below the cell's largest. */
+VECTORISED static void steps_below(const int8_t *logits, size_t n, int cells, uint8_t (*below)[CELLS_AT_ONCE]) {
+    for (int i = 0; i < cells; i++) {
+        int8_t a = logits[i] > logits[n + i] ? logits[i] : logits[n + i];
+        int8_t b = logits[2 * n + i] > logits[3 * n + i] ? logits[2 * n + i] : logits[3 * n + i];
+        int8_t most = a > b ? a : b;
+        for (int k = 0; k < CLOUD_CLASSES; k++)
+            below[k][i] = (uint8_t)(most - logits[k * n + i]);
+    }
+}
+
+/* How many of up to 64 cells of these weights [4, 64] are cloud, thin cloud, and cloud beyond doubt, added to `counts`.
+ * Every operation rounds once, as in numpy: sums of weights are exact. */
+VECTORISED static void count_cells(float (*weight)[CELLS_AT_ONCE], int cells, float cloudy_above, float sure_above,
+                                   int32_t *counts) {
+    int32_t cloudy = 0, thin = 0, sure = 0;
+    for (int i = 0; i < cells; i++) {
+        float total = weight[0][i] + weight[1][i] + weight[2][i] + weight[3][i];
+        float thick = weight[1][i] / total, thinner = weight[2][i] / total;
+        cloudy += thick + thinner > cloudy_above;
+        thin += (thick + thinner > cloudy_above) & (thinner > thick);
+        sure += thick + thinner > sure_above;
+    }
+    counts[0] += cloudy, counts[1] += thin, counts[2] += sure;
+}
+
+/* Softmax of logits [4, n] by a table [256] of the exponentials of so many steps below the largest, counted. */
+static void cloud_counts(const int8_t *logits, const float *exponentials, int n, float cloudy_above, float sure_above,
+                         int32_t *counts) {
+    float weight[CLOUD_CLASSES][CELLS_AT_ONCE];
+    uint8_t below[CLOUD_CLASSES][CELLS_AT_ONCE];
+    counts[0] = counts[1] = counts[2] = 0;
+    for (int from = 0; from < n; from += CELLS_AT_ONCE) {
+        int cells = n - from < CELLS_AT_ONCE ? n - from : CELLS_AT_ONCE;
+        steps_below(logits + from, n, cells, below);
+        for (int k = 0; k < CLOUD_CLASSES; k++)
+            for (int i = 0; i < cells; i++)
+                weight[k][i] = exponentials[below[k][i]];
+        count_cells(weight, cells, cloudy_above, sure_above, counts);
+    }
+}
+
+EXPORT int nadir_cloud_counts(Span logits, Span exponentials, int n, float cloudy_above, float sure_above,
+                              Span counts) {
+    if (!within(n, 1, MAX_SIDE * MAX_SIDE))
+        return OUT_OF_RANGE;
+    if (!HOLDS(logits, int8_t, CLOUD_CLASSES * (size_t)n) || !HOLDS(exponentials, float, LEVELS) ||
+        !HOLDS(counts, int32_t, 3))
+        return BUFFER_TOO_SMALL;
+    cloud_counts(logits.at, exponentials.at, n, cloudy_above, sure_above, counts.at);
+    return 0;
+}

@@ -1,0 +1,190 @@
+/* Bands -> rotated bands; twin of payload/codec/rotation.py. The eigenvectors in doubles, all else in integers. */
+#include "kernel.h"
+
+static uint64_t product_plain(const uint16_t *x, const uint16_t *y, int n) {
+    uint64_t sum = 0;
+    for (int i = 0; i < n; i++)
+        sum += (uint32_t)x[i] * y[i];
+    return sum;
+}
+
+#if HAVE_AVX2
+/* Sum of (x - x0)(y - y0) where those fit 15 bits. */
+AVX2 static uint64_t product_avx2(const uint16_t *x, const uint16_t *y, int n, uint16_t x0, uint16_t y0) {
+    const __m256i zero = _mm256_setzero_si256(), from_x = _mm256_set1_epi16((int16_t)x0);
+    const __m256i from_y = _mm256_set1_epi16((int16_t)y0);
+    __m256i sum = zero;
+    int i = 0;
+    for (; i + 16 <= n; i += 16) {
+        __m256i a = _mm256_sub_epi16(_mm256_loadu_si256((const __m256i *)(x + i)), from_x);
+        __m256i b = _mm256_sub_epi16(_mm256_loadu_si256((const __m256i *)(y + i)), from_y);
+        __m256i two = _mm256_madd_epi16(a, b);
+        sum = _mm256_add_epi64(sum, _mm256_unpacklo_epi32(two, zero));
+        sum = _mm256_add_epi64(sum, _mm256_unpackhi_epi32(two, zero));
+    }
+    uint64_t parts[4], rest = 0;
+    _mm256_storeu_si256((__m256i *)parts, sum);
+    for (; i < n; i++)
+        rest += (uint32_t)(x[i] - x0) * (uint32_t)(y[i] - y0);
+    return parts[0] + parts[1] + parts[2] + parts[3] + rest;
+}
+#endif
+
+VECTORISED static void sum_band(const uint16_t *values, int n, uint64_t *sum, uint16_t *least, uint16_t *most) {
+    uint64_t total = 0;
+    uint16_t low = 65535, high = 0;
+    for (int i = 0; i < n; i++) {
+        total += values[i];
+        low = values[i] < low ? values[i] : low;
+        high = values[i] > high ? values[i] : high;
+    }
+    *sum = total, *least = low, *most = high;
+}
+
+/* Companded bands and what the covariance needs. dn, values [bands, n] u16, table [65536]; sums [bands], products
+ * [bands, bands], least and most [bands]. */
+static void statistics(const uint16_t *dn, const uint16_t *table, int bands, int n, uint16_t *values, uint64_t *sums,
+                       uint64_t *products, uint16_t *least, uint16_t *most) {
+    for (int i = 0; i < bands * n; i++)
+        values[i] = table[dn[i]];
+    for (int b = 0; b < bands; b++)
+        sum_band(values + (size_t)b * n, n, sums + b, least + b, most + b);
+    for (int a = 0; a < bands; a++)
+        for (int b = a; b < bands; b++) {
+            const uint16_t *x = values + (size_t)a * n, *y = values + (size_t)b * n;
+            uint64_t *to = products + a * bands + b;
+#if HAVE_AVX2
+            if (use_avx2() && most[a] - least[a] < 1 << 15 && most[b] - least[b] < 1 << 15) {
+                uint64_t x0 = least[a], y0 = least[b];
+                *to = product_avx2(x, y, n, least[a], least[b]) + x0 * sums[b] + y0 * sums[a] - (uint64_t)n * x0 * y0;
+                continue;
+            }
+#endif
+            *to = product_plain(x, y, n);
+        }
+    for (int a = 0; a < bands; a++)
+        for (int b = 0; b < a; b++)
+            products[a * bands + b] = products[b * bands + a];
+}
+
+EXPORT int nadir_statistics(Span dn, Span table, int bands, int n, Span values, Span sums, Span products, Span least,
+                            Span most) {
+    if (!within(bands, 1, MAX_BANDS) || !within(n, 1, MAX_SIDE * MAX_SIDE))
+        return OUT_OF_RANGE;
+    if (!HOLDS(dn, uint16_t, bands * n) || !HOLDS(table, uint16_t, 65536) || !HOLDS(values, uint16_t, bands * n) ||
+        !HOLDS(sums, uint64_t, bands) || !HOLDS(products, uint64_t, bands * bands) ||
+        !HOLDS(least, uint16_t, bands) || !HOLDS(most, uint16_t, bands))
+        return BUFFER_TOO_SMALL;
+    statistics(dn.at, table.at, bands, n, values.at, sums.at, products.at, least.at, most.at);
+    return 0;
+}
+
+/* Cyclic Jacobi, step by step as payload/codec/rotation.py has it: a [n][n] becomes diagonal, rows of v the vectors.
+ * Compiled without contraction, so the doubles are the same. */
+static void jacobi(double *a, double *v, int n, int sweeps) {
+    for (int sweep = 0; sweep < sweeps; sweep++)
+        for (int p = 0; p < n - 1; p++)
+            for (int q = p + 1; q < n; q++) {
+                double both = a[p * n + q];
+                if (!(fabs(both) > 1e-14 * (fabs(a[p * n + p]) + fabs(a[q * n + q]))))
+                    continue;
+                double theta = (a[q * n + q] - a[p * n + p]) / (2.0 * both), size = fabs(theta);
+                double root = size < 1e150 ? sqrt(theta * theta + 1.0) : size;
+                double t = (theta >= 0 ? 1.0 : -1.0) / (size + root), c = 1.0 / sqrt(t * t + 1.0), s = t * c;
+                for (int k = 0; k < n; k++) {
+                    double x = a[k * n + p], y = a[k * n + q];
+                    a[k * n + p] = c * x - s * y, a[k * n + q] = s * x + c * y;
+                }
+                for (int k = 0; k < n; k++) {
+                    double x = a[p * n + k], y = a[q * n + k];
+                    a[p * n + k] = c * x - s * y, a[q * n + k] = s * x + c * y;
+                    x = v[p * n + k], y = v[q * n + k];
+                    v[p * n + k] = c * x - s * y, v[q * n + k] = s * x + c * y;
+                }
+            }
+}
+
+EXPORT int nadir_jacobi(Span a, Span v, int n, int sweeps) {
+    if (!within(n, 1, MAX_BANDS) || !within(sweeps, 0, 100))
+        return OUT_OF_RANGE;
+    if (!HOLDS(a, double, n * n) || !HOLDS(v, double, n * n))
+        return BUFFER_TOO_SMALL;
+    jacobi(a.at, v.at, n, sweeps);
+    return 0;
+}
+
+/* Rounds and halves a sum of products of unit 2^-14, within the limit. */
+static inline int16_t rotated_value(int64_t sum, int shift, int32_t half, int limit) {
+    int64_t y = ((sum >> 14) + half) >> shift;
+    y = y > limit ? limit : y;
+    return (int16_t)(y < -limit ? -limit : y);
+}
+
+/* One rotated band where sums may pass 32 bits: more than four bands, or four with means at the end of the range. */
+static void rotate_wide(const uint16_t *values, const int32_t *row, const int32_t *means, int bands, int n, int shift,
+                        int limit, int16_t *to) {
+    int32_t half = shift ? 1 << (shift - 1) : 0;
+    for (int i = 0; i < n; i++) {
+        int64_t sum = 1 << 13;
+        for (int b = 0; b < bands; b++)
+            sum += (int64_t)row[b] * (values[(size_t)b * n + i] - means[b]);
+        to[i] = rotated_value(sum, shift, half, limit);
+    }
+}
+
+/* The same where sums fit 32 bits. */
+VECTORISED static void rotate_narrow(const uint16_t *values, const int32_t *row, const int32_t *means, int bands,
+                                     int n, int shift, int limit, int16_t *to) {
+    int32_t half = shift ? 1 << (shift - 1) : 0;
+    for (int begin = 0; begin < n; begin += 512) {
+        int count = n - begin < 512 ? n - begin : 512;
+        int32_t sum[512];
+        for (int i = 0; i < count; i++)
+            sum[i] = 1 << 13;
+        for (int b = 0; b < bands; b++) {
+            const uint16_t *from = values + (size_t)b * n + begin;
+            int32_t m = row[b], mean = means[b];
+            for (int i = 0; i < count; i++)
+                sum[i] += m * ((int32_t)from[i] - mean);
+        }
+        for (int i = 0; i < count; i++) {
+            int32_t y = ((sum[i] >> 14) + half) >> shift;
+            y = y > limit ? limit : y;
+            y = y < -limit ? -limit : y;
+            to[begin + i] = (int16_t)y;
+        }
+    }
+}
+
+/* The largest magnitude that a sum of this row's products can reach. */
+static int64_t reach_of(const int32_t *row, const int32_t *means, int bands) {
+    int64_t reach = 1 << 13;
+    for (int b = 0; b < bands; b++) {
+        int64_t far = means[b] > 65535 - means[b] ? means[b] : 65535 - means[b];
+        reach += (row[b] < 0 ? -(int64_t)row[b] : row[b]) * far;
+    }
+    return reach;
+}
+
+/* Rotated bands [bands, n] i16 of a tile whose pixels are all valid. matrix [bands, bands] in 2^-14, row k gives
+ * rotated band k; means [bands] of uint16. */
+EXPORT int nadir_rotate(Span values, Span matrix, Span means, int bands, int n, int shift, int limit, Span rotated) {
+    if (!within(bands, 1, MAX_BANDS) || !within(n, 1, MAX_SIDE * MAX_SIDE) || !within(shift, 0, 15) ||
+        !within(limit, 0, 32767))
+        return OUT_OF_RANGE;
+    if (!HOLDS(values, uint16_t, bands * n) || !HOLDS(matrix, int32_t, bands * bands) ||
+        !HOLDS(means, int32_t, bands) || !HOLDS(rotated, int16_t, bands * n))
+        return BUFFER_TOO_SMALL;
+    const int32_t *mean = means.at, *row = matrix.at;
+    for (int b = 0; b < bands; b++)
+        if (!within(mean[b], 0, 65535))
+            return OUT_OF_RANGE;
+    for (int k = 0; k < bands; k++, row += bands) {
+        int16_t *to = (int16_t *)rotated.at + (size_t)k * n;
+        if (reach_of(row, mean, bands) <= INT32_MAX)
+            rotate_narrow(values.at, row, mean, bands, n, shift, limit, to);
+        else
+            rotate_wide(values.at, row, mean, bands, n, shift, limit, to);
+    }
+    return 0;
+}

@@ -1,0 +1,198 @@
+"""Keys of a report -> names, units and groups as people read them. Every page takes its names from here."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sim.design.figures import at_most, figure, percent
+from sim.metrics.catalogue import BY_KEY, REQUIREMENTS
+
+#: Endings of keys that are units, longest first, and how people write them.
+UNITS = {
+    "_kmac_px": "kMAC/px", "_mpx_s": "Mpx/s", "_mpx": "Mpx", "_percent": "%", "_octets": "octets", "_bits": "bits",
+    "_bps": "bit/s", "_mib": "MiB", "_deg": "°", "_db": "dB", "_km": "km", "_mj": "mJ", "_ms": "ms", "_px": "px",
+    "_dn": "DN", "_hz": "Hz", "_s": "s", "_m": "m", "_w": "W", "_j": "J", "_c": "°C",
+}  # fmt: skip
+#: Keys whose words are not the best words.
+NAMES = {
+    # rate
+    "octets": "octets downlinked",
+    "bpp_of_the_whole_scene": "bits per pixel of the whole scene",
+    "worst_tile_psnr_db": "PSNR of the worst tile",
+    # tiles
+    "refused_without_address": "refused, address unreadable", "incomplete": "incomplete (cut short)",
+    # link
+    "packets_offered": "packets from the payload", "packets_sent": "packets sent", "octets_sent": "octets sent",
+    "octets_received": "octets received", "packets_beyond_pass": "packets beyond the pass",
+    "octets_beyond_pass": "octets beyond the pass", "packets_lost": "packets lost singly",
+    "packets_lost_in_bursts": "packets lost in fades", "packets_corrupted": "packets with bit errors",
+    "bits_flipped": "bits flipped", "pass_s": "duration of the pass", "air_time_s": "time on the air",
+    "utilisation": "share of the pass used",
+    "ground_received": "packets received", "ground_refused": "damaged packets refused",
+    "ground_foreign": "packets of other applications", "ground_late": "packets late or doubled",
+    "ground_missing": "gaps in the packet count", "ground_orphaned": "segments without a beginning",
+    "ground_restarts": "restarts of the packet count",
+    # clouds
+    "cloud_percent": "cloud in the scene", "withhold_above_percent": "a tile is withheld above",
+    "reduce_above_percent": "a tile is coded coarser above", "tiles_judged": "tiles judged",
+    "withheld_tiles": "tiles withheld", "audited_tiles": "thumbnails of withheld tiles received",
+    "audited": "withheld tiles audited", "false_discards": "false discards among them",
+    "unknown": "of these without a verdict", "rate": "false-discard rate", "lower": "95 % interval from",
+    "upper": "95 % interval to", "upper_one_sided": "false discards, of withheld tiles",
+    "destroyed_share_of_all_tiles": "good data destroyed, of all tiles", "claim": "claim to be borne out",
+    "claim_held": "claim borne out", "audits_needed": "audits the claim needs",
+    # time, memory, energy
+    "throughput_mpx_s": "throughput", "wall_s": "time by the clock on the wall",
+    "onboard_wall_s": "payload, by the clock on the wall", "peak_rss_mib": "peak memory, whole process",
+    "peak_memory_mib": "peak memory of the agent", "tile_median_ms": "a tile, median",
+    "tile_p95_ms": "a tile, 95th percentile", "stages_count": "times are", "device_mpx_s": "throughput, networks alone",
+    "payload_mpx_s": "throughput, the whole payload", "imager_mpx_s": "the imager's rate",
+    "device_realtime_factor": "throughput over the imager's rate", "scene_s": "time of this scene",
+    "scene_j": "energy of this scene", "orbit_j": "energy of an orbit's imaging",
+    "pass_mpx": "a pass carries, at this rate",
+    "macs": "multiply-accumulates of the networks", "reconnects": "connections mended",
+    # decoder
+    "parameters": "parameters", "decoder_kmac_px": "multiply-accumulates a pixel", "decoder_octets": "network file",
+    "decoder_mpx_s": "speed on this host",
+    # inputs
+    "sensed_at": "sensed at", "gsd_m": "ground sampling distance", "crs": "coordinate system",
+    "nodata": "no-data value",
+    "height_px": "height", "width_px": "width", "bits": "bits per sample", "id": "identifier",
+    "failed_its_checks": "failed its checks", "url": "address", "cpu": "processor", "memory_mib": "memory",
+}  # fmt: skip
+#: Shares of 0 to 1, shown in per cent; upper bounds, shown as such.
+SHARES = ("utilisation", "rate", "lower", "upper")
+BOUNDS = ("upper_one_sided", "destroyed_share_of_all_tiles")
+#: Numbers too long to read as they are: scale and unit.
+SCALED = {"macs": (1e-9, "GMAC")}
+ACRONYMS = (
+    "psnr", "ssim", "rmse", "ndvi", "mae", "sam", "cr", "bpp", "bpppb", "crc", "gsd", "crs", "rss", "cpu", "id", "snr",
+)  # fmt: skip
+SPELT = {"mib": "MiB", "fer": "frame error rate", "tm": "TM", "rs": "Reed-Solomon"}
+
+
+@dataclass(frozen=True)
+class Group:
+    """Keys that belong together and what they rest on. `counters`: those that stand at zero share one line."""
+
+    title: str
+    basis: str
+    keys: tuple[str, ...]
+    counters: bool = False
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A group as a page shows it. `none` names the counters that stand at zero: one line instead of many."""
+
+    title: str
+    basis: str
+    rows: tuple[tuple[str, str, str], ...]  # name, text, unit
+    none: tuple[str, ...] = ()
+
+
+RATE = (Group("", "measured", ("octets", "cr16", "cr_sensor", "bpp", "bpppb", "bpp_of_the_whole_scene")),)
+LINK = (
+    Group(
+        "Sent", "measured",
+        ("packets_offered", "packets_sent", "octets_sent", "packets_beyond_pass", "octets_beyond_pass"), True,
+    ),
+    Group(
+        "On the way", "modelled",
+        ("packets_lost", "packets_lost_in_bursts", "packets_corrupted", "bits_flipped"), True,
+    ),
+    Group(
+        "At the ground", "measured",
+        ("ground_received", "ground_refused", "ground_foreign", "ground_late", "ground_missing", "ground_orphaned",
+         "ground_restarts"), True,
+    ),
+    Group("The pass", "modelled", ("pass_s", "air_time_s", "utilisation")),
+)  # fmt: skip
+CLOUDS = (
+    Group("The gate's rule", "assumed", ("withhold_above_percent", "reduce_above_percent")),
+    Group(
+        "What the gate found", "measured", ("cloud_percent", "tiles_judged", "withheld_tiles", "audited_tiles"),
+    ),
+)  # fmt: skip
+AUDIT = (
+    Group(
+        "Audit of withheld tiles", "measured",
+        ("audited", "false_discards", "unknown", "rate", "lower", "upper", "upper_one_sided",
+         "destroyed_share_of_all_tiles"),
+    ),
+    Group("The claim", "assumed", ("claim", "claim_held", "audits_needed")),
+)  # fmt: skip
+
+
+def label(key: str) -> tuple[str, str]:
+    """'contact_s' -> ('contact', 's'): a key's words and, from its ending, its unit."""
+    if key.endswith("_range"):
+        words, unit = label(key.removesuffix("_range"))
+        return f"{words}, best and worst", unit
+    ending = next((ending for ending in UNITS if key.endswith(ending) and key != ending), "")
+    known = BY_KEY[key].name if key in BY_KEY else NAMES.get(key)
+    return known or _words(key.removesuffix(ending)), UNITS.get(ending, "")
+
+
+def _words(key: str) -> str:
+    return " ".join(word.upper() if word in ACRONYMS else SPELT.get(word, word) for word in key.split("_"))
+
+
+def requirement(key: str) -> str:
+    """'min_psnr_10k_db' -> 'PSNR, peak 10 000'; 'budget: power' -> 'power'."""
+    return REQUIREMENTS[key].name if key in REQUIREMENTS else key.removeprefix("budget: ")
+
+
+def grouped(section: Mapping[str, Any], groups: Sequence[Group], skip: Iterable[str] = ()) -> list[Rows]:
+    """The plain values of a section by its groups; what no group names comes last, under `Further`."""
+    named = {key for group in groups for key in group.keys}
+    rest = tuple(key for key in section if key not in named and key not in set(skip) and _plain(section[key]))
+    further = (Group("Further", groups[0].basis if groups else "", rest),) if rest else ()
+    shown = [_rows(section, group) for group in (*groups, *further)]
+    return [rows for rows in shown if rows.rows or rows.none]
+
+
+def _rows(section: Mapping[str, Any], group: Group) -> Rows:
+    present = [key for key in group.keys if key in section]
+    zero = [key for key in present[1:] if group.counters and _counter_at_zero(section[key])]
+    zero = zero if len(zero) > 1 else []
+    rows = tuple(row(key, section[key]) for key in present if key not in zero)
+    return Rows(group.title, group.basis, rows, tuple(label(key)[0] for key in zero))
+
+
+def _counter_at_zero(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value == 0
+
+
+def row(key: str, value: Any) -> tuple[str, str, str]:
+    """(name, text, unit) of one value."""
+    name, unit = label(key)
+    if key in SCALED and value is not None:
+        scale, unit = SCALED[key]
+        return name, figure(value * scale), unit
+    if key == "claim":
+        return name, str(value).replace("<=", "at most").replace("%", " %"), ""
+    if key in BOUNDS:
+        return name, at_most(value), ""
+    if key in SHARES:
+        return name, percent(value, "none audited"), ""
+    return (name, figure(value, "none"), "") if value is None else (name, figure(value), unit)
+
+
+def plain_rows(section: Mapping[str, Any], skip: Iterable[str] = ()) -> list[tuple[str, str, str]]:
+    """(name, text, unit) of every plain value of a section; one level of tables inside is flattened."""
+    rows = []
+    for key, value in section.items():
+        if key in skip:
+            continue
+        if isinstance(value, Mapping):
+            rows += [(f"{label(key)[0]}: {name}", text, unit) for name, text, unit in plain_rows(value)]
+        elif _plain(value):
+            rows.append(row(key, value))
+    return rows
+
+
+def _plain(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return False
+    return not isinstance(value, list | tuple) or all(not isinstance(v, Mapping | list | tuple) for v in value)

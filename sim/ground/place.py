@@ -1,0 +1,38 @@
+"""What the ground knows of a scene's grid and place: its header, or, where none arrived, the tiles alone."""
+
+from dataclasses import replace
+
+import rasterio
+from rasterio.errors import CRSError
+
+from payload.bundle import Bundle
+from payload.scene import SceneInfo
+from sim.ground.reception import SceneReception
+
+#: Depth of the sensor where no header says it.
+USUAL_BITS = 12
+
+
+def scene_info(scene: SceneReception, bundle: Bundle) -> SceneInfo:
+    """The scene as its header describes it. Without one: no place, no time, a whole number of tiles."""
+    if scene.header is None:
+        rows, cols = scene.grid
+        side = bundle.tile_px
+        return SceneInfo(name_of(scene), rows * side, cols * side, bundle.bands, gsd_m=0.0, bits=USUAL_BITS)
+    info = scene.header.info
+    return replace(info, crs_wkt=_wkt(info.crs_wkt))
+
+
+def name_of(scene: SceneReception) -> str:
+    """What to call a scene: the name in its header, or its id."""
+    if scene.header is not None and scene.header.info.name:
+        return scene.header.info.name
+    return "scene of no id" if scene.scene_id is None else f"scene {scene.scene_id:08x}"
+
+
+def _wkt(text: str | None) -> str | None:
+    """None, too, where the text on the link is no CRS that this ground knows."""
+    try:
+        return rasterio.crs.CRS.from_user_input(text).to_wkt() if text else None
+    except CRSError:
+        return None

@@ -1,0 +1,142 @@
+"""The payload at work on this host, or a device under test: a scene becomes packets.bin and the mask it judged by."""
+
+import hashlib
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import rasterio
+
+from hil.host.client import open_device
+from payload.bundle import Bundle
+from payload.clouds.gate import detect_clouds
+from payload.clouds.network import load_cloud_net
+from payload.engine import Engine
+from payload.link.scene_header import SceneHeader, pack, records
+from payload.link.space_packet import SequenceCounter, segment
+from payload.link.tile_code import TileCode
+from payload.pipeline import Payload
+from payload.policy import Policy
+from payload.scene import Scene
+from payload.stopwatch import Stopwatch
+from payload.tiles import split
+from sim.onboard.cloud_strips import CLOUD_FILE, CloudStrips
+from sim.onboard.device import DeviceRun, codes_of, of_scene
+from sim.progress import Progress
+
+PACKETS_FILE = "packets.bin"
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device under test. `compare`: every octet of it with this host's own."""
+
+    url: str
+    compare: bool = False
+
+
+@dataclass
+class Onboard:
+    """What the payload did, as measured on this host, and on the device where one coded the tiles.
+
+    `work` counts on board: tiles judged by the gate and tiles coded, thumbnails that were replaced included.
+    Memory is the process's peak before the payload started and when it had sent its last packet.
+    """
+
+    seconds: dict[str, float]  # per stage, of the processor
+    wall_s: float
+    peak_mib: float
+    before_mib: float = 0.0
+    work: dict[str, int] = field(default_factory=dict)
+    tile_s: dict[str, list[float]] = field(default_factory=dict)  # per stage, of each tile that went through it
+    device: DeviceRun | None = None
+
+
+@dataclass(eq=False)
+class TileStopwatch(Stopwatch):
+    """Remembers what each tile took, besides the sum."""
+
+    tile_s: dict[str, list[float]] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        before_s = self.seconds.get(name, 0.0)
+        with super().stage(name):
+            yield
+        self.tile_s.setdefault(name, []).append(self.seconds[name] - before_s)
+
+
+def header_of(scene: Scene, bundle: Bundle) -> SceneHeader:
+    """What goes down of a scene besides its tiles. The CRS goes as a code where it has one: a tenth of its WKT.
+
+    The scene id is a digest of the header and of the scene's first strip of tiles: other pixels, another scene. A
+    satellite would count scenes instead; here two runs share no counter.
+    """
+    info = replace(scene.info, crs_wkt=_short_crs(scene.info.crs_wkt))
+    header = SceneHeader(0, bundle.bundle_id, bundle.tile_px, info)
+    dn, valid = scene.read(0, 0, min(bundle.tile_px, info.height_px), info.width_px)
+    digest = hashlib.sha256(pack(header) + dn.tobytes() + valid.tobytes()).digest()
+    return replace(header, scene_id=int.from_bytes(digest[:4], "big"))
+
+
+def send(
+    scene: Scene, header: SceneHeader, bundle: Bundle, policy: Policy, engine: Engine, folder: Path, progress: Progress
+) -> Onboard:
+    """The payload at work: packets.bin in `folder`, and beside it the cloud mask that it judged by."""
+    payload = Payload(bundle, policy, engine)
+    payload.watch = watch = TileStopwatch(clock=time.process_time)  # what a busy host does beside it does not count
+    start, before_mib = time.perf_counter(), peak_rss_mib()
+    with (
+        (folder / PACKETS_FILE).open("wb") as stream,
+        CloudStrips(folder / CLOUD_FILE, scene.info, bundle.tile_px, progress) as clouds,
+    ):
+        for packet in payload.transmit(scene, header, clouds.observe):
+            stream.write(packet)
+    took_s = time.perf_counter() - start
+    return Onboard(watch.seconds, took_s, peak_rss_mib(), before_mib, dict(payload.work), watch.tile_s)
+
+
+def send_by_device(
+    device: Device, scene: Scene, header: SceneHeader, bundle: Bundle, policy: Policy, engine: Engine, folder: Path,
+    progress: Progress,
+) -> Onboard:  # fmt: skip
+    """As `send`, the tiles coded by a device under test. The cloud mask, for the pictures, is this host's."""
+    start, before_mib = time.perf_counter(), peak_rss_mib()
+    host = Payload(bundle, policy, engine) if device.compare else None
+    net = load_cloud_net(bundle, engine) if "clouds" in bundle.manifest else None
+    counter = SequenceCounter(policy.apid)
+    with (
+        open_device(device.url, bundle, policy) as session,
+        (folder / PACKETS_FILE).open("wb") as stream,
+        CloudStrips(folder / CLOUD_FILE, scene.info, bundle.tile_px, progress) as clouds,
+    ):
+        run = DeviceRun(device.url, session.info)
+
+        def codes() -> Iterator[TileCode]:
+            for tile, code in codes_of(split(scene, bundle.tile_px), session, host, run):
+                if net is not None and not tile.empty:
+                    clouds.observe(tile, detect_clouds(tile, net))
+                yield of_scene(tile, code, header)
+
+        for record in records(header, codes()):
+            stream.writelines(segment(record, counter, policy.packet_octets))
+    return Onboard({}, time.perf_counter() - start, peak_rss_mib(), before_mib, dict(run.work), device=run)
+
+
+def peak_rss_mib() -> float:
+    """Peak resident memory of this process up to now."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+
+
+def _short_crs(wkt: str | None) -> str | None:
+    """ "EPSG:n" where that names the same CRS; the WKT itself elsewhere."""
+    if wkt is None:
+        return None
+    crs = rasterio.crs.CRS.from_user_input(wkt)
+    code = crs.to_epsg()
+    return f"EPSG:{code}" if code is not None and rasterio.crs.CRS.from_epsg(code) == crs else wkt

@@ -1,0 +1,127 @@
+"""The ground on its own: octets off the link become scenes on disk. No original and no payload is at hand.
+
+packets -> scenes -> tiles -> reconstruction.tif and report.json, a folder a scene where there are several
+"""
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from payload.bundle import DEFAULT, Bundle, bare_bundle, load_bundle
+from payload.engine import Engine, open_engine
+from payload.errors import InputError
+from payload.link.space_packet import read_packets
+from payload.scene import SceneInfo
+from sim.ground.decoder import Decoder
+from sim.ground.mosaic import reconstruct
+from sim.ground.place import scene_info
+from sim.ground.reception import Reception, SceneReception, by_id
+from sim.ground.reception import receive as receive_packets
+from sim.mission.spec import DEFAULT as DEFAULT_MISSION
+from sim.mission.spec import load_mission
+from sim.products.delivery import whole_or_nothing
+from sim.products.rasters import PictureWriter
+from sim.progress import Progress
+from sim.report.received import write_received_report
+
+PICTURE_FILE = "reconstruction.tif"
+
+
+@dataclass(frozen=True)
+class ReceiveRequest:
+    """What the user asked for."""
+
+    stream: Path
+    out: Path
+    mission: str = DEFAULT_MISSION
+    bundles: tuple[str, ...] = (DEFAULT,)
+    engine: str = "openvino"
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """One scene on disk. `seconds` of the processor."""
+
+    scene: SceneReception
+    info: SceneInfo
+    picture: Path
+    known_px: int
+    seconds: float
+
+
+def receive(request: ReceiveRequest, progress: Progress) -> dict[str, Any]:
+    """Every scene of a stream, as products with a report. InputError where nothing can be made of the stream."""
+    mission = load_mission(request.mission)
+    keys = [bytes.fromhex(key) for key in mission.trusted_keys] or None
+    bundles = by_id(load_bundle(where, trusted_keys=keys) for where in request.bundles)
+    engine = open_engine(request.engine)
+    with whole_or_nothing(request.out, request.overwrite) as folder:
+        reception = receive_packets(read_stream(request.stream, mission.policy.apid), bundles, mission.policy.apid)
+        delivered = list(deliver_all(reception, bundles, engine, folder, progress))
+        if not delivered:
+            raise InputError(nothing_there(request.stream, reception, mission.policy.apid))
+        return write_received_report(request.stream, mission.name, reception, delivered, folder)
+
+
+def deliver_all(
+    reception: Reception, bundles: Mapping[int, Bundle], engine: Engine, folder: Path, progress: Progress
+) -> Iterator[Delivered]:
+    """Each scene of which anything can be shown, in a folder of its own where there are several."""
+    shown = [(scene, bundle) for scene in reception.scenes.values() if (bundle := bundle_of(scene, bundles))]
+    for scene, bundle in shown:
+        place = folder if len(shown) == 1 else folder / _folder_name(scene)
+        place.mkdir(exist_ok=True)
+        yield deliver(scene, bundle, Decoder(bundle, engine), place, progress)
+
+
+def deliver(scene: SceneReception, bundle: Bundle, decoder: Decoder, folder: Path, progress: Progress) -> Delivered:
+    """reconstruction.tif of one scene."""
+    info, start, known_px = scene_info(scene, bundle), time.process_time(), 0
+    path = folder / PICTURE_FILE
+    with PictureWriter(path, info) as writer:
+        for strip in reconstruct(scene, decoder):
+            top = strip.row * decoder.tile_px
+            height = min(decoder.tile_px, info.height_px - top)
+            known = strip.known[:height, : info.width_px]
+            writer.write_strip(top, strip.dn[:, :height, : info.width_px], known)
+            known_px += int(known.sum())
+            progress("ground", 2 * scene.grid[0])
+    return Delivered(scene, info, path, known_px, time.process_time() - start)
+
+
+def bundle_of(scene: SceneReception, bundles: Mapping[int, Bundle]) -> Bundle | None:
+    """The bundle that decodes a scene; where this ground does not hold it, what stands for it: fallback tiles need no
+    networks. None where not even the size of its tiles is known."""
+    if scene.bundle_id is not None and scene.bundle_id in bundles:
+        return bundles[scene.bundle_id]
+    if scene.header is not None:
+        return bare_bundle(f"{scene.header.bundle_id:08x}", scene.header.info.bands, scene.header.tile_px)
+    return next(iter(bundles.values())) if scene.codes else None
+
+
+def read_stream(path: Path, apid: int) -> Iterator[bytes]:
+    """The pieces of a stream of packets in a file, one at a time. InputError where it cannot be read."""
+    try:
+        with path.open("rb") as stream:
+            yield from read_packets(stream, apid)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}), wanted a file of space packets") from None
+
+
+def nothing_there(path: Path, reception: Reception, apid: int) -> str:
+    """Why no scene came of a stream, in one line."""
+    counts = reception.counts
+    if counts.foreign:
+        return (
+            f"{path}: {counts.foreign} packets of other applications and none of APID {apid} gave a scene; "
+            "give the mission whose policy.apid they carry"
+        )
+    causes = f"; first: {reception.unaddressed[0]}" if reception.unaddressed else ""
+    return f"{path}: no scene in {counts.received} pieces, wanted space packets of a payload{causes}"
+
+
+def _folder_name(scene: SceneReception) -> str:
+    return "no-id" if scene.scene_id is None else f"{scene.scene_id:08x}"

@@ -1,0 +1,92 @@
+"""The original beside what was delivered: the only place on the ground side that opens the original.
+
+strips of both -> figures of quality, PSNR by tile, and four pictures to lay over each other
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+
+from payload.scene import Dn, Mask, Scene
+from payload.tiles import grid
+from sim.metrics.distortion import SceneQuality, psnr_db
+from sim.onboard.cloud_strips import CLOUD_FILE, CloudReader
+from sim.products.quicklooks import Pictures, Quicklooks
+from sim.progress import Progress
+
+
+@dataclass
+class Comparison:
+    """What the ground has of a scene, held against the original. `compared_px` are valid in both."""
+
+    quality: SceneQuality
+    pictures: Pictures
+    tile_psnr_db: dict[tuple[int, int], float]
+    compared_px: int
+    seconds: dict[str, float] = field(default_factory=dict)  # of the ground, by stage
+
+
+class PictureReader:
+    """Strips of a delivered picture on the original's grid. What it does not cover, or where it is missing altogether,
+    is unknown. Used as a context."""
+
+    def __init__(self, path: Path | None, bands: int, width_px: int) -> None:
+        self._file = rasterio.open(path) if path is not None else None
+        self._shape = bands, width_px
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def read(self, row_px: int, height_px: int) -> tuple[Dn, Mask]:
+        """dn uint16 [B, h, W] and known bool [h, W]."""
+        bands, width_px = self._shape
+        dn, known = np.zeros((bands, height_px, width_px), np.uint16), np.zeros((height_px, width_px), bool)
+        if self._file is not None and row_px < self._file.height:
+            height, width = min(height_px, self._file.height - row_px), min(width_px, self._file.width)
+            window = (row_px, row_px + height), (0, width)
+            dn[:, :height, :width] = self._file.read(window=window)
+            known[:height, :width] = self._file.dataset_mask(window=window) > 0
+        return dn, known
+
+
+def compare_with_original(
+    scene: Scene, picture: Path | None, folder: Path, kinds: Sequence[Sequence[str]], tile_px: int, progress: Progress
+) -> Comparison:
+    """Strip by strip; the pictures are written to `folder`, where the mask that the payload judged by lies as well."""
+    info = scene.info
+    quality, looks = SceneQuality(info.bands), Quicklooks(info)
+    tile_psnr: dict[tuple[int, int], float] = {}
+    compared_px, (rows, cols) = 0, grid(info, tile_px)
+    with (
+        PictureReader(picture, len(info.bands), info.width_px) as received,
+        CloudReader(folder / CLOUD_FILE) as clouds,
+    ):
+        for row in range(rows):
+            top = row * tile_px
+            height = min(tile_px, info.height_px - top)
+            original, valid = scene.read(top, 0, height, info.width_px)
+            dn, known = received.read(top, height)
+            known &= valid
+            looks.add(top, original, valid, dn, known, clouds.read(top, height))
+            compared_px += int(known.sum())
+            for col in range(cols):
+                span = slice(col * tile_px, (col + 1) * tile_px)
+                quality.add(original[:, :, span], dn[:, :, span], known[:, span])
+                if known[:, span].any():
+                    tile_psnr[row, col] = _tile_psnr_db(original[:, :, span], dn[:, :, span], known[:, span])
+            progress("verification", rows)
+    return Comparison(quality, looks.write(folder, kinds, tile_px), tile_psnr, compared_px)
+
+
+def _tile_psnr_db(original: Dn, dn: Dn, known: NDArray[np.bool_]) -> float:
+    difference = original.astype(np.float32) - dn
+    return psnr_db(float((difference**2).mean(axis=0, dtype=np.float64)[known].mean()))

@@ -1,0 +1,87 @@
+"""What `sim receive` says of a stream: a report without reference figures, as there is no original to compare with."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+
+from payload.scene import SceneInfo
+from sim.ground.place import name_of
+from sim.ground.reception import Reception, SceneReception
+from sim.report.files import canonical_json
+from sim.report.tables import kinds, tile_row
+
+SCHEMA = "nadir-received/1"
+
+
+class Product(Protocol):
+    """One scene on disk."""
+
+    @property
+    def scene(self) -> SceneReception: ...
+    @property
+    def info(self) -> SceneInfo: ...
+    @property
+    def picture(self) -> Path: ...
+    @property
+    def known_px(self) -> int: ...
+
+
+def write_received_report(
+    stream: Path, mission: str, reception: Reception, products: Sequence[Product], folder: Path
+) -> dict[str, Any]:
+    """report.json in `folder`; gives what it says."""
+    report = {
+        "schema": SCHEMA,
+        "inputs": {"stream": stream.name, "mission": mission},
+        "packets": asdict(reception.counts),
+        "records_refused": Counter(reception.unaddressed),
+        "scenes": [_scene(product, folder) for product in products],
+        "scenes_not_shown": len(reception.scenes) - len(products),
+    }
+    (folder / "report.json").write_text(canonical_json(report), encoding="utf-8", newline="\n")
+    return report
+
+
+def as_text(report: dict[str, Any], out: Path) -> str:
+    """A few lines for a terminal."""
+    packets = report["packets"]
+    lines = [
+        f"packets  {packets['received']} pieces: {packets['refused']} damaged, {packets['foreign']} of other "
+        f"applications, {packets['missing']} missing"
+    ]
+    for scene in report["scenes"]:
+        counts = ", ".join(f"{n} {kind}" for kind, n in scene["tiles"].items() if n)
+        lines.append(f"scene    {scene['name']}: {counts}; {out / scene['picture']}")
+        lines += [f"         {note}" for note in scene["notes"]]
+    return "\n".join(lines) + "\n"
+
+
+def _scene(product: Product, folder: Path) -> dict[str, Any]:
+    scene, info = product.scene, product.info
+    named = kinds(scene, scene.grid)
+    rows = [
+        tile_row(scene, (row, col), kind, None) for row, line in enumerate(named) for col, kind in enumerate(line)
+    ]
+    return {
+        "id": None if scene.scene_id is None else f"{scene.scene_id:08x}",
+        "name": name_of(scene),
+        "bundle": None if scene.bundle_id is None else f"{scene.bundle_id:08x}",
+        "sensed_at": info.sensed_at, "height_px": info.height_px, "width_px": info.width_px,
+        "bands": list(info.bands), "gsd_m": info.gsd_m, "has_a_place": info.transform is not None,
+        "tiles": Counter(row["kind"] for row in rows) | {"incomplete": sum(row["incomplete"] for row in rows)},
+        "known_px": product.known_px, "picture": str(product.picture.relative_to(folder)),
+        "notes": _notes(scene), "list": rows,
+    }  # fmt: skip
+
+
+def _notes(scene: SceneReception) -> list[str]:
+    notes = []
+    if scene.header is None:
+        notes.append("no scene header arrived: size from the tiles, no place, no time")
+    elif scene.fates is None:
+        notes.append("the end of the scene did not arrive: more may come")
+    if scene.outside:
+        notes.append(f"{len(scene.outside)} tiles beyond the scene's grid were left out")
+    return notes

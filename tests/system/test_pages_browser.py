@@ -1,0 +1,204 @@
+"""Every page of the house in a real browser: one design, readable at 400 px, in light and in dark."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from chromium import CONTRAST, Page
+
+from hil.profiles import page as profile_page
+from hil.profiles.demand import Demand, margins
+from hil.profiles.profile_file import (
+    FORMAT,
+    Device,
+    DeviceProfile,
+    Energy,
+    Performance,
+    Roofline,
+    Spread,
+    StageSpan,
+)
+from sim.clouds import page as clouds_page
+from sim.clouds.evaluate import Material
+from sim.compare import page as rd_page
+from sim.compare.report import document
+from sim.compare.summary import METRICS
+from sim.compare.tiles import BenchTile
+from sim.report.files import write_report
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+PAGES = ("report", "rd", "clouds", "profile")
+SHA = "a8745130e85fd2ed8c6a8197212bb4a48bb8eb26338b3d9c14f255bec048e48d"
+
+#: Cells and texts that are cut off: they stick out of the window, and no box of their own scrolls to them.
+CLIPPED = """[...document.querySelectorAll('th, td, dd, p, h1, h2, h3, li, svg.chart text')].filter((cell) => {
+  const box = cell.getBoundingClientRect();
+  if (!box.width || cell.closest('thead') && cell.closest('.cards')) return false; // a card's rows name its columns
+  const scrolls = cell.closest('.scroll');
+  if (scrolls) return !['auto', 'scroll'].includes(getComputedStyle(scrolls).overflowX);
+  const drawn = cell instanceof SVGElement; // a drawing's text has no box of its own to be cut by
+  return box.left < -0.5 || box.right > innerWidth + 0.5 || !drawn && cell.scrollWidth > cell.clientWidth + 1;
+}).map((cell) => cell.outerHTML.slice(0, 90))"""
+#: Of every row of a table of requirements: whether requirement, state, measured and limit lie inside the window.
+REQUIREMENTS = """[...document.querySelectorAll('tr.row-held, tr.row-failed')].map((row) =>
+  [row.querySelector('th'), row.querySelector('.state'), ...row.querySelectorAll('td.num')].map((cell) => {
+    const box = cell.getBoundingClientRect();
+    return box.width > 0 && box.left >= 0 && box.right <= innerWidth && cell.textContent.trim() !== '';
+  }))"""
+#: Of every chart with axes: how many numbers stand at its foot, and how many at its side.
+NUMBERED = """[...document.querySelectorAll('svg.chart')].map((chart) => {
+  const texts = [...chart.querySelectorAll('text')].filter((t) => /^[−+]?[\\d.,e]+( %)?$/.test(t.textContent));
+  return [texts.filter((t) => t.getAttribute('text-anchor') === 'middle').length,
+          texts.filter((t) => t.getAttribute('text-anchor') === 'end').length];
+})"""
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("pages")
+
+
+@pytest.fixture(params=PAGES)
+def opened(
+    request: pytest.FixtureRequest, browser: Page, folder: Path,
+    example_report: dict[str, Any], example_pictures: dict[str, Path],
+) -> Iterator[Page]:  # fmt: skip
+    path = folder / f"{request.param}.html"
+    if not path.is_file():
+        if request.param == "report":
+            write_report(example_report, example_pictures, folder)
+        else:
+            texts = {"rd": rd_text, "clouds": clouds_text, "profile": profile_text}
+            path.write_text(texts[request.param](), encoding="utf-8")
+    browser.events.clear()
+    browser.open(path.as_uri())
+    yield browser
+    browser.call("Emulation.setEmulatedMedia", features=[])
+
+
+def reopen(page: Page, width_px: int) -> None:
+    page.open(page.value("location.href"), width_px=width_px)
+
+
+def test_a_page_opens_from_disk_without_errors_or_requests(opened: Page) -> None:
+    opened.value("new Promise(done => requestAnimationFrame(() => setTimeout(done, 100)))")
+    assert opened.complaints() == []
+
+
+@pytest.mark.parametrize("width_px", [1280, 400])
+def test_a_page_fits_its_window_and_nothing_is_clipped(opened: Page, width_px: int) -> None:
+    reopen(opened, width_px)
+    assert opened.value("document.scrollingElement.scrollWidth") <= width_px
+    assert opened.value(CLIPPED) == []
+
+
+def test_measured_limit_and_held_are_in_sight_on_a_telephone(opened: Page) -> None:
+    reopen(opened, 400)
+    rows = opened.value(REQUIREMENTS)
+    assert all(all(row) and len(row) == 4 for row in rows)
+    assert rows or "rd.html" in opened.value("location.href")  # a comparison has no requirements
+
+
+def test_every_chart_has_numbers_on_its_axes(opened: Page) -> None:
+    charts = opened.value(NUMBERED)
+    assert charts
+    one_way = "rd.html" in opened.value("location.href")  # rows of dots: names stand where the numbers would
+    assert all(foot >= 2 and (side >= 2 or one_way) for foot, side in charts), charts
+
+
+def test_pages_follow_dark_mode_charts_and_all(opened: Page) -> None:
+    """WCAG 2.1 asks for a contrast of 4.5 of text against its ground. Text of a chart is filled, not coloured."""
+    ground = {}
+    for theme in ("light", "dark"):
+        opened.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": theme}])
+        ground[theme] = opened.value("getComputedStyle(document.body).backgroundColor")
+        for selector in ("body", ".facts", ".key-figures .note", "thead th", ".basis"):
+            assert opened.value(CONTRAST.replace("SELECTOR", selector)) >= 4.5, (theme, selector)
+        filled = CONTRAST.replace("getComputedStyle(element).color", "getComputedStyle(element).fill")
+        assert opened.value(filled.replace("SELECTOR", "svg.chart text")) >= 4.5, theme
+    assert ground["light"] != ground["dark"]
+    assert opened.value("[...document.images].filter(i => i.src.startsWith('data:image/svg')).length") == 0
+
+
+# --- made-up pages ---------------------------------------------------------------------------------------------------
+
+
+class MadeUpCodec:
+    def __init__(self, name: str) -> None:
+        self.name, self.note, self.settings = name, "made up, " * 12, (1.0,)
+
+
+def rd_text() -> str:
+    codecs = ("nadir-edge", "klt-jpeg2000", "jpeg2000", "klt-jpeg2000-joint", "jpeg")
+    rows = [
+        {
+            "codec": codec, "tile": tile, "setting": 1.0, "octets": float(octets), "bpp": 8 * octets / 65536,
+            "cr16": 524_288 / octets, **dict.fromkeys(METRICS, 1 / np.log(octets)),
+            "psnr_10k_db": 20 * np.log10(octets / 100) + shift, "encode_s": 0.01, "decode_s": 0.1,
+        }
+        for shift, codec in enumerate(codecs)
+        for tile in ("easy", "hard")
+        for octets in np.geomspace(900, 60_000, 20)
+    ]  # fmt: skip
+    tiles = [BenchTile(name, np.zeros((4, 256, 256), np.uint16)) for name in ("easy", "hard")]
+    made_up = [MadeUpCodec(name) for name in codecs]
+    result = document(rows, tiles, made_up, {"hevc": "absent: ffmpeg not installed"}, [])  # type: ignore[arg-type]
+    result["inputs"]["files"] = [{"name": "rd20.npz", "sha256": SHA}]
+    return rd_page.render_page(result | {"decoder": {"parameters": 4_213_512, "decoder_kmac_px": 68.2}})
+
+
+def clouds_text() -> str:
+    scores = dict.fromkeys(("accuracy", "balanced_accuracy", "precision", "recall", "f1", "iou"), 0.9876)
+    scores |= {"iou_interval": (0.9, 0.99)}
+    tiles = scores | {"tiles": 500, "clear_tiles": 387, "discarded_falsely": 0, "false_discards": 0.0}
+    readings, methods = ("all", "firm"), ("nadir", "braaten-cohen-yang")
+    settings = {"rotation": "shipped", "cloudy_above": 0.54, "sure_above": 0.7}
+    check = {"requirement": "tile accuracy on left-out sites", "measured": 0.9356, "relation": ">=", "limit": 0.92}
+    result = {
+        "engine": "openvino 2026.4.1-22982-e213a147257-releases/2026/4",
+        "methods": dict.fromkeys(methods, "made up"),
+        "networks": [{"name": "edge", "test_sites": ["0000280849BAC91C", SHA], "settings": settings}],
+        "checks": [check | {"held": True}, check | {"measured": None, "held": False}],
+        "pixels": {r: dict.fromkeys(methods, scores) for r in readings},
+        "tiles": {r: dict.fromkeys(methods, tiles | {"interval": [0.0, 0.0095]}) for r in readings},
+        "classes": {"clear": scores, "thin": dict.fromkeys(scores)},
+        "sites": [
+            {"site": "0000280849BAC91C", "tiles": 9, "gsd_m": 10, "pixel_iou": 0.8, "tile_accuracy": 0.9,
+             "false_discards": None},
+            {"site": "montcalm", "tiles": 9, "gsd_m": 10, "cloud_called": 0.01, "withheld": 0},
+        ],
+        "tile_map": [[0.1, 0.2], [0.9, 0.95], [0.8, 0.3], [0.2, 0.9]],
+        "slices": {"nadir": {"snow": {"tiles": 4, "sites": 1, "false_discards": 0.0, "pixels_called_cloud": 0.1}}},
+        "reliability": {"bins": [{"said": 0.1, "seen": 0.2, "cells": 10}], "expected_error": 0.02},
+        "thirteen_bands": [{"name": "l1c_13band_montcalm_20160112", "cloud": {"nadir": 0.5}}],
+        "scene": None, "flattening": [], "human": [], "human_gate": [], "teacher": None,
+        "gate": {"let_through": 0.1, "usable_lost": 0.0, "worst_site": "semarang", "usable_lost_there": 0.01},
+        "light": [{"light": "gain 0.7", "human_iou": None, "human_precision": None, "human_recall": None,
+                   "scl_iou": 0.8, "let_through": 0.1, "usable_lost": None}],
+        "measured_on_host": {"megapixels_per_s": 47.0, "gate": []},
+    }  # fmt: skip
+    return clouds_page.render(result, Material([], []))
+
+
+def profile_text() -> str:
+    seconds = [0.010, 0.011, 0.012, 0.010, 0.030, 0.011]
+    stages = {"clouds": 0.002, "encode": 0.005, "entropy": 0.003}
+    performance = Performance(
+        "measured by the device's own monotonic clock", 2, Spread.of(seconds),
+        {n: Spread.of([s] * 6) for n, s in stages.items()}, 0.8, 6.0, 5.9, 2.5, 210.0, {"cpu": 61.0}, tuple(seconds),
+    )  # fmt: skip
+    spans = tuple(StageSpan(name, 10 + k, 11 + k) for k, name in enumerate(stages))
+    energy = Energy(
+        "modelled: 2 W idle, 5 W busy, as given", 3, 12.0, 2.0, 5.0, 6.1, 0.05, 0.03, 0.76, 0.46, stages, "one clock",
+        (0.0, 10.0, 10.1, 20.0), (2.0, 2.0, 5.0, 5.0), 10.0, 20.0, spans, (10.0, 11.0, 13.0), (5.0, 5.1, 5.0),
+    )  # fmt: skip
+    device = Device("tcp://board:9000", "aarch64", "Cortex-A53", 4, 1024, "Linux 6", "3.11.2", "openvino 2026.4", 1)
+    roofline = Roofline("counted", 0.2, 0.007, 28.0, 120.0, 65.0, 8.0)
+    profile = DeviceProfile(
+        FORMAT, "2026-01-01T00:00:00Z", SHA, "edge", 77, 256, device, 6, SHA, performance, energy, roofline, ("doubt",),
+    )  # fmt: skip
+    demand = Demand("m", 9.0, 5700.0, 60.0, 100.0, 6.1, 256.0, 85.0)
+    return profile_page.render(profile, "m", margins(profile, demand))
