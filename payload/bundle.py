@@ -10,19 +10,15 @@ tile code, so that decoding with the wrong bundle is refused, not garbled.
 
 import hashlib
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from io import BytesIO
 from pathlib import Path
 from typing import Any, NoReturn
-from zipfile import ZipFile
 
-import numpy as np
-from numpy.lib.format import read_array_header_1_0, read_array_header_2_0, read_magic
 from numpy.typing import NDArray
 
+from payload.array_files import ArrayFileError, read_arrays
 from payload.errors import BundleError
 from payload.signature import require_signature
 
@@ -130,10 +126,9 @@ class ArrayFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
-            self._arrays = _read_archive(path)
-        except Exception as error:  # zip, zlib and numpy have a dozen kinds of their own for a damaged file
-            text = " ".join(f"{type(error).__name__}: {error}".split())[:120]
-            raise BundleError(f"{path}: not readable as an .npz of numbers ({text}); rebuild the bundle") from None
+            self._arrays = read_arrays(path, most_octets=MOST_TABLE_OCTETS)
+        except ArrayFileError as error:
+            raise BundleError(f"{path}: not readable as an .npz of numbers ({error}); rebuild the bundle") from None
 
     def __contains__(self, name: str) -> bool:
         return name in self._arrays
@@ -160,28 +155,6 @@ class ArrayFile:
 
     def _misfit(self, name: str, found: str, wanted: str) -> BundleError:
         return BundleError(f"{self._path}: {name} is {found}, wanted {wanted}; restore the bundle or rebuild it")
-
-
-def _read_archive(path: Path) -> dict[str, NDArray[Any]]:
-    with ZipFile(path) as archive:
-        entries = archive.infolist()
-        if len({entry.filename for entry in entries}) < len(entries):
-            raise ValueError("an array is there twice")
-        if sum(entry.file_size for entry in entries) > MOST_TABLE_OCTETS:
-            raise ValueError(f"more than {MOST_TABLE_OCTETS} octets unpacked")
-        return {entry.filename.removesuffix(".npy"): _read_array(archive.read(entry)) for entry in entries}
-
-
-def _read_array(octets: bytes) -> NDArray[Any]:
-    """An .npy of numbers. Its header must say how long it is: none of its words is believed before."""
-    stream = BytesIO(octets)
-    readers = {(1, 0): read_array_header_1_0, (2, 0): read_array_header_2_0}
-    shape, by_columns, dtype = readers[read_magic(stream)](stream)
-    begin = stream.tell()
-    if dtype.kind not in "iuf" or min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != len(octets) - begin:
-        raise ValueError(f"{dtype} {list(shape)} in {len(octets) - begin} octets")
-    array = np.frombuffer(octets, dtype, offset=begin).reshape(shape, order="F" if by_columns else "C")
-    return np.ascontiguousarray(array, dtype.newbyteorder("=")).reshape(shape)
 
 
 def shipped_bundles() -> list[str]:

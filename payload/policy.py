@@ -22,7 +22,10 @@ class Region:
 
 @dataclass(frozen=True)
 class LonLatRegion:
-    """A box on the ground that is always kept, in degrees (WGS 84); turned into pixels once the scene is known."""
+    """A box on the ground that is always kept, in degrees (WGS 84); turned into pixels once the scene is known.
+
+    Longitudes are -180 to 180 or 0 to 360; west > east is a box across the antimeridian.
+    """
 
     west_deg: float
     south_deg: float
@@ -30,8 +33,14 @@ class LonLatRegion:
     north_deg: float
 
     def __post_init__(self) -> None:
-        if not (-180.0 <= self.west_deg < self.east_deg <= 180.0 and -90.0 <= self.south_deg < self.north_deg <= 90.0):
-            raise InputError(f"gate.regions: {self} is no box; wanted west < east in +-180 and south < north in +-90")
+        edges = -180.0 <= self.west_deg <= 360.0 and -180.0 <= self.east_deg <= 360.0
+        across = self.west_deg > self.east_deg and self.east_deg - self.west_deg + 360.0 <= 180.0
+        wide = 0.0 < self.east_deg - self.west_deg <= 360.0
+        if not (edges and (wide or across) and -90.0 <= self.south_deg < self.north_deg <= 90.0):
+            raise InputError(
+                f"gate.regions: {self} is no box; wanted west < east in -180 to 360 (or west > east for up to 180 "
+                "degrees across the antimeridian) and south < north in +-90"
+            )
 
 
 @dataclass(frozen=True)

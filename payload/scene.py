@@ -20,7 +20,9 @@ class SceneInfo:
     `dn` means reflectance x 10 000 with any processing offset already removed.
     `crs_wkt` and `transform` (a, b, c, d, e, f: x = a col + b row + c, y = d col + e row + f) are None where the
     file has no georeference. `nodata` is the DN that marks no data in the source, None if there is none.
-    `bits` is the depth of the sensor, not of the container.
+    `bits` is the depth of the sensor, not of the container. A scene that is placed otherwise has `gcps`, ground control
+    points (row, col, x, y, z) in `crs_wkt`, or `rpcs`, rational polynomial coefficients by their GDAL names; both only
+    go on to the products. `notes` are sentences on what was applied or assumed when the scene was read.
     """
 
     name: str
@@ -33,6 +35,9 @@ class SceneInfo:
     crs_wkt: str | None = None
     transform: tuple[float, float, float, float, float, float] | None = None
     nodata: int | None = None
+    gcps: tuple[tuple[float, float, float, float, float], ...] = ()
+    rpcs: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class Scene(Protocol):

@@ -27,7 +27,7 @@ from sim.receive import deliver
 from sim.report import tables
 from sim.report.comparison import compare_with_original
 from sim.report.files import write_report
-from sim.scenes.rasters import open_scene
+from sim.scenes.open_scene import open_scene
 from sim.scenes.sentinel2 import BANDS_10M
 
 

@@ -21,7 +21,7 @@ from payload.policy import Gate, Policy
 from payload.tiles import Tile, split
 from sim.ground.decoder import Decoder
 from sim.metrics.distortion import psnr_db
-from sim.scenes.rasters import open_scene
+from sim.scenes.open_scene import open_scene
 
 #: Tiles between these cloud fractions are measured: below there is nothing to save, above the gate withholds.
 PARTLY = (0.05, 0.70)

@@ -49,7 +49,7 @@ from sim.clouds.samples import (
     load_samples,
     load_thirteen_bands,
 )
-from sim.scenes.rasters import open_scene
+from sim.scenes.open_scene import open_scene
 
 S2CLOUDLESS, SEN2COR, CSMASK = "s2cloudless", "sen2cor-scl", "ukis-csmask"
 METHODS = {

@@ -16,7 +16,7 @@ from payload.policy import Gate, Policy
 from payload.tiles import Tile, split
 from sim.clouds.judged import tile_of
 from sim.clouds.samples import SCENE
-from sim.scenes.rasters import open_scene
+from sim.scenes.open_scene import open_scene
 
 #: Tiles and rounds of the gate's cost, at steps from fine to coarse; the requirement is held against the one whose
 #: compression ratio lies near 20, where `sim bench` compares speeds, too.

@@ -26,6 +26,7 @@ from sim.compare.classical import Jpeg2000
 from sim.compare.tiles import BenchTile, read_tiles
 from sim.ground.decoder import Decoder
 from sim.metrics.distortion import PEAK_10K, psnr_db, ssim
+from sim.scenes.open_scene import AS_STORED, Reading
 
 JPEG2000_CR = 20.0
 FINEST_RMSE_DN, COARSEST_RMSE_DN = 1.0, 4096.0
@@ -70,9 +71,10 @@ def compare(
     limit: int | None = None,
     engine: str = "openvino",
     advance: Callable[[str, int], None] = lambda *_: None,
+    reading: Reading = AS_STORED,
 ) -> list[Row]:
     """Rows measured on the tiles of `paths`: each bundle, then JPEG 2000 at CR 20; the published ones follow."""
-    tiles = read_tiles(paths, limit=limit)
+    tiles = read_tiles(paths, limit=limit, reading=reading)
     coders: dict[str, Coder] = {f"bundle {load_bundle(name).name}": _bundle_coder(name, engine) for name in bundles}
     coders[f"JPEG 2000 at CR {JPEG2000_CR:g}"] = at_cr20
     rows = []

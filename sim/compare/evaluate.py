@@ -23,6 +23,7 @@ from sim.compare.tiles import TILE_PX, BenchTile, read_tiles
 from sim.metrics import thematic
 from sim.metrics.bd_rate import CR_FINE
 from sim.metrics.distortion import psnr_db, rate_figures, tile_figures
+from sim.scenes.open_scene import AS_STORED, Reading
 
 FINE_PSNR_DB = 46.5  # curves reach past the last constant-quality point of the table (46 dB)
 COARSEST_CR = 4000.0  # settings that cost less than this on a tile are passed over: header and nothing else
@@ -52,9 +53,10 @@ def evaluate(
     engine: str = "openvino",
     advance: Advance = lambda *_: None,
     picture_px: int | None = None,
+    reading: Reading = AS_STORED,
 ) -> dict[str, Any]:
     """The whole bench: what rd.json holds. Without bundles the opponents run alone. `picture_px`: opponents code
-    pictures of that side whole, bundles cut them into their tiles; None: pictures of one tile."""
+    pictures of that side whole, bundles cut them into their tiles; None: pictures of one tile. `reading`: of rasters."""
     codecs, absent = open_opponents(against)
     tile_px = TILE_PX
     if bundles:
@@ -65,7 +67,7 @@ def evaluate(
     side_px = picture_px or tile_px
     if bundles and side_px % tile_px:
         raise InputError(f"--picture-px is {side_px}, wanted a multiple of the bundle's tiles of {tile_px} px")
-    tiles = read_tiles(paths, side_px, limit)
+    tiles = read_tiles(paths, side_px, limit, reading)
     rows = measure(tiles, codecs, advance)
     return document(rows, tiles, codecs, absent, paths)
 

@@ -32,6 +32,7 @@ from payload.tiles import Tile, split
 from sim.compare.classical import LOSSLESS, Codec, open_codecs
 from sim.compare.tiles import read_tiles
 from sim.scenes.demo import demo_scene
+from sim.scenes.open_scene import AS_STORED, Reading
 
 SCENE_PX = 1024
 ROUNDS, ROUND_S = 3, 1.0
@@ -113,6 +114,7 @@ class Question:
     engines: tuple[str, ...]
     tiles: tuple[Path, ...] = ()
     ratio: float = 20.0
+    reading: Reading = AS_STORED
 
 
 def engines_here() -> tuple[str, ...]:
@@ -152,7 +154,10 @@ def _tiles(question: Question, tile_px: int) -> list[Tile]:
     if not question.tiles:
         return list(split(demo_scene(SCENE_PX, SCENE_PX, 0), tile_px))
     everywhere = np.ones((tile_px, tile_px), bool)
-    return [Tile(0, col, t.dn, everywhere) for col, t in enumerate(read_tiles(question.tiles, tile_px))]
+    return [
+        Tile(0, col, t.dn, everywhere)
+        for col, t in enumerate(read_tiles(question.tiles, tile_px, None, question.reading))
+    ]
 
 
 def _step_for(payload: Payload, tiles: Sequence[Tile], ratio: float) -> float:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 from numpy.typing import NDArray
-from sgp4.api import WGS72, Satrec, jday
+from sgp4.api import SGP4_ERRORS, WGS72, Satrec, jday
 
 from payload.errors import InputError
 from sim.toml_tables import check_range
@@ -175,10 +175,32 @@ def fill(contacts: Iterable[Pass], rate_bps: float, volume_octets: int) -> Itera
         yield Window(contact, usable_s, capacity_octets, sent, volume_octets)
 
 
+def elements_epoch(orbit: Orbit) -> datetime | None:
+    """When the element set was true; None for a circular orbit."""
+    if orbit.tle_1 is None:
+        return None
+    satellite = _satellite(orbit)
+    days = satellite.jdsatepoch - jday(2000, 1, 1, 12, 0, 0)[0] + satellite.jdsatepochF
+    return J2000 + timedelta(days=days - jday(2000, 1, 1, 12, 0, 0)[1])
+
+
+def propagation_error(orbit: Orbit, start: datetime, days: float) -> tuple[str, datetime] | None:
+    """SGP4's first complaint within `days` days from `start`, with its number, and when; None where it has none."""
+    at = start.astimezone(UTC)
+    day, fraction = jday(at.year, at.month, at.day, at.hour, at.minute, at.second + at.microsecond * 1e-6)
+    ahead = np.linspace(0.0, days, max(2, math.ceil(24 * days)))
+    errors, _, _ = _satellite(orbit).sgp4_array(np.full(len(ahead), day), fraction + ahead)
+    bad = np.flatnonzero(errors)
+    if not len(bad):
+        return None
+    code = int(errors[bad[0]])
+    return f"error {code}: {SGP4_ERRORS.get(code, 'unknown')}", at + timedelta(days=float(ahead[bad[0]]))
+
+
 def _check_tle(line_1: str, line_2: str) -> None:
     for number, line in ((1, line_1), (2, line_2)):
-        if len(line) != 69 or line[0] != str(number):
-            raise InputError(f"tle_{number} has {len(line)} characters, wanted 69 that begin with {number}")
+        if len(line) != 69 or line[0] != str(number) or not line.isascii():
+            raise InputError(f"tle_{number} has {len(line)} characters, wanted 69 that begin with {number}, in ASCII")
         digits = sum(int(c) if c.isdigit() else c == "-" for c in line[:68])
         if str(digits % 10) != line[68]:
             raise InputError(f"tle_{number} ends in checksum {line[68]}, its digits give {digits % 10}; copy it again")

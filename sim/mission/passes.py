@@ -6,10 +6,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from payload.errors import InputError
-from sim.link.orbit import Station, Window, fill, passes
+from sim.link.orbit import Orbit, Station, Window, elements_epoch, fill, passes, propagation_error
 from sim.mission.spec import Mission
 
 SCHEMA = "nadir-passes/1"
+#: Element sets older than this at the start of a plan are named.
+FRESH_DAYS = 7.0
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class PassPlan:
     days: float
     volume_octets: int
     windows: tuple[Window, ...]
+    notes: tuple[str, ...] = ()  # what is to be known about the orbit behind it
 
     @property
     def waiting_octets(self) -> int:
@@ -53,10 +56,11 @@ def plan_passes(
         raise InputError(f"the volume is {volume_octets} octets, wanted 0 or more")
     begin = (start or mission.orbit.epoch).astimezone(UTC)
     stations = _stations(mission, station_names)
+    notes = _notes(mission.orbit, begin, days)
     contacts = [contact for station in stations for contact in passes(mission.orbit, station, begin, days)]
     windows = fill(contacts, mission.link.rate_bps, volume_octets)
     names = tuple(station.name for station in stations)
-    return PassPlan(mission.name, names, mission.link.rate_bps, begin, days, volume_octets, tuple(windows))
+    return PassPlan(mission.name, names, mission.link.rate_bps, begin, days, volume_octets, tuple(windows), notes)
 
 
 def as_json(plan: PassPlan) -> dict[str, Any]:
@@ -71,6 +75,7 @@ def as_json(plan: PassPlan) -> dict[str, Any]:
         "waiting_octets": plan.waiting_octets,
         "down_at": _iso(plan.down_at) if plan.down_at else None,
         "stations": [_station_row(name, plan) for name in plan.stations],
+        "notes": list(plan.notes),
         "passes": [_window_row(window) for window in plan.windows],
     }
 
@@ -93,7 +98,28 @@ def as_text(plan: PassPlan) -> str:
             f"down at {plan.down_at:%Y-%m-%d %H:%M:%S}" if plan.down_at else f"{plan.waiting_octets} octets still wait"
         )
         lines.append(f"{plan.volume_octets} octets: {down}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *(f"note: {note}" for note in plan.notes)])
+
+
+def _notes(orbit: Orbit, begin: datetime, days: float) -> tuple[str, ...]:
+    """How old the elements are where that matters. InputError where SGP4 cannot carry the orbit over the plan."""
+    epoch = elements_epoch(orbit)
+    of = f"the elements of {epoch:%Y-%m-%d}" if epoch else f"the orbit of {orbit.epoch:%Y-%m-%d}"
+    if failed := propagation_error(orbit, begin, days):
+        why, when = failed
+        raise InputError(
+            f"SGP4 cannot carry {of} to {when:%Y-%m-%d %H:%M} ({why}); give newer elements or another --start"
+        )
+    if epoch is None:
+        return ()
+    age_days = (begin - epoch) / timedelta(days=1)
+    if abs(age_days) <= FRESH_DAYS:
+        return ()
+    side = "before" if age_days < 0 else "after"
+    return (
+        f"the plan starts {abs(age_days):.0f} days {side} {of}: SGP4 errs by 1 to 3 km a day (Vallado 2006), "
+        "so passes may be off by minutes and more; give newer elements",
+    )
 
 
 def _stations(mission: Mission, names: Sequence[str]) -> list[Station]:

@@ -1,80 +1,120 @@
 """Regions of interest in degrees -> pixels of one scene, before the gate is sent up: the satellite knows pixels only.
 
-Scenes in geographic coordinates need their affine transform alone; scenes in UTM also the transverse Mercator
-projection, here by Krüger's series to third order (Karney 2011, Journal of Geodesy 85, 475-485): better than a
-millimetre within a zone.
+Longitudes are taken modulo 360: a scene at 285 E lies at 75 W, and a box from 179 E to 179 W crosses the antimeridian.
+A box is cut to what the scene covers before PROJ turns it into the scene's coordinates, so that PROJ is only asked for
+points near the scene.
 """
 
-import re
+import math
+from collections.abc import Iterator
 from dataclasses import replace
 
-import numpy as np
-from numpy.typing import NDArray
+import rasterio
+from rasterio.crs import CRS
+from rasterio.errors import CRSError, RasterioError
+from rasterio.transform import Affine
+from rasterio.warp import transform_bounds
 
 from payload.errors import InputError
 from payload.policy import Gate, LonLatRegion, Region
 from payload.scene import SceneInfo
 
-F64 = NDArray[np.float64]
-
-#: WGS 84
-SEMI_MAJOR_M, FLATTENING = 6_378_137.0, 1.0 / 298.257223563
-UTM_SCALE, FALSE_EASTING_M, FALSE_NORTHING_SOUTH_M = 0.9996, 500_000.0, 10_000_000.0
+WGS84 = "EPSG:4326"
 #: Points along each edge of a box: an edge of constant latitude is curved in UTM.
-POINTS_PER_EDGE = 16
+POINTS_PER_EDGE = 21
+
+Bounds = tuple[float, float, float, float]  # left, bottom, right, top
 
 
 def regions_in_pixels(gate: Gate, info: SceneInfo) -> Gate:
     """The gate with every region in pixels of the scene; regions that lie outside it are left out.
 
-    InputError where a region is in degrees and the scene has no georeference, or one in a projection unknown here.
+    InputError where a region is in degrees and the scene has no georeference, or coordinates of no place on the Earth.
     """
-    boxes = [r if isinstance(r, Region) else _in_pixels(r, info) for r in gate.regions]
-    return replace(gate, regions=tuple(box for box in boxes if box is not None))
+    boxes = [box for region in gate.regions for box in _boxes(region, info)]
+    return replace(gate, regions=tuple(boxes))
 
 
-def _in_pixels(region: LonLatRegion, info: SceneInfo) -> Region | None:
+def regions_outside(gate: Gate, info: SceneInfo) -> tuple[str, ...]:
+    """A sentence for every region that touches no pixel of the scene: nothing is kept for it."""
+    return tuple(
+        f"always-keep region {_shown(region)} lies outside the scene: nothing is kept for it"
+        for region in gate.regions
+        if not _boxes(region, info)
+    )
+
+
+def _boxes(region: Region | LonLatRegion, info: SceneInfo) -> list[Region]:
+    if isinstance(region, Region):
+        inside = region.top_px < info.height_px and region.left_px < info.width_px
+        return [region] if inside and region.bottom_px > 0 and region.right_px > 0 else []
+    try:
+        with rasterio.Env():
+            return list(_in_pixels(region, info))
+    except (CRSError, RasterioError) as error:
+        raise InputError(
+            f"scene {info.name}: {region} cannot be turned into its coordinates ({' '.join(str(error).split())}); "
+            "give pixels"
+        ) from None
+
+
+def _in_pixels(region: LonLatRegion, info: SceneInfo) -> Iterator[Region]:
     if info.crs_wkt is None or info.transform is None:
         raise InputError(f"scene {info.name} has no georeference, so {region} cannot be found in it; give pixels")
-    along = np.linspace(0.0, 1.0, POINTS_PER_EDGE)
-    lon = region.west_deg + (region.east_deg - region.west_deg) * along
-    lat = region.south_deg + (region.north_deg - region.south_deg) * along
-    edge_lon = np.concatenate([lon, lon, np.full(lat.shape, lon[0]), np.full(lat.shape, lon[-1])])
-    edge_lat = np.concatenate([np.full(lon.shape, lat[0]), np.full(lon.shape, lat[-1]), lat, lat])
-    x, y = project(edge_lon, edge_lat, info.crs_wkt)
-    a, b, c, d, e, f = info.transform
-    inverse = np.linalg.inv(np.array([[a, b], [d, e]]))
-    col, row = inverse @ np.stack([x - c, y - f])
-    top, left = max(0, int(np.floor(row.min()))), max(0, int(np.floor(col.min())))
-    bottom, right = min(info.height_px, int(np.ceil(row.max()))), min(info.width_px, int(np.ceil(col.max())))
-    return Region(top, left, bottom, right) if top < bottom and left < right else None
+    crs = CRS.from_wkt(info.crs_wkt)
+    if not (crs.is_geographic or crs.is_projected):
+        raise InputError(
+            f"scene {info.name} has coordinates of no place on the Earth, so {region} cannot be found; give pixels"
+        )
+    affine = Affine(*info.transform)
+    scene = _bounds_of(affine, (0, 0, info.width_px, info.height_px))
+    west, south, east, north = scene if crs.is_geographic else _projected(crs, WGS84, scene)
+    if west > east:  # the scene crosses the antimeridian
+        east += 360.0
+    for left, right in _overlaps(region, west, east):
+        bottom, top = max(south, region.south_deg), min(north, region.north_deg)
+        if bottom < top:
+            part = (left, bottom, right, top)
+            yield from _clipped(affine, part if crs.is_geographic else _projected(WGS84, crs, part), info)
 
 
-def project(lon_deg: F64, lat_deg: F64, crs_wkt: str) -> tuple[F64, F64]:
-    """Degrees -> the scene's own coordinates: degrees again, or metres east and north in its UTM zone."""
-    zone = re.search(r"UTM zone (\d{1,2})([NS])", crs_wkt)
-    if zone:
-        return utm(lon_deg, lat_deg, int(zone[1]), zone[2] == "S")
-    if re.match(r"\s*(GEOGCS|GEOGCRS|GEODCRS)", crs_wkt):
-        return lon_deg, lat_deg
-    raise InputError(f"scene is in {crs_wkt[:50]!r}: regions in degrees need UTM or plain degrees; give pixels")
+def _overlaps(region: LonLatRegion, west: float, east: float) -> Iterator[tuple[float, float]]:
+    """Spans of longitude, as the scene counts it, that region and scene share."""
+    width = (region.east_deg - region.west_deg) % 360.0 or 360.0
+    first = region.west_deg + 360.0 * math.floor((west - region.west_deg - width) / 360.0)
+    for turn in range(4):
+        left = max(west, first + 360.0 * turn)
+        right = min(east, first + 360.0 * turn + width)
+        if left < right:
+            yield left, right
 
 
-def utm(lon_deg: F64, lat_deg: F64, zone: int, south: bool) -> tuple[F64, F64]:
-    """WGS 84 degrees -> UTM easting and northing in metres."""
-    n = FLATTENING / (2.0 - FLATTENING)
-    radius_m = SEMI_MAJOR_M / (1.0 + n) * (1.0 + n**2 / 4.0 + n**4 / 64.0)
-    alphas = (
-        n / 2.0 - 2.0 / 3.0 * n**2 + 5.0 / 16.0 * n**3,
-        13.0 / 48.0 * n**2 - 3.0 / 5.0 * n**3,
-        61.0 / 240.0 * n**3,
-    )
-    phi, lam = np.radians(lat_deg), np.radians(lon_deg - (6.0 * zone - 183.0))
-    e = 2.0 * np.sqrt(n) / (1.0 + n)
-    t = np.sinh(np.arctanh(np.sin(phi)) - e * np.arctanh(e * np.sin(phi)))
-    xi0, eta0 = np.arctan2(t, np.cos(lam)), np.arctanh(np.sin(lam) / np.sqrt(1.0 + t**2))
-    orders = [(2.0 * (i + 1), alpha) for i, alpha in enumerate(alphas)]
-    xi = xi0 + sum(alpha * np.sin(j * xi0) * np.cosh(j * eta0) for j, alpha in orders)
-    eta = eta0 + sum(alpha * np.cos(j * xi0) * np.sinh(j * eta0) for j, alpha in orders)
-    northing = UTM_SCALE * radius_m * xi + (FALSE_NORTHING_SOUTH_M if south else 0.0)
-    return np.asarray(FALSE_EASTING_M + UTM_SCALE * radius_m * eta), np.asarray(northing)
+def _clipped(affine: Affine, bounds: Bounds, info: SceneInfo) -> Iterator[Region]:
+    """Pixels of a box in the scene's coordinates."""
+    left, top, right, bottom = _bounds_of(~affine, bounds)
+    box = (
+        max(0, math.floor(top)), max(0, math.floor(left)),
+        min(info.height_px, math.ceil(bottom)), min(info.width_px, math.ceil(right)),
+    )  # fmt: skip
+    if box[0] < box[2] and box[1] < box[3]:
+        yield Region(*box)
+
+
+def _bounds_of(affine: Affine, bounds: Bounds) -> Bounds:
+    """Bounds of a box under an affine transform."""
+    x = [affine.a * c + affine.b * r + affine.c for c in (bounds[0], bounds[2]) for r in (bounds[1], bounds[3])]
+    y = [affine.d * c + affine.e * r + affine.f for c in (bounds[0], bounds[2]) for r in (bounds[1], bounds[3])]
+    return min(x), min(y), max(x), max(y)
+
+
+def _projected(source: CRS | str, target: CRS | str, bounds: Bounds) -> Bounds:
+    left, bottom, right, top = transform_bounds(source, target, *bounds, densify_pts=POINTS_PER_EDGE)
+    if not all(map(math.isfinite, (left, bottom, right, top))):
+        raise CRSError("the scene lies outside of its projection")
+    return left, bottom, right, top
+
+
+def _shown(region: Region | LonLatRegion) -> str:
+    if isinstance(region, Region):
+        return f"rows {region.top_px} to {region.bottom_px}, columns {region.left_px} to {region.right_px}"
+    return f"{region.west_deg:g} to {region.east_deg:g} E, {region.south_deg:g} to {region.north_deg:g} N"

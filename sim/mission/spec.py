@@ -14,10 +14,10 @@ from payload.policy import Policy
 from sim.link.channel import Link
 from sim.link.orbit import Orbit, Station, ground_speed_m_s
 from sim.metrics.catalogue import REQUIREMENTS
+from sim.mission import SHIPPED
 from sim.mission.devices import is_profile_file, load_device
 from sim.toml_tables import check_range, from_table, nearest, read_toml
 
-SHIPPED = Path(__file__).parents[1] / "missions"
 DEFAULT = "phisat2"
 
 

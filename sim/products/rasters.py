@@ -9,19 +9,21 @@ import shutil
 import tempfile
 import warnings
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import rasterio
 import rasterio.shutil
 from numpy.typing import NDArray
+from rasterio.control import GroundControlPoint
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.rpc import RPC
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
 from payload.errors import InputError
 from payload.scene import Dn, Mask, SceneInfo
-from sim.scenes.rasters import GDAL_CACHE_OCTETS, cause_of
+from sim.scenes.gdal_files import GDAL_CACHE_OCTETS, cause_of
 
 #: Marks no cloud probability in cloud.tif; 0 to 100 are per cent.
 CLOUD_NODATA = 255
@@ -36,6 +38,20 @@ def _writing_environment() -> rasterio.Env:
     return rasterio.Env(
         GDAL_CACHEMAX=GDAL_CACHE_OCTETS, GDAL_NUM_THREADS="1", GDAL_TIFF_INTERNAL_MASK=True, GDAL_PAM_ENABLED="NO"
     )
+
+
+def _place(info: SceneInfo) -> dict[str, Any]:
+    """The scene's place as rasterio's profile takes it: a transform, or else ground control points; RPCs."""
+    place: dict[str, Any] = {}
+    if info.crs_wkt:
+        place["crs"] = rasterio.crs.CRS.from_wkt(info.crs_wkt)
+    if info.transform:
+        place["transform"] = Affine(*info.transform)
+    elif info.gcps:
+        place["gcps"] = [GroundControlPoint(*point) for point in info.gcps]
+    if info.rpcs:
+        place["rpcs"] = RPC.from_gdal(dict(info.rpcs))
+    return place
 
 
 class _RasterWriter:
@@ -64,14 +80,13 @@ class _RasterWriter:
             file = rasterio.open(
                 self._folder / "strips.tif",
                 "w",
+                **_place(info),
                 driver="GTiff",
                 height=info.height_px,
                 width=info.width_px,
                 count=len(bands),
                 dtype=dtype,
                 nodata=nodata,
-                crs=rasterio.crs.CRS.from_wkt(info.crs_wkt) if info.crs_wkt else None,
-                transform=Affine(*info.transform) if info.transform else None,
                 tiled=True,
                 blockxsize=STRIP_BLOCK_PX,
                 blockysize=STRIP_BLOCK_PX,

@@ -8,11 +8,18 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
-from payload.scene import Dn
+#: Samples as a file stores them.
+Samples = NDArray[Any]
 
 #: Blocks lower than this are read by several rows at once: a file stored line by line is not asked for single lines.
 LOWEST_PX = 256
+
+
+def unit_px(block_height_px: int) -> int:
+    """Rows that are read at once from a file with blocks of this height."""
+    return block_height_px * -(-LOWEST_PX // block_height_px)
 
 
 class Bands(Protocol):
@@ -20,6 +27,7 @@ class Bands(Protocol):
 
     shape: Any
     block_shapes: Any
+    dtypes: Any
 
     def read(self, indexes: Any, window: Any) -> Any: ...
 
@@ -28,7 +36,7 @@ class Bands(Protocol):
 class _Row:
     left_px: int
     right_px: int
-    dn: Dn  # [b, unit, right - left]
+    values: Samples  # [b, unit, right - left]
 
 
 class BlockRows:
@@ -39,12 +47,13 @@ class BlockRows:
         self._indexes = list(indexes)
         self._height_px, self._width_px = file.shape
         height, self._block_width_px = (max(sides) for sides in zip(*file.block_shapes, strict=True))
-        self._unit_px = height * -(-LOWEST_PX // height)
+        self._unit_px = unit_px(height)
+        self._dtype = np.result_type(*(file.dtypes[index - 1] for index in indexes))
         self._rows: dict[int, _Row] = {}
 
-    def read(self, row_px: int, col_px: int, height_px: int, width_px: int) -> Dn:
-        """dn [b, h, w] as stored, the caller's own to change."""
-        window = np.empty((len(self._indexes), height_px, width_px), np.uint16)
+    def read(self, row_px: int, col_px: int, height_px: int, width_px: int) -> Samples:
+        """Samples [b, h, w] as stored, the caller's own to change."""
+        window = np.empty((len(self._indexes), height_px, width_px), self._dtype)
         needed = range(row_px // self._unit_px, (row_px + height_px - 1) // self._unit_px + 1)
         self._rows = {number: row for number, row in self._rows.items() if number in needed}
         for number in needed:
@@ -52,7 +61,7 @@ class BlockRows:
             top = number * self._unit_px
             first, end = max(row_px, top), min(row_px + height_px, top + self._unit_px)
             cols = slice(col_px - row.left_px, col_px - row.left_px + width_px)
-            window[:, first - row_px : end - row_px] = row.dn[:, first - top : end - top, cols]
+            window[:, first - row_px : end - row_px] = row.values[:, first - top : end - top, cols]
         return window
 
     def _row(self, number: int, left_px: int, right_px: int) -> _Row:

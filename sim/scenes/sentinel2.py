@@ -1,19 +1,21 @@
 """A Sentinel-2 product (SAFE directory or zip, L1C or L2A) -> where its 10 m images lie and what their numbers mean.
 
-Only the product's metadata is read here (MTD_MSIL1C.xml or MTD_MSIL2A.xml, as in the Sentinel-2 Products Specification
-Document): `sim.scenes.rasters` opens the images. From processing baseline 04.00 on, an offset of -1000 is
-to be added to every digital number: RADIO_ADD_OFFSET in L1C, BOA_ADD_OFFSET in L2A; older products do not state any.
+Only metadata is read here (MTD_MSIL1C.xml or MTD_MSIL2A.xml, and MTD_TL.xml for the place, as in the Sentinel-2
+Products Specification Document): `sim.scenes.open_scene` opens the images. From processing baseline 04.00 on, an offset
+of -1000 is to be added to every digital number: RADIO_ADD_OFFSET in L1C, BOA_ADD_OFFSET in L2A; older products do not
+state any.
 """
 
+import math
+import re
 import zipfile
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO
 from xml.etree import ElementTree
 
 from payload.errors import InputError
+from sim.scenes.safe_files import FolderFiles, ProductFiles, ZipFiles, check_jp2_whole
 
 METADATA_NAMES = ("MTD_MSIL1C.xml", "MTD_MSIL2A.xml")
 #: The four bands that exist at 10 m in both levels.
@@ -22,6 +24,21 @@ BANDS_10M = ("B02", "B03", "B04", "B08")
 BAND_IDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B10", "B11", "B12")
 #: Real metadata has some 60 KB; this is what a hostile zip may make us inflate.
 METADATA_LIMIT_OCTETS = 64 * 2**20
+#: Product metadata of the format before December 2016 (and of Sen2Cor 2.3 on such products).
+OLD_METADATA = re.compile(r"S2[A-D]_(OPER|USER)_MTD_SAFL.*\.xml", re.IGNORECASE)
+#: Some archives hold the images as GeoTIFF (imageFormat="GeoTIFF").
+IMAGE_SUFFIXES = (".jp2", ".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class TilePlace:
+    """Where a granule's 10 m grid lies, from its MTD_TL.xml."""
+
+    crs: str  # EPSG:code
+    x_m: float  # upper left corner
+    y_m: float
+    dx_m: float
+    dy_m: float
 
 
 @dataclass(frozen=True)
@@ -34,111 +51,77 @@ class SafeProduct:
     sensed_at: str | None
     quantification: float
     nodata: int
+    saturated: int  # the raw DN of a saturated sample
     images: dict[str, str]  # band -> path that GDAL opens
     offsets: dict[str, float]  # band -> DN to add
-
-
-@dataclass(frozen=True)
-class _Folder:
-    """The files of a product in a directory."""
-
-    root: Path
-
-    def names(self) -> Iterator[str]:
-        for pattern in ("*.xml", "*/*.xml"):
-            yield from (path.relative_to(self.root).as_posix() for path in sorted(self.root.glob(pattern)))
-
-    def has(self, name: str) -> bool:
-        return (self.root / name).is_file()
-
-    def size(self, name: str) -> int:
-        return (self.root / name).stat().st_size
-
-    def open(self, name: str) -> IO[bytes]:
-        return (self.root / name).open("rb")
-
-    def gdal_path(self, name: str) -> str:
-        return str(self.root / name)
-
-
-@dataclass(frozen=True)
-class _Zip:
-    """The files of a product in a zip."""
-
-    path: Path
-    archive: zipfile.ZipFile
-
-    def names(self) -> Iterator[str]:
-        yield from self.archive.namelist()
-
-    def has(self, name: str) -> bool:
-        return name in self.archive.NameToInfo
-
-    def size(self, name: str) -> int:
-        return self.archive.getinfo(name).file_size
-
-    def open(self, name: str) -> IO[bytes]:
-        return self.archive.open(name)
-
-    def gdal_path(self, name: str) -> str:
-        return f"/vsizip/{{{self.path.resolve()}}}/{name}"
+    tile: TilePlace | None  # for images without a georeference of their own
 
 
 def looks_like_safe(path: Path) -> bool:
     """Whether a path is meant as a Sentinel-2 product: a directory, a zip, or a product's metadata file."""
-    return path.is_dir() or path.suffix.lower() in (".safe", ".zip") or path.name in METADATA_NAMES
+    return (
+        path.is_dir()
+        or path.suffix.lower() in (".safe", ".zip")
+        or _is_metadata(path.name)
+        or bool(OLD_METADATA.fullmatch(path.name))
+    )
 
 
 def read_safe(path: Path, wanted: tuple[str, ...]) -> SafeProduct:
     """Metadata of a product and the places of the `wanted` bands (10 m only); every image is checked to be whole.
 
-    Raises InputError on a missing or damaged metadata file, image or zip.
+    Raises InputError on a missing or damaged metadata file, image or zip, and on the format of before December 2016.
     """
     for band in wanted:
         if band not in BANDS_10M:
             raise InputError(f"{path}: band {band} is not at 10 m, wanted of {', '.join(BANDS_10M)}")
-    if path.name in METADATA_NAMES:
+    if _is_metadata(path.name) or OLD_METADATA.fullmatch(path.name):
         path = path.parent
-    if path.is_dir():
-        return _read_product(path, _Folder(path), wanted)
     try:
+        if path.is_dir():
+            return _read_product(path, FolderFiles(path), wanted)
         with zipfile.ZipFile(path) as archive:
-            return _read_product(path, _Zip(path, archive), wanted)
+            return _read_product(path, ZipFiles(path, archive), wanted)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error}); check the path and its rights") from None
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise InputError(f"{path}: broken zip ({error}), wanted a whole product; download it again") from error
 
 
-def _read_product(path: Path, files: _Folder | _Zip, wanted: tuple[str, ...]) -> SafeProduct:
+def _is_metadata(name: str) -> bool:
+    return name.casefold() in {known.casefold() for known in METADATA_NAMES}
+
+
+def _read_product(path: Path, files: ProductFiles, wanted: tuple[str, ...]) -> SafeProduct:
     metadata = _find_metadata(path, files)
     root = _parse(path, files, metadata)
-    level = PurePosixPath(metadata).stem.removeprefix("MTD_MSI")
-    granules = list(root.iter("Granule"))
-    if len(granules) != 1:
-        raise InputError(
-            f"{path}: {len(granules)} granules in {metadata}, wanted one tile per product (format of 2016-12 on)"
-        )
+    level = PurePosixPath(metadata).stem.upper().removeprefix("MTD_MSI")
+    listed, form = _listed_images(path, root, metadata)
     top = str(PurePosixPath(metadata).parent)
-    images = {band: _image(path, files, granules[0], band, top) for band in wanted}
+    images = {band: _image(path, files, listed, band, top, form) for band in wanted}
     for name in images.values():
-        _check_whole(path, files, name)
+        if PurePosixPath(name).suffix.lower() == ".jp2":
+            check_jp2_whole(path, files, name)
+        else:
+            files.open(name).close()  # a zip that inflates without end is refused here
     return SafeProduct(
-        name=_text(root, "PRODUCT_URI", path.name).removesuffix(".SAFE"),
+        name=_text(root, ("PRODUCT_URI", "PRODUCT_URI_2A", "PRODUCT_URI_1C"), path.name).removesuffix(".SAFE"),
         level=level,
-        baseline=_text(root, "PROCESSING_BASELINE", "unknown"),
-        sensed_at=_text(root, "PRODUCT_START_TIME", "") or None,
-        quantification=_quantification(path, root, level),
-        nodata=_nodata(path, root),
+        baseline=_text(root, ("PROCESSING_BASELINE",), "unknown"),
+        sensed_at=_text(root, ("PRODUCT_START_TIME",), "") or None,
+        quantification=_quantification(path, root),
+        nodata=_special_value(path, root, "NODATA", 0),
+        saturated=_special_value(path, root, "SATURATED", 65_535),
         images={band: files.gdal_path(name) for band, name in images.items()},
         offsets={band: _offset(path, root, level, band) for band in wanted},
+        tile=_tile_place(path, files, images[wanted[0]]),
     )
 
 
-def _find_metadata(path: Path, files: _Folder | _Zip) -> str:
-    found = [name for name in files.names() if PurePosixPath(name).name in METADATA_NAMES]
+def _find_metadata(path: Path, files: ProductFiles) -> str:
+    found = [name for name in files.names() if _is_metadata(PurePosixPath(name).name)]
     if not found:
-        raise InputError(
-            f"{path}: no {' or '.join(METADATA_NAMES)} in it, wanted a whole Sentinel-2 product; download it again"
-        )
+        raise InputError(_why_no_metadata(path, files))
     top = min(len(PurePosixPath(name).parts) for name in found)
     found = [name for name in found if len(PurePosixPath(name).parts) == top]
     if len(found) > 1:
@@ -148,59 +131,87 @@ def _find_metadata(path: Path, files: _Folder | _Zip) -> str:
     return found[0]
 
 
-def _parse(path: Path, files: _Folder | _Zip, metadata: str) -> ElementTree.Element:
+def _why_no_metadata(path: Path, files: ProductFiles) -> str:
+    old = [name for name in files.names() if OLD_METADATA.fullmatch(PurePosixPath(name).name)]
+    if old:
+        return (
+            f"{path}: {PurePosixPath(old[0]).name} is of the format before December 2016, which is not read; "
+            "take the reprocessed product (Collection 1, baseline 05.00) of the same day, or a GeoTIFF of its bands"
+        )
+    missing = f"{path}: no {' or '.join(METADATA_NAMES)} in it, wanted a whole Sentinel-2 product"
+    if any(PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES for name in files.names()):
+        return f"{missing}; give the folder with that file (.SAFE), or download it again"
+    return f"{missing}; download it again"
+
+
+def _parse(path: Path, files: ProductFiles, metadata: str) -> ElementTree.Element:
     if files.size(metadata) > METADATA_LIMIT_OCTETS:
         raise InputError(
             f"{path}: {metadata} has {files.size(metadata)} octets, wanted product metadata of under 64 MiB"
         )
     try:
         with files.open(metadata) as stream:
-            return ElementTree.fromstring(stream.read())
-    except ElementTree.ParseError as error:
+            return ElementTree.fromstring(stream.read(METADATA_LIMIT_OCTETS))
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"{path}: {metadata} is not whole XML ({error}); download the product again") from error
 
 
-def _image(path: Path, files: _Folder | _Zip, granule: ElementTree.Element, band: str, top: str) -> str:
-    listed = [(entry.text or "").strip() for entry in granule.iter("IMAGE_FILE")]
-    named = [name for name in listed if name.endswith((f"_{band}", f"_{band}_10m"))]
+def _listed_images(path: Path, root: ElementTree.Element, metadata: str) -> tuple[list[str], str]:
+    """Images that the metadata lists, and their format. Sen2Cor 2.3 lists a granule once for each resolution."""
+    granules = [entry for tag in ("Granule", "Granules") for entry in root.iter(tag)]
+    names = {granule.get("granuleIdentifier") for granule in granules}
+    if len(names) != 1:
+        raise InputError(
+            f"{path}: {len(names)} granules in {metadata}, wanted one tile per product (format of 2016-12 on); "
+            "take the tile's own product"
+        )
+    tags = ("IMAGE_FILE", "IMAGE_FILE_2A", "IMAGE_ID", "IMAGE_ID_2A")
+    images = [(entry.text or "").strip() for granule in granules for tag in tags for entry in granule.iter(tag)]
+    return list(dict.fromkeys(images)), granules[0].get("imageFormat") or "JPEG2000"
+
+
+def _image(path: Path, files: ProductFiles, listed: list[str], band: str, top: str, form: str) -> str:
+    endings = (f"_{band}".casefold(), f"_{band}_10m".casefold())
+    named = [name for name in listed if name.casefold().endswith(endings)]
     if len(named) != 1:
         raise InputError(
             f"{path}: metadata lists {len(named)} 10 m images of {band}, wanted 1; download the product again"
         )
-    image = str(PurePosixPath(top) / f"{named[0]}.jp2")
-    if not files.has(image):
-        raise InputError(f"{path}: image of {band} missing ({image}), wanted a whole product; download it again")
+    tried = [str(PurePosixPath(top) / f"{named[0]}{suffix}") for suffix in IMAGE_SUFFIXES]
+    image = next((found for name in tried if (found := files.find(name))), None)
+    if image is None:
+        raise InputError(
+            f"{path}: image of {band} missing ({tried[0]} or .tif; imageFormat says {form}), wanted a whole product; "
+            "download it again"
+        )
     return image
 
 
-def _check_whole(path: Path, files: _Folder | _Zip, name: str) -> None:
-    """Walks the JP2 boxes (ISO/IEC 15444-1 annex I) to the codestream and sees that all of it is there."""
-    size = files.size(name)
-    with files.open(name) as stream:
-        start = 0
-        while start + 8 <= size:
-            stream.seek(start)
-            header = stream.read(16)
-            length, kind = int.from_bytes(header[:4], "big"), header[4:8]
-            if length == 1:  # the length did not fit in 32 bits
-                length = int.from_bytes(header[8:16], "big")
-            if kind == b"jp2c" and length == 0:  # to the end of the file, which is the end-of-codestream marker
-                stream.seek(size - 2)
-                if stream.read(2) == b"\xff\xd9":
-                    return
-                break
-            if length < 8 or start + length > size:
-                break
-            if kind == b"jp2c":
-                return
-            start += length
-    raise InputError(f"{path}: {PurePosixPath(name).name} is truncated ({size} octets); download the product again")
+def _tile_place(path: Path, files: ProductFiles, image: str) -> TilePlace | None:
+    """EPSG code and corner from the granule's MTD_TL.xml; None where it is missing or says nothing."""
+    for folder in PurePosixPath(image).parents:
+        found = files.find(str(folder / "MTD_TL.xml"))
+        if found:
+            break
+    else:
+        return None
+    try:
+        root = _parse(path, files, found)
+        crs = _text(root, ("HORIZONTAL_CS_CODE",), "")
+        at = next(entry for entry in root.iter("Geoposition") if entry.get("resolution") == "10")
+        numbers = (float(_text(at, (tag,), "")) for tag in ("ULX", "ULY", "XDIM", "YDIM"))
+        return TilePlace(crs, *numbers) if crs else None
+    except (InputError, StopIteration, ValueError):
+        return None
 
 
-def _quantification(path: Path, root: ElementTree.Element, level: str) -> float:
-    tag = "QUANTIFICATION_VALUE" if level == "L1C" else "BOA_QUANTIFICATION_VALUE"
-    value = _number(path, tag, _text(root, tag, ""))
-    if not value > 0:
+def _quantification(path: Path, root: ElementTree.Element) -> float:
+    tags = ("BOA_QUANTIFICATION_VALUE", "L2A_BOA_QUANTIFICATION_VALUE", "QUANTIFICATION_VALUE")
+    tag = next((tag for tag in tags if root.find(f".//{tag}") is not None), tags[-1])
+    value = _number(path, tag, _text(root, (tag,), ""))
+    if not 0 < value < math.inf:
         raise InputError(f"{path}: {tag} is {value:g}, wanted above 0")
     return value
 
@@ -213,18 +224,26 @@ def _offset(path: Path, root: ElementTree.Element, level: str, band: str) -> flo
     value = stated.get(str(BAND_IDS.index(band)))
     if value is None:
         raise InputError(f"{path}: metadata states {tag} but none for {band}; download the product again")
-    return _number(path, tag, value)
+    number = _number(path, tag, value)
+    if not -65_535 <= number <= 65_535:
+        raise InputError(f"{path}: {tag} of {band} is {number:g}, wanted DN; download the product again")
+    return number
 
 
-def _nodata(path: Path, root: ElementTree.Element) -> int:
+def _special_value(path: Path, root: ElementTree.Element, name: str, usual: int) -> int:
+    """The raw DN that stands for `name`: NODATA or SATURATED."""
     for special in root.iter("Special_Values"):
-        if _text(special, "SPECIAL_VALUE_TEXT", "") == "NODATA":
-            return int(_number(path, "SPECIAL_VALUE_INDEX", _text(special, "SPECIAL_VALUE_INDEX", "")))
-    return 0
+        if _text(special, ("SPECIAL_VALUE_TEXT",), "") == name:
+            value = _number(path, "SPECIAL_VALUE_INDEX", _text(special, ("SPECIAL_VALUE_INDEX",), ""))
+            if not 0 <= value <= 65_535:
+                raise InputError(f"{path}: {name} is {value:g}, wanted 0 to 65535; download the product again")
+            return int(value)
+    return usual
 
 
-def _text(root: ElementTree.Element, tag: str, otherwise: str) -> str:
-    found = next(root.iter(tag), None)
+def _text(root: ElementTree.Element, tags: tuple[str, ...], otherwise: str) -> str:
+    """Text of the first of these elements that is there."""
+    found = next((entry for tag in tags for entry in root.iter(tag)), None)
     return otherwise if found is None else (found.text or "").strip() or otherwise
 
 

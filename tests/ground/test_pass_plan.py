@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -10,7 +11,7 @@ from typer.testing import CliRunner
 from payload.errors import InputError
 from sim.cli import app, main
 from sim.mission.passes import as_json, as_text, plan_passes
-from sim.mission.spec import load_mission
+from sim.mission.spec import Mission, load_mission
 
 MISSION = load_mission("phisat2")
 
@@ -91,3 +92,44 @@ def test_bad_input_is_one_line_and_exit_2(arguments, message, monkeypatch, capsy
     assert printed.out == ""
     assert message in printed.err
     assert printed.err.count("\n") == 1
+
+
+def tle(epoch: str = "24001.50000000") -> tuple[str, str]:
+    """The elements of a satellite like the space station's, true at `epoch` (two digits of the year, day)."""
+    lines = (
+        f"1 25544U 98067A   {epoch}  .00016717  00000-0  10270-3 0  900",
+        "2 25544  51.6400 200.0000 0005000  80.0000 280.0000 15.50000000000000",
+    )
+    return tuple(  # type: ignore[return-value]
+        line + str(sum(int(c) if c.isdigit() else c == "-" for c in line) % 10)
+        for line in (text[:68].ljust(68, "0") for text in lines)
+    )
+
+
+def mission_with(tle_1: str, tle_2: str) -> Mission:
+    mission = load_mission("phisat2")
+    return replace(mission, orbit=replace(mission.orbit, tle_1=tle_1, tle_2=tle_2))
+
+
+def test_elements_that_sgp4_cannot_carry_so_far_are_refused() -> None:
+    with pytest.raises(
+        InputError, match=r"SGP4 cannot carry the elements of 2024-01-01 to 2034-06-21.*error \d: .*newer"
+    ):
+        plan_passes(mission_with(*tle()), start=datetime(2034, 6, 21, tzinfo=UTC))
+
+
+def test_elements_that_decay_during_the_plan_are_refused_too() -> None:
+    start = datetime(2024, 1, 2, tzinfo=UTC)
+    mission = mission_with(*tle())
+    good = plan_passes(mission, start=start, days=1)
+    assert good.windows and good.notes == ()
+    with pytest.raises(InputError, match="SGP4 cannot carry the elements of 2024-01-01 to 2033-08-31"):
+        plan_passes(mission, start=datetime(2033, 8, 31, tzinfo=UTC), days=2)
+
+
+def test_old_elements_are_named() -> None:
+    plan = plan_passes(mission_with(*tle()), start=datetime(2024, 2, 20, 12, tzinfo=UTC))
+    assert "starts 50 days after the elements of 2024-01-01" in plan.notes[0]
+    assert "note: the plan starts 50 days" in as_text(plan) and as_json(plan)["notes"] == list(plan.notes)
+    early = plan_passes(mission_with(*tle()), start=datetime(2023, 12, 2, 12, tzinfo=UTC))
+    assert "30 days before" in early.notes[0]

@@ -16,7 +16,7 @@ from payload.scene import RGBN, SceneInfo
 from sim.products.quicklooks import HOLE_COLOURS, Quicklooks, Reducer, find_stretch, true_colour
 from sim.products.rasters import CloudWriter, PictureWriter
 from sim.scenes.demo import demo_scene
-from sim.scenes.rasters import open_scene
+from sim.scenes.open_scene import open_scene
 
 HEIGHT, WIDTH = 1300, 1100
 STRIP = 256

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from rasterio.transform import from_origin
 
 from payload.errors import InputError
-from sim.scenes.rasters import open_scene
+from sim.scenes.open_scene import open_scene
 from sim.scenes.sentinel2 import read_safe
 
 BANDS = ("B02", "B03", "B04", "B08")
@@ -241,11 +241,12 @@ def test_bands_that_are_not_at_10_m(tmp_path: Path) -> None:
     refused(make_product(tmp_path), "band B11 is not at 10 m", wanted=("B02", "B11"))
 
 
-def test_strips_within_a_jpeg_2000_tile_decode_it_once(tmp_path: Path) -> None:
+def test_strips_within_a_jpeg_2000_tile_decode_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the strips through one row of tiles only the first touches the file: the others survive its destruction."""
+    monkeypatch.setattr("sim.scenes.rasters.LOOK_PX", 0)
     product = tmp_path / "A.SAFE"
     name = f"GRANULE/L1C/IMG_DATA/{TILE}_B02"
-    plane = np.random.default_rng(1).integers(1, 4000, (1024, 300)).astype(np.uint16)
+    plane = np.random.default_rng(1).integers(1, 4000, (2048, 300)).astype(np.uint16)
     write_jp2(product / f"{name}.jp2", plane, block_px=256)
     (product / "MTD_MSIL1C.xml").write_text(metadata("L1C", 0, [name]), encoding="utf-8")
     with open_scene(str(product), wanted=("B02",)) as scene:
@@ -253,6 +254,141 @@ def test_strips_within_a_jpeg_2000_tile_decode_it_once(tmp_path: Path) -> None:
         (product / f"{name}.jp2").write_bytes(b"")
         for row in (832, 896, 960):
             assert (scene.read(row, 0, 64, 300)[0][0] == plane[row : row + 64] - 1).all()
-        with pytest.raises(InputError, match="damaged at rows 0 to 63"):
-            scene.read(0, 0, 64, 300)
+        with pytest.raises(InputError, match="damaged at rows 512 to 575"):  # not among the rows looked at
+            scene.read(512, 0, 64, 300)
     assert (first[0] == plane[768:832] - 1).all()
+
+
+# -- products as they reach people -------------------------------------------------------------------------------------
+
+
+def rewrite(product: Path, *changes: tuple[str, str]) -> Path:
+    """The product with other words in its metadata."""
+    path = next(product.glob("*.xml"))
+    text = path.read_text(encoding="utf-8")
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    path.write_text(text, encoding="utf-8")
+    return product
+
+
+def dn_of(where: Path) -> NDArray[np.uint16]:
+    with open_scene(str(where)) as scene:
+        return scene.read(0, 0, 96, 96)[0]
+
+
+def test_sen2cor_2_3_lists_a_granule_once_for_each_resolution(tmp_path: Path) -> None:
+    """Level 2Ap, baseline 02.05: three lists of one granule, IMAGE_FILE_2A, names with L2A_ in front."""
+    product = make_product(tmp_path, "L2A", offset=None)
+    for path in product.rglob("*.jp2"):
+        path.rename(path.with_name(f"L2A_{path.name}"))
+    text = (product / "MTD_MSIL2A.xml").read_text(encoding="utf-8")
+    start, end = text.index("<Granule_List>"), text.index("</Granule_List>") + len("</Granule_List>")
+    ten = text[start:end].replace(f"/{TILE}", f"/L2A_{TILE}").replace("IMAGE_FILE", "IMAGE_FILE_2A")
+    sixty = ten.replace("R10m", "R60m").replace("_10m", "_60m")
+    changed = text[:start] + sixty + ten + text[end:]
+    changed = changed.replace("BOA_QUANTIFICATION_VALUE", "L2A_BOA_QUANTIFICATION_VALUE")
+    (product / "MTD_MSIL2A.xml").write_text(changed.replace("PRODUCT_URI", "PRODUCT_URI_2A"), encoding="utf-8")
+    assert (dn_of(product) == raw_numbers()).all()
+
+
+def test_images_as_geotiff(tmp_path: Path) -> None:
+    product = rewrite(make_product(tmp_path, "L2A", offset=None), ('imageFormat="JPEG2000"', 'imageFormat="GeoTIFF"'))
+    for path in list(product.rglob("*_10m.jp2")):
+        with rasterio.open(path) as image:
+            profile = image.profile | {"driver": "GTiff"}
+            with rasterio.open(path.with_suffix(".tif"), "w", **profile) as file:
+                file.write(image.read())
+        path.unlink()
+    assert (dn_of(product) == raw_numbers()).all()
+    next(product.rglob("*_B04_10m.tif")).unlink()
+    refused(product, "image of B04 missing", "GeoTIFF")
+
+
+def test_names_in_lower_case(tmp_path: Path) -> None:
+    product = make_product(tmp_path, "L2A", offset=None)
+    for path in sorted(product.rglob("*"), key=lambda path: -len(path.parts)):
+        path.rename(path.with_name(path.name.lower()))
+    lower = product.rename(product.with_name(product.name.lower()))
+    assert (dn_of(lower) == raw_numbers()).all()
+    assert (dn_of(lower / "mtd_msil2a.xml") == raw_numbers()).all()
+
+
+def test_a_zip_made_on_windows(tmp_path: Path) -> None:
+    product = make_product(tmp_path, "L2A", offset=None)
+    where = tmp_path / "p.zip"
+    with zipfile.ZipFile(where, "w") as archive:
+        for path in sorted(product.rglob("*")):
+            if path.is_file():
+                entry = zipfile.ZipInfo("n")
+                entry.filename = path.relative_to(tmp_path).as_posix().replace("/", "\\")
+                archive.writestr(entry, path.read_bytes(), zipfile.ZIP_DEFLATED)
+    assert (dn_of(where) == raw_numbers()).all()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["S2A_OPER_MTD_SAFL1C_PDMC_20160112T190543_R008.xml", "S2A_USER_MTD_SAFL2A_PDMC_20160112T190543_R008.xml"],
+)
+def test_the_format_before_december_2016_is_called_by_its_name(tmp_path: Path, name: str) -> None:
+    product = make_product(tmp_path)
+    (product / "MTD_MSIL1C.xml").rename(product / name)
+    for where in (product, product / name):
+        with pytest.raises(InputError, match="format before December 2016, which is not read") as caught:
+            open_scene(str(where)).close()
+        assert "download it again" not in str(caught.value)
+
+
+def test_several_tiles_in_one_product(tmp_path: Path) -> None:
+    product = rewrite(
+        make_product(tmp_path), ("</Granule_List>", '<Granule granuleIdentifier="S2B_OTHER"/></Granule_List>')
+    )
+    refused(product, "2 granules", "format of 2016-12 on")
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_images_without_a_place_take_the_granules(tmp_path: Path) -> None:
+    product = make_product(tmp_path, "L2A", offset=None)
+    for path, plane in zip(sorted(product.rglob("*_10m.jp2")), raw_numbers(), strict=True):
+        with rasterio.open(
+            path, "w", driver="JP2OpenJPEG", height=96, width=96, count=1, dtype="uint16", QUALITY="100",
+            REVERSIBLE="YES", GMLJP2="NO", GeoJP2="NO",
+        ) as file:  # fmt: skip
+            file.write(plane, 1)
+        Path(f"{path}.aux.xml").unlink(missing_ok=True)
+    with open_scene(str(product)) as scene:  # a granule's metadata that says nothing
+        assert scene.info.crs_wkt is None and any("no georeference" in note for note in scene.info.notes)
+    (product / "GRANULE" / "MTD_TL.xml").write_text(
+        "<n1:Tile xmlns:n1='urn:x'><Tile_Geocoding><HORIZONTAL_CS_CODE>EPSG:32643</HORIZONTAL_CS_CODE>"
+        "<Geoposition resolution='10'><ULX>362610</ULX><ULY>2420210</ULY><XDIM>10</XDIM><YDIM>-10</YDIM></Geoposition>"
+        "</Tile_Geocoding></n1:Tile>"
+    )
+    with open_scene(str(product)) as scene:
+        assert rasterio.crs.CRS.from_wkt(scene.info.crs_wkt).to_epsg() == 32643
+        assert scene.info.transform == (10, 0, 362_610, 0, -10, 2_420_210) and scene.info.gsd_m == 10.0
+        assert any("MTD_TL.xml" in note for note in scene.info.notes)
+
+
+def test_saturated_samples_are_said(tmp_path: Path) -> None:
+    product = make_product(tmp_path, offset=None)
+    raw = raw_numbers()[3].copy()
+    raw[48:, 10:] = 65_535
+    write_jp2(next(product.rglob("*_B08.jp2")), raw)
+    with open_scene(str(product)) as scene:
+        assert any("B08: 50 % of the samples looked at are SATURATED" in note for note in scene.info.notes)
+
+
+def test_an_offset_that_is_applied_is_said_and_one_that_is_missing_too(tmp_path: Path) -> None:
+    with open_scene(str(make_product(tmp_path, "L2A"))) as scene:
+        assert any("baseline 05.11: offset B02 -1001" in note for note in scene.info.notes)
+    missing = rewrite(make_product(tmp_path / "b", "L2A", offset=None), ("02.08", "05.11"))
+    with open_scene(str(missing)) as scene:
+        assert any("its metadata states none" in note for note in scene.info.notes)
+
+
+def test_a_zip_that_inflates_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sim.scenes.safe_files.DEFLATE_FREE_OCTETS", 1000)
+    product = make_product(tmp_path)
+    next(product.rglob("*_B04.jp2")).write_bytes(bytes(10_000_000))
+    refused(zip_product(product), "inflates", "download the product again")

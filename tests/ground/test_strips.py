@@ -15,6 +15,7 @@ class CountingFile:
     def __init__(self, height: int, width: int, block: tuple[int, int]) -> None:
         self.shape = (height, width)
         self.block_shapes = [block] * 3
+        self.dtypes = ["uint16"] * 3
         self.values = np.random.default_rng(1).integers(0, 65536, (3, height, width)).astype(np.uint16)
         self.reads = np.zeros((height, width), int)
 

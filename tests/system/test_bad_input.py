@@ -72,8 +72,8 @@ def no_near_infrared(t: Path) -> list:
     return ["--scene", raster(t / "scene.tif", noise(), ("B02", "B03", "B04", "B11"))]
 
 
-def float_samples(t: Path) -> list:
-    return ["--scene", raster(t / "scene.tif", noise(dtype="float32"))]
+def float_samples_in_percent(t: Path) -> list:
+    return ["--scene", raster(t / "scene.tif", (noise() / 3).astype(np.float32))]
 
 
 def eight_bits(t: Path) -> list:
@@ -171,7 +171,7 @@ CASES: list[tuple[Callable[[Path], list], tuple[str, ...]]] = [
     (a_comparison_with_nobody, ("--compare", "--device")),
     (three_bands, ("3 band(s)", "wanted B02, B03, B04, B08")),
     (no_near_infrared, ("B08", "B11")),
-    (float_samples, ("float32", "uint16")),
+    (float_samples_in_percent, ("float32", "--scale 0.01")),
     (eight_bits, ("uint8", "uint16")),
     (no_data_at_all, ("no data",)),
     (empty_safe, ("MTD_MSI",)),

@@ -1,0 +1,101 @@
+"""Raster files through GDAL: opened read-only with bounded memory, refused in one line where they cannot be used."""
+
+import logging
+import stat
+import warnings
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+from payload.errors import InputError
+from sim.scenes.block_rows import unit_px
+
+#: GDAL would take a twentieth of the machine's memory. Blocks worth keeping are kept by `sim.scenes.block_rows`.
+GDAL_CACHE_OCTETS = 48 * 2**20
+#: A row of blocks is held while strips pass through it; this is what it may take.
+STRIP_LIMIT_OCTETS = 256 * 2**20
+#: Pixels of a scene; nine Sentinel-2 products. The option --max-pixels lifts it.
+MAX_PIXELS = 2**30
+#: A file whose pixels take this many times its own octets holds nearly nothing, or is meant to exhaust the reader.
+EXPANSION_LIMIT = 256
+#: Below this size a file that expands strongly does no harm.
+EXPANSION_FREE_PIXELS = 2**26
+
+# What GDAL has to say reaches the user in our own errors; its log lines come with -v only.
+logging.getLogger("rasterio").addHandler(logging.NullHandler())
+
+
+def gdal_environment() -> rasterio.Env:
+    """GDAL with a bounded block cache; sidecar files (.aux.xml) are read.
+
+    Nothing here makes GDAL compute statistics, so it has no reason to write a sidecar. One thread: with more, it logs
+    damage in JPEG 2000 and gives zeros instead of raising (GDAL 3.10).
+    """
+    return rasterio.Env(
+        GDAL_CACHEMAX=GDAL_CACHE_OCTETS,
+        GDAL_NUM_THREADS="1",
+        GDAL_PAM_ENABLED="YES",
+        GDAL_DISABLE_READDIR_ON_OPEN="FALSE",
+    )
+
+
+def open_file(path: str, driver: str, wanted: str) -> rasterio.DatasetReader:
+    """Opens a raster read-only. InputError where it is not of GDAL's format `driver`; `wanted` is for the message."""
+    try:
+        if not path.startswith("/vsi") and not stat.S_ISREG(Path(path).stat().st_mode):
+            raise InputError(f"{path}: is no regular file, wanted {wanted}")
+        with gdal_environment(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            return rasterio.open(path, driver=driver)
+    except (RasterioError, OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: not readable ({cause_of(error)}), wanted {wanted}") from error
+
+
+def check_size(path: str, file: rasterio.DatasetReader, indexes: tuple[int, ...], max_pixels: int) -> None:
+    """InputError where a scene has more pixels than allowed, holds nearly nothing, or wants too much memory."""
+    height, width = file.shape
+    pixels = height * width
+    shape = f"{path}: {height} x {width} px"
+    if pixels > max_pixels:
+        raise InputError(f"{shape}, wanted at most {max_pixels}; allow it with --max-pixels {pixels}")
+    octets_px = sum(_sample_octets(file.dtypes[index - 1]) for index in indexes)
+    size = _stored_octets(path)
+    if pixels > EXPANSION_FREE_PIXELS and max_pixels == MAX_PIXELS and size * EXPANSION_LIMIT < pixels * octets_px:
+        raise InputError(
+            f"{shape} in a file of {size} octets: nearly empty, or made to exhaust its reader; "
+            f"allow it with --max-pixels {pixels}"
+        )
+    blocks = [file.block_shapes[index - 1] for index in indexes]
+    unit = unit_px(max(block[0] for block in blocks))
+    if unit * width * octets_px > STRIP_LIMIT_OCTETS:
+        fitting = max(256, STRIP_LIMIT_OCTETS // (256 * octets_px))
+        if width <= fitting:  # the blocks are too high
+            raise InputError(
+                f"{path}: stored in blocks of {blocks[0][0]} x {blocks[0][1]} px, too large to read in windows; "
+                f"rewrite it with: gdal_translate -of COG {path} smaller-blocks.tif"
+            )
+        raise InputError(
+            f"{shape}: a strip of it takes {unit * width * octets_px / 2**20:.0f} MiB, wanted at most "
+            f"{STRIP_LIMIT_OCTETS // 2**20}; cut it with: "
+            f"gdal_translate -of COG -srcwin 0 0 {fitting} {height} {path} part.tif"
+        )
+
+
+def cause_of(error: BaseException) -> str:
+    """The innermost message of an error on one line: rasterio's own only points to it."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return " ".join(str(error).split())
+
+
+def _sample_octets(dtype: str) -> int:
+    return np.dtype(dtype).itemsize
+
+
+def _stored_octets(path: str) -> int:
+    """Size of a file; of one in a zip, what it takes there is not known: infinite."""
+    return 2**62 if path.startswith("/vsi") else Path(path).stat().st_size
