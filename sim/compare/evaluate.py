@@ -56,7 +56,7 @@ def evaluate(
     reading: Reading = AS_STORED,
 ) -> dict[str, Any]:
     """The whole bench: what rd.json holds. Without bundles the opponents run alone. `picture_px`: opponents code
-    pictures of that side whole, bundles cut them into their tiles; None: pictures of one tile. `reading`: of rasters."""
+    pictures of that side whole, bundles cut them into their tiles; None: pictures of one tile. `reading` of rasters."""
     codecs, absent = open_opponents(against)
     tile_px = TILE_PX
     if bundles:

@@ -13,7 +13,7 @@ from sim.metrics.catalogue import BY_KEY, COMPARED, Metric
 CURVE_CR = tuple(CR_FINE * (CR_COARSE / CR_FINE) ** (k / 24) for k in range(25))
 TICKS_CR = (20, 30, 50, 100, 150, 250)
 #: What is drawn along the compression ratio.
-PANELS = tuple(BY_KEY[key] for key in ("psnr_10k_db", "ssim_10k", "ssim_own_range", "sam_deg", "ndvi_mae", "kmeans_oa"))
+PANELS = tuple(BY_KEY[key] for key in ("psnr_10k_db", "ssim_10k", "ssim_own", "sam_deg", "ndvi_mae", "kmeans_oa"))
 #: Opponents: one colour a family, dashes for the variant.
 STYLES = {
     "klt-jpeg2000": "s5", "klt-jpeg2000-joint": "s5 dash", "jpeg2000": "s1", "jpeg2000-joint": "s1 dash", "htj2k": "s3",

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from sim.design.figures import at_most, figure, percent
-from sim.metrics.catalogue import BY_KEY, REQUIREMENTS
 
 #: Endings of keys that are units, longest first, and how people write them.
 UNITS = {
@@ -16,9 +15,16 @@ UNITS = {
 #: Keys whose words are not the best words.
 NAMES = {
     # rate
-    "octets": "octets downlinked",
+    "cr16": "compression ratio against 16 bit", "cr_sensor": "compression ratio against the sensor's bits",
+    "bpp": "bits per pixel, all bands", "bpppb": "bits per pixel and band", "octets": "octets downlinked",
     "bpp_of_the_whole_scene": "bits per pixel of the whole scene",
-    "worst_tile_psnr_db": "PSNR of the worst tile",
+    # requirements
+    "psnr_10k_db": "PSNR, peak 10 000", "psnr_65k_db": "PSNR, peak 65 535",
+    "worst_tile_psnr_db": "PSNR of the worst tile", "psnr_10k_worst_db": "PSNR, worst tile",
+    "rmse_reflectance": "RMSE", "error_reflectance": "largest error", "ssim_own": "SSIM, own range",
+    "ndvi_mae": "NDVI, mean absolute error", "ndvi_p95": "NDVI, 95th percentile of the error",
+    "sam_deg": "spectral angle", "ssim_10k": "SSIM", "lost_fraction": "share of tiles lost",
+    "withheld_fraction": "share of tiles withheld", "incomplete_fraction": "share of tiles incomplete",
     # tiles
     "refused_without_address": "refused, address unreadable", "incomplete": "incomplete (cut short)",
     # link
@@ -130,8 +136,7 @@ def label(key: str) -> tuple[str, str]:
         words, unit = label(key.removesuffix("_range"))
         return f"{words}, best and worst", unit
     ending = next((ending for ending in UNITS if key.endswith(ending) and key != ending), "")
-    known = BY_KEY[key].name if key in BY_KEY else NAMES.get(key)
-    return known or _words(key.removesuffix(ending)), UNITS.get(ending, "")
+    return NAMES.get(key) or _words(key.removesuffix(ending)), UNITS.get(ending, "")
 
 
 def _words(key: str) -> str:
@@ -140,7 +145,8 @@ def _words(key: str) -> str:
 
 def requirement(key: str) -> str:
     """'min_psnr_10k_db' -> 'PSNR, peak 10 000'; 'budget: power' -> 'power'."""
-    return REQUIREMENTS[key].name if key in REQUIREMENTS else key.removeprefix("budget: ")
+    bare = key.removeprefix("budget: ").removeprefix("min_").removeprefix("max_")
+    return label(bare)[0] if bare != key and not key.startswith("budget: ") else bare
 
 
 def grouped(section: Mapping[str, Any], groups: Sequence[Group], skip: Iterable[str] = ()) -> list[Rows]:

@@ -37,7 +37,7 @@ DISTORTION = (
     Metric("psnr_10k_worst_db", "PSNR, worst tile", "dB", "peak 10 000", "min", 200, 2),
     Metric("snr_db", "SNR", "dB", "10 log10(variance / MSE), variance of each band, mean over bands", decimals=2),
     Metric("ssim_10k", "SSIM", "", f"{_SSIM}, range 10 000", "min"),
-    Metric("ssim_own_range", "SSIM, own range", "",
+    Metric("ssim_own", "SSIM, own range", "",
            f"{_SSIM}, range from the least to the largest DN of each band in the original tile: far stricter", "min"),
     Metric("ms_ssim_10k", "MS-SSIM", "", "five scales, range 10 000"),
     Metric("rmse_reflectance", "RMSE", "reflectance", "root of the MSE / 10 000", "max", 10, 4, False),
@@ -77,7 +77,7 @@ REPORTED = tuple(metric for metric in DISTORTION if metric.key not in (
 ))  # fmt: skip
 #: What every row of a comparison has and is averaged over tiles.
 COMPARED = tuple(BY_KEY[key] for key in (
-    "psnr_10k_db", "psnr_65k_db", "snr_db", "rmse_reflectance", "ssim_10k", "ssim_own_range", "ms_ssim_10k",
+    "psnr_10k_db", "psnr_65k_db", "snr_db", "rmse_reflectance", "ssim_10k", "ssim_own", "ms_ssim_10k",
     "sam_deg", "ndvi_mae", "ndvi_p95", "kmeans_oa", "kmeans_fixed_oa",
 ))  # fmt: skip
 

@@ -146,8 +146,8 @@ class SsimSums:
 
     def figures(self) -> dict[str, float]:
         if not self.windows:
-            return dict.fromkeys(("ssim_10k", "ssim_own_range"), float("nan"))
-        return {"ssim_10k": self.fixed_range / self.windows, "ssim_own_range": self.own_range / self.windows}
+            return dict.fromkeys(("ssim_10k", "ssim_own"), float("nan"))
+        return {"ssim_10k": self.fixed_range / self.windows, "ssim_own": self.own_range / self.windows}
 
 
 def ms_ssim(original: Dn, reconstruction: Dn, valid: Mask, data_range: float = PEAK_10K) -> float:

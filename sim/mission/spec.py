@@ -81,7 +81,7 @@ class Requirements:
     min_psnr_65k_db: float | None = None
     min_psnr_10k_worst_db: float | None = None
     min_ssim_10k: float | None = None
-    min_ssim_own_range: float | None = None
+    min_ssim_own: float | None = None
     max_rmse_reflectance: float | None = None
     max_error_reflectance: float | None = None
     max_ndvi_mae: float | None = None

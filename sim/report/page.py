@@ -65,7 +65,7 @@ def tiles_told(tiles: Mapping[str, Any]) -> str:
     parts = [f"{tiles['coded'] + tiles['fallback']} of {tiles['total']} tiles came down"]
     if tiles.get("incomplete"):
         parts.append(f"{tiles['incomplete']} of them incomplete, cut short on the link")
-    parts += [f"{tiles[kind]} {kind}" for kind in ("withheld", "empty", "lost", "refused") if tiles[kind]]
+    parts += [f"{tiles[kind]} {kind}" for kind in ("withheld", "omitted", "empty", "lost", "refused") if tiles[kind]]
     return f"{'; '.join(parts)}."
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from sim.compare.summary import METRICS
+from sim.design import names
 from sim.metrics import catalogue
 from sim.metrics.catalogue import BY_KEY, DISTORTION, EVERY, RATE, REPORTED, REQUIREMENTS
 from sim.metrics.distortion import SceneQuality, per_tile_summary, rate_figures, tile_figures
@@ -50,11 +51,17 @@ def test_each_requirement_judges_its_own_figure(name) -> None:
     assert metric.more_is_better == (metric.limit == "min")
 
 
+def test_pages_call_rates_and_requirements_by_the_catalogues_names() -> None:
+    """The design of pages knows no other room, so that the bench can use it; that its words are these is held here."""
+    assert {m.key: names.label(m.key)[0] for m in RATE} == {m.key: m.name for m in RATE}
+    assert {key: names.requirement(key) for key in REQUIREMENTS} == {key: m.name for key, m in REQUIREMENTS.items()}
+
+
 def test_no_other_file_names_a_metric_for_people_or_states_its_convention() -> None:
     """A name stands once; keys may stand where a figure is computed or chosen."""
     words = [m.name for m in DISTORTION if len(m.name) > 12] + ["gaussian window of 11 px", "k-means++, 10 clusters"]
     for path in (ROOT / "sim").rglob("*.py"):
-        if path.name not in ("catalogue.py", "thematic.py"):
+        if path.name not in ("catalogue.py", "thematic.py", "names.py"):
             text = path.read_text(encoding="utf-8")
             assert [w for w in words if f'"{w}' in text] == [], path
 

@@ -105,7 +105,7 @@ def test_nothing_is_extrapolated():
 def made_up_rows(codec, tile, gain_db, saving=0.0):
     for octets in OCTETS:
         figures = dict.fromkeys(
-            ("psnr_65k_db", "snr_db", "rmse_reflectance", "ssim_10k", "ssim_own_range", "ms_ssim_10k", "sam_deg",
+            ("psnr_65k_db", "snr_db", "rmse_reflectance", "ssim_10k", "ssim_own", "ms_ssim_10k", "sam_deg",
              "ndvi_mae", "ndvi_p95", "kmeans_oa", "kmeans_fixed_oa"), float(np.log(octets)),
         )  # fmt: skip
         cost = octets * (1 - saving)
