@@ -22,6 +22,7 @@ from sim.link.channel import LinkReport
 from sim.metrics import distortion
 from sim.metrics.catalogue import REPORTED
 from sim.mission import budgets
+from sim.mission.devices import scene_work
 from sim.mission.spec import Mission
 from sim.mission.verification import Check, verify
 from sim.onboard.device import DeviceRun
@@ -207,17 +208,14 @@ def _fractions(tiles: dict[str, Any]) -> dict[str, float]:
 
 
 def _cost(run: Run, onboard: Onboard) -> budgets.SceneRun:
-    networks = run.bundle.manifest.get("networks", {})
     looked_at, coded = onboard.work.get("judged", 0), onboard.work.get("coded", 0)
-    entropy = run.bundle.codec.get("entropy_macs_per_px", 0) * run.bundle.tile_px**2
-    macs = looked_at * networks.get("flight/clouds.onnx", {}).get("macs", 0)
-    macs += coded * (networks.get("flight/encoder.onnx", {}).get("macs", 0) + entropy)
+    work = scene_work(run.bundle, run.mission.device, looked_at, coded)
     pixels = run.info.height_px * run.info.width_px
     if onboard.device is None:
-        return budgets.SceneRun(pixels, _octets(run), macs, sum(onboard.seconds.values()), onboard.peak_mib)
+        return budgets.SceneRun(pixels, _octets(run), work, sum(onboard.seconds.values()), onboard.peak_mib)
     device = onboard.device
     timed_on: Literal["device"] | None = "device" if device.timed else None
-    return budgets.SceneRun(pixels, _octets(run), macs, sum(device.tile_s), device.peak_memory_mib, timed_on)
+    return budgets.SceneRun(pixels, _octets(run), work, sum(device.tile_s), device.peak_memory_mib, timed_on)
 
 
 def _quality(figures: dict[str, float], comparison: Comparison) -> dict[str, Any]:
@@ -277,7 +275,7 @@ def _modelled(cost: budgets.SceneRun, mission: Mission) -> dict[str, Any]:
         speed: rates.device_mpx_s, "device_realtime_factor": rates.device_realtime_factor,
         "imager_mpx_s": rates.imager_mpx_s, "scene_s": spent.scene_s, "scene_s_range": list(spent.scene_s_range),
         "scene_j": spent.scene_j, "scene_j_range": list(spent.scene_j_range), "orbit_j": spent.orbit_j,
-        "pass_mpx": sent.pass_px / 1e6, "macs": cost.macs,
+        "pass_mpx": sent.pass_px / 1e6, "macs": cost.work.macs, "entropy_macs": cost.work.entropy_macs,
     }  # fmt: skip
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from devices.targets import load_target
 from export.builds import flight_networks
-from export.devices.targets import load_target
 from export.devices.to_myriad import compile_bundle, find_toolkit
 from export.proof.check import check_bundle, table
 from export.proof.front_ends import feeder_for
