@@ -16,7 +16,7 @@ import numpy as np
 from payload.errors import InputError
 from payload.scene import RGBN
 from sim.compare.classical import LOSSLESS, Codec, missing, open_codecs
-from sim.compare.nadir_codec import open_bundles
+from sim.compare.nadir_codec import NadirCodec, open_bundles
 from sim.compare.report import document
 from sim.compare.summary import Row
 from sim.compare.tiles import TILE_PX, BenchTile, read_tiles
@@ -58,6 +58,7 @@ def evaluate(
     """The whole bench: what rd.json holds. Without bundles the opponents run alone. `picture_px`: opponents code
     pictures of that side whole, bundles cut them into their tiles; None: pictures of one tile. `reading` of rasters."""
     codecs, absent = open_opponents(against)
+    ours: list[NadirCodec] = []
     tile_px = TILE_PX
     if bundles:
         ours, tile_px = open_bundles(bundles, engine)
@@ -69,7 +70,8 @@ def evaluate(
         raise InputError(f"--picture-px is {side_px}, wanted a multiple of the bundle's tiles of {tile_px} px")
     tiles = read_tiles(paths, side_px, limit, reading)
     rows = measure(tiles, codecs, advance)
-    return document(rows, tiles, codecs, absent, paths)
+    decoders = {codec.name: dict(codec.decoder_size) for codec in ours if codec.decoder_size}
+    return document(rows, tiles, codecs, absent, paths) | {"decoders": decoders}
 
 
 def measure(tiles: Sequence[BenchTile], codecs: Sequence[Codec], advance: Advance = lambda *_: None) -> list[Row]:

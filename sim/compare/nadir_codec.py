@@ -1,7 +1,7 @@
 """Bundles behind the opponents' face: a tile in, the space packets as sent out, and back."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -42,6 +42,7 @@ class NadirCodec:
     settings: tuple[float, ...] = STEPS_DN
     note: str = "learned codec, whole space packets as sent; setting = finest quantiser step in DN"
     tile_px: int = 256
+    decoder_size: Mapping[str, float] = field(default_factory=dict)  # parameters, kMAC a pixel, octets
 
     def encode(self, dn: Dn, setting: float) -> bytes:
         """The packets of a square picture's tiles, in row order."""
@@ -90,10 +91,14 @@ def open_bundle(bundle: Bundle, engine_name: str = "openvino", name: str | None 
     from payload.engine import open_engine
     from payload.pipeline import Payload
     from sim.ground.decoder import Decoder
+    from sim.ground.decoder_size import decoder_size
 
     engine = open_engine(engine_name, 1)
     payload = Payload(bundle, Policy(), engine)
     payload.clouds = None
     note = f"bundle {bundle.name} ({bundle.bundle_id:08x}), {engine_name}, {NadirCodec.note}"
     settings = STEPS_DN if payload.codec.follows_quality else (payload.policy.step_dn,)
-    return NadirCodec(payload, Decoder(bundle, engine), name or f"nadir-{bundle.name}", settings, note, bundle.tile_px)
+    size = decoder_size(bundle)
+    return NadirCodec(
+        payload, Decoder(bundle, engine), name or f"nadir-{bundle.name}", settings, note, bundle.tile_px, size
+    )

@@ -23,6 +23,7 @@ class Check:
     held: bool
     basis: Basis
     cause: str | None = None  # why it was not held, where the numbers do not say
+    relation: str = "<="  # of measured to limit
 
 
 def verify(figures: Mapping[str, float | None], mission: Mission, budgets: Sequence[Budget] = ()) -> list[Check]:
@@ -48,13 +49,19 @@ def _requirements(figures: Mapping[str, float | None], requirements: Requirement
         held = cause is None and value is not None
         if value is not None and held:
             held = value >= limit if metric.limit == "min" else value <= limit
-        checks.append(Check(name, value, limit, metric.unit, held, "measured", cause))
+        relation = ">=" if metric.limit == "min" else "<="
+        checks.append(Check(name, value, limit, metric.unit, held, "measured", cause, relation))
     return checks
 
 
 def _budget(budget: Budget) -> Check:
-    cause = _unusable(budget.used, budget.name)
-    return Check(f"budget: {budget.name}", budget.used, budget.available, budget.unit, budget.held, budget.basis, cause)
+    """What the run found is measured, what it is held against is the limit, whichever of the two is used of which."""
+    found, limit, relation = budget.used, budget.available, "<="
+    if budget.found == "available":
+        found, limit, relation = budget.available or None, budget.used or 0.0, ">="
+    cause = _unusable(found, budget.name)
+    name = f"budget: {budget.name}"
+    return Check(name, found, limit, budget.unit, budget.held, budget.basis, cause, relation)
 
 
 def _unusable(value: float | None, name: str) -> str | None:

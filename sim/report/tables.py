@@ -17,6 +17,7 @@ from payload.scene import SceneInfo
 from payload.tiles import grid
 from sim.clouds import audit
 from sim.ground.decoder import Decoder
+from sim.ground.decoder_size import decoder_size
 from sim.ground.reception import Address, Reception, SceneReception
 from sim.link.channel import LinkReport
 from sim.metrics import distortion
@@ -24,7 +25,7 @@ from sim.metrics.catalogue import REPORTED
 from sim.mission import budgets
 from sim.mission.devices import scene_work
 from sim.mission.spec import Mission
-from sim.mission.verification import Check, verify
+from sim.mission.verification import verify
 from sim.onboard.device import DeviceRun
 from sim.onboard.sending import Onboard
 from sim.report.comparison import Comparison
@@ -60,6 +61,7 @@ class Ground:
 
     seconds: float
     peak_mib: float
+    decoder_mpx_s: float | None = None  # tile code to DN
 
 
 def kinds(received: SceneReception, rows_cols: tuple[int, int]) -> list[list[str]]:
@@ -96,8 +98,9 @@ def compose(
         "quality": _quality(figures, comparison),
         "clouds": _clouds(run, tiles) | {"audit": audits},
         "budgets": [_budget_row(row) for row in rows],
-        "checks": [_check_row(check) for check in checks] + _octets_compared(onboard.device),
+        "checks": [asdict(check) for check in checks] + _octets_compared(onboard.device),
         "modelled": _modelled(cost, run.mission),
+        "decoder": decoder_size(run.bundle),
         "conventions": CONVENTIONS,
         "attribution": _attribution(run.info),
         "measured_on_host": _host(onboard, ground, cost),
@@ -262,11 +265,6 @@ def _budget_row(row: budgets.Budget) -> dict[str, Any]:
     return used | {"basis": row.basis, "source": row.how}
 
 
-def _check_row(check: Check) -> dict[str, Any]:
-    relation = ">=" if check.requirement.startswith("min_") else "<="
-    return asdict(check) | {"relation": relation}
-
-
 def _modelled(cost: budgets.SceneRun, mission: Mission) -> dict[str, Any]:
     rates, spent, sent = budgets.throughput(cost, mission), budgets.energy(cost, mission), budgets.volume(cost, mission)
     speed = "payload_mpx_s" if spent.whole_payload else "device_mpx_s"
@@ -295,6 +293,8 @@ def _host(onboard: Onboard, ground: Ground, cost: budgets.SceneRun) -> dict[str,
         "peak_rss_mib": onboard.peak_mib, "peak_rss_before_payload_mib": onboard.before_mib,
         "peak_rss_with_ground_mib": ground.peak_mib,
     }  # fmt: skip
+    if ground.decoder_mpx_s is not None:
+        known["decoder_mpx_s"] = ground.decoder_mpx_s
     if onboard.device is None:
         onboard_s = cost.onboard_s or nan
         known |= {"throughput_mpx_s": cost.scene_px / onboard_s / 1e6, "onboard_wall_s": onboard.wall_s}
