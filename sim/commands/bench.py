@@ -11,7 +11,8 @@ from sim.commands import options
 from sim.commands.console import progress
 from sim.commands.options import MAX_PIXELS_DEFAULT
 
-OPPONENTS = "jpeg2000,klt-jpeg2000,klt-jpeg2000-joint,jpegxl,htj2k,ccsds121,jpeg"
+OPPONENTS = "klt-jpeg2000-joint,klt-diff-jpeg2000-joint,klt-jpeg2000,jpeg2000,jpegxl,htj2k,ccsds121,jpeg"
+OPPONENTS += ",klt-hevc,klt-av1,klt-vvc"  # where the extra `opponents` is installed
 
 
 def bench(
@@ -53,6 +54,9 @@ def evaluate(
     max_pixels: options.MaxPixels = MAX_PIXELS_DEFAULT,
     out: Annotated[Path, typer.Option(help="Where rd.json, rd.html and the plots go.")] = Path("out/evaluate"),
     limit: options.Limit = None,
+    picture_px: Annotated[
+        int | None, typer.Option(min=64, help="Side of the pictures coded; a bundle cuts them. Its tile if left out.")
+    ] = None,
     engine: options.Engine = "openvino",
     as_json: options.AsJson = False,
 ) -> None:
@@ -64,7 +68,7 @@ def evaluate(
     with progress("tiles") as advance:
         opponents = [name.strip() for name in against.split(",") if name.strip()]
         bundles = [name for name in bundle or [DEFAULT] if name != "none"]
-        result = run([*tiles, *(more or [])], bundles, opponents, limit, engine, advance, reading=reading)
+        result = run([*tiles, *(more or [])], bundles, opponents, limit, engine, advance, picture_px, reading=reading)
     report.write_results(result, out)
     print(report.canonical_json(result) if as_json else report.as_text(result, out / "rd.html"))
 
