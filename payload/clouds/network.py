@@ -52,8 +52,9 @@ def read_settings(table: dict[str, Any]) -> CloudSettings:
 
 def _typed(key: str, value: Any) -> Any:
     """A setting of its default's type, no monster; a whole number does for a float."""
-    wanted: type = type(CloudSettings.__dataclass_fields__[key].default)
-    if (type(value) is wanted or (wanted is float and type(value) is int)) and -MOST < value < MOST:
+    wanted = type(getattr(CloudSettings, key))
+    known = isinstance(value, (bool, int, float)) and (type(value) is wanted or (wanted, type(value)) == (float, int))
+    if known and -MOST < value < MOST:
         return value
     raise BundleError(f"manifest key clouds.{key} is {str(value)[:60]!r}, wanted {wanted.__name__}; rebuild the bundle")
 
