@@ -243,9 +243,7 @@ def test_the_ground_needs_the_octets_alone(
     (folder.parent / "run.tif").unlink()
     monkeypatch.setattr("sim.receive.open_engine", lambda name: toy_engine)
     out = tmp_path / "received"
-    report = receive_stream(
-        ReceiveRequest(folder / "packets.bin", out, bundles=(str(toy_bundle_with_gate),)), quiet
-    )
+    report = receive_stream(ReceiveRequest(folder / "packets.bin", out, bundles=(str(toy_bundle_with_gate),)), quiet)
     assert (out / "reconstruction.tif").read_bytes() == (folder / "reconstruction.tif").read_bytes()
     (scene,) = report["scenes"]
     assert scene["name"] == "run" and scene["has_a_place"] and scene["notes"] == []
@@ -300,7 +298,11 @@ def test_the_shipped_bundle_repeats_itself_and_another_runtime_sends_the_same(tm
     packets = (tmp_path / "first" / "packets.bin").read_bytes()
     assert packets == (tmp_path / "second" / "packets.bin").read_bytes()
     assert packets == (tmp_path / "other" / "packets.bin").read_bytes()
-    assert (tmp_path / "first" / "cloud.tif").read_bytes() == (tmp_path / "other" / "cloud.tif").read_bytes()
+    onboard, ground = "cloud-onboard.tif", "cloud.tif"
+    assert (tmp_path / "first" / onboard).read_bytes() == (tmp_path / "other" / onboard).read_bytes()
+    assert (tmp_path / "first" / ground).read_bytes() == (tmp_path / "second" / ground).read_bytes()
+    # The ground's decoder is a float network: another runtime's picture differs by a DN here and there, and so may the
+    # mask made of it.
     assert add_up(first) and first["tiles"]["coded"] > 0
     with (
         rasterio.open(tmp_path / "first" / "reconstruction.tif") as a,
