@@ -77,7 +77,8 @@ def open_bundles(names: Sequence[str], engine: str) -> tuple[list[NadirCodec], i
         if bundle.bands != bundles[0].bands or bundle.tile_px != bundles[0].tile_px:
             raise InputError(
                 f"bundle {bundle.name}: {bundle.tile_px} px tiles of {', '.join(bundle.bands)}, wanted "
-                f"{bundles[0].tile_px} px tiles of {', '.join(bundles[0].bands)} for all; compare it in a run of its own"
+                f"{bundles[0].tile_px} px tiles of {', '.join(bundles[0].bands)} for all; "
+                "compare it in a run of its own"
             )
     if len({bundle.bundle_id for bundle in bundles}) < len(bundles):
         raise InputError(f"--bundle names one bundle twice ({', '.join(names)}); leave one out")
