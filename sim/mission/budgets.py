@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from devices.latency import Work
+from hil.devices.latency import Work
 from sim.link.orbit import period_s
 from sim.mission.devices import estimate, load_device, power_of
 from sim.mission.spec import Mission
@@ -41,6 +41,8 @@ class Budget:
     unit: str
     basis: Basis
     how: str  # how `used` came about
+    #: Which of the two the run found; the other one is the limit. A rate is available, and the imager uses of it.
+    found: Literal["used", "available"] = "used"
 
     @property
     def margin(self) -> float:
@@ -147,8 +149,8 @@ def _measured(run: SceneRun, mission: Mission, where: Literal["host", "device"])
         counted = "in processor time on this host" if where == "host" else "by the device's clock, the line not counted"
         how = f"imager's rate x {limits.realtime_factor:g}, against the payload's rate {counted}"
         known = rates.host_mpx_s is not None and math.isfinite(rates.host_mpx_s)
-        available = rates.host_mpx_s or 0.0
-        rows.append(Budget("throughput", used if known else None, available, "Mpx/s", basis, how))
+        available = rates.host_mpx_s if known and rates.host_mpx_s else 0.0
+        rows.append(Budget("throughput", used, available, "Mpx/s", basis, how, "available"))
     return rows
 
 
