@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 
-from devices.latency import PRECISIONS, STATEMENT, Work, coding_work, estimate, gate_work, network_work
-from devices.targets import Target
 from export.builds import FLOAT_OCTETS, NORMATIVE, VPU, flight_networks
 from export.graphs.graph import Graph, label, load_graph, total_macs
 from export.graphs.memory_plan import plan
 from export.graphs.to_float import to_float_model
+from hil.devices.latency import PRECISIONS, STATEMENT, Work, coding_work, estimate, gate_work, network_work
+from hil.devices.targets import Target
 from payload.bundle import Bundle
 from payload.errors import InputError
 

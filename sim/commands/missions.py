@@ -112,7 +112,7 @@ def bundles(as_json: options.AsJson = False) -> None:
 
 def devices(as_json: options.AsJson = False) -> None:
     """List the devices that time and energy can be modelled for."""
-    from devices.targets import load_target
+    from hil.devices.targets import load_target
     from sim.mission.devices import device_names
 
     found = [load_target(name) for name in device_names()]

@@ -1,7 +1,7 @@
 """Devices as data: what each runs, holds and draws, with the source and status of every number.
 
-Takes `devices/data/*.toml`, gives `Target`s. `devices.latency` makes estimates of them: one model, for the simulation,
-the workshop and the bench alike. This package knows the payload's bundle and nothing else of the project.
+Takes `hil/devices/data/*.toml`, gives `Target`s. `hil.devices.latency` makes estimates of them: one model, for the
+simulation, the workshop and the bench alike. This room knows the payload's bundle and nothing else of the project.
 """
 
 import tomllib
@@ -72,7 +72,7 @@ class Target:
 
     def figure(self, key: str) -> Figure:
         if key not in self.figures:
-            raise InputError(f"target {self.name} has no figure {key}; add it to devices/data/{self.name}.toml")
+            raise InputError(f"target {self.name} has no figure {key}; add it to hil/devices/data/{self.name}.toml")
         return self.figures[key]
 
 
