@@ -9,7 +9,6 @@ interval (Clopper and Pearson 1934): no normal approximation, right also where n
 """
 
 import csv
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, log
@@ -22,6 +21,7 @@ from scipy.stats import beta
 
 from payload.errors import InputError
 from sim.clouds.rules import braaten_cohen_yang
+from sim.toml_tables import read_json
 
 VERDICTS = ("clear", "cloudy", "unknown")
 #: A withheld tile is a false discard when at most this share of it is cloud; the gate's own line, drawn by the judge.
@@ -157,7 +157,7 @@ def _figures(found: Estimate) -> dict[str, Any]:
 def read_report(path: Path, verdicts: Mapping[tuple[str, int, int], str]) -> tuple[list[Audit], int, int]:
     """Audits, withheld tiles and all tiles of one report.json; `verdicts` by (scene, row, col) overrule its own."""
     try:
-        report = json.loads(path.read_text(encoding="utf-8"))
+        report = read_json(path, "a report.json of sim downlink")
         held = report["clouds"]["audit"]
         scene = str(report["inputs"]["scene"]["name"])
         audits = []

@@ -20,7 +20,8 @@ NAMES = {
     "bpp_of_the_whole_scene": "bits per pixel of the whole scene",
     # requirements
     "psnr_10k_db": "PSNR, peak 10 000", "psnr_65k_db": "PSNR, peak 65 535",
-    "worst_tile_psnr_db": "PSNR of the worst tile", "psnr_10k_worst_db": "PSNR of the worst tile",
+    "worst_tile_psnr_db": "PSNR of the worst tile", "psnr_10k_worst_db": "PSNR, worst tile",
+    "rmse_reflectance": "RMSE", "error_reflectance": "largest error", "ssim_own": "SSIM, own range",
     "ndvi_mae": "NDVI, mean absolute error", "ndvi_p95": "NDVI, 95th percentile of the error",
     "sam_deg": "spectral angle", "ssim_10k": "SSIM", "lost_fraction": "share of tiles lost",
     "withheld_fraction": "share of tiles withheld", "incomplete_fraction": "share of tiles incomplete",
@@ -36,7 +37,8 @@ NAMES = {
     "ground_received": "packets received", "ground_refused": "damaged packets refused",
     "ground_foreign": "packets of other applications", "ground_late": "packets late or doubled",
     "ground_missing": "gaps in the packet count", "ground_orphaned": "segments without a beginning",
-    "ground_restarts": "restarts of the packet count",
+    "ground_restarts": "restarts of the packet count", "scene_header_arrived": "the scene's header arrived",
+    "end_of_scene_arrived": "the end of the scene arrived", "other_scenes": "other scenes in the stream",
     # clouds
     "cloud_percent": "cloud in the scene", "withhold_above_percent": "a tile is withheld above",
     "reduce_above_percent": "a tile is coded coarser above", "tiles_judged": "tiles judged",
@@ -49,6 +51,8 @@ NAMES = {
     # time, memory, energy
     "throughput_mpx_s": "throughput", "wall_s": "time by the clock on the wall",
     "onboard_wall_s": "payload, by the clock on the wall", "peak_rss_mib": "peak memory, whole process",
+    "peak_rss_before_payload_mib": "memory before the payload starts",
+    "peak_rss_with_ground_mib": "peak memory with the ground",
     "peak_memory_mib": "peak memory of the agent", "tile_median_ms": "a tile, median",
     "tile_p95_ms": "a tile, 95th percentile", "stages_count": "times are", "device_mpx_s": "throughput, networks alone",
     "payload_mpx_s": "throughput, the whole payload", "imager_mpx_s": "the imager's rate",
@@ -109,7 +113,7 @@ LINK = (
     Group(
         "At the ground", "measured",
         ("ground_received", "ground_refused", "ground_foreign", "ground_late", "ground_missing", "ground_orphaned",
-         "ground_restarts"), True,
+         "ground_restarts", "scene_header_arrived", "end_of_scene_arrived", "other_scenes"), True,
     ),
     Group("The pass", "modelled", ("pass_s", "air_time_s", "utilisation")),
 )  # fmt: skip

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from hil.devices.latency import Work
 from sim.link.orbit import period_s
-from sim.mission.devices import estimate, load_device
+from sim.mission.devices import estimate, load_device, power_of
 from sim.mission.spec import Mission
 
 #: On host, on device: times and memory, which no other run repeats.
@@ -24,7 +25,7 @@ class SceneRun:
 
     scene_px: int
     downlinked_octets: int  # every octet of every packet sent
-    macs: float  # multiply-accumulates of all networks run on board, gated tiles at what they cost
+    work: Work  # of all tiles on board, gated ones at what they cost
     onboard_s: float | None = None  # measured time of the payload, scene to packets
     peak_memory_mib: float | None = None  # measured, of the whole process
     timed_on: Literal["host", "device"] | None = "host"  # None: an emulated device, whose time and memory say nothing
@@ -40,6 +41,8 @@ class Budget:
     unit: str
     basis: Basis
     how: str  # how `used` came about
+    #: Which of the two the run found; the other one is the limit. A rate is available, and the imager uses of it.
+    found: Literal["used", "available"] = "used"
 
     @property
     def margin(self) -> float:
@@ -94,7 +97,7 @@ class Energy:
 def throughput(run: SceneRun, mission: Mission) -> Throughput:
     imager = mission.imager.rate_px_s(mission.orbit) / 1e6
     host = run.scene_px / run.onboard_s / 1e6 if run.onboard_s else None
-    latency_s = estimate(mission.device, run.macs, run.scene_px).latency_s
+    latency_s = estimate(mission.device, run.work, run.scene_px).latency_s
     device = run.scene_px / latency_s / 1e6 if latency_s else math.inf
     return Throughput(imager, host, host / imager if host is not None else None, device, device / imager)
 
@@ -106,7 +109,7 @@ def volume(run: SceneRun, mission: Mission) -> Volume:
 
 
 def energy(run: SceneRun, mission: Mission) -> Energy:
-    scene = estimate(mission.device, run.macs, run.scene_px)
+    scene = estimate(mission.device, run.work, run.scene_px)
     scenes = scenes_per_orbit(run, mission)
     return Energy(
         device=mission.device,
@@ -146,8 +149,8 @@ def _measured(run: SceneRun, mission: Mission, where: Literal["host", "device"])
         counted = "in processor time on this host" if where == "host" else "by the device's clock, the line not counted"
         how = f"imager's rate x {limits.realtime_factor:g}, against the payload's rate {counted}"
         known = rates.host_mpx_s is not None and math.isfinite(rates.host_mpx_s)
-        available = rates.host_mpx_s or 0.0
-        rows.append(Budget("throughput", used if known else None, available, "Mpx/s", basis, how))
+        available = rates.host_mpx_s if known and rates.host_mpx_s else 0.0
+        rows.append(Budget("throughput", used, available, "Mpx/s", basis, how, "available"))
     return rows
 
 
@@ -176,8 +179,8 @@ def _orbit_volume(run: SceneRun, mission: Mission) -> list[Budget]:
 
 def _device(run: SceneRun, mission: Mission) -> list[Budget]:
     """Time, power and energy on the mission's device."""
-    limits, load, power = mission.budgets, energy(run, mission), load_device(mission.device).power_w
-    what = f"{'the payload' if load.whole_payload else 'the networks'} on {load.device}"
+    limits, load, power = mission.budgets, energy(run, mission), power_of(load_device(mission.device))
+    what = f"{'the payload' if load.whole_payload else 'networks and context model, a lower bound,'} on {load.device}"
     rows = []
     if load.orbit_s is not None:
         how = f"an orbit's imaging through {what}, against the orbit's period; {load.source}"

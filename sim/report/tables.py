@@ -17,12 +17,15 @@ from payload.scene import SceneInfo
 from payload.tiles import grid
 from sim.clouds import audit
 from sim.ground.decoder import Decoder
+from sim.ground.decoder_size import decoder_size
 from sim.ground.reception import Address, Reception, SceneReception
 from sim.link.channel import LinkReport
 from sim.metrics import distortion
+from sim.metrics.catalogue import REPORTED
 from sim.mission import budgets
+from sim.mission.devices import scene_work
 from sim.mission.spec import Mission
-from sim.mission.verification import Check, verify
+from sim.mission.verification import verify
 from sim.onboard.device import DeviceRun
 from sim.onboard.sending import Onboard
 from sim.report.comparison import Comparison
@@ -30,24 +33,6 @@ from sim.report.comparison import Comparison
 NAMES = {Kind.CODED: "coded", Kind.WITHHELD: "withheld", Kind.EMPTY: "empty", Kind.FALLBACK: "fallback",
          Kind.OMITTED: "omitted"}  # fmt: skip
 SENTINEL_ATTRIBUTION = "Contains modified Copernicus Sentinel data"
-
-#: Figure -> name, unit, convention, in the order of the page.
-METRICS = (
-    ("psnr_10k_db", "PSNR, peak 10 000", "dB", "10 log10(10 000^2 / MSE), MSE over all bands and compared pixels"),
-    ("psnr_65k_db", "PSNR, peak 65 535", "dB", "the same error against the container's full scale: 16.3 dB kinder"),
-    ("psnr_10k_mean_db", "PSNR, mean over tiles", "dB", "peak 10 000"),
-    ("psnr_10k_median_db", "PSNR, median tile", "dB", "peak 10 000"),
-    ("psnr_10k_worst_db", "PSNR, worst tile", "dB", "peak 10 000"),
-    ("snr_db", "SNR", "dB", "10 log10(variance / MSE)"),
-    ("ssim_10k", "SSIM", "", "gaussian window of 11 px, sigma 1.5 px, range 10 000, mean over bands"),
-    ("rmse_reflectance", "RMSE", "reflectance", "root of the MSE / 10 000"),
-    ("max_error_reflectance", "largest error", "reflectance", "over all bands and compared pixels"),
-    ("ndvi_mae", "NDVI, mean absolute error", "", "(B08 - B04) / (B08 + B04)"),
-    ("ndvi_p95", "NDVI, 95th percentile of the error", "", "to 1e-4"),
-    ("sam_deg", "spectral angle", "deg", "mean over compared pixels"),
-    ("kmeans_oa", "k-means agreement", "", "k-means++, 10 clusters, every 10th row and column, seed 42 (COPEX rule)"),
-    ("lpips", "LPIPS", "", distortion.LPIPS),
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +61,7 @@ class Ground:
 
     seconds: float
     peak_mib: float
+    decoder_mpx_s: float | None = None  # tile code to DN
 
 
 def kinds(received: SceneReception, rows_cols: tuple[int, int]) -> list[list[str]]:
@@ -112,8 +98,9 @@ def compose(
         "quality": _quality(figures, comparison),
         "clouds": _clouds(run, tiles) | {"audit": audits},
         "budgets": [_budget_row(row) for row in rows],
-        "checks": [_check_row(check) for check in checks] + _octets_compared(onboard.device),
+        "checks": [asdict(check) for check in checks] + _octets_compared(onboard.device),
         "modelled": _modelled(cost, run.mission),
+        "decoder": decoder_size(run.bundle),
         "conventions": CONVENTIONS,
         "attribution": _attribution(run.info),
         "measured_on_host": _host(onboard, ground, cost),
@@ -224,24 +211,21 @@ def _fractions(tiles: dict[str, Any]) -> dict[str, float]:
 
 
 def _cost(run: Run, onboard: Onboard) -> budgets.SceneRun:
-    networks = run.bundle.manifest.get("networks", {})
     looked_at, coded = onboard.work.get("judged", 0), onboard.work.get("coded", 0)
-    entropy = run.bundle.codec.get("entropy_macs_per_px", 0) * run.bundle.tile_px**2
-    macs = looked_at * networks.get("flight/clouds.onnx", {}).get("macs", 0)
-    macs += coded * (networks.get("flight/encoder.onnx", {}).get("macs", 0) + entropy)
+    work = scene_work(run.bundle, run.mission.device, looked_at, coded)
     pixels = run.info.height_px * run.info.width_px
     if onboard.device is None:
-        return budgets.SceneRun(pixels, _octets(run), macs, sum(onboard.seconds.values()), onboard.peak_mib)
+        return budgets.SceneRun(pixels, _octets(run), work, sum(onboard.seconds.values()), onboard.peak_mib)
     device = onboard.device
     timed_on: Literal["device"] | None = "device" if device.timed else None
-    return budgets.SceneRun(pixels, _octets(run), macs, sum(device.tile_s), device.peak_memory_mib, timed_on)
+    return budgets.SceneRun(pixels, _octets(run), work, sum(device.tile_s), device.peak_memory_mib, timed_on)
 
 
 def _quality(figures: dict[str, float], comparison: Comparison) -> dict[str, Any]:
     return {
         "metrics": [
-            {"name": name, "value": figures.get(key), "unit": unit, "convention": convention, "key": key}
-            for key, name, unit, convention in METRICS
+            {"name": m.name, "value": figures.get(m.key), "unit": m.unit, "convention": m.convention, "key": m.key}
+            for m in REPORTED
         ],
         "error_scale": comparison.pictures.error_scale,
         "mask_legend": comparison.pictures.mask_legend,
@@ -281,11 +265,6 @@ def _budget_row(row: budgets.Budget) -> dict[str, Any]:
     return used | {"basis": row.basis, "source": row.how}
 
 
-def _check_row(check: Check) -> dict[str, Any]:
-    relation = ">=" if check.requirement.startswith("min_") else "<="
-    return asdict(check) | {"relation": relation}
-
-
 def _modelled(cost: budgets.SceneRun, mission: Mission) -> dict[str, Any]:
     rates, spent, sent = budgets.throughput(cost, mission), budgets.energy(cost, mission), budgets.volume(cost, mission)
     speed = "payload_mpx_s" if spent.whole_payload else "device_mpx_s"
@@ -294,7 +273,7 @@ def _modelled(cost: budgets.SceneRun, mission: Mission) -> dict[str, Any]:
         speed: rates.device_mpx_s, "device_realtime_factor": rates.device_realtime_factor,
         "imager_mpx_s": rates.imager_mpx_s, "scene_s": spent.scene_s, "scene_s_range": list(spent.scene_s_range),
         "scene_j": spent.scene_j, "scene_j_range": list(spent.scene_j_range), "orbit_j": spent.orbit_j,
-        "pass_mpx": sent.pass_px / 1e6, "macs": cost.macs,
+        "pass_mpx": sent.pass_px / 1e6, "macs": cost.work.macs, "entropy_macs": cost.work.entropy_macs,
     }  # fmt: skip
 
 
@@ -314,6 +293,8 @@ def _host(onboard: Onboard, ground: Ground, cost: budgets.SceneRun) -> dict[str,
         "peak_rss_mib": onboard.peak_mib, "peak_rss_before_payload_mib": onboard.before_mib,
         "peak_rss_with_ground_mib": ground.peak_mib,
     }  # fmt: skip
+    if ground.decoder_mpx_s is not None:
+        known["decoder_mpx_s"] = ground.decoder_mpx_s
     if onboard.device is None:
         onboard_s = cost.onboard_s or nan
         known |= {"throughput_mpx_s": cost.scene_px / onboard_s / 1e6, "onboard_wall_s": onboard.wall_s}

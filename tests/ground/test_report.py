@@ -27,6 +27,7 @@ from sim.report.files import (
     validate_report,
     write_report,
 )
+from sim.report.terminal import as_text
 
 Report = dict[str, Any]
 
@@ -303,7 +304,7 @@ def cut_short(report: Report) -> None:
     for tile in [t for t in tiles["list"] if t["kind"] == "coded"][:7]:
         tile["incomplete"] = True
     for tile in tiles["list"]:
-        tile |= {"octets_received": tile["octets"], "octets_sent": tile["octets"] + 1000}
+        tile["octets_sent"] = tile["octets_received"] + 1000
     tiles["incomplete"] = 7
 
 
@@ -351,3 +352,27 @@ def test_a_tile_that_was_cut_has_a_colour_and_a_mark_of_its_own() -> None:
     drawn = kind_map([whole, cut], 1, 2)
     assert [key.text for key in drawn.legend] == ["coded 1", "incomplete 1"]
     assert 'class="mark"' in drawn.svg
+
+
+def test_the_terminal_tells_the_headline_first(example_report: Report, tmp_path: Path) -> None:
+    report = example_report
+    cut_short(report)
+    keys = ("psnr_10k_db", "ssim_10k", "ndvi_mae", "sam_deg", "lpips")
+    for metric, key in zip(report["quality"]["metrics"], keys, strict=True):
+        metric["key"] = key
+    report["measured_on_host"]["peak_rss_mib"] = 300.0
+    report["inputs"]["engine"]["encoder"] = "kernel, AVX2"
+    report["clouds"]["audit"] = {
+        "withheld": 2, "audited": 2, "false_discards": 0, "upper_one_sided": 0.7764,
+        "destroyed_share_of_all_tiles": 0.0431,
+    }  # fmt: skip
+    report["notes"] = ["the mission's GSD is 4.75 m, the scene's 10 m"]
+    lines = as_text(report, tmp_path).splitlines()
+    assert lines[0] == "held     all 4 requirements"
+    text = "\n".join(lines)
+    assert "2 lost" not in text and "1 lost, 1 refused = 36; 7 incomplete, cut short on the link" in text
+    assert "audit    2 of 2 withheld tiles audited: 0 false discards; at 95 % confidence at most 77.7 % of" in text
+    assert "ran      openvino 2026.4.1, encoder kernel, AVX2" in text
+    assert "note     the mission's GSD" in text
+    report["checks"][0]["held"] = False
+    assert as_text(report, tmp_path).startswith("FAILED   1 of 4 requirements: PSNR of coded tiles\n")

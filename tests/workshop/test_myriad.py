@@ -18,13 +18,13 @@ from export.devices.myriad_blob import (
     read_blob,
 )
 from export.devices.myriad_compiler import OldString, empty_map, plugins_xml
-from export.devices.targets import load_target
 from export.devices.to_myriad import _compiler_words, compile_bundle, find_toolkit, float_twin, report_network
 from export.devices.to_myriad import as_text as report_text
 from export.graphs.graph import load_graph
 from export.graphs.to_float import to_float_model
 from export.proof.front_ends import uniform
 from export.proof.half_precision import Agreement, as_text, compare, in_half_precision, open_half
+from hil.devices.targets import load_target
 from payload.errors import InputError
 
 TOOLKIT = os.environ.get("NADIR_MYRIAD_TOOLKIT")

@@ -5,19 +5,11 @@ import tomllib
 
 import pytest
 
-from export.devices.targets import (
-    FOLDER,
-    Work,
-    against_anchors,
-    estimate,
-    load_target,
-    load_targets,
-    parse_target,
-    refuse_operators,
-    table,
-)
+from export.devices.estimates import against_anchors, refuse_operators, table
 from export.graphs.graph import load_graph
 from export.graphs.memory_plan import chart, fits, plan, plan_for_tiles
+from hil.devices.latency import Work, estimate
+from hil.devices.targets import FOLDER, load_target, load_targets, parse_target
 from payload.errors import InputError
 
 MYRIAD2 = tomllib.loads((FOLDER / "myriad2.toml").read_text())
