@@ -7,7 +7,6 @@ import json
 import sys
 from contextlib import nullcontext
 from dataclasses import asdict
-from importlib.metadata import version
 from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -42,6 +41,7 @@ from payload.engine import open_engine
 from payload.errors import InputError
 from payload.policy import Policy
 from payload.signature import load_public_key
+from payload.version import described
 
 app = typer.Typer(
     name="hil", no_args_is_help=True, pretty_exceptions_enable=False,
@@ -75,7 +75,7 @@ MissionName = Annotated[str | None, typer.Option("--mission", help="a shipped mi
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print(f"hil {version('nadir-payload')}, protocol {VERSION}, agent code {code_id()}")
+        print(f"hil {described()}, protocol {VERSION}, agent code {code_id()}")
         raise typer.Exit
 
 

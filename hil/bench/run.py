@@ -31,6 +31,7 @@ from payload.link.tile_code import TileCode
 from payload.pipeline import Payload
 from payload.policy import Policy
 from payload.tiles import Tile
+from payload.version import described
 
 #: Builds whose octets are the same on every device.
 EXACT_TARGETS = ("int8-po2w7",)
@@ -60,6 +61,7 @@ class RunReport:
     wall_s: float | None = None  # from tile to tile, this host's own work included
     line: str | None = None  # what the line bounds, where that can be known
     incidents: dict[str, Any] = field(default_factory=dict)
+    software: str = field(default_factory=described)  # version and commit of this host
 
     @property
     def held(self) -> bool:
