@@ -44,6 +44,8 @@ def table(targets: Mapping[str, Target]) -> str:
             f"{target.name}: {target.title}; build {target.build}, engine {target.engine}, "
             f"opset <= {target.max_opset}; runs here: {runs_here(target)}"
         )
+        lines.append(f"  runs: {target.runs}")
+        lines.append(f"  equality with the reference: {target.equality} ({target.shown_by})")
         for key, figure in target.figures.items():
             lines.append(f"  {key:20} {figure!s:>16}  {figure.status:9}  {figure.source}")
         for anchor in target.anchors:
