@@ -16,7 +16,7 @@ from payload.tiles import grid
 from sim.ground.decoder import Decoder
 from sim.ground.reception import by_id, receive
 from sim.link.channel import Channel
-from sim.mission.regions import regions_in_pixels
+from sim.mission.regions import regions_in_pixels, regions_outside
 from sim.mission.spec import DEFAULT as DEFAULT_MISSION
 from sim.mission.spec import Mission, load_mission
 from sim.onboard.device import refuse_scene_policy
@@ -60,6 +60,7 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
         whole_or_nothing(request.out, request.overwrite) as folder,
     ):
         policy = replace(mission.policy, gate=regions_in_pixels(mission.policy.gate, scene.info))
+        info = replace(scene.info, notes=scene.info.notes + regions_outside(mission.policy.gate, scene.info))
         header = header_of(scene, bundle)
         if request.device is None:
             onboard = send(scene, header, bundle, policy, engine, folder, progress)
@@ -78,7 +79,7 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
         picture = delivered.picture if delivered else None
         comparison = compare_with_original(scene, picture, folder, kinds, bundle.tile_px, progress)
         ground = tables.Ground(delivered.seconds if delivered else 0.0, peak_rss_mib(), decoder.speed_mpx_s)
-        run = tables.Run(request.seed, scene.info, bundle, mission, engine, channel.report, reception, received, broken)
+        run = tables.Run(request.seed, info, bundle, mission, engine, channel.report, reception, received, broken)
         report = tables.compose(run, onboard, ground, comparison, tables.audit_section(received, decoder))
         write_report(report, comparison.pictures.paths, folder)
     return report

@@ -19,7 +19,7 @@ from rasterio.rpc import RPC
 from rasterio.transform import Affine, from_origin
 
 from payload.errors import InputError
-from payload.scene import RGBN
+from payload.sensor import RGBN
 from sim.products.rasters import CloudWriter, PictureWriter
 from sim.scenes.open_scene import open_scene
 

@@ -12,7 +12,8 @@ from PIL import Image
 from rasterio.enums import MaskFlags
 
 from payload.errors import InputError
-from payload.scene import RGBN, SceneInfo
+from payload.scene import SceneInfo
+from payload.sensor import RGBN
 from sim.products.quicklooks import HOLE_COLOURS, Quicklooks, Reducer, find_stretch, true_colour
 from sim.products.rasters import CloudWriter, PictureWriter
 from sim.scenes.demo import demo_scene

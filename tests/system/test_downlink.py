@@ -21,7 +21,8 @@ from payload.link.space_packet import SequenceCounter, read_packets, segment
 from payload.link.tile_code import Kind, TileCode
 from payload.pipeline import Payload
 from payload.policy import Gate, Policy
-from payload.scene import RGBN, ArrayScene, SceneInfo
+from payload.scene import ArrayScene, SceneInfo
+from payload.sensor import RGBN
 from payload.stopwatch import Stopwatch
 from payload.tiles import split
 from sim import downlink as line
