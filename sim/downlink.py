@@ -17,7 +17,7 @@ from sim.clouds.ground_mask import open_ground_mask
 from sim.ground.decoder import Decoder
 from sim.ground.reception import by_id, receive
 from sim.link.channel import Channel
-from sim.mission.regions import regions_in_pixels
+from sim.mission.regions import regions_in_pixels, regions_outside
 from sim.mission.spec import DEFAULT as DEFAULT_MISSION
 from sim.mission.spec import Mission, load_mission
 from sim.onboard.device import refuse_scene_policy
@@ -61,6 +61,7 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
         whole_or_nothing(request.out, request.overwrite) as folder,
     ):
         policy = replace(mission.policy, gate=regions_in_pixels(mission.policy.gate, scene.info))
+        info = replace(scene.info, notes=scene.info.notes + regions_outside(mission.policy.gate, scene.info))
         header = header_of(scene, bundle)
         if request.device is None:
             onboard = send(scene, header, bundle, policy, engine, folder, progress)
@@ -81,7 +82,7 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
         cloud = folder / CLOUD_FILE if delivered else None
         comparison = compare_with_original(scene, picture, cloud, mask, folder, kinds, progress)
         ground = tables.Ground(delivered.seconds if delivered else 0.0, peak_rss_mib(), decoder.speed_mpx_s)
-        run = tables.Run(request.seed, scene.info, bundle, mission, engine, channel.report, reception, received, broken)
+        run = tables.Run(request.seed, info, bundle, mission, engine, channel.report, reception, received, broken)
         report = tables.compose(run, onboard, ground, comparison, tables.audit_section(received, decoder))
         write_report(report, comparison.pictures.paths, folder)
     return report

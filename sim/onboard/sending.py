@@ -79,9 +79,7 @@ def header_of(scene: Scene, bundle: Bundle) -> SceneHeader:
     satellite would count scenes instead; here two runs share no counter.
     """
     every = -(-len(scene.info.gcps) // MOST_CONTROL_POINTS) or 1
-    info = replace(
-        scene.info, crs_wkt=_short_crs(scene.info.crs_wkt), gcps=scene.info.gcps[::every], notes=()
-    )
+    info = replace(scene.info, crs_wkt=_short_crs(scene.info.crs_wkt), gcps=scene.info.gcps[::every], notes=())
     header = SceneHeader(0, bundle.bundle_id, bundle.tile_px, info)
     dn, valid = scene.read(0, 0, min(bundle.tile_px, info.height_px), info.width_px)
     digest = hashlib.sha256(pack(header) + dn.tobytes() + valid.tobytes()).digest()
