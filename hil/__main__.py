@@ -9,6 +9,11 @@ def main() -> None:
         from hil.agent.serve import main as serve
 
         sys.exit(serve(sys.argv[2:]))
+    if sys.argv[1:2] == ["--version"]:
+        from hil.line.code_id import version
+
+        sys.stdout.write(f"{version()}\n")
+        sys.exit(0)
     try:
         from hil.cli import main as commands
     except ImportError as error:

@@ -27,9 +27,8 @@ from hil.host.emulation import ROOT, make_sysroot, processors
 from hil.host.labgrid_place import place as labgrid_place
 from hil.host.tiles_in import FileReading, TileSource, npz_tiles, scene_tiles
 from hil.host.transports import connector
-from hil.line.code_id import code_id
+from hil.line.code_id import version
 from hil.line.key import write_key
-from hil.line.protocol import VERSION
 from hil.profiles.comparison import as_csv, as_junit, comparison, judge, read_threshold
 from hil.profiles.demand import Margin, margins, read_demand
 from hil.profiles.headline import headline
@@ -41,7 +40,6 @@ from payload.engine import open_engine
 from payload.errors import InputError
 from payload.policy import Policy
 from payload.signature import load_public_key
-from payload.version import described
 
 app = typer.Typer(
     name="hil", no_args_is_help=True, pretty_exceptions_enable=False,
@@ -75,7 +73,7 @@ MissionName = Annotated[str | None, typer.Option("--mission", help="a shipped mi
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print(f"hil {described()}, protocol {VERSION}, agent code {code_id()}")
+        print(version())
         raise typer.Exit
 
 

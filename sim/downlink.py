@@ -23,7 +23,7 @@ from sim.mission.spec import Mission, load_mission
 from sim.onboard.device import refuse_scene_policy
 from sim.onboard.sending import PACKETS_FILE, Device, header_of, peak_rss_mib, send, send_by_device
 from sim.products.delivery import whole_or_nothing
-from sim.progress import Progress
+from sim.progress import Progress, in_parts
 from sim.receive import CLOUD_FILE, deliver
 from sim.report import tables
 from sim.report.comparison import compare_with_original
@@ -53,7 +53,7 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
 
     Returns the report (docs/report.md). InputError where an input cannot be used.
     """
-    mission = mission_of(request)
+    mission, progress = mission_of(request), in_parts(progress, 3)  # on board, on the ground, verification
     bundle, broken = load_or_stand_in(request.bundle, mission)
     engine, channel = open_engine(request.engine), Channel(mission.link, request.seed)
     with (

@@ -6,5 +6,6 @@ from collections.abc import Callable
 Progress = Callable[[str, int], None]
 
 
-def silent(label: str, total: int) -> None:
-    """For callers that want to hear nothing."""
+def in_parts(progress: Progress, parts: int) -> Progress:
+    """Progress of one of several parts that take as many steps each."""
+    return lambda label, total: progress(label, parts * total)

@@ -96,7 +96,7 @@ def deliver(
             classes = mask.classes(strip.dn, strip.known, gone, info.gsd_m)
             cloud_writer.write_strip(top, classes[:height, : info.width_px])
             known_px += int(known.sum())
-            progress("ground", 2 * scene.grid[0])
+            progress("ground", scene.grid[0])
     return Delivered(scene, info, path, known_px, time.process_time() - start)
 
 

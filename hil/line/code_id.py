@@ -6,10 +6,18 @@ from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
+from hil.line.protocol import VERSION
+from payload.version import described
+
 #: Rooms that run on the device. With all of payload they make the agent's code.
 AGENT_ROOMS = ("hil/agent", "hil/line", "payload")
 #: C sources travel too: a device builds them or does without. Host and device agree on them by their octets.
 SOURCES = (".py", ".c", ".h")
+
+
+def version() -> str:
+    """What `hil --version` says: release and commit, protocol, code of the agent."""
+    return f"hil {described()}, protocol {VERSION}, agent code {code_id()}"
 
 
 @cache  # what this process has loaded does not change when files do

@@ -56,7 +56,7 @@ class CloudStrips:
         self._writer.write_strip(top, self._strip[:height, : self._info.width_px])
         self._row += 1
         self._strip = self._blank()
-        self._progress("on board", 2 * self._rows)
+        self._progress("on board", self._rows)
 
 
 class CloudReader:
