@@ -6,6 +6,7 @@ A figure that is required but missing or not a number is not held: nothing passe
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import Literal
 
 from sim.mission.budgets import Basis, Budget
 from sim.mission.spec import Mission, Requirements
@@ -25,6 +26,8 @@ class Check:
     held: bool
     basis: Basis
     cause: str | None = None  # why it was not held, where the numbers do not say
+    relation: Literal["<=", ">="] = "<="
+    judged: bool = True  # False: there was nothing to judge, which is not held either
 
 
 def verify(figures: Mapping[str, float | None], mission: Mission, budgets: Sequence[Budget] = ()) -> list[Check]:
@@ -52,13 +55,21 @@ def _requirements(figures: Mapping[str, float | None], requirements: Requirement
         held = cause is None and value is not None
         if value is not None and held:
             held = value >= limit if field.name.startswith("min_") else value <= limit
-        checks.append(Check(field.name, value, limit, unit, held, "measured", cause))
+        relation: Literal["<=", ">="] = ">=" if field.name.startswith("min_") else "<="
+        checks.append(Check(field.name, value, limit, unit, held, "measured", cause, relation, cause is None))
     return checks
 
 
 def _budget(budget: Budget) -> Check:
-    cause = _unusable(budget.used, budget.name)
-    return Check(f"budget: {budget.name}", budget.used, budget.available, budget.unit, budget.held, budget.basis, cause)
+    """The figure under `measured`, the mission's under `limit`, also where the figure has to be the larger one."""
+    measured, limit = (budget.available, budget.used) if budget.floor else (budget.used, budget.available)
+    cause = budget.not_judged or _unusable(measured, budget.name)
+    if limit is None:
+        raise ValueError(f"budget {budget.name} has no limit")
+    return Check(
+        f"budget: {budget.name}", measured, limit, budget.unit, budget.held, budget.basis, cause,
+        ">=" if budget.floor else "<=", cause is None,
+    )  # fmt: skip
 
 
 def _unusable(value: float | None, name: str) -> str | None:

@@ -61,9 +61,7 @@ def as_text(report: dict[str, Any], out: Path) -> str:
 def _scene(product: Product, folder: Path) -> dict[str, Any]:
     scene, info = product.scene, product.info
     named = kinds(scene, scene.grid)
-    rows = [
-        tile_row(scene, (row, col), kind, None) for row, line in enumerate(named) for col, kind in enumerate(line)
-    ]
+    rows = [tile_row(scene, (row, col), kind, None) for row, line in enumerate(named) for col, kind in enumerate(line)]
     return {
         "id": None if scene.scene_id is None else f"{scene.scene_id:08x}",
         "name": name_of(scene),
