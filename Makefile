@@ -8,13 +8,14 @@ DATA := $(or $(NADIR_DATA),../shared/data)
 KERNEL := $(wildcard payload/native/*.[ch])
 INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
-.PHONY: help demo test test-onboard check bench evaluate equal fuzz-kernel clean
+.PHONY: help demo test test-onboard check docs bench evaluate equal fuzz-kernel clean
 
 help:
 	@echo "make demo          a generated scene through payload, link and ground; ends with the path of its report"
 	@echo "make test          every test"
 	@echo "make test-onboard  the payload's tests with nothing installed but what flies"
 	@echo "make check         ruff, mypy, import rules"
+	@echo "make docs          the pages as a site in build/site"
 	@echo "make bench         speed of every stage on board, and the memory of a 10 980 x 10 980 scene"
 	@echo "make equal         the same tile codes on this host and on emulated x86 without VNNI and ARM: some 20 minutes"
 	@echo "make fuzz-kernel   10^5 hostile layers, encodes and arguments for the kernel under ASan and UBSan"
@@ -36,6 +37,12 @@ check: $(VENV)/.everything
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The pages as a site in build/site: quick starts, every page, the reference from the docstrings. Broken links fail.
+docs: $(VENV)/.everything
+	$(INSTALL) --editable ".[docs]"
+	$(BIN)/mkdocs build --strict --quiet --site-dir build/site
+	@echo "The pages are in $(CURDIR)/build/site/index.html"
 
 bench: $(VENV)/.ground
 	$(BIN)/sim bench

@@ -8,6 +8,8 @@ NORMATIVE = "int8-po2w7"
 VPU = "fp16-vpu"
 FLOAT = "fp32"
 BUILDS = (NORMATIVE, VPU, FLOAT)
+#: Octets of an unquantised sample in memory.
+FLOAT_OCTETS = {NORMATIVE: 4, VPU: 2, FLOAT: 4}
 
 
 def flight_networks(bundle: Bundle) -> list[str]:

@@ -1,20 +1,19 @@
 """The command line of the bench: parses, calls one function, prints. JSON on stdout, words on stderr.
 
-Exit 0: all held; 1: octets differ or a budget failed; 2: bad input.
+Exit 0: all held; 1: octets differ, or a budget or a threshold failed; 2: bad input.
 """
 
 import json
 import sys
-from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict
+from importlib.metadata import version
 from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from hil.agent.serve import main as serve
 from hil.bench.equal import PROCESSORS, write_fingerprints
 from hil.bench.equal import equal as take_fingerprints
 from hil.bench.meters import open_meter
@@ -24,25 +23,32 @@ from hil.bench.run import RunFolder, RunReport, run_identity
 from hil.bench.run import run as run_tiles
 from hil.host.client import open_device
 from hil.host.deploy import deploy as deploy_agent
+from hil.host.devices_here import device_kinds
 from hil.host.emulation import ROOT, make_sysroot, processors
 from hil.host.labgrid_place import place as labgrid_place
-from hil.host.tiles_in import npz_tiles, scene_tiles
+from hil.host.tiles_in import TileSource, npz_tiles, scene_tiles
+from hil.host.transports import connector
+from hil.line.code_id import code_id
 from hil.line.key import write_key
+from hil.line.protocol import VERSION
+from hil.profiles.comparison import as_csv, as_junit, comparison, judge, read_threshold
 from hil.profiles.demand import Margin, margins, read_demand
+from hil.profiles.headline import headline
 from hil.profiles.page import write_page
 from hil.profiles.profile_file import load_profile, save_profile
+from hil.progress import progress
 from payload.bundle import DEFAULT, Bundle, load_bundle
 from payload.engine import open_engine
 from payload.errors import InputError
 from payload.policy import Policy
-from payload.tiles import Tile
+from payload.signature import load_public_key
 
 app = typer.Typer(
-    name="hil", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    name="hil", no_args_is_help=True, pretty_exceptions_enable=False,
     help="Hardware in the loop: the same payload on a device under test.",
 )  # fmt: skip
 
-Device = Annotated[
+DeviceUrl = Annotated[
     str,
     typer.Option(
         "--device",
@@ -50,20 +56,47 @@ Device = Annotated[
     ),
 ]
 BundleName = Annotated[str, typer.Option("--bundle", help="shipped name or directory")]
+TrustedKeys = Annotated[
+    list[Path] | None, typer.Option("--trusted-key", help="*.pub; repeat it: the bundle must be signed by one of these")
+]
 SceneName = Annotated[str | None, typer.Option("--scene", help="a scene, as `sim downlink` takes it")]
+FileBands = Annotated[str | None, typer.Option("--bands", help="names of the scene's bands, e.g. B02,B03,B04,B08")]
 TilesFile = Annotated[Path | None, typer.Option("--tiles", help=".npz with x uint16 [N, bands, height, width]")]
-EngineName = Annotated[str, typer.Option("--engine", help="auto, openvino or onnxruntime: on the device")]
+EngineName = Annotated[str, typer.Option("--engine", help="auto, openvino, onnxruntime or native: on the device")]
 Threads = Annotated[int, typer.Option("--threads", min=1, max=256, help="of the device's runtime")]
 StepDn = Annotated[float, typer.Option("--step-dn", help="finest quantiser step in DN")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="at most so many tiles")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="output directory")]
 Overwrite = Annotated[bool, typer.Option("--overwrite")]
+MissionName = Annotated[str | None, typer.Option("--mission", help="a shipped mission's name, or a TOML file")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"hil {version('nadir-payload')}, protocol {VERSION}, agent code {code_id()}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    show: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="and exit")] = False,
+) -> None:
+    """Options before the command."""
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
 def agent(context: typer.Context) -> None:
     """The program on the device: --tcp HOST:PORT, --serial PATH or --stdio, with --bundle DIR."""
+    from hil.agent.serve import main as serve
+
     raise typer.Exit(serve(context.args))
+
+
+@app.command()
+def devices() -> None:
+    """The kinds of devices, and what is missing here for each."""
+    for kind in device_kinds():
+        print(f"{kind.url:<36}  {kind.about:<58}  {kind.missing or 'ready'}")
 
 
 @app.command()
@@ -77,9 +110,10 @@ def key(file: Annotated[Path, typer.Argument(help="a new file; the agent gets a 
 def deploy(
     bundle: BundleName = DEFAULT,
     to: Annotated[str, typer.Option("--to", help="a directory, or ssh://USER@HOST/DIRECTORY")] = "build/agent",
+    trusted_key: TrustedKeys = None,
 ) -> None:
     """Packs agent and bundle into one zipapp named by its sha256, puts it there, prints the device's URL."""
-    print(deploy_agent(load_bundle(bundle, flight_only=True), to))
+    print(deploy_agent(_bundle(bundle, trusted_key), to))
 
 
 @app.command()
@@ -91,8 +125,10 @@ def run(
     ] = None,
     labgrid_env: Annotated[Path | None, typer.Option(help="labgrid environment file, as docs/labgrid.yaml")] = None,
     scene: SceneName = None,
+    bands: FileBands = None,
     tiles: TilesFile = None,
     bundle: BundleName = DEFAULT,
+    trusted_key: TrustedKeys = None,
     reference: Annotated[bool, typer.Option(help="compare every octet with this host's own")] = True,
     engine: EngineName = "auto",
     reference_engine: Annotated[str, typer.Option(help="openvino or onnxruntime: on this host")] = "openvino",
@@ -103,17 +139,23 @@ def run(
     overwrite: Overwrite = False,
 ) -> None:
     """Streams a scene's tiles through a device and compares every octet; packets.bin is what the ground reads."""
-    loaded, policy = load_bundle(bundle, flight_only=True), Policy(step_dn=step_dn)
-    source = _tiles(scene, tiles, loaded, limit)
+    loaded, policy = _bundle(bundle, trusted_key), Policy(step_dn=step_dn)
     if (device is None) == (place is None):
         raise InputError("wanted one of --device and --place, " + ("both are given" if device else "neither is given"))
-    folder = RunFolder(out, run_identity(f"{scene or tiles} {limit or 'all'}", loaded, policy), resume, overwrite)
+    if device is not None:
+        connector(device, loaded.directory)
+    source = _tiles(scene, bands, tiles, loaded).first(limit)
+    identity = run_identity(f"{scene or tiles} {bands or ''} {limit or 'all'}", loaded, policy)
+    folder = RunFolder(out, identity, resume, overwrite)
     host = open_engine(reference_engine, 1) if reference else None
     with (
         labgrid_place(place, labgrid_env, loaded) if place else nullcontext(device or "") as url,
         open_device(url, loaded, policy, engine, threads) as session,
+        progress() as told,
     ):
-        report = run_tiles(session, source, loaded, policy, folder, host)
+        report = run_tiles(
+            session, source.tiles, loaded, policy, folder, host, lambda done: told("tiles", done, source.total)
+        )
     _print_json(asdict(report) | {"held": report.held})
     _say(_run_words(report))
     raise typer.Exit(0 if report.held else 1)
@@ -126,6 +168,7 @@ def equal(
         list[str] | None, typer.Option("--device", help="repeat it; left out: this host, and three emulated processors")
     ] = None,
     scene: Annotated[list[str] | None, typer.Option("--scene", help="repeat it; as `sim downlink` takes it")] = None,
+    bands: FileBands = None,
     tiles: TilesFile = None,
     bundle: BundleName = DEFAULT,
     step_dn: StepDn = Policy.step_dn,
@@ -137,11 +180,11 @@ def equal(
     loaded, policy = load_bundle(bundle, flight_only=True), Policy(step_dn=step_dn)
     if not scene and not tiles:
         raise InputError("wanted --scene, --tiles or both, none is given")
-    sources = [scene_tiles(name, loaded.tile_px) for name in scene or []]
-    sources += [npz_tiles(tiles, loaded.tile_px, loaded.bands)] if tiles else []
-    identity = run_identity(f"{scene} {tiles} {limit or 'all'}", loaded, policy)
+    sources = [_tiles(name, bands, None, loaded) for name in scene or []]
+    sources += [_tiles(None, None, tiles, loaded)] if tiles else []
+    identity = run_identity(f"{scene} {bands or ''} {tiles} {limit or 'all'}", loaded, policy)
     found = take_fingerprints(
-        device or PROCESSORS, islice(chain(*sources), limit), loaded, policy,
+        device or PROCESSORS, islice(chain.from_iterable(source.tiles for source in sources), limit), loaded, policy,
         lambda name: RunFolder(out / name, identity, resume, overwrite), _say,
     )  # fmt: skip
     write_fingerprints(found, loaded, out / "equal.json")
@@ -153,11 +196,13 @@ def equal(
 
 @app.command()
 def profile(
-    device: Device,
+    device: DeviceUrl,
     out: Out,
     scene: SceneName = None,
+    bands: FileBands = None,
     tiles: TilesFile = None,
     bundle: BundleName = DEFAULT,
+    trusted_key: TrustedKeys = None,
     power: Annotated[
         str | None, typer.Option(help="sysfs:PATH, scpi:RESOURCE, ppk2:PORT, joulescope: or model:IDLE_W,BUSY_W")
     ] = None,
@@ -169,22 +214,26 @@ def profile(
     threads: Threads = 1,
     step_dn: StepDn = Policy.step_dn,
     limit: Limit = 64,
-    mission: Annotated[Path | None, typer.Option(help="a mission's TOML: which budget fails first")] = None,
+    mission: MissionName = None,
     highest_c: Annotated[float | None, typer.Option(help="temperature the device may reach")] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Measures latency, memory and energy of a device: profile.json and profile.html."""
-    loaded, policy = load_bundle(bundle, flight_only=True), Policy(step_dn=step_dn)
-    source = list(_tiles(scene, tiles, loaded, limit))
+    loaded, policy = _bundle(bundle, trusted_key), Policy(step_dn=step_dn)
+    connector(device, loaded.directory)
+    source = list(_tiles(scene, bands, tiles, loaded).first(limit).tiles)
     _fresh(out, ("profile.json", "profile.html"), overwrite)
     demand = read_demand(mission, highest_c) if mission else None
     meter = open_meter(power) if power else None
-    with open_device(device, loaded, policy, engine, threads) as session:
-        plan = Plan(repeats, window_s, threads=threads, peak_gmac_s=peak_gmac_s, peak_source=peak_source)
-        found = take_profile(session, source, loaded, meter, plan)
+    plan = Plan(repeats, window_s, threads=threads, peak_gmac_s=peak_gmac_s, peak_source=peak_source)
+    with open_device(device, loaded, policy, engine, threads) as session, progress() as told:
+        found = take_profile(session, source, loaded, meter, plan, told)
     judged = margins(found, demand) if demand else []
+    out.mkdir(parents=True, exist_ok=True)
     save_profile(found, out / "profile.json")
     write_page(found, out / "profile.html", demand.name if demand else "", judged)
+    for figure in headline(found):
+        print(figure.line())
     for doubt in found.complaints:
         _say(f"doubtful: {doubt}")
     _say(f"{out / 'profile.html'}")
@@ -193,18 +242,35 @@ def profile(
 
 
 @app.command()
-def compare(profiles: Annotated[list[Path], typer.Argument(help="two or more profile.json")]) -> None:
-    """Profiles side by side: devices, bundles, versions. The first is the yardstick."""
+def compare(
+    profiles: Annotated[list[Path], typer.Argument(help="two or more profile.json")],
+    threshold: Annotated[
+        list[str] | None, typer.Option(help="e.g. 'p50<=1.1': at most 1.1 times the first's; repeat it")
+    ] = None,
+    junit: Annotated[Path | None, typer.Option(help="the verdicts as JUnit XML, into this file")] = None,
+    csv: Annotated[Path | None, typer.Option(help="the table as CSV, into this file")] = None,
+) -> None:
+    """Profiles held against the first: figures, equality of the tile codes, thresholds. Exit 1 if one fails."""
     if len(profiles) < 2:
         raise InputError(f"{len(profiles)} profile given, wanted two or more")
-    for line in comparison([load_profile(path) for path in profiles]):
+    thresholds = [read_threshold(text) for text in threshold or []]
+    found, names = [load_profile(path) for path in profiles], [str(path) for path in profiles]
+    verdicts = judge(found, names, thresholds)
+    for line in comparison(found):
         print(line)
+    for verdict in verdicts:
+        _say(f"{'held' if verdict.held else 'FAILED':<7}{verdict.profile}: {verdict.judged} ({verdict.found})")
+    if csv:
+        _write(csv, as_csv(found, names))
+    if junit:
+        _write(junit, as_junit(verdicts))
+    raise typer.Exit(0 if all(verdict.held for verdict in verdicts) else 1)
 
 
 @app.command()
 def budget(
     profile: Annotated[Path, typer.Argument(help="profile.json")],
-    mission: Annotated[Path, typer.Option(help="a mission's TOML")],
+    mission: Annotated[str, typer.Option(help="a shipped mission's name, or a TOML file")],
     highest_c: Annotated[float | None, typer.Option(help="temperature the device may reach")] = None,
 ) -> None:
     """A profile against a mission: real-time factor, duty cycle, energy of an orbit, and what fails first."""
@@ -219,82 +285,60 @@ def sysroot(root: Annotated[Path, typer.Option(help="where it is kept")] = ROOT)
     _say(f"now: --device emulated:CPU, with CPU one of {', '.join(processors())}")
 
 
-def comparison(found: list[Any]) -> list[str]:
-    """A table of the profiles, one figure a line; times and energies also as a ratio to the first profile's."""
-    rows: list[tuple[str, list[Any]]] = [
-        ("device", [p.device.name for p in found]),
-        ("cpu", [p.device.cpu for p in found]),
-        ("engine", [f"{p.device.engine}, {p.device.threads} thr" for p in found]),
-        ("bundle", [f"{p.bundle} {p.bundle_id:08x}" for p in found]),
-        ("agent code", [p.code_id for p in found]),
-        ("tiles", [p.tiles for p in found]),
-        ("tile codes", [p.sha256[:16] for p in found]),
-    ]
-    times = [p.performance for p in found]
-    for name in ("p50", "p95", "p99", "max"):
-        rows.append((f"tile {name}, ms", [1e3 * getattr(t.tile_s, f"{name}_s") if t else None for t in times]))
-    for stage in dict.fromkeys(stage for t in times if t for stage in t.stages_s):
-        rows.append(
-            (
-                f"  {stage} p50, ms",
-                [1e3 * t.stages_s[stage].p50_s if t and stage in t.stages_s else None for t in times],
-            )
-        )
-    rows.append(("Mpx/s", [t.tile_mpx_s if t else None for t in times]))
-    rows.append(("peak memory, MiB", [t.peak_memory_mib if t else None for t in times]))
-    for name, key in (("net mJ/tile", "tile_net_j"), ("gross mJ/tile", "tile_gross_j")):
-        rows.append((name, [1e3 * getattr(p.energy, key) if p.energy else None for p in found]))
-    rows.append(("energy is", [p.energy.basis.partition(" ")[0].rstrip(":") if p.energy else "-" for p in found]))
-    return [f"{name:<20}" + "".join(f"{_cell(value, values[0]):>34}" for value in values) for name, values in rows]
+def _bundle(name: str, trusted: list[Path] | None) -> Bundle:
+    keys = [load_public_key(path) for path in trusted] if trusted else None
+    return load_bundle(name, flight_only=True, trusted_keys=keys)
 
 
-def _cell(value: Any, first: Any) -> str:
-    if value is None:
-        return "-"
-    if not isinstance(value, float):
-        return str(value)[:32]
-    return f"{value:.4g}" + (
-        f" (x{value / first:.2f})" if isinstance(first, float) and first and value is not first else ""
-    )
-
-
-def _tiles(scene: str | None, tiles: Path | None, bundle: Bundle, limit: int | None) -> Iterator[Tile]:
+def _tiles(scene: str | None, bands: str | None, tiles: Path | None, bundle: Bundle) -> TileSource:
     if (scene is None) == (tiles is None):
         raise InputError("wanted one of --scene and --tiles, " + ("both are given" if scene else "neither is given"))
-    found = scene_tiles(scene, bundle.tile_px) if scene else npz_tiles(tiles or Path(), bundle.tile_px, bundle.bands)
-    return islice(found, limit)
+    if scene is None:
+        return npz_tiles(tiles or Path(), bundle.tile_px, bundle.bands)
+    names = tuple(name.strip() for name in bands.split(",")) if bands else None
+    return scene_tiles(scene, bundle.tile_px, bundle.bands, names)
 
 
 def _fresh(out: Path, names: tuple[str, ...], overwrite: bool) -> None:
     there = [name for name in names if (out / name).exists()]
     if there and not overwrite:
         raise InputError(f"{out / there[0]} exists; use --overwrite, or another --out")
-    out.mkdir(parents=True, exist_ok=True)
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}); choose another file") from None
 
 
 def _run_words(report: RunReport) -> str:
     equal = report.compared - len(report.different)
-    words = [f"{report.tiles} tiles, {report.octets} octets, sha256 {report.sha256[:16]}"]
+    kinds = ", ".join(f"{count} {kind}" for kind, count in report.kinds.items())
+    words = [f"{report.tiles} tiles ({kinds}), {report.octets} octets, sha256 {report.sha256[:16]}"]
     if report.compared:
         words.append(f"{equal} of {report.compared} equal to this host's, octet for octet")
-    if report.compute_s is not None and report.tiles:
-        words.append(f"{1e3 * report.compute_s / report.tiles:.1f} ms a tile on the device")
+    words += [f"{1e3 * seconds:.1f} ms a {kind} tile on the device" for kind, seconds in report.mean_s.items()]
+    if report.timed_tiles < report.tiles and not report.device["emulated"]:
+        words.append(f"{report.tiles - report.timed_tiles} tiles were kept without their times")
     if report.compute_s and report.wall_s:
         words.append(f"the device at work {100 * report.compute_s / report.wall_s:.0f} % of {report.wall_s:.1f} s")
+    words += [f"{part} in {what}" for part, what in report.device["ran"].items()]
     if report.line:
         words.append(report.line)
     if report.device["emulated"]:
-        words.append(f"emulated {report.device['emulated']}: no times")
+        words.append(f"emulated {report.device['emulated']}: octets are judged, times and memory are not")
     return "; ".join(words)
 
 
 def _judge(found: list[Margin], name: str) -> None:
     for margin in found:
         state = "held" if margin.held else "FAILED"
-        used = f"{margin.used:>10.4g} of {margin.available:>10.4g} {margin.unit:<6}"
-        print(f"{state:<7}{margin.name:<44}{used} {margin.words:<28} {margin.basis}")
+        known = "unknown" if margin.used is None else f"{margin.used:.4g}"
+        used = f"{known:>10} of {margin.available:>10.4g} {margin.unit:<6}"
+        print(f"{state:<7}{margin.name:<56}{used} {margin.words:<28} {margin.basis}")
     if not found:
-        raise InputError(f"mission {name}: asks nothing of this profile; profile with --power, or add budgets")
+        raise InputError(f"mission {name}: asks nothing of a device; add [budgets] (docs/mission.md)")
     first = found[0]
     _say(f"{name}: {first.name} {'is the tightest' if first.held else 'fails first'}")
     raise typer.Exit(0 if all(margin.held for margin in found) else 1)
@@ -309,7 +353,7 @@ def _say(words: str) -> None:
 
 
 def main() -> None:
-    """Entry point of the console script `hil`."""
+    """Runs a command; bad input is one line and exit 2."""
     try:
         app()
     except InputError as error:

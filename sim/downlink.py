@@ -77,7 +77,7 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
         kinds = tables.kinds(received, grid(scene.info, bundle.tile_px))
         picture = delivered.picture if delivered else None
         comparison = compare_with_original(scene, picture, folder, kinds, bundle.tile_px, progress)
-        ground = tables.Ground(delivered.seconds if delivered else 0.0, peak_rss_mib())
+        ground = tables.Ground(delivered.seconds if delivered else 0.0, peak_rss_mib(), decoder.speed_mpx_s)
         run = tables.Run(request.seed, scene.info, bundle, mission, engine, channel.report, reception, received, broken)
         report = tables.compose(run, onboard, ground, comparison, tables.audit_section(received, decoder))
         write_report(report, comparison.pictures.paths, folder)

@@ -14,7 +14,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from export.builds import BUILDS, FLOAT, NORMATIVE, VPU
+from export.builds import BUILDS, FLOAT, FLOAT_OCTETS, NORMATIVE, VPU
+from export.devices.estimates import runs_of
 from export.graphs.graph import load_graph, total_macs, total_parameters
 from export.graphs.memory_plan import plan
 from export.graphs.to_float import to_float_model
@@ -22,8 +23,6 @@ from export.graphs.to_openvino import write_ir
 from payload.bundle import FORMAT_VERSION, REQUIRED_KEYS, Bundle, load_bundle
 from payload.errors import InputError
 
-#: Octets of an unquantised sample in memory.
-FLOAT_OCTETS = {NORMATIVE: 4, VPU: 2, FLOAT: 4}
 #: Manifest keys that `assemble` writes itself.
 OWN_KEYS = (*REQUIRED_KEYS, "octets", "target", "networks", "built")
 VERSIONS = ("nadir-payload", "numpy", "torch", "brevitas", "onnx", "onnxruntime", "openvino")
@@ -146,6 +145,7 @@ def describe(path: Path, tile_px: int, target: str) -> dict[str, Any]:
         "weight_octets": memory.weight_octets,
         "peak_activation_octets": memory.peak_octets,
         "peak_activation_at": memory.peak_step.name if memory.steps else "",
+        "runs": runs_of(graph),
     }
 
 

@@ -51,7 +51,7 @@ def _build(arguments: argparse.Namespace) -> int:
 
 
 def _memory(arguments: argparse.Namespace) -> int:
-    from export.devices.targets import load_target
+    from devices.targets import load_target
     from export.graphs.memory_plan import chart, fits, plan_for_tiles
 
     bundle, target = load_bundle(arguments.bundle), load_target(arguments.target)

@@ -39,7 +39,7 @@ def add_to(commands: Commands) -> None:
 
 
 def _compile(arguments: argparse.Namespace) -> int:
-    from export.devices.targets import load_target
+    from devices.targets import load_target
     from export.devices.to_myriad import HOW_TO_INSTALL, as_text, compile_bundle, find_toolkit
 
     bundle, target = load_bundle(arguments.bundle), load_target(arguments.target)
@@ -79,7 +79,8 @@ def _print_agreement(bundle: Bundle, tiles: int, pool: Path | None, out: Path) -
 
 
 def _targets(arguments: argparse.Namespace) -> int:
-    from export.devices.targets import estimates_table, load_targets, table
+    from devices.targets import load_targets
+    from export.devices.estimates import estimates_table, table
 
     targets = load_targets()
     print(table(targets))

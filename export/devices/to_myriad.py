@@ -17,9 +17,11 @@ from typing import Any
 
 import onnx
 
+from devices.latency import Estimate, compiled_stages, estimate, keep_compiled
+from devices.targets import Target
 from export.builds import flight_networks
+from export.devices.estimates import against_anchors, refuse_operators, work_of
 from export.devices.myriad_blob import BlobHeader, Stage, parse_stages, parse_used_memory, read_blob
-from export.devices.targets import Estimate, Target, against_anchors, estimate, refuse_operators, work_of
 from export.graphs.graph import load_for_tile, load_graph, total_macs, total_parameters
 from export.graphs.memory_plan import plan
 from export.graphs.to_float import to_float_model
@@ -115,7 +117,9 @@ def compile_bundle(
             say(f"{name}, tiles of {tile_px} px, for {target.name}")
             blob = out / f"{Path(name).stem}-{target.name}-{tile_px}.blob"
             model = float_twin(bundle.file(name), bundle.tile_px, tile_px)
-            reports.append(report_network(name, model, target, tile_px, toolkit, blob))
+            known = compiled_stages(bundle, name, target.name, tile_px)
+            reports.append(report_network(name, model, target, tile_px, toolkit, blob, known))
+    keep_stages(bundle, target, reports)
     text = json.dumps([to_table(r) for r in reports], indent=1) + "\n"
     (out / f"report-{target.name}.json").write_text(text, encoding="utf-8")
     return reports
@@ -127,9 +131,17 @@ def float_twin(path: Path, built_for_px: int, tile_px: int) -> onnx.ModelProto:
 
 
 def report_network(
-    name: str, model: onnx.ModelProto, target: Target, tile_px: int, toolkit: Toolkit | None, blob: Path
+    name: str,
+    model: onnx.ModelProto,
+    target: Target,
+    tile_px: int,
+    toolkit: Toolkit | None,
+    blob: Path,
+    known_stages: int | None = None,
 ) -> MyriadReport:
-    """Compiles one float network where there is a toolkit, and holds it against the device's limits."""
+    """Compiles one float network where there is a toolkit, and holds it against the device's limits.
+
+    `known_stages`: what an earlier compile made, used where there is no toolkit."""
     graph = load_graph(model)
     refuse_operators(graph, target)
     header: BlobHeader | None = None
@@ -139,14 +151,24 @@ def report_network(
         header, stages, memory = compile_network(model, target, toolkit, blob)
     planned = plan(graph, float_octets=2)
     macs = total_macs(graph)
-    # The device runs the compiled stages once per image of the batch.
-    stage_count = header.stages * header.batch if header else None
-    modelled = estimate(target, work_of(graph, 2, stage_count))
+    modelled = estimate(target, work_of(graph, 2, _stages(header) if header else known_stages))
     return MyriadReport(
         name, target.name, tile_px, macs, total_parameters(graph), planned.weight_octets, planned.peak_octets,
         header, memory, stages, _limits(target, header, memory, planned.weight_octets, planned.peak_octets),
         modelled, tuple(against_anchors(target, modelled.latency_ms[1], tile_px**2)), blob.name if header else "",
     )  # fmt: skip
+
+
+def _stages(header: BlobHeader) -> int:
+    """The device runs the compiled stages once per image of the batch."""
+    return header.stages * header.batch
+
+
+def keep_stages(bundle: Bundle, target: Target, reports: list[MyriadReport]) -> None:
+    """What was compiled stays beside the bundle's manifest, for every estimate that follows."""
+    made = {(r.network, r.tile_px): _stages(r.header) for r in reports if r.header}
+    if made and os.access(bundle.directory, os.W_OK):
+        keep_compiled(bundle, target.name, made)
 
 
 def compile_network(

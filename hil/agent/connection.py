@@ -148,9 +148,10 @@ class Connection:
     def _take(self, frame: Frame) -> None:
         """Into the queue, or refused: memory is bounded whatever the host sends. HELLO makes what waits void."""
         if frame.too_long:
-            self.refuse(
-                frame, "refused", f"{_kind_name(frame)} with a body of {frame.too_long} octets is too long here"
-            )
+            most = self.reader.longest.get(frame.kind, protocol.SMALL_OCTETS)
+            found = f"{_kind_name(frame)} with a body of {frame.too_long} octets"
+            text = f"{found}, this agent and its bundle take at most {most}"
+            self.refuse(frame, "refused", text)
             return
         if frame.kind == Type.HELLO:
             with contextlib.suppress(queue.Empty):

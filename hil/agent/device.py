@@ -18,6 +18,7 @@ from payload.errors import InputError
 from payload.native import library
 
 SYS = "/sys"
+LEAST_COPIED_OCTETS, MOST_COPIED_OCTETS = 64 * 2**20, 1024 * 2**20
 LONGEST_TEXT = 65536  # /proc/cpuinfo begins with what we look for
 
 
@@ -29,7 +30,7 @@ def describe(emulated: str | None) -> dict[str, Any]:
         "machine": platform.machine(),
         "cpu": cpu,
         "cores": os.cpu_count() or 1,
-        "memory_mib": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20,
+        "memory_mib": _memory_octets() // 2**20,
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "engines": {name: version for name in ENGINES if (version := _version(name))},
@@ -44,13 +45,33 @@ def peak_memory_mib() -> float:
 
 
 def ceilings() -> dict[str, float]:
-    """What this machine reaches at best, by numpy: f32 multiply-accumulates a second, octets copied a second."""
+    """What this machine reaches at best, by numpy: f32 multiply-accumulates a second, octets moved a second."""
     a = np.ones((768, 768), np.float32)
-    block = np.zeros(16 * 2**20, np.uint8)
+    octets = copied_octets(_largest_cache_octets(), _memory_octets())
+    block = np.ones(octets, np.uint8)  # ones: pages that were never written would all be the same one
+    half = octets // 2
+    seconds = _fastest_s(lambda: np.copyto(block[:half], block[half : 2 * half]), times=5)
     return {
         "gmac_s": a.shape[0] ** 3 / _fastest_s(lambda: a @ a) / 1e9,
-        "memory_gb_s": 2 * block.size / _fastest_s(block.copy) / 1e9,  # read and written
+        "memory_gb_s": 2 * half / seconds / 1e9,  # read and written
+        "copied_mib": octets / 2**20,
     }
+
+
+def copied_octets(cache_octets: int, memory_octets: int) -> int:
+    """How much has to move to come from the memory itself: four times the largest cache, within an eighth of it all."""
+    return min(max(4 * cache_octets, LEAST_COPIED_OCTETS), MOST_COPIED_OCTETS, memory_octets // 8)
+
+
+def _largest_cache_octets(root: str = SYS) -> int:
+    """Of the caches that the kernel tells of; 0 where it tells of none."""
+    units = {"K": 1024, "M": 1024**2}
+    found = [_text(path) or "" for path in Path(root).glob("devices/system/cpu/cpu0/cache/index*/size")]
+    return max((int(text[:-1]) * units.get(text[-1], 1) for text in found if text[:-1].isdigit()), default=0)
+
+
+def _memory_octets() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _fastest_s(work: Callable[[], object], times: int = 12) -> float:

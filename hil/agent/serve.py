@@ -125,9 +125,7 @@ def _need_key(options: argparse.Namespace) -> None:
     if options.key is not None or options.stdio:
         return
     if options.serial and not os.path.realpath(options.serial).startswith("/dev/pts/"):
-        raise InputError(
-            f"--serial {options.serial}: give --key FILE: whoever has the other end could use it"
-        )
+        raise InputError(f"--serial {options.serial}: give --key FILE: whoever has the other end could use it")
     if options.tcp and not _is_loopback(options.tcp.rpartition(":")[0]):
         raise InputError(f"--tcp {options.tcp}: others can reach this address; give --key FILE, or use 127.0.0.1")
 

@@ -56,7 +56,7 @@ def equal(
         folder = open_folder(folder_name(device))
         with open_device(device, bundle, policy) as session:
             report = run(session, numbered, bundle, policy, folder, None)
-        codes = [folder.done(tile) or b"" for tile in numbered]
+        codes = [kept.octets if (kept := folder.done(tile)) else b"" for tile in numbered]
         yardstick = yardstick or codes
         found.append(_fingerprint(device, report, [n for n, code in enumerate(codes) if code != yardstick[n]]))
         say(f"{device}: {len(codes)} tiles, sha256 {found[-1].sha256[:16]}")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hil.host.emulation import engine_of
-from hil.host.greeting import answer_challenge, check_identity, check_proof, choose_engine, device_info
+from hil.host.greeting import answer_challenge, check_identity, check_proof, choose_engine, device_info, with_remedy
 from hil.host.session_values import (
     EMULATION,
     PATIENCE,
@@ -29,7 +29,7 @@ from hil.host.session_values import (
 )
 from hil.host.transports import Connect, connector, shared_key
 from hil.line import protocol
-from hil.line.channels import Channel, ChannelClosedError, seconds_left
+from hil.line.channels import ByteChannel, ChannelClosedError, seconds_left
 from hil.line.messages import DeviceReply, pack_tile, policy_fields, unpack_coded
 from hil.line.protocol import REPLY, Frame, FrameReader, ProtocolError, Type, crc_of, pack_body, unpack_body
 from payload.bundle import Bundle
@@ -58,7 +58,7 @@ class DeviceSession:
         self._engine, self._threads, self._patience = engine, threads, patience
         self._random = random.Random(seed)
         self._key, self._token = key, ""
-        self._channel: Channel | None = None
+        self._channel: ByteChannel | None = None
         self._reader = FrameReader()
         self._frames: list[Frame] = []
         self._session = self._seq = 0
@@ -333,7 +333,10 @@ def open_device(
         patience = patience or EMULATION
         engine = engine_of(url.partition(":")[2]) if engine == "auto" else engine
     connect, key = connector(url, Path(bundle.directory)), shared_key(url)
-    return DeviceSession(connect, url, bundle, policy, engine, threads, patience or PATIENCE, key=key)
+    try:
+        return DeviceSession(connect, url, bundle, policy, engine, threads, patience or PATIENCE, key=key)
+    except DeviceError as error:
+        raise DeviceError(with_remedy(url, engine, str(error))) from None
 
 
 def _device_reply(frame: Frame, request_crc: int) -> DeviceReply:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from hil.host.agent_zip import write_agent
@@ -20,6 +21,7 @@ from payload.bundle import load_bundle
 from payload.errors import InputError
 
 ROOT = Path("build/sysroot/aarch64")
+CONSTRAINTS = Path(__file__).parents[2] / "constraints.txt"
 DEBIAN = "bookworm"
 PYTHON = "3.11"
 PACKAGES = (
@@ -122,6 +124,23 @@ def _options(processor: str) -> list[str]:
     return ["--stdio", "--emulated", processor, "--watchdog-s", WATCHDOG_S]
 
 
+def pinned_wheels(constraints: Path = CONSTRAINTS) -> list[str]:
+    """NAME==VERSION of every wheel: the repository's pins; outside a checkout, what this host itself runs."""
+    pins = dict(line.split("==") for line in _lines(constraints) if "==" in line)
+    return [f"{name}=={pins.get(name) or _version_here(name)}" for name in WHEELS]
+
+
+def _version_here(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        raise InputError(f"{name}: no pin in {CONSTRAINTS.name}, and not installed here; pip install {name}") from None
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").split() if path.is_file() else []
+
+
 def _unzip_wheels(root: Path, scratch: Path) -> None:
     platforms = [option for platform in PLATFORMS for option in ("--platform", platform)]
     pip = [
@@ -135,7 +154,7 @@ def _unzip_wheels(root: Path, scratch: Path) -> None:
         "--python-version",
         PYTHON,
     ]
-    _run([*pip, *platforms, "--dest", str(scratch / "wheels"), *WHEELS])
+    _run([*pip, *platforms, "--dest", str(scratch / "wheels"), *pinned_wheels()])
     for wheel in (scratch / "wheels").glob("*.whl"):
         with zipfile.ZipFile(wheel) as packed:
             packed.extractall(root / "opt/site")

@@ -57,10 +57,20 @@ def choose_engine(name: str, wanted: str, hello: dict[str, Any]) -> str:
     return str(next(iter(there)))
 
 
+def with_remedy(url: str, engine: str, refusal: str) -> str:
+    """A device's refusal with what helps: on ARM, OpenVINO runs this convolution in float, whatever is rebuilt."""
+    if "run in float" not in refusal or engine != "openvino":
+        return refusal
+    remedy = f"use {url}+onnxruntime" if url.startswith("emulated:") else "use --engine onnxruntime"
+    return f"{refusal.partition('; rebuild')[0]}; a rebuild does not help where OpenVINO has no such kernel: {remedy}"
+
+
 def device_info(name: str, hello: dict[str, Any], loaded: dict[str, Any]) -> DeviceInfo:
     """What the device told at HELLO and LOAD. DeviceError where something is missing."""
     try:
         told = {field: hello[field] for field in TOLD_AT_HELLO} | {field: loaded[field] for field in TOLD_AT_LOAD}
     except KeyError as missing:
         raise DeviceError(f"device {name}: does not tell {missing}; deploy the agent again") from None
+    if told["emulated"] is not None:
+        told["load_s"] = None  # time in emulation means nothing
     return DeviceInfo(**told)

@@ -45,7 +45,7 @@ class DeviceInfo:
     python: str
     emulated: str | None  # its processor's name where it is emulated: then times mean nothing
     engine: str
-    load_s: float
+    load_s: float | None  # None where the device is emulated
     window: int
     kernel: str = ""  # compiled or numpy: which of the payload's kernels the device has
     ran: dict[str, str] = field(default_factory=dict)  # part of the payload -> what computes it there

@@ -6,7 +6,9 @@ bench then sees the very tiles that `sim downlink` sees, without knowing the gro
 
 import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from importlib.metadata import entry_points
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +18,32 @@ from payload.scene import Scene
 from payload.tiles import Tile, split
 
 READERS = "nadir.scenes"
+#: (path or name, names of the file's bands, wanted bands) -> scene
+ReadScene = Callable[[str, tuple[str, ...] | None, tuple[str, ...]], Scene]
 
 
-def scene_tiles(where: str, tile_px: int) -> Iterator[Tile]:
-    """Tiles of a scene (a path, or `demo`) in row order."""
-    yield from split(_reader()(where), tile_px)
+@dataclass(frozen=True)
+class TileSource:
+    """Tiles that stream, and how many they are."""
+
+    total: int
+    tiles: Iterator[Tile]
+
+    def first(self, limit: int | None) -> "TileSource":
+        """At most so many of them."""
+        return self if limit is None else TileSource(min(limit, self.total), islice(self.tiles, limit))
 
 
-def npz_tiles(path: Path, tile_px: int, bands: tuple[str, ...]) -> Iterator[Tile]:
+def scene_tiles(
+    where: str, tile_px: int, bands: tuple[str, ...], file_bands: tuple[str, ...] | None = None
+) -> TileSource:
+    """Tiles of a scene (a path, or `demo`) in row order, opened at once. `file_bands` names the bands of the file."""
+    scene = _reader()(where, file_bands, bands)
+    rows, cols = -(-scene.info.height_px // tile_px), -(-scene.info.width_px // tile_px)
+    return TileSource(rows * cols, split(scene, tile_px))
+
+
+def npz_tiles(path: Path, tile_px: int, bands: tuple[str, ...]) -> TileSource:
     """Tiles of an .npz: `x` uint16 [N, B, H, W], cut to the top left tile_px square; `bands` picks and orders.
 
     Tile n gets row n // 256, column n % 256. Every pixel counts as valid.
@@ -34,8 +54,8 @@ def npz_tiles(path: Path, tile_px: int, bands: tuple[str, ...]) -> Iterator[Tile
             f"{path}: tiles of {x.shape[2]} x {x.shape[3]} px, the bundle wants {tile_px} x {tile_px} at least"
         )
     valid = np.ones((tile_px, tile_px), bool)
-    for n, dn in enumerate(x):
-        yield Tile(n // 256, n % 256, np.ascontiguousarray(dn[:, :tile_px, :tile_px]), valid)
+    cut = (np.ascontiguousarray(dn[:, :tile_px, :tile_px]) for dn in x)
+    return TileSource(len(x), (Tile(n // 256, n % 256, dn, valid) for n, dn in enumerate(cut)))
 
 
 def _pixels(path: Path, bands: tuple[str, ...]) -> "np.ndarray[tuple[int, ...], np.dtype[np.uint16]]":
@@ -56,14 +76,14 @@ def _pixels(path: Path, bands: tuple[str, ...]) -> "np.ndarray[tuple[int, ...], 
     return x[:, [names.index(band) for band in bands]]
 
 
-def _reader() -> Callable[[str], Scene]:
+def _reader() -> ReadScene:
     found = entry_points(group=READERS)
     if not found:
         raise InputError(
             "no reader of scenes is installed; pip install 'nadir-payload[ground]', or give --tiles FILE.npz"
         )
     try:
-        reader: Callable[[str], Scene] = next(iter(found)).load()
+        reader: ReadScene = next(iter(found)).load()
     except ImportError as error:
         raise InputError(
             f"the reader of scenes misses {error.name}; pip install 'nadir-payload[ground]', or give --tiles FILE.npz"

@@ -19,21 +19,22 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from hil.line.channels import CHUNK_OCTETS, Channel, ChannelClosedError, FdChannel, SocketChannel
+from hil.line.channels import CHUNK_OCTETS, ByteChannel, ChannelClosedError, FdChannel, SocketChannel
 from hil.line.key import read_key
 from payload.errors import InputError
 
 CONNECT_S = 10.0
+AGENTS_WORD = b"agent: "  # how hil/agent/serve.py begins its lines
 BITS_PER_OCTET = 10  # on a serial line: start bit, eight, stop bit
 SCHEMES = ("tcp://", "serial://", "ssh://", "stdio:", "host:", "emulated:")
 
 log = logging.getLogger("hil.host.transports")
 
 #: Opens a fresh channel each time it is called. ChannelClosedError if nobody is there (yet).
-Connect = Callable[[], Channel]
+Connect = Callable[[], ByteChannel]
 
 
 def connector(url: str, bundle: Path) -> Connect:
@@ -58,7 +59,7 @@ def connector(url: str, bundle: Path) -> Connect:
         from hil.host.emulation import agent_command
 
         command = agent_command(rest, bundle)
-        return lambda: ProcessChannel(command)
+        return lambda: ProcessChannel(command, agents_words_only=True)
     raise InputError(f"device {url!r} is no URL of a device; wanted one of {', '.join(SCHEMES)}")
 
 
@@ -84,11 +85,18 @@ def line_bound(url: str, tile_octets: int, tile_px: int) -> str | None:
 
 
 class ProcessChannel:
-    """A child process that speaks over its stdin and stdout; its stderr is passed on. Closing ends the child."""
+    """A child process that speaks over its stdin and stdout; its stderr is passed on. Closing ends the child.
 
-    def __init__(self, command: list[str], cwd: Path | None = None) -> None:
+    `agents_words_only`: of its stderr only what the agent itself says. An emulated processor makes runtimes complain
+    of things that are true of the emulation and of no interest.
+    """
+
+    def __init__(self, command: list[str], cwd: Path | None = None, agents_words_only: bool = False) -> None:
+        pipe = subprocess.PIPE
         try:
-            self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, cwd=cwd)
+            self.process = subprocess.Popen(
+                command, stdin=pipe, stdout=pipe, stderr=pipe if agents_words_only else None, bufsize=0, cwd=cwd
+            )
         except OSError as error:
             raise InputError(
                 f"device command {command[0]!r} cannot be started ({error.strerror}); check the path"
@@ -98,6 +106,8 @@ class ProcessChannel:
         self._fd = FdChannel(os.dup(self.process.stdout.fileno()), os.dup(self.process.stdin.fileno()))
         self.process.stdin.close()
         self.process.stdout.close()
+        if self.process.stderr is not None:
+            threading.Thread(target=_pass_on, args=(self.process.stderr,), daemon=True).start()
 
     def read(self, timeout_s: float) -> bytes:
         return self._fd.read(timeout_s)
@@ -112,6 +122,13 @@ class ProcessChannel:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+
+
+def _pass_on(stderr: IO[bytes]) -> None:
+    with stderr:
+        for line in stderr:  # unbuffered as the pipes are: a raw file still gives lines
+            if line.startswith(AGENTS_WORD):
+                log.warning("%s", line.decode(errors="replace").rstrip())
 
 
 class SerialChannel:

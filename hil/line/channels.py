@@ -22,7 +22,7 @@ class ChannelClosedError(OSError):
     """The other side went away, or stopped reading."""
 
 
-class Channel(Protocol):
+class ByteChannel(Protocol):
     """Octets in both directions."""
 
     def read(self, timeout_s: float) -> bytes: ...
@@ -32,7 +32,7 @@ class Channel(Protocol):
     def close(self) -> None: ...
 
 
-class DeviceChannel(Channel, Protocol):
+class DeviceChannel(ByteChannel, Protocol):
     """The device's end: tiles come in by the half megabyte, straight to where they stay."""
 
     def read_into(self, space: memoryview, timeout_s: float) -> int: ...

@@ -1,27 +1,42 @@
 """Charts of a profile, drawn by the house's one set (sim/design/charts.py): inline SVG, colours by CSS class."""
 
 import math
+from collections.abc import Sequence
 
-from hil.profiles.profile_file import Energy, Performance, Roofline
+from hil.profiles.profile_file import CODED, WITHHELD, Energy, Performance, Roofline, Spread
 from sim.design.charts import Axis, Plot, Svg, histogram
 
 
-def latency_histogram(performance: Performance) -> Svg:
-    """How often a tile takes how long, with the percentiles marked."""
-    ms = [1e3 * seconds for seconds in performance.latencies_s]
-    spread = performance.tile_s
+def latency_histograms(performance: Performance) -> list[tuple[str, Svg]]:
+    """(what became of the tiles, how often one takes how long), with the percentiles that are known."""
+    if not performance.kinds:
+        return [("a tile", _histogram("a tile", performance.latencies_s, performance.tile_s))]
+    found = []
+    for kind, times in performance.kinds.items():
+        both = zip(performance.latencies_s, performance.latency_kinds, strict=True)
+        of_kind, what = [s for s, of in both if of == kind], f"a {kind} tile"
+        found.append((what, _histogram(what, of_kind, times.tile_s)))
+    return found
+
+
+def _histogram(what: str, seconds: Sequence[float], spread: Spread) -> Svg:
+    ms = [1e3 * value for value in seconds]
     marks = [("p50", spread.p50_s), ("p95", spread.p95_s), ("p99", spread.p99_s)]
-    rules = [(min(1e3 * seconds, max(ms)), f"{name} {1e3 * seconds:.3g} ms") for name, seconds in marks]
-    return histogram(ms, "a tile, ms", "Histogram of tile latencies", min(40, max(8, len(ms) // 4)), rules)
+    rules = [(min(1e3 * s, max(ms)), f"{name} {1e3 * s:.3g} ms") for name, s in marks if s is not None]
+    return histogram(ms, f"{what}, ms", f"Histogram of the time {what} takes", min(40, max(8, len(ms) // 4)), rules)
 
 
 def latency_timeline(performance: Performance) -> Svg:
-    """One dot a tile, in order; a rule where a repeat begins."""
+    """One dot a tile, in order, withheld tiles as crosses; a rule where a repeat begins."""
     ms = [1e3 * seconds for seconds in performance.latencies_s]
     title = f"tile, over {performance.repeats} repeat{'s' if performance.repeats > 1 else ''}"
     plot = Plot(Axis(0, max(len(ms), 2), whole=True), Axis(0, max(ms) * 1.08), title, "a tile, ms")
-    for n, value in enumerate(ms):
-        plot.dot(n + 0.5, value, radius=2.2)
+    kinds = performance.latency_kinds or (CODED,) * len(ms)
+    for n, (value, kind) in enumerate(zip(ms, kinds, strict=True)):
+        if kind == WITHHELD:
+            plot.cross(n + 0.5, value)
+        else:
+            plot.dot(n + 0.5, value, radius=2.2)
     each = len(ms) // performance.repeats
     for repeat in range(1, performance.repeats):
         plot.rule_at_x(repeat * each)

@@ -1,4 +1,4 @@
-"""DeviceProfile: what was found out about one device with one bundle, as JSON. The ground reads it too.
+"""BenchProfile: what was found out about one device with one bundle, as JSON. The ground reads it too.
 
 Every part says how its numbers came about (`basis`: measured by ..., or modelled: ...). A device that is emulated has
 no performance and no energy, only equality.
@@ -7,6 +7,7 @@ no performance and no energy, only equality.
 import dataclasses
 import json
 import types
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -15,32 +16,55 @@ import numpy as np
 
 from payload.errors import InputError
 
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, 2)  # 1: tiles of every fate in one lump, and percentiles of however few samples
+#: The fewest samples of which a percentile is given: one of them is expected to lie beyond it.
+FEWEST = {95: 20, 99: 100}
+#: What becomes of a tile on board, as the agent names it. The gate's share is that of the withheld ones.
+CODED, WITHHELD = "coded", "withheld"
+RESAMPLES = 500
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Seconds of something that was done n times. `jitter_s` is the standard deviation."""
+    """Seconds of something that was done n times. `jitter_s` is the standard deviation.
+
+    A percentile of too few samples (FEWEST) is None. `p50_range_s`: 95 % bootstrap interval of the median.
+    """
 
     n: int
     mean_s: float
     p50_s: float
-    p95_s: float
-    p99_s: float
+    p95_s: float | None
+    p99_s: float | None
     max_s: float
     jitter_s: float
+    p50_range_s: tuple[float, ...] = ()
 
     @classmethod
-    def of(cls, seconds: list[float]) -> "Spread":
+    def of(cls, seconds: Sequence[float]) -> "Spread":
         x = np.array(seconds, np.float64)
-        p50, p95, p99 = (float(q) for q in np.percentile(x, [50, 95, 99]))
-        return cls(len(x), float(x.mean()), p50, p95, p99, float(x.max()), float(x.std()))
+        p95, p99 = (float(np.percentile(x, q)) if len(x) >= fewest else None for q, fewest in FEWEST.items())
+        medians = np.median(np.random.default_rng(0).choice(x, (RESAMPLES, len(x))), axis=1)
+        low, high = (float(q) for q in np.percentile(medians, [2.5, 97.5]))
+        return cls(
+            len(x), float(x.mean()), float(np.median(x)), p95, p99, float(x.max()), float(x.std()), (low, high)
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Device:
-    """The machine."""
+class KindTimes:
+    """Tiles that met the same fate on board: coded, withheld by the gate, empty, or coded by the fallback."""
+
+    tiles: int  # of one pass
+    tile_s: Spread
+    stages_s: dict[str, Spread]
+
+
+@dataclass(frozen=True)
+class ProfiledDevice:
+    """The machine, and what computed there."""
 
     name: str
     machine: str
@@ -52,23 +76,39 @@ class Device:
     engine: str
     threads: int
     emulated: str | None = None
+    ran: dict[str, str] = field(default_factory=dict)  # part of the payload -> compiled kernel, numpy or runtime
 
 
 @dataclass(frozen=True)
 class Performance:
-    """Times on the device's own clock; a tile alone on the line, then tiles streamed."""
+    """Times on the device's own clock; a tile alone on the line, then tiles streamed.
+
+    A withheld tile costs the gate alone, so that a figure over all tiles depends on the clouds of the scene: `kinds`
+    has coded and withheld tiles apart, `gate_share` is the share of tiles that were withheld.
+    """
 
     basis: str
     repeats: int
-    tile_s: Spread
+    tile_s: Spread  # all tiles, whatever became of them
     stages_s: dict[str, Spread]
     cold_start_s: float  # median of: load the bundle, and the first tile after it
-    tile_mpx_s: float  # one tile after the other, line not counted
+    tile_mpx_s: float  # one tile after the other, line not counted; all tiles
     streamed_mpx_s: float  # as the host sees it, line counted
     line_overhead_percent: float  # streamed wall time over the device's compute time, minus 1
     peak_memory_mib: float
     temperatures_c: dict[str, float]
     latencies_s: tuple[float, ...]  # in order, for the plots
+    latency_kinds: tuple[str, ...] = ()  # beside them
+    kinds: dict[str, KindTimes] = field(default_factory=dict)
+    coded_mpx_s: float | None = None  # coded tiles alone: a scene without clouds
+    streamed_tile_s: float | None = None  # mean time of a tile on the device while tiles were streamed
+
+    @property
+    def gate_share(self) -> float | None:
+        """Share of the tiles that the gate withheld; None in a profile that does not tell."""
+        tiles = sum(kind.tiles for kind in self.kinds.values())
+        withheld = self.kinds.get(WITHHELD)
+        return (withheld.tiles if withheld else 0) / tiles if tiles else None
 
 
 @dataclass(frozen=True)
@@ -103,11 +143,22 @@ class Energy:
     first_tiles: tuple[StageSpan, ...] = ()  # stages of the first tiles at work
     first_t_s: tuple[float, ...] = ()  # the trace over them, not thinned
     first_w: tuple[float, ...] = ()
+    held: tuple[int, ...] = ()  # numbers of the tiles worked on; every one equally often
+    tile_s: float | None = None  # the window's time over its tiles
+    kind_gross_j: dict[str, float] = field(default_factory=dict)  # of a tile of each fate, by its share of the time
+    kind_net_j: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def modelled(self) -> bool:
+        return self.basis.startswith("modelled")
 
 
 @dataclass(frozen=True)
 class Roofline:
-    """The networks against the device's ceilings. Octets are the least that must move: inputs, outputs, weights."""
+    """The networks against the device's ceilings. Octets are the least that must move: inputs, outputs, weights.
+
+    A share of the peak is given only where the peak is one of the networks' own precision.
+    """
 
     basis: str
     gmac_per_tile: float
@@ -116,14 +167,23 @@ class Roofline:
     macs_per_octet: float
     peak_gmac_s: float
     memory_gb_s: float
+    peak_precision: str = "f32"
+    network_precision: str = ""
+    copied_mib: float | None = None  # moved at once to measure the memory: more than the caches hold
 
     @property
     def attainable_gmac_s(self) -> float:
         return min(self.peak_gmac_s, self.macs_per_octet * self.memory_gb_s)
 
+    @property
+    def share(self) -> float | None:
+        """Of what the ceilings allow; None where they are of another precision."""
+        same = self.network_precision == self.peak_precision
+        return self.achieved_gmac_s / self.attainable_gmac_s if same else None
+
 
 @dataclass(frozen=True)
-class DeviceProfile:
+class BenchProfile:
     """All of it."""
 
     format: int
@@ -132,7 +192,7 @@ class DeviceProfile:
     bundle: str
     bundle_id: int
     tile_px: int
-    device: Device
+    device: ProfiledDevice
     tiles: int
     sha256: str  # over the tile codes: equal on every device that computes the same
     performance: Performance | None = None
@@ -140,28 +200,26 @@ class DeviceProfile:
     roofline: Roofline | None = None
     complaints: tuple[str, ...] = field(default=())
 
-    @property
-    def speed_mpx_s(self) -> float | None:
-        return self.performance.tile_mpx_s if self.performance else None
 
-
-def save_profile(profile: DeviceProfile, path: Path) -> None:
+def save_profile(profile: BenchProfile, path: Path) -> None:
     """Writes profile.json, whole or not at all."""
     fresh = path.with_suffix(".part")
     fresh.write_text(json.dumps(asdict(profile), indent=1) + "\n", encoding="utf-8")
     fresh.rename(path)
 
 
-def load_profile(path: Path) -> DeviceProfile:
+def load_profile(path: Path) -> BenchProfile:
     """Reads profile.json. InputError names what is wrong with it."""
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: not readable as a profile ({error}); make one with `hil profile`") from None
-    if not isinstance(fields, dict) or fields.get("format") != FORMAT:
+    if not isinstance(fields, dict) or fields.get("format") not in READABLE:
         found = fields.get("format") if isinstance(fields, dict) else type(fields).__name__
-        raise InputError(f"{path}: profile format {found!r}, this Nadir reads {FORMAT}; profile the device again")
-    return _build(DeviceProfile, fields, str(path))
+        raise InputError(
+            f"{path}: profile format {found!r}, this Nadir reads {READABLE[0]} to {FORMAT}; profile the device again"
+        )
+    return _build(BenchProfile, fields, str(path))
 
 
 def _build(kind: type[T], fields: Any, where: str) -> T:

@@ -14,6 +14,8 @@ from payload.engine import Engine, Network
 from payload.errors import BundleError
 
 NETWORK_FILE = "flight/clouds.onnx"
+#: No setting is larger; what is cannot even be printed in a line.
+MOST = 1e6
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,10 +47,16 @@ def load_cloud_net(bundle: Bundle, engine: Engine) -> CloudNet:
 
 def read_settings(table: dict[str, Any]) -> CloudSettings:
     """manifest["clouds"] -> settings; keys that describe the network's origin are left alone."""
-    try:
-        return CloudSettings(**{key: table[key] for key in CloudSettings.__dataclass_fields__ if key in table})
-    except TypeError as error:
-        raise BundleError(f"manifest key clouds: {error}; rebuild the bundle") from None
+    return CloudSettings(**{key: _typed(key, table[key]) for key in CloudSettings.__dataclass_fields__ if key in table})
+
+
+def _typed(key: str, value: Any) -> Any:
+    """A setting of its default's type, no monster; a whole number does for a float."""
+    wanted = type(getattr(CloudSettings, key))
+    known = isinstance(value, (bool, int, float)) and (type(value) is wanted or (wanted, type(value)) == (float, int))
+    if known and -MOST < value < MOST:
+        return value
+    raise BundleError(f"manifest key clouds.{key} is {str(value)[:60]!r}, wanted {wanted.__name__}; rebuild the bundle")
 
 
 def probabilities(logits: NDArray[np.int8], net: CloudNet, size: int) -> Parts:
@@ -63,6 +71,8 @@ def probabilities(logits: NDArray[np.int8], net: CloudNet, size: int) -> Parts:
 
 def parts_shape(logits: NDArray[np.int8], net: CloudNet, size: int) -> tuple[int, ...]:
     """[4, s, s, h, w] of the logits [4 s s, h, w] of a tile of size x size pixels; BundleError if they are no such."""
+    if logits.ndim != 3 or logits.size == 0:
+        raise BundleError(f"the cloud network gives {list(logits.shape)}, wanted 3 axes; rebuild the bundle")
     classes, (h, w) = len(CLASSES), logits.shape[1:]
     s = size // net.settings.cell_px // h
     if logits.shape[0] != classes * s * s or logits.dtype != np.int8:

@@ -69,8 +69,9 @@ class CloudSettings:
         if not 0 <= self.low_permille < self.high_permille <= 1000:
             found = f"{self.low_permille} to {self.high_permille}"
             raise InputError(f"clouds: percentiles of {found} permille, wanted 0 <= low < high <= 1000")
-        if self.logit_step <= 0.0 or self.temperature <= 0.0 or self.least_span < 1:
-            raise InputError("clouds: logit_step, temperature and least_span must be positive")
+        for key, low, high in (("logit_step", 1e-3, 1e3), ("temperature", 1e-3, 1e3), ("least_span", 1, 256)):
+            if not low <= getattr(self, key) <= high:
+                raise InputError(f"clouds.{key} is {getattr(self, key):g}, wanted {low:g} to {high:g}")
 
 
 def plane_count(bands: int, settings: CloudSettings) -> int:

@@ -54,6 +54,8 @@ class Tag(IntEnum):
     TRANSFORM = 5  # six doubles a b c d e f: x = a col + b row + c, y = d col + e row + f
     NO_DATA = 6  # DN (16)
     GSD_M = 7  # a double
+    CONTROL_POINTS = 8  # five doubles each: row, column, x, y, z
+    RPCS = 9  # UTF-8: rational polynomial coefficients, a line NAME=value each
 
 
 @dataclass(frozen=True)
@@ -151,6 +153,10 @@ def _fields(info: SceneInfo) -> Iterator[tuple[Tag, bytes]]:
         yield Tag.TRANSFORM, struct.pack(">6d", *info.transform)
     if info.nodata is not None:
         yield Tag.NO_DATA, info.nodata.to_bytes(2, "big")
+    if info.gcps:
+        yield Tag.CONTROL_POINTS, b"".join(struct.pack(">5d", *point) for point in info.gcps)
+    if info.rpcs:
+        yield Tag.RPCS, "\n".join(f"{name}={value}" for name, value in info.rpcs).encode()
 
 
 def _info(fields: Mapping[int, bytes], height: int, width: int, bits: int) -> SceneInfo:
@@ -166,7 +172,14 @@ def _info(fields: Mapping[int, bytes], height: int, width: int, bits: int) -> Sc
         sensed_at=unpack_time(fields[Tag.SENSED_AT]) if Tag.SENSED_AT in fields else None,
         crs_wkt=text(Tag.CRS), transform=doubles(Tag.TRANSFORM, 6),  # type: ignore[arg-type]
         nodata=int.from_bytes(fields[Tag.NO_DATA], "big") if Tag.NO_DATA in fields else None,
+        gcps=tuple(struct.iter_unpack(">5d", fields.get(Tag.CONTROL_POINTS, b""))),
+        rpcs=tuple(_named(line) for line in (text(Tag.RPCS) or "").splitlines()),
     )  # fmt: skip
+
+
+def _named(line: str) -> tuple[str, str]:
+    name, _, value = line.partition("=")
+    return name, value
 
 
 def _field(tag: Tag, value: bytes) -> bytes:

@@ -15,7 +15,7 @@ import numpy as np
 from payload.errors import InputError
 from payload.scene import RGBN
 from sim.compare.classical import LOSSLESS, Codec, missing_programs, open_codecs
-from sim.compare.nadir_codec import open_bundles
+from sim.compare.nadir_codec import NadirCodec, open_bundles
 from sim.compare.report import document
 from sim.compare.summary import Row
 from sim.compare.tiles import TILE_PX, BenchTile, read_tiles
@@ -55,6 +55,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """The whole bench: what rd.json holds. Without bundles the opponents run alone. `reading`: of rasters."""
     codecs, absent = open_opponents(against)
+    ours: list[NadirCodec] = []
     tile_px = TILE_PX
     if bundles:
         ours, tile_px = open_bundles(bundles, engine)
@@ -63,7 +64,8 @@ def evaluate(
         raise InputError("no codec to run: give --bundle, or opponents that are installed to --against")
     tiles = read_tiles(paths, tile_px, limit, reading)
     rows = measure(tiles, codecs, advance)
-    return document(rows, tiles, codecs, absent, paths)
+    decoders = {codec.name: dict(codec.decoder_size) for codec in ours if codec.decoder_size}
+    return document(rows, tiles, codecs, absent, paths) | {"decoders": decoders}
 
 
 def measure(tiles: Sequence[BenchTile], codecs: Sequence[Codec], advance: Advance = lambda *_: None) -> list[Row]:

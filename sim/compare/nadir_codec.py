@@ -1,7 +1,7 @@
 """Bundles behind the opponents' face: a tile in, the space packets as sent out, and back."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -41,6 +41,7 @@ class NadirCodec:
     name: str = "nadir"
     settings: tuple[float, ...] = STEPS_DN
     note: str = "learned codec, whole space packets as sent; setting = finest quantiser step in DN"
+    decoder_size: Mapping[str, float] = field(default_factory=dict)  # parameters, kMAC a pixel, octets
 
     def encode(self, dn: Dn, setting: float) -> bytes:
         self.payload.policy = replace(self.payload.policy, step_dn=setting)
@@ -77,10 +78,13 @@ def open_bundle(bundle: Bundle, engine_name: str = "openvino", name: str | None 
     from payload.engine import open_engine
     from payload.pipeline import Payload
     from sim.ground.decoder import Decoder
+    from sim.ground.decoder_size import decoder_size
 
     engine = open_engine(engine_name, 1)
     payload = Payload(bundle, Policy(), engine)
     payload.clouds = None
     note = f"bundle {bundle.name} ({bundle.bundle_id:08x}), {engine_name}, {NadirCodec.note}"
     settings = STEPS_DN if payload.codec.follows_quality else (payload.policy.step_dn,)
-    return NadirCodec(payload, Decoder(bundle, engine), name or f"nadir-{bundle.name}", settings, note)
+    return NadirCodec(
+        payload, Decoder(bundle, engine), name or f"nadir-{bundle.name}", settings, note, decoder_size(bundle)
+    )

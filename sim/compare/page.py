@@ -25,6 +25,8 @@ STYLES = {
     "klt-jpeg2000": "s5", "klt-jpeg2000-joint": "s5 dash", "jpeg2000": "s1", "jpeg2000-joint": "s1 dash", "htj2k": "s3",
     "jpegxl-e7": "s2", "jpegxl-e3": "s2 dash", "hevc": "s4", "jpeg": "s8", "ccsds121": "s8 dash",
 }  # fmt: skip
+#: Bundles, in the order they were named.
+OURS = ("s0", "s9", "s6", "s7")
 #: Octets over the reference's, on the axis of BD-rates: what is marked there.
 RATIOS = {
     0.25: "−75 %", 0.5: "−50 %", 0.75: "−25 %", 1.0: "0", 1.5: "+50 %", 2.0: "+100 %", 4.0: "+300 %", 8.0: "+700 %",
@@ -40,10 +42,10 @@ def render_page(result: Mapping[str, Any]) -> str:
         TEMPLATES / "evaluate.html",
         {
             **{key: result[key] for key in result if key != "rows"},
-            "decoder": _decoder(result),
+            "decoder_tables": _decoders(result),
             "key_figures": _key_figures(result, references),
             "curves": [(title, _curves(bench, *panel)) for panel in PANELS for title in [_title(*panel)]],
-            "curve_keys": [(style(codec), codec) for codec in bench.codecs],
+            "curve_keys": [(css, codec) for codec, css in styles(bench.codecs).items()],
             "strips": {name: _strips(result["bd_rate"], name) for name in references[:2]},
             "encoding": _speeds(speed, "encode_mpx_s"),
             "decoding": _speeds(speed, "decode_mpx_s"),
@@ -55,9 +57,11 @@ def render_page(result: Mapping[str, Any]) -> str:
     )
 
 
-def style(codec: str) -> str:
-    """The classes of a codec's line."""
-    return "s0 ours" if codec.startswith("nadir") else STYLES.get(codec, "s6 dash")
+def styles(codecs: Sequence[str]) -> dict[str, str]:
+    """The classes of every codec's line: bundles thick, each in a colour of its own."""
+    ours = [codec for codec in codecs if codec.startswith("nadir")]
+    own = {codec: f"{OURS[n % len(OURS)]} ours" for n, codec in enumerate(ours)}
+    return {codec: own.get(codec) or STYLES.get(codec, "s6 dash") for codec in codecs}
 
 
 def _title(metric: str, title: str, unit: str, rising: bool) -> str:
@@ -66,9 +70,9 @@ def _title(metric: str, title: str, unit: str, rising: bool) -> str:
 
 def _curves(bench: Bench, metric: str, title: str, unit: str, rising: bool) -> charts.Svg:
     """One metric along the compression ratio, one line a codec, ours on top."""
-    ordered = sorted(bench.codecs, key=lambda codec: codec.startswith("nadir"))
+    css, ordered = styles(bench.codecs), sorted(bench.codecs, key=lambda codec: codec.startswith("nadir"))
     series = [
-        charts.Series(style(c), list(zip(CURVE_CR, bench.curve_points(c, metric, CURVE_CR), strict=True)))
+        charts.Series(css[c], list(zip(CURVE_CR, bench.curve_points(c, metric, CURVE_CR), strict=True)))
         for c in ordered
     ]
     across = charts.Axis(CR_FINE, CR_COARSE, log=True, ticks=TICKS_CR)
@@ -78,10 +82,10 @@ def _curves(bench: Bench, metric: str, title: str, unit: str, rising: bool) -> c
 def _strips(bd_rates: Mapping[str, Any], reference: str) -> charts.Svg:
     """BD-rate of every tile, one row a codec, best on top, over the logarithm of the octets' ratio."""
     found = [(codec, rates[reference]) for codec, rates in bd_rates.items() if rates.get(reference, {}).get("tiles")]
-    rows = []
+    rows, css = [], styles(list(bd_rates))
     for codec, rate in sorted(found, key=lambda row: row[1]["mean_percent"]):
         values = [_ratio(v) for v in rate["per_tile_percent"].values() if v is not None and math.isfinite(v)]
-        rows.append((f"{codec}  {_signed(rate['mean_percent'])} %", style(codec), values, _ratio(rate["mean_percent"])))
+        rows.append((f"{codec}  {_signed(rate['mean_percent'])} %", css[codec], values, _ratio(rate["mean_percent"])))
     every = [value for _, _, values, _ in rows for value in values]
     if not every:
         return charts.Svg()
@@ -98,8 +102,9 @@ def _ratio(percent: float) -> float:
 def _speeds(speeds: Mapping[str, Mapping[str, float]], key: str) -> list[tuple[str, charts.Bar]]:
     """(classes, bar) of every codec, the fastest first."""
     order = sorted(speeds, key=lambda codec: speeds[codec][key], reverse=True)
+    css = styles(list(speeds))
     drawn = charts.bars([(codec, speeds[codec][key], f"{speeds[codec][key]:.3g} Mpx/s") for codec in order])
-    return [(style(bar.name), bar) for bar in drawn]
+    return [(css[bar.name], bar) for bar in drawn]
 
 
 def _key_figures(result: Mapping[str, Any], references: Sequence[str]) -> list[tuple[str, str, str, str, str]]:
@@ -129,11 +134,10 @@ def _signed(value: float) -> str:
     return f"{value:+.1f}".replace("-", "−")
 
 
-def _decoder(result: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Size and speed of the learned codec's decoder, where the run has one."""
-    size = result.get("decoder")
-    ours = next((codec for codec in result["codecs"] if codec.startswith("nadir")), None)
-    if not size or ours is None:
-        return []
-    speed = result["measured_on_host"]["speed"][ours]["decode_mpx_s"]
-    return [*names.plain_rows(size), names.row("decoder_mpx_s", speed)]
+def _decoders(result: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str, str]]]]:
+    """(codec, rows) of every learned codec: size of its decoder network, and how fast it decodes here."""
+    speeds = result["measured_on_host"]["speed"]
+    return [
+        (codec, [*names.plain_rows(size), names.row("decoder_mpx_s", speeds[codec]["decode_mpx_s"])])
+        for codec, size in result.get("decoders", {}).items()
+    ]

@@ -9,7 +9,7 @@ from typing import Any
 from sim.design.charts import Svg, finite
 
 LEVELS = 7  # classes q0..q6 of the style sheet, weakest first
-KINDS = ("coded", "incomplete", "fallback", "withheld", "empty", "lost", "refused")
+KINDS = ("coded", "incomplete", "fallback", "withheld", "omitted", "empty", "lost", "refused")
 GAP = 0.08  # share of a tile's side left free between tiles
 
 

@@ -24,7 +24,8 @@ NAMES = {
     "ndvi_mae": "NDVI, mean absolute error", "ndvi_p95": "NDVI, 95th percentile of the error",
     "sam_deg": "spectral angle", "ssim_10k": "SSIM", "lost_fraction": "share of tiles lost",
     "withheld_fraction": "share of tiles withheld",
-    "false_discard_fraction": "share of audited discards that were good data", "incomplete_fraction": "share of tiles incomplete",
+    "false_discard_fraction": "share of audited discards that were good data",
+    "incomplete_fraction": "share of tiles incomplete",
     # tiles
     "refused_without_address": "refused, address unreadable", "incomplete": "incomplete (cut short)",
     # link
@@ -40,13 +41,15 @@ NAMES = {
     "ground_received": "packets received", "ground_refused": "damaged packets refused",
     "ground_foreign": "packets of other applications", "ground_late": "packets late or doubled",
     "ground_missing": "gaps in the packet count", "ground_orphaned": "segments without a beginning",
-    "ground_restarts": "restarts of the packet count",
+    "ground_restarts": "restarts of the packet count", "scene_header_arrived": "the scene's header arrived",
+    "end_of_scene_arrived": "the end of the scene arrived", "other_scenes": "other scenes in the stream",
     # clouds
     "cloud_percent": "cloud in the scene", "withhold_above_percent": "a tile is withheld above",
     "reduce_above_percent": "a tile is coded coarser above", "tiles_judged": "tiles judged",
     "withheld_tiles": "tiles withheld", "audited_tiles": "thumbnails of withheld tiles received",
     "audited": "withheld tiles audited", "false_discards": "false discards among them",
-    "unknown": "of these without a verdict", "judged_by_persons": "of the audited, judged by a person", "rate": "false-discard rate", "lower": "95 % interval from",
+    "unknown": "of these without a verdict", "judged_by_persons": "of the audited, judged by a person",
+    "rate": "false-discard rate", "lower": "95 % interval from",
     "upper": "95 % interval to", "upper_one_sided": "false discards, of withheld tiles",
     "destroyed_share_of_all_tiles": "good data destroyed, of all tiles", "claim": "claim to be borne out",
     "claim_held": "claim borne out", "audits_needed": "audits the claim needs",
@@ -58,7 +61,7 @@ NAMES = {
     "peak_rss_before_payload_mib": "peak memory before the payload: interpreter, libraries, scene",
     "peak_rss_added_by_payload_mib": "of it added while the payload ran",
     "peak_rss_with_ground_mib": "peak memory after the ground, whole process",
-    "onboard_wall_s": "payload, by the clock on the wall", "peak_rss_mib": "peak memory, whole process",
+    "onboard_wall_s": "payload, by the clock on the wall", "peak_rss_mib": "peak memory when the last packet was sent",
     "peak_memory_mib": "peak memory of the agent", "tile_median_ms": "a tile, median",
     "tile_p95_ms": "a tile, 95th percentile", "stages_count": "times are", "device_mpx_s": "throughput, networks alone",
     "payload_mpx_s": "throughput, the whole payload", "imager_mpx_s": "the imager's rate",
@@ -124,7 +127,7 @@ LINK = (
     Group(
         "At the ground", "measured",
         ("ground_received", "ground_refused", "ground_foreign", "ground_late", "ground_missing", "ground_orphaned",
-         "ground_restarts"), True,
+         "ground_restarts", "scene_header_arrived", "end_of_scene_arrived", "other_scenes"), True,
     ),
     Group("The pass", "modelled", ("pass_s", "air_time_s", "utilisation")),
 )  # fmt: skip

@@ -58,10 +58,10 @@ class Link:
     rate_bps: float
     pass_s: float
     packet_loss: float = 0.0
-    frame_loss: float = 0.0
-    frame_octets: int = 1109  # five interleaved RS(255,223) blocks, less the header of a TM frame (CCSDS 131.0, 132.0)
     bit_error_rate: float = 0.0
     burst: Burst | None = None
+    frame_loss: float = 0.0
+    frame_octets: int = 1109  # five interleaved RS(255,223) blocks, less the header of a TM frame (CCSDS 131.0, 132.0)
 
     def __post_init__(self) -> None:
         check_range("rate_bps", self.rate_bps, 1, 1e12)
@@ -88,7 +88,6 @@ class LinkReport:
     octets_sent: int
     packets_lost: int  # by `packet_loss`
     packets_lost_in_bursts: int
-    packets_lost_with_frames: int
     packets_corrupted: int  # delivered with bit errors
     bits_flipped: int  # in packets that were delivered
     packets_beyond_pass: int
@@ -100,6 +99,7 @@ class LinkReport:
     frames_per_packet: float = 0.0  # that hold an octet of it, mean over packets
     expected_packets_lost: float = 0.0  # mean over all seeds, beside this one's draw
     chance_of_no_loss: float = 1.0  # share of seeds that lose not one packet
+    packets_lost_with_frames: int = 0  # by `frame_loss`
     loss_profile: tuple[float, ...] = ()  # share of packets that never arrived, in equal parts of the stream
 
     @property

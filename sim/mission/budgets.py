@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from devices.latency import Work
 from sim.link.orbit import period_s
-from sim.mission.devices import estimate, load_device
+from sim.mission.devices import estimate, load_device, power_of
 from sim.mission.spec import Mission
 
 #: On host, on device: times and memory, which no other run repeats.
@@ -24,7 +25,7 @@ class SceneRun:
 
     scene_px: int
     downlinked_octets: int  # every octet of every packet sent
-    macs: float  # multiply-accumulates of all networks run on board, gated tiles at what they cost
+    work: Work  # of all tiles on board, gated ones at what they cost
     onboard_s: float | None = None  # measured time of the payload, scene to packets
     peak_memory_mib: float | None = None  # measured, of the whole process
     timed_on: Literal["host", "device", "emulated"] = "host"  # an emulated device's time and memory say nothing
@@ -36,17 +37,18 @@ class Budget:
 
     name: str
     used: float | None
-    available: float | None  # None: a floor that is not known, as the rate of an emulated device
+    available: float
     unit: str
     basis: Basis
     how: str  # how `used` came about
-    floor: bool = False  # `used` is what is needed and `available` what was measured, as for throughput
+    #: Which of the two the run found; the other one is the limit. A rate is available, and the imager uses of it.
+    found: Literal["used", "available"] = "used"
     not_judged: str | None = None  # why nothing could be measured
 
     @property
     def margin(self) -> float:
         """Share of the budget that is left; negative when it is overdrawn; minus infinity when unknown."""
-        if self.used is None or self.available is None or not math.isfinite(self.used):
+        if self.used is None or not math.isfinite(self.used):
             return -math.inf
         if self.available <= 0:
             return 1.0 if self.used <= 0 else -math.inf
@@ -96,7 +98,7 @@ class Energy:
 def throughput(run: SceneRun, mission: Mission) -> Throughput:
     imager = mission.imager.rate_px_s(mission.orbit) / 1e6
     host = run.scene_px / run.onboard_s / 1e6 if run.onboard_s else None
-    latency_s = estimate(mission.device, run.macs, run.scene_px).latency_s
+    latency_s = estimate(mission.device, run.work, run.scene_px).latency_s
     device = run.scene_px / latency_s / 1e6 if latency_s else math.inf
     return Throughput(imager, host, host / imager if host is not None else None, device, device / imager)
 
@@ -108,7 +110,7 @@ def volume(run: SceneRun, mission: Mission) -> Volume:
 
 
 def energy(run: SceneRun, mission: Mission) -> Energy:
-    scene = estimate(mission.device, run.macs, run.scene_px)
+    scene = estimate(mission.device, run.work, run.scene_px)
     scenes = scenes_per_orbit(run, mission)
     return Energy(
         device=mission.device,
@@ -141,7 +143,7 @@ def raw_store_mib(run: SceneRun, mission: Mission) -> float | None:
     imaging_s, imager = mission.budgets.imaging_s_per_orbit, mission.imager
     if imaging_s is None:
         return None
-    slowest_s = estimate(mission.device, run.macs, run.scene_px).latency_worst_s
+    slowest_s = estimate(mission.device, run.work, run.scene_px).latency_worst_s
     payload_px_s = run.scene_px / slowest_s if slowest_s else math.inf
     waiting_px = max(0.0, imager.rate_px_s(mission.orbit) - payload_px_s) * imaging_s
     return waiting_px * imager.bands * imager.bits / 8 / 2**20
@@ -187,12 +189,10 @@ def _throughput(run: SceneRun, mission: Mission) -> list[Budget]:
     counted = "in processor time on this host" if run.timed_on == "host" else "by the device's clock, without the line"
     how = f"imager's rate x {factor:g}, against the payload's rate {counted}: gate, codec and packets"
     known = rates.host_mpx_s is not None and math.isfinite(rates.host_mpx_s) and not emulated
-    return [
-        Budget(
-            "throughput", factor * rates.imager_mpx_s, rates.host_mpx_s if known else None, "Mpx/s",
-            _MEASURED_ON[run.timed_on], how, floor=True, not_judged=_EMULATED if emulated else None,
-        )
-    ]  # fmt: skip
+    available = rates.host_mpx_s if known and rates.host_mpx_s else 0.0
+    cause = _EMULATED if emulated else None
+    basis = _MEASURED_ON[run.timed_on]
+    return [Budget("throughput", factor * rates.imager_mpx_s, available, "Mpx/s", basis, how, "available", cause)]
 
 
 def binding(budgets: Sequence[Budget]) -> Budget | None:
@@ -220,8 +220,8 @@ def _orbit_volume(run: SceneRun, mission: Mission) -> list[Budget]:
 
 def _device(run: SceneRun, mission: Mission) -> list[Budget]:
     """Time, power and energy on the mission's device."""
-    limits, load, power = mission.budgets, energy(run, mission), load_device(mission.device).power_w
-    what = f"{'the payload' if load.whole_payload else 'the networks'} on {load.device}"
+    limits, load, power = mission.budgets, energy(run, mission), power_of(load_device(mission.device))
+    what = f"{'the payload' if load.whole_payload else 'networks and context model, a lower bound,'} on {load.device}"
     rows = []
     if load.orbit_s is not None:
         how = f"an orbit's imaging through {what}, against the orbit's period; {load.source}"

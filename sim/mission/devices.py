@@ -1,23 +1,21 @@
-"""Device profiles as data, and what they let one model: the time and the energy of the networks on a device.
+"""The device that a mission names, and what one lets one model of it: time and energy of a scene's work.
 
-Each number says whether it was measured, published or assumed, and where. What comes out is a model: multiply-
-accumulates over an effective rate, times a power. It knows nothing of the entropy coder, of memory traffic, or of heat.
-
-A device can also be a profile.json of the bench (`hil profile`). Then speed and power are those of the whole payload on
-that very device, and a scene takes its pixels over that speed.
+By name, a device of `devices/data` (each number says whether it was measured, published or assumed, and where): the
+model is devices/latency.py's, the same that the workshop uses. By file, a profile.json of the bench (`hil profile`):
+then speed and power are those of the whole payload on that very device, and a scene takes its pixels over that speed.
 """
 
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from hil.profiles.profile_file import DeviceProfile as BenchProfile
-from hil.profiles.profile_file import load_profile
+from devices.latency import STATEMENT, Work, coding_work, gate_work
+from devices.latency import estimate as model
+from devices.targets import Target, load_target, target_names
+from hil.profiles.profile_file import CODED, BenchProfile, load_profile
+from payload.bundle import Bundle
 from payload.errors import InputError
-from sim.toml_tables import from_table, nearest, read_toml
-
-TABLE = Path(__file__).parents[1] / "tables" / "devices.toml"
+from sim.toml_tables import nearest
 
 Status = Literal["measured", "published", "assumed"]
 
@@ -27,46 +25,8 @@ class Sourced:
     """A number, and how far to trust it."""
 
     value: float
-    status: Status
+    status: str
     source: str
-
-
-@dataclass(frozen=True)
-class Rate:
-    """Effective rates in 10^9 multiply-accumulates a second: thin depthwise networks, mixed ones, dense wide ones."""
-
-    low: float
-    mid: float
-    high: float
-    status: Status
-    source: str
-
-    def __post_init__(self) -> None:
-        if not 0 < self.low <= self.mid <= self.high:
-            raise InputError(f"rates are {self.low:g}, {self.mid:g}, {self.high:g}, wanted low <= mid <= high above 0")
-
-
-@dataclass(frozen=True)
-class Anchor:
-    """Something published about a device that the model can be held against."""
-
-    what: str
-    latency_s: float
-    status: Status
-    source: str
-
-
-@dataclass(frozen=True)
-class DeviceProfile:
-    """What is known of a device."""
-
-    title: str
-    precision: Literal["int8", "fp16"]
-    gmac_s: Rate
-    power_w: Sourced
-    dram_mib: Sourced | None = None
-    cmx_mib: Sourced | None = None
-    anchors: tuple[Anchor, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -82,68 +42,92 @@ class MeasuredDevice:
 
 @dataclass(frozen=True)
 class DeviceEstimate:
-    """Modelled time and energy of some work on a device, at the three rates of its profile."""
+    """Modelled time and energy of some work on a device: in the middle, at best, at worst."""
 
     device: str
-    gmac: float
-    latency_s: float  # at the middle rate
+    latency_s: float
     latency_best_s: float
     latency_worst_s: float
-    energy_j: float | None  # at the middle rate; None where the device's power is not known
+    energy_j: float | None  # None where the device's power is not known
     energy_best_j: float | None
     energy_worst_j: float | None
     source: str
-    whole_payload: bool  # or its networks only
+    whole_payload: bool  # or networks and context model only: a lower bound
 
 
 def device_names() -> list[str]:
-    return sorted(_profiles())
+    return target_names()
 
 
-def load_device(name: str) -> DeviceProfile | MeasuredDevice:
-    """The profile called `name`, or the bench's in the file `name`.json; InputError if there is none."""
+def load_device(name: str) -> Target | MeasuredDevice:
+    """The device called `name`, or the bench's profile in the file `name`.json; InputError if there is none."""
     if is_profile_file(name):
         return _measured(load_profile(Path(name)), name)
-    if name not in _profiles():
+    if name not in target_names():
         raise InputError(f"device '{name}' is unknown; {nearest(name, device_names())}")
-    return _profiles()[name]
+    return load_target(name)
 
 
 def is_profile_file(name: str) -> bool:
     return name.endswith(".json")
 
 
-def estimate(name: str, macs: float, px: int) -> DeviceEstimate:
-    """Modelled latency and energy of `px` pixels, `macs` multiply-accumulates of networks, on the device `name`."""
-    profile, gmac, mpx = load_device(name), macs / 1e9, px / 1e6
-    if isinstance(profile, MeasuredDevice):
-        seconds = mpx / profile.mean_mpx_s, mpx / profile.best_mpx_s, mpx / profile.worst_mpx_s
-        rates = f"{profile.worst_mpx_s:.3g} / {profile.mean_mpx_s:.3g} / {profile.best_mpx_s:.3g} Mpx/s"
-        how = f"whole payload, {rates} at p95, mean and fastest tile (measured: {profile.title})"
-    else:
-        rate = profile.gmac_s
-        seconds = gmac / rate.mid, gmac / rate.high, gmac / rate.low
-        how = f"networks only, {rate.low:g} / {rate.mid:g} / {rate.high:g} GMAC/s ({rate.status}: {rate.source})"
-    power = profile.power_w
-    drawn = "power not measured" if power is None else f"{power.value:.4g} W ({power.status}: {power.source})"
-    mid_j, best_j, worst_j = (None if power is None else power.value * s for s in seconds)
-    return DeviceEstimate(
-        name, gmac, *seconds, mid_j, best_j, worst_j, f"modelled: {how}, {drawn}", isinstance(profile, MeasuredDevice)
+def power_of(device: Target | MeasuredDevice) -> Sourced | None:
+    """What it draws at work, in W: the middle of a range."""
+    if isinstance(device, MeasuredDevice):
+        return device.power_w
+    figure = device.figure("power_w")
+    return Sourced(figure.mid, figure.status, figure.source)
+
+
+def estimate(name: str, work: Work, px: int) -> DeviceEstimate:
+    """Modelled latency and energy of `px` pixels that ask for `work`, on the device `name`."""
+    device = load_device(name)
+    if isinstance(device, MeasuredDevice):
+        return _from_profile(name, device, px)
+    modelled = model(device, work)
+    best_s, mid_s, worst_s = (ms / 1e3 for ms in modelled.latency_ms)
+    best_j, mid_j, worst_j = (mj / 1e3 for mj in modelled.energy_mj)
+    figures = ", ".join(
+        f"{device.figure(key)} {unit} ({device.figure(key).status}: {device.figure(key).source})"
+        for key, unit in (("rate_gmac_per_s", "GMAC/s"), ("power_w", "W"))
     )
+    stages = "; stages are not known and count nothing" if work.stages is None else ""
+    source = f"modelled: {STATEMENT}{stages}; {figures}"
+    return DeviceEstimate(name, mid_s, best_s, worst_s, mid_j, best_j, worst_j, source, whole_payload=False)
 
 
-def _measured(found: BenchProfile, name: str) -> MeasuredDevice:
-    speed, energy, mpx = found.performance, found.energy, found.tile_px**2 / 1e6
+def _from_profile(name: str, device: MeasuredDevice, px: int) -> DeviceEstimate:
+    mpx, power = px / 1e6, device.power_w
+    seconds = mpx / device.mean_mpx_s, mpx / device.best_mpx_s, mpx / device.worst_mpx_s
+    rates = f"{device.worst_mpx_s:.3g} / {device.mean_mpx_s:.3g} / {device.best_mpx_s:.3g} Mpx/s"
+    drawn = "power not measured" if power is None else f"{power.value:.4g} W ({power.status}: {power.source})"
+    source = f"modelled: whole payload, {rates} at p95, mean and fastest coded tile (measured: {device.title}), {drawn}"
+    mid_j, best_j, worst_j = (None if power is None else power.value * s for s in seconds)
+    return DeviceEstimate(name, *seconds, mid_j, best_j, worst_j, source, whole_payload=True)
+
+
+def _measured(profile: BenchProfile, name: str) -> MeasuredDevice:
+    speed, energy, mpx = profile.performance, profile.energy, profile.tile_px**2 / 1e6
     if speed is None:
         raise InputError(f"{name}: the profile holds no performance; make one with `hil profile` on real hardware")
     modelled = energy is not None and energy.basis.startswith("modelled")
     power = Sourced(energy.busy_w, "assumed" if modelled else "measured", energy.basis) if energy else None
-    title = f"{found.device.cpu} with {found.device.engine}, bundle {found.bundle}, {found.made_at}"
-    fastest_s = min(speed.latencies_s)
-    return MeasuredDevice(title, mpx / speed.tile_s.p95_s, speed.tile_mpx_s, mpx / fastest_s, power)
+    title = f"{profile.device.cpu} with {profile.device.engine}, bundle {profile.bundle}, {profile.made_at}"
+    coded = speed.kinds.get(CODED)  # a withheld tile costs the gate alone: the profile's clouds are not this scene's
+    tile_s, mean_mpx_s = (coded.tile_s, speed.coded_mpx_s) if coded else (speed.tile_s, None)
+    kinds = speed.latency_kinds or (CODED,) * len(speed.latencies_s)
+    of_coded = [s for s, kind in zip(speed.latencies_s, kinds, strict=True) if kind == CODED]
+    fastest_s = min(of_coded, default=tile_s.p50_s)
+    worst_mpx_s = mpx / (tile_s.p95_s or tile_s.max_s)
+    return MeasuredDevice(title, worst_mpx_s, mean_mpx_s or speed.tile_mpx_s, mpx / fastest_s, power)
 
 
-@cache
-def _profiles() -> dict[str, DeviceProfile]:
-    tables = read_toml(TABLE)
-    return {name: from_table(DeviceProfile, table, TABLE.name, name) for name, table in tables.items()}
+def scene_work(bundle: Bundle, name: str, looked_at: int, coded: int) -> Work:
+    """What a scene asks of the device `name`: so many tiles that the gate looked at, so many of them coded.
+
+    A bench's profile needs no such count: the multiply-accumulates are then told, and time nothing.
+    """
+    device = load_device(name)
+    target = load_target("x86-vnni") if isinstance(device, MeasuredDevice) else device
+    return gate_work(bundle, target).times(looked_at) + coding_work(bundle, target).times(coded)

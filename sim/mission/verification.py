@@ -14,6 +14,10 @@ from sim.mission.spec import Mission, Requirements
 #: Unit by the end of a figure's name; what is not here is a bare number.
 _UNITS = (("_db", "dB"), ("_deg", "deg"), ("_bpp", "bit/px"), ("bpp", "bit/px"))
 
+Relation = Literal["<=", ">="]
+_AT_MOST: Relation = "<="
+_AT_LEAST: Relation = ">="
+
 
 @dataclass(frozen=True)
 class Check:
@@ -26,7 +30,7 @@ class Check:
     held: bool
     basis: Basis
     cause: str | None = None  # why it was not held, where the numbers do not say
-    relation: Literal["<=", ">="] = "<="
+    relation: Relation = "<="  # of measured to limit
     judged: bool = True  # False: there was nothing to judge, which is not held either
 
 
@@ -55,21 +59,19 @@ def _requirements(figures: Mapping[str, float | None], requirements: Requirement
         held = cause is None and value is not None
         if value is not None and held:
             held = value >= limit if field.name.startswith("min_") else value <= limit
-        relation: Literal["<=", ">="] = ">=" if field.name.startswith("min_") else "<="
+        relation = _AT_LEAST if field.name.startswith("min_") else _AT_MOST
         checks.append(Check(field.name, value, limit, unit, held, "measured", cause, relation, cause is None))
     return checks
 
 
 def _budget(budget: Budget) -> Check:
-    """The figure under `measured`, the mission's under `limit`, also where the figure has to be the larger one."""
-    measured, limit = (budget.available, budget.used) if budget.floor else (budget.used, budget.available)
-    cause = budget.not_judged or _unusable(measured, budget.name)
-    if limit is None:
-        raise ValueError(f"budget {budget.name} has no limit")
-    return Check(
-        f"budget: {budget.name}", measured, limit, budget.unit, budget.held, budget.basis, cause,
-        ">=" if budget.floor else "<=", cause is None,
-    )  # fmt: skip
+    """What the run found is measured, what it is held against is the limit, whichever of the two is used of which."""
+    found, limit, relation = budget.used, budget.available, _AT_MOST
+    if budget.found == "available":
+        found, limit, relation = budget.available or None, budget.used or 0.0, _AT_LEAST
+    cause = budget.not_judged or _unusable(found, budget.name)
+    name, judged = f"budget: {budget.name}", cause is None
+    return Check(name, found, limit, budget.unit, budget.held, budget.basis, cause, relation, judged)
 
 
 def _unusable(value: float | None, name: str) -> str | None:

@@ -33,6 +33,8 @@ from sim.progress import Progress
 log = logging.getLogger(__name__)
 
 PACKETS_FILE = "packets.bin"
+#: Of a scene that is placed by control points, so many go down at most, evenly chosen.
+MOST_CONTROL_POINTS = 256
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,10 @@ def header_of(scene: Scene, bundle: Bundle) -> SceneHeader:
     The scene id is a digest of the header and of the scene's first strip of tiles: other pixels, another scene. A
     satellite would count scenes instead; here two runs share no counter.
     """
-    info = replace(scene.info, crs_wkt=_short_crs(scene.info.crs_wkt))
+    every = -(-len(scene.info.gcps) // MOST_CONTROL_POINTS) or 1
+    info = replace(
+        scene.info, crs_wkt=_short_crs(scene.info.crs_wkt), gcps=scene.info.gcps[::every], notes=()
+    )
     header = SceneHeader(0, bundle.bundle_id, bundle.tile_px, info)
     dn, valid = scene.read(0, 0, min(bundle.tile_px, info.height_px), info.width_px)
     digest = hashlib.sha256(pack(header) + dn.tobytes() + valid.tobytes()).digest()

@@ -20,6 +20,7 @@ class Ground:
 
     seconds: float
     peak_mib: float
+    decoder_mpx_s: float | None = None  # tile code to DN
 
 
 def on_host(onboard: Onboard, ground: Ground, cost: budgets.SceneRun, tile_px: int) -> dict[str, Any]:
@@ -35,6 +36,8 @@ def on_host(onboard: Onboard, ground: Ground, cost: budgets.SceneRun, tile_px: i
         "peak_rss_added_by_payload_mib": onboard.peak_mib - onboard.before_mib,
         "peak_rss_with_ground_mib": ground.peak_mib,
     }  # fmt: skip
+    if ground.decoder_mpx_s is not None:
+        known["decoder_mpx_s"] = ground.decoder_mpx_s
     if onboard.device is None:
         onboard_s = cost.onboard_s or nan
         known |= {"throughput_mpx_s": cost.scene_px / onboard_s / 1e6, "onboard_wall_s": onboard.wall_s}

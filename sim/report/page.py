@@ -14,6 +14,7 @@ from sim.design.figures import at_most, figure, octets, percent
 from sim.design.page import TEMPLATES, render
 
 LONGEST_SIDE_PX = 1800  # larger quicklooks are shrunk: a page should stay within some megabytes
+NOT_PICTURED = ("withheld", "omitted", "empty", "lost", "refused")
 #: (name, value, unit, note, class of the style sheet)
 KeyFigure = tuple[str, str, str, str, str]
 
@@ -65,9 +66,9 @@ def readable(check: Mapping[str, Any]) -> dict[str, Any]:
 def tiles_told(tiles: Mapping[str, Any]) -> str:
     """How many tiles came down, and what is wrong with how many: one sentence."""
     parts = [f"{tiles['coded'] + tiles['fallback']} of {tiles['total']} tiles came down"]
-    if tiles.get("incomplete"):
+    if tiles["incomplete"]:
         parts.append(f"{tiles['incomplete']} of them incomplete, cut short on the link")
-    parts += [f"{tiles[kind]} {kind}" for kind in ("withheld", "empty", "lost", "refused") if tiles[kind]]
+    parts += [f"{tiles[kind]} {kind}" for kind in NOT_PICTURED if tiles[kind]]
     return f"{'; '.join(parts)}."
 
 
@@ -101,7 +102,7 @@ def key_figures(report: Mapping[str, Any]) -> list[KeyFigure]:
 
 
 def _tiles_figure(tiles: Mapping[str, Any]) -> KeyFigure:
-    gone, cut = tiles["lost"] + tiles["refused"], tiles.get("incomplete", 0)
+    gone, cut = tiles["lost"] + tiles["refused"], tiles["incomplete"]
     whole = tiles["coded"] + tiles["fallback"] - cut
     note = f"{cut} incomplete, {gone} lost or refused, {tiles['withheld']} withheld"
     css = "bad" if gone else "warn" if cut else ""
@@ -152,11 +153,7 @@ def _decoder(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
 def _maps(tiles: Mapping[str, Any]) -> list[maps.TileMap]:
     rows, cols, entries = tiles["rows"], tiles["cols"], tiles["list"]
-    both = entries and "octets_received" in entries[0]
-    sent = [("octets_sent", "Octets sent"), ("octets_received", "Octets received")] if both else [
-        ("octets", "Octets received"),
-    ]  # fmt: skip
-    values = [(key, title, "octets") for key, title in sent]
+    values = [("octets_sent", "Octets sent", "octets"), ("octets_received", "Octets received", "octets")]
     values += [("psnr_db", "PSNR", "dB, peak 10 000"), ("cloud_percent", "Cloud", "%")]
     shown = [maps.value_map(entries, rows, cols, key, title, unit) for key, title, unit in values]
     return [maps.kind_map(entries, rows, cols), *shown]
@@ -166,7 +163,7 @@ def _plots(report: Mapping[str, Any]) -> dict[str, Any]:
     tiles = report["tiles"]
     area_px = tiles["tile_px"] ** 2
     pictured = [t for t in tiles["list"] if t["psnr_db"] is not None]
-    points = [(8 * _received(t) / area_px, t["psnr_db"], f"dot-{maps.shown_kind(t)}") for t in pictured]
+    points = [(8 * t["octets_received"] / area_px, t["psnr_db"], f"dot-{maps.shown_kind(t)}") for t in pictured]
     stages, on_device = report["measured_on_host"]["stages"], report.get("measured_on_device", {})
     across = "bits per pixel, all bands"
     loss = report["link"].get("loss_profile")
@@ -177,10 +174,6 @@ def _plots(report: Mapping[str, Any]) -> dict[str, Any]:
         "spread": charts.histogram([x for x, *_ in points], across, "Tiles by bits per pixel"),
         "loss": charts.loss_strip(loss, "Packets lost along the stream") if loss and any(loss) else "",
     }
-
-
-def _received(tile: Mapping[str, Any]) -> int:
-    return int(tile.get("octets_received", tile.get("octets", 0)))
 
 
 def _stage_text(stage: Mapping[str, Any]) -> str:
@@ -196,7 +189,7 @@ def _tile_row(tile: Mapping[str, Any]) -> list[Any]:
     """What the map's cursor tells of a tile: row, column, kind, octets received and sent, cloud %, PSNR, cause."""
     psnr_db, cloud = tile["psnr_db"], tile["cloud_percent"]
     return [
-        tile["row"], tile["col"], maps.shown_kind(tile), _received(tile), tile.get("octets_sent"),
+        tile["row"], tile["col"], maps.shown_kind(tile), tile["octets_received"], tile["octets_sent"],
         None if cloud is None else round(float(cloud), 1),
         None if psnr_db is None else "∞" if math.isinf(psnr_db) else round(float(psnr_db), 2),
         tile.get("cause") or "",

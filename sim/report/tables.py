@@ -16,12 +16,14 @@ from payload.scene import SceneInfo
 from payload.tiles import grid
 from sim.clouds import audit
 from sim.ground.decoder import Decoder
+from sim.ground.decoder_size import decoder_size
 from sim.ground.reception import Address, Reception, SceneReception
 from sim.link.channel import LinkReport
 from sim.metrics import distortion
 from sim.mission import budgets
+from sim.mission.devices import scene_work
 from sim.mission.spec import Mission
-from sim.mission.verification import Check, verify
+from sim.mission.verification import verify
 from sim.onboard.device import DeviceRun
 from sim.onboard.sending import Onboard
 from sim.report.comparison import Comparison
@@ -107,8 +109,9 @@ def compose(
         "clouds": _clouds(run, tiles) | {"audit": audits},
         "notes": notes(run),
         "budgets": [_budget_row(row) for row in rows],
-        "checks": [_check_row(check) for check in checks] + _octets_compared(onboard.device),
+        "checks": [asdict(check) for check in checks] + _octets_compared(onboard.device),
         "modelled": _modelled(cost, run.mission),
+        "decoder": decoder_size(run.bundle),
         "conventions": CONVENTIONS,
         "attribution": _attribution(run.info),
         "measured_on_host": on_host(onboard, ground, cost, run.bundle.tile_px),
@@ -248,17 +251,14 @@ def notes(run: Run) -> list[str]:
 
 
 def _cost(run: Run, onboard: Onboard) -> budgets.SceneRun:
-    networks = run.bundle.manifest.get("networks", {})
     looked_at, coded = onboard.work.get("judged", 0), onboard.work.get("coded", 0)
-    entropy = run.bundle.codec.get("entropy_macs_per_px", 0) * run.bundle.tile_px**2
-    macs = looked_at * networks.get("flight/clouds.onnx", {}).get("macs", 0)
-    macs += coded * (networks.get("flight/encoder.onnx", {}).get("macs", 0) + entropy)
+    work = scene_work(run.bundle, run.mission.device, looked_at, coded)
     pixels = onboard.work.get("valid_px") or run.info.height_px * run.info.width_px
     if onboard.device is None:
-        return budgets.SceneRun(pixels, _octets(run), macs, sum(onboard.seconds.values()), onboard.peak_mib)
+        return budgets.SceneRun(pixels, _octets(run), work, sum(onboard.seconds.values()), onboard.peak_mib)
     device = onboard.device
     timed_on: Literal["device", "emulated"] = "device" if device.timed else "emulated"
-    return budgets.SceneRun(pixels, _octets(run), macs, sum(device.tile_s), device.peak_memory_mib, timed_on)
+    return budgets.SceneRun(pixels, _octets(run), work, sum(device.tile_s), device.peak_memory_mib, timed_on)
 
 
 def _quality(figures: Mapping[str, float | None], comparison: Comparison) -> dict[str, Any]:
@@ -307,10 +307,6 @@ def _budget_row(row: budgets.Budget) -> dict[str, Any]:
     return used | {"basis": row.basis, "source": row.how, "held": row.held, "not_judged": row.not_judged}
 
 
-def _check_row(check: Check) -> dict[str, Any]:
-    return asdict(check)
-
-
 def _modelled(cost: budgets.SceneRun, mission: Mission) -> dict[str, Any]:
     rates, spent, sent = budgets.throughput(cost, mission), budgets.energy(cost, mission), budgets.volume(cost, mission)
     speed = "payload_mpx_s" if spent.whole_payload else "device_mpx_s"
@@ -319,7 +315,7 @@ def _modelled(cost: budgets.SceneRun, mission: Mission) -> dict[str, Any]:
         speed: rates.device_mpx_s, "device_realtime_factor": rates.device_realtime_factor,
         "imager_mpx_s": rates.imager_mpx_s, "scene_s": spent.scene_s, "scene_s_range": list(spent.scene_s_range),
         "scene_j": spent.scene_j, "scene_j_range": list(spent.scene_j_range), "orbit_j": spent.orbit_j,
-        "pass_mpx": sent.pass_px / 1e6, "macs": cost.macs,
+        "pass_mpx": sent.pass_px / 1e6, "macs": cost.work.macs, "entropy_macs": cost.work.entropy_macs,
     }  # fmt: skip
 
 

@@ -1,10 +1,12 @@
-"""A report -> the few lines a terminal shows."""
+"""A report -> the few lines a terminal shows: the page's headline, what ran, and every requirement."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from sim.design.figures import THIN_SPACE, figure, octets
 from sim.report.files import TILE_KINDS, arrange
+from sim.report.page import audit_told, readable
 
 SHOWN = ("psnr_10k_db", "ssim_10k", "ndvi_mae", "sam_deg")
 
@@ -12,27 +14,54 @@ SHOWN = ("psnr_10k_db", "ssim_10k", "ndvi_mae", "sam_deg")
 def as_text(report: Mapping[str, Any], out: Path) -> str:
     """What was sent, what it costs, what it looks like, and which requirements held."""
     arranged = arrange(report)
-    inputs, tiles, rate, host = report["inputs"], report["tiles"], report["rate"], arranged["measured_on_host"]
+    checks = [readable(check) for check in [*arranged["checks"], *arranged["measured_on_host"]["checks"]]]
+    lines = [*_headline(checks), *_facts(report, arranged), "", *(_verdict(check) for check in checks)]
+    return "\n".join([*lines, "", f"report   {out / 'report.html'}", ""]).replace(THIN_SPACE, " ")
+
+
+def _headline(checks: list[dict[str, Any]]) -> Iterator[str]:
+    failed = [check["requirement"] for check in checks if not check["held"]]
+    if failed:
+        yield f"FAILED   {len(failed)} of {len(checks)} requirements: {'; '.join(failed)}"
+    else:
+        yield f"held     all {len(checks)} requirements"
+
+
+def _facts(report: Mapping[str, Any], arranged: Mapping[str, Any]) -> Iterator[str]:
+    inputs, rate = report["inputs"], report["rate"]
     scene, bundle = inputs["scene"], inputs["bundle"]
+    yield f"scene    {scene['name']}, {scene['width_px']} x {scene['height_px']} px"
+    yield f"mission  {inputs['mission']['name']}, bundle {bundle['name']} {bundle['id']}, seed {inputs['seed']}"
+    yield f"tiles    {_tiles(report['tiles'])}"
+    for line in audit_told(report["clouds"]):
+        yield f"audit    {line}"
+    yield f"rate     {octets(rate['octets'])}, CR {rate['cr16']:.1f} against 16 bit, {rate['bpp']:.3f} bit/px"
+    yield "quality  " + "; ".join(_metric(report, key) for key in SHOWN)
+    yield f"on board {_on_board(arranged)}"
+    yield f"ran      {_ran(inputs['engine'])}, {_host(arranged['measured_on_host'])}"
+    for note in report.get("notes", ()):
+        yield f"note     {note}"
+
+
+def _tiles(tiles: Mapping[str, Any]) -> str:
     counted = ", ".join(f"{tiles[kind]} {kind}" for kind in TILE_KINDS if tiles[kind])
-    cut = f", {tiles['incomplete']} of them incomplete" if tiles["incomplete"] else ""
-    lines = [
-        f"scene    {scene['name']}, {scene['width_px']} x {scene['height_px']} px",
-        f"mission  {inputs['mission']['name']}, bundle {bundle['name']} {bundle['id']}, seed {inputs['seed']}",
-        f"tiles    {counted} = {tiles['total']}{cut}",
-        f"rate     {rate['octets']} octets, CR {rate['cr16']:.1f} against 16 bit, {rate['bpp']:.3f} bit/px",
-        "quality  " + ", ".join(_metric(report, key) for key in SHOWN),
-        f"on board {_on_board(arranged)}",
-        f"         {_ran(report)}",
-        *_audit(report["clouds"].get("audit", {})),
-        *(f"note     {note}" for note in report.get("notes", ())),
-        "",
-        *(_verdict(check) for check in [*arranged["checks"], *host["checks"]]),
-        "",
-        f"report   {out / 'report.html'}",
-        "",
-    ]
-    return "\n".join(lines)
+    cut = f"; {tiles['incomplete']} incomplete, cut short on the link" if tiles["incomplete"] else ""
+    return f"{counted} = {tiles['total']}{cut}"
+
+
+def _ran(engine: Any) -> str:
+    """The engine with its version, and whatever else the report says of what ran."""
+    if isinstance(engine, str):
+        return engine
+    further = [f"{key.replace('_', ' ')} {figure(value)}" for key, value in engine.items() if key not in _NAMED]
+    return ", ".join([f"{engine['name']} {engine['version'].split('-')[0]}", *further])
+
+
+_NAMED = ("name", "version")
+
+
+def _host(host: Mapping[str, Any]) -> str:
+    return f"kernel: {host.get('kernel', 'unknown')}, {host.get('instruction_set', 'unknown')}"
 
 
 def _on_board(arranged: Mapping[str, Any]) -> str:
@@ -40,14 +69,20 @@ def _on_board(arranged: Mapping[str, Any]) -> str:
     host, device = arranged["measured_on_host"], arranged.get("measured_on_device")
     if device is None:
         speed = f"{host['throughput_mpx_s']:.2f} Mpx/s on this host with gate and packets{_apart(host)}"
-        before, ground = host["peak_rss_before_payload_mib"], host["peak_rss_with_ground_mib"]
-        memory = f"peak {host['peak_rss_mib']:.0f} MiB ({before:.0f} before the payload, {ground:.0f} with the ground)"
-        return f"{speed}, {memory}"
+        return f"{speed}, {_memory(host)}"
     if "emulated" in device:
         return f"{device['device']}, emulated {device['emulated']}"
     speed = f"{device['throughput_mpx_s']:.2f} Mpx/s on {device['device']}"
     tile = f"a tile in {device['tile_median_ms']:.3g} ms, p95 {device['tile_p95_ms']:.3g}"
     return f"{speed}, {tile}, peak {device['peak_memory_mib']:.0f} MiB"
+
+
+def _memory(host: Mapping[str, Any]) -> str:
+    peak = f"peak {host['peak_rss_mib']:.0f} MiB"
+    if "peak_rss_before_payload_mib" not in host:
+        return peak
+    before, ground = host["peak_rss_before_payload_mib"], host["peak_rss_with_ground_mib"]
+    return f"{peak} ({before:.0f} before the payload, {ground:.0f} with the ground)"
 
 
 def _apart(host: Mapping[str, Any]) -> str:
@@ -60,32 +95,12 @@ def _apart(host: Mapping[str, Any]) -> str:
     return f" ({', '.join(told)} tiles; the gate takes {host['gate_share_percent']:.0f} %)"
 
 
-def _ran(report: Mapping[str, Any]) -> str:
-    engine, host = report["inputs"]["engine"], report["measured_on_host"]
-    named = f"{engine['name']} {engine['version']}" if isinstance(engine, Mapping) else str(engine)
-    return f"{named}, kernel: {host.get('kernel', 'unknown')}, {host.get('instruction_set', 'unknown')}"
-
-
-def _audit(audit: Mapping[str, Any]) -> list[str]:
-    """What the audit found of the withheld tiles; nothing where none was withheld."""
-    if not audit.get("withheld"):
-        return []
-    found = (
-        f"audit    {audit['false_discards']} false discards among {audit['audited']} of {audit['withheld']} withheld"
-    )
-    if not audit["judged_by_persons"]:
-        return [f"{found}; judged by a rule: at least {audit['lower']:.1%}, no bound from above"]
-    return [f"{found}; at least {audit['lower']:.1%}, at most {audit['upper_one_sided']:.1%} of them (95 %)"]
-
-
 def _metric(report: Mapping[str, Any], key: str) -> str:
     row = next(row for row in report["quality"]["metrics"] if row["key"] == key)
-    value = "not computed" if row["value"] is None else f"{row['value']:.4g}"
-    return f"{row['name']} {value} {row['unit']}".strip()
+    return f"{row['name']} {figure(row['value'])} {row['unit']}".strip()
 
 
 def _verdict(check: Mapping[str, Any]) -> str:
     held = "held      " if check["held"] else "FAILED    " if check.get("judged", True) else "not judged"
-    measured = "unknown" if check["measured"] is None else f"{check['measured']:.4g}"
-    limit = f"{check['relation']} {check['limit']:.4g} {check['unit']}"
-    return f"{held} {check['requirement']:<38} {measured:>9} {limit} ({check['basis']})"
+    limit = f"{check['sign']} {figure(check['limit'])} {check['unit']}".strip()
+    return f"{held} {check['requirement']:<38} {figure(check['measured'], 'unknown'):>9} {limit} ({check['basis']})"

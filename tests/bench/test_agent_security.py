@@ -188,7 +188,7 @@ def test_a_body_that_is_too_long_is_refused_before_it_is_there(steady_agent):
             header = pack(Frame(kind, 7, seq, b"x" * (60 * 2**20)))[: HEADER.size]
             line.sendall(header)
             ((found, told),) = talk(line)
-            assert found == Type.ERROR and "62914560 octets is too long" in told["error"]
+            assert found == Type.ERROR and "62914560 octets, this agent and its bundle take at most" in told["error"]
         assert talk(line, Frame(Type.STATS, 7, 9, pack_body({})))[0][0] == Type.STATS
 
 

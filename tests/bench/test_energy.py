@@ -12,9 +12,10 @@ import pytest
 from hil.agent.agent import Agent, AgentSettings
 from hil.agent.device import SysfsPower, temperatures_c
 from hil.bench.energy import PowerTrace, Window, complaints, spread_complaint
+from hil.bench.energy_mode import energy_repeat, measure_energy
 from hil.bench.fakes import FakeHwmon, FakeSupply, KnownPower
 from hil.bench.meters import HostSampler, ModelMeter, ScpiMeter, SysfsMeter, open_meter
-from hil.bench.profiling import Plan, energy_repeat, measure_energy, profile
+from hil.bench.profiling import Plan, profile
 from hil.host.client import DeviceSession, Patience
 from hil.line.channels import SocketChannel, listen_tcp
 from payload.errors import InputError
@@ -233,7 +234,7 @@ def test_energy_of_tiles_agrees_with_the_known_trace_within_one_percent(kind, po
     hwmon, supply = FakeHwmon(tmp_path, power), FakeSupply(power)
     meter = SysfsMeter(str(hwmon.power_path)) if kind == "sysfs" else ScpiMeter(supply.resource)
     session.hold(make_tiles(1))
-    found = energy_repeat(session, meter, Plan(window_s=4.0, sample_s=0.004), session.clock())
+    found = energy_repeat(session, meter, 4.0, 0.004, session.clock())
     supply.close()
     true_j = power.joules(found.busy.start_s, found.busy.end_s)  # one process, one clock
     assert found.idle_w == pytest.approx(2.0, rel=one_percent)
@@ -243,8 +244,9 @@ def test_energy_of_tiles_agrees_with_the_known_trace_within_one_percent(kind, po
 
 def test_an_energy_figure_says_who_measured_and_what_is_doubtful(powered, tmp_path, make_tiles):
     power, session = powered
-    meter, doubts = SysfsMeter(str(FakeHwmon(tmp_path, power).power_path)), []
-    energy = measure_energy(session, make_tiles(1), meter, Plan(repeats=1, window_s=1.5), doubts)
+    meter, tiles = SysfsMeter(str(FakeHwmon(tmp_path, power).power_path)), make_tiles(1)
+    alone = [list(session.encode_tiles(tiles))]
+    energy, doubts = measure_energy(session, tiles, alone, meter, 1, 1.5, 0.02, lambda *_: None)
     assert energy.basis == f"measured by sysfs {meter.path}"
     assert energy.clock == "the agent reads the meter: one clock"
     assert any("too short" in doubt for doubt in doubts)

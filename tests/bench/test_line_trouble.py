@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from hil.bench.profiling import stream_windows
+from hil.bench.energy_mode import stream_windows
 from hil.host.client import DeviceError, DeviceSession, Patience, open_device
 from hil.line.channels import ChannelClosedError, SocketChannel
 from hil.line.code_id import code_id

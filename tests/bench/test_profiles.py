@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 
 from hil.bench.profiling import Plan, profile
-from hil.cli import comparison
 from hil.host.client import DeviceSession
 from hil.host.tiles_in import npz_tiles
 from hil.host.transports import connector
+from hil.profiles.comparison import comparison
 from hil.profiles.demand import Demand, margins, read_demand
 from hil.profiles.page import render
 from hil.profiles.profile_file import (
     FORMAT,
-    Device,
-    DeviceProfile,
+    BenchProfile,
     Energy,
     Performance,
+    ProfiledDevice,
     Roofline,
     Spread,
     StageSpan,
@@ -71,9 +71,10 @@ def sample():
         (10.0, 11.0, 13.0),
         (5.0, 5.1, 5.0),
     )
-    device = Device("tcp://board <1>", "aarch64", "Cortex & co", 4, 1024, "Linux 6", "3.11.2", "openvino 2026.4", 1)
+    machine = ("tcp://board <1>", "aarch64", "Cortex & co", 4, 1024, "Linux 6", "3.11.2", "openvino 2026.4", 1)
+    device = ProfiledDevice(*machine)
     roofline = Roofline("counted", 0.2, 0.007, 28.0, 120.0, 65.0, 8.0)
-    return DeviceProfile(
+    return BenchProfile(
         FORMAT,
         "2026-01-01T00:00:00Z",
         "c0de",
@@ -126,7 +127,11 @@ def test_a_spread_by_hand():
     spread = Spread.of([1.0, 2.0, 3.0, 4.0, 5.0])
     assert (spread.n, spread.mean_s, spread.p50_s, spread.max_s) == (5, 3.0, 3.0, 5.0)
     assert spread.jitter_s == pytest.approx(2**0.5)
-    assert spread.p95_s == pytest.approx(4.8)
+    assert (spread.p95_s, spread.p99_s) == (None, None)  # of five samples
+    hundred = Spread.of([float(k) for k in range(1, 101)])
+    assert (hundred.p95_s, hundred.p99_s) == (pytest.approx(95.05), pytest.approx(99.01))
+    assert Spread.of([1.0] * 99).p99_s is None and Spread.of([1.0] * 20).p95_s == 1.0
+    assert hundred.p50_range_s[0] < 50.5 < hundred.p50_range_s[1]
 
 
 def test_the_budget_that_fails_first_comes_first(sample):
@@ -134,6 +139,7 @@ def test_the_budget_that_fails_first_comes_first(sample):
         "m",
         imager_mpx_s=3.0,
         orbit_s=5700.0,
+        realtime_factor=1.0,
         imaging_s_per_orbit=60.0,
         energy_per_orbit_j=100.0,
         power_w=6.1,
@@ -142,10 +148,10 @@ def test_the_budget_that_fails_first_comes_first(sample):
     )
     found = margins(sample, demand)
     by_name = {margin.name.partition(",")[0]: margin for margin in found}
-    assert found[0].name == "energy of an orbit"  # 60 s x 3 Mpx/s x 0.76 J = 136.8 J of 100
+    assert found[0].name == "energy of an orbit, payload off between takes"  # 60 s x 3 Mpx/s x 0.76 J = 136.8 J of 100
     assert found[0].used == pytest.approx(136.8)
     assert not found[0].held
-    assert by_name["imager's rate"].margin == pytest.approx(0.5)  # 6 Mpx/s against 3
+    assert by_name["1 x the imager's rate"].margin == pytest.approx(0.5)  # 6 Mpx/s against 3
     assert by_name["work of an orbit"].used == pytest.approx(30.0)
     assert by_name["peak power"].held and by_name["peak power"].margin == 0.0
     assert by_name["temperature"].margin == pytest.approx(1 - 61 / 85)
@@ -171,7 +177,7 @@ def test_a_mission_that_is_none_is_refused(text, tmp_path):
 
 
 def test_the_page_is_whole_safe_and_needs_nothing_from_outside(sample):
-    page = render(sample, "m", margins(sample, Demand("m", 3.0, 5700.0)))
+    page = render(sample, "m", margins(sample, Demand("m", 3.0, 5700.0, realtime_factor=1.0)))
     assert "tcp://board &lt;1&gt;" in page and "Cortex &amp; co" in page
     assert "<script" not in page and "http://" not in page and "https://" not in page and "url(" not in page
     assert page.count("<svg") == 5 and page.count('class="parts"') == 2
@@ -190,28 +196,30 @@ def test_profiles_side_by_side(sample):
         sample, performance=dataclasses.replace(sample.performance, tile_mpx_s=12.0), energy=None
     )
     lines = comparison([sample, faster])
-    speed = next(line for line in lines if line.startswith("Mpx/s"))
-    assert speed.split() == ["Mpx/s", "6", "12", "(x2.00)"]
+    speed = next(line for line in lines if line.startswith("all tiles, Mpx/s"))
+    assert speed.split() == ["all", "tiles,", "Mpx/s", "6", "12", "(x2.00)"]
     assert next(line for line in lines if line.startswith("net mJ")).split()[-1] == "-"
 
 
 def test_tiles_of_an_npz(tmp_path):
     x = np.arange(2 * 3 * 40 * 40, dtype=np.uint16).reshape(2, 3, 40, 40)
     np.savez(tmp_path / "t.npz", x=x, bands=np.array(["B04", "B02", "B03"]))
-    tiles = list(npz_tiles(tmp_path / "t.npz", 32, ("B02", "B04")))
+    source = npz_tiles(tmp_path / "t.npz", 32, ("B02", "B04"))
+    tiles = list(source.tiles)
+    assert source.total == len(tiles)
     assert [(t.row, t.col) for t in tiles] == [(0, 0), (0, 1)]
     assert np.array_equal(tiles[1].dn, x[1][[1, 0], :32, :32])
     with pytest.raises(InputError, match="B08"):
-        list(npz_tiles(tmp_path / "t.npz", 32, ("B08",)))
+        npz_tiles(tmp_path / "t.npz", 32, ("B08",))
     with pytest.raises(InputError, match="64 x 64"):
-        list(npz_tiles(tmp_path / "t.npz", 64, ("B02",)))
+        npz_tiles(tmp_path / "t.npz", 64, ("B02",))
 
 
 @pytest.mark.parametrize("octets", [b"", b"PK\x03\x04 no", b"\x93NUMPY"])
 def test_an_npz_that_is_none_is_refused(octets, tmp_path):
     (tmp_path / "t.npz").write_bytes(octets)
     with pytest.raises(InputError, match="wanted x uint16"):
-        list(npz_tiles(tmp_path / "t.npz", 32, ("B02",)))
+        npz_tiles(tmp_path / "t.npz", 32, ("B02",))
 
 
 def test_an_emulated_device_has_no_profile(tiny_bundle, agent_command, make_tiles):

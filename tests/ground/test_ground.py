@@ -345,3 +345,10 @@ def test_a_second_header_that_contradicts_the_first_is_refused(packets, bundle) 
     reception = receive([*packets, *segment(other, counter, 1024)], by_id([bundle]), Policy().apid)
     assert reception.scene(0).header.info.name == "made up"
     assert reception.unaddressed == ["a second header of scene 00000000 contradicts its first"]
+
+
+def test_the_decoder_tells_how_fast_it_was(bundle, toy_engine, sent):
+    decoder = Decoder(bundle, toy_engine)
+    assert decoder.speed_mpx_s is None
+    decoder.decode_tile(next(code for code in sent.values() if code.kind is Kind.CODED))
+    assert 0 < decoder.speed_mpx_s < 1000

@@ -27,6 +27,7 @@ from sim.report.files import (
     validate_report,
     write_report,
 )
+from sim.report.terminal import as_text
 
 Report = dict[str, Any]
 
@@ -188,7 +189,7 @@ def test_figures_as_people_write_them(value: Any, text: str) -> None:
 def test_keys_tell_their_unit() -> None:
     assert label("contact_s") == ("contact", "s")
     assert label("throughput_mpx_s") == ("throughput", "Mpx/s")
-    assert label("peak_rss_mib") == ("peak memory, whole process", "MiB")
+    assert label("peak_rss_mib") == ("peak memory when the last packet was sent", "MiB")
     assert label("margin_db") == ("margin", "dB")
     assert label("octets_sent") == ("octets sent", "")
     assert label("scene_s_range") == ("time of this scene, best and worst", "s")
@@ -198,8 +199,7 @@ def test_keys_tell_their_unit() -> None:
 def test_modelled_figures_are_shown_under_their_device(
     example_report: Report, example_pictures: dict[str, Path], tmp_path: Path
 ) -> None:
-    example_report["modelled"] = {
-        "device": "myriad2",
+    example_report["modelled"] = {"basis": "modelled", "device": "myriad2",
         "source": "a table",
         "scene_j": 1.8125,
         "scene_j_range": [0.9, 4.8],
@@ -303,7 +303,7 @@ def cut_short(report: Report) -> None:
     for tile in [t for t in tiles["list"] if t["kind"] == "coded"][:7]:
         tile["incomplete"] = True
     for tile in tiles["list"]:
-        tile |= {"octets_received": tile["octets"], "octets_sent": tile["octets"] + 1000}
+        tile["octets_sent"] = tile["octets_received"] + 1000
     tiles["incomplete"] = 7
 
 
@@ -322,6 +322,7 @@ def test_false_discards_and_their_bound_stand_under_the_headline(
 ) -> None:
     audit = {
         "withheld": 2, "tiles": 36, "audited": 1, "false_discards": 1, "unknown": 0, "rate": 1.0, "lower": 0.025,
+        "judged_by_persons": 1,
         "upper": 1.0, "upper_one_sided": 1.0, "destroyed_share_of_all_tiles": 0.0556, "claim": "<= 2%",
         "claim_held": False, "audits_needed": 236, "verdicts": [],
     }  # fmt: skip
@@ -331,9 +332,28 @@ def test_false_discards_and_their_bound_stand_under_the_headline(
     said = "1 of 2 withheld tiles audited: 1 false discard; at 95 % confidence at most 100 % of withheld tiles, "
     assert said + "at most 5.56 % of all tiles, were good data." in page
     assert page.index(said) < page.index("Pictures")
+    audit |= {"judged_by_persons": 0}
+    _, page = written(example_report, example_pictures, tmp_path / "rule")
+    assert "1 false discard, judged by a rule: no bound from above until a person has looked" in page
+    assert "at most" not in page[: page.index("Pictures")]
     audit |= {"audited": 0, "false_discards": 0}
     _, page = written(example_report, example_pictures, tmp_path / "none")
     assert "None of the 2 withheld tiles was audited: false discards are unknown." in page
+
+
+def test_a_table_without_its_basis_is_named(example_report: Report) -> None:
+    for section in ("tiles", "link", "rate", "quality", "clouds", "measured_on_host"):
+        spoilt = copy.deepcopy(example_report)
+        del spoilt[section]["basis"]
+        assert validate_report(spoilt) == [f"{section}.basis"]
+
+
+def test_what_was_not_judged_is_called_so_and_fails_the_run(
+    example_report: Report, example_pictures: dict[str, Path], tmp_path: Path
+) -> None:
+    example_report["checks"][0] |= {"held": False, "judged": False, "measured": None, "cause": "emulated"}
+    _, page = written(example_report, example_pictures, tmp_path / "out")
+    assert "✕ not judged" in page and "(not judged)" in page and not all_held(example_report)
 
 
 def test_the_decoders_size_and_speed_are_on_the_page(
@@ -351,3 +371,27 @@ def test_a_tile_that_was_cut_has_a_colour_and_a_mark_of_its_own() -> None:
     drawn = kind_map([whole, cut], 1, 2)
     assert [key.text for key in drawn.legend] == ["coded 1", "incomplete 1"]
     assert 'class="mark"' in drawn.svg
+
+
+def test_the_terminal_tells_the_headline_first(example_report: Report, tmp_path: Path) -> None:
+    report = example_report
+    cut_short(report)
+    keys = ("psnr_10k_db", "ssim_10k", "ndvi_mae", "sam_deg", "lpips")
+    for metric, key in zip(report["quality"]["metrics"], keys, strict=True):
+        metric["key"] = key
+    report["measured_on_host"]["peak_rss_mib"] = 300.0
+    report["inputs"]["engine"]["encoder"] = "kernel, AVX2"
+    report["clouds"]["audit"] = {
+        "withheld": 2, "audited": 2, "false_discards": 0, "upper_one_sided": 0.7764,
+        "destroyed_share_of_all_tiles": 0.0431, "judged_by_persons": 2,
+    }  # fmt: skip
+    report["notes"] = ["the mission's GSD is 4.75 m, the scene's 10 m"]
+    lines = as_text(report, tmp_path).splitlines()
+    assert lines[0] == "held     all 4 requirements"
+    text = "\n".join(lines)
+    assert "2 lost" not in text and "1 lost, 1 refused = 36; 7 incomplete, cut short on the link" in text
+    assert "audit    2 of 2 withheld tiles audited: 0 false discards; at 95 % confidence at most 77.7 % of" in text
+    assert "ran      openvino 2026.4.1, encoder kernel, AVX2" in text
+    assert "note     the mission's GSD" in text
+    report["checks"][0]["held"] = False
+    assert as_text(report, tmp_path).startswith("FAILED   1 of 4 requirements: PSNR of coded tiles\n")

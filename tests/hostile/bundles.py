@@ -69,7 +69,7 @@ def vq_arrays(rng: np.random.Generator) -> Arrays:
 
 
 def odd_number(rng: np.random.Generator) -> Any:
-    powers = (7, 8, 15, 16, 24, 31, 32, 63)
+    powers = (7, 8, 15, 16, 24, 31, 32, 62)
     whole = [s * (2 ** int(rng.choice(powers)) + int(rng.integers(-1, 2))) for s in (1, -1)]
     return [*whole, 0, 1, -1, math.nan, math.inf, -math.inf, 1e308, 0.5][int(rng.integers(10))]
 

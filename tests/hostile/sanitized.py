@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "payload" / "native" / "kernel.c"
-FLAGS = ("-O1", "-g", "-std=c11", "-fno-wrapv", "-fno-omit-frame-pointer", "-fsanitize=address,undefined",
+FLAGS = ("-O2", "-g", "-std=c11", "-fno-wrapv", "-fno-omit-frame-pointer", "-fsanitize=address,undefined",
          "-fno-sanitize-recover=all", "-shared", "-fPIC")  # fmt: skip
 OPTIONS = {
     "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=0:exitcode=99:allocator_may_return_null=1",

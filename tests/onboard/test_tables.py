@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from payload.bundle import load_bundle
+from payload.clouds.network import load_cloud_net
 from payload.codec.lapped.context_model import feature_count
 from payload.codec.lapped.range_coder import ONE
 from payload.codec.lapped.tables import load_kernels, load_tables
 from payload.codec.registry import open_codec
-from payload.errors import BundleError
+from payload.errors import BundleError, InputError
 
 BANDS, LAYERS = 2, 3
 CHANNELS = 64 * BANDS
@@ -126,6 +127,21 @@ def test_numbers_of_the_codec_are_refused(toy_bundle, tmp_path, key, text) -> No
     with pytest.raises(BundleError) as caught:
         open_codec(load_bundle(path.parent))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ['"4"', "null", "true", "[2]", "{}", "1e308", "-1", "0.5", "0", "1" * 400, "1e-300"])
+@pytest.mark.parametrize("key", ["cell_px", "stride_px", "logit_step", "temperature", "least_span", "low_permille"])
+def test_numbers_of_the_cloud_gate_are_refused_or_of_use(toy_bundle_with_gate, toy_engine, tmp_path, key, text) -> None:
+    path = Path(shutil.copytree(toy_bundle_with_gate, tmp_path / "bundle")) / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["clouds"][key] = "HERE"
+    path.write_text(json.dumps(manifest).replace('"HERE"', text))
+    try:
+        net = load_cloud_net(load_bundle(path.parent), toy_engine)
+    except InputError as error:
+        assert "\n" not in str(error) and len(str(error)) < 400
+        return
+    assert np.isfinite(net.exponentials).all() and net.exponentials[0] > 0
 
 
 def test_an_archive_that_unpacks_to_more_than_a_bound_is_refused(tmp_path) -> None:

@@ -1,5 +1,6 @@
 """The pages tell the truth about the tree: commands exist, links resolve, nothing names a place outside of it."""
 
+import os
 import re
 import subprocess
 import sys
@@ -62,6 +63,46 @@ def test_every_command_named_exists(written: str, run: tuple[str, ...]) -> None:
         pytest.skip(f"no page names a command of {written}")
     known = subcommands(*run)
     assert {(page, name) for page, name in named if not re.search(rf"\b{re.escape(name)}\b", known)} == set()
+
+
+def command_lines(page: Path) -> list[list[str]]:
+    """Words of every command of ours in a page's fenced blocks, lines that go on joined."""
+    blocks = re.findall(r"```[^\n]*\n(.*?)```", page.read_text(encoding="utf-8"), re.S)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    words = [line.partition("#")[0].strip().removeprefix("$ ").removeprefix(".venv/bin/").split() for line in lines]
+    return [w for w in words if w[:1] in (["sim"], ["hil"]) or w[:3] == ["python", "-m", "export"]]
+
+
+def runner(words: list[str]) -> tuple[list[str], list[str]]:
+    """How to run a command of a page with this interpreter, and its options."""
+    start = 3 if words[0] == "python" else 1
+    program = [sys.executable, "-m", "export" if words[0] == "python" else f"{words[0]}.cli"]
+    return [*program, *words[start:]], [w.partition("=")[0] for w in words[start:] if re.match(r"--[a-z]", w)]
+
+
+@pytest.mark.slow
+def test_every_option_that_a_page_uses_is_an_option_of_its_command() -> None:
+    helps: dict[tuple[str, ...], str] = {}
+    wrong = []
+    for page in PAGES:
+        for words in command_lines(page):
+            run, options = runner(words)
+            if len(run) < 4 or run[3].startswith("-") or not options:
+                continue
+            told = helps.setdefault(tuple(run[:4]), subcommands(*run[:4]))
+            wrong += [f"{page.name}: {' '.join(words[:4])} ... {o}" for o in options if o not in told]
+    assert wrong == []
+
+
+@pytest.mark.slow
+def test_the_quick_starts_run_as_they_stand(tmp_path: Path) -> None:
+    """`make demo` aside, whose scene is made small here."""
+    demo = ["sim", "downlink", "--scene", "demo:256", "--out", "out/demo"]
+    for words in [demo, *command_lines(ROOT / "docs" / "index.md")]:
+        command, _ = runner(["demo:256" if word == "demo" else word for word in words])
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=environment)
+        assert done.returncode in (0, 1) and "Traceback" not in done.stderr, f"{words}: {done.stderr[-400:]}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

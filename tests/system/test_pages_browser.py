@@ -12,10 +12,10 @@ from hil.profiles import page as profile_page
 from hil.profiles.demand import Demand, margins
 from hil.profiles.profile_file import (
     FORMAT,
-    Device,
-    DeviceProfile,
+    BenchProfile,
     Energy,
     Performance,
+    ProfiledDevice,
     Roofline,
     Spread,
     StageSpan,
@@ -147,7 +147,8 @@ def rd_text() -> str:
     made_up = [MadeUpCodec(name) for name in codecs]
     result = document(rows, tiles, made_up, {"hevc": "absent: ffmpeg not installed"}, [])  # type: ignore[arg-type]
     result["inputs"]["files"] = [{"name": "rd20.npz", "sha256": SHA}]
-    return rd_page.render_page(result | {"decoder": {"parameters": 4_213_512, "decoder_kmac_px": 68.2}})
+    size = {"parameters": 4_213_512, "decoder_kmac_px": 68.2}
+    return rd_page.render_page(result | {"decoders": {"nadir-edge": size}})
 
 
 def clouds_text() -> str:
@@ -195,9 +196,10 @@ def profile_text() -> str:
         "modelled: 2 W idle, 5 W busy, as given", 3, 12.0, 2.0, 5.0, 6.1, 0.05, 0.03, 0.76, 0.46, stages, "one clock",
         (0.0, 10.0, 10.1, 20.0), (2.0, 2.0, 5.0, 5.0), 10.0, 20.0, spans, (10.0, 11.0, 13.0), (5.0, 5.1, 5.0),
     )  # fmt: skip
-    device = Device("tcp://board:9000", "aarch64", "Cortex-A53", 4, 1024, "Linux 6", "3.11.2", "openvino 2026.4", 1)
+    machine = ("tcp://board:9000", "aarch64", "Cortex-A53", 4, 1024, "Linux 6", "3.11.2", "openvino 2026.4", 1)
+    device = ProfiledDevice(*machine)
     roofline = Roofline("counted", 0.2, 0.007, 28.0, 120.0, 65.0, 8.0)
-    profile = DeviceProfile(
+    profile = BenchProfile(
         FORMAT, "2026-01-01T00:00:00Z", SHA, "edge", 77, 256, device, 6, SHA, performance, energy, roofline, ("doubt",),
     )  # fmt: skip
     demand = Demand("m", 9.0, 5700.0, 60.0, 100.0, 6.1, 256.0, 85.0)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from devices.targets import load_target
 from export.bundle.assemble import Origin, assemble
 from export.devices.myriad_blob import (
     HEADER_OCTETS,
@@ -18,7 +19,6 @@ from export.devices.myriad_blob import (
     read_blob,
 )
 from export.devices.myriad_compiler import OldString, empty_map, plugins_xml
-from export.devices.targets import load_target
 from export.devices.to_myriad import _compiler_words, compile_bundle, find_toolkit, float_twin, report_network
 from export.devices.to_myriad import as_text as report_text
 from export.graphs.graph import load_graph

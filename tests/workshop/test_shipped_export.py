@@ -3,15 +3,19 @@
 import os
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 
+from devices.targets import load_target
 from export.builds import flight_networks
-from export.devices.targets import load_target
 from export.devices.to_myriad import compile_bundle, find_toolkit
 from export.proof.check import check_bundle, table
 from export.proof.front_ends import feeder_for
 from export.proof.inputs import real_pool
 from payload.bundle import load_bundle, shipped_bundles
+from payload.codec.registry import open_codec
+from sim.ground.decoder_size import decoder_size
 
 DATA = Path(os.environ.get("NADIR_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 TOOLKIT = os.environ.get("NADIR_MYRIAD_TOOLKIT")
@@ -36,3 +40,15 @@ def test_blobs_compile_at_both_tile_sizes(name, target, tmp_path):
     reports = compile_bundle(bundle, load_target(target), find_toolkit(Path(TOOLKIT)), (256, 512), tmp_path)
     assert {r.tile_px for r in reports} == {256, 512} and all(r.header and r.held for r in reports)
     assert {r.network for r in reports} == set(flight_networks(bundle))
+
+
+@pytest.mark.parametrize("name", shipped_bundles())
+def test_the_decoders_size_that_pages_show_is_that_of_its_network(name):
+    bundle = load_bundle(name)
+    file, size = open_codec(bundle).ground_network, decoder_size(bundle)
+    if file is None:
+        assert size == {}
+        return
+    network = onnx.load(bundle.file(file))
+    assert size["parameters"] == sum(int(np.prod(weight.dims)) for weight in network.graph.initializer)
+    assert size["decoder_octets"] == bundle.file(file).stat().st_size

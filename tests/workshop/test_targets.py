@@ -5,17 +5,9 @@ import tomllib
 
 import pytest
 
-from export.devices.targets import (
-    FOLDER,
-    Work,
-    against_anchors,
-    estimate,
-    load_target,
-    load_targets,
-    parse_target,
-    refuse_operators,
-    table,
-)
+from devices.latency import Work, estimate
+from devices.targets import FOLDER, load_target, load_targets, parse_target
+from export.devices.estimates import against_anchors, refuse_operators, table
 from export.graphs.graph import load_graph
 from export.graphs.memory_plan import chart, fits, plan, plan_for_tiles
 from payload.errors import InputError

@@ -1,0 +1,20 @@
+"""What a bundle's decoder network weighs: counted from the network when the bundle was built."""
+
+from payload.bundle import Bundle
+from payload.codec.registry import open_codec
+
+
+def decoder_size(bundle: Bundle) -> dict[str, float]:
+    """`parameters`, `decoder_kmac_px` (1000 multiply-accumulates a pixel, all bands) and `decoder_octets` of its file.
+
+    Empty where the codec decodes without a network, or the bundle's manifest does not describe it.
+    """
+    file = open_codec(bundle).ground_network
+    network = bundle.manifest.get("networks", {}).get(file) if file else None
+    if network is None:
+        return {}
+    return {
+        "parameters": network["parameters"],
+        "decoder_kmac_px": network["macs_per_px"] / 1000,
+        "decoder_octets": network["octets"],
+    }
