@@ -6,6 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 DATA := $(or $(NADIR_DATA),../shared/data)
 KERNEL := $(wildcard payload/native/*.[ch])
+SAY_KERNEL = $(BIN)/python -c 'from payload.native.library import available as built; \
+	print("Compiled kernel: built" if built else "Compiled kernel: NOT BUILT (no C compiler with Python headers); the payload runs in numpy, same octets, some thirteen times slower")'
 INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
 .PHONY: help demo test test-onboard check docs bench evaluate equal fuzz-kernel clean
@@ -71,10 +73,11 @@ $(VENV)/bin/python:
 # The kernel is compiled on installation: a change to it installs again, so that Python never meets an older one.
 $(VENV)/.ground: pyproject.toml constraints.txt $(KERNEL) | $(VENV)/bin/python
 	$(INSTALL) --editable ".[ground]"
+	@$(SAY_KERNEL)
 	touch $@
 
 $(VENV)/.everything: pyproject.toml constraints.txt $(KERNEL) | $(VENV)/bin/python
-	$(INSTALL) --editable ".[ground,bench,train,test,check]"
+	$(INSTALL) --editable ".[ground,opponents,bench,train,test,check]"
 	touch $@ $(VENV)/.ground
 
 build/onboard/.installed: pyproject.toml constraints.txt $(KERNEL)

@@ -10,7 +10,7 @@ tile code, so that decoding with the wrong bundle is refused, not garbled.
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -91,7 +91,8 @@ def load_bundle(
 ) -> Bundle:
     """A bundle by shipped name or by directory, every listed file checked against its sha256.
 
-    `flight_only` checks and needs the flight part alone: what a device under test holds. `trusted_keys` (Ed25519 public
+    `flight_only` checks and needs the flight part alone: what a device under test holds. Networks' OpenVINO IR may be
+    missing from it. `trusted_keys` (Ed25519 public
     keys) demands a signature by one of them; None demands none.
     """
     directory = _find(where)
@@ -101,8 +102,16 @@ def load_bundle(
     for name, digest in manifest["files"].items():
         if flight_only and not name.startswith("flight/"):
             continue
+        if flight_only and is_ir(name, manifest["files"]) and not (directory / name).exists():
+            continue  # every engine reads the ONNX file: a device may do without its twin
         _check_file(directory, name, digest)
     return Bundle(directory, manifest)
+
+
+def is_ir(name: str, files: Collection[str]) -> bool:
+    """Whether one of a manifest's `files` is a network's OpenVINO IR: the twin of an ONNX file of the same stem."""
+    stem, _, ending = name.rpartition(".")
+    return ending in ("xml", "bin") and f"{stem}.onnx" in files
 
 
 def bare_bundle(where: str | Path, bands: tuple[str, ...], tile_px: int = 256) -> Bundle:

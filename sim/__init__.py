@@ -6,5 +6,9 @@ entropy coder four times as slow in processor time. A number the user has set st
 
 import os
 
+from payload.version import VERSION
+
+__version__ = VERSION
+
 for _name in ("OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"):
     os.environ.setdefault(_name, "1")

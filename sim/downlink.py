@@ -27,7 +27,7 @@ from sim.receive import deliver
 from sim.report import tables
 from sim.report.comparison import compare_with_original
 from sim.report.files import write_report
-from sim.scenes.open_scene import open_scene
+from sim.scenes.open_scene import AS_STORED, Reading
 from sim.scenes.sentinel2 import BANDS_10M
 
 
@@ -41,7 +41,7 @@ class Request:
     bundle: str = DEFAULT
     engine: str = "openvino"
     seed: int = 0
-    bands: tuple[str, ...] | None = None
+    reading: Reading = AS_STORED  # what the user says of the file: bands, scale, offset
     overwrite: bool = False
     device: Device | None = None  # a device under test that codes the tiles instead of this host
     psnr_db: float | None = None  # constant quality instead of what the mission says
@@ -56,7 +56,7 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
     bundle, broken = load_or_stand_in(request.bundle, mission)
     engine, channel = open_engine(request.engine), Channel(mission.link, request.seed)
     with (
-        open_scene(request.scene, request.bands, bundle.bands, request.seed) as scene,
+        request.reading.open(request.scene, bundle.bands, request.seed) as scene,
         whole_or_nothing(request.out, request.overwrite) as folder,
     ):
         policy = replace(mission.policy, gate=regions_in_pixels(mission.policy.gate, scene.info))

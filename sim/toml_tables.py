@@ -6,7 +6,10 @@ its own checks (`__post_init__`) the ranges. Nothing is listed twice.
 
 import dataclasses
 import difflib
+import json
 import math
+import re
+import stat
 import tomllib
 import types
 from collections.abc import Mapping
@@ -17,6 +20,12 @@ from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get
 from payload.errors import InputError
 
 T = TypeVar("T")
+
+#: The missions that ship have 5 KB and keys of 3 parts; reports of a granule with 1849 tiles have 0.7 MB.
+MOST_TOML_OCTETS, DEEPEST_KEY = 2**18, 32
+MOST_JSON_OCTETS = 2**26
+#: Whole numbers in a TOML file, which are unbounded there.
+LARGEST_INT = 2**63
 
 _WANTED = {
     float: "a number",
@@ -34,13 +43,48 @@ def check_range(name: str, value: float | None, low: float, high: float) -> None
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The tables of a TOML file."""
+    """The tables of a TOML file. It is bounded before it is parsed: a large or deep one takes minutes and gigabytes."""
+    text = read_text(path, MOST_TOML_OCTETS, "a TOML file")
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        _refuse_deep_keys(text)
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # ValueError also for a number of thousands of digits
+        words = "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())[:200]
+        raise InputError(f"{path}: is not valid TOML ({words}); mend it there") from None
+
+
+def read_json(path: Path, wanted: str, most_octets: int = MOST_JSON_OCTETS) -> Any:
+    """What a JSON file holds. InputError where it cannot be read, is larger than allowed, or is nested too deeply."""
+    text = read_text(path, most_octets, wanted)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        words = "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())[:200]
+        raise InputError(f"{path}: is not valid JSON ({words}), wanted {wanted}") from None
+
+
+def read_text(path: Path, most_octets: int, wanted: str) -> str:
+    """The text of a regular file of at most so many octets. InputError otherwise."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise InputError(f"{path}: is no regular file; give {wanted}")
+        with path.open("rb") as file:
+            octets = file.read(most_octets + 1)
+        if len(octets) > most_octets:
+            raise InputError(f"{path}: is longer than {most_octets} octets; give {wanted}")
+        return octets.decode("utf-8")
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); give a TOML file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: is not valid TOML ({error}); mend it there") from None
+        raise InputError(f"{str(path)[:200]}: cannot be read ({error.strerror}); give {wanted}") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is not text in UTF-8 ({error}); give {wanted}") from None
+
+
+def _refuse_deep_keys(text: str) -> None:
+    """tomllib takes memory by the square of a dotted key's parts."""
+    for word in re.sub(r"[ \t]*\.[ \t]*", ".", text).split():
+        parts = word.split(".")
+        if len(parts) > DEEPEST_KEY and all(parts[: DEEPEST_KEY + 1]):
+            raise ValueError(f"a key of {len(parts)} parts, {word[:20]}...")
 
 
 def from_table(kind: type[T], table: Mapping[str, Any], source: str, where: str = "") -> T:
@@ -96,6 +140,8 @@ def _convert_tuple(value: Any, kinds: tuple[Any, ...], source: str, where: str) 
 def _fits(value: Any, hint: Any) -> bool:
     if get_origin(hint) is Literal:
         return value in get_args(hint)
+    if isinstance(value, int) and abs(value) >= LARGEST_INT:
+        return False
     if hint is float:
         return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if hint is int:

@@ -18,9 +18,7 @@ KINDS = ("coded", "withheld", "omitted", "empty", "fallback", "lost", "refused")
 def example_report() -> dict[str, Any]:
     tiles = _tiles()
     octets = sum(tile["octets_sent"] for tile in tiles)
-    counts = {
-        k: sum(t["kind"] == k for t in tiles) for k in KINDS
-    }
+    counts = {k: sum(t["kind"] == k for t in tiles) for k in KINDS}
     return {
         "inputs": {
             "scene": {
@@ -40,7 +38,12 @@ def example_report() -> dict[str, Any]:
         },
         "tiles": {
             "basis": "measured",
-            **counts, "incomplete": 0, "total": len(tiles), "tile_px": TILE_PX, "rows": ROWS, "cols": COLS,
+            **counts,
+            "incomplete": 0,
+            "total": len(tiles),
+            "tile_px": TILE_PX,
+            "rows": ROWS,
+            "cols": COLS,
             "list": tiles,
         },
         "link": {
@@ -201,7 +204,9 @@ def _tiles() -> list[dict[str, Any]]:
                     "row": row,
                     "col": col,
                     "kind": kind,
-                    "octets_sent": octets, "octets_received": octets, "incomplete": False,
+                    "octets_sent": octets,
+                    "octets_received": octets,
+                    "incomplete": False,
                     "cloud_percent": None
                     if kind in ("empty", "lost", "refused")
                     else round(float(random.uniform(0, 60)), 1),

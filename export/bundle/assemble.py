@@ -20,7 +20,7 @@ from export.graphs.graph import load_graph, total_macs, total_parameters
 from export.graphs.memory_plan import plan
 from export.graphs.to_float import to_float_model
 from export.graphs.to_openvino import write_ir
-from payload.bundle import FORMAT_VERSION, REQUIRED_KEYS, Bundle, load_bundle
+from payload.bundle import FORMAT_VERSION, REQUIRED_KEYS, Bundle, is_ir, load_bundle
 from payload.errors import InputError
 
 #: Manifest keys that `assemble` writes itself.
@@ -110,7 +110,7 @@ def derive(bundle: Bundle, target: str, out: Path, keep_rounding: bool = False) 
         raise InputError("int8-po2w7 is the normative build; derive fp16-vpu or fp32 from it")
     files: dict[str, Path | bytes] = {}
     for name in bundle.manifest["files"]:
-        if name.startswith("flight/") and name.endswith((".xml", ".bin")):
+        if is_ir(name, bundle.manifest["files"]):
             continue  # the IR of the INT8 network
         if name.startswith("flight/") and name.endswith(".onnx"):
             graph = load_graph(bundle.file(name), free_px=bundle.tile_px)

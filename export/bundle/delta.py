@@ -8,8 +8,8 @@
 All numbers big-endian. A whole payload is the file in xz. A patch payload is xz over: number of copies u32, per copy
 (length u32, offset in the old file i32 + 2^31), then the octet-wise difference to what was copied, as long as the new
 file. Retrained weights sit at the same places with similar values, so the difference is mostly small numbers, which
-pack well. Files are the flight part, the manifest and the signature; a file of the old bundle that the new one lacks
-disappears because the new manifest does not name it.
+pack well. Files are the manifest, the signature and what one device runs of the flight part; a file of the old bundle
+that the new one lacks disappears because the new manifest does not name it.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from payload.bundle import Bundle, load_bundle
+from payload.bundle import Bundle, is_ir, load_bundle
 from payload.errors import InputError
 
 MAGIC = b"NDLT\x01"
@@ -52,12 +52,14 @@ class FileDelta:
         return len(self.payload)
 
 
-def make_delta(old: Path, new: Path) -> tuple[bytes, list[FileDelta]]:
-    """The uplink from the bundle in `old` to the one in `new`, and what each file takes in it."""
+def make_delta(old: Path, new: Path, with_ir: bool = False) -> tuple[bytes, list[FileDelta]]:
+    """The uplink from the bundle in `old` to the one in `new`, and what each file takes in it.
+
+    `with_ir`: for a device that boots networks from their OpenVINO IR, which holds the weights once more."""
     load_bundle(old, flight_only=True)
     load_bundle(new, flight_only=True)
     files = []
-    for name in uplinked(new):
+    for name in uplinked(new, with_ir):
         content = (new / name).read_bytes()
         before = (old / name).read_bytes() if (old / name).is_file() else b""
         how, payload = _smallest(before, content)
@@ -94,11 +96,13 @@ def apply_delta(old: Path, delta: bytes, out: Path) -> Bundle:
     return load_bundle(out, flight_only=True)
 
 
-def uplinked(directory: Path) -> list[str]:
-    """Files of a bundle that are sent up: manifest, signature, flight part."""
+def uplinked(directory: Path, with_ir: bool = False) -> list[str]:
+    """Files of a bundle that are sent up: manifest, signature, and of the flight part what one device runs.
+
+    Every engine of the payload reads networks as ONNX; their IR is left out unless it is asked for."""
     names = [n for n in ("manifest.json", "signature.json") if (directory / n).is_file()]
     listed = load_bundle(directory, flight_only=True).manifest["files"]
-    return names + sorted(n for n in listed if n.startswith("flight/"))
+    return names + sorted(n for n in listed if n.startswith("flight/") and (with_ir or not is_ir(n, listed)))
 
 
 def pack(before: bytes, after: bytes, files: list[FileDelta]) -> bytes:

@@ -51,8 +51,8 @@ def _build(arguments: argparse.Namespace) -> int:
 
 
 def _memory(arguments: argparse.Namespace) -> int:
-    from devices.targets import load_target
     from export.graphs.memory_plan import chart, fits, plan_for_tiles
+    from hil.devices.targets import load_target
 
     bundle, target = load_bundle(arguments.bundle), load_target(arguments.target)
     keys = [k for k in ("on_chip_mib", "memory_mib") if k in target.figures]

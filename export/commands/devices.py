@@ -39,8 +39,8 @@ def add_to(commands: Commands) -> None:
 
 
 def _compile(arguments: argparse.Namespace) -> int:
-    from devices.targets import load_target
     from export.devices.to_myriad import HOW_TO_INSTALL, as_text, compile_bundle, find_toolkit
+    from hil.devices.targets import load_target
 
     bundle, target = load_bundle(arguments.bundle), load_target(arguments.target)
     folder = arguments.toolkit or os.environ.get(TOOLKIT_VARIABLE)
@@ -79,8 +79,8 @@ def _print_agreement(bundle: Bundle, tiles: int, pool: Path | None, out: Path) -
 
 
 def _targets(arguments: argparse.Namespace) -> int:
-    from devices.targets import load_targets
     from export.devices.estimates import estimates_table, table
+    from hil.devices.targets import load_targets
 
     targets = load_targets()
     print(table(targets))

@@ -18,7 +18,7 @@ from export.commands.shared import (
     takes_network,
     takes_tiles,
 )
-from export.proof.settings import ISAS, THREADS
+from export.proof.settings import THREADS, isas_here
 from payload.bundle import load_bundle
 
 
@@ -30,7 +30,12 @@ def add_to(commands: Commands) -> None:
     check.add_argument("--random", action="store_true", help="seeded random inputs, where there is no real data")
     check.add_argument("--checkpoints", type=Path, help="also hold the trained torch models against the reference")
     takes_clouds(check)
-    check.add_argument("--isa", nargs="+", default=list(ISAS), help="limits of the CPU library; '' is none")
+    check.add_argument(
+        "--isa",
+        nargs="+",
+        default=list(isas_here()),
+        help="limits of the CPU library; default: '' (none) and this host's",
+    )
     check.add_argument("--threads", nargs="+", type=positive, default=list(THREADS))
     check.add_argument("--out", type=Path, help="default BUNDLE/check.json")
 
@@ -65,15 +70,14 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _codes(arguments: argparse.Namespace) -> int:
-    from export.proof.tile_codes import prove, to_json
+    from export.proof.tile_codes import equal, headline, prove, to_json
 
     bundle = load_bundle(arguments.bundle)
     proven = prove(bundle.directory, say)
     out = arguments.out or bundle.directory / "codes.json"
     out.write_text(to_json(proven), encoding="utf-8")
-    held = len({codes.sha256 for codes in proven}) == 1
-    print(f"{'HELD' if held else 'NOT HELD'}: {len(proven)} settings over {proven[0].tiles} tiles; written: {out}")
-    return HELD if held else NOT_HELD
+    print(f"{headline(proven)}; written: {out}")
+    return HELD if equal(proven) else NOT_HELD
 
 
 def _ptq(arguments: argparse.Namespace) -> int:

@@ -19,6 +19,7 @@ def add_to(commands: Commands) -> None:
     delta.add_argument("old", help="the bundle on board")
     delta.add_argument("new", help="the new bundle; with --apply, the folder to build it in")
     delta.add_argument("--out", type=Path, help="write the delta here")
+    delta.add_argument("--with-ir", action="store_true", help="networks also as OpenVINO IR: their weights twice")
     delta.add_argument("--apply", type=Path, help="apply this delta instead of making one")
 
 
@@ -49,7 +50,9 @@ def _delta(arguments: argparse.Namespace) -> int:
             raise InputError(f"{arguments.apply}: {error.strerror}; give a delta file") from None
         print_bundle(apply_delta(load_bundle(arguments.old, flight_only=True).directory, octets, Path(arguments.new)))
         return HELD
-    delta, files = make_delta(load_bundle(arguments.old).directory, load_bundle(arguments.new).directory)
+    delta, files = make_delta(
+        load_bundle(arguments.old).directory, load_bundle(arguments.new).directory, arguments.with_ir
+    )
     print(as_text(files, delta))
     if arguments.out:
         arguments.out.write_bytes(delta)

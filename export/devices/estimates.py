@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 
-from devices.latency import PRECISIONS, STATEMENT, Work, coding_work, estimate, gate_work, network_work
-from devices.targets import Target
 from export.builds import FLOAT_OCTETS, NORMATIVE, VPU, flight_networks
 from export.graphs.graph import Graph, label, load_graph, total_macs
 from export.graphs.memory_plan import plan
 from export.graphs.to_float import to_float_model
+from hil.devices.latency import PRECISIONS, STATEMENT, Work, coding_work, estimate, gate_work, network_work
+from hil.devices.targets import Target
 from payload.bundle import Bundle
 from payload.errors import InputError
 
@@ -44,6 +44,8 @@ def table(targets: Mapping[str, Target]) -> str:
             f"{target.name}: {target.title}; build {target.build}, engine {target.engine}, "
             f"opset <= {target.max_opset}; runs here: {runs_here(target)}"
         )
+        lines.append(f"  runs: {target.runs}")
+        lines.append(f"  equality with the reference: {target.equality} ({target.shown_by})")
         for key, figure in target.figures.items():
             lines.append(f"  {key:20} {figure!s:>16}  {figure.status:9}  {figure.source}")
         for anchor in target.anchors:

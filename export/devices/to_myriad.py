@@ -17,14 +17,14 @@ from typing import Any
 
 import onnx
 
-from devices.latency import Estimate, compiled_stages, estimate, keep_compiled
-from devices.targets import Target
 from export.builds import flight_networks
 from export.devices.estimates import against_anchors, refuse_operators, work_of
 from export.devices.myriad_blob import BlobHeader, Stage, parse_stages, parse_used_memory, read_blob
 from export.graphs.graph import load_for_tile, load_graph, total_macs, total_parameters
 from export.graphs.memory_plan import plan
 from export.graphs.to_float import to_float_model
+from hil.devices.latency import Estimate, compiled_stages, estimate, keep_compiled
+from hil.devices.targets import Target
 from payload.bundle import Bundle
 from payload.errors import InputError
 

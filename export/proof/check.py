@@ -27,7 +27,7 @@ from export.graphs.to_openvino import INT8
 from export.proof.check_runtime import compare
 from export.proof.inputs import Arrays, Feeder
 from export.proof.integer_reference import IntegerNetwork, unfolded_weights, weight_bits
-from export.proof.settings import ISAS, THREADS
+from export.proof.settings import THREADS, host_flags, isas_here, path_name, refuse_absent
 from export.workshops import TorchModel
 from payload.bundle import Bundle
 from payload.errors import InputError
@@ -71,6 +71,15 @@ class Row:
     def held(self) -> bool:
         return self.mismatches == 0 and (self.convolutions is None or self.in_int8 == self.convolutions)
 
+    @property
+    def path(self) -> str:
+        return path_name(self.runtime, self.primitives)
+
+    @property
+    def setting(self) -> str:
+        """Of a row that stands with others of its path."""
+        return f"{self.isa or 'default'}/{self.threads}"
+
 
 @dataclass(frozen=True)
 class Proof:
@@ -91,23 +100,59 @@ class Proof:
     def held(self) -> bool:
         return not self.faults and all(row.held for row in self.rows)
 
+    @property
+    def paths(self) -> dict[tuple[str, str], list[Row]]:
+        """Rows by network and by the code path that really ran."""
+        groups: dict[tuple[str, str], list[Row]] = {}
+        for row in self.rows:
+            groups.setdefault((row.network, row.path), []).append(row)
+        return groups
+
+    @property
+    def distinct_paths(self) -> int:
+        """Code paths that differ and that every network of the bundle ran: the smallest count over its networks."""
+        of_network: dict[str, set[str]] = {}
+        for row in self.rows:
+            of_network.setdefault(Path(row.network).stem, set()).add(row.path)
+        return min(map(len, of_network.values()), default=0)
+
+    @property
+    def headline(self) -> str:
+        """How much was compared, and over how many code paths that differ."""
+        compared, differ = sum(r.elements for r in self.rows), sum(r.mismatches for r in self.rows)
+        paths = "; ".join(sorted({row.path for row in self.rows}))
+        return (
+            f"{'HELD' if self.held else 'NOT HELD'}: {compared} elements compared, {differ} differ from the integer "
+            f"reference; {len(self.rows)} settings ran {self.distinct_paths} distinct code paths a network ({paths})"
+        )
+
     def to_json(self) -> str:
-        return json.dumps({"held": self.held, **asdict(self)}, indent=1) + "\n"
+        paths = [
+            {"network": network, "path": path, "settings": [r.setting for r in rows],
+             "elements": sum(r.elements for r in rows), "mismatches": sum(r.mismatches for r in rows)}
+            for (network, path), rows in self.paths.items()
+        ]  # fmt: skip
+        told = {"held": self.held, "headline": self.headline, "distinct_paths": self.distinct_paths}
+        return json.dumps(told | {"paths": paths} | asdict(self), indent=1) + "\n"
 
 
 def check_bundle(
     bundle: Bundle,
     feeders: Mapping[str, Feeder],
     tiles: int = 1000,
-    isas: tuple[str, ...] = ISAS,
+    isas: tuple[str, ...] | None = None,
     threads: tuple[int, ...] = THREADS,
     torch_models: Mapping[str, TorchModel] | None = None,
     say: Say = lambda line: None,
 ) -> Proof:
-    """Checks every network named in `feeders` (manifest names, e.g. 'flight/encoder.onnx'), each with its feeder."""
+    """Checks every network named in `feeders` (manifest names, e.g. 'flight/encoder.onnx'), each with its feeder.
+
+    `isas`: limits of the CPU library, those of this host if None. InputError for one that this host lacks."""
     target = bundle.manifest.get("target", NORMATIVE)
     if target != NORMATIVE:
         raise InputError(f"bundle {bundle.name} is {target}, which promises no equality; check the int8-po2w7 bundle")
+    isas = isas_here() if isas is None else isas
+    refuse_absent(isas)
     rows: list[Row] = []
     faults: list[str] = []
     peaks, macs = {}, {}
@@ -158,23 +203,19 @@ def store_reference(oracle: IntegerNetwork, feeder: Feeder, chunk: range, folder
 
 
 def table(proof: Proof) -> str:
-    """The proof as text, one line per row."""
-    head = (
-        f"{'network':24} {'runtime':12} {'thr':>3} {'isa':12} {'tiles':>5} {'elements':>13} {'differ':>8} "
-        f"{'INT8 convs':>10} {'ms/tile':>8}  held"
-    )
-    lines = [head, "-" * len(head)]
-    for r in proof.rows:
-        convs = "" if r.convolutions is None else f"{r.in_int8}/{r.convolutions}"
-        lines.append(
-            f"{r.network:24} {r.runtime:12} {r.threads:>3} {r.isa or 'default':12} {r.tiles:>5} {r.elements:>13} "
-            f"{r.mismatches:>8} {convs:>10} {r.ms_per_tile:>8.2f}  {'yes' if r.held else 'NO'}"
-        )
+    """The proof as text: one block a code path, one line a setting that ran it."""
+    lines = []
+    for (network, path), rows in proof.paths.items():
+        lines.append(f"{network}  {path}")
+        for r in rows:
+            convs = "" if r.convolutions is None else f"{r.in_int8}/{r.convolutions} convolutions in INT8, "
+            lines.append(
+                f"    {r.isa or 'default':12} {r.threads} thr {r.tiles:>6} tiles {r.elements:>13} elements "
+                f"{r.mismatches:>8} differ, {convs}{r.ms_per_tile:.2f} ms/tile  {'held' if r.held else 'NOT HELD'}"
+            )
     lines += [f"FAULT  {fault}" for fault in proof.faults]
     lines += [f"fed: {name}: {source}" for name, source in proof.sources.items()]
-    lines.append(f"{'HELD' if proof.held else 'NOT HELD'}: {sum(r.elements for r in proof.rows)} elements compared, "
-                 f"{sum(r.mismatches for r in proof.rows)} differ from the integer reference")  # fmt: skip
-    return "\n".join(lines)
+    return "\n".join([*lines, proof.headline])
 
 
 def _settings(files: Mapping[str, Path], isas: tuple[str, ...], threads: tuple[int, ...]) -> list[Setting]:
@@ -263,14 +304,8 @@ def _new_array(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDAr
 
 
 def _host() -> dict[str, str]:
-    flags = ""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("flags"):
-                flags = " ".join(f for f in line.split() if f.startswith(("avx", "amx_int8")))
-                break
-    return {"machine": platform.machine(), "system": platform.system(), "isa": flags}
+    flags = sorted(f for f in host_flags() if f.startswith(("sse4_", "avx", "amx_int8")))
+    return {"machine": platform.machine(), "system": platform.system(), "isa": " ".join(flags)}
 
 
 def _versions() -> dict[str, str]:

@@ -18,10 +18,13 @@ from pathlib import Path
 
 import numpy as np
 
+from export.builds import flight_networks
 from export.data import data_folder
+from export.graphs.to_openvino import execution
 from export.proof.inputs import real_pool
-from payload.bundle import load_bundle
-from payload.engine import open_engine
+from export.proof.settings import isas_here, path_name
+from payload.bundle import Bundle, load_bundle
+from payload.engine import OpenVinoEngine, open_engine
 from payload.errors import InputError
 from payload.link import tile_code
 from payload.native import library
@@ -31,7 +34,6 @@ from payload.scene import RGBN
 from payload.tiles import Tile
 
 STEPS_DN = (24.0, 160.0)
-ISAS = ("", "AVX2")
 TIMEOUT_S = 3600.0
 Say = Callable[[str], None]
 
@@ -52,6 +54,13 @@ class Codes:
     tiles: int
     octets: int
     sha256: str
+    primitives: tuple[str, ...] = ()  # kernels of the flight networks, where the runtime tells them
+
+    @property
+    def path(self) -> str:
+        """What ran: two settings of one path prove one thing."""
+        kernel = "compiled kernel" if self.setting.kernel else "numpy"
+        return f"{path_name(self.setting.engine, self.primitives)}, {kernel}"
 
 
 def prove(bundle: Path, say: Say) -> list[Codes]:
@@ -64,9 +73,21 @@ def prove(bundle: Path, say: Say) -> list[Codes]:
 
 
 def settings() -> list[Setting]:
-    wanted = [Setting("openvino", threads, isa, True) for isa in ISAS for threads in (1, 2)]
+    wanted = [Setting("openvino", threads, isa, True) for isa in isas_here() for threads in (1, 2)]
     wanted += [Setting("onnxruntime", threads, "", True) for threads in (1, 2)] + [Setting("openvino", 1, "", False)]
     return [Setting("native", 1, "", True), *wanted] if library.available else [w for w in wanted if not w.kernel]
+
+
+def equal(proven: Sequence[Codes]) -> bool:
+    return len({codes.sha256 for codes in proven}) == 1
+
+
+def headline(proven: Sequence[Codes]) -> str:
+    """How many settings, and how many code paths that differ, gave one fingerprint."""
+    paths = sorted({codes.path for codes in proven})
+    verdict = "HELD" if equal(proven) else "NOT HELD"
+    ran = f"{len(proven)} settings that ran {len(paths)} distinct code paths ({'; '.join(paths)})"
+    return f"{verdict}: {ran} over {proven[0].tiles} tiles"
 
 
 def as_text(codes: Codes) -> str:
@@ -75,8 +96,8 @@ def as_text(codes: Codes) -> str:
     return f"{how}{'kernel' if s.kernel else 'numpy ':8}{codes.tiles} tiles, {codes.octets} octets, {codes.sha256[:16]}"
 
 
-def fingerprint(bundle: Path, engine: str, threads: int) -> tuple[int, int, str]:
-    """Tiles, octets and sha256 of the codes of all tiles at STEPS_DN, gate and thumbnails included."""
+def fingerprint(bundle: Path, engine: str, threads: int) -> tuple[int, int, str, list[str]]:
+    """Tiles, octets and sha256 of all tiles' codes at STEPS_DN, gate and thumbnails included; and kernels that ran."""
     loaded, digest, count, octets = load_bundle(bundle), hashlib.sha256(), 0, 0
     payload = Payload(loaded, Policy(gate=Gate(audit_count=0)), open_engine(engine, threads))
     for tile in _tiles(loaded.tile_px):
@@ -86,7 +107,15 @@ def fingerprint(bundle: Path, engine: str, threads: int) -> tuple[int, int, str]
             code = tile_code.pack(payload.encode_tile(tile))
             digest.update(code)
             octets += len(code)
-    return count, octets, digest.hexdigest()
+    return count, octets, digest.hexdigest(), _primitives(loaded, engine, threads)
+
+
+def _primitives(bundle: Bundle, engine: str, threads: int) -> list[str]:
+    """Kernels of the networks that this engine runs through OpenVINO; empty where a runtime does not tell."""
+    if not isinstance(open_engine(engine, threads), OpenVinoEngine):
+        return []
+    ran = [execution(bundle.file(name), threads).primitives.values() for name in flight_networks(bundle)]
+    return sorted({primitive for values in ran for primitive in values})
 
 
 def _tiles(tile_px: int) -> list[Tile]:
@@ -114,11 +143,12 @@ def _worker(bundle: Path, setting: Setting) -> Codes:
     if done.returncode:
         cause = (done.stderr.strip().splitlines() or ["nothing"])[-1]
         raise InputError(f"{as_text(Codes(setting, 0, 0, ''))}: did not finish and said: {cause}")
-    return Codes(setting, *json.loads(done.stdout.strip().splitlines()[-1]))
+    tiles, octets, sha256, primitives = json.loads(done.stdout.strip().splitlines()[-1])
+    return Codes(setting, tiles, octets, sha256, tuple(primitives))
 
 
 def to_json(found: Sequence[Codes]) -> str:
-    return json.dumps([asdict(codes) for codes in found], indent=1) + "\n"
+    return json.dumps([asdict(codes) | {"path": codes.path} for codes in found], indent=1) + "\n"
 
 
 if __name__ == "__main__":

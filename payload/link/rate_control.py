@@ -63,9 +63,7 @@ def choose_layers(
         code = candidate.code
         kind = Kind.OMITTED if code.layers and not layers else code.kind
         side, mask = (code.side, code.mask) if layers else (b"", b"")
-        yield replace(
-            code, kind=kind, side=side, mask=mask, layers=layers, declared=len(layers), sent_octets=-1
-        )
+        yield replace(code, kind=kind, side=side, mask=mask, layers=layers, declared=len(layers), sent_octets=-1)
 
 
 def _begin_layers(

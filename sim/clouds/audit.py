@@ -15,7 +15,6 @@ The passes are strata with a draw of their own (sim/metrics/intervals.py):
 """
 
 import csv
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, log
@@ -28,6 +27,7 @@ from numpy.typing import NDArray
 from payload.errors import InputError
 from sim.clouds.rules import braaten_cohen_yang
 from sim.metrics.intervals import CONFIDENCE, Draw, binomial_upper, lower_bound, share, upper_bound
+from sim.toml_tables import read_json
 
 VERDICTS = ("clear", "cloudy", "unknown")
 RULE, PERSON = "rule", "person"
@@ -165,7 +165,7 @@ def _figures(found: Estimate) -> dict[str, Any]:
 def read_report(path: Path, verdicts: Mapping[tuple[str, int, int], str]) -> Pass:
     """The audits of one report.json; `verdicts` of persons, by (scene, row, col), overrule its own."""
     try:
-        report = json.loads(path.read_text(encoding="utf-8"))
+        report = read_json(path, "a report.json of sim downlink")
         held = report["clouds"]["audit"]
         scene = str(report["inputs"]["scene"]["name"])
         audits = tuple(_audit(row, scene, verdicts) for row in held["verdicts"])

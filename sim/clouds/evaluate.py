@@ -49,6 +49,7 @@ from sim.clouds.samples import (
     load_thirteen_bands,
 )
 from sim.metrics.intervals import clopper_pearson
+from sim.progress import Progress, silent
 from sim.scenes.open_scene import open_scene
 
 S2CLOUDLESS, SEN2COR, CSMASK = "s2cloudless", "sen2cor-scl", "ukis-csmask"
@@ -76,7 +77,7 @@ class Material:
 
 
 def evaluate_clouds(
-    data: Path, networks: Sequence[str | Path], engine_name: str = "openvino"
+    data: Path, networks: Sequence[str | Path], engine_name: str = "openvino", advance: Progress = silent
 ) -> tuple[dict[str, Any], Material]:
     """Everything measured, and the judged tiles for the page. Networks' test sites must not overlap."""
     engine = open_engine(engine_name, 1)
@@ -85,11 +86,16 @@ def evaluate_clouds(
     if len(sites) != len(set(sites)):
         raise InputError("two of the networks left out the same site; give networks of different rotations")
     teacher = csmask_classes if csmask_is_there() else None
-    judged = [j for c in candidates for j in judge(load_samples(data, set(c.test_sites)), c.net, teacher)]
+    judged, steps = [], len(candidates) + 2
+    for c in candidates:
+        judged += judge(load_samples(data, set(c.test_sites)), c.net, teacher)
+        advance(f"tiles of {c.name}", steps)
     if not any(j.sample.scl is not None for j in judged):
         raise InputError(f"{data}: no labelled tile of the left-out sites {', '.join(sites)}; give the whole folder")
     chips = judge_chips(load_human_chips(data), candidates[0].net)
+    advance("chips labelled by people", steps)
     result = _measured(data, networks, candidates, judged, chips, engine)
+    advance("scores", steps)
     result["checks"] = checks(result)
     return figures.rounded(result), Material(judged, chips)
 

@@ -3,27 +3,27 @@
 A codec takes dn uint16 [B, h, w] and a setting and gives the octets that would be downlinked; the decoder gets those
 octets alone. Settings run from coarse to fine; `LOSSLESS` (0) is the reversible mode where there is one.
 Sources: OpenJPEG 2.5 (ISO 15444-1), OpenJPH 0.26 (ISO 15444-15), libjxl 0.11 (ISO 18181), libjpeg-turbo 3 (ISO 10918),
-libaec 1.1 (CCSDS 121.0-B), all through imagecodecs; x265 and FFmpeg where installed.
+libaec 1.1 (CCSDS 121.0-B), all through imagecodecs. HEVC, AV1 and VVC stand in sim/compare/video.py.
 
 Octets of several streams in one tile code:
     | number n : 1 | length of stream 1 : LEB128 | ... | length of stream n - 1 | stream 1 | ... | stream n |
 """
 
-import shutil
-import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import imagecodecs
 import numpy as np
-from numpy.typing import NDArray
 
 from payload.errors import InputError
 from payload.scene import Dn
+from sim.compare import video
+from sim.compare.klt import Klt, side_octets
 
 LOSSLESS = 0.0
-F64 = NDArray[np.float64]
+#: Components around the middle of 16 bits, none of which may wrap round.
+COMPONENT_REACH = 32_700
 
 
 class Codec(Protocol):
@@ -120,14 +120,14 @@ def without_comment(codestream: bytes) -> bytes:
 
 @dataclass(frozen=True)
 class Jpeg2000:
-    """Every band a codestream of its own, all at one quality; the files as OpenJPEG writes them."""
+    """Every band a codestream of its own, all at one quality."""
 
     name: str = "jpeg2000"
-    note: str = "OpenJPEG 9/7, a codestream per band as OpenJPEG writes it, common quality; setting = wanted RMSE in DN"
+    note: str = "OpenJPEG 9/7, a codestream per band, common quality, no comments; setting = wanted RMSE in DN"
     settings: tuple[float, ...] = RMSE_DN
 
     def encode(self, dn: Dn, setting: float) -> bytes:
-        return pack_streams([_j2k(band, setting) for band in dn])
+        return pack_streams([without_comment(_j2k(band, setting)) for band in dn])
 
     def decode(self, octets: bytes) -> Dn:
         return np.stack([_from_j2k(stream, planar=False) for stream in unpack_streams(octets)])
@@ -150,69 +150,44 @@ class Jpeg2000Joint:
 
 @dataclass(frozen=True)
 class KltJpeg2000:
-    """A spectral Karhunen-Loeve transform fitted on the tile, then JPEG 2000 on its components.
+    """A spectral KLT fitted on the tile, then JPEG 2000 on its components.
 
-    Side information for B bands, before the streams: (B x B + B) float32 big-endian, 80 octets for four bands: the
-    orthonormal basis (rows = components) times the scale that keeps every component in 16 bits, then the band means.
-    `joint`: one codestream for all components instead of one each.
+    Octets: number of bands 1, side information (sim/compare/klt.py), the streams. `joint`: one codestream for all
+    components instead of one each. `differences`: the KLT decorrelates differences between pixels, not values.
     """
 
     joint: bool = False
+    differences: bool = False
     settings: tuple[float, ...] = RMSE_DN
 
     @property
     def name(self) -> str:
-        return "klt-jpeg2000-joint" if self.joint else "klt-jpeg2000"
+        return f"klt{'-diff' if self.differences else ''}-jpeg2000{'-joint' if self.joint else ''}"
 
     @property
     def note(self) -> str:
         how = "one codestream, rate by slope" if self.joint else "a codestream per component, common quality"
-        return f"spectral KLT per tile (80 octets), OpenJPEG 9/7, {how}, no comment; setting = wanted RMSE in DN"
+        on = " on differences over 2 and 8 px" if self.differences else ""
+        return f"spectral KLT per tile{on} (80 octets), OpenJPEG 9/7, {how}, no comment; setting = wanted RMSE in DN"
 
     def encode(self, dn: Dn, setting: float) -> bytes:
-        mean, basis, scale = _fit_klt(dn)  # [B, 1], [B, B], float
-        components = _rotate(basis, dn.reshape(len(dn), -1) - mean) * scale + 32768
-        samples = np.rint(components).astype(np.uint16).reshape(dn.shape)
-        side = np.concatenate([(basis * scale).ravel(), mean.ravel()]).astype(">f4").tobytes()
-        wanted = setting * scale
+        klt = Klt.fit(dn, COMPONENT_REACH, self.differences)
+        samples = np.rint(klt.components(dn) + 32768).astype(np.uint16)
+        wanted = setting * klt.scale
         if self.joint:
             streams = [without_comment(_j2k(samples, wanted))]
         else:
             streams = [without_comment(_j2k(component, wanted)) for component in samples]
-        return bytes([len(dn)]) + side + pack_streams(streams)
+        return bytes([len(dn)]) + klt.pack() + pack_streams(streams)
 
     def decode(self, octets: bytes) -> Dn:
         bands = octets[0]
-        numbers = bands * bands + bands
-        side = np.frombuffer(octets, ">f4", count=numbers, offset=1).astype(np.float64)
-        scaled, mean = side[: bands * bands].reshape(bands, bands), side[bands * bands :, None]
-        streams = unpack_streams(octets[1 + 4 * numbers :])
+        streams = unpack_streams(octets[1 + side_octets(bands) :])
         if self.joint:
             samples = _from_j2k(streams[0], planar=True)
         else:
             samples = np.stack([_from_j2k(stream, planar=False) for stream in streams])
-        components = samples.reshape(bands, -1) - 32768.0
-        scale_squared = (scaled**2).sum(axis=1).mean()  # rows are orthogonal, each as long as the scale
-        dn = _rotate(scaled.T, components) / scale_squared + mean
-        return np.rint(np.clip(dn, 0, 65535)).astype(np.uint16).reshape(bands, *samples.shape[-2:])
-
-
-def _fit_klt(dn: Dn) -> tuple[F64, F64, float]:
-    """Band means [B, 1], basis [B, B] (rows by falling variance, each summing positive), and the common scale that uses
-    the 16 bits without clipping: bright cloud needs the head-room, dark water the precision."""
-    x = dn.reshape(len(dn), -1).astype(np.float64)  # [B, n]
-    mean = x.mean(axis=1, keepdims=True).astype(np.float32).astype(np.float64)  # what the decoder will know
-    centred = x - mean
-    _, vectors = np.linalg.eigh(centred @ centred.T)
-    basis = vectors.T[::-1]
-    basis = basis * np.where(basis.sum(axis=1, keepdims=True) < 0, -1.0, 1.0)
-    largest = max(np.abs(_rotate(basis, centred)).max(), 1.0)
-    return mean, basis, min(64.0, 32700 / largest)
-
-
-def _rotate(matrix: NDArray[np.floating], x: NDArray[np.floating]) -> F64:
-    """matrix @ x with a fixed order of additions: octets must not depend on a linear algebra library's kernels."""
-    return np.stack([sum(weight * band for weight, band in zip(row, x, strict=True)) for row in matrix])
+        return Klt.unpack(octets[1:], bands).bands(samples.reshape(bands, *samples.shape[-2:]) - 32768.0)
 
 
 # --- the others ------------------------------------------------------------------------------------------------------
@@ -304,55 +279,21 @@ class Jpeg:
         return np.rint(levels * (top / 255)).astype(np.uint16)
 
 
-@dataclass(frozen=True)
-class Hevc:
-    """HEVC intra, 12 bit, the bands as frames of one grey sequence. Its seconds include starting a process."""
-
-    name: str = "hevc"
-    note: str = "x265 intra, 12 bit grey, preset slow, tune PSNR; setting = QP; seconds include process start"
-    settings: tuple[float, ...] = tuple(range(51, 0, -3))
-
-    def encode(self, dn: Dn, setting: float) -> bytes:
-        bands, height, width = dn.shape
-        shift = min(
-            4, 16 - int(dn.max()).bit_length()
-        )  # 12-bit DN fill the 12-bit samples, brighter ones lose low bits
-        samples = (dn << shift).astype("<u2")
-        command = f"x265 --input - --input-res {width}x{height} --fps 1 --frames {bands} --input-csp i400"
-        command += f" --input-depth 16 --output-depth 12 --preset slow --tune psnr --qp {int(setting)} --keyint 1"
-        command += " --no-info --pools none --frame-threads 1 --log-level none --output -"
-        stream = _piped(command.split(), samples.tobytes())
-        header = b"".join(value.to_bytes(2, "big") for value in (shift, *dn.shape))
-        return header + stream
-
-    def decode(self, octets: bytes) -> Dn:
-        shift, bands, height, width = (int.from_bytes(octets[at : at + 2], "big") for at in (0, 2, 4, 6))
-        command = "ffmpeg -v error -threads 1 -f hevc -i - -f rawvideo -pix_fmt gray12le -"
-        samples = np.frombuffer(_piped(command.split(), octets[8:]), "<u2").reshape(bands, height, width)
-        return np.rint(samples * (16 / (1 << shift))).astype(np.uint16)
-
-
-def _piped(command: list[str], data: bytes) -> bytes:
-    done = subprocess.run(command, input=data, capture_output=True, check=False)
-    if done.returncode or not done.stdout:
-        got = f"exit {done.returncode} and {len(done.stdout)} octets"
-        raise InputError(f"{command[0]} gave {got}, wanted a coded tile; leave hevc out of --against")
-    return done.stdout
-
-
 #: What `--against` understands; one name may stand for several codecs.
 MAKERS: dict[str, Callable[[], list[Codec]]] = {
     "jpeg2000": lambda: [Jpeg2000()],
     "jpeg2000-joint": lambda: [Jpeg2000Joint()],
     "klt-jpeg2000": lambda: [KltJpeg2000()],
     "klt-jpeg2000-joint": lambda: [KltJpeg2000(joint=True)],
+    "klt-diff-jpeg2000": lambda: [KltJpeg2000(differences=True)],
+    "klt-diff-jpeg2000-joint": lambda: [KltJpeg2000(joint=True, differences=True)],
     "jpegxl": lambda: [JpegXl(3), JpegXl(7)],
     "htj2k": lambda: [HtJ2k()],
     "ccsds121": lambda: [Ccsds121()],
     "jpeg": lambda: [Jpeg()],
-    "hevc": lambda: [Hevc()],
+    **{codec.name: lambda codec=codec: [codec] for codec in video.CODECS},  # type: ignore[misc]
 }
-NEEDS_INSTALLED = {"hevc": ("x265", "ffmpeg")}
+VIDEO = tuple(codec.name for codec in video.CODECS)
 
 
 def open_codecs(name: str) -> list[Codec]:
@@ -362,9 +303,9 @@ def open_codecs(name: str) -> list[Codec]:
     return MAKERS[name]()
 
 
-def missing_programs(name: str) -> tuple[str, ...]:
-    """Programs that codec `name` needs and this machine lacks."""
-    return tuple(program for program in NEEDS_INSTALLED.get(name, ()) if shutil.which(program) is None)
+def missing(name: str) -> str | None:
+    """What codec `name` needs and this machine lacks; None where it runs."""
+    return video.missing() if name in VIDEO else None
 
 
 def library_versions() -> dict[str, str]:

@@ -25,7 +25,7 @@ from payload.tiles import Tile
 from sim.compare.classical import Jpeg2000
 from sim.compare.tiles import BenchTile, read_tiles
 from sim.ground.decoder import Decoder
-from sim.metrics.distortion import psnr_db, ssim
+from sim.metrics.distortion import PEAK_10K, psnr_db, ssim
 from sim.scenes.open_scene import AS_STORED, Reading
 
 JPEG2000_CR = 20.0
@@ -137,7 +137,7 @@ def _figures(dn: Dn, sent: Sent) -> tuple[float, ...]:
         psnr_db(float(np.mean((a - b) ** 2)), 1.0),
         ssim(a, b, everywhere, 1.0),
         psnr_db(error),
-        ssim(dn, sent.dn, everywhere),
+        ssim(dn, sent.dn, everywhere, PEAK_10K),
     )
 
 

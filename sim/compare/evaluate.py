@@ -2,9 +2,10 @@
 
 Each codec codes each tile at each of its settings, from coarse to fine, until the tile costs more than CR 20 and shows
 more than 46.5 dB. Every picture is decoded again from the octets alone and measured by sim/metrics/distortion.py. The
-seconds are those of one thread, measured beside each other on the same pixels.
+seconds are processor time of one thread, on the same pixels.
 """
 
+import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 
 from payload.errors import InputError
 from payload.scene import RGBN
-from sim.compare.classical import LOSSLESS, Codec, missing_programs, open_codecs
+from sim.compare.classical import LOSSLESS, Codec, missing, open_codecs
 from sim.compare.nadir_codec import NadirCodec, open_bundles
 from sim.compare.report import document
 from sim.compare.summary import Row
@@ -36,9 +37,9 @@ def open_opponents(names: Sequence[str]) -> tuple[list[Codec], dict[str, str]]:
     codecs: list[Codec] = []
     absent: dict[str, str] = {}
     for name in dict.fromkeys(names):
-        opened, missing = open_codecs(name), missing_programs(name)
-        if missing:
-            absent[name] = f"absent: {' and '.join(missing)} not installed on this machine"
+        opened, wanted = open_codecs(name), missing(name)
+        if wanted is not None:
+            absent[name] = f"absent: {wanted} is not installed on this machine"
         else:
             codecs += opened
     return codecs, absent
@@ -51,9 +52,11 @@ def evaluate(
     limit: int | None = None,
     engine: str = "openvino",
     advance: Advance = lambda *_: None,
+    picture_px: int | None = None,
     reading: Reading = AS_STORED,
 ) -> dict[str, Any]:
-    """The whole bench: what rd.json holds. Without bundles the opponents run alone. `reading`: of rasters."""
+    """The whole bench: what rd.json holds. Without bundles the opponents run alone. `picture_px`: opponents code
+    pictures of that side whole, bundles cut them into their tiles; None: pictures of one tile. `reading` of rasters."""
     codecs, absent = open_opponents(against)
     ours: list[NadirCodec] = []
     tile_px = TILE_PX
@@ -62,7 +65,10 @@ def evaluate(
         codecs = [*ours, *codecs]
     if not codecs:
         raise InputError("no codec to run: give --bundle, or opponents that are installed to --against")
-    tiles = read_tiles(paths, tile_px, limit, reading)
+    side_px = picture_px or tile_px
+    if bundles and side_px % tile_px:
+        raise InputError(f"--picture-px is {side_px}, wanted a multiple of the bundle's tiles of {tile_px} px")
+    tiles = read_tiles(paths, side_px, limit, reading)
     rows = measure(tiles, codecs, advance)
     decoders = {codec.name: dict(codec.decoder_size) for codec in ours if codec.decoder_size}
     return document(rows, tiles, codecs, absent, paths) | {"decoders": decoders}
@@ -81,16 +87,22 @@ def measure(tiles: Sequence[BenchTile], codecs: Sequence[Codec], advance: Advanc
     return rows
 
 
+def processor_s() -> float:
+    """Processor time so far of this process and of those it ran, in seconds: a busy host does not lengthen it."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
+
+
 def _curve(tile: BenchTile, codec: Codec, classified: thematic.Reference | None) -> Iterator[Row]:
     fine_enough = False
     for setting in codec.settings:
         if fine_enough and setting != LOSSLESS:
             continue
-        start = time.perf_counter()
+        start = processor_s()
         octets = codec.encode(tile.dn, setting)
-        encoded = time.perf_counter()
+        encoded = processor_s()
         reconstruction = codec.decode(octets)
-        decoded = time.perf_counter()
+        decoded = processor_s()
         rate = rate_figures(len(octets), tile.dn[0].size, len(tile.dn), tile.sensor_bits)
         quality_db = psnr_db(float(np.mean((tile.dn.astype(np.float64) - reconstruction) ** 2)))
         fine_enough |= rate["cr16"] < CR_FINE and quality_db > FINE_PSNR_DB

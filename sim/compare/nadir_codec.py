@@ -41,19 +41,32 @@ class NadirCodec:
     name: str = "nadir"
     settings: tuple[float, ...] = STEPS_DN
     note: str = "learned codec, whole space packets as sent; setting = finest quantiser step in DN"
+    tile_px: int = 256
     decoder_size: Mapping[str, float] = field(default_factory=dict)  # parameters, kMAC a pixel, octets
 
     def encode(self, dn: Dn, setting: float) -> bytes:
-        self.payload.policy = replace(self.payload.policy, step_dn=setting)
-        code = self.payload.encode_tile(Tile(0, 0, dn, np.ones(dn.shape[1:], dtype=bool)))
-        policy = self.payload.policy
-        return b"".join(segment(tile_code.pack(code), SequenceCounter(policy.apid), policy.packet_octets))
+        """The packets of a square picture's tiles, in row order."""
+        policy = self.payload.policy = replace(self.payload.policy, step_dn=setting)
+        counter, side = SequenceCounter(policy.apid), self.tile_px
+        packets: list[bytes] = []
+        for row in range(dn.shape[1] // side):
+            for col in range(dn.shape[2] // side):
+                square = np.ascontiguousarray(dn[:, row * side :, col * side :][:, :side, :side])
+                code = self.payload.encode_tile(Tile(row, col, square, np.ones((side, side), dtype=bool)))
+                packets += segment(tile_code.pack(code), counter, policy.packet_octets)
+        return b"".join(packets)
 
     def decode(self, octets: bytes) -> Dn:
+        """Tiles beside each other as they are decoded; their edges are not evened out."""
         reassembler = Reassembler(self.payload.policy.apid)
         assemblies = [a for packet in read_packets(octets) for a in reassembler.push(packet)]
-        (whole,) = assemblies + reassembler.finish()
-        return self.decoder.decode_tile(tile_code.unpack(whole.data))
+        codes = [tile_code.unpack(whole.data) for whole in assemblies + reassembler.finish()]
+        tiles = {(code.row, code.col): self.decoder.decode_tile(code) for code in codes}
+        cols = range(1 + max(col for _, col in tiles))
+        return np.concatenate(
+            [np.concatenate([tiles[row, col] for col in cols], axis=2) for row in sorted({row for row, _ in tiles})],
+            axis=1,
+        )
 
 
 def open_bundles(names: Sequence[str], engine: str) -> tuple[list[NadirCodec], int]:
@@ -85,6 +98,7 @@ def open_bundle(bundle: Bundle, engine_name: str = "openvino", name: str | None 
     payload.clouds = None
     note = f"bundle {bundle.name} ({bundle.bundle_id:08x}), {engine_name}, {NadirCodec.note}"
     settings = STEPS_DN if payload.codec.follows_quality else (payload.policy.step_dn,)
+    size = decoder_size(bundle)
     return NadirCodec(
-        payload, Decoder(bundle, engine), name or f"nadir-{bundle.name}", settings, note, decoder_size(bundle)
+        payload, Decoder(bundle, engine), name or f"nadir-{bundle.name}", settings, note, bundle.tile_px, size
     )

@@ -8,22 +8,17 @@ from sim.compare.summary import REFERENCES, TABLE_CR, TABLE_PSNR_DB, Bench
 from sim.design import charts, names
 from sim.design.page import TEMPLATES, render
 from sim.metrics.bd_rate import CR_COARSE, CR_FINE
+from sim.metrics.catalogue import BY_KEY, COMPARED, Metric
 
 CURVE_CR = tuple(CR_FINE * (CR_COARSE / CR_FINE) ** (k / 24) for k in range(25))
 TICKS_CR = (20, 30, 50, 100, 150, 250)
-#: Metric, title, unit, whether more is better.
-PANELS = (
-    ("psnr_10k_db", "PSNR (peak 10 000)", "dB", True),
-    ("ssim_10k", "SSIM (range 10 000)", "", True),
-    ("sam_deg", "Spectral angle", "deg", False),
-    ("ndvi_mae", "NDVI error (MAE)", "", False),
-    ("kmeans_oa", "k-means, COPEX rule", "", True),
-    ("kmeans_fixed_oa", "k-means, fixed centroids", "", True),
-)
+#: What is drawn along the compression ratio.
+PANELS = tuple(BY_KEY[key] for key in ("psnr_10k_db", "ssim_10k", "ssim_own", "sam_deg", "ndvi_mae", "kmeans_oa"))
 #: Opponents: one colour a family, dashes for the variant.
 STYLES = {
     "klt-jpeg2000": "s5", "klt-jpeg2000-joint": "s5 dash", "jpeg2000": "s1", "jpeg2000-joint": "s1 dash", "htj2k": "s3",
-    "jpegxl-e7": "s2", "jpegxl-e3": "s2 dash", "hevc": "s4", "jpeg": "s8", "ccsds121": "s8 dash",
+    "klt-diff-jpeg2000": "s5 dash", "klt-diff-jpeg2000-joint": "s5 dash", "jpegxl-e7": "s2", "jpegxl-e3": "s2 dash",
+    "klt-hevc": "s4", "klt-av1": "s7", "klt-vvc": "s7 dash", "jpeg": "s8", "ccsds121": "s8 dash",
 }  # fmt: skip
 #: Bundles, in the order they were named.
 OURS = ("s0", "s9", "s6", "s7")
@@ -44,7 +39,8 @@ def render_page(result: Mapping[str, Any]) -> str:
             **{key: result[key] for key in result if key != "rows"},
             "decoder_tables": _decoders(result),
             "key_figures": _key_figures(result, references),
-            "curves": [(title, _curves(bench, *panel)) for panel in PANELS for title in [_title(*panel)]],
+            "curves": [(_title(metric), _curves(bench, metric)) for metric in PANELS],
+            "columns": COMPARED,
             "curve_keys": [(css, codec) for codec, css in styles(bench.codecs).items()],
             "strips": {name: _strips(result["bd_rate"], name) for name in references[:2]},
             "encoding": _speeds(speed, "encode_mpx_s"),
@@ -64,19 +60,21 @@ def styles(codecs: Sequence[str]) -> dict[str, str]:
     return {codec: own.get(codec) or STYLES.get(codec, "s6 dash") for codec in codecs}
 
 
-def _title(metric: str, title: str, unit: str, rising: bool) -> str:
-    return f"{title}, {'more' if rising else 'less'} is better"
+def _title(metric: Metric) -> str:
+    return f"{metric.name}, {'more' if metric.more_is_better else 'less'} is better"
 
 
-def _curves(bench: Bench, metric: str, title: str, unit: str, rising: bool) -> charts.Svg:
+def _curves(bench: Bench, metric: Metric) -> charts.Svg:
     """One metric along the compression ratio, one line a codec, ours on top."""
     css, ordered = styles(bench.codecs), sorted(bench.codecs, key=lambda codec: codec.startswith("nadir"))
     series = [
-        charts.Series(css[c], list(zip(CURVE_CR, bench.curve_points(c, metric, CURVE_CR), strict=True)))
+        charts.Series(css[c], list(zip(CURVE_CR, bench.curve_points(c, metric.key, CURVE_CR), strict=True)))
         for c in ordered
     ]
     across = charts.Axis(CR_FINE, CR_COARSE, log=True, ticks=TICKS_CR)
-    return charts.lines(series, across, "compression ratio (16 bit), logarithmic", unit or title, title)
+    return charts.lines(
+        series, across, "compression ratio (16 bit), logarithmic", metric.unit or metric.name, metric.name
+    )
 
 
 def _strips(bd_rates: Mapping[str, Any], reference: str) -> charts.Svg:

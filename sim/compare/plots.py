@@ -12,7 +12,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from sim.compare.page import CURVE_CR, PANELS, RATIOS, TICKS_CR
-from sim.compare.summary import Bench
+from sim.compare.summary import REFERENCES, Bench
 from sim.metrics.bd_rate import CR_COARSE, CR_FINE
 
 INK, SOFT, LINE, NADIR = "#16191d", "#59616b", "#d9dcdf", "#c0392b"
@@ -25,7 +25,11 @@ STYLES: dict[str, tuple[str, str]] = {
     "htj2k": ("#2a9d8f", "-"),
     "jpegxl-e7": ("#8a5a00", "-"),
     "jpegxl-e3": ("#8a5a00", "--"),
-    "hevc": ("#5e4a9c", "-"),
+    "klt-diff-jpeg2000": ("#59616b", "-."),
+    "klt-diff-jpeg2000-joint": ("#59616b", "--"),
+    "klt-hevc": ("#5e4a9c", "-"),
+    "klt-av1": ("#b0578d", "-"),
+    "klt-vvc": ("#b0578d", "--"),
     "jpeg": ("#8d959e", "-"),
     "ccsds121": ("#8d959e", "--"),
 }
@@ -55,7 +59,7 @@ def plots(bench: Bench, speeds: Mapping[str, Mapping[str, float]]) -> dict[str, 
     """Figures by file name."""
     with matplotlib.rc_context(HOUSE):
         drawn = {"rd_curves": _curves(bench), "speed": _speed(speeds)}
-        for reference in ("klt-jpeg2000", "jpeg2000"):
+        for reference in REFERENCES[:2]:
             others = [c for c in bench.codecs if c != reference]
             if reference in bench.codecs and others:
                 drawn[f"bd_rate_{reference}"] = _bd_rates(bench, reference, others)
@@ -89,14 +93,14 @@ def _curves(bench: Bench) -> Figure:
     figure = Figure(figsize=(10.4, 6.6), layout=ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.08))
     axes = figure.subplots(2, 3)
     lines = {}
-    for ax, (metric, title, unit, rising) in zip(axes.flat, PANELS, strict=True):
+    for ax, metric in zip(axes.flat, PANELS, strict=True):
         for codec in bench.codecs:
-            values = bench.curve_points(codec, metric, CURVE_CR)
+            values = bench.curve_points(codec, metric.key, CURVE_CR)
             if np.isfinite(values).any():
                 (lines[codec],) = ax.plot(CURVE_CR, values, **_style(codec))
-        ax.set_title(f"{title}, {unit}" if unit else title)
-        place, side = (0.98, "right") if rising else (0.03, "left")  # the corner the curves leave free
-        hint = "better ↑" if rising else "better ↓"
+        ax.set_title(f"{metric.name}, {metric.unit}" if metric.unit else metric.name)
+        place, side = (0.98, "right") if metric.more_is_better else (0.03, "left")  # the corner the curves leave free
+        hint = "better ↑" if metric.more_is_better else "better ↓"
         ax.annotate(hint, (place, 0.98), xycoords="axes fraction", ha=side, va="top", color=SOFT)
         _cr_axis(ax)
     for ax in axes[1]:

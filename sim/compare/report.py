@@ -17,7 +17,7 @@ from sim.compare.page import render_page
 from sim.compare.summary import REFERENCES, TABLE_CR, Bench, Row
 from sim.compare.tiles import BenchTile, digest
 from sim.design.figures import fixed, signed
-from sim.metrics.distortion import LPIPS
+from sim.metrics.catalogue import conventions
 from sim.report.files import canonical_json
 
 SCHEMA = "nadir-rd/1"
@@ -26,25 +26,18 @@ ATTRIBUTION = "Contains modified Copernicus Sentinel data where the tiles come f
 #: The convention of every figure, beside the figures: docs/metrics.md says more.
 CONVENTIONS = {
     "octets": "all octets a decoder needs: headers, side information, lengths; of the learned codec the whole space "
-    "packets with their headers and CRCs. The opponents carry no packet headers: the comparison favours them.",
-    "rate": "bpp per pixel over all bands; bpppb per band; cr16 against 16 bit per sample; cr_sensor the sensor's bits",
+    "packets with their headers and CRCs. Opponents carry no packets and no comments, HEVC and VVC no parameter sets; "
+    "in one codestream there is one set of headers",
     "pixels": "DN = reflectance x 10 000, offset removed; bands B02 B03 B04 B08; only tiles without invalid pixels; "
     "clouds are measured like the rest",
-    "psnr": "peak 10 000 (psnr_10k_db) and 65 535 (psnr_65k_db) over the MSE of all bands together",
-    "snr": "10 log10(mean over bands of the band's variance / MSE)",
-    "reflectance": "rmse_reflectance and max_error_reflectance in reflectance (DN / 10 000)",
-    "ssim": "gaussian window 11 x 11, sigma 1.5, per band, range 10 000, mean over bands; MS-SSIM five scales",
-    "sam": "mean spectral angle in degrees",
-    "ndvi": "(B08 - B04) / (B08 + B04): mean absolute error, and 95th percentile of the absolute error",
-    "kmeans": "k-means++, 10 clusters, every 10th row and column, seed 42: kmeans_oa re-fits both pictures (COPEX "
-    "rule), kmeans_fixed_oa keeps the original's centroids, kmeans_reseeding_floor re-seeds the original",
-    "lpips": LPIPS,
     "bd_rate": "per tile: log octets over PSNR (10k) as PCHIP, over the PSNR both reach within CR 20 to 250; then the "
-    "mean over tiles and the spread. Negative: fewer octets than the reference",
+    "mean over tiles, its 95 % interval (bootstrap over tiles) and the spread. Negative: fewer octets than the "
+    "reference. A difference under 5 points between two codecs is none",
     "at_cr": "each tile at this CR along its own curve, then the mean over tiles; psnr_10k_pooled_db from the mean MSE",
     "at_psnr": "each tile at this PSNR, mean bits per pixel",
-    "seconds": "encode_s and decode_s of one call on one thread, after one untimed call; speed is the median over "
-    "tiles at the setting nearest to CR 20",
+    "seconds": "encode_s and decode_s: processor time of one call on one thread, after one untimed call; speed is the "
+    "median over tiles at the setting nearest to CR 20",
+    **conventions(),
 }
 
 
@@ -101,21 +94,32 @@ def write_results(result: Mapping[str, Any], out_dir: Path) -> list[Path]:
 def as_text(result: Mapping[str, Any], page: Path) -> str:
     """The comparison as a table for a terminal."""
     references = [name for name in REFERENCES if name in result["codecs"]]
-    head = ["codec", *(f"BD/{name}" for name in references), *(f"dB@{cr}" for cr in TABLE_CR), "lossless", "enc", "dec"]
+    head = ["codec", *(f"BD/{name}" for name in references), *(f"dB@{cr}" for cr in TABLE_CR)]
+    head += ["lossless", "s/tile", "enc", "dec"]
     lines, tiles = [head], len(result["inputs"]["tiles"])
     for codec in result["codecs"]:
         speed = result["measured_on_host"]["speed"][codec]
-        rates = [result["bd_rate"][codec].get(name, {}).get("mean_percent") for name in references]
+        rates = [_with_interval(result["bd_rate"][codec].get(name, {})) for name in references]
         at_cr = [result["at_cr"][codec][str(cr)] for cr in TABLE_CR]
         # a mean over fewer than all tiles compares with nothing
         levels = [at["psnr_10k_db"] if at["tiles"] == tiles else None for at in at_cr]
-        others = (result["lossless_cr16"][codec], speed["encode_mpx_s"], speed["decode_mpx_s"])
-        lines.append([codec, *(signed(rate, 1) for rate in rates), *(fixed(v, 2) for v in (*levels, *others))])
+        speeds = [
+            f"{speed['encode_s_per_tile']:.3g}",
+            *(fixed(speed[way], 2) for way in ("encode_mpx_s", "decode_mpx_s")),
+        ]
+        lines.append([codec, *rates, *(fixed(v, 2) for v in (*levels, result["lossless_cr16"][codec])), *speeds])
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     text = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
     notes = [f"{name}: {why}" for name, why in result["absent"].items()]
-    legend = f"{tiles} tiles. BD-rate in %, PSNR peak 10 000 at a CR, lossless CR, Mpx/s at CR 20."
+    legend = f"{tiles} tiles. BD-rate in % (95 % interval over tiles; under 5 points is no difference), "
+    legend += "PSNR peak 10 000 at a CR, lossless CR, encoder s/tile and Mpx/s at CR 20."
     return "\n".join([*text, legend, *notes, f"page: {page}"])
+
+
+def _with_interval(bd: Mapping[str, Any]) -> str:
+    """A BD-rate with its interval: -14.7 (-15.9..-13.5)."""
+    mean, low, high = (bd.get(f"{name}_percent") for name in ("mean", "low", "high"))
+    return f"{signed(mean, 1)} ({signed(low, 1)}..{signed(high, 1)})" if mean is not None else signed(None, 1)
 
 
 def _processor() -> str:

@@ -32,6 +32,7 @@ from payload.tiles import Tile, split
 from sim.compare.classical import LOSSLESS, Codec, open_codecs
 from sim.compare.tiles import read_tiles
 from sim.onboard import ran
+from sim.progress import Progress, silent
 from sim.scenes.demo import demo_scene
 from sim.scenes.open_scene import AS_STORED, Reading
 
@@ -124,7 +125,7 @@ def engines_here() -> tuple[str, ...]:
     return tuple(e for e in wanted if e == NATIVE or find_spec(e) is not None)
 
 
-def benchmark(question: Question, granule_px: int) -> Benchmark:
+def benchmark(question: Question, granule_px: int, advance: Progress = silent) -> Benchmark:
     """Speeds over tiles, coded without the gate and then with it, then the memory of a scene of granule_px x granule_px
     (0: leave it out)."""
     bundle = load_bundle(question.bundle)
@@ -132,6 +133,7 @@ def benchmark(question: Question, granule_px: int) -> Benchmark:
     first = Payload(bundle, EVERYTHING, open_engine(question.engines[0], threads=1))
     policy = replace(EVERYTHING, step_dn=_step_for(first, tiles, question.ratio))
     own, stages = [], []
+    steps = len(question.engines) + 2
     for engine in question.engines:
         payload = Payload(bundle, policy, open_engine(engine, threads=1))
         gate, payload.clouds = payload.clouds, None
@@ -144,13 +146,16 @@ def benchmark(question: Question, granule_px: int) -> Benchmark:
             own.append(speed)
             stages += [replace(part, name=f"{engine}, gated: {part.name}") for part in parts if part.name == "clouds"]
             stages.append(_speed(f"{engine}, gated: all else", speed.seconds - stages[-1].seconds, tiles))
+        advance(engine, steps)
     opponents = _time_opponents(tiles, own[0].octets or 0)
+    advance("classical coders", steps)
     yardstick = opponents[0].seconds
     coders = tuple(_against(speed, yardstick) for speed in (*own, *opponents))
     what = ", ".join(str(path) for path in question.tiles) or f"generated, {SCENE_PX} x {SCENE_PX} x 4"
     achieved = sum(2 * tile.dn.size for tile in tiles) / (own[0].octets or 1)
     about = f"{what}: {len(tiles)} tiles of {bundle.tile_px} px at CR {achieved:.1f}, every tile sent"
     memory = measure_memory(granule_px, question.bundle, question.engines[-1]) if granule_px else None
+    advance("memory of a granule", steps)
     host = f"{os.cpu_count()} cores, one thread, processor time, kernel: {ran.kernel()}, {ran.instruction_set()}"
     return Benchmark(host, about, tuple(stages), coders, memory)
 

@@ -20,7 +20,8 @@ NAMES = {
     "bpp_of_the_whole_scene": "bits per pixel of the whole scene",
     # requirements
     "psnr_10k_db": "PSNR, peak 10 000", "psnr_65k_db": "PSNR, peak 65 535",
-    "worst_tile_psnr_db": "PSNR of the worst tile", "psnr_10k_worst_db": "PSNR of the worst tile",
+    "worst_tile_psnr_db": "PSNR of the worst tile", "psnr_10k_worst_db": "PSNR, worst tile",
+    "rmse_reflectance": "RMSE", "error_reflectance": "largest error", "ssim_own": "SSIM, own range",
     "ndvi_mae": "NDVI, mean absolute error", "ndvi_p95": "NDVI, 95th percentile of the error",
     "sam_deg": "spectral angle", "ssim_10k": "SSIM", "lost_fraction": "share of tiles lost",
     "withheld_fraction": "share of tiles withheld",

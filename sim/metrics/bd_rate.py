@@ -16,6 +16,7 @@ F64 = NDArray[np.float64]
 
 CR_FINE, CR_COARSE = 20.0, 250.0  # the range of rates that counts, CR against 16 bit
 MIN_POINTS = 3
+BOOTSTRAP_DRAWS, BOOTSTRAP_SEED = 10_000, 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,12 +71,14 @@ def bd_rate_percent(test: Curve, reference: Curve, fewest_octets: float, most_oc
 
 
 def spread(percent: Sequence[float]) -> dict[str, float | int]:
-    """Mean over tiles and how far they lie apart; tiles without a common range are counted, not averaged."""
+    """Mean over tiles, its 95 % interval, and how far tiles lie apart; tiles without a common range are counted, not
+    averaged."""
     values = np.array(percent, dtype=np.float64)
     known = values[np.isfinite(values)]
     nan = float("nan")
     return {
         "mean_percent": float(known.mean()) if known.size else nan,
+        **_interval(known),
         "median_percent": float(np.median(known)) if known.size else nan,
         "std_percent": float(known.std(ddof=1)) if known.size > 1 else nan,
         "best_percent": float(known.min()) if known.size else nan,
@@ -83,3 +86,12 @@ def spread(percent: Sequence[float]) -> dict[str, float | int]:
         "tiles": int(known.size),
         "tiles_without_common_range": int(len(values) - known.size),
     }
+
+
+def _interval(percent: NDArray[np.float64]) -> dict[str, float]:
+    """Bootstrap over tiles: where the mean of other tiles like these would lie, 95 %. Repeatable: the seed is fixed."""
+    if percent.size < 2:
+        return {"low_percent": float("nan"), "high_percent": float("nan")}
+    drawn = np.random.default_rng(BOOTSTRAP_SEED).integers(percent.size, size=(BOOTSTRAP_DRAWS, percent.size))
+    low, high = np.percentile(percent[drawn].mean(axis=1), [2.5, 97.5])
+    return {"low_percent": float(low), "high_percent": float(high)}

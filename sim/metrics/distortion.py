@@ -21,7 +21,6 @@ F64 = NDArray[np.float64]
 PEAK_10K = 10_000.0  # reflectance 1.0: the first convention
 PEAK_65K = 65_535.0  # full scale of the container: the second, 16.3 dB kinder
 REFLECTANCE_PER_DN = 1e-4
-LPIPS = "not computed: its AlexNet weights cannot be shipped with Nadir"
 
 #: SSIM after Wang et al. 2004: gaussian window of 11 x 11 px, sigma 1.5 px, K1 = 0.01, K2 = 0.03.
 SSIM_RADIUS_PX, SSIM_SIGMA_PX, SSIM_K1, SSIM_K2 = 5, 1.5, 0.01, 0.03
@@ -62,7 +61,7 @@ def tile_figures(
     """
     moments = _Moments.of(original, reconstruction, valid)
     figures = moments.figures()
-    figures["ssim_10k"] = ssim(original, reconstruction, valid)
+    figures |= SsimSums.of(original, reconstruction, valid).figures()
     figures["ms_ssim_10k"] = ms_ssim(original, reconstruction, valid)
     angles = spectral_angle_deg(original, reconstruction)[valid]
     figures["sam_deg"] = float(angles.mean()) if angles.size else float("nan")
@@ -110,24 +109,45 @@ def spectral_angle_deg(original: Dn, reconstruction: Dn) -> F64:
 
 def ssim(original: NDArray, reconstruction: NDArray, valid: Mask, data_range: float = PEAK_10K) -> float:
     """Structural similarity, mean over bands of the mean over windows that hold valid pixels only."""
-    total, windows = ssim_sum(original, reconstruction, valid, data_range)
-    return total / windows if windows else float("nan")
+    found = SsimSums.of(original, reconstruction, valid, data_range)
+    return found.fixed_range / found.windows if found.windows else float("nan")
 
 
-def ssim_sum(
-    original: NDArray, reconstruction: NDArray, valid: Mask, data_range: float = PEAK_10K
-) -> tuple[float, int]:
-    """Sum over windows of the band-mean SSIM, and the number of windows; wide pictures go through in slices."""
-    total, windows = 0.0, 0
-    width, margin = valid.shape[1], 2 * SSIM_RADIUS_PX
-    for left in range(0, max(width - margin, 0), SSIM_SLICE_PX):
-        span = slice(left, min(left + SSIM_SLICE_PX + margin, width))  # slices overlap so that no window is lost
-        whole = _whole_windows(valid[:, span])
-        for a, b in zip(original[:, :, span], reconstruction[:, :, span], strict=True):
-            similarity, _ = _similarity(a.astype(np.float64), b.astype(np.float64), data_range)
-            total += float(similarity[whole].sum())
-        windows += int(whole.sum())
-    return total / len(original), windows
+@dataclass(frozen=True)
+class SsimSums:
+    """Sums over windows of the band-mean SSIM, with a fixed range and with the span of each band of the original, and
+    the number of windows. Pieces add up; a window across two of them is not seen."""
+
+    fixed_range: float = 0.0
+    own_range: float = 0.0
+    windows: int = 0
+
+    @classmethod
+    def of(cls, original: NDArray, reconstruction: NDArray, valid: Mask, data_range: float = PEAK_10K) -> "SsimSums":
+        """Of two pictures [B, h, w]; wide ones go through in slices."""
+        known = original[:, valid]  # [B, n]
+        spans = np.ptp(known, axis=1) if known.size else np.zeros(len(original))
+        fixed, own, windows = 0.0, 0.0, 0
+        width, margin = valid.shape[1], 2 * SSIM_RADIUS_PX
+        for left in range(0, max(width - margin, 0), SSIM_SLICE_PX):
+            slices = slice(left, min(left + SSIM_SLICE_PX + margin, width))  # they overlap: no window is lost
+            whole = _whole_windows(valid[:, slices])
+            windows += int(whole.sum())
+            for a, b, span in zip(original[:, :, slices], reconstruction[:, :, slices], spans, strict=True):
+                moments = _window_moments(a.astype(np.float64), b.astype(np.float64))
+                fixed += float(_similarity(moments, data_range)[0][whole].sum())
+                own += float(_similarity(moments, max(float(span), 1.0))[0][whole].sum())
+        return cls(fixed / len(original), own / len(original), windows)
+
+    def __add__(self, other: "SsimSums") -> "SsimSums":
+        return SsimSums(
+            self.fixed_range + other.fixed_range, self.own_range + other.own_range, self.windows + other.windows
+        )
+
+    def figures(self) -> dict[str, float]:
+        if not self.windows:
+            return dict.fromkeys(("ssim_10k", "ssim_own"), float("nan"))
+        return {"ssim_10k": self.fixed_range / self.windows, "ssim_own": self.own_range / self.windows}
 
 
 def ms_ssim(original: Dn, reconstruction: Dn, valid: Mask, data_range: float = PEAK_10K) -> float:
@@ -143,7 +163,7 @@ def _ms_ssim_band(original: Dn, reconstruction: Dn, valid: Mask, data_range: flo
         whole = _whole_windows(valid)
         if not whole.any():
             return float("nan")
-        similarity, contrast = _similarity(a, b, data_range)
+        similarity, contrast = _similarity(_window_moments(a, b), data_range)
         last = scale == len(MS_SSIM_WEIGHTS) - 1
         mean = float((similarity if last else contrast)[whole].mean())
         product *= max(mean, 0.0) ** weight  # a negative mean has no real power; 0 is the customary floor
@@ -152,12 +172,17 @@ def _ms_ssim_band(original: Dn, reconstruction: Dn, valid: Mask, data_range: flo
     return product
 
 
-def _similarity(a: F64, b: F64, data_range: float) -> tuple[F64, F64]:
-    """SSIM and its contrast-structure factor of one band at every whole window: two float64 [h - 10, w - 10]."""
-    c1, c2 = (SSIM_K1 * data_range) ** 2, (SSIM_K2 * data_range) ** 2
+def _window_moments(a: F64, b: F64) -> tuple[F64, F64, F64, F64]:
+    """Means of both, sum of their variances, and covariance, at every whole window: float64 [h - 10, w - 10] each."""
     mean_a, mean_b = _window_mean(a), _window_mean(b)
     spread = _window_mean(a * a) + _window_mean(b * b) - mean_a**2 - mean_b**2
-    covariance = _window_mean(a * b) - mean_a * mean_b
+    return mean_a, mean_b, spread, _window_mean(a * b) - mean_a * mean_b
+
+
+def _similarity(moments: tuple[F64, F64, F64, F64], data_range: float) -> tuple[F64, F64]:
+    """SSIM and its contrast-structure factor of one band at every whole window: two float64 [h - 10, w - 10]."""
+    c1, c2 = (SSIM_K1 * data_range) ** 2, (SSIM_K2 * data_range) ** 2
+    mean_a, mean_b, spread, covariance = moments
     contrast = (2 * covariance + c2) / (spread + c2)
     luminance = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
     return luminance * contrast, contrast
@@ -262,7 +287,7 @@ class SceneQuality:
         self._angle_sum_deg = 0.0
         self._ndvi_error_sum = 0.0
         self._ndvi_histogram = np.zeros(2 * NDVI_BINS_PER_UNIT + 1, np.int64)
-        self._ssim_sum, self._ssim_windows = 0.0, 0
+        self._ssim = SsimSums()
         self._samples: list[tuple[Dn, Dn]] = []  # pairs [n, B]
 
     def add(self, original: Dn, reconstruction: Dn, valid: Mask) -> None:
@@ -277,8 +302,7 @@ class SceneQuality:
         self._ndvi_error_sum += float(errors.sum())
         bins = np.rint(errors * NDVI_BINS_PER_UNIT).astype(np.int64)
         self._ndvi_histogram += np.bincount(bins, minlength=len(self._ndvi_histogram))
-        total, windows = ssim_sum(original, reconstruction, valid)
-        self._ssim_sum, self._ssim_windows = self._ssim_sum + total, self._ssim_windows + windows
+        self._ssim += SsimSums.of(original, reconstruction, valid)
         self._samples.append(thematic.sample_pair(original, reconstruction, valid))
 
     def figures(self) -> dict[str, float]:
@@ -289,7 +313,7 @@ class SceneQuality:
             )
         pixels = self._moments.pixels
         figures = self._moments.figures() | per_tile_summary(*zip(*self._pieces, strict=True))
-        figures["ssim_10k"] = self._ssim_sum / self._ssim_windows if self._ssim_windows else float("nan")
+        figures |= self._ssim.figures()
         figures["sam_deg"] = self._angle_sum_deg / pixels
         figures["ndvi_mae"] = self._ndvi_error_sum / pixels
         below = np.searchsorted(np.cumsum(self._ndvi_histogram), 0.95 * pixels)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from devices.latency import Work
+from hil.devices.latency import Work
 from sim.link.orbit import period_s
 from sim.mission.devices import estimate, load_device, power_of
 from sim.mission.spec import Mission

@@ -1,17 +1,17 @@
 """The device that a mission names, and what one lets one model of it: time and energy of a scene's work.
 
-By name, a device of `devices/data` (each number says whether it was measured, published or assumed, and where): the
-model is devices/latency.py's, the same that the workshop uses. By file, a profile.json of the bench (`hil profile`):
-then speed and power are those of the whole payload on that very device, and a scene takes its pixels over that speed.
+By name, a device of `hil/devices/data`: each number says whether it was measured, published or assumed, and where. The
+model is that of hil/devices/latency.py, which the workshop uses, too. By file, a profile.json of the bench
+(`hil profile`): then speed and power are those of the whole payload on that very device.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from devices.latency import STATEMENT, Work, coding_work, gate_work
-from devices.latency import estimate as model
-from devices.targets import Target, load_target, target_names
+from hil.devices.latency import STATEMENT, Work, coding_work, gate_work
+from hil.devices.latency import estimate as model
+from hil.devices.targets import Target, load_target, target_names
 from hil.profiles.profile_file import CODED, BenchProfile, load_profile
 from payload.bundle import Bundle
 from payload.errors import InputError

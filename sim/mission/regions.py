@@ -5,6 +5,7 @@ A box is cut to what the scene covers before PROJ turns it into the scene's coor
 points near the scene.
 """
 
+import logging
 import math
 from collections.abc import Iterator
 from dataclasses import replace
@@ -23,14 +24,19 @@ WGS84 = "EPSG:4326"
 #: Points along each edge of a box: an edge of constant latitude is curved in UTM.
 POINTS_PER_EDGE = 21
 
+log = logging.getLogger(__name__)
+
 Bounds = tuple[float, float, float, float]  # left, bottom, right, top
 
 
 def regions_in_pixels(gate: Gate, info: SceneInfo) -> Gate:
     """The gate with every region in pixels of the scene; regions that lie outside it are left out.
 
-    InputError where a region is in degrees and the scene has no georeference, or coordinates of no place on the Earth.
+    Those are logged. InputError where a region is in degrees and the scene has no georeference, or coordinates of no
+    place on the Earth.
     """
+    for sentence in regions_outside(gate, info):
+        log.warning("%s: %s", info.name, sentence)
     boxes = [box for region in gate.regions for box in _boxes(region, info)]
     return replace(gate, regions=tuple(boxes))
 

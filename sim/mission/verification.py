@@ -5,14 +5,12 @@ A figure that is required but missing or not a number is not held: nothing passe
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Literal
 
+from sim.metrics.catalogue import REQUIREMENTS
 from sim.mission.budgets import Basis, Budget
 from sim.mission.spec import Mission, Requirements
-
-#: Unit by the end of a figure's name; what is not here is a bare number.
-_UNITS = (("_db", "dB"), ("_deg", "deg"), ("_bpp", "bit/px"), ("bpp", "bit/px"))
 
 Relation = Literal["<=", ">="]
 _AT_MOST: Relation = "<="
@@ -37,7 +35,7 @@ class Check:
 def verify(figures: Mapping[str, float | None], mission: Mission, budgets: Sequence[Budget] = ()) -> list[Check]:
     """Checks of every requirement the mission sets, then of `budgets` (from `sim.mission.budgets.assess`).
 
-    `figures` go by the names in `sim.mission.spec.Requirements` without min_ or max_: psnr_10k_db, cr16, ndvi_mae, ...
+    `figures` go by the keys in sim/metrics/catalogue.py: psnr_10k_db, cr16, ndvi_mae, ...
     """
     return [*_requirements(figures, mission.requirements), *map(_budget, budgets)]
 
@@ -48,19 +46,17 @@ def all_held(checks: Sequence[Check]) -> bool:
 
 def _requirements(figures: Mapping[str, float | None], requirements: Requirements) -> list[Check]:
     checks = []
-    for field in fields(requirements):
-        limit = getattr(requirements, field.name)
+    for name, metric in REQUIREMENTS.items():
+        limit = getattr(requirements, name)
         if limit is None:
             continue
-        figure = field.name[len("min_") :]
-        value = figures.get(figure)
-        unit = next((unit for end, unit in _UNITS if figure.endswith(end)), "")
-        cause = _unusable(value, figure)
+        value = figures.get(metric.key)
+        cause = _unusable(value, metric.key)
         held = cause is None and value is not None
         if value is not None and held:
-            held = value >= limit if field.name.startswith("min_") else value <= limit
-        relation = _AT_LEAST if field.name.startswith("min_") else _AT_MOST
-        checks.append(Check(field.name, value, limit, unit, held, "measured", cause, relation, cause is None))
+            held = value >= limit if metric.limit == "min" else value <= limit
+        relation = _AT_LEAST if metric.limit == "min" else _AT_MOST
+        checks.append(Check(name, value, limit, metric.unit, held, "measured", cause, relation, cause is None))
     return checks
 
 

@@ -20,6 +20,7 @@ from sim.ground.decoder_size import decoder_size
 from sim.ground.reception import Address, Reception, SceneReception
 from sim.link.channel import LinkReport
 from sim.metrics import distortion
+from sim.metrics.catalogue import REPORTED
 from sim.mission import budgets
 from sim.mission.devices import scene_work
 from sim.mission.spec import Mission
@@ -32,24 +33,6 @@ from sim.report.measured import Ground, on_device, on_host
 NAMES = {Kind.CODED: "coded", Kind.WITHHELD: "withheld", Kind.EMPTY: "empty", Kind.FALLBACK: "fallback",
          Kind.OMITTED: "omitted"}  # fmt: skip
 SENTINEL_ATTRIBUTION = "Contains modified Copernicus Sentinel data"
-
-#: Figure -> name, unit, convention, in the order of the page.
-METRICS = (
-    ("psnr_10k_db", "PSNR, peak 10 000", "dB", "10 log10(10 000^2 / MSE), MSE over all bands and compared pixels"),
-    ("psnr_65k_db", "PSNR, peak 65 535", "dB", "the same error against the container's full scale: 16.3 dB kinder"),
-    ("psnr_10k_mean_db", "PSNR, mean over tiles", "dB", "peak 10 000"),
-    ("psnr_10k_median_db", "PSNR, median tile", "dB", "peak 10 000"),
-    ("psnr_10k_worst_db", "PSNR, worst tile", "dB", "peak 10 000"),
-    ("snr_db", "SNR", "dB", "10 log10(variance / MSE)"),
-    ("ssim_10k", "SSIM", "", "gaussian window of 11 px, sigma 1.5 px, range 10 000, mean over bands"),
-    ("rmse_reflectance", "RMSE", "reflectance", "root of the MSE / 10 000"),
-    ("max_error_reflectance", "largest error", "reflectance", "over all bands and compared pixels"),
-    ("ndvi_mae", "NDVI, mean absolute error", "", "(B08 - B04) / (B08 + B04)"),
-    ("ndvi_p95", "NDVI, 95th percentile of the error", "", "to 1e-4"),
-    ("sam_deg", "spectral angle", "deg", "mean over compared pixels"),
-    ("kmeans_oa", "k-means agreement", "", "k-means++, 10 clusters, every 10th row and column, seed 42 (COPEX rule)"),
-    ("lpips", "LPIPS", "", distortion.LPIPS),
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -265,8 +248,8 @@ def _quality(figures: Mapping[str, float | None], comparison: Comparison) -> dic
     return {
         "basis": "measured",
         "metrics": [
-            {"name": name, "value": figures.get(key), "unit": unit, "convention": convention, "key": key}
-            for key, name, unit, convention in METRICS
+            {"name": m.name, "value": figures.get(m.key), "unit": m.unit, "convention": m.convention, "key": m.key}
+            for m in REPORTED
         ],
         "error_scale": comparison.pictures.error_scale,
         "mask_legend": comparison.pictures.mask_legend,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from devices.latency import Work
+from hil.devices.latency import Work
 from hil.profiles import profile_file as bench
 from payload.errors import InputError
 from sim.link.orbit import ground_speed_m_s, period_s

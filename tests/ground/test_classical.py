@@ -1,6 +1,7 @@
 """The opponents: containers by hand, lossless where they say so, curves that rise, and the published table."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,24 +10,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from payload.errors import InputError
-from sim.compare import classical
+from sim.compare import classical, video
 from sim.compare.classical import (
     LOSSLESS,
     MAKERS,
     KltJpeg2000,
-    missing_programs,
+    missing,
     open_codecs,
     pack_streams,
     unpack_streams,
 )
 from sim.compare.evaluate import measure
+from sim.compare.klt import Klt, side_octets
 from sim.compare.summary import Bench
 from sim.compare.tiles import read_tiles
 from sim.metrics.bd_rate import Curve
 from sim.metrics.distortion import psnr_db
 
 DATA = Path(os.environ.get("NADIR_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
-RUNNABLE = [codec for name in MAKERS if not missing_programs(name) for codec in open_codecs(name)]
+RUNNABLE = [codec for name in MAKERS if missing(name) is None for codec in open_codecs(name)]
+JPEG_2000 = [codec for name in MAKERS if "jpeg2000" in name for codec in open_codecs(name)]
 LOSSY = [codec for codec in RUNNABLE if len(codec.settings) > 1]
 REVERSIBLE = [codec for codec in RUNNABLE if LOSSLESS in codec.settings]
 
@@ -74,11 +77,36 @@ def test_klt_side_information_by_hand():
     assert octets[81] == 4  # streams
 
 
-def test_the_klt_basis_is_orthonormal_and_sums_positive():
-    mean, basis, _ = classical._fit_klt(tile())
+@pytest.mark.parametrize("differences", [False, True])
+def test_the_klt_basis_is_orthonormal_and_sums_positive(differences):
+    klt = Klt.fit(tile(), 2047, differences)
+    basis = klt.scaled / klt.scale
     np.testing.assert_allclose(basis @ basis.T, np.eye(4), atol=1e-12)
     assert (basis.sum(axis=1) > 0).all()
-    np.testing.assert_allclose(mean[:, 0], tile().mean(axis=(1, 2)), rtol=1e-6)
+    np.testing.assert_allclose(klt.mean[:, 0], tile().mean(axis=(1, 2)), rtol=1e-6)
+    assert np.abs(klt.components(tile())).max() == pytest.approx(2047)  # the range is used, and no more of it
+
+
+def test_a_klt_of_differences_sees_texture_and_not_light():
+    """Light grows across the picture along (1, 1), texture lies along (1, -1): values and differences disagree on what
+    the first component is."""
+    random = np.random.default_rng(0)
+    light = np.linspace(-4000, 4000, 64)[None, :] * np.ones((64, 1))
+    texture = random.normal(0, 900, (64, 64))
+    dn = np.clip(np.stack([9000 + light + texture, 9000 + light - texture]), 0, 65535).astype(np.uint16)
+    for differences, direction in ((False, (1, 1)), (True, (1, -1))):
+        first = Klt.fit(dn, 1000, differences).scaled[0]
+        assert abs(first @ direction) / np.linalg.norm(first) == pytest.approx(np.sqrt(2), abs=0.02)
+
+
+@given(st.integers(1, 6), st.integers(0, 99))
+def test_klt_side_information_comes_back_as_float32(bands, seed):
+    klt = Klt.fit(np.random.default_rng(seed).integers(0, 9000, (bands, 8, 8)).astype(np.uint16), 500)
+    octets = klt.pack()
+    assert len(octets) == side_octets(bands) == 4 * (bands * bands + bands)
+    again = Klt.unpack(octets + b"more", bands)
+    np.testing.assert_array_equal(again.scaled.astype(np.float32), klt.scaled.astype(np.float32))
+    np.testing.assert_array_equal(again.mean, klt.mean)
 
 
 def test_the_comment_is_all_that_is_cut_from_a_codestream():
@@ -141,10 +169,49 @@ def test_an_unknown_opponent_is_named_with_those_that_exist():
         open_codecs("jpeg3000")
 
 
-def test_missing_programs_are_named(monkeypatch):
-    monkeypatch.setattr(classical.shutil, "which", lambda program: None if program == "x265" else "/bin/true")
-    assert missing_programs("hevc") == ("x265",)
-    assert missing_programs("jpeg2000") == ()
+def test_a_wheel_that_is_absent_is_named(monkeypatch):
+    monkeypatch.setattr(video, "find_spec", lambda name: None)
+    assert missing("klt-vvc") == "the wheel imageio-ffmpeg (extra `opponents`)"
+    assert missing("jpeg2000") is None
+
+
+@pytest.mark.parametrize("codec", JPEG_2000, ids=lambda codec: codec.name)
+def test_no_opponent_pays_for_a_comment(codec):
+    octets = codec.encode(tile(), 40.0)
+    assert b"Created by OpenJPEG" not in octets
+
+
+def test_a_joint_opponent_has_one_set_of_headers_and_pays_its_side_information_once():
+    """A flat tile costs nothing but headers: those of one codestream, and 80 octets of KLT."""
+    flat = np.full((4, 64, 64), 1234, np.uint16)
+    alone = len(classical.without_comment(classical._j2k(np.full((4, 64, 64), 32768, np.uint16), 40.0)))
+    octets = KltJpeg2000(joint=True).encode(flat, 40.0)
+    assert octets.count(b"\xff\x4f") == 1  # SOC
+    assert len(octets) == 1 + 80 + 1 + alone
+    assert KltJpeg2000().encode(flat, 40.0).count(b"\xff\x4f\xff\x51") == 4  # SOC, SIZ
+
+
+needs_ffmpeg = pytest.mark.skipif(video.missing() is not None, reason="extra `opponents` is not installed")
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize(("codec", "kinds"), [(video.HEVC, {32, 33, 34}), (video.VVC, {15, 16})], ids=["hevc", "vvc"])
+def test_parameter_sets_of_video_are_shared_and_the_rest_is_paid_for(codec, kinds):
+    shared = replace(codec, _shared={})
+    first, second = (shared.encode(tile(seed, 64), 43) for seed in (1, 2))
+    (kept,) = shared._shared.values()
+    assert {kind for _, kind in video._units(kept, codec.stream)} == kinds
+    assert kept not in first and first[: video.HEAD_OCTETS] == second[: video.HEAD_OCTETS] == bytes([4, 0, 64, 43])
+    assert len(first) > video.HEAD_OCTETS + 80
+    assert shared.decode(first).shape == (4, 64, 64)
+
+
+def test_units_of_a_raw_stream_by_hand():
+    # H.265: start code, header 0x40 0x01 = type 32 (VPS); three-octet start code, 0x26 0x01 = type 19 (IDR)
+    stream = b"\0\0\0\1\x40\x01vps" + b"\0\0\1\x26\x01slice"
+    assert list(video._units(stream, "hevc")) == [(b"\0\0\0\1\x40\x01vps", 32), (b"\0\0\1\x26\x01slice", 19)]
+    # H.266: the type is the upper five bits of the second octet: 0x79 = 15 (SPS)
+    assert list(video._units(b"\0\0\1\x00\x79sps", "vvc")) == [(b"\0\0\1\x00\x79sps", 15)]
 
 
 # --- the published table ------------------------------------------------------------------------

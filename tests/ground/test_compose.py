@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from devices.latency import Work
+from hil.devices.latency import Work
 from payload.bundle import load_bundle
 from payload.link.tile_code import Kind, TileCode, pack
 from payload.policy import Gate

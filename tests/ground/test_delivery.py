@@ -151,3 +151,13 @@ def test_of_two_runs_at_once_one_is_told(tmp_path: Path) -> None:
     assert sorted(run.returncode for run in runs) == [0, 1]
     assert any("another run is writing there" in errors for _, errors in ended)
     assert listing(tmp_path) == ["out", "out/report.json"]
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_run_that_is_asked_to_stop_cleans_up_and_says_so_in_one_line(tmp_path: Path, how: signal.Signals) -> None:
+    before = "from sim.commands.console import stop_on_signals; stop_on_signals('sim')"
+    process = interrupted(tmp_path / "out", how, before)
+    assert process.returncode == 128 + how and listing(tmp_path) == []
+    assert process.stderr is not None
+    said = process.stderr.read()
+    assert said.count("\n") == 1 and said.startswith("sim: stopped") and how.name in said

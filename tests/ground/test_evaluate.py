@@ -4,6 +4,7 @@ import json
 import math
 import re
 import sys
+import time
 from dataclasses import dataclass, field
 
 import bjontegaard
@@ -104,8 +105,8 @@ def test_nothing_is_extrapolated():
 def made_up_rows(codec, tile, gain_db, saving=0.0):
     for octets in OCTETS:
         figures = dict.fromkeys(
-            ("psnr_65k_db", "snr_db", "rmse_reflectance", "ssim_10k", "ms_ssim_10k", "sam_deg", "ndvi_mae", "ndvi_p95",
-             "kmeans_oa", "kmeans_fixed_oa"), float(np.log(octets)),
+            ("psnr_65k_db", "snr_db", "rmse_reflectance", "ssim_10k", "ssim_own", "ms_ssim_10k", "sam_deg",
+             "ndvi_mae", "ndvi_p95", "kmeans_oa", "kmeans_fixed_oa"), float(np.log(octets)),
         )  # fmt: skip
         cost = octets * (1 - saving)
         rate = {"octets": cost, "bpp": 8 * cost / 65536, "cr16": RAW_OCTETS / cost}
@@ -119,6 +120,30 @@ def two_codecs():
     rows = [r for tile, gain in (("easy", 9.0), ("hard", 0.0)) for r in made_up_rows("klt-jpeg2000", tile, gain)]
     rows += [*made_up_rows("nadir-x", "easy", 9.0, saving=0.3), *made_up_rows("nadir-x", "hard", 0.0, saving=0.1)]
     return Bench(rows)
+
+
+def test_a_bd_rate_counts_what_lies_between_cr_20_and_250_and_nothing_else():
+    """From CR 400 to 250, and from 20 to 10, the codec is 3 dB better; between the two it is the reference."""
+    rows = []
+    for codec in ("klt-jpeg2000", "nadir-x"):
+        for octets in RAW_OCTETS / np.geomspace(450, 8, 60):
+            outside = not RAW_OCTETS / 255 < octets < RAW_OCTETS / 19.5
+            gain = 3.0 if codec == "nadir-x" and outside else 0.0
+            psnr = float(exponential(octets, gain if octets > 5000 else -gain))
+            rate = {"octets": octets, "bpp": 8 * octets / 65536, "cr16": RAW_OCTETS / octets}
+            rows.append({"codec": codec, "tile": "t", "psnr_10k_db": psnr, **rate})
+    assert Bench(rows).bd_rate("nadir-x", "klt-jpeg2000")["mean_percent"] == pytest.approx(0.0, abs=0.05)
+
+
+def test_the_interval_holds_the_mean_and_narrows_with_tiles():
+    """Twenty tiles around -15 with a standard deviation of 5: the mean is known to about 2 x 5 / sqrt(20) = 2.2."""
+    values = np.random.default_rng(1).normal(-15, 5, 20)
+    found = spread(list(values))
+    half = 1.96 * values.std(ddof=1) / math.sqrt(20)
+    assert found["low_percent"] == pytest.approx(values.mean() - half, abs=0.3)
+    assert found["high_percent"] == pytest.approx(values.mean() + half, abs=0.3)
+    assert found == spread(list(values))
+    assert math.isnan(spread([-15.0])["low_percent"])
 
 
 def test_bd_rate_is_per_tile_then_the_mean(two_codecs):
@@ -239,6 +264,23 @@ def test_the_learned_codec_counts_packets_tile_header_and_all():
     np.testing.assert_array_equal(seen[:, 0, 0], np.rint(dn.mean(axis=(1, 2))))
 
 
+def test_a_picture_of_several_tiles_is_cut_and_put_together_again():
+    class Corner:
+        def decode_tile(self, code):
+            means = np.frombuffer(code.side, ">u2").astype(np.uint16)
+            return np.broadcast_to(means[:, None, None], (4, 128, 128))
+
+    dn = scene_dn(256, 256)
+    seen = NadirCodec(FakePayload(), Corner(), tile_px=128).decode(
+        NadirCodec(FakePayload(), Corner(), tile_px=128).encode(dn, 200.0)
+    )
+    assert seen.shape == dn.shape
+    for row in (0, 128):
+        for col in (0, 128):
+            square = dn[:, row : row + 128, col : col + 128].mean(axis=(1, 2))
+            np.testing.assert_array_equal(seen[:, row, col], np.rint(square))
+
+
 def test_finer_steps_are_asked_of_the_payload():
     codec = NadirCodec(FakePayload(), FakeDecoder())
     assert len(codec.encode(scene_dn(256, 256), 100.0)) > len(codec.encode(scene_dn(256, 256), 200.0))
@@ -330,10 +372,33 @@ def test_plots_are_the_same_for_the_same_rows(result):
 
 
 def test_an_opponent_that_is_not_installed_is_said_to_be_absent(monkeypatch):
-    monkeypatch.setattr(evaluate, "missing_programs", lambda name: ("x265",) if name == "hevc" else ())
-    codecs, absent = open_opponents(["hevc", "jpeg"])
+    monkeypatch.setattr(evaluate, "missing", lambda name: "the wheel" if name == "klt-hevc" else None)
+    codecs, absent = open_opponents(["klt-hevc", "jpeg"])
     assert [codec.name for codec in codecs] == ["jpeg"]
-    assert absent == {"hevc": "absent: x265 not installed on this machine"}
+    assert absent == {"klt-hevc": "absent: the wheel is not installed on this machine"}
+
+
+@dataclass
+class Slow:
+    """Codes at once, decodes for a long time."""
+
+    name: str = "slow"
+    note: str = ""
+    settings: tuple[float, ...] = (1.0,)
+
+    def encode(self, dn, setting):
+        return bytes(RAW_OCTETS // 50)
+
+    def decode(self, octets):
+        end = time.process_time() + 0.2
+        while time.process_time() < end:
+            pass
+        return np.full((4, 256, 256), 1000, np.uint16)
+
+
+def test_seconds_of_encoding_hold_no_decoding():
+    (row,) = measure(TILES[:1], [Slow()])
+    assert row["encode_s"] < 0.1 and row["decode_s"] >= 0.2
 
 
 def run_sim(monkeypatch, *arguments):

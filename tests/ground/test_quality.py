@@ -121,11 +121,25 @@ def test_ssim_is_scikit_images():
 def test_ssim_of_a_wide_strip_does_not_depend_on_its_slices(monkeypatch):
     dn = picture(5, (4, 24, 300))
     seen = disturbed(dn, 6, rms=200)
-    whole = distortion.ssim_sum(dn, seen, everywhere(dn))
+    whole = distortion.SsimSums.of(dn, seen, everywhere(dn))
     monkeypatch.setattr(distortion, "SSIM_SLICE_PX", 37)
-    sliced = distortion.ssim_sum(dn, seen, everywhere(dn))
-    assert sliced[0] == pytest.approx(whole[0], rel=1e-12)
-    assert sliced[1] == whole[1] == 14 * 290
+    sliced = distortion.SsimSums.of(dn, seen, everywhere(dn))
+    assert sliced.fixed_range == pytest.approx(whole.fixed_range, rel=1e-12)
+    assert sliced.own_range == pytest.approx(whole.own_range, rel=1e-12)
+    assert sliced.windows == whole.windows == 14 * 290
+
+
+def test_ssim_of_the_own_range_is_scikit_images_with_each_bands_span():
+    dn = picture(5)
+    seen = disturbed(dn, 6, rms=200)
+    options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    theirs = np.mean([
+        structural_similarity(a, b, data_range=int(a.max()) - int(a.min()), **options)
+        for a, b in zip(dn, seen, strict=True)
+    ])  # fmt: skip
+    figures = distortion.tile_figures(dn, seen, everywhere(dn))
+    assert figures["ssim_own"] == pytest.approx(theirs, abs=1e-12)
+    assert figures["ssim_own"] < figures["ssim_10k"]
 
 
 def test_ssim_of_flat_pictures_is_the_luminance_term():

@@ -56,7 +56,8 @@ def coder_of(size: int, extreme: bool) -> EntropyKernel:
 
 
 def some_coder(rng: Rng) -> EntropyKernel:
-    library.plain_only(bool(rng.random() < 0.3))
+    """Mostly with the vector loops: the plain ones take far longer under sanitizers, over the same arrays."""
+    library.plain_only(bool(rng.random() < 0.05))
     return coder_of(int(rng.choice(len(SIZES), p=SHARES)), bool(rng.random() < 0.3))
 
 

@@ -1,6 +1,6 @@
 """The kernel built under AddressSanitizer and UndefinedBehaviorSanitizer, run with hostile cases in its own process.
 
-    python tests/hostile/sanitized.py --decode 100000 --encode 100000        (make fuzz-kernel)
+python tests/hostile/sanitized.py --decode 100000 --encode 100000        (make fuzz-kernel)
 """
 
 import os

@@ -154,4 +154,4 @@ def test_codecs_that_cannot_be_opened_are_refused(bundle, changes, words) -> Non
 def test_shipped_bundles_are_whole_and_list_everything_they_hold(name) -> None:
     found = load_bundle(name)
     held = {p.relative_to(found.directory).as_posix() for p in found.directory.rglob("*") if p.is_file()}
-    assert held - {"manifest.json", "check.json", "signature.json"} == set(found.manifest["files"])
+    assert held - {"manifest.json", "check.json", "compiled.json", "signature.json"} == set(found.manifest["files"])

@@ -10,8 +10,10 @@ from export.builds import flight_networks
 from export.bundle.assemble import Origin, assemble, derive
 from export.graphs.graph import load_graph
 from export.graphs.to_openvino import execution, write_ir
-from export.proof.check import check_bundle, static_faults, table
+from export.proof.check import Proof, Row, check_bundle, static_faults, table
 from export.proof.inputs import Feeder, TilePool, random_feeder, real_feeder, real_pool
+from export.proof.settings import isas_here, refuse_absent
+from export.proof.tile_codes import Codes, Setting, headline
 from payload.bundle import load_bundle
 from payload.errors import InputError
 
@@ -207,3 +209,44 @@ def test_a_tampered_bundle_does_not_load(build_cnn, tmp_path):
     network.write_bytes(network.read_bytes() + b"\0")
     with pytest.raises(InputError, match="changed after it was built"):
         load_bundle(tmp_path / "bundle")
+
+
+def row(isa: str, primitives: tuple[str, ...], runtime: str = "openvino", mismatches: int = 0) -> Row:
+    return Row("flight/net.onnx", runtime, 1, isa, 10, 1000, mismatches, 0.0, 3, 3, primitives)
+
+
+def rows_of(*rows: Row) -> Proof:
+    return Proof("b", "00", {}, {}, {}, True, rows, (), {}, {})
+
+
+def test_settings_that_ran_the_same_kernels_are_one_path():
+    """Four limits on a host with AVX2 alone ran one set of kernels: the headline must not speak of four."""
+    same = [row(isa, ("jit_avx2_I8",)) for isa in ("", "AVX512_CORE", "AVX2_VNNI", "AVX2")]
+    proof = rows_of(*same, row("SSE41", ("jit_sse42_I8",)), row("", (), "onnxruntime"))
+    assert "6000 elements compared, 0 differ" in proof.headline
+    assert "6 settings ran 3 distinct code paths a network" in proof.headline
+    assert "onnxruntime; openvino: jit_avx2_I8; openvino: jit_sse42_I8" in proof.headline
+    kept = json.loads(proof.to_json())
+    assert kept["distinct_paths"] == 3 and [len(p["settings"]) for p in kept["paths"]] == [4, 1, 1]
+    assert table(proof).count("flight/net.onnx  openvino: jit_avx2_I8") == 1
+
+
+def test_an_instruction_set_that_the_host_lacks_is_no_setting():
+    avx2 = frozenset({"sse4_1", "avx", "avx2"})
+    assert isas_here(avx2) == ("", "AVX2", "SSE41")
+    refuse_absent(("", "AVX2"), avx2)
+    with pytest.raises(InputError, match=r"no AVX2_VNNI \(avx_vnni\), so a limit to it proves nothing; it has AVX2"):
+        refuse_absent(("AVX2", "AVX2_VNNI"), avx2)
+    with pytest.raises(InputError, match="'AVX3' is unknown"):
+        refuse_absent(("AVX3",), avx2)
+    with pytest.raises(InputError, match=r"it has none"):
+        refuse_absent(("AVX2",), frozenset())
+
+
+def test_tile_codes_count_the_paths_that_ran():
+    def codes(isa: str, primitives: tuple[str, ...], sha256: str = "a") -> Codes:
+        return Codes(Setting("openvino", 1, isa, True), 5, 100, sha256, primitives)
+
+    twice = [codes("", ("jit_avx2_I8",)), codes("AVX2", ("jit_avx2_I8",))]
+    assert headline(twice).startswith("HELD: 2 settings that ran 1 distinct code paths (openvino: jit_avx2_I8,")
+    assert headline([*twice, codes("SSE41", ("jit_sse42_I8",), "b")]).startswith("NOT HELD: 3 settings that ran 2")

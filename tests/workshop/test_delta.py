@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from export.bundle.delta import FileDelta, apply_delta, as_text, make_delta, pack, patch, unpack, unpatch
 from export.bundle.sign import new_key, public_path, sign_bundle
-from payload.bundle import FORMAT_VERSION
+from payload.bundle import FORMAT_VERSION, load_bundle
 from payload.errors import BundleError, InputError
 from payload.signature import load_public_key, require_signature
 
@@ -167,3 +167,31 @@ def test_the_signature_travels_with_the_delta(tmp_path):
     sign_bundle(new, tmp_path / "k.pem")
     apply_delta(old, make_delta(old, new)[0], tmp_path / "out")
     assert require_signature(tmp_path / "out", [public])
+
+
+def test_only_what_one_device_runs_goes_up(tmp_path):
+    """Weights lie in the ONNX file, which every engine reads, and once more in its IR: that stays on the ground."""
+    weights = np.random.default_rng(0).bytes(5000)
+    names = ("flight/net.onnx", "flight/net.xml", "flight/net.bin", "flight/tables.npz")
+    old = bundle(tmp_path / "old", dict.fromkeys(names, weights))
+    new = bundle(tmp_path / "new", dict.fromkeys(names, weights[::-1]))
+    delta, files = make_delta(old, new)
+    assert [f.name for f in files] == ["manifest.json", "flight/net.onnx", "flight/tables.npz"]
+    assert len(delta) < 2.2 * len(weights) < len(make_delta(old, new, with_ir=True)[0])
+    apply_delta(old, delta, tmp_path / "out")
+    assert not (tmp_path / "out/flight/net.bin").exists()
+    load_bundle(tmp_path / "out", flight_only=True)
+
+
+def test_a_device_may_do_without_ir_but_not_without_networks(tmp_path):
+    whole = bundle(tmp_path / "b", {"flight/net.onnx": b"1", "flight/net.xml": b"2", "flight/net.bin": b"3"})
+    (whole / "flight/net.bin").write_bytes(b"4")
+    with pytest.raises(BundleError, match="sha256"):  # one that is there must be right
+        load_bundle(whole, flight_only=True)
+    (whole / "flight/net.bin").unlink()
+    load_bundle(whole, flight_only=True)
+    with pytest.raises(BundleError, match="not there"):
+        load_bundle(whole)
+    (whole / "flight/net.onnx").unlink()
+    with pytest.raises(BundleError, match="not there"):
+        load_bundle(whole, flight_only=True)

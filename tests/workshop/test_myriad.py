@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from devices.targets import load_target
 from export.bundle.assemble import Origin, assemble
 from export.devices.myriad_blob import (
     HEADER_OCTETS,
@@ -25,6 +24,7 @@ from export.graphs.graph import load_graph
 from export.graphs.to_float import to_float_model
 from export.proof.front_ends import uniform
 from export.proof.half_precision import Agreement, as_text, compare, in_half_precision, open_half
+from hil.devices.targets import load_target
 from payload.errors import InputError
 
 TOOLKIT = os.environ.get("NADIR_MYRIAD_TOOLKIT")

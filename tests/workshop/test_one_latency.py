@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from devices.latency import Work, coding_work, compiled_stages, estimate, gate_work, keep_compiled, network_work
-from devices.targets import load_target
 from export.__main__ import main
 from export.builds import flight_networks
 from export.bundle.assemble import describe
+from hil.devices.latency import Work, coding_work, compiled_stages, estimate, gate_work, keep_compiled, network_work
+from hil.devices.targets import load_target
 from payload.bundle import load_bundle, shipped_bundles
 from sim.mission.devices import estimate as scene_estimate
 from sim.mission.devices import scene_work

@@ -7,12 +7,12 @@ import numpy as np
 import onnx
 import pytest
 
-from devices.targets import load_target
 from export.builds import flight_networks
 from export.devices.to_myriad import compile_bundle, find_toolkit
 from export.proof.check import check_bundle, table
 from export.proof.front_ends import feeder_for
 from export.proof.inputs import real_pool
+from hil.devices.targets import load_target
 from payload.bundle import load_bundle, shipped_bundles
 from payload.codec.registry import open_codec
 from sim.ground.decoder_size import decoder_size

@@ -5,25 +5,29 @@ import tomllib
 
 import pytest
 
-from devices.latency import Work, estimate
-from devices.targets import FOLDER, load_target, load_targets, parse_target
 from export.devices.estimates import against_anchors, refuse_operators, table
 from export.graphs.graph import load_graph
 from export.graphs.memory_plan import chart, fits, plan, plan_for_tiles
+from hil.devices.latency import Work, estimate
+from hil.devices.targets import FOLDER, load_target, load_targets, parse_target
 from payload.errors import InputError
 
 MYRIAD2 = tomllib.loads((FOLDER / "myriad2.toml").read_text())
 
 
-def test_all_five_targets_load_and_every_figure_has_source_and_status():
+def test_all_targets_load_and_every_figure_has_source_and_status():
     targets = load_targets()
-    assert set(targets) == {"myriad2", "myriadx", "x86-vnni", "cortex-a53", "npu"}
+    assert set(targets) == {
+        "myriad2", "myriadx", "x86-vnni", "cortex-a53", "cortex-a76", "npu", "zynq-dpu", "hailo-8", "jetson-orin-nano",
+    }  # fmt: skip
     for target in targets.values():
         assert {"rate_gmac_per_s", "stage_overhead_us", "bandwidth_gb_per_s", "power_w", "memory_mib"} <= set(
             target.figures
         )
         assert all(f.source and f.status in ("measured", "published", "assumed") for f in target.figures.values())
     text = table(targets)
+    assert text.count("  runs: ") == text.count("  equality with the reference: ") == len(targets)
+    assert {n for n, t in targets.items() if t.equality == "shown"} == {"x86-vnni", "cortex-a53", "cortex-a76"}
     assert "CloudScout" in text and "assumed" in text and "published" in text
 
 
@@ -43,7 +47,7 @@ def test_anchors_compare_per_pixel():
 
 
 def test_an_unknown_target_names_the_known_ones():
-    with pytest.raises(InputError, match=r"target 'myriad3' is unknown; choose one of cortex-a53, myriad2"):
+    with pytest.raises(InputError, match=r"target 'myriad3' is unknown; choose one of cortex-a53, cortex-a76, hailo-8"):
         load_target("myriad3")
 
 
@@ -51,6 +55,8 @@ def test_an_unknown_target_names_the_known_ones():
     ("change", "message"),
     [
         (lambda t: t.update(colour="red"), "key 'colour' is unknown"),
+        (lambda t: t.pop("runs"), "runs is missing"),
+        (lambda t: t.update(equality="perhaps"), "equality is 'perhaps', wanted one of shown, not promised"),
         (lambda t: t["figures"].update(speed={"value": 1}), "figure 'speed' is unknown"),
         (lambda t: t["figures"]["power_w"].update(status="guessed"), "power_w needs a source and a status"),
         (lambda t: t["figures"]["power_w"].pop("source"), "power_w needs a source and a status"),

@@ -1,7 +1,7 @@
 """Devices as data: what each runs, holds and draws, with the source and status of every number.
 
-Takes `devices/data/*.toml`, gives `Target`s. `devices.latency` makes estimates of them: one model, for the simulation,
-the workshop and the bench alike. This package knows the payload's bundle and nothing else of the project.
+Takes `hil/devices/data/*.toml`, gives `Target`s. `hil.devices.latency` makes estimates of them: one model, for the
+simulation, the workshop and the bench alike. This room knows the payload's bundle and nothing else of the project.
 """
 
 import tomllib
@@ -26,7 +26,10 @@ FIGURES = (
     "shaves",
     "cmx_slices",
 )
-KEYS = {"name", "title", "build", "engine", "max_opset", "refused_operators", "platform", "notes", "figures", "anchors"}
+TEXTS = ("name", "title", "build", "engine", "runs", "equality", "shown_by")
+KEYS = {*TEXTS, "max_opset", "refused_operators", "platform", "notes", "figures", "anchors"}
+#: Whether a device gives the integer reference's octets: shown by a command, or not to be counted on.
+EQUALITY = ("shown", "not promised")
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,9 @@ class Target:
     title: str
     build: str
     engine: str
+    runs: str  # what of a bundle it can run, and in which precision
+    equality: str
+    shown_by: str  # the check or converter that shows it, or why nothing here does
     max_opset: int
     refused_operators: tuple[str, ...]
     platform: str
@@ -72,7 +78,7 @@ class Target:
 
     def figure(self, key: str) -> Figure:
         if key not in self.figures:
-            raise InputError(f"target {self.name} has no figure {key}; add it to devices/data/{self.name}.toml")
+            raise InputError(f"target {self.name} has no figure {key}; add it to hil/devices/data/{self.name}.toml")
         return self.figures[key]
 
 
@@ -97,10 +103,16 @@ def parse_target(file: str, table: Mapping[str, Any]) -> Target:
     """A target from its parsed table; unknown keys, figures and statuses are errors that name key and file."""
     _refuse_unknown(file, "key", table, KEYS)
     _refuse_unknown(file, "figure", table.get("figures", {}), set(FIGURES))
+    for key in TEXTS:
+        if not isinstance(table.get(key), str) or not table[key]:
+            raise InputError(f"{file}: {key} is missing; wanted a text")
+    if table["equality"] not in EQUALITY:
+        raise InputError(f"{file}: equality is {table['equality']!r}, wanted one of {', '.join(EQUALITY)}")
     figures = {key: _figure(file, key, value) for key, value in table["figures"].items()}
     anchors = tuple(_anchor(file, value) for value in table.get("anchors", []))
     return Target(
-        table["name"], table["title"], table["build"], table["engine"], int(table["max_opset"]),
+        table["name"], table["title"], table["build"], table["engine"], table["runs"], table["equality"],
+        table["shown_by"], int(table["max_opset"]),
         tuple(table.get("refused_operators", [])), table.get("platform", ""), table.get("notes", ""), figures, anchors,
     )  # fmt: skip
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from devices.targets import Target
+from hil.devices.targets import Target
 from payload.bundle import Bundle
 from payload.errors import InputError
 

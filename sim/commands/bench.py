@@ -1,0 +1,93 @@
+"""`sim bench`, `sim evaluate`, `sim evaluate-corsa`: a bundle measured beside other coders."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from payload.bundle import DEFAULT
+from sim.commands import options
+from sim.commands.console import progress
+from sim.commands.options import MAX_PIXELS_DEFAULT
+
+OPPONENTS = "klt-jpeg2000-joint,klt-diff-jpeg2000-joint,klt-jpeg2000,jpeg2000,jpegxl,htj2k,ccsds121,jpeg"
+OPPONENTS += ",klt-hevc,klt-av1,klt-vvc"  # where the extra `opponents` is installed
+
+
+def bench(
+    bundle: options.Bundle = DEFAULT,
+    engine: Annotated[str | None, typer.Option(help="One engine; all that run here if left out.")] = None,
+    tiles: Annotated[list[Path] | None, typer.Option(help="Time over these tiles, not over a generated scene.")] = None,
+    bands: options.Bands = None,
+    scale: options.Scale = None,
+    offset: options.Offset = None,
+    max_pixels: options.MaxPixels = MAX_PIXELS_DEFAULT,
+    cr: Annotated[float, typer.Option(min=2.0, help="Compression ratio to code at, against 16 bit.")] = 20.0,
+    granule_px: Annotated[int, typer.Option(help="Side of the scene whose memory is measured; 0: none.")] = 10_980,
+    as_json: options.AsJson = False,
+) -> None:
+    """Speed of each stage beside classical coders, and the memory of a granule. Exit 1 if that passes its limit."""
+    from sim.compare import speed
+
+    engines = (engine,) if engine else speed.engines_here()
+    question = speed.Question(
+        bundle, engines, tuple(tiles or ()), cr, options.reading(bands, scale, offset, max_pixels)
+    )
+    with progress("bench") as advance:
+        result = speed.benchmark(question, granule_px, advance)
+    print(json.dumps(result.as_dict(), indent=2) if as_json else speed.as_text(result))
+    if not result.held:
+        raise typer.Exit(1)
+
+
+def evaluate(
+    tiles: options.Tiles,
+    more: Annotated[list[Path] | None, typer.Argument(hidden=True)] = None,
+    bundle: Annotated[
+        list[str] | None, typer.Option(help="Shipped bundle or a directory; repeat it. none: the opponents alone.")
+    ] = None,
+    against: Annotated[str, typer.Option(help="Opponents, comma-separated.")] = OPPONENTS,
+    bands: options.Bands = None,
+    scale: options.Scale = None,
+    offset: options.Offset = None,
+    max_pixels: options.MaxPixels = MAX_PIXELS_DEFAULT,
+    out: Annotated[Path, typer.Option(help="Where rd.json, rd.html and the plots go.")] = Path("out/evaluate"),
+    limit: options.Limit = None,
+    picture_px: Annotated[
+        int | None, typer.Option(min=64, help="Side of the pictures coded; a bundle cuts them. Its tile if left out.")
+    ] = None,
+    engine: options.Engine = "openvino",
+    as_json: options.AsJson = False,
+) -> None:
+    """Rate and distortion of one bundle or several beside classical codecs, on the same tiles in one run."""
+    from sim.compare import report
+    from sim.compare.evaluate import evaluate as run
+
+    reading = options.reading(bands, scale, offset, max_pixels)
+    with progress("tiles") as advance:
+        opponents = [name.strip() for name in against.split(",") if name.strip()]
+        bundles = [name for name in bundle or [DEFAULT] if name != "none"]
+        result = run([*tiles, *(more or [])], bundles, opponents, limit, engine, advance, picture_px, reading=reading)
+    report.write_results(result, out)
+    print(report.canonical_json(result) if as_json else report.as_text(result, out / "rd.html"))
+
+
+def evaluate_corsa(
+    tiles: options.Tiles,
+    bundle: Annotated[list[str] | None, typer.Option(help="Shipped bundle or a directory; repeat it.")] = None,
+    bands: options.Bands = None,
+    scale: options.Scale = None,
+    offset: options.Offset = None,
+    max_pixels: options.MaxPixels = MAX_PIXELS_DEFAULT,
+    limit: options.Limit = None,
+    engine: options.Engine = "openvino",
+    as_json: options.AsJson = False,
+) -> None:
+    """The field's reference system in its published convention and in ours, beside JPEG 2000 at CR 20."""
+    from sim.compare import corsa
+
+    reading = options.reading(bands, scale, offset, max_pixels)
+    with progress("coders") as advance:
+        rows = corsa.compare(tiles, bundle or ["corsa-fpn3-512", DEFAULT], limit, engine, advance, reading)
+    print(json.dumps(corsa.as_json(rows), indent=2) if as_json else corsa.as_text(rows))

@@ -1,0 +1,84 @@
+"""What commands say besides their results, all of it on stderr: progress, notes, and the one line when they stop."""
+
+import logging
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from sim.progress import Progress
+
+#: Where nobody watches, a line now and then is enough.
+FIRST_LINE_S, NEXT_LINE_S = 10.0, 30.0
+
+log = logging.getLogger(__name__)
+
+
+def set_up_logging(program: str, verbose: bool, quiet: bool) -> None:
+    """Notes and doubts on stderr, one a line; -v adds what libraries say, -q leaves only errors."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter(f"{program}: %(message)s"))
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(logging.DEBUG if verbose else logging.ERROR if quiet else logging.WARNING)
+    libraries = logging.WARNING if verbose else logging.CRITICAL
+    for name in ("rasterio", "matplotlib", "PIL", "fontTools"):
+        logging.getLogger(name).setLevel(libraries)
+
+
+def stop_on_signals(program: str) -> None:
+    """Ctrl-C, SIGTERM and SIGHUP end the program in one line, with its folders cleaned up. Exit code 128 + signal."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        for other in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(other, signal.SIG_IGN)  # once is enough: cleaning up is not to be cut short
+        print(f"{program}: stopped by {signal.Signals(number).name}; nothing half-written is left", file=sys.stderr)
+        raise SystemExit(128 + number)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup and background jobs stay as they were asked to
+            signal.signal(number, stop)
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Progress]:
+    """A bar with the time left where stderr is a terminal; elsewhere a line now and then once work gets long."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if logging.getLogger().level >= logging.ERROR:
+        yield lambda label, total: None
+    elif console.is_terminal:
+        yield from _bar(console, what)
+    else:
+        yield _Lines(what).advance
+
+
+def _bar(console: object, what: str) -> Iterator[Progress]:
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Bar(*columns, console=console, transient=True) as bar:  # type: ignore[arg-type]
+        task = bar.add_task(what)
+        yield lambda label, total: bar.update(task, total=total, advance=1, description=label)
+
+
+class _Lines:
+    """Progress where nobody watches."""
+
+    def __init__(self, what: str) -> None:
+        self._what, self._done = what, 0
+        self._start = time.monotonic()
+        self._next = self._start + FIRST_LINE_S
+
+    def advance(self, label: str, total: int) -> None:
+        self._done += 1
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._next = now + NEXT_LINE_S
+        left_s = (now - self._start) / self._done * max(0, total - self._done)
+        log.warning("%s: %s, %d of %d, %.0f s left", self._what, label, self._done, total, left_s)

@@ -1,0 +1,173 @@
+"""`sim mission`, `sim passes`, and the lists of what ships: missions, bundles, devices, engines."""
+
+import dataclasses
+import json
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from payload.errors import InputError
+from sim.commands import options
+
+mission_app = typer.Typer(help="Missions: show, copy and check their files.", invoke_without_command=True)
+
+
+@mission_app.callback()
+def mission(context: typer.Context) -> None:
+    """Missions: show, copy and check their files."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+@mission_app.command("show")
+def show(
+    name: Annotated[str, typer.Argument(help="Shipped mission or a TOML file.")],
+    as_json: Annotated[bool, typer.Option("--json", help="As read, with every default, as JSON.")] = False,
+) -> None:
+    """Print a mission's file, or with --json all that it says and leaves to the defaults."""
+    from sim.mission.spec import load_mission, mission_file
+
+    loaded = load_mission(name)
+    print(json.dumps(_plain(loaded), indent=2) if as_json else mission_file(name).read_text(encoding="utf-8"), end="")
+
+
+@mission_app.command("new")
+def new(
+    name: Annotated[str, typer.Argument(help="The new mission's name.")],
+    like: Annotated[str, typer.Option("--from", help="The mission to copy.")] = "phisat2",
+    out: Annotated[Path | None, typer.Option(help="The file to write; NAME.toml if left out.")] = None,
+) -> None:
+    """Copy a mission's file under a new name, to be changed."""
+    from sim.mission.spec import load_mission, mission_file
+
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
+        raise InputError(f"{name[:80]!r} is no name for a mission, wanted up to 64 letters, digits, dots, dashes")
+    load_mission(like)
+    text = mission_file(like).read_text(encoding="utf-8")
+    path = out or Path(f"{name}.toml")
+    _write_new(path, re.sub(r'(?m)^name\s*=\s*"[^"\n]*"', f'name = "{name}"', text, count=1))
+    print(f"wrote {path}: change it, then: sim mission check {path}")
+
+
+@mission_app.command("check")
+def check(files: Annotated[list[Path], typer.Argument(help="TOML files of missions.")]) -> None:
+    """Read missions as a run would. Exit 2 at the first that cannot be used."""
+    from sim.mission.spec import load_mission
+
+    for path in files:
+        loaded = load_mission(path)
+        asked = sum(value is not None for value in dataclasses.asdict(loaded.requirements).values())
+        print(f"{path}: {loaded.name}, {len(loaded.stations)} stations, {asked} requirements, device {loaded.device}")
+
+
+def passes(
+    mission: options.Mission = "phisat2",
+    station: Annotated[list[str] | None, typer.Option(help="A station; repeat it. All if left out.")] = None,
+    days: Annotated[float, typer.Option(help="How far ahead to look.")] = 1.0,
+    start: Annotated[str | None, typer.Option(help="UTC. The orbit's epoch if left out.")] = None,
+    octets: Annotated[int, typer.Option(help="A volume to send: what fits in each pass, and when it is down.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="The plan as JSON on stdout.")] = False,
+) -> None:
+    """When stations see the satellite, and what each pass carries. Exit 1 if a volume given is not down in time."""
+    from sim.mission import passes as module
+    from sim.mission.spec import load_mission
+
+    plan = module.plan_passes(load_mission(mission), station or [], _time(start), days, octets)
+    print(json.dumps(module.as_json(plan), indent=2) if as_json else module.as_text(plan))
+    if plan.waiting_octets:
+        raise typer.Exit(1)
+
+
+def missions(as_json: options.AsJson = False) -> None:
+    """List the missions that ship with Nadir."""
+    from sim.mission.spec import load_mission, shipped_missions
+
+    loaded = [load_mission(name) for name in shipped_missions()]
+    _print_rows([{"name": m.name, "title": m.title, "device": m.device} for m in loaded], as_json)
+
+
+def bundles(as_json: options.AsJson = False) -> None:
+    """List the bundles that ship with Nadir."""
+    from payload.bundle import load_bundle, shipped_bundles
+
+    loaded = [load_bundle(name) for name in shipped_bundles()]
+    _print_rows(
+        [
+            {
+                "name": b.name,
+                "id": f"0x{b.bundle_id:08x}",
+                "codec": b.manifest["codec"]["kind"],
+                "bands": " ".join(b.bands),
+                "tile_px": b.tile_px,
+                "flight_octets": sum(path.stat().st_size for path in (b.directory / "flight").rglob("*")),
+            }
+            for b in loaded
+        ],
+        as_json,
+    )
+
+
+def devices(as_json: options.AsJson = False) -> None:
+    """List the devices that time and energy can be modelled for."""
+    from hil.devices.targets import load_target
+    from sim.mission.devices import device_names
+
+    found = [load_target(name) for name in device_names()]
+    _print_rows([{"name": t.name, "title": t.title, "engine": t.engine} for t in found], as_json)
+
+
+def engines(as_json: options.AsJson = False) -> None:
+    """List the engines that run networks, and whether they can run here."""
+    from payload.engine import ENGINES, open_engine
+
+    rows = []
+    for name in ENGINES:
+        try:
+            rows.append({"name": name, "version": open_engine(name).version, "here": "yes"})
+        except InputError as error:
+            rows.append({"name": name, "version": "", "here": f"no: {error}"})
+    _print_rows(rows, as_json)
+
+
+def _print_rows(rows: list[dict[str, Any]], as_json: bool) -> None:
+    """A table with one row a line, names of columns first."""
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    columns = list(rows[0])
+    cells = [columns, *([str(row[column]) for column in columns] for row in rows)]
+    widths = [max(len(line[k]) for line in cells) for k in range(len(columns))]
+    for line in cells:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def _write_new(path: Path, text: str) -> None:
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise InputError(f"{path} is already there; choose another --out") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}), wanted a writable folder") from None
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, tuple | list):
+        return [_plain(entry) for entry in value]
+    return value.isoformat() if isinstance(value, datetime) else value
+
+
+def _time(text: str | None) -> datetime | None:
+    """A time from the command line; without a zone it is UTC."""
+    if text is None:
+        return None
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise InputError(f"--start is {text!r}, wanted a time like 2026-06-21T00:00:00") from None
+    return at if at.tzinfo else at.replace(tzinfo=UTC)

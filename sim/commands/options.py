@@ -1,0 +1,32 @@
+"""Options that several commands share, so that each reads the same everywhere."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from payload.errors import InputError
+from sim.scenes.gdal_files import MAX_PIXELS
+from sim.scenes.open_scene import Reading
+
+Mission = Annotated[str, typer.Option(help="Shipped mission or a TOML file.")]
+Bundle = Annotated[str, typer.Option(help="Shipped bundle or a directory.")]
+Engine = Annotated[str, typer.Option(help="openvino, onnxruntime or native.")]
+Tiles = Annotated[list[Path], typer.Option(help="An .npz of tiles (x [N,B,H,W] uint16, bands), or GeoTIFFs.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="The first so many tiles only.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run in --out.")]
+AsJson = Annotated[bool, typer.Option("--json", help="The result as JSON on stdout.")]
+
+Bands = Annotated[str | None, typer.Option(help="Names of the file's bands, e.g. B02,B03,B04,B08; - for one not used.")]
+Scale = Annotated[float | None, typer.Option(help="Reflectance = stored x scale + offset, before the file's own tag.")]
+Offset = Annotated[float | None, typer.Option(help="See --scale; also in stored units, e.g. -1000.")]
+MaxPixels = Annotated[int, typer.Option(min=1, help="Larger scenes are refused.")]
+MAX_PIXELS_DEFAULT = MAX_PIXELS
+
+
+def reading(bands: str | None, scale: float | None, offset: float | None, max_pixels: int) -> Reading:
+    """What the options say about how rasters are read."""
+    names = tuple(name.strip() for name in bands.split(",")) if bands is not None else None
+    if names is not None and not all(names):
+        raise InputError(f"--bands is {bands!r}, wanted a name or - for each layer, as in B02,B03,B04,B08")
+    return Reading(names, scale, offset, max_pixels)

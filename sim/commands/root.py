@@ -1,0 +1,71 @@
+"""The command line of `sim`, put together: what each group adds, and the options that hold for all of them."""
+
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+from typer.core import TyperGroup
+
+from payload.version import described
+from sim.commands import bench, clouds, missions, scenes
+from sim.commands.console import set_up_logging
+
+#: These are understood before and after the name of a command.
+ANYWHERE = ("-v", "--verbose", "-q", "--quiet")
+
+
+class Root(TyperGroup):
+    """The group of all commands; it takes -v and -q wherever they stand."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        end = args.index("--") if "--" in args else len(args)
+        front = [word for word in args[:end] if word in ANYWHERE]
+        rest = [word for word in args[:end] if word not in ANYWHERE]
+        return super().parse_args(ctx, front + rest + args[end:])
+
+
+app = typer.Typer(
+    name="sim",
+    cls=Root,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Nadir: an onboard inference payload, from scene to ground.",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"sim {described()}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Also what libraries say; tracebacks.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only: no progress, no notes.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Version and commit.")
+    ] = False,
+) -> None:
+    """Nadir: an onboard inference payload, from scene to ground."""
+    set_up_logging("sim", verbose, quiet)
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "downlink": scenes.downlink,
+    "receive": scenes.receive,
+    "passes": missions.passes,
+    "bench": bench.bench,
+    "evaluate": bench.evaluate,
+    "evaluate-clouds": clouds.evaluate_clouds,
+    "evaluate-corsa": bench.evaluate_corsa,
+    "audit": clouds.audit,
+    "missions": missions.missions,
+    "bundles": missions.bundles,
+    "devices": missions.devices,
+    "engines": missions.engines,
+}
+for name, command in COMMANDS.items():
+    app.command(name)(command)
+app.add_typer(missions.mission_app, name="mission")

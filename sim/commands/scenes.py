@@ -1,0 +1,69 @@
+"""`sim downlink` and `sim receive`: a scene through the whole system, and a stream of packets on its own."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from payload.bundle import DEFAULT
+from payload.errors import InputError
+from sim.commands import options
+from sim.commands.console import progress
+from sim.commands.options import MAX_PIXELS_DEFAULT
+
+
+def downlink(
+    scene: Annotated[str, typer.Option(help="GeoTIFF or COG, Sentinel-2 .SAFE folder or .zip, or: demo.")],
+    mission: options.Mission = "phisat2",
+    bundle: options.Bundle = DEFAULT,
+    engine: options.Engine = "openvino",
+    psnr: Annotated[float | None, typer.Option(help="Constant quality: PSNR (peak 10 000) of every tile, dB.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the channel, and of the demo scene.")] = 0,
+    bands: options.Bands = None,
+    scale: options.Scale = None,
+    offset: options.Offset = None,
+    max_pixels: options.MaxPixels = MAX_PIXELS_DEFAULT,
+    out: Annotated[Path, typer.Option(help="Folder for report, pictures, rasters and packets.")] = Path("out/downlink"),
+    overwrite: options.Overwrite = False,
+    device: Annotated[str | None, typer.Option(help="A device codes the tiles: a URL as docs/hil.md has it.")] = None,
+    compare: Annotated[bool, typer.Option("--compare", help="Every octet of the device with this host's own.")] = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Send a scene through payload, link and ground, verify it, write the report. Exit 1 if a requirement failed."""
+    from sim.downlink import Request
+    from sim.downlink import downlink as run
+    from sim.onboard.sending import Device
+    from sim.report.files import all_held, arrange, canonical_json
+    from sim.report.terminal import as_text
+
+    if compare and device is None:
+        raise InputError("--compare holds a device's octets against this host's; give --device, too")
+    under_test = Device(device, compare) if device else None
+    reading = options.reading(bands, scale, offset, max_pixels)
+    with progress("downlink") as advance:
+        request = Request(scene, out, mission, bundle, engine, seed, reading, overwrite, under_test, psnr)
+        report = run(request, advance)
+    print(canonical_json(arrange(report)) if as_json else as_text(report, out), end="")
+    if not all_held(report):
+        raise typer.Exit(1)
+
+
+def receive(
+    stream: Annotated[Path, typer.Option(help="A file of space packets, such as packets.bin.")],
+    mission: Annotated[str, typer.Option(help="Shipped mission or a TOML file: whose packets these are.")] = "phisat2",
+    bundle: Annotated[list[str] | None, typer.Option(help="Shipped bundle or a directory; repeat it.")] = None,
+    engine: Annotated[str, typer.Option(help="openvino or onnxruntime.")] = "openvino",
+    out: Annotated[Path, typer.Option(help="Folder for rasters and report.")] = Path("out/received"),
+    overwrite: options.Overwrite = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Decode a stream with nothing else at hand: every scene in it becomes a raster with its place and a report."""
+    from sim.receive import ReceiveRequest
+    from sim.receive import receive as run
+    from sim.report.files import canonical_json
+    from sim.report.received import as_text
+
+    with progress("receive") as advance:
+        request = ReceiveRequest(stream, out, mission, tuple(bundle or [DEFAULT]), engine, overwrite)
+        report = run(request, advance)
+    print(canonical_json(report) if as_json else as_text(report, out), end="")
