@@ -185,7 +185,7 @@ def test_a_person_overrules_the_rule(tmp_path: Path) -> None:
         audit.audit([report], sheet)
 
 
-@pytest.mark.parametrize(("text", "cause"), [("{}", "no audit"), ("[", "not readable"), ("[1]", "no audit")])
+@pytest.mark.parametrize(("text", "cause"), [("{}", "no audit"), ("[", "not valid JSON"), ("[1]", "no audit")])
 def test_what_is_no_report_is_refused_in_a_line(tmp_path: Path, text: str, cause: str) -> None:
     path = tmp_path / "report.json"
     path.write_text(text, encoding="utf-8")
