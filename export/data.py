@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from payload.codec.lapped.power_law import compand
 from payload.codec.rotation import fit, rotate
 from payload.errors import InputError
+from payload.sensor import RGBN
 
 #: Sites held out of training, chosen for spread: alps, plains, coast, desert, mangrove, town, clouds.
 VALIDATION_SITES = (
@@ -33,7 +34,7 @@ VALIDATION_SITES = (
 #: Pixels coarser than this are neither trained on nor measured on.
 COARSEST_TRAINING_M, COARSEST_VALIDATION_M = 63, 20
 #: What a pool without an array `bands` is taken to hold.
-USUAL_BANDS = ("B02", "B03", "B04", "B08")
+USUAL_BANDS = RGBN
 WANTED = "wanted an .npz with x uint16 [N, bands, size, size]; docs/export.md lists its arrays"
 
 

@@ -7,7 +7,6 @@ import json
 import sys
 from contextlib import nullcontext
 from dataclasses import asdict
-from importlib.metadata import version
 from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,7 +25,7 @@ from hil.host.deploy import deploy as deploy_agent
 from hil.host.devices_here import device_kinds
 from hil.host.emulation import ROOT, make_sysroot, processors
 from hil.host.labgrid_place import place as labgrid_place
-from hil.host.tiles_in import TileSource, npz_tiles, scene_tiles
+from hil.host.tiles_in import FileReading, TileSource, npz_tiles, scene_tiles
 from hil.host.transports import connector
 from hil.line.code_id import code_id
 from hil.line.key import write_key
@@ -42,6 +41,7 @@ from payload.engine import open_engine
 from payload.errors import InputError
 from payload.policy import Policy
 from payload.signature import load_public_key
+from payload.version import described
 
 app = typer.Typer(
     name="hil", no_args_is_help=True, pretty_exceptions_enable=False,
@@ -61,6 +61,8 @@ TrustedKeys = Annotated[
 ]
 SceneName = Annotated[str | None, typer.Option("--scene", help="a scene, as `sim downlink` takes it")]
 FileBands = Annotated[str | None, typer.Option("--bands", help="names of the scene's bands, e.g. B02,B03,B04,B08")]
+Scale = Annotated[float | None, typer.Option("--scale", help="reflectance = stored x scale + offset")]
+Offset = Annotated[float | None, typer.Option("--offset", help="as --scale")]
 TilesFile = Annotated[Path | None, typer.Option("--tiles", help=".npz with x uint16 [N, bands, height, width]")]
 EngineName = Annotated[str, typer.Option("--engine", help="auto, openvino, onnxruntime or native: on the device")]
 Threads = Annotated[int, typer.Option("--threads", min=1, max=256, help="of the device's runtime")]
@@ -73,7 +75,7 @@ MissionName = Annotated[str | None, typer.Option("--mission", help="a shipped mi
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print(f"hil {version('nadir-payload')}, protocol {VERSION}, agent code {code_id()}")
+        print(f"hil {described()}, protocol {VERSION}, agent code {code_id()}")
         raise typer.Exit
 
 
@@ -126,6 +128,8 @@ def run(
     labgrid_env: Annotated[Path | None, typer.Option(help="labgrid environment file, as docs/labgrid.yaml")] = None,
     scene: SceneName = None,
     bands: FileBands = None,
+    scale: Scale = None,
+    offset: Offset = None,
     tiles: TilesFile = None,
     bundle: BundleName = DEFAULT,
     trusted_key: TrustedKeys = None,
@@ -144,8 +148,8 @@ def run(
         raise InputError("wanted one of --device and --place, " + ("both are given" if device else "neither is given"))
     if device is not None:
         connector(device, loaded.directory)
-    source = _tiles(scene, bands, tiles, loaded).first(limit)
-    identity = run_identity(f"{scene or tiles} {bands or ''} {limit or 'all'}", loaded, policy)
+    source = _tiles(scene, _reading(bands, scale, offset), tiles, loaded).first(limit)
+    identity = run_identity(f"{scene or tiles} {bands} {scale} {offset} {limit or 'all'}", loaded, policy)
     folder = RunFolder(out, identity, resume, overwrite)
     host = open_engine(reference_engine, 1) if reference else None
     with (
@@ -169,6 +173,8 @@ def equal(
     ] = None,
     scene: Annotated[list[str] | None, typer.Option("--scene", help="repeat it; as `sim downlink` takes it")] = None,
     bands: FileBands = None,
+    scale: Scale = None,
+    offset: Offset = None,
     tiles: TilesFile = None,
     bundle: BundleName = DEFAULT,
     step_dn: StepDn = Policy.step_dn,
@@ -180,9 +186,10 @@ def equal(
     loaded, policy = load_bundle(bundle, flight_only=True), Policy(step_dn=step_dn)
     if not scene and not tiles:
         raise InputError("wanted --scene, --tiles or both, none is given")
-    sources = [_tiles(name, bands, None, loaded) for name in scene or []]
-    sources += [_tiles(None, None, tiles, loaded)] if tiles else []
-    identity = run_identity(f"{scene} {bands or ''} {tiles} {limit or 'all'}", loaded, policy)
+    reading = _reading(bands, scale, offset)
+    sources = [_tiles(name, reading, None, loaded) for name in scene or []]
+    sources += [_tiles(None, reading, tiles, loaded)] if tiles else []
+    identity = run_identity(f"{scene} {bands} {scale} {offset} {tiles} {limit or 'all'}", loaded, policy)
     found = take_fingerprints(
         device or PROCESSORS, islice(chain.from_iterable(source.tiles for source in sources), limit), loaded, policy,
         lambda name: RunFolder(out / name, identity, resume, overwrite), _say,
@@ -200,6 +207,8 @@ def profile(
     out: Out,
     scene: SceneName = None,
     bands: FileBands = None,
+    scale: Scale = None,
+    offset: Offset = None,
     tiles: TilesFile = None,
     bundle: BundleName = DEFAULT,
     trusted_key: TrustedKeys = None,
@@ -221,7 +230,7 @@ def profile(
     """Measures latency, memory and energy of a device: profile.json and profile.html."""
     loaded, policy = _bundle(bundle, trusted_key), Policy(step_dn=step_dn)
     connector(device, loaded.directory)
-    source = list(_tiles(scene, bands, tiles, loaded).first(limit).tiles)
+    source = list(_tiles(scene, _reading(bands, scale, offset), tiles, loaded).first(limit).tiles)
     _fresh(out, ("profile.json", "profile.html"), overwrite)
     demand = read_demand(mission, highest_c) if mission else None
     meter = open_meter(power) if power else None
@@ -290,13 +299,17 @@ def _bundle(name: str, trusted: list[Path] | None) -> Bundle:
     return load_bundle(name, flight_only=True, trusted_keys=keys)
 
 
-def _tiles(scene: str | None, bands: str | None, tiles: Path | None, bundle: Bundle) -> TileSource:
+def _reading(bands: str | None, scale: float | None, offset: float | None) -> FileReading:
+    names = tuple(name.strip() for name in bands.split(",")) if bands else None
+    return FileReading(names, scale, offset)
+
+
+def _tiles(scene: str | None, reading: FileReading, tiles: Path | None, bundle: Bundle) -> TileSource:
     if (scene is None) == (tiles is None):
         raise InputError("wanted one of --scene and --tiles, " + ("both are given" if scene else "neither is given"))
     if scene is None:
         return npz_tiles(tiles or Path(), bundle.tile_px, bundle.bands)
-    names = tuple(name.strip() for name in bands.split(",")) if bands else None
-    return scene_tiles(scene, bundle.tile_px, bundle.bands, names)
+    return scene_tiles(scene, bundle.tile_px, bundle.bands, reading)
 
 
 def _fresh(out: Path, names: tuple[str, ...], overwrite: bool) -> None:

@@ -9,9 +9,6 @@ from numpy.typing import NDArray
 Dn = NDArray[np.uint16]
 Mask = NDArray[np.bool_]
 
-#: Band order everywhere behind the reader: blue, green, red, near infrared.
-RGBN = ("B02", "B03", "B04", "B08")
-
 
 @dataclass(frozen=True)
 class SceneInfo:

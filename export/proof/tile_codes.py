@@ -30,7 +30,7 @@ from payload.link import tile_code
 from payload.native import library
 from payload.pipeline import Payload
 from payload.policy import Gate, Policy
-from payload.scene import RGBN
+from payload.sensor import RGBN
 from payload.tiles import Tile
 
 STEPS_DN = (24.0, 160.0)

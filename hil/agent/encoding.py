@@ -33,7 +33,7 @@ class PayloadEncoder:
         self.engine = f"{runtime.name} {runtime.version.partition('-')[0]}"  # without the build's hash
         kernel = "compiled kernel" if library.available else "numpy"
         encoder = kernel if runtime.name == NATIVE else self.engine
-        self.ran = {"codec": kernel, "encoder network": encoder, "cloud network": self.engine}
+        self.ran = {"own code": kernel, "encoder network": encoder, "cloud network": self.engine}
         self.stages_s: dict[str, float] = {}
         self.kind = ""
         self._payload = Payload(load_bundle(bundle, flight_only=True), policy, runtime)

@@ -14,6 +14,7 @@ from hil.profiles.profile_file import FORMAT, BenchProfile, ProfiledDevice
 from payload.bundle import Bundle
 from payload.errors import InputError
 from payload.tiles import Tile
+from payload.version import described
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ def profile(
         energy=energy,
         roofline=measure_roofline(session, performance, bundle, plan.peak_gmac_s, plan.peak_source),
         complaints=tuple(doubts),
+        software=described(),
     )
 
 

@@ -3,8 +3,10 @@
 What is done is kept: each tile code is a file of its own, written whole, and `resume` goes on where a run broke off.
 """
 
+import fcntl
 import hashlib
 import json
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -29,6 +31,7 @@ from payload.link.tile_code import TileCode
 from payload.pipeline import Payload
 from payload.policy import Policy
 from payload.tiles import Tile
+from payload.version import described
 
 #: Builds whose octets are the same on every device.
 EXACT_TARGETS = ("int8-po2w7",)
@@ -58,6 +61,7 @@ class RunReport:
     wall_s: float | None = None  # from tile to tile, this host's own work included
     line: str | None = None  # what the line bounds, where that can be known
     incidents: dict[str, Any] = field(default_factory=dict)
+    software: str = field(default_factory=described)  # version and commit of this host
 
     @property
     def held(self) -> bool:
@@ -74,6 +78,7 @@ class RunFolder:
         self.out, self._codes, self._identity = out, out / "codes", identity
         self._goes_on = resume and (out / "run.json").exists()
         self._log: dict[tuple[int, int], KeptTile] = {}
+        self._lock: int | None = None  # descriptor of the folder
         if self._goes_on:
             self._check_identity()
         elif out.exists() and (not out.is_dir() or any(out.iterdir())) and not overwrite:
@@ -81,6 +86,7 @@ class RunFolder:
 
     def open(self) -> None:
         """Makes the folder, or reads what is done in it. What is not a run's own is left alone."""
+        self._take()
         if self._goes_on:
             self._log = {(tile.row, tile.col): tile for tile in self._read_log()}
             return
@@ -91,6 +97,23 @@ class RunFolder:
             self.write("run.json", json.dumps(self._identity, indent=1).encode())
         except OSError as error:
             raise InputError(f"{self.out}: cannot be written ({error.strerror}); choose another --out") from None
+
+    def _take(self) -> None:
+        """One run at a time in one folder; the lock ends with `close` or with this process, however it ends."""
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(self.out, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"{self.out}: another run writes there; wait for it, or choose another --out") from None
+        except OSError as error:
+            raise InputError(f"{self.out}: cannot be written ({error.strerror}); choose another --out") from None
+
+    def close(self) -> None:
+        """Lets another run have the folder."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def done(self, tile: Tile) -> "KeptTile | None":
         """A tile that is done, with what was noted about it; without, its times are unknown."""
@@ -168,11 +191,21 @@ def run(
     tell: Callable[[int], None] = lambda done: None,
 ) -> RunReport:
     """Every tile through the device; packets.bin and report.json into the folder. DeviceError keeps what is done."""
+    folder.open()
+    try:
+        return _run(session, tiles, bundle, policy, folder, reference, tell)
+    finally:
+        folder.close()
+
+
+def _run(
+    session: DeviceSession, tiles: Iterable[Tile], bundle: Bundle, policy: Policy, folder: RunFolder,
+    reference: Engine | None, tell: Callable[[int], None],
+) -> RunReport:  # fmt: skip
     host = Payload(bundle, policy, reference) if reference else None
     exact = bundle.manifest.get("target", "int8-po2w7") in EXACT_TARGETS
     report = RunReport(asdict(session.info), bundle.name, bundle.bundle_id, equality_promised=exact)
     comparison, digest, done = Comparison(bundle), hashlib.sha256(), []
-    folder.open()
     for tile, kept in _codes(session, tiles, folder):
         report.tiles, report.octets = report.tiles + 1, report.octets + len(kept.octets)
         digest.update(kept.octets)

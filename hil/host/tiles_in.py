@@ -5,11 +5,12 @@ bench then sees the very tiles that `sim downlink` sees, without knowing the gro
 """
 
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from itertools import islice
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -18,8 +19,32 @@ from payload.scene import Scene
 from payload.tiles import Tile, split
 
 READERS = "nadir.scenes"
-#: (path or name, names of the file's bands, wanted bands) -> scene
-ReadScene = Callable[[str, tuple[str, ...] | None, tuple[str, ...]], Scene]
+
+
+class ReadScene(Protocol):
+    """What is registered: a path or a name, and how its numbers are to be read -> scene."""
+
+    def __call__(
+        self,
+        where: str,
+        bands: tuple[str, ...] | None,
+        wanted: tuple[str, ...],
+        *,
+        scale: float | None,
+        offset: float | None,
+    ) -> Scene: ...
+
+
+@dataclass(frozen=True)
+class FileReading:
+    """What a raster does not say of itself: its bands' names, and reflectance = stored x scale + offset."""
+
+    bands: tuple[str, ...] | None = None
+    scale: float | None = None
+    offset: float | None = None
+
+
+AS_IT_SAYS = FileReading()
 
 
 @dataclass(frozen=True)
@@ -34,11 +59,9 @@ class TileSource:
         return self if limit is None else TileSource(min(limit, self.total), islice(self.tiles, limit))
 
 
-def scene_tiles(
-    where: str, tile_px: int, bands: tuple[str, ...], file_bands: tuple[str, ...] | None = None
-) -> TileSource:
-    """Tiles of a scene (a path, or `demo`) in row order, opened at once. `file_bands` names the bands of the file."""
-    scene = _reader()(where, file_bands, bands)
+def scene_tiles(where: str, tile_px: int, bands: tuple[str, ...], reading: FileReading = AS_IT_SAYS) -> TileSource:
+    """Tiles of a scene (a path, or `demo`) in row order, opened at once."""
+    scene = _reader()(where, reading.bands, bands, scale=reading.scale, offset=reading.offset)
     rows, cols = -(-scene.info.height_px // tile_px), -(-scene.info.width_px // tile_px)
     return TileSource(rows * cols, split(scene, tile_px))
 

@@ -147,7 +147,7 @@ def _rows(profiles: Sequence[BenchProfile]) -> list[list[Any]]:
         ["device", *(p.device.name for p in profiles)],
         ["cpu", *(p.device.cpu for p in profiles)],
         ["engine", *(f"{p.device.engine}, {p.device.threads} thr" for p in profiles)],
-        ["codec ran in", *(p.device.ran.get("codec", "-") for p in profiles)],
+        ["own code ran in", *(p.device.ran.get("own code", "-") for p in profiles)],
         ["encoder network ran in", *(p.device.ran.get("encoder network", "-") for p in profiles)],
         ["bundle", *(f"{p.bundle} {p.bundle_id:08x}" for p in profiles)],
         ["agent code", *(p.code_id for p in profiles)],

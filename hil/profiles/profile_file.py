@@ -199,6 +199,7 @@ class BenchProfile:
     energy: Energy | None = None
     roofline: Roofline | None = None
     complaints: tuple[str, ...] = field(default=())
+    software: str = ""  # version and commit of the host's side
 
 
 def save_profile(profile: BenchProfile, path: Path) -> None:

@@ -19,7 +19,7 @@ from payload.clouds.mask import CLEAR, SHADOW, THICK, THIN, CloudMask
 from payload.clouds.network import CloudNet
 from payload.engine import Engine, open_engine
 from payload.errors import InputError
-from payload.scene import RGBN
+from payload.sensor import RGBN
 from payload.tiles import split
 from sim.clouds import figures
 from sim.clouds.cost import savings

@@ -1,6 +1,6 @@
 """Published cloud rules on blue, green, red and near infrared: the opponents of the network, and the audit's judge.
 
-Fixed formulas on reflectance, no training, no context. Input dn uint16 [4, ...] in the order of payload.scene.RGBN with
+Fixed formulas on reflectance, no training, no context. Input dn uint16 [4, ...] in payload.sensor.RGBN's order with
 DN = reflectance x 10 000; output bool [...].
 """
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from payload.errors import InputError
-from payload.scene import RGBN
+from payload.sensor import RGBN
 from sim.compare.classical import LOSSLESS, Codec, missing, open_codecs
 from sim.compare.nadir_codec import NadirCodec, open_bundles
 from sim.compare.report import document
@@ -59,16 +59,16 @@ def evaluate(
     pictures of that side whole, bundles cut them into their tiles; None: pictures of one tile. `reading` of rasters."""
     codecs, absent = open_opponents(against)
     ours: list[NadirCodec] = []
-    tile_px = TILE_PX
+    tile_px, bands = TILE_PX, RGBN
     if bundles:
-        ours, tile_px = open_bundles(bundles, engine)
+        ours, tile_px, bands = open_bundles(bundles, engine)
         codecs = [*ours, *codecs]
     if not codecs:
         raise InputError("no codec to run: give --bundle, or opponents that are installed to --against")
     side_px = picture_px or tile_px
     if bundles and side_px % tile_px:
         raise InputError(f"--picture-px is {side_px}, wanted a multiple of the bundle's tiles of {tile_px} px")
-    tiles = read_tiles(paths, side_px, limit, reading)
+    tiles = read_tiles(paths, side_px, limit, reading, bands)
     rows = measure(tiles, codecs, advance)
     decoders = {codec.name: dict(codec.decoder_size) for codec in ours if codec.decoder_size}
     return document(rows, tiles, codecs, absent, paths) | {"decoders": decoders}
@@ -115,7 +115,7 @@ def _curve(tile: BenchTile, codec: Codec, classified: thematic.Reference | None)
             "setting": setting,
             "octets": len(octets),
             **rate,
-            **tile_figures(tile.dn, reconstruction, valid, RGBN, classified),
+            **tile_figures(tile.dn, reconstruction, valid, tile.bands, classified),
             "encode_s": encoded - start,
             "decode_s": decoded - encoded,
         }

@@ -11,7 +11,7 @@ from payload.errors import InputError
 from payload.link import tile_code
 from payload.link.space_packet import Reassembler, SequenceCounter, read_packets, segment
 from payload.policy import Policy
-from payload.scene import RGBN, Dn
+from payload.scene import Dn
 from payload.tiles import Tile
 from sim.compare.classical import geometric
 
@@ -69,21 +69,26 @@ class NadirCodec:
         )
 
 
-def open_bundles(names: Sequence[str], engine: str) -> tuple[list[NadirCodec], int]:
-    """A codec for each bundle, told apart by name, and the side of their tiles in px. InputError where two bundles
-    cannot code the same tiles."""
+def open_bundles(names: Sequence[str], engine: str) -> tuple[list[NadirCodec], int, tuple[str, ...]]:
+    """A codec for each bundle, told apart by name, the side of their tiles in px, and their bands. InputError where two
+    bundles cannot code the same tiles."""
     bundles = [load_bundle(name) for name in names]
     for bundle in bundles:
-        if bundle.bands != RGBN or bundle.tile_px != bundles[0].tile_px:
+        if bundle.bands != bundles[0].bands or bundle.tile_px != bundles[0].tile_px:
             raise InputError(
                 f"bundle {bundle.name}: {bundle.tile_px} px tiles of {', '.join(bundle.bands)}, wanted "
-                f"{bundles[0].tile_px} px tiles of {', '.join(RGBN)} for all; compare it in a run of its own"
+                f"{bundles[0].tile_px} px tiles of {', '.join(bundles[0].bands)} for all; "
+                "compare it in a run of its own"
             )
     if len({bundle.bundle_id for bundle in bundles}) < len(bundles):
         raise InputError(f"--bundle names one bundle twice ({', '.join(names)}); leave one out")
     short = [f"nadir-{bundle.name}" for bundle in bundles]
     labels = [n if short.count(n) == 1 else f"{n}-{b.bundle_id:08x}" for n, b in zip(short, bundles, strict=True)]
-    return [open_bundle(b, engine, label) for b, label in zip(bundles, labels, strict=True)], bundles[0].tile_px
+    return (
+        [open_bundle(b, engine, label) for b, label in zip(bundles, labels, strict=True)],
+        bundles[0].tile_px,
+        bundles[0].bands,
+    )
 
 
 def open_bundle(bundle: Bundle, engine_name: str = "openvino", name: str | None = None) -> NadirCodec:

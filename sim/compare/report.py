@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from payload.errors import InputError
-from payload.scene import RGBN
 from sim.compare import plots
 from sim.compare.classical import Codec, library_versions
 from sim.compare.page import render_page
@@ -55,7 +54,7 @@ def document(
         "inputs": {
             "files": [{"name": path.name, "sha256": digest(path)} for path in paths],
             "tiles": [tile.name for tile in tiles],
-            "bands": list(RGBN),
+            "bands": list(tiles[0].bands),
             "height_px": int(tiles[0].dn.shape[1]),
             "width_px": int(tiles[0].dn.shape[2]),
             "sensor_bits": tiles[0].sensor_bits,

@@ -10,7 +10,8 @@ import numpy as np
 
 from payload.array_files import ArrayFileError, read_arrays
 from payload.errors import InputError
-from payload.scene import RGBN, Dn
+from payload.scene import Dn
+from payload.sensor import RGBN
 from payload.tiles import split
 from sim.scenes.open_scene import AS_STORED, Reading
 
@@ -24,12 +25,17 @@ class BenchTile:
     """One tile to be coded; all of its pixels are valid."""
 
     name: str
-    dn: Dn  # [4, T, T], B02 B03 B04 B08
+    dn: Dn  # [B, T, T]
     sensor_bits: int = SENSOR_BITS
+    bands: tuple[str, ...] = RGBN
 
 
 def read_tiles(
-    paths: Sequence[Path], tile_px: int = TILE_PX, limit: int | None = None, reading: Reading = AS_STORED
+    paths: Sequence[Path],
+    tile_px: int = TILE_PX,
+    limit: int | None = None,
+    reading: Reading = AS_STORED,
+    bands: tuple[str, ...] = RGBN,
 ) -> list[BenchTile]:
     """The tiles of .npz files (`x` [N, B, H, W] uint16, `bands`) and of rasters, cut from the top left.
 
@@ -40,7 +46,8 @@ def read_tiles(
         raise InputError("--tiles names no file, wanted an .npz of tiles or one or more GeoTIFFs")
     tiles: list[BenchTile] = []
     for path in paths:
-        cut = _npz_tiles(path, tile_px) if path.suffix == ".npz" else _raster_tiles(path, tile_px, reading)
+        npz = path.suffix == ".npz"
+        cut = _npz_tiles(path, tile_px, bands) if npz else _raster_tiles(path, tile_px, reading, bands)
         tiles += _whole(path, cut)
     if not tiles:
         raise InputError(f"{paths[0]}: no whole tile of {tile_px} x {tile_px} valid pixels; give larger pictures")
@@ -62,14 +69,15 @@ def _whole(path: Path, cut: Iterator[tuple[BenchTile, bool]]) -> list[BenchTile]
     return tiles
 
 
-def _npz_tiles(path: Path, tile_px: int) -> Iterator[tuple[BenchTile, bool]]:
-    x, bands, names = _npz_arrays(path)
-    absent = [band for band in RGBN if band not in bands]
+def _npz_tiles(path: Path, tile_px: int, bands: tuple[str, ...]) -> Iterator[tuple[BenchTile, bool]]:
+    x, held, names = _npz_arrays(path)
+    absent = [band for band in bands if band not in held]
     if absent:
-        raise InputError(f"{path}: bands are {', '.join(bands)}; {', '.join(absent)} missing, wanted RGB and NIR")
-    chosen = x[:, [bands.index(band) for band in RGBN]]
+        wanted = f"{', '.join(absent)} missing, wanted {', '.join(bands)}"
+        raise InputError(f"{path}: bands are {', '.join(held)}; {wanted}; give tiles that hold them")
+    chosen = x[:, [held.index(band) for band in bands]]
     for name, picture in zip(names, chosen, strict=True):
-        yield from _cut(name, picture, tile_px)
+        yield from _cut(name, picture, tile_px, bands)
 
 
 def _npz_arrays(path: Path) -> tuple[Dn, list[str], list[str]]:
@@ -94,7 +102,7 @@ def _npz_arrays(path: Path) -> tuple[Dn, list[str], list[str]]:
     return x, bands, [str(name) for name in arrays["names"].ravel().astype(str)]
 
 
-def _cut(name: str, picture: Dn, tile_px: int) -> Iterator[tuple[BenchTile, bool]]:
+def _cut(name: str, picture: Dn, tile_px: int, bands: tuple[str, ...]) -> Iterator[tuple[BenchTile, bool]]:
     """Tiles of a picture, and whether no pixel is fill: 0 or 65 535 in every band (docs/scenes.md)."""
     rows, cols = picture.shape[1] // tile_px, picture.shape[2] // tile_px
     for row in range(rows):
@@ -102,17 +110,19 @@ def _cut(name: str, picture: Dn, tile_px: int) -> Iterator[tuple[BenchTile, bool
             square = picture[:, row * tile_px : (row + 1) * tile_px, col * tile_px : (col + 1) * tile_px]
             label = name if rows * cols == 1 else f"{name}_r{row}c{col}"
             fill = (square == 0).all(axis=0) | (square == 65_535).all(axis=0)
-            yield BenchTile(label, np.ascontiguousarray(square)), not fill.any()
+            yield BenchTile(label, np.ascontiguousarray(square), bands=bands), not fill.any()
 
 
-def _raster_tiles(path: Path, tile_px: int, reading: Reading) -> Iterator[tuple[BenchTile, bool]]:
-    with reading.open(str(path)) as scene:
+def _raster_tiles(
+    path: Path, tile_px: int, reading: Reading, bands: tuple[str, ...]
+) -> Iterator[tuple[BenchTile, bool]]:
+    with reading.open(str(path), bands) as scene:
         info = scene.info
         for tile in split(scene, tile_px):
             inside = (tile.row + 1) * tile_px <= info.height_px and (tile.col + 1) * tile_px <= info.width_px
             if inside:  # what sticks out of the scene does not fill a tile
                 label = f"{path.stem}_r{tile.row}c{tile.col}"
-                yield BenchTile(label, tile.dn, info.bits), bool(tile.valid.all())
+                yield BenchTile(label, tile.dn, info.bits, bands), bool(tile.valid.all())
 
 
 def digest(path: Path) -> str | None:

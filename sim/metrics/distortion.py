@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from payload.errors import InputError
-from payload.scene import RGBN, Dn, Mask
+from payload.scene import Dn, Mask
+from payload.sensor import place_of
 from sim.metrics import thematic
 
 F64 = NDArray[np.float64]
@@ -52,7 +53,7 @@ def tile_figures(
     original: Dn,
     reconstruction: Dn,
     valid: Mask,
-    bands: Sequence[str] = RGBN,
+    bands: Sequence[str],
     classified: thematic.Reference | None = None,
 ) -> dict[str, float]:
     """Every figure of one tile: both pictures [B, h, w], mask [h, w]; what is streamed in SceneQuality is exact here.
@@ -87,12 +88,9 @@ def per_tile_summary(mse_dn2: Sequence[float], pixels: Sequence[int]) -> dict[st
     }
 
 
-def ndvi(dn: Dn, bands: Sequence[str] = RGBN) -> F64:
+def ndvi(dn: Dn, bands: Sequence[str]) -> F64:
     """Vegetation index (NIR - red) / (NIR + red) float64 [h, w], in -1..1; 0 where both bands are 0."""
-    missing = [band for band in ("B04", "B08") if band not in bands]
-    if missing:
-        raise InputError(f"bands are {', '.join(bands)}: no {' and no '.join(missing)}, which NDVI needs; give RGB-NIR")
-    red, nir = (dn[bands.index(band)].astype(np.float64) for band in ("B04", "B08"))
+    red, nir = (dn[place_of(role, bands)].astype(np.float64) for role in ("red", "nir"))
     total = red + nir
     return np.divide(nir - red, total, out=np.zeros_like(total), where=total > 0)
 
@@ -280,7 +278,7 @@ class SceneQuality:
     Thematic agreement on every 10th row and column only (1 % of the pixels, which are kept).
     """
 
-    def __init__(self, bands: Sequence[str] = RGBN) -> None:
+    def __init__(self, bands: Sequence[str]) -> None:
         self._bands = tuple(bands)
         self._moments: _Moments | None = None
         self._pieces: list[tuple[float, int]] = []  # MSE in DN^2 and pixels of every piece with a valid pixel

@@ -13,7 +13,8 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from payload.errors import InputError
-from payload.scene import RGBN, Dn, Mask, SceneInfo
+from payload.scene import Dn, Mask, SceneInfo
+from payload.sensor import RGBN
 from sim.scenes.demo_land import Ground, Landscape
 from sim.scenes.demo_noise import F32, Octaves, Span, field, gaussian_like, smoothstep
 

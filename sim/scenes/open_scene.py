@@ -14,7 +14,8 @@ from rasterio.errors import CRSError, RasterioError
 from rasterio.transform import Affine
 
 from payload.errors import InputError
-from payload.scene import RGBN, Scene, SceneInfo
+from payload.scene import Scene, SceneInfo
+from payload.sensor import RGBN
 from sim.scenes.band_names import canonical
 from sim.scenes.block_rows import BlockRows
 from sim.scenes.demo import demo_scene

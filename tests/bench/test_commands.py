@@ -100,6 +100,17 @@ def test_starting_anew_removes_what_a_run_wrote_and_nothing_else(tmp_path):
     assert (tmp_path / "mine.txt").read_text() == "keep" and not (tmp_path / "report.json").exists()
 
 
+def test_two_runs_into_one_folder_are_refused_in_one_line_and_harm_nothing(tmp_path):
+    first = RunFolder(tmp_path, {"scene": "s"}, resume=False, overwrite=True)
+    first.open()
+    (tmp_path / "codes" / "r00000c00000.tile").write_bytes(b"done")
+    with pytest.raises(InputError, match="another run writes there"):
+        RunFolder(tmp_path, {"scene": "t"}, resume=False, overwrite=True).open()
+    assert (tmp_path / "codes" / "r00000c00000.tile").read_bytes() == b"done"
+    first.close()
+    RunFolder(tmp_path, {"scene": "t"}, resume=False, overwrite=True).open()
+
+
 def test_a_mission_is_found_by_its_name():
     assert read_demand("phisat2").name == "phisat2"
     assert read_demand("phisat2").realtime_factor == 0.02
@@ -116,19 +127,20 @@ def test_the_names_of_a_files_bands_reach_the_reader_of_scenes(monkeypatch):
     class Made:
         info = Info
 
-    def reader(where, bands, wanted):
-        asked.append((where, bands, wanted))
+    def reader(where, bands, wanted, *, scale, offset):
+        asked.append((where, bands, wanted, scale, offset))
         return Made
 
     monkeypatch.setattr(tiles_in, "_reader", lambda: reader)
-    source = tiles_in.scene_tiles("s.tif", 32, ("B02", "B03"), ("blue", "green"))
-    assert asked == [("s.tif", ("blue", "green"), ("B02", "B03"))]
+    source = tiles_in.scene_tiles("s.tif", 32, ("B02", "B03"), tiles_in.FileReading(("blue", "green"), 0.5))
+    assert asked == [("s.tif", ("blue", "green"), ("B02", "B03"), 0.5, None)]
     assert source.total == 2 * 3
 
 
-def test_every_command_that_reads_scenes_takes_bands():
+@pytest.mark.parametrize("option", ["--bands", "--scale", "--offset"])
+def test_every_command_that_reads_scenes_takes_what_a_file_does_not_say(option):
     for command in ("run", "equal", "profile"):
-        assert "--bands" in CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200"}).output
+        assert option in CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200"}).output
 
 
 def test_a_log_line_when_piped_and_not_for_every_tile(capsys, monkeypatch):

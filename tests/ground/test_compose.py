@@ -10,7 +10,8 @@ from hil.devices.latency import Work
 from payload.bundle import load_bundle
 from payload.link.tile_code import Kind, TileCode, pack
 from payload.policy import Gate
-from payload.scene import RGBN, SceneInfo
+from payload.scene import SceneInfo
+from payload.sensor import RGBN
 from sim.ground.decoder import Decoder
 from sim.ground.reception import Reception, SceneReception
 from sim.link.channel import Link, LinkReport

@@ -296,8 +296,8 @@ def another(folder, **changes):
 
 def test_several_bundles_of_one_name_are_told_apart(tmp_path):
     names = [another(tmp_path / "a"), another(tmp_path / "b", codec={"kind": "none", "tuned": 1})]
-    codecs, tile_px = open_bundles(names, "openvino")
-    assert tile_px == 64 and len({codec.name for codec in codecs}) == 2
+    codecs, tile_px, bands = open_bundles(names, "openvino")
+    assert (tile_px, bands) == (64, ("B02", "B03", "B04", "B08")) and len({codec.name for codec in codecs}) == 2
     assert all(codec.name.startswith("nadir-mine-") for codec in codecs)
 
 

@@ -19,7 +19,7 @@ from payload.link.space_packet import SequenceCounter, segment
 from payload.link.tile_code import Kind, TileCode, pack
 from payload.pipeline import Payload
 from payload.policy import Gate, Policy
-from payload.scene import RGBN
+from payload.sensor import RGBN
 from payload.stopwatch import Stopwatch
 from payload.tiles import Tile, split
 from sim.downlink import Request, downlink, load_or_stand_in

@@ -17,7 +17,8 @@ from payload.link.space_packet import SequenceCounter, segment
 from payload.link.tile_code import Kind, TileCode
 from payload.pipeline import Payload
 from payload.policy import Policy
-from payload.scene import RGBN, ArrayScene, SceneInfo
+from payload.scene import ArrayScene, SceneInfo
+from payload.sensor import RGBN
 from sim.ground.decoder import Decoder
 from sim.ground.mosaic import FADE_PX, reconstruct
 from sim.ground.reception import SceneReception, by_id, receive

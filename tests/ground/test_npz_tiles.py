@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from payload.errors import InputError
-from payload.scene import RGBN
+from payload.sensor import RGBN
 from sim.compare.tiles import read_tiles
 
 SIDE = 64

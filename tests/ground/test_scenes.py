@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rasterio.transform import from_origin
 
 from payload.errors import InputError
-from payload.scene import RGBN
+from payload.sensor import RGBN
 from payload.tiles import split
 from sim.scenes.open_scene import open_scene
 

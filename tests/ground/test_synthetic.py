@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from payload.errors import InputError
-from payload.scene import RGBN
+from payload.sensor import RGBN
 from sim.scenes.demo import BLOCK_PX, KEPT_BLOCKS, SyntheticScene, demo_scene
 from sim.scenes.demo_noise import Octaves, Span, field, gaussian_like, hash_lattice
 

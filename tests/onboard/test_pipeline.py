@@ -23,7 +23,8 @@ from payload.link.space_packet import Reassembler
 from payload.link.tile_code import UNKNOWN_CLOUD, Kind, unpack
 from payload.pipeline import Payload
 from payload.policy import Gate, Policy, Region
-from payload.scene import RGBN, ArrayScene, SceneInfo
+from payload.scene import ArrayScene, SceneInfo
+from payload.sensor import RGBN
 from payload.stopwatch import Stopwatch
 from payload.tiles import Tile, split
 

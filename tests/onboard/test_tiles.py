@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from payload.scene import RGBN, ArrayScene, SceneInfo
+from payload.scene import ArrayScene, SceneInfo
+from payload.sensor import RGBN
 from payload.tiles import grid, split
 
 

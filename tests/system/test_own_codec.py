@@ -16,7 +16,7 @@ from payload.codec import registry
 from payload.codec.registry import SHIPPED, open_codec, open_fallback
 from payload.errors import BundleError
 from payload.link.tile_code import Kind
-from payload.scene import RGBN
+from payload.sensor import RGBN
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "your-own-codec.md").read_text(encoding="utf-8")
