@@ -61,6 +61,7 @@ class OpenVinoEngine:
                 model.reshape(list(shape))
             compiled = self._core.compile_model(model, "CPU", self._config)
         except RuntimeError as error:
+            _raise_if_out_of_memory(path, error)
             raise BundleError(
                 f"{path}: OpenVINO cannot load this network: {_first_line(error)}; rebuild the bundle"
             ) from None
@@ -130,6 +131,7 @@ class OnnxRuntimeEngine:
         try:
             session = self._runtime.InferenceSession(str(path), self._options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the runtime raises its own family of C++ exceptions
+            _raise_if_out_of_memory(path, error)
             raise BundleError(
                 f"{path}: ONNX Runtime cannot load this network: {_first_line(error)}; rebuild the bundle"
             ) from None
@@ -188,6 +190,13 @@ def _misfit(inputs: tuple[NDArray[Any], ...], error: Exception) -> BundleError:
         f"a network of the bundle does not take {given} ({_first_line(error)}); "
         "its manifest and its networks do not fit together: restore the bundle or rebuild it"
     )
+
+
+def _raise_if_out_of_memory(path: Path, error: Exception) -> None:
+    """MemoryError where a runtime's own error means that: no rebuilt bundle would mend it."""
+    text = str(error).lower()
+    if any(words in text for words in ("bad_alloc", "bad alloc", "allocate", "out of memory")):
+        raise MemoryError(f"loading {path.name}: {_first_line(error)}") from None
 
 
 def _first_line(error: Exception) -> str:

@@ -13,17 +13,18 @@ from payload.engine import open_engine
 from payload.errors import BundleError
 from payload.link.space_packet import read_packets
 from payload.tiles import grid
+from sim.clouds.ground_mask import open_ground_mask
 from sim.ground.decoder import Decoder
 from sim.ground.reception import by_id, receive
 from sim.link.channel import Channel
-from sim.mission.regions import regions_in_pixels
+from sim.mission.regions import regions_in_pixels, regions_outside
 from sim.mission.spec import DEFAULT as DEFAULT_MISSION
 from sim.mission.spec import Mission, load_mission
 from sim.onboard.device import refuse_scene_policy
 from sim.onboard.sending import PACKETS_FILE, Device, header_of, peak_rss_mib, send, send_by_device
 from sim.products.delivery import whole_or_nothing
 from sim.progress import Progress
-from sim.receive import deliver
+from sim.receive import CLOUD_FILE, deliver
 from sim.report import tables
 from sim.report.comparison import compare_with_original
 from sim.report.files import write_report
@@ -60,6 +61,7 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
         whole_or_nothing(request.out, request.overwrite) as folder,
     ):
         policy = replace(mission.policy, gate=regions_in_pixels(mission.policy.gate, scene.info))
+        info = replace(scene.info, notes=scene.info.notes + regions_outside(mission.policy.gate, scene.info))
         header = header_of(scene, bundle)
         if request.device is None:
             onboard = send(scene, header, bundle, policy, engine, folder, progress)
@@ -71,14 +73,16 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
         arrived = channel.send(packets_in(folder / PACKETS_FILE, policy.apid))
         reception = receive(arrived, by_id([bundle]), policy.apid)
         received, decoder = reception.scene(header.scene_id), Decoder(bundle, engine)
-        delivered = deliver(received, bundle, decoder, folder, progress) if any(received.grid) else None
+        mask = open_ground_mask(bundle, engine)
+        delivered = deliver(received, bundle, decoder, mask, folder, progress) if any(received.grid) else None
 
         # Verification alone opens the original again.
         kinds = tables.kinds(received, grid(scene.info, bundle.tile_px))
         picture = delivered.picture if delivered else None
-        comparison = compare_with_original(scene, picture, folder, kinds, bundle.tile_px, progress)
+        cloud = folder / CLOUD_FILE if delivered else None
+        comparison = compare_with_original(scene, picture, cloud, mask, folder, kinds, progress)
         ground = tables.Ground(delivered.seconds if delivered else 0.0, peak_rss_mib(), decoder.speed_mpx_s)
-        run = tables.Run(request.seed, scene.info, bundle, mission, engine, channel.report, reception, received, broken)
+        run = tables.Run(request.seed, info, bundle, mission, engine, channel.report, reception, received, broken)
         report = tables.compose(run, onboard, ground, comparison, tables.audit_section(received, decoder))
         write_report(report, comparison.pictures.paths, folder)
     return report

@@ -1,6 +1,6 @@
 """The ground on its own: octets off the link become scenes on disk. No original and no payload is at hand.
 
-packets -> scenes -> tiles -> reconstruction.tif and report.json, a folder a scene where there are several
+packets -> scenes -> tiles -> reconstruction.tif, cloud.tif and report.json, a folder a scene where there are several
 """
 
 import time
@@ -13,7 +13,9 @@ from payload.bundle import DEFAULT, Bundle, bare_bundle, load_bundle
 from payload.engine import Engine, open_engine
 from payload.errors import InputError
 from payload.link.space_packet import read_packets
+from payload.link.tile_code import Kind
 from payload.scene import SceneInfo
+from sim.clouds.ground_mask import GroundMask, open_ground_mask
 from sim.ground.decoder import Decoder
 from sim.ground.mosaic import reconstruct
 from sim.ground.place import scene_info
@@ -22,11 +24,11 @@ from sim.ground.reception import receive as receive_packets
 from sim.mission.spec import DEFAULT as DEFAULT_MISSION
 from sim.mission.spec import load_mission
 from sim.products.delivery import whole_or_nothing
-from sim.products.rasters import PictureWriter
+from sim.products.rasters import CloudClassWriter, PictureWriter
 from sim.progress import Progress
 from sim.report.received import write_received_report
 
-PICTURE_FILE = "reconstruction.tif"
+PICTURE_FILE, CLOUD_FILE = "reconstruction.tif", "cloud.tif"
 
 
 @dataclass(frozen=True)
@@ -74,19 +76,25 @@ def deliver_all(
     for scene, bundle in shown:
         place = folder if len(shown) == 1 else folder / _folder_name(scene)
         place.mkdir(exist_ok=True)
-        yield deliver(scene, bundle, Decoder(bundle, engine), place, progress)
+        yield deliver(scene, bundle, Decoder(bundle, engine), open_ground_mask(bundle, engine), place, progress)
 
 
-def deliver(scene: SceneReception, bundle: Bundle, decoder: Decoder, folder: Path, progress: Progress) -> Delivered:
-    """reconstruction.tif of one scene."""
+def deliver(
+    scene: SceneReception, bundle: Bundle, decoder: Decoder, mask: GroundMask, folder: Path, progress: Progress
+) -> Delivered:
+    """reconstruction.tif of one scene, and cloud.tif: the ground's own mask of it."""
     info, start, known_px = scene_info(scene, bundle), time.process_time(), 0
     path = folder / PICTURE_FILE
-    with PictureWriter(path, info) as writer:
+    withheld = {address for address, code in scene.codes.items() if code.kind is Kind.WITHHELD}
+    with PictureWriter(path, info) as writer, CloudClassWriter(folder / CLOUD_FILE, info) as cloud_writer:
         for strip in reconstruct(scene, decoder):
             top = strip.row * decoder.tile_px
             height = min(decoder.tile_px, info.height_px - top)
             known = strip.known[:height, : info.width_px]
             writer.write_strip(top, strip.dn[:, :height, : info.width_px], known)
+            gone = [(strip.row, col) in withheld for col in range(scene.grid[1])]
+            classes = mask.classes(strip.dn, strip.known, gone, info.gsd_m)
+            cloud_writer.write_strip(top, classes[:height, : info.width_px])
             known_px += int(known.sum())
             progress("ground", 2 * scene.grid[0])
     return Delivered(scene, info, path, known_px, time.process_time() - start)

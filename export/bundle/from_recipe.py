@@ -84,14 +84,17 @@ def _torch_clouds(path: Path) -> TorchModel:
     """The cloud network on u8 planes; its logits in integer steps, as the exported file gives them."""
     import torch
 
-    from export.clouds.train import build, logit_step_of
+    from export.clouds.network import CloudUnet
+    from export.clouds.train import logit_step_of
     from export.graphs.qat_layers import INPUT_SCALE
     from export.training import averaged_weights
 
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint; give the folder that training wrote")
-    network = build(load_recipe("clouds"), quantised=True)
-    network.load_state_dict(averaged_weights(path))
+    state = averaged_weights(path)
+    a, planes, stem, _ = state["stem.conv.weight"].shape  # of either generation
+    network = CloudUnet((a, state["down16.1.conv.weight"].shape[0]), planes, quantised=True, stem=stem)
+    network.load_state_dict(state)
     network.eval()
     step = logit_step_of(network)
 

@@ -53,12 +53,12 @@ class Merge(nn.Module):
 class CloudUnet(nn.Module):
     """Input planes as integers / 256 [N, planes, n, n] -> logits [N, 4 s s, n/2, n/2], class-major, s = 2."""
 
-    def __init__(self, widths: tuple[int, int], planes: int = 12, quantised: bool = True) -> None:
+    def __init__(self, widths: tuple[int, int], planes: int = 12, quantised: bool = True, stem: int = STEM) -> None:
         super().__init__()
         a, b = widths
         q = quantised
         self.pixels = pixels(q)
-        self.stem = ConvBlock(planes, a, STEM, STEM, quantised=q)
+        self.stem = ConvBlock(planes, a, stem, stem, quantised=q)
         self.near = Residual(a, 3, q)
         self.down16 = nn.Sequential(ConvBlock(a, a, 3, 2, groups=a, quantised=q), ConvBlock(a, b, 1, quantised=q))
         self.middle = nn.Sequential(Residual(b, 5, q), Residual(b, 5, q))
@@ -67,7 +67,7 @@ class CloudUnet(nn.Module):
         self.up16 = Merge(b, b, q)
         self.up8 = Merge(b, a, q)
         self.refine = Residual(a, 3, q)
-        self.head = conv(a, len(CLASSES) * STEM**2, 1, quantised=q)
+        self.head = conv(a, len(CLASSES) * stem**2, 1, quantised=q)
         self.logits = signed(q)
 
     def forward(self, x: Tensor) -> Tensor:

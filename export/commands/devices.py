@@ -60,6 +60,7 @@ def _compile(arguments: argparse.Namespace) -> int:
 def _print_agreement(bundle: Bundle, tiles: int, pool: Path | None, out: Path) -> None:
     """What FP16 changes, in simulation: indices and PSNR."""
     from export.devices.to_myriad import float_twin
+    from export.graphs.fewer_stages import fewer_stages
     from export.proof.front_ends import feeder_for, front_end_for, quantiser_for
     from export.proof.half_precision import as_text, compare, open_half
     from export.proof.inputs import real_pool
@@ -71,7 +72,7 @@ def _print_agreement(bundle: Bundle, tiles: int, pool: Path | None, out: Path) -
             continue
         quantisers = {q.name: q for q in (quantiser_for(bundle, name, s) for s in STEPS_DN)}
         reference = open_engine("onnxruntime").load(bundle.file(name)).run
-        half = open_half(float_twin(bundle.file(name), bundle.tile_px, bundle.tile_px))
+        half = open_half(fewer_stages(float_twin(bundle.file(name), bundle.tile_px, bundle.tile_px)))
         feeder = feeder_for(bundle, name, real_pool(pool))
         agreements += compare(name, reference, half, feeder, tiles, list(quantisers.values()))
     print(as_text(agreements))

@@ -20,6 +20,7 @@ import onnx
 from export.builds import flight_networks
 from export.devices.estimates import against_anchors, refuse_operators, work_of
 from export.devices.myriad_blob import BlobHeader, Stage, parse_stages, parse_used_memory, read_blob
+from export.graphs.fewer_stages import fewer_stages
 from export.graphs.graph import load_for_tile, load_graph, total_macs, total_parameters
 from export.graphs.memory_plan import plan
 from export.graphs.to_float import to_float_model
@@ -148,7 +149,7 @@ def report_network(
     stages: tuple[Stage, ...] = ()
     memory: dict[str, int] = {}
     if toolkit is not None:
-        header, stages, memory = compile_network(model, target, toolkit, blob)
+        header, stages, memory = compile_network(fewer_stages(model), target, toolkit, blob)
     planned = plan(graph, float_octets=2)
     macs = total_macs(graph)
     modelled = estimate(target, work_of(graph, 2, _stages(header) if header else known_stages))

@@ -1,4 +1,4 @@
-"""Cloud masks tile by tile -> strips of `cloud.tif`: the mask that the payload judged by, which is never downlinked."""
+"""Cloud masks tile by tile -> strips of `cloud-onboard.tif`: what the payload judged by, never downlinked."""
 
 from pathlib import Path
 from types import TracebackType
@@ -11,17 +11,18 @@ from numpy.typing import NDArray
 from payload.clouds.mask import CloudMask
 from payload.scene import SceneInfo
 from payload.tiles import Tile, grid
-from sim.products.rasters import CLOUD_NODATA, CloudWriter
+from sim.products.rasters import CLOUD_NODATA, CloudProbabilityWriter
 from sim.progress import Progress
 
-CLOUD_FILE = "cloud.tif"
+ONBOARD_CLOUD_FILE = "cloud-onboard.tif"
 
 
 class CloudStrips:
     """Used as a context: the raster is in its place, whole, when that is left well."""
 
     def __init__(self, path: Path, info: SceneInfo, tile_px: int, progress: Progress) -> None:
-        self._writer, self._info, self._side, self._progress = CloudWriter(path, info), info, tile_px, progress
+        self._writer = CloudProbabilityWriter(path, info)
+        self._info, self._side, self._progress = info, tile_px, progress
         self._rows, self._cols = grid(info, tile_px)
         self._row = 0
         self._strip = self._blank()
@@ -59,10 +60,10 @@ class CloudStrips:
 
 
 class CloudReader:
-    """Strips of cloud.tif, read back for the pictures. Used as a context."""
+    """Strips of a cloud raster, read back on a grid that it need not cover. Used as a context."""
 
-    def __init__(self, path: Path) -> None:
-        self._file = rasterio.open(path)
+    def __init__(self, path: Path, width_px: int) -> None:
+        self._file, self._width_px = rasterio.open(path), width_px
 
     def __enter__(self) -> Self:
         return self
@@ -71,6 +72,9 @@ class CloudReader:
         self._file.close()
 
     def read(self, row_px: int, height_px: int) -> NDArray[np.uint8]:
-        """Cloud probability in per cent uint8 [h, W], 255 where there is none."""
-        percent: NDArray[np.uint8] = self._file.read(1, window=((row_px, row_px + height_px), (0, self._file.width)))
-        return percent
+        """uint8 [h, W], CLOUD_NODATA where there is none."""
+        found = np.full((height_px, self._width_px), CLOUD_NODATA, np.uint8)
+        height, width = min(height_px, self._file.height - row_px), min(self._width_px, self._file.width)
+        if height > 0:
+            found[:height, :width] = self._file.read(1, window=((row_px, row_px + height), (0, width)))
+        return found

@@ -24,7 +24,7 @@ from payload.policy import Policy
 from payload.scene import Scene
 from payload.stopwatch import Stopwatch
 from payload.tiles import split
-from sim.onboard.cloud_strips import CLOUD_FILE, CloudStrips
+from sim.onboard.cloud_strips import ONBOARD_CLOUD_FILE, CloudStrips
 from sim.onboard.device import DeviceRun, codes_of, of_scene
 from sim.progress import Progress
 
@@ -79,9 +79,7 @@ def header_of(scene: Scene, bundle: Bundle) -> SceneHeader:
     satellite would count scenes instead; here two runs share no counter.
     """
     every = -(-len(scene.info.gcps) // MOST_CONTROL_POINTS) or 1
-    info = replace(
-        scene.info, crs_wkt=_short_crs(scene.info.crs_wkt), gcps=scene.info.gcps[::every], notes=()
-    )
+    info = replace(scene.info, crs_wkt=_short_crs(scene.info.crs_wkt), gcps=scene.info.gcps[::every], notes=())
     header = SceneHeader(0, bundle.bundle_id, bundle.tile_px, info)
     dn, valid = scene.read(0, 0, min(bundle.tile_px, info.height_px), info.width_px)
     digest = hashlib.sha256(pack(header) + dn.tobytes() + valid.tobytes()).digest()
@@ -97,7 +95,7 @@ def send(
     start, before_mib = time.perf_counter(), peak_rss_mib()
     with (
         (folder / PACKETS_FILE).open("wb") as stream,
-        CloudStrips(folder / CLOUD_FILE, scene.info, bundle.tile_px, progress) as clouds,
+        CloudStrips(folder / ONBOARD_CLOUD_FILE, scene.info, bundle.tile_px, progress) as clouds,
     ):
         for packet in payload.transmit(scene, header, clouds.observe):
             stream.write(packet)
@@ -117,7 +115,7 @@ def send_by_device(
     with (
         open_device(device.url, bundle, policy) as session,
         (folder / PACKETS_FILE).open("wb") as stream,
-        CloudStrips(folder / CLOUD_FILE, scene.info, bundle.tile_px, progress) as clouds,
+        CloudStrips(folder / ONBOARD_CLOUD_FILE, scene.info, bundle.tile_px, progress) as clouds,
     ):
         run = DeviceRun(device.url, session.info)
 

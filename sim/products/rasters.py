@@ -1,6 +1,7 @@
-"""Pictures on the ground -> rasters on the scene's grid, written strip by strip: `reconstruction.tif` and `cloud.tif`.
+"""Pictures on the ground -> rasters on the scene's grid, written strip by strip: `reconstruction.tif`, `cloud.tif` and
+`cloud-onboard.tif`.
 
-Both are Cloud Optimized GeoTIFFs. Strips go into an uncompressed tiled GeoTIFF in a hidden folder beside the target; at
+All are Cloud Optimized GeoTIFFs. Strips go into an uncompressed tiled GeoTIFF in a hidden folder beside the target; at
 the end GDAL's COG driver adds the overviews and the finished file is moved into place. Whatever goes wrong before that
 leaves nothing behind. Memory is one strip and GDAL's bounded cache, whatever the scene's size.
 """
@@ -25,7 +26,7 @@ from payload.errors import InputError
 from payload.scene import Dn, Mask, SceneInfo
 from sim.scenes.gdal_files import GDAL_CACHE_OCTETS, cause_of
 
-#: Marks no cloud probability in cloud.tif; 0 to 100 are per cent.
+#: Marks no data in both cloud rasters.
 CLOUD_NODATA = 255
 BLOCK_PX = 512
 #: Of the strips' file: as high as the usual strip, so that each block is written once.
@@ -186,12 +187,26 @@ class PictureWriter(_Product):
         self._raster.write(row_px, filled, known)
 
 
-class CloudWriter(_Product):
-    """`cloud.tif`: cloud probability in per cent, uint8 0..100, on the scene's grid; 255 where there is none."""
+class _CloudRaster(_Product):
+    """One octet a pixel on the scene's grid; CLOUD_NODATA where there is none."""
+
+    meaning = ""
 
     def __init__(self, path: Path, info: SceneInfo) -> None:
-        self._raster = _RasterWriter(path, info, ("cloud probability, per cent",), "uint8", CLOUD_NODATA)
+        self._raster = _RasterWriter(path, info, (self.meaning,), "uint8", CLOUD_NODATA)
 
-    def write_strip(self, row_px: int, percent: NDArray[np.uint8]) -> None:
-        """percent uint8 [h, W], 0..100 or 255, for rows row_px .. row_px + h - 1. Strips come from top to bottom."""
-        self._raster.write(row_px, percent[None], None)
+    def write_strip(self, row_px: int, values: NDArray[np.uint8]) -> None:
+        """uint8 [h, W] for rows row_px .. row_px + h - 1. Strips come from top to bottom."""
+        self._raster.write(row_px, values[None], None)
+
+
+class CloudProbabilityWriter(_CloudRaster):
+    """`cloud-onboard.tif`: cloud probability on board, per cent 0..100. Never sent; a simulation keeps it."""
+
+    meaning = "cloud probability on board, per cent (never sent)"
+
+
+class CloudClassWriter(_CloudRaster):
+    """`cloud.tif`: the ground's classes: 0 clear, 1 cloud, 2 thin cloud, 3 shadow, 4 withheld as cloud."""
+
+    meaning = "ground mask: 0 clear, 1 cloud, 2 thin cloud, 3 shadow, 4 withheld as cloud"

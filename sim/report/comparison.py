@@ -6,7 +6,7 @@ strips of both -> figures of quality, PSNR by tile, and four pictures to lay ove
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import rasterio
@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from payload.scene import Dn, Mask, Scene
 from payload.tiles import grid
+from sim.clouds.ground_mask import GroundMask, MaskTally
 from sim.metrics.distortion import SceneQuality, psnr_db
-from sim.onboard.cloud_strips import CLOUD_FILE, CloudReader
+from sim.onboard.cloud_strips import ONBOARD_CLOUD_FILE, CloudReader
 from sim.products.quicklooks import Pictures, Quicklooks
 from sim.progress import Progress
 
@@ -28,6 +29,7 @@ class Comparison:
     pictures: Pictures
     tile_psnr_db: dict[tuple[int, int], float]
     compared_px: int
+    cloud_mask: dict[str, Any] = field(default_factory=dict)  # the ground's mask beside the payload's
     seconds: dict[str, float] = field(default_factory=dict)  # of the ground, by stage
 
 
@@ -59,16 +61,22 @@ class PictureReader:
 
 
 def compare_with_original(
-    scene: Scene, picture: Path | None, folder: Path, kinds: Sequence[Sequence[str]], tile_px: int, progress: Progress
-) -> Comparison:
-    """Strip by strip; the pictures are written to `folder`, where the mask that the payload judged by lies as well."""
+    scene: Scene, picture: Path | None, cloud: Path | None, mask: GroundMask, folder: Path,
+    kinds: Sequence[Sequence[str]], progress: Progress,
+) -> Comparison:  # fmt: skip
+    """Strip by strip; the pictures are written to `folder`, where the mask that the payload judged by lies as well.
+
+    `cloud`: the ground's own mask, compared with that one; None where nothing was delivered.
+    """
+    tile_px, tally = mask.tile_px, MaskTally(mask)
     info = scene.info
     quality, looks = SceneQuality(info.bands), Quicklooks(info)
     tile_psnr: dict[tuple[int, int], float] = {}
     compared_px, (rows, cols) = 0, grid(info, tile_px)
     with (
         PictureReader(picture, len(info.bands), info.width_px) as received,
-        CloudReader(folder / CLOUD_FILE) as clouds,
+        CloudReader(folder / ONBOARD_CLOUD_FILE, info.width_px) as clouds,
+        CloudReader(cloud or folder / ONBOARD_CLOUD_FILE, info.width_px) as ground,
     ):
         for row in range(rows):
             top = row * tile_px
@@ -76,15 +84,20 @@ def compare_with_original(
             original, valid = scene.read(top, 0, height, info.width_px)
             dn, known = received.read(top, height)
             known &= valid
-            looks.add(top, original, valid, dn, known, clouds.read(top, height))
+            onboard = clouds.read(top, height)
+            looks.add(top, original, valid, dn, known, onboard)
+            if cloud is not None:
+                tally.compare(ground.read(top, height), onboard, info.gsd_m)
             compared_px += int(known.sum())
             for col in range(cols):
                 span = slice(col * tile_px, (col + 1) * tile_px)
                 quality.add(original[:, :, span], dn[:, :, span], known[:, span])
+                if kinds[row][col] == "withheld":
+                    tally.withheld(original[:, :, span], valid[:, span], info.gsd_m)
                 if known[:, span].any():
                     tile_psnr[row, col] = _tile_psnr_db(original[:, :, span], dn[:, :, span], known[:, span])
             progress("verification", rows)
-    return Comparison(quality, looks.write(folder, kinds, tile_px), tile_psnr, compared_px)
+    return Comparison(quality, looks.write(folder, kinds, tile_px), tile_psnr, compared_px, tally.summary())
 
 
 def _tile_psnr_db(original: Dn, dn: Dn, known: NDArray[np.bool_]) -> float:

@@ -15,6 +15,7 @@ from payload.errors import StreamError
 from payload.link.tile_code import UNKNOWN_CLOUD, Kind
 from payload.scene import SceneInfo
 from payload.tiles import grid
+from payload.version import software
 from sim.clouds import audit
 from sim.ground.decoder import Decoder
 from sim.ground.decoder_size import decoder_size
@@ -96,7 +97,7 @@ def compose(
         "rate": _rate(run, comparison.compared_px)
         | {"octets": _octets(run), "bpp_of_the_whole_scene": 8 * _octets(run) / scene_px},
         "quality": _quality(figures, comparison),
-        "clouds": _clouds(run, tiles) | {"audit": audits},
+        "clouds": _clouds(run, tiles) | comparison.cloud_mask | {"audit": audits},
         "budgets": [_budget_row(row) for row in rows],
         "checks": [asdict(check) for check in checks] + _octets_compared(onboard.device),
         "modelled": _modelled(cost, run.mission),
@@ -120,7 +121,8 @@ def _inputs(run: Run) -> dict[str, Any]:
     info = run.info
     scene = {k: getattr(info, k) for k in ("name", "height_px", "width_px", "gsd_m", "bits", "sensed_at", "nodata")}
     return {
-        "scene": scene | {"bands": list(info.bands), "crs": _crs_name(info.crs_wkt)},
+        "scene": scene | {"bands": list(info.bands), "crs": _crs_name(info.crs_wkt), "notes": list(info.notes)},
+        "software": software(),
         "bundle": {"name": run.bundle.name, "id": f"{run.bundle.bundle_id:08x}", "codec": run.bundle.codec["kind"]}
         | ({"failed_its_checks": run.broken} if run.broken else {}),
         "mission": {"name": run.mission.name, "title": run.mission.title, "device": run.mission.device},

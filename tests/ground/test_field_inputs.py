@@ -20,7 +20,7 @@ from rasterio.transform import Affine, from_origin
 
 from payload.errors import InputError
 from payload.sensor import RGBN
-from sim.products.rasters import CloudWriter, PictureWriter
+from sim.products.rasters import CloudProbabilityWriter, PictureWriter
 from sim.scenes.open_scene import open_scene
 
 SIDE = 96
@@ -368,7 +368,7 @@ def products(path: Path, folder: Path) -> list[Path]:
         dn, valid = scene.read(0, 0, SIDE, SIDE)
         with PictureWriter(folder / "reconstruction.tif", scene.info) as picture:
             picture.write_strip(0, dn, valid)
-        with CloudWriter(folder / "cloud.tif", scene.info) as cloud:
+        with CloudProbabilityWriter(folder / "cloud.tif", scene.info) as cloud:
             cloud.write_strip(0, np.zeros((SIDE, SIDE), np.uint8))
     return [folder / "reconstruction.tif", folder / "cloud.tif"]
 

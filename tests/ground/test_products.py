@@ -15,7 +15,7 @@ from payload.errors import InputError
 from payload.scene import SceneInfo
 from payload.sensor import RGBN
 from sim.products.quicklooks import HOLE_COLOURS, Quicklooks, Reducer, find_stretch, true_colour
-from sim.products.rasters import CloudWriter, PictureWriter
+from sim.products.rasters import CloudProbabilityWriter, PictureWriter
 from sim.scenes.demo import demo_scene
 from sim.scenes.open_scene import open_scene
 
@@ -117,7 +117,7 @@ def test_no_georeference_stays_none(tmp_path: Path) -> None:
 def test_cloud_raster(tmp_path: Path) -> None:
     percent = np.random.default_rng(2).integers(0, 101, (HEIGHT, WIDTH)).astype(np.uint8)
     percent[:300, :300] = 255
-    with CloudWriter(tmp_path / "cloud.tif", make_info()) as writer:
+    with CloudProbabilityWriter(tmp_path / "cloud.tif", make_info()) as writer:
         for row in range(0, HEIGHT, STRIP):
             writer.write_strip(row, percent[row : row + STRIP])
     with rasterio.open(tmp_path / "cloud.tif") as file:

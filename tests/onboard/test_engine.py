@@ -91,3 +91,15 @@ def test_every_convolution_of_the_shipped_flight_networks_is_int8(file) -> None:
 @pytest.mark.skipif(not list(Path(library.__file__).parent.glob("_kernel.*")), reason="no C compiler at install")
 def test_a_kernel_that_was_built_is_found() -> None:
     assert library.available
+
+
+def test_too_little_memory_is_not_the_bundles_fault(monkeypatch, tmp_path) -> None:
+    engine = open_engine("openvino")
+
+    class Full:
+        def read_model(self, path: str) -> None:
+            raise RuntimeError("Exception from src/core:\nstd::bad_alloc")
+
+    monkeypatch.setattr(engine, "_core", Full())
+    with pytest.raises(MemoryError, match=r"loading encoder\.onnx: std::bad_alloc"):
+        engine.load(tmp_path / "encoder.onnx")

@@ -1,0 +1,110 @@
+"""What came down -> `cloud.tif`, the mask that a user gets: made by the ground, of the decoded picture.
+
+The mask made on board is never sent, so it cannot be the user's. The ground runs the bundle's own network over what it
+decoded; a withheld tile has no pixels, only the word that it was cloud, and gets a class of its own. In a simulation
+the mask made on board lies beside it as `cloud-onboard.tif`, and the report compares the two. It also says how much of
+what was withheld the ground would have called clear, had it seen the original: only a simulation can know.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from payload.bundle import Bundle
+from payload.clouds.gate import detect_clouds
+from payload.clouds.mask import NO_CLASS, THICK, THIN, grown
+from payload.clouds.network import CloudNet, load_cloud_net
+from payload.engine import Engine
+from payload.scene import Dn, Mask
+from payload.tiles import Tile
+
+#: In `cloud.tif`, after payload.clouds.mask.CLASSES: a tile that was declared cloud and not sent.
+WITHHELD = 4
+SOURCE, NO_SOURCE = "the bundle's network on the decoded picture", "none: the bundle has no cloud network"
+
+
+@dataclass(frozen=True, eq=False)
+class GroundMask:
+    """The ground's classes. `net` None: the bundle has no cloud network, and every pixel that came down is NO_CLASS."""
+
+    net: CloudNet | None
+    tile_px: int
+
+    def classes(self, dn: Dn, known: Mask, withheld: Sequence[bool], gsd_m: float) -> NDArray[np.uint8]:
+        """Classes of a strip of whole tiles dn [B, T, cols T], some of them withheld; gsd_m 0: unknown."""
+        found = np.full(known.shape, NO_CLASS, np.uint8)
+        for col, gone in enumerate(withheld):
+            span = slice(col * self.tile_px, (col + 1) * self.tile_px)
+            if gone:
+                found[:, span] = WITHHELD
+            elif known[:, span].any():
+                found[:, span] = self.judge(dn[:, :, span], known[:, span], gsd_m)
+        return found
+
+    def judge(self, dn: Dn, valid: Mask, gsd_m: float) -> NDArray[np.uint8]:
+        """Classes of one tile, or of what there is of one at the scene's edge [h, w]."""
+        if self.net is None:
+            return np.full(valid.shape, NO_CLASS, np.uint8)
+        height, width = valid.shape
+        margins = ((0, self.tile_px - height), (0, self.tile_px - width))
+        tile = Tile(0, 0, np.pad(dn, ((0, 0), *margins)), np.pad(valid, margins))
+        return detect_clouds(tile, self.net).classes(self.growth_px(gsd_m))[:height, :width]
+
+    def growth_px(self, gsd_m: float) -> float:
+        return self.net.settings.growth_m / gsd_m if self.net is not None and gsd_m > 0.0 else 0.0
+
+
+def open_ground_mask(bundle: Bundle, engine: Engine) -> GroundMask:
+    net = load_cloud_net(bundle, engine) if "clouds" in bundle.manifest else None
+    return GroundMask(net, bundle.tile_px)
+
+
+@dataclass(eq=False)
+class MaskTally:
+    """The ground's mask beside the payload's, in pixels."""
+
+    mask: GroundMask
+    cloud_px: int = 0
+    seen_px: int = 0
+    agreed_px: int = 0
+    withheld_px: int = 0
+    withheld_clear_px: int = 0
+
+    def compare(self, classes: NDArray[np.uint8], onboard_percent: NDArray[np.uint8], gsd_m: float) -> None:
+        """Counts a strip's pixels that were decoded: cloud here, and alike on board. [h, W] each"""
+        if self.mask.net is None:
+            return
+        seen, cloud = classes < WITHHELD, _is_cloud(classes)
+        above = 100.0 * self.mask.net.settings.cloudy_above
+        onboard = grown((onboard_percent > above) & (onboard_percent <= 100), self.mask.growth_px(gsd_m))
+        self.seen_px += int(seen.sum())
+        self.cloud_px += int(cloud.sum())
+        self.agreed_px += int(((cloud == onboard) & seen).sum())
+
+    def withheld(self, original: Dn, valid: Mask, gsd_m: float) -> None:
+        """Counts what the ground would have said of a withheld tile, had it seen the original [B, h, w]."""
+        if self.mask.net is None:
+            return
+        classes = self.mask.judge(original, valid, gsd_m)
+        self.withheld_px += int(valid.sum())
+        self.withheld_clear_px += int((~_is_cloud(classes) & valid).sum())
+
+    def summary(self) -> dict[str, Any]:
+        """Plain values for the report; percentages None where nothing was there to count."""
+        return {
+            "mask_source": SOURCE if self.mask.net is not None else NO_SOURCE,
+            "ground_cloud_percent": _percent(self.cloud_px, self.seen_px),
+            "onboard_agrees_percent": _percent(self.agreed_px, self.seen_px),
+            "withheld_clear_to_ground_percent": _percent(self.withheld_clear_px, self.withheld_px),
+        }
+
+
+def _is_cloud(classes: NDArray[np.uint8]) -> Mask:
+    return np.asarray((classes == THICK) | (classes == THIN))
+
+
+def _percent(part: int, whole: int) -> float | None:
+    return round(100.0 * part / whole, 2) if whole else None
