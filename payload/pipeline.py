@@ -41,7 +41,7 @@ class Payload:
         self._other = open_fallback(bundle) if compares else None
         self.clouds = load_cloud_net(bundle, engine) if "clouds" in bundle.manifest else None
         self.watch = Stopwatch()
-        self.work: Counter[str] = Counter()  # tiles judged by the gate, and tiles coded, thumbnails included
+        self.work: Counter[str] = Counter()  # tiles judged, withheld, coded (thumbnails too), and valid pixels
         self.last_stages: dict[str, float] = {}
 
     def transmit(
@@ -97,9 +97,11 @@ class Payload:
         address = (tile.row, tile.col, self.bundle.bundle_id)
         if tile.empty:
             return TileCode(Kind.EMPTY, *address), ()
+        self.work["valid_px"] += int(np.count_nonzero(tile.valid))
         decision, tile = self._gate(tile, observe)
         percent = tile_code.UNKNOWN_CLOUD if decision is None else round(decision.cloud_percent)
         if decision is not None and decision.action is Action.WITHHOLD:
+            self.work["withheld"] += 1
             if audit is not None:
                 audit.offer(tile, percent, self)
             return TileCode(Kind.WITHHELD, *address, percent), ()

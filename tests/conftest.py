@@ -37,6 +37,7 @@ def example_report() -> dict[str, Any]:
             "engine": {"name": "openvino", "version": "2026.4.1"},
         },
         "tiles": {
+            "basis": "measured",
             **counts,
             "incomplete": 0,
             "total": len(tiles),
@@ -46,6 +47,7 @@ def example_report() -> dict[str, Any]:
             "list": tiles,
         },
         "link": {
+            "basis": "measured",
             "packets_sent": 812,
             "packets_lost": 9,
             "packets_damaged": 2,
@@ -55,6 +57,7 @@ def example_report() -> dict[str, Any]:
             "loss_profile": [0.0] * 40 + [0.4, 1.0, 0.1] + [0.0] * 20 + [0.05] + [0.0] * 36,
         },
         "rate": {
+            "basis": "measured",
             "octets": octets,
             "cr16": 21.4371,
             "cr_sensor": 16.0778,
@@ -62,6 +65,7 @@ def example_report() -> dict[str, Any]:
             "bpppb": 0.746372,
         },
         "quality": {
+            "basis": "measured",
             "metrics": [
                 {
                     "name": "PSNR",
@@ -82,7 +86,7 @@ def example_report() -> dict[str, Any]:
             "error_scale": "largest absolute error of the bands, 0 to 500 DN",
             "mask_legend": "white: cloud, grey: withheld, black: not received",
         },
-        "clouds": {"cloud_percent": 23.4, "withhold_above_percent": 70.0},
+        "clouds": {"basis": "measured", "cloud_percent": 23.4, "withhold_above_percent": 70.0},
         "budgets": [
             {
                 "name": "downlinked volume",
@@ -146,6 +150,7 @@ def example_report() -> dict[str, Any]:
         ],
         "attribution": ["Contains modified Copernicus Sentinel data."],
         "measured_on_host": {
+            "basis": "measured",
             "host": "2 cores, Python 3.11",
             "wall_s": 11.23456,
             "throughput_mpx_s": 4.71,

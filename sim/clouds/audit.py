@@ -1,15 +1,21 @@
 """The audit channel on the ground: thumbnails of withheld tiles -> what share of the gate's discards was good data.
 
-Every pass sends a few withheld tiles, drawn with a seed, as thumbnails (payload/pipeline.py). Somebody, a person or a
-rule that does not share the gate's network, says of each whether it was clear. From that follows an exact binomial
-interval (Clopper and Pearson 1934): no normal approximation, right also where not one false discard was seen.
+Every pass sends a few withheld tiles, drawn with a seed, as thumbnails (payload/pipeline.py). Of each somebody says
+whether it was clear:
 
-    q = false discards / withheld tiles              what the audits estimate, unbiased because the draw is uniform
+- a rule on the colours. It does not share the gate's network, yet both look at colours and can err together. What it
+  finds clear bounds the false discards from below; what it finds cloudy proves nothing.
+- a person, in a file of verdicts (`sim audit --verdicts`). Only persons' verdicts bound them from above: a tile that no
+  person has judged counts as a false discard there.
+
+The passes are strata with a draw of their own (sim/metrics/intervals.py):
+
+    q = false discards / withheld tiles              what the audits estimate, each pass by its share of withheld tiles
     q x withheld / all tiles                         what the gate destroys, as a share of everything imaged
 """
 
 import csv
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, log
 from pathlib import Path
@@ -17,16 +23,17 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import beta
 
 from payload.errors import InputError
 from sim.clouds.rules import braaten_cohen_yang
+from sim.metrics.intervals import CONFIDENCE, Draw, binomial_upper, lower_bound, share, upper_bound
 from sim.toml_tables import read_json
 
 VERDICTS = ("clear", "cloudy", "unknown")
+RULE, PERSON = "rule", "person"
 #: A withheld tile is a false discard when at most this share of it is cloud; the gate's own line, drawn by the judge.
 CLEAR_UP_TO = 0.7
-LIMIT, CONFIDENCE = 0.02, 0.95
+LIMIT = 0.02
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,7 @@ class Audit:
     col: int
     cloud_percent: int
     verdict: str
+    by: str = RULE  # who judged it
 
     def __post_init__(self) -> None:
         if self.verdict not in VERDICTS:
@@ -46,22 +54,33 @@ class Audit:
 
 
 @dataclass(frozen=True)
+class Pass:
+    """The audits of one report, out of its withheld tiles; `tiles` are all that were imaged."""
+
+    audits: tuple[Audit, ...]
+    withheld: int
+    tiles: int
+
+    def draw(self, counts: Callable[[Audit], bool]) -> Draw:
+        """The pass as a sample in which the audits that `counts` names were found."""
+        return Draw(max(self.withheld, len(self.audits)), len(self.audits), sum(map(counts, self.audits)))
+
+
+@dataclass(frozen=True)
 class Estimate:
     """What a number of audits says about the gate. Rates are of withheld tiles unless the name says otherwise."""
 
     audited: int
-    false_discards: int  # unknown verdicts count as false: the bound must not profit from doubt
+    false_discards: int  # unknown verdicts count as false: nothing may profit from doubt
     unknown: int
+    by_persons: int  # audits that a person judged
     withheld: int
     tiles: int
-    lower: float  # two-sided interval at CONFIDENCE
-    upper: float
+    rate: float | None
+    lower: float  # two-sided interval at CONFIDENCE; only what was found clear counts here
+    upper: float  # what no person found cloudy counts as a false discard
     upper_one_sided: float  # the claim: no more than this, at CONFIDENCE
-    audits_needed: int | None  # in all, for the claim "<= LIMIT", if no further false discard turns up
-
-    @property
-    def rate(self) -> float | None:
-        return self.false_discards / self.audited if self.audited else None
+    audits_needed: int | None  # in all, in proportion, for the claim "<= LIMIT" without a further false discard
 
     @property
     def destroyed_share_of_all_tiles(self) -> float:
@@ -73,47 +92,31 @@ class Estimate:
         return self.upper_one_sided <= LIMIT
 
 
-def clopper_pearson(failures: int, trials: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Exact two-sided interval for a binomial rate; (0, 1) without trials."""
-    if not 0 <= failures <= trials:
-        raise InputError(f"{failures} false discards among {trials} audits, wanted at most as many as audits")
-    tail = (1.0 - confidence) / 2.0
-    return _lower(failures, trials, tail), _upper(failures, trials, tail)
-
-
-def upper_bound(failures: int, trials: int, confidence: float = CONFIDENCE) -> float:
-    """Exact one-sided upper bound: at a higher rate so few failures would be rarer than 1 - confidence."""
-    return _upper(failures, trials, 1.0 - confidence)
-
-
-def _upper(failures: int, trials: int, tail: float) -> float:
-    return 1.0 if failures == trials else float(beta.ppf(1.0 - tail, failures + 1, trials - failures))
-
-
-def _lower(failures: int, trials: int, tail: float) -> float:
-    return 0.0 if failures == 0 else float(beta.ppf(tail, failures, trials - failures + 1))
-
-
 def audits_needed(limit: float = LIMIT, confidence: float = CONFIDENCE, failures: int = 0) -> int:
     """Least number of audits with `failures` false discards among them that bears the claim "rate <= limit"."""
     if not 0.0 < limit < 1.0 or not 0.0 < confidence < 1.0:
         raise InputError(f"limit {limit}, confidence {confidence}; wanted both between 0 and 1")
     low, high = failures, max(failures + 1, ceil(log(1.0 - confidence) / log(1.0 - limit)))
-    while upper_bound(failures, high, confidence) > limit:
+    while binomial_upper(failures, high, 1.0 - confidence) > limit:
         low, high = high, 2 * high
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if upper_bound(failures, middle, confidence) <= limit else (middle, high)
+        low, high = (low, middle) if binomial_upper(failures, middle, 1.0 - confidence) <= limit else (middle, high)
     return high
 
 
-def estimate(audits: Sequence[Audit], withheld: int, tiles: int) -> Estimate:
-    """From verdicts to an interval."""
-    false = sum(a.verdict != "cloudy" for a in audits)
-    interval = clopper_pearson(false, len(audits))
+def estimate(passes: Sequence[Pass]) -> Estimate:
+    """From verdicts to bounds."""
+    audits = [audit for one in passes for audit in one.audits]
+    doubtful = [one.draw(lambda a: a.verdict != "cloudy") for one in passes]
+    clear = [one.draw(lambda a: a.verdict == "clear") for one in passes]
+    unproven = [one.draw(lambda a: a.verdict != "cloudy" or a.by != PERSON) for one in passes]
+    false, one_tail = sum(draw.found for draw in doubtful), (1.0 + CONFIDENCE) / 2.0
     return Estimate(
-        len(audits), false, sum(a.verdict == "unknown" for a in audits), withheld, tiles, *interval,
-        upper_bound(false, len(audits)), audits_needed(failures=false),
+        len(audits), false, sum(a.verdict == "unknown" for a in audits), sum(a.by == PERSON for a in audits),
+        sum(one.withheld for one in passes), sum(one.tiles for one in passes), share(doubtful),
+        lower_bound(clear, one_tail), upper_bound(unproven, one_tail), upper_bound(unproven),
+        audits_needed(failures=false),
     )  # fmt: skip
 
 
@@ -128,13 +131,17 @@ def judge_thumbnail(dn: NDArray[np.uint16], known: NDArray[np.bool_]) -> str:
     return "cloudy" if cloudy > CLEAR_UP_TO else "clear"
 
 
+_VERDICT = ("row", "col", "cloud_percent", "verdict", "by")
+
+
 def section(audits: Sequence[Audit], withheld: int, tiles: int) -> dict[str, Any]:
     """What a report holds under clouds.audit; `sim audit` reads it back."""
     return {
+        "basis": "measured: verdicts of a rule or of persons on thumbnails; assumed: the claim",
         "withheld": withheld,
         "tiles": tiles,
-        "verdicts": [{key: getattr(a, key) for key in ("row", "col", "cloud_percent", "verdict")} for a in audits],
-        **_figures(estimate(audits, withheld, tiles)),
+        "verdicts": [{key: getattr(a, key) for key in _VERDICT} for a in audits],
+        **_figures(estimate([Pass(tuple(audits), withheld, tiles)])),
     }
 
 
@@ -143,6 +150,7 @@ def _figures(found: Estimate) -> dict[str, Any]:
         "audited": found.audited,
         "false_discards": found.false_discards,
         "unknown": found.unknown,
+        "judged_by_persons": found.by_persons,
         "rate": found.rate,
         "lower": found.lower,
         "upper": found.upper,
@@ -154,23 +162,26 @@ def _figures(found: Estimate) -> dict[str, Any]:
     }
 
 
-def read_report(path: Path, verdicts: Mapping[tuple[str, int, int], str]) -> tuple[list[Audit], int, int]:
-    """Audits, withheld tiles and all tiles of one report.json; `verdicts` by (scene, row, col) overrule its own."""
+def read_report(path: Path, verdicts: Mapping[tuple[str, int, int], str]) -> Pass:
+    """The audits of one report.json; `verdicts` of persons, by (scene, row, col), overrule its own."""
     try:
         report = read_json(path, "a report.json of sim downlink")
         held = report["clouds"]["audit"]
         scene = str(report["inputs"]["scene"]["name"])
-        audits = []
-        for row in held["verdicts"]:
-            place = scene, int(row["row"]), int(row["col"])
-            audits.append(Audit(*place, int(row["cloud_percent"]), verdicts.get(place, row["verdict"])))
-        return audits, int(held["withheld"]), int(held["tiles"])
+        audits = tuple(_audit(row, scene, verdicts) for row in held["verdicts"])
+        return Pass(audits, int(held["withheld"]), int(held["tiles"]))
     except (OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path}: not readable as a report ({error}); give a report.json") from None
     except (KeyError, TypeError) as error:
         raise InputError(f"{path}: no audit in it ({error}); run again with gate.audit_count above 0") from None
+
+
+def _audit(row: Mapping[str, Any], scene: str, verdicts: Mapping[tuple[str, int, int], str]) -> Audit:
+    place = scene, int(row["row"]), int(row["col"])
+    told, by = (verdicts[place], PERSON) if place in verdicts else (row["verdict"], row.get("by", RULE))
+    return Audit(*place, int(row["cloud_percent"]), told, by)
 
 
 def read_verdicts(path: Path) -> dict[tuple[str, int, int], str]:
@@ -190,17 +201,16 @@ def read_verdicts(path: Path) -> dict[tuple[str, int, int], str]:
 def audit(reports: Iterable[Path], verdict_file: Path | None = None) -> dict[str, Any]:
     """`sim audit`: one estimate over many reports, and what each of them contributes. InputError if none is given."""
     verdicts = read_verdicts(verdict_file) if verdict_file else {}
-    per_report, everything, withheld, tiles = [], [], 0, 0
+    per_report, passes = [], []
     for path in reports:
-        audits, held, total = read_report(path, verdicts)
+        one = read_report(path, verdicts)
         name = path.parent.name if path.name == "report.json" else path.name
-        per_report.append({"report": name} | section(audits, held, total))
-        everything += audits
-        withheld, tiles = withheld + held, tiles + total
+        per_report.append({"report": name} | section(one.audits, one.withheld, one.tiles))
+        passes.append(one)
     if not per_report:
         raise InputError("no report given; wanted at least one report.json")
-    found = estimate(everything, withheld, tiles)
-    return {"reports": per_report, "withheld": withheld, "tiles": tiles} | _figures(found)
+    found = estimate(passes)
+    return {"reports": per_report, "withheld": found.withheld, "tiles": found.tiles} | _figures(found)
 
 
 def as_text(result: Mapping[str, Any]) -> str:
@@ -209,13 +219,25 @@ def as_text(result: Mapping[str, Any]) -> str:
     if result["audited"] == 0:
         return f"no audit in {reports} reports; {needed} audits without a false discard would bear the claim"
     audited = f"{result['audited']} audits of {result['withheld']} withheld tiles ({result['tiles']} imaged)"
-    interval = f"{result['lower']:.1%} to {result['upper']:.1%} (Clopper-Pearson, {CONFIDENCE:.0%})"
-    lines = [
+    return "\n".join([
         f"{audited} in {reports} reports",
-        f"{result['false_discards']} false discards, {result['unknown']} of them for want of a verdict",
-        f"false-discard rate {result['rate']:.1%}, interval {interval}",
+        f"{result['false_discards']} false discards, {result['unknown']} of them for want of a verdict; "
+        f"{result['judged_by_persons']} judged by a person, the others by a rule",
+        f"false-discard rate {result['rate']:.1%}, each report by its withheld tiles",
+        *_bounds(result),
+    ])  # fmt: skip
+
+
+def _bounds(result: Mapping[str, Any]) -> list[str]:
+    lower = f"at least {result['lower']:.1%}"
+    if not result["judged_by_persons"]:
+        return [
+            f"bound at {CONFIDENCE:.0%}: {lower}; none from above, as no person has judged a thumbnail",
+            f"claim {result['claim']}: not yet; give persons' verdicts with --verdicts",
+        ]
+    return [
+        f"interval {lower} to at most {result['upper']:.1%} ({CONFIDENCE:.0%}); what no person judged counts as false",
         f"good data destroyed: at most {result['destroyed_share_of_all_tiles']:.2%} of all tiles at {CONFIDENCE:.0%}",
-        f"claim {result['claim']}: {'held' if result['claim_held'] else 'not yet'}; "
-        f"needs {needed} audits in all if no further false discard turns up",
+        f"claim {result['claim']}: {'held' if result['claim_held'] else 'not yet'}; needs {result['audits_needed']} "
+        "audits in all, drawn in proportion, if no further false discard turns up",
     ]
-    return "\n".join(lines)

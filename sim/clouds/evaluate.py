@@ -22,7 +22,6 @@ from payload.errors import InputError
 from payload.sensor import RGBN
 from payload.tiles import split
 from sim.clouds import figures
-from sim.clouds.audit import clopper_pearson
 from sim.clouds.cost import savings
 from sim.clouds.figures import Counts, Reliability
 from sim.clouds.gate_cost import bundle_at, gate_costs, speed
@@ -49,6 +48,7 @@ from sim.clouds.samples import (
     load_samples,
     load_thirteen_bands,
 )
+from sim.metrics.intervals import clopper_pearson
 from sim.progress import Progress, silent
 from sim.scenes.open_scene import open_scene
 

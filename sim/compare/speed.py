@@ -31,6 +31,7 @@ from payload.stopwatch import Stopwatch
 from payload.tiles import Tile, split
 from sim.compare.classical import LOSSLESS, Codec, open_codecs
 from sim.compare.tiles import read_tiles
+from sim.onboard import ran
 from sim.progress import Progress, silent
 from sim.scenes.demo import demo_scene
 from sim.scenes.open_scene import AS_STORED, Reading
@@ -141,7 +142,10 @@ def benchmark(question: Question, granule_px: int, advance: Progress = silent) -
         stages += [replace(part, name=f"{engine}: {part.name}") for part in parts]
         if gate is not None and engine == question.engines[0]:
             payload.clouds = gate
-            own.append(_time_payload(payload, tiles, f"nadir, {engine}: gated and coded")[0])
+            speed, parts = _time_payload(payload, tiles, f"nadir, {engine}: gated and coded")
+            own.append(speed)
+            stages += [replace(part, name=f"{engine}, gated: {part.name}") for part in parts if part.name == "clouds"]
+            stages.append(_speed(f"{engine}, gated: all else", speed.seconds - stages[-1].seconds, tiles))
         advance(engine, steps)
     opponents = _time_opponents(tiles, own[0].octets or 0)
     advance("classical coders", steps)
@@ -152,7 +156,8 @@ def benchmark(question: Question, granule_px: int, advance: Progress = silent) -
     about = f"{what}: {len(tiles)} tiles of {bundle.tile_px} px at CR {achieved:.1f}, every tile sent"
     memory = measure_memory(granule_px, question.bundle, question.engines[-1]) if granule_px else None
     advance("memory of a granule", steps)
-    return Benchmark(f"{os.cpu_count()} cores, one thread, processor time", about, tuple(stages), coders, memory)
+    host = f"{os.cpu_count()} cores, one thread, processor time, kernel: {ran.kernel()}, {ran.instruction_set()}"
+    return Benchmark(host, about, tuple(stages), coders, memory)
 
 
 def _tiles(question: Question, tile_px: int) -> list[Tile]:

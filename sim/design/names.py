@@ -24,7 +24,9 @@ NAMES = {
     "rmse_reflectance": "RMSE", "error_reflectance": "largest error", "ssim_own": "SSIM, own range",
     "ndvi_mae": "NDVI, mean absolute error", "ndvi_p95": "NDVI, 95th percentile of the error",
     "sam_deg": "spectral angle", "ssim_10k": "SSIM", "lost_fraction": "share of tiles lost",
-    "withheld_fraction": "share of tiles withheld", "incomplete_fraction": "share of tiles incomplete",
+    "withheld_fraction": "share of tiles withheld",
+    "false_discard_fraction": "share of audited discards that were good data",
+    "incomplete_fraction": "share of tiles incomplete",
     # tiles
     "refused_without_address": "refused, address unreadable", "incomplete": "incomplete (cut short)",
     # link
@@ -32,6 +34,9 @@ NAMES = {
     "octets_received": "octets received", "packets_beyond_pass": "packets beyond the pass",
     "octets_beyond_pass": "octets beyond the pass", "packets_lost": "packets lost singly",
     "packets_lost_in_bursts": "packets lost in fades", "packets_corrupted": "packets with bit errors",
+    "packets_lost_with_frames": "packets lost with a frame", "frames_sent": "transfer frames filled",
+    "frames_per_packet": "frames that a packet lies in, mean",
+    "expected_packets_lost": "packets lost, mean over all seeds", "chance_of_no_loss": "seeds that lose no packet",
     "bits_flipped": "bits flipped", "pass_s": "duration of the pass", "air_time_s": "time on the air",
     "utilisation": "share of the pass used",
     "ground_received": "packets received", "ground_refused": "damaged packets refused",
@@ -44,15 +49,20 @@ NAMES = {
     "reduce_above_percent": "a tile is coded coarser above", "tiles_judged": "tiles judged",
     "withheld_tiles": "tiles withheld", "audited_tiles": "thumbnails of withheld tiles received",
     "audited": "withheld tiles audited", "false_discards": "false discards among them",
-    "unknown": "of these without a verdict", "rate": "false-discard rate", "lower": "95 % interval from",
+    "unknown": "of these without a verdict", "judged_by_persons": "of the audited, judged by a person",
+    "rate": "false-discard rate", "lower": "95 % interval from",
     "upper": "95 % interval to", "upper_one_sided": "false discards, of withheld tiles",
     "destroyed_share_of_all_tiles": "good data destroyed, of all tiles", "claim": "claim to be borne out",
     "claim_held": "claim borne out", "audits_needed": "audits the claim needs",
     # time, memory, energy
     "throughput_mpx_s": "throughput", "wall_s": "time by the clock on the wall",
-    "onboard_wall_s": "payload, by the clock on the wall", "peak_rss_mib": "peak memory, whole process",
-    "peak_rss_before_payload_mib": "memory before the payload starts",
-    "peak_rss_with_ground_mib": "peak memory with the ground",
+    "coded_tiles_mpx_s": "throughput, coded tiles alone", "withheld_tiles_mpx_s": "throughput, withheld tiles alone",
+    "gate_share_percent": "the gate's share of the time", "kernel": "kernel of the payload",
+    "instruction_set": "instruction sets of the processor",
+    "peak_rss_before_payload_mib": "peak memory before the payload: interpreter, libraries, scene",
+    "peak_rss_added_by_payload_mib": "of it added while the payload ran",
+    "peak_rss_with_ground_mib": "peak memory after the ground, whole process",
+    "onboard_wall_s": "payload, by the clock on the wall", "peak_rss_mib": "peak memory when the last packet was sent",
     "peak_memory_mib": "peak memory of the agent", "tile_median_ms": "a tile, median",
     "tile_p95_ms": "a tile, 95th percentile", "stages_count": "times are", "device_mpx_s": "throughput, networks alone",
     "payload_mpx_s": "throughput, the whole payload", "imager_mpx_s": "the imager's rate",
@@ -70,7 +80,7 @@ NAMES = {
     "failed_its_checks": "failed its checks", "url": "address", "cpu": "processor", "memory_mib": "memory",
 }  # fmt: skip
 #: Shares of 0 to 1, shown in per cent; upper bounds, shown as such.
-SHARES = ("utilisation", "rate", "lower", "upper")
+SHARES = ("utilisation", "chance_of_no_loss", "rate", "lower", "upper")
 BOUNDS = ("upper_one_sided", "destroyed_share_of_all_tiles")
 #: Numbers too long to read as they are: scale and unit.
 SCALED = {"macs": (1e-9, "GMAC")}
@@ -108,7 +118,12 @@ LINK = (
     ),
     Group(
         "On the way", "modelled",
-        ("packets_lost", "packets_lost_in_bursts", "packets_corrupted", "bits_flipped"), True,
+        ("packets_lost", "packets_lost_in_bursts", "packets_lost_with_frames", "packets_corrupted", "bits_flipped"),
+        True,
+    ),
+    Group(
+        "What any seed may expect", "modelled",
+        ("expected_packets_lost", "chance_of_no_loss", "frames_sent", "frames_per_packet"),
     ),
     Group(
         "At the ground", "measured",
@@ -126,7 +141,7 @@ CLOUDS = (
 AUDIT = (
     Group(
         "Audit of withheld tiles", "measured",
-        ("audited", "false_discards", "unknown", "rate", "lower", "upper", "upper_one_sided",
+        ("audited", "false_discards", "unknown", "judged_by_persons", "rate", "lower", "upper", "upper_one_sided",
          "destroyed_share_of_all_tiles"),
     ),
     Group("The claim", "assumed", ("claim", "claim_held", "audits_needed")),
@@ -155,6 +170,7 @@ def requirement(key: str) -> str:
 def grouped(section: Mapping[str, Any], groups: Sequence[Group], skip: Iterable[str] = ()) -> list[Rows]:
     """The plain values of a section by its groups; what no group names comes last, under `Further`."""
     named = {key for group in groups for key in group.keys}
+    named.add("basis")  # stands beside each group
     rest = tuple(key for key in section if key not in named and key not in set(skip) and _plain(section[key]))
     further = (Group("Further", groups[0].basis if groups else "", rest),) if rest else ()
     shown = [_rows(section, group) for group in (*groups, *further)]
@@ -192,7 +208,7 @@ def plain_rows(section: Mapping[str, Any], skip: Iterable[str] = ()) -> list[tup
     """(name, text, unit) of every plain value of a section; one level of tables inside is flattened."""
     rows = []
     for key, value in section.items():
-        if key in skip:
+        if key in skip or key == "basis":
             continue
         if isinstance(value, Mapping):
             rows += [(f"{label(key)[0]}: {name}", text, unit) for name, text, unit in plain_rows(value)]

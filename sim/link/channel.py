@@ -1,8 +1,10 @@
 """The space between: a seeded channel that loses, damages and cuts off packets, and counts what it did.
 
 Three things happen to a packet, each from its own random stream, so that changing one leaves the others' draws alone:
-uniform loss, bursts (Gilbert 1960, Elliott 1963: a two-state Markov chain, one step a packet), and independent bit
-errors, whose distances are drawn (geometric) instead of every bit. Time on air runs whether a packet arrives or not;
+uniform loss of packets and of transfer frames, bursts (Gilbert 1960, Elliott 1963: a two-state Markov chain, one step a
+packet), and independent bit errors, whose distances are drawn (geometric) instead of every bit. One packet is not one
+frame: packets lie back to back in frames, and a packet is gone with any frame that holds an octet of it. Time on air
+runs whether a packet arrives or not;
 the packet that would end after the pass, and all later ones, are never sent.
 """
 
@@ -49,7 +51,8 @@ class Burst:
 class Link:
     """A downlink as the packet layer sees it: `rate_bps` is what is left for packets after frames and codes.
 
-    `packet_loss` and `bit_error_rate` are what is left after them, too.
+    `packet_loss` and `bit_error_rate` are what is left after them, too. `frame_loss` is the share of transfer frames
+    that decoding gives up, `frame_octets` what each of them holds of packets.
     """
 
     rate_bps: float
@@ -57,11 +60,15 @@ class Link:
     packet_loss: float = 0.0
     bit_error_rate: float = 0.0
     burst: Burst | None = None
+    frame_loss: float = 0.0
+    frame_octets: int = 1109  # five interleaved RS(255,223) blocks, less the header of a TM frame (CCSDS 131.0, 132.0)
 
     def __post_init__(self) -> None:
         check_range("rate_bps", self.rate_bps, 1, 1e12)
         check_range("pass_s", self.pass_s, 0, 86400)
         check_range("packet_loss", self.packet_loss, 0, 1)
+        check_range("frame_loss", self.frame_loss, 0, 1)
+        check_range("frame_octets", self.frame_octets, 1, 65536)
         check_range("bit_error_rate", self.bit_error_rate, 0, 0.5)
         if 0 < self.bit_error_rate < 1e-15:
             raise InputError(f"bit_error_rate is {self.bit_error_rate:g}, wanted 0 or 1e-15 to 0.5")
@@ -88,11 +95,16 @@ class LinkReport:
     pass_s: float
     air_time_s: float
     utilisation: float  # air time / pass
+    frames_sent: int = 0  # begun; packets lie in them back to back
+    frames_per_packet: float = 0.0  # that hold an octet of it, mean over packets
+    expected_packets_lost: float = 0.0  # mean over all seeds, beside this one's draw
+    chance_of_no_loss: float = 1.0  # share of seeds that lose not one packet
+    packets_lost_with_frames: int = 0  # by `frame_loss`
     loss_profile: tuple[float, ...] = ()  # share of packets that never arrived, in equal parts of the stream
 
     @property
     def packets_delivered(self) -> int:
-        return self.packets_sent - self.packets_lost - self.packets_lost_in_bursts
+        return self.packets_sent - self.packets_lost - self.packets_lost_in_bursts - self.packets_lost_with_frames
 
 
 @dataclass
@@ -102,6 +114,7 @@ class _Tally:
     octets_sent: int = 0
     packets_lost: int = 0
     packets_lost_in_bursts: int = 0
+    packets_lost_with_frames: int = 0
     packets_corrupted: int = 0
     bits_flipped: int = 0
     packets_beyond_pass: int = 0
@@ -119,10 +132,12 @@ class Channel:
         self._capacity_bits = link.capacity_bits
         self._closed = False
         self._arrived = bytearray()  # 1 or 0 for each packet offered
-        loss, burst, bits = (np.random.Generator(np.random.PCG64(s)) for s in np.random.SeedSequence(seed).spawn(3))
+        streams = np.random.SeedSequence(seed).spawn(4)  # the first three as they were before there were frames
+        loss, burst, bits, frames = (np.random.Generator(np.random.PCG64(s)) for s in streams)
         self._loss = _Chances(loss)
         self._bursts = _Bursts(link.burst, _Chances(burst)) if link.burst else None
         self._bit_errors = _BitErrors(link.bit_error_rate, bits)
+        self._frames = _Frames(link, _Chances(frames))
 
     @property
     def report(self) -> LinkReport:
@@ -135,6 +150,10 @@ class Channel:
             air_time_s=air_time_s,
             utilisation=utilisation,
             loss_profile=_loss_profile(self._arrived),
+            frames_sent=self._frames.begun,
+            frames_per_packet=self._frames.touched / sent if (sent := self._tally.packets_sent) else 0.0,
+            expected_packets_lost=self._frames.expected_lost,
+            chance_of_no_loss=_chance_of_no_loss(self._link, sent, self._frames.begun),
         )
 
     def send(self, packets: Iterable[bytes]) -> Iterator[bytes]:
@@ -151,10 +170,13 @@ class Channel:
             tally.octets_sent += len(packet)
             errors = self._bit_errors.within(8 * len(packet))  # drawn for lost packets too: the air does not know
             burst = self._bursts is not None and self._bursts.takes_next()
+            frame = self._frames.take_next(len(packet))
             if self._loss.next() < self._link.packet_loss:
                 tally.packets_lost += 1
             elif burst:
                 tally.packets_lost_in_bursts += 1
+            elif frame:
+                tally.packets_lost_with_frames += 1
             elif errors is None:
                 self._arrived[-1] = 1
                 yield packet
@@ -198,6 +220,43 @@ class _Bursts:
         step = self._chances.next()
         self._bad = step >= self._burst.leave if self._bad else step < self._burst.enter
         return lost
+
+
+class _Frames:
+    """Packets back to back in transfer frames: which frames a packet lies in, and whether one of them is lost."""
+
+    def __init__(self, link: Link, chances: _Chances) -> None:
+        self._link, self._chances = link, chances
+        self._octets = 0  # up to the next packet
+        self._last_lost = False  # the frame that the last packet ended in
+        self.begun, self.touched = 0, 0
+        self.expected_lost = 0.0
+        burst = link.burst.loss_fraction if link.burst else 0.0
+        self._survives = (1.0 - link.packet_loss) * (1.0 - burst)  # but for frames
+
+    def take_next(self, octets: int) -> bool:
+        """Whether a frame that holds part of the next packet is lost."""
+        size = self._link.frame_octets
+        first, last = self._octets // size, (self._octets + octets - 1) // size
+        shared = first < self.begun  # its first frame holds the end of the packet before
+        drawn = [self._chances.next() < self._link.frame_loss for _ in range(self.begun, last + 1)]
+        lost = any(drawn) or (shared and self._last_lost)
+        self._last_lost = drawn[-1] if drawn else self._last_lost
+        self._octets, self.begun = self._octets + octets, last + 1
+        self.touched += last - first + 1
+        self.expected_lost += 1.0 - self._survives * (1.0 - self._link.frame_loss) ** (last - first + 1)
+        return lost
+
+
+def _chance_of_no_loss(link: Link, packets: int, frames: int) -> float:
+    """Chance that all of `packets` in `frames` arrive."""
+    alone = (1.0 - link.packet_loss) ** packets * (1.0 - link.frame_loss) ** frames
+    if link.burst is None or packets == 0:
+        return alone
+    enter, leave, bad = link.burst.enter, link.burst.leave, link.burst.bad_fraction
+    arrives = np.diag([1.0, 1.0 - link.burst.loss])  # good state, bad state
+    step = np.array([[1.0 - enter, enter], [leave, 1.0 - leave]])
+    return alone * float((np.array([1.0 - bad, bad]) @ np.linalg.matrix_power(arrives @ step, packets)).sum())
 
 
 class _BitErrors:

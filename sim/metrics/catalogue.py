@@ -67,6 +67,8 @@ DELIVERY = (
            "cut short on the link, of those sent", "max", more_is_better=False),
     Metric("withheld_fraction", "share of tiles withheld", "",
            "too cloudy, of those that hold data", "max", more_is_better=False),
+    Metric("false_discard_fraction", "share of audited discards that were good data", "",
+           "not found cloudy, of the withheld tiles that were audited", "max", more_is_better=False),
 )  # fmt: skip
 EVERY = (*DISTORTION, *RATE, *DELIVERY)
 BY_KEY = {metric.key: metric for metric in EVERY}

@@ -28,7 +28,7 @@ class SceneRun:
     work: Work  # of all tiles on board, gated ones at what they cost
     onboard_s: float | None = None  # measured time of the payload, scene to packets
     peak_memory_mib: float | None = None  # measured, of the whole process
-    timed_on: Literal["host", "device"] | None = "host"  # None: an emulated device, whose time and memory say nothing
+    timed_on: Literal["host", "device", "emulated"] = "host"  # an emulated device's time and memory say nothing
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class Budget:
     how: str  # how `used` came about
     #: Which of the two the run found; the other one is the limit. A rate is available, and the imager uses of it.
     found: Literal["used", "available"] = "used"
+    not_judged: str | None = None  # why nothing could be measured
 
     @property
     def margin(self) -> float:
@@ -132,26 +133,66 @@ def scenes_per_orbit(run: SceneRun, mission: Mission) -> float | None:
 
 def assess(run: SceneRun, mission: Mission) -> list[Budget]:
     """Every budget that the mission sets, with what this run uses of it."""
-    rows = [_pass_volume(run, mission), *_orbit_volume(run, mission), *_device(run, mission)]
-    return [*rows, *(_measured(run, mission, run.timed_on) if run.timed_on else [])]
+    modelled = [*_orbit_volume(run, mission), *_raw_store(run, mission), *_device(run, mission)]
+    return [_pass_volume(run, mission), *modelled, *_memory(run, mission), *_throughput(run, mission)]
 
 
-def _measured(run: SceneRun, mission: Mission, where: Literal["host", "device"]) -> list[Budget]:
-    """Memory and throughput of the machine that ran the payload."""
-    limits, rows = mission.budgets, []
-    basis: Basis = "measured on host" if where == "host" else "measured on device"
-    if limits.memory_mib is not None:
-        how = f"peak resident memory of {'the simulating process' if where == 'host' else 'the agent'}"
-        rows.append(Budget("memory", run.peak_memory_mib, limits.memory_mib, "MiB", basis, how))
-    if limits.realtime_factor is not None:
-        rates = throughput(run, mission)
-        used = limits.realtime_factor * rates.imager_mpx_s
-        counted = "in processor time on this host" if where == "host" else "by the device's clock, the line not counted"
-        how = f"imager's rate x {limits.realtime_factor:g}, against the payload's rate {counted}"
-        known = rates.host_mpx_s is not None and math.isfinite(rates.host_mpx_s)
-        available = rates.host_mpx_s if known and rates.host_mpx_s else 0.0
-        rows.append(Budget("throughput", used, available, "Mpx/s", basis, how, "available"))
-    return rows
+def raw_store_mib(run: SceneRun, mission: Mission) -> float | None:
+    """What waits uncoded when the imaging of an orbit ends: (imager's rate - payload's rate) x imaging time, at the
+    imager's bits. The payload's rate is its device's slowest: a store that overflows loses lines."""
+    imaging_s, imager = mission.budgets.imaging_s_per_orbit, mission.imager
+    if imaging_s is None:
+        return None
+    slowest_s = estimate(mission.device, run.work, run.scene_px).latency_worst_s
+    payload_px_s = run.scene_px / slowest_s if slowest_s else math.inf
+    waiting_px = max(0.0, imager.rate_px_s(mission.orbit) - payload_px_s) * imaging_s
+    return waiting_px * imager.bands * imager.bits / 8 / 2**20
+
+
+def _raw_store(run: SceneRun, mission: Mission) -> list[Budget]:
+    """Lines that the imager has taken and the payload has not yet coded."""
+    limit, imaging_s = mission.budgets.raw_store_mib, mission.budgets.imaging_s_per_orbit
+    if limit is None:
+        return []
+    how = (
+        f"(imager's rate - payload's on {mission.device}, slowest) x {imaging_s or 0:g} s of imaging, "
+        f"{mission.imager.bands} bands of {mission.imager.bits} bit"
+    )
+    return [Budget("raw store", raw_store_mib(run, mission), limit, "MiB", "modelled", how)]
+
+
+_MEASURED_ON: dict[str, Basis] = {
+    "host": "measured on host", "device": "measured on device", "emulated": "measured on device",
+}  # fmt: skip
+_EMULATED = "an emulated device's time and memory say nothing of a real one"
+
+
+def _memory(run: SceneRun, mission: Mission) -> list[Budget]:
+    """Memory of the process that ran the payload."""
+    limit, emulated = mission.budgets.memory_mib, run.timed_on == "emulated"
+    if limit is None:
+        return []
+    how = f"peak resident memory of {_PROCESS if run.timed_on == 'host' else 'the agent'}"
+    used, cause = (None, _EMULATED) if emulated else (run.peak_memory_mib, None)
+    return [Budget("memory", used, limit, "MiB", _MEASURED_ON[run.timed_on], how, not_judged=cause)]
+
+
+_PROCESS = "the simulating process when the last packet was sent: interpreter, libraries and payload, not the ground"
+
+
+def _throughput(run: SceneRun, mission: Mission) -> list[Budget]:
+    """Speed of the machine that ran the payload: what is needed is used of what there is."""
+    factor, emulated = mission.budgets.realtime_factor, run.timed_on == "emulated"
+    if factor is None:
+        return []
+    rates = throughput(run, mission)
+    counted = "in processor time on this host" if run.timed_on == "host" else "by the device's clock, without the line"
+    how = f"imager's rate x {factor:g}, against the payload's rate {counted}: gate, codec and packets"
+    known = rates.host_mpx_s is not None and math.isfinite(rates.host_mpx_s) and not emulated
+    available = rates.host_mpx_s if known and rates.host_mpx_s else 0.0
+    cause = _EMULATED if emulated else None
+    basis = _MEASURED_ON[run.timed_on]
+    return [Budget("throughput", factor * rates.imager_mpx_s, available, "Mpx/s", basis, how, "available", cause)]
 
 
 def binding(budgets: Sequence[Budget]) -> Budget | None:

@@ -48,11 +48,14 @@ class Imager:
 class Budgets:
     """What the satellite gives the payload. A budget that is left out is not judged.
 
-    `imaging_s_per_orbit` and `passes_per_orbit` (a long-run mean) scale a scene to an orbit. `realtime_factor`: how
-    much faster than the imager the payload code must run on the machine that simulates it.
+    `imaging_s_per_orbit` and `passes_per_orbit` (a long-run mean) scale a scene to an orbit. `raw_store_mib` is what
+    holds the lines that the imager has taken and the payload has not coded yet; it is apart from `memory_mib`, the
+    payload's own. `realtime_factor`: the least share of the imager's rate at which the payload code must run on the
+    machine that simulates it.
     """
 
     memory_mib: float | None = None
+    raw_store_mib: float | None = None
     power_w: float | None = None
     energy_per_orbit_j: float | None = None
     imaging_s_per_orbit: float | None = None
@@ -61,6 +64,9 @@ class Budgets:
 
     def __post_init__(self) -> None:
         check_range("memory_mib", self.memory_mib, 1, 1e7)
+        check_range("raw_store_mib", self.raw_store_mib, 0, 1e9)
+        if self.raw_store_mib is not None and self.imaging_s_per_orbit is None:
+            raise InputError("raw_store_mib is set without imaging_s_per_orbit; add how long the imager works an orbit")
         check_range("power_w", self.power_w, 1e-3, 1e5)
         check_range("energy_per_orbit_j", self.energy_per_orbit_j, 1e-3, 1e9)
         check_range("imaging_s_per_orbit", self.imaging_s_per_orbit, 0, 86400)
@@ -74,7 +80,8 @@ class Requirements:
 
     PSNR has peak 10 000 (or 65 535); `cr16` counts 16 bit a sample against every octet downlinked; `lost_fraction` is
     tiles lost or refused over tiles sent, `incomplete_fraction` those of them that were cut short on the link;
-    `psnr_10k_worst_db` is the worst tile's.
+    `psnr_10k_worst_db` is the worst tile's. `false_discard_fraction`: of the withheld tiles that were audited, those
+    that were not found cloudy; 0 where nothing was withheld, not judged where nothing withheld was audited.
     """
 
     min_psnr_10k_db: float | None = None
@@ -92,6 +99,7 @@ class Requirements:
     max_lost_fraction: float | None = None
     max_incomplete_fraction: float | None = None
     max_withheld_fraction: float | None = None
+    max_false_discard_fraction: float | None = None
 
     def __post_init__(self) -> None:
         for name, metric in REQUIREMENTS.items():

@@ -6,10 +6,15 @@ A figure that is required but missing or not a number is not held: nothing passe
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from sim.metrics.catalogue import REQUIREMENTS
 from sim.mission.budgets import Basis, Budget
 from sim.mission.spec import Mission, Requirements
+
+Relation = Literal["<=", ">="]
+_AT_MOST: Relation = "<="
+_AT_LEAST: Relation = ">="
 
 
 @dataclass(frozen=True)
@@ -23,7 +28,8 @@ class Check:
     held: bool
     basis: Basis
     cause: str | None = None  # why it was not held, where the numbers do not say
-    relation: str = "<="  # of measured to limit
+    relation: Relation = "<="  # of measured to limit
+    judged: bool = True  # False: there was nothing to judge, which is not held either
 
 
 def verify(figures: Mapping[str, float | None], mission: Mission, budgets: Sequence[Budget] = ()) -> list[Check]:
@@ -49,19 +55,19 @@ def _requirements(figures: Mapping[str, float | None], requirements: Requirement
         held = cause is None and value is not None
         if value is not None and held:
             held = value >= limit if metric.limit == "min" else value <= limit
-        relation = ">=" if metric.limit == "min" else "<="
-        checks.append(Check(name, value, limit, metric.unit, held, "measured", cause, relation))
+        relation = _AT_LEAST if metric.limit == "min" else _AT_MOST
+        checks.append(Check(name, value, limit, metric.unit, held, "measured", cause, relation, cause is None))
     return checks
 
 
 def _budget(budget: Budget) -> Check:
     """What the run found is measured, what it is held against is the limit, whichever of the two is used of which."""
-    found, limit, relation = budget.used, budget.available, "<="
+    found, limit, relation = budget.used, budget.available, _AT_MOST
     if budget.found == "available":
-        found, limit, relation = budget.available or None, budget.used or 0.0, ">="
-    cause = _unusable(found, budget.name)
-    name = f"budget: {budget.name}"
-    return Check(name, found, limit, budget.unit, budget.held, budget.basis, cause, relation)
+        found, limit, relation = budget.available or None, budget.used or 0.0, _AT_LEAST
+    cause = budget.not_judged or _unusable(found, budget.name)
+    name, judged = f"budget: {budget.name}", cause is None
+    return Check(name, found, limit, budget.unit, budget.held, budget.basis, cause, relation, judged)
 
 
 def _unusable(value: float | None, name: str) -> str | None:

@@ -28,7 +28,8 @@ class DeviceRun:
     stages_s: dict[str, list[float]] = field(default_factory=dict)  # per tile that went through the stage
     peak_memory_mib: float | None = None
     reconnects: int = 0
-    work: Counter[str] = field(default_factory=Counter)  # tiles judged by the gate, and tiles coded
+    work: Counter[str] = field(default_factory=Counter)  # tiles judged, withheld and coded, and valid pixels
+    coded_s: list[float] = field(default_factory=list)  # of `tile_s`, the tiles that were coded
     compared: int | None = None  # tiles held against this host's own octets; None: not asked
     different: list[tuple[int, int]] = field(default_factory=list)
 
@@ -69,11 +70,19 @@ def codes_of(
             if tile_code.pack(host.encode_tile(tile)) != coded.octets:
                 run.different.append((tile.row, tile.col))
         code = tile_code.unpack(coded.octets)
-        run.work["judged"] += code.kind is not Kind.EMPTY
-        run.work["coded"] += bool(code.layers)
+        _count(run, tile, code, coded.latency_s)
         yield tile, code
     run.peak_memory_mib = session.peak_memory_mib() if run.timed else None
     run.reconnects = session.incidents.reconnects
+
+
+def _count(run: DeviceRun, tile: Tile, code: TileCode, seconds: float) -> None:
+    run.work["judged"] += code.kind is not Kind.EMPTY
+    run.work["withheld"] += code.kind is Kind.WITHHELD
+    run.work["coded"] += bool(code.layers)
+    run.work["valid_px"] += int(tile.valid.sum())
+    if run.timed and code.layers:
+        run.coded_s.append(seconds)
 
 
 def of_scene(tile: Tile, code: TileCode, header: SceneHeader) -> TileCode:

@@ -1,6 +1,7 @@
 """The payload at work on this host, or a device under test: a scene becomes packets.bin and the mask it judged by."""
 
 import hashlib
+import logging
 import resource
 import sys
 import time
@@ -24,9 +25,12 @@ from payload.policy import Policy
 from payload.scene import Scene
 from payload.stopwatch import Stopwatch
 from payload.tiles import split
+from sim.onboard import ran
 from sim.onboard.cloud_strips import ONBOARD_CLOUD_FILE, CloudStrips
 from sim.onboard.device import DeviceRun, codes_of, of_scene
 from sim.progress import Progress
+
+log = logging.getLogger(__name__)
 
 PACKETS_FILE = "packets.bin"
 #: Of a scene that is placed by control points, so many go down at most, evenly chosen.
@@ -45,7 +49,8 @@ class Device:
 class Onboard:
     """What the payload did, as measured on this host, and on the device where one coded the tiles.
 
-    `work` counts on board: tiles judged by the gate and tiles coded, thumbnails that were replaced included.
+    `work` counts on board: tiles judged by the gate, withheld, and coded (thumbnails that were replaced included), and
+    pixels that hold data.
     Memory is the process's peak before the payload started and when it had sent its last packet.
     """
 
@@ -90,6 +95,8 @@ def send(
     scene: Scene, header: SceneHeader, bundle: Bundle, policy: Policy, engine: Engine, folder: Path, progress: Progress
 ) -> Onboard:
     """The payload at work: packets.bin in `folder`, and beside it the cloud mask that it judged by."""
+    if ran.kernel() != "compiled":
+        log.warning(ran.NO_KERNEL)
     payload = Payload(bundle, policy, engine)
     payload.watch = watch = TileStopwatch(clock=time.process_time)  # what a busy host does beside it does not count
     start, before_mib = time.perf_counter(), peak_rss_mib()

@@ -38,6 +38,8 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     "attribution": (),
     "measured_on_host": ("stages",),
 }
+#: Tables that say what their figures rest on; the rows of a list say it each for itself.
+WITH_BASIS = ("tiles", "link", "rate", "quality", "clouds", "measured_on_host", "measured_on_device", "modelled")
 LISTS = ("budgets", "checks", "conventions", "attribution")
 REQUIRED_IN_INPUTS: dict[str, tuple[str, ...]] = {
     "scene": ("name", "height_px", "width_px", "bands", "gsd_m", "bits"),
@@ -123,6 +125,7 @@ def validate_report(report: Mapping[str, Any]) -> list[str]:
     faults = [f"{s}.{key}" for s, keys in REQUIRED.items() for key in keys if key not in report[s]]
     for part, keys in REQUIRED_IN_INPUTS.items():
         faults += [f"inputs.{part}.{key}" for key in keys if key not in report["inputs"].get(part, {})]
+    faults += [f"{s}.basis" for s in WITH_BASIS if s in report and "basis" not in report[s]]
     return faults or _faults_in_rows(report) or _faults_in_counts(report["tiles"])
 
 

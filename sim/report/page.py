@@ -58,6 +58,8 @@ def readable(check: Mapping[str, Any]) -> dict[str, Any]:
         relation = ">=" if requirement.startswith("min_") else "<="
     sign = {">=": "≥", "<=": "≤"}.get(relation, "")
     words = names.requirement(requirement)
+    if not check.get("judged", True):
+        words += " (not judged)"
     return {**check, "requirement": words, "sign": sign, "cause": check.get("cause") or ""}
 
 
@@ -80,6 +82,8 @@ def audit_told(clouds: Mapping[str, Any]) -> list[str]:
     found = "1 false discard" if audit["false_discards"] == 1 else f"{audit['false_discards']} false discards"
     bound, destroyed = at_most(audit["upper_one_sided"]), at_most(audit["destroyed_share_of_all_tiles"])
     counted = f"{audit['audited']} of {audit['withheld']} withheld tiles audited: {found}"
+    if not audit.get("judged_by_persons"):
+        return [f"{counted}, judged by a rule: no bound from above until a person has looked at the thumbnails."]
     return [f"{counted}; at 95 % confidence {bound} of withheld tiles, {destroyed} of all tiles, were good data."]
 
 
@@ -110,6 +114,10 @@ def _audit_figure(audit: Mapping[str, Any] | None) -> list[KeyFigure]:
         return []
     if not audit["audited"]:
         return [("False discards", "unknown", "", f"none of {audit['withheld']} withheld tiles was audited", "warn")]
+    if not audit.get("judged_by_persons"):
+        css = "bad" if audit["false_discards"] else ""
+        note = "judged by a rule: no bound from above"
+        return [("False discards", figure(audit["false_discards"]), f"of {audit['audited']} audited", note, css)]
     note = f"{at_most(audit['upper_one_sided'])} of {audit['withheld']} withheld tiles, at 95 % confidence"
     css = "bad" if audit["false_discards"] else ""
     return [("False discards", figure(audit["false_discards"]), f"of {audit['audited']} audited", note, css)]

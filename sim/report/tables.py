@@ -1,8 +1,7 @@
 """The figures of one downlink -> the report's tables (docs/report.md). Gathers and names; computes nothing new."""
 
-import platform
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from math import nan
 from typing import Any, Literal
@@ -30,6 +29,7 @@ from sim.mission.verification import verify
 from sim.onboard.device import DeviceRun
 from sim.onboard.sending import Onboard
 from sim.report.comparison import Comparison
+from sim.report.measured import Ground, on_device, on_host
 
 NAMES = {Kind.CODED: "coded", Kind.WITHHELD: "withheld", Kind.EMPTY: "empty", Kind.FALLBACK: "fallback",
          Kind.OMITTED: "omitted"}  # fmt: skip
@@ -56,15 +56,6 @@ class Run:
         return grid(self.info, self.bundle.tile_px)
 
 
-@dataclass(frozen=True)
-class Ground:
-    """What decoding cost on this host: seconds of the processor, and the process's peak memory afterwards."""
-
-    seconds: float
-    peak_mib: float
-    decoder_mpx_s: float | None = None  # tile code to DN
-
-
 def kinds(received: SceneReception, rows_cols: tuple[int, int]) -> list[list[str]]:
     """What became of every tile, by row and column."""
     rows, cols = rows_cols
@@ -83,29 +74,32 @@ def compose(
     """The report as `sim.report.files.write_report` wants it."""
     tiles = _tiles(run, comparison)
     # All tiles withheld or lost is a result, not a mistake: then there are no figures of quality.
-    figures = comparison.quality.figures() if comparison.compared_px else {}
+    figures: dict[str, float | None] = {**comparison.quality.figures()} if comparison.compared_px else {}
     figures |= _rate(run, comparison.compared_px)
     figures |= _fractions(tiles)
+    figures["false_discard_fraction"] = _false_discards(tiles, audits)
     cost = _cost(run, onboard)
     rows = budgets.assess(cost, run.mission)
     checks = verify(figures, run.mission, rows)
     scene_px = run.info.height_px * run.info.width_px
     return {
         "inputs": _inputs(run) | _device_inputs(onboard.device),
-        "tiles": tiles,
+        "tiles": {"basis": "measured"} | tiles,
         "link": _link(run),
-        "rate": _rate(run, comparison.compared_px)
+        "rate": {"basis": "measured"}
+        | _rate(run, comparison.compared_px)
         | {"octets": _octets(run), "bpp_of_the_whole_scene": 8 * _octets(run) / scene_px},
         "quality": _quality(figures, comparison),
         "clouds": _clouds(run, tiles) | comparison.cloud_mask | {"audit": audits},
+        "notes": notes(run),
         "budgets": [_budget_row(row) for row in rows],
         "checks": [asdict(check) for check in checks] + _octets_compared(onboard.device),
         "modelled": _modelled(cost, run.mission),
         "decoder": decoder_size(run.bundle),
         "conventions": CONVENTIONS,
         "attribution": _attribution(run.info),
-        "measured_on_host": _host(onboard, ground, cost),
-    } | _device(onboard.device, run.info)  # fmt: skip
+        "measured_on_host": on_host(onboard, ground, cost, run.bundle.tile_px),
+    } | on_device(onboard.device, cost, run.bundle.tile_px)  # fmt: skip
 
 
 CONVENTIONS = [
@@ -113,6 +107,8 @@ CONVENTIONS = [
     "Octets: every octet of every space packet: headers, side information, CRCs, audit thumbnails.",
     "Compression ratios and bits per pixel are over the pixels the ground holds: withheld tiles do not flatter them.",
     "Figures of quality compare only valid pixels of tiles that the ground decoded; edges evened out as delivered.",
+    "The packets are the same on every host. Runtimes and instruction sets may differ by 1 DN in some decoded samples: "
+    "the engine is named under inputs, the host's instruction set under measured_on_host.",
     "Modelled figures come from the device profile named beside them; emulated time is never shown as latency.",
 ]
 
@@ -143,11 +139,15 @@ def _crs_name(wkt: str | None) -> str | None:
     return wkt.split('"')[1] if wkt and '"' in wkt else None
 
 
+LINK_BASIS = "measured: counts of packets and octets; modelled: losses, a seeded draw beside what is to be expected"
+
+
 def _link(run: Run) -> dict[str, Any]:
     """What the channel did to the packets, and what the ground saw of it."""
     others = [key for key in run.reception.scenes if key != run.received.scene_id]
     return (
-        asdict(run.link)
+        {"basis": LINK_BASIS}
+        | asdict(run.link)
         | {f"ground_{name}": value for name, value in asdict(run.reception.counts).items()}
         | {
             "scene_header_arrived": run.received.header is not None,
@@ -201,30 +201,54 @@ def _octets(run: Run) -> int:
     return run.link.octets_sent + run.link.octets_beyond_pass
 
 
-def _fractions(tiles: dict[str, Any]) -> dict[str, float]:
+def _fractions(tiles: dict[str, Any]) -> dict[str, float | None]:
     full = tiles["total"] - tiles["empty"]
     sent = full - tiles["withheld"] - tiles["omitted"]
     gone = tiles["lost"] + tiles["refused"]
     return {
         "lost_fraction": gone / sent if sent else 0.0,
-        "incomplete_fraction": tiles["incomplete"] / sent if sent else 0.0,
+        "incomplete_fraction": None if sent and gone == sent else tiles["incomplete"] / sent if sent else 0.0,
         "withheld_fraction": tiles["withheld"] / full if full else 0.0,
     }
+
+
+def _false_discards(tiles: Mapping[str, Any], audits: Mapping[str, Any]) -> float | None:
+    """Of the audited tiles, the share that was not found cloudy. None where withheld tiles were not audited."""
+    if tiles["withheld"]:
+        return audits.get("rate")
+    return 0.0 if tiles["lost"] + tiles["refused"] < tiles["total"] else None
+
+
+def notes(run: Run) -> list[str]:
+    """What was assumed about the scene, and where it is not what the mission's imager takes."""
+    info, imager, told = run.info, run.mission.imager, []
+    of = f"the imager of mission {run.mission.name}"
+    if abs(info.gsd_m - imager.gsd_m) > 0.05 * imager.gsd_m:
+        told.append(
+            f"the scene has {info.gsd_m:g} m a pixel and {of} {imager.gsd_m:g} m: "
+            "budgets of an orbit count the imager's pixels"
+        )
+    if len(info.bands) != imager.bands:
+        told.append(f"the scene has {len(info.bands)} bands and {of} {imager.bands}")
+    if info.bits != imager.bits:
+        told.append(f"the scene has {info.bits} bit a sample and {of} {imager.bits}: cr_sensor counts the scene's")
+    return [*info.notes, *told]
 
 
 def _cost(run: Run, onboard: Onboard) -> budgets.SceneRun:
     looked_at, coded = onboard.work.get("judged", 0), onboard.work.get("coded", 0)
     work = scene_work(run.bundle, run.mission.device, looked_at, coded)
-    pixels = run.info.height_px * run.info.width_px
+    pixels = onboard.work.get("valid_px") or run.info.height_px * run.info.width_px
     if onboard.device is None:
         return budgets.SceneRun(pixels, _octets(run), work, sum(onboard.seconds.values()), onboard.peak_mib)
     device = onboard.device
-    timed_on: Literal["device"] | None = "device" if device.timed else None
+    timed_on: Literal["device", "emulated"] = "device" if device.timed else "emulated"
     return budgets.SceneRun(pixels, _octets(run), work, sum(device.tile_s), device.peak_memory_mib, timed_on)
 
 
-def _quality(figures: dict[str, float], comparison: Comparison) -> dict[str, Any]:
+def _quality(figures: Mapping[str, float | None], comparison: Comparison) -> dict[str, Any]:
     return {
+        "basis": "measured",
         "metrics": [
             {"name": m.name, "value": figures.get(m.key), "unit": m.unit, "convention": m.convention, "key": m.key}
             for m in REPORTED
@@ -238,6 +262,7 @@ def _clouds(run: Run, tiles: dict[str, Any]) -> dict[str, Any]:
     known = [t["cloud_percent"] for t in tiles["list"] if t["cloud_percent"] is not None]
     gate = run.mission.policy.gate
     return {
+        "basis": "measured: by the payload's gate; assumed: the thresholds",
         "cloud_percent": float(np.mean(known)) if known else None,
         "withhold_above_percent": gate.withhold_above_percent,
         "reduce_above_percent": gate.reduce_above_percent,
@@ -264,14 +289,14 @@ def audit_section(received: SceneReception, decoder: Decoder) -> dict[str, Any]:
 
 def _budget_row(row: budgets.Budget) -> dict[str, Any]:
     used = {"name": row.name, "used": row.used, "limit": row.available, "unit": row.unit}
-    return used | {"basis": row.basis, "source": row.how}
+    return used | {"basis": row.basis, "source": row.how, "held": row.held, "not_judged": row.not_judged}
 
 
 def _modelled(cost: budgets.SceneRun, mission: Mission) -> dict[str, Any]:
     rates, spent, sent = budgets.throughput(cost, mission), budgets.energy(cost, mission), budgets.volume(cost, mission)
     speed = "payload_mpx_s" if spent.whole_payload else "device_mpx_s"
     return {
-        "device": spent.device, "source": spent.source,
+        "basis": "modelled", "device": spent.device, "source": spent.source,
         speed: rates.device_mpx_s, "device_realtime_factor": rates.device_realtime_factor,
         "imager_mpx_s": rates.imager_mpx_s, "scene_s": spent.scene_s, "scene_s_range": list(spent.scene_s_range),
         "scene_j": spent.scene_j, "scene_j_range": list(spent.scene_j_range), "orbit_j": spent.orbit_j,
@@ -283,48 +308,6 @@ def _attribution(info: SceneInfo) -> list[str]:
     if info.name.startswith("demo"):
         return ["Generated scene: no satellite took it. It is easier to code: at CR 50 about 4 dB above real tiles."]
     return [SENTINEL_ATTRIBUTION + ", where the scene is Sentinel-2."]
-
-
-def _host(onboard: Onboard, ground: Ground, cost: budgets.SceneRun) -> dict[str, Any]:
-    stages = [_stage(name, seconds, onboard.tile_s.get(name)) for name, seconds in onboard.seconds.items()]
-    stages.append(_stage("ground", ground.seconds))
-    known = {
-        "stages": stages,
-        "host": f"{platform.machine()}, {platform.python_implementation()} {platform.python_version()}, one thread",
-        "stages_count": "processor time, so that a busy host does not slow them",
-        "peak_rss_mib": onboard.peak_mib, "peak_rss_before_payload_mib": onboard.before_mib,
-        "peak_rss_with_ground_mib": ground.peak_mib,
-    }  # fmt: skip
-    if ground.decoder_mpx_s is not None:
-        known["decoder_mpx_s"] = ground.decoder_mpx_s
-    if onboard.device is None:
-        onboard_s = cost.onboard_s or nan
-        known |= {"throughput_mpx_s": cost.scene_px / onboard_s / 1e6, "onboard_wall_s": onboard.wall_s}
-    return known
-
-
-def _stage(name: str, seconds: float, tile_s: Sequence[float] | None = None) -> dict[str, Any]:
-    """A stage's sum, with the median and 95th percentile over tiles where they are known."""
-    return {"name": name, "seconds": seconds} | (_spread_ms("", tile_s) if tile_s else {})
-
-
-def _spread_ms(prefix: str, tile_s: Sequence[float]) -> dict[str, float]:
-    median, p95 = 1e3 * np.percentile(tile_s, [50, 95])
-    return {f"{prefix}median_ms": float(median), f"{prefix}p95_ms": float(p95)}
-
-
-def _device(device: DeviceRun | None, info: SceneInfo) -> dict[str, Any]:
-    """What the device under test says of its own times. An emulated one says nothing that could be taken for one."""
-    if device is None:
-        return {}
-    found: dict[str, Any] = {"device": device.name, "engine": device.info.engine, "reconnects": device.reconnects}
-    if not device.timed:
-        found["emulated"] = f"{device.info.emulated}: times mean nothing, none is shown"
-        return {"measured_on_device": found}
-    stages = [_stage(name, sum(tile_s), tile_s) for name, tile_s in device.stages_s.items()]
-    speed = {"throughput_mpx_s": info.height_px * info.width_px / sum(device.tile_s) / 1e6}
-    found |= _spread_ms("tile_", device.tile_s) | speed | {"peak_memory_mib": device.peak_memory_mib}
-    return {"measured_on_device": found | {"stages": stages}}
 
 
 def _octets_compared(device: DeviceRun | None) -> list[dict[str, Any]]:

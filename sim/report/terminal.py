@@ -38,7 +38,7 @@ def _facts(report: Mapping[str, Any], arranged: Mapping[str, Any]) -> Iterator[s
     yield f"rate     {octets(rate['octets'])}, CR {rate['cr16']:.1f} against 16 bit, {rate['bpp']:.3f} bit/px"
     yield "quality  " + "; ".join(_metric(report, key) for key in SHOWN)
     yield f"on board {_on_board(arranged)}"
-    yield f"ran      {_ran(inputs['engine'])}"
+    yield f"ran      {_ran(inputs['engine'])}, {_host(arranged['measured_on_host'])}"
     for note in report.get("notes", ()):
         yield f"note     {note}"
 
@@ -60,16 +60,39 @@ def _ran(engine: Any) -> str:
 _NAMED = ("name", "version")
 
 
+def _host(host: Mapping[str, Any]) -> str:
+    return f"kernel: {host.get('kernel', 'unknown')}, {host.get('instruction_set', 'unknown')}"
+
+
 def _on_board(arranged: Mapping[str, Any]) -> str:
     """Speed and memory of whatever ran the payload."""
     host, device = arranged["measured_on_host"], arranged.get("measured_on_device")
     if device is None:
-        return f"{host['throughput_mpx_s']:.2f} Mpx/s on this host, peak {host['peak_rss_mib']:.0f} MiB"
+        speed = f"{host['throughput_mpx_s']:.2f} Mpx/s on this host with gate and packets{_apart(host)}"
+        return f"{speed}, {_memory(host)}"
     if "emulated" in device:
         return f"{device['device']}, emulated {device['emulated']}"
     speed = f"{device['throughput_mpx_s']:.2f} Mpx/s on {device['device']}"
     tile = f"a tile in {device['tile_median_ms']:.3g} ms, p95 {device['tile_p95_ms']:.3g}"
     return f"{speed}, {tile}, peak {device['peak_memory_mib']:.0f} MiB"
+
+
+def _memory(host: Mapping[str, Any]) -> str:
+    peak = f"peak {host['peak_rss_mib']:.0f} MiB"
+    if "peak_rss_before_payload_mib" not in host:
+        return peak
+    before, ground = host["peak_rss_before_payload_mib"], host["peak_rss_with_ground_mib"]
+    return f"{peak} ({before:.0f} before the payload, {ground:.0f} with the ground)"
+
+
+def _apart(host: Mapping[str, Any]) -> str:
+    """Coded and withheld tiles apart, and the gate's share, where tiles went through a gate."""
+    if "gate_share_percent" not in host:
+        return ""
+    told = [
+        f"{host[f'{kind}_tiles_mpx_s']:.3g} {kind}" for kind in ("coded", "withheld") if f"{kind}_tiles_mpx_s" in host
+    ]
+    return f" ({', '.join(told)} tiles; the gate takes {host['gate_share_percent']:.0f} %)"
 
 
 def _metric(report: Mapping[str, Any], key: str) -> str:
@@ -78,6 +101,6 @@ def _metric(report: Mapping[str, Any], key: str) -> str:
 
 
 def _verdict(check: Mapping[str, Any]) -> str:
-    held = "held  " if check["held"] else "FAILED"
+    held = "held      " if check["held"] else "FAILED    " if check.get("judged", True) else "not judged"
     limit = f"{check['sign']} {figure(check['limit'])} {check['unit']}".strip()
     return f"{held} {check['requirement']:<38} {figure(check['measured'], 'unknown'):>9} {limit} ({check['basis']})"

@@ -56,6 +56,7 @@ def test_every_budget_of_the_reference_mission():
     assert set(found) == {
         "volume of a pass",
         "volume of an orbit",
+        "raw store",
         "processing time of an orbit",
         "power",
         "energy of an orbit",
@@ -75,6 +76,7 @@ def test_measured_and_modelled_are_told_apart():
     assert basis == {
         "volume of a pass": "measured",
         "volume of an orbit": "modelled",
+        "raw store": "modelled",
         "processing time of an orbit": "modelled",
         "power": "modelled",
         "energy of an orbit": "modelled",
@@ -100,6 +102,47 @@ def test_budgets_that_a_mission_leaves_out_are_not_judged():
 )
 def test_each_budget_can_be_overdrawn(change, name):
     assert not rows(replace(RUN, **change))[name].held
+
+
+def test_the_raw_store_holds_what_the_imager_is_ahead_of_the_payload():
+    """60 s at 6.07 Mpx/s, 4 bands of 12 bit, against a payload of 8 Mpx / its slowest time for 4 Mpx."""
+    slowest_s = estimate("myriad2", RUN.work, RUN.scene_px).latency_worst_s
+    imager_px_s = 4096 * ground_speed_m_s(PHISAT2.orbit) / 4.75
+    waiting_px = (imager_px_s - 4e6 / slowest_s) * 60
+    found = rows()["raw store"]
+    assert found.used == pytest.approx(waiting_px * 4 * 12 / 8 / 2**20) and found.used > 512
+    assert (found.available, found.unit, found.basis, found.held) == (4096.0, "MiB", "modelled", True)
+    small = replace(PHISAT2, budgets=replace(PHISAT2.budgets, raw_store_mib=512.0))
+    assert not rows(mission=small)["raw store"].held
+    assert binding(assess(RUN, small)).name == "raw store"
+
+
+def test_a_payload_that_stands_still_leaves_all_of_the_imaging_raw_and_a_fast_one_nothing():
+    all_of_it = 60 * PHISAT2.imager.rate_px_s(PHISAT2.orbit) * 4 * 12 / 8 / 2**20
+    assert all_of_it == pytest.approx(2085, abs=1)
+    assert rows(replace(RUN, work=Work(macs=1e30)))["raw store"].used == pytest.approx(all_of_it)
+    assert rows(replace(RUN, work=Work(macs=1.0)))["raw store"].used == 0.0
+    sixteen = replace(PHISAT2, imager=replace(PHISAT2.imager, bits=16, bands=8))
+    stood_still = replace(RUN, work=Work(macs=1e30))
+    assert rows(stood_still, sixteen)["raw store"].used == pytest.approx(all_of_it * 2 * 16 / 12)
+
+
+def test_a_raw_store_without_imaging_time_is_refused():
+    with pytest.raises(InputError, match="raw_store_mib is set without imaging_s_per_orbit"):
+        Budgets(raw_store_mib=1.0)
+
+
+def test_an_emulated_devices_memory_and_throughput_are_wanted_and_not_judged():
+    emulated = rows(replace(RUN, timed_on="emulated"))
+    for name in ("memory", "throughput"):
+        assert not emulated[name].held and "emulated" in emulated[name].not_judged
+        assert emulated[name].basis == "measured on device"
+
+
+def test_memory_and_throughput_are_what_was_measured_and_nothing_less():
+    found = rows()
+    assert (found["memory"].used, found["throughput"].available) == (300.0, 8.0)
+    assert "not the ground" in found["memory"].how and "gate, codec and packets" in found["throughput"].how
 
 
 def test_power_and_energy_can_be_overdrawn():

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from hil.devices.latency import Work
 from payload.bundle import load_bundle
 from payload.link.tile_code import Kind, TileCode, pack
 from payload.policy import Gate
@@ -20,8 +21,9 @@ from sim.onboard.sending import Onboard
 from sim.products.quicklooks import Pictures
 from sim.report import tables
 from sim.report.comparison import Comparison
-from sim.report.files import TILE_KINDS, arrange, validate_report
-from sim.report.tables import Ground, Run
+from sim.report.files import TILE_KINDS, WITH_BASIS, arrange, validate_report
+from sim.report.measured import Ground, apart
+from sim.report.tables import Run
 
 T = 64
 SIDE = bytes.fromhex("0400040004000400" + "00" * 9 + "2000")
@@ -142,6 +144,63 @@ def test_the_report_is_what_the_writer_wants_and_times_stay_in_their_section(run
     one, two = (json.loads(json.dumps(arrange(r), default=str)) for r in (report, later))
     assert one.pop("measured_on_host") != two.pop("measured_on_host")
     assert one == two
+
+
+def test_coded_and_withheld_tiles_are_timed_apart(bundle) -> None:
+    """Four tiles judged at 0.1 s each, one of them withheld: 3 coded in 2.4 - 0.1 s, 1 withheld in 0.1 s."""
+    work = {"judged": 4, "withheld": 1, "coded": 4, "valid_px": 4 * T * T}
+    onboard = Onboard({"clouds": 0.4, "encode": 1.5, "packets": 0.5}, 3.0, 200.0, 150.0, work)
+    told = apart(onboard, T)
+    assert told["gate_share_percent"] == pytest.approx(100 / 6)
+    assert told["coded_tiles_mpx_s"] == pytest.approx(3 * T * T / 2.3 / 1e6)
+    assert told["withheld_tiles_mpx_s"] == pytest.approx(T * T / 0.1 / 1e6)
+
+
+def test_throughput_counts_every_stage_and_only_pixels_that_hold_data(run_and_picture) -> None:
+    run, picture = run_and_picture
+    work = {"judged": 4, "withheld": 1, "coded": 3, "valid_px": 5000}
+    onboard = Onboard({"clouds": 0.25, "encode": 0.5, "entropy": 1.0, "packets": 0.25}, 9.0, 200.0, 150.0, work)
+    host = tables.compose(run, onboard, Ground(1.0, 300.0), picture, {"verdicts": []})["measured_on_host"]
+    assert host["throughput_mpx_s"] == pytest.approx(5000 / 2.0 / 1e6)
+    memory = [host[f"peak_rss_{what}mib"] for what in ("before_payload_", "", "added_by_payload_", "with_ground_")]
+    assert memory == [150.0, 200.0, 50.0, 300.0]
+    assert host["kernel"] in ("compiled", "numpy") and host["instruction_set"]
+
+
+def test_work_on_board_is_what_was_done_there_whatever_arrived(run_and_picture, monkeypatch) -> None:
+    """Nine tiles judged and seven coded, though two were received: replaced thumbnails and lost tiles cost as well."""
+    run, _ = run_and_picture
+    monkeypatch.setattr(tables, "scene_work", lambda bundle, device, judged, coded: Work(macs=1000.0 * judged + coded))
+    onboard = Onboard({"encode": 1.0}, 1.0, 1.0, 0.0, {"judged": 9, "coded": 7})
+    assert tables._cost(run, onboard).work.macs == 9007
+
+
+def test_false_discards_found_by_the_audit_are_judged(run_and_picture) -> None:
+    run, picture = run_and_picture
+    onboard = Onboard({"encode": 1.0}, 1.0, 200.0)
+
+    def check(audits: dict) -> dict:
+        report = tables.compose(run, onboard, Ground(1.0, 300.0), picture, audits)
+        return next(c for c in report["checks"] if c["requirement"] == "max_false_discard_fraction")
+
+    assert check({"rate": 1 / 3})["held"] is False and check({"rate": 0.0})["held"] is True
+    assert (check({"rate": None})["held"], check({"rate": None})["judged"]) == (False, False)
+
+
+def test_a_scene_that_is_not_what_the_imager_takes_is_noted(run_and_picture) -> None:
+    run, _ = run_and_picture
+    info = replace(run.info, gsd_m=10.0, bands=(*run.info.bands, "B05"), bits=16, notes=("read as stored",))
+    told = tables.notes(replace(run, info=info))
+    assert told[0] == "read as stored" and len(told) == 4
+    assert "10 m a pixel and the imager of mission phisat2 4.75 m" in told[1]
+    assert "5 bands" in told[2] and "16 bit" in told[3]
+    assert tables.notes(replace(run, info=replace(run.info, gsd_m=4.75))) == []
+
+
+def test_every_table_says_what_it_rests_on(run_and_picture) -> None:
+    report = composed(run_and_picture)
+    for name in WITH_BASIS:
+        assert name == "measured_on_device" or report[name]["basis"]
 
 
 def test_stages_tell_what_a_tile_took(run_and_picture) -> None:

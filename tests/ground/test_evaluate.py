@@ -414,7 +414,7 @@ def test_the_command_measures_prints_and_writes(tmp_path, monkeypatch, capsys):
     options = ("--bundle", "none", "--against", "jpeg,ccsds121", "--out", tmp_path / "out", "--json")
     assert run_sim(monkeypatch, "evaluate", "--tiles", tmp_path / "t.npz", *options) == 0
     said = capsys.readouterr()
-    assert said.err == ""
+    assert all(line.startswith("sim: tiles: ") for line in said.err.splitlines())  # progress, where a host is slow
     assert json.loads(said.out) == json.loads((tmp_path / "out" / "rd.json").read_text())
     assert (tmp_path / "out" / "rd.html").is_file()
 

@@ -167,7 +167,7 @@ def test_a_directory_or_binary_file_is_no_mission(tmp_path):
         load_mission(tmp_path)
     binary = tmp_path / "b.toml"
     binary.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match="not valid TOML"):
+    with pytest.raises(InputError, match="not text in UTF-8"):
         load_mission(binary)
     with pytest.raises(InputError, match="cannot be read"):
         read_toml(Path(tmp_path / "none.toml"))

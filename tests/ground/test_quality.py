@@ -15,6 +15,7 @@ from payload.errors import InputError
 from payload.sensor import RGBN
 from sim.metrics import distortion, thematic
 from sim.metrics.distortion import SceneQuality, tile_figures
+from sim.report import comparison
 
 SHAPE = (4, 64, 96)
 
@@ -359,3 +360,11 @@ def test_a_scene_without_a_valid_pixel_is_refused():
     scene.add(dn, dn, np.zeros(dn.shape[1:], dtype=bool))
     with pytest.raises(InputError, match="no valid pixel"):
         scene.figures()
+
+
+def test_psnr_of_a_tile_in_a_report_by_hand():
+    # every band 10 DN off where known: MSE 100, 10 log10(1e8 / 100) = 60 dB; what is not known does not count
+    original = np.full((4, 8, 8), 1000, np.uint16)
+    seen, known = original + np.uint16(10), np.ones((8, 8), bool)
+    seen[:, 0], known[0] = 60_000, False
+    assert comparison._tile_psnr_db(original, seen, known) == pytest.approx(60.0, abs=1e-9)

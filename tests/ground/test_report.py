@@ -189,7 +189,7 @@ def test_figures_as_people_write_them(value: Any, text: str) -> None:
 def test_keys_tell_their_unit() -> None:
     assert label("contact_s") == ("contact", "s")
     assert label("throughput_mpx_s") == ("throughput", "Mpx/s")
-    assert label("peak_rss_mib") == ("peak memory, whole process", "MiB")
+    assert label("peak_rss_mib") == ("peak memory when the last packet was sent", "MiB")
     assert label("margin_db") == ("margin", "dB")
     assert label("octets_sent") == ("octets sent", "")
     assert label("scene_s_range") == ("time of this scene, best and worst", "s")
@@ -199,8 +199,7 @@ def test_keys_tell_their_unit() -> None:
 def test_modelled_figures_are_shown_under_their_device(
     example_report: Report, example_pictures: dict[str, Path], tmp_path: Path
 ) -> None:
-    example_report["modelled"] = {
-        "device": "myriad2",
+    example_report["modelled"] = {"basis": "modelled", "device": "myriad2",
         "source": "a table",
         "scene_j": 1.8125,
         "scene_j_range": [0.9, 4.8],
@@ -323,6 +322,7 @@ def test_false_discards_and_their_bound_stand_under_the_headline(
 ) -> None:
     audit = {
         "withheld": 2, "tiles": 36, "audited": 1, "false_discards": 1, "unknown": 0, "rate": 1.0, "lower": 0.025,
+        "judged_by_persons": 1,
         "upper": 1.0, "upper_one_sided": 1.0, "destroyed_share_of_all_tiles": 0.0556, "claim": "<= 2%",
         "claim_held": False, "audits_needed": 236, "verdicts": [],
     }  # fmt: skip
@@ -332,9 +332,28 @@ def test_false_discards_and_their_bound_stand_under_the_headline(
     said = "1 of 2 withheld tiles audited: 1 false discard; at 95 % confidence at most 100 % of withheld tiles, "
     assert said + "at most 5.56 % of all tiles, were good data." in page
     assert page.index(said) < page.index("Pictures")
+    audit |= {"judged_by_persons": 0}
+    _, page = written(example_report, example_pictures, tmp_path / "rule")
+    assert "1 false discard, judged by a rule: no bound from above until a person has looked" in page
+    assert "at most" not in page[: page.index("Pictures")]
     audit |= {"audited": 0, "false_discards": 0}
     _, page = written(example_report, example_pictures, tmp_path / "none")
     assert "None of the 2 withheld tiles was audited: false discards are unknown." in page
+
+
+def test_a_table_without_its_basis_is_named(example_report: Report) -> None:
+    for section in ("tiles", "link", "rate", "quality", "clouds", "measured_on_host"):
+        spoilt = copy.deepcopy(example_report)
+        del spoilt[section]["basis"]
+        assert validate_report(spoilt) == [f"{section}.basis"]
+
+
+def test_what_was_not_judged_is_called_so_and_fails_the_run(
+    example_report: Report, example_pictures: dict[str, Path], tmp_path: Path
+) -> None:
+    example_report["checks"][0] |= {"held": False, "judged": False, "measured": None, "cause": "emulated"}
+    _, page = written(example_report, example_pictures, tmp_path / "out")
+    assert "✕ not judged" in page and "(not judged)" in page and not all_held(example_report)
 
 
 def test_the_decoders_size_and_speed_are_on_the_page(
@@ -364,7 +383,7 @@ def test_the_terminal_tells_the_headline_first(example_report: Report, tmp_path:
     report["inputs"]["engine"]["encoder"] = "kernel, AVX2"
     report["clouds"]["audit"] = {
         "withheld": 2, "audited": 2, "false_discards": 0, "upper_one_sided": 0.7764,
-        "destroyed_share_of_all_tiles": 0.0431,
+        "destroyed_share_of_all_tiles": 0.0431, "judged_by_persons": 2,
     }  # fmt: skip
     report["notes"] = ["the mission's GSD is 4.75 m, the scene's 10 m"]
     lines = as_text(report, tmp_path).splitlines()

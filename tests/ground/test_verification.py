@@ -68,6 +68,19 @@ def test_budgets_become_checks_with_their_basis():
     assert (memory.requirement, memory.held, memory.limit) == ("budget: memory", False, 512.0)
     assert (power.held, power.basis) == (True, "modelled")
     assert (throughput.held, throughput.cause) == (False, "throughput was not measured")
+    assert [check.judged for check in (memory, power, throughput)] == [True, True, False]
+
+
+def test_what_was_measured_stands_under_measured_also_where_more_is_better():
+    needed = Budget("throughput", 0.12, 8.0, "Mpx/s", "measured on host", "", "available")
+    (check,) = verify({}, replace(MISSION, requirements=Requirements()), [needed])
+    assert (check.measured, check.relation, check.limit, check.held) == (8.0, ">=", 0.12, True)
+
+
+def test_why_a_budget_was_not_judged_is_said_and_it_is_not_held():
+    emulated = Budget("memory", None, 512.0, "MiB", "measured on device", "", not_judged="emulated")
+    (check,) = verify({}, replace(MISSION, requirements=Requirements()), [emulated])
+    assert (check.measured, check.held, check.judged, check.cause) == (None, False, False, "emulated")
 
 
 def test_of_a_rate_the_measured_one_is_measured_and_what_the_imager_asks_for_is_the_limit():
