@@ -9,3 +9,7 @@ Progress = Callable[[str, int], None]
 def in_parts(progress: Progress, parts: int) -> Progress:
     """Progress of one of several parts that take as many steps each."""
     return lambda label, total: progress(label, parts * total)
+
+
+def silent(label: str, total: int) -> None:
+    """For callers that want to hear nothing."""
