@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sim.clouds.gate_cost import GATE_RATIO
+from sim.clouds.cost import GATE_RATIO
 from sim.clouds.human import EVERY_CHIP
 from sim.clouds.judged import OURS
 from sim.clouds.samples import FIRM
