@@ -59,17 +59,18 @@ class FallbackCodec:
         if quality.psnr_db is not None:
             rmse_dn = PEAK_DN * 10 ** (-quality.psnr_db / 20)
         with watch.stage("rotate"):
-            turned = fit(tile.dn, tile.valid)
-            rotated = rotate(tile.dn, tile.valid, turned)
+            rotation = fit(tile.dn, tile.valid)
+            rotated = rotate(tile.dn, tile.valid, rotation)
         with watch.stage("fallback"):
             stream = self._library.jpeg2k_encode(
                 (rotated + OFFSET).astype(np.uint16),
-                level=20 * math.log10(65535 / (rmse_dn * 0.5**turned.shift)),  # wanted as PSNR at the container's peak
+                level=20 * math.log10(65535 / (rmse_dn * 0.5**rotation.shift)),  # as PSNR at the container's peak
                 codecformat="j2k", reversible=False, mct=False, planar=True, numthreads=1,
             )  # fmt: skip
         error = rmse_dn**2 * tile.dn.size
-        energy = float((rotated.astype(np.float64) ** 2).sum()) * 4.0**turned.shift
-        return CodedTile(pack_rotation(turned) + bytes([turned.shift]), (_unsigned(bytes(stream)),), (energy, error))
+        energy = float((rotated.astype(np.float64) ** 2).sum()) * 4.0**rotation.shift
+        side = pack_rotation(rotation) + bytes([rotation.shift])
+        return CodedTile(side, (_unsigned(bytes(stream)),), (energy, error))
 
     def decode(self, side: bytes, layers: tuple[bytes, ...]) -> tuple[Rotation, NDArray[np.uint16]]:
         """The rotation, and rotated values + 32768 [B, T, T]. StreamError where the octets are no such tile."""

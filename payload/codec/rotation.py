@@ -193,13 +193,13 @@ def _matrix(angles: tuple[int, ...], bands: int) -> NDArray[np.int64]:
     return np.round(np.array(matrix) * 2.0**MATRIX_BITS).astype(np.int64)
 
 
-def pack_rotation(turned: Rotation) -> bytes:
+def pack_rotation(rotation: Rotation) -> bytes:
     """Means and angles."""
     angles = 0
-    for angle in turned.angles:
+    for angle in rotation.angles:
         angles = angles << ANGLE_BITS | angle
-    bits = ANGLE_BITS * len(turned.angles)
-    octets = b"".join(mean.to_bytes(2, "big") for mean in turned.means)
+    bits = ANGLE_BITS * len(rotation.angles)
+    octets = b"".join(mean.to_bytes(2, "big") for mean in rotation.means)
     return octets + (angles << -bits % 8).to_bytes(-(-bits // 8), "big")
 
 

@@ -44,7 +44,7 @@ LONGEST_DATA_OCTETS = 32 * 1024 * 1024
 _READ_OCTETS = 1 << 20
 
 
-class Part(IntEnum):
+class SequenceFlag(IntEnum):
     """Sequence flags: which part of a tile code a packet carries."""
 
     CONTINUATION = 0b00
@@ -59,7 +59,7 @@ class Packet:
 
     apid: int  # 0 to 2047
     count: int  # 0 to 16383
-    part: Part
+    flag: SequenceFlag
     data: bytes  # 1 to 65534 octets
 
     def __post_init__(self) -> None:
@@ -73,7 +73,7 @@ class Packet:
 
 def pack(packet: Packet) -> bytes:
     """The octets of a packet: header, data, CRC over both."""
-    flags = SequenceFlags(packet.part)
+    flags = SequenceFlags(packet.flag)
     length = len(packet.data) + CRC_OCTETS - 1
     octets = SpacePacketHeader.tm(packet.apid, packet.count, length, seq_flags=flags).pack()
     octets += packet.data
@@ -95,7 +95,8 @@ def unpack(octets: bytes) -> Packet:
         raise StreamError("not a telemetry packet without secondary header")
     if header.packet_len != len(octets):
         raise StreamError(f"length field says {header.packet_len} octets, {len(octets)} came")
-    return Packet(header.apid, header.seq_count, Part(header.seq_flags), bytes(octets[HEADER_OCTETS:-CRC_OCTETS]))
+    data = bytes(octets[HEADER_OCTETS:-CRC_OCTETS])
+    return Packet(header.apid, header.seq_count, SequenceFlag(header.seq_flags), data)
 
 
 class SequenceCounter:
@@ -128,8 +129,8 @@ def segment(data: bytes, counter: SequenceCounter, packet_octets: int) -> Iterat
 def _segments(data: bytes, counter: SequenceCounter, step: int) -> Iterator[bytes]:
     for start in range(0, len(data), step):
         first, last = start == 0, start + step >= len(data)
-        part = Part.FIRST * first | Part.LAST * last
-        yield pack(Packet(counter.apid, counter.take(), Part(part), data[start : start + step]))
+        flag = SequenceFlag.FIRST * first | SequenceFlag.LAST * last
+        yield pack(Packet(counter.apid, counter.take(), SequenceFlag(flag), data[start : start + step]))
 
 
 def packets_needed(data_octets: int, packet_octets: int) -> int:
@@ -264,7 +265,7 @@ class Reassembler:
 
     def _take(self, packet: Packet) -> Iterator[Assembly]:
         """One packet in order: opens, grows or ends the tile code being received."""
-        if packet.part in (Part.FIRST, Part.WHOLE):
+        if packet.flag in (SequenceFlag.FIRST, SequenceFlag.WHOLE):
             yield from self._close("another tile code began before its last segment")
             self._open = bytearray()
         if self._open is None:
@@ -273,7 +274,7 @@ class Reassembler:
         self._open += packet.data
         if len(self._open) > self._longest_data_octets:
             yield from self._close(f"longer than {self._longest_data_octets} octets")
-        elif packet.part in (Part.LAST, Part.WHOLE):
+        elif packet.flag in (SequenceFlag.LAST, SequenceFlag.WHOLE):
             yield Assembly(bytes(self._open), complete=True)
             self._open = None
 

@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from payload.codec.lapped.context_model import Contexts, activity_of, log2_eighths, zones
+from payload.codec.lapped.context_model import (
+    Contexts,
+    LayerWeights,
+    activity_of,
+    feature_count,
+    log2_eighths,
+    zones,
+)
 from payload.codec.lapped.tables import load_tables
 
 BANDS, H, W = 3, 8, 16
@@ -120,3 +127,18 @@ def test_activity_by_hand() -> None:
     hits[[1, 2, 70]] = [3, 1, 1]
     # 4 of 64 blocks: 2 log2(1 + 1024 x 4 / 64) = 12.04; 1 of 64: 8.17
     assert list(activity_of(hits, 64)) == [12, 8]
+
+
+def test_the_example_in_the_module_is_what_the_module_computes() -> None:
+    """One band, function (0, 1), the block in the middle of 8 x 8; every weight that the example leaves out is 0."""
+    channel, shape = 1, (64, 8, 8)
+    weight, gain = np.zeros((64, feature_count(1)), np.int32), np.zeros((64, 4), np.int32)
+    weight[channel, 0], gain[channel, 0] = 100, 50
+    mix, floor = np.zeros(feature_count(1), np.int32), np.array([3, 1, 1, 1], np.int32)
+    mix[0] = 2
+    base, activity = np.full(64, -4000, np.int32), np.full(64, 10, np.int32)
+    layer = LayerWeights(weight, gain, mix, floor, base, np.zeros((1, 8, 8), np.int32), activity)
+    coarser = np.zeros(shape, np.uint16)
+    coarser[channel, 3, 4] = coarser[channel, 4, 3] = 1  # above and left of block (4, 4)
+    contexts = Contexts(layer, shape, coarser, bytes([20]))
+    assert contexts.classes(np.array([channel]))[0, 4, 4] == 19

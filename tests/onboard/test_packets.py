@@ -17,9 +17,9 @@ from payload.link.space_packet import (
     REORDER_PACKETS,
     Assembly,
     Packet,
-    Part,
     Reassembler,
     SequenceCounter,
+    SequenceFlag,
     octets_on_air,
     pack,
     packets_needed,
@@ -34,7 +34,7 @@ packets = st.builds(
     Packet,
     apid=st.integers(0, IDLE_APID),
     count=st.integers(0, COUNTS - 1),
-    part=st.sampled_from(Part),
+    flag=st.sampled_from(SequenceFlag),
     data=st.binary(min_size=1, max_size=300),
 )
 
@@ -72,7 +72,7 @@ def test_crc_has_the_published_check_value():
 
 
 def test_a_packet_octet_by_octet():
-    octets = pack(Packet(apid=0x2A1, count=0x1234, part=Part.FIRST, data=b"\xca\xfe\x00"))
+    octets = pack(Packet(apid=0x2A1, count=0x1234, flag=SequenceFlag.FIRST, data=b"\xca\xfe\x00"))
     body = bytes(
         [
             0b000_0_0_010,  # version 000 | type 0 telemetry | no secondary header | APID bits 10..8 of 010 1010 0001
@@ -89,7 +89,7 @@ def test_a_packet_octet_by_octet():
 
 def test_the_shortest_packet_is_nine_octets():
     # APID 0, whole (11), count 0, data field 3 octets - 1 = 2, one octet 'A', CRC
-    assert pack(Packet(0, 0, Part.WHOLE, b"A")) == bytes.fromhex("0000 c000 0002 41 fcf1")
+    assert pack(Packet(0, 0, SequenceFlag.WHOLE, b"A")) == bytes.fromhex("0000 c000 0002 41 fcf1")
     assert crc_bit_by_bit(bytes.fromhex("0000 c000 0002 41")) == 0xFCF1
 
 
@@ -111,7 +111,7 @@ def test_any_burst_of_up_to_16_bits_is_refused(packet, data):
 
 
 def test_the_longest_packet_fits_its_length_field():
-    longest = Packet(APID, 0, Part.WHOLE, bytes(65534))
+    longest = Packet(APID, 0, SequenceFlag.WHOLE, bytes(65534))
     octets = pack(longest)
     assert len(octets) == LONGEST_PACKET_OCTETS == 65542
     assert octets[4:6] == b"\xff\xff"
@@ -130,18 +130,18 @@ def test_the_longest_packet_fits_its_length_field():
 )
 def test_a_value_that_does_not_fit_is_misuse(fields, message):
     with pytest.raises(PacketError, match=message):
-        Packet(**{"apid": 1, "count": 0, "part": Part.WHOLE, "data": b"A"} | fields)
+        Packet(**{"apid": 1, "count": 0, "flag": SequenceFlag.WHOLE, "data": b"A"} | fields)
 
 
 @pytest.mark.parametrize("first_octet", [0b001_0_0_010, 0b000_1_0_010, 0b000_0_1_010])
 def test_other_versions_types_and_secondary_headers_are_refused(first_octet):
-    body = bytes([first_octet]) + pack(Packet(APID, 0, Part.WHOLE, b"A"))[1:-2]
+    body = bytes([first_octet]) + pack(Packet(APID, 0, SequenceFlag.WHOLE, b"A"))[1:-2]
     with pytest.raises(StreamError, match="not a telemetry packet"):
         unpack(body + crc_hqx(body, 0xFFFF).to_bytes(2, "big"))
 
 
 def test_a_wrong_length_field_under_a_right_crc_is_refused():
-    body = bytearray(pack(Packet(APID, 0, Part.WHOLE, b"ABC"))[:-2])
+    body = bytearray(pack(Packet(APID, 0, SequenceFlag.WHOLE, b"ABC"))[:-2])
     body[5] += 1
     with pytest.raises(StreamError, match="length field says 12 octets, 11 came"):
         unpack(bytes(body) + crc_hqx(body, 0xFFFF).to_bytes(2, "big"))
@@ -179,8 +179,8 @@ def test_segments_join_to_the_data(data, packet_octets, start):
     assert len(sent) == packets_needed(len(data), packet_octets)
     assert sum(map(len, sent)) == octets_on_air(len(data), packet_octets)
     assert [part.count for part in parts] == [(start + i) % COUNTS for i in range(len(sent))]
-    middle = [Part.FIRST, *[Part.CONTINUATION] * (len(sent) - 2), Part.LAST]
-    assert [part.part for part in parts] == ([Part.WHOLE] if len(sent) == 1 else middle)
+    middle = [SequenceFlag.FIRST, *[SequenceFlag.CONTINUATION] * (len(sent) - 2), SequenceFlag.LAST]
+    assert [part.flag for part in parts] == ([SequenceFlag.WHOLE] if len(sent) == 1 else middle)
 
 
 def test_the_counter_wraps_after_14_bits():
@@ -257,7 +257,7 @@ def test_a_stream_that_stops_gives_the_beginning_of_its_last_tile():
 
 def test_duplicates_and_foreign_packets_are_counted_and_ignored():
     (sent,) = tiles_to_packets([tile(1)])
-    foreign = [pack(Packet(APID + 1, 0, Part.WHOLE, b"x")), pack(Packet(IDLE_APID, 0, Part.WHOLE, b"idle"))]
+    foreign = [pack(Packet(apid, 0, SequenceFlag.WHOLE, b"x")) for apid in (APID + 1, IDLE_APID)]
     assemblies, counts = receive([*sent[:3], *sent[:3], *foreign, *sent[3:], *sent])
     assert assemblies == [Assembly(tile(1), complete=True)]
     assert (counts.received, counts.late, counts.foreign) == (13, 7, 2)
@@ -273,8 +273,8 @@ def test_a_stream_sent_twice_over_is_no_restart():
 def test_a_packet_of_another_application_first_costs_nothing():
     reassembler = Reassembler(7)
     for apid in (IDLE_APID, 8):
-        assert reassembler.push(pack(Packet(apid, 0, Part.WHOLE, b"theirs"))) == []
-    reassembler.push(pack(Packet(7, 0, Part.WHOLE, b"ours")))
+        assert reassembler.push(pack(Packet(apid, 0, SequenceFlag.WHOLE, b"theirs"))) == []
+    reassembler.push(pack(Packet(7, 0, SequenceFlag.WHOLE, b"ours")))
     assert [a.data for a in reassembler.finish()] == [b"ours"]
     assert reassembler.counts.foreign == 2
 
@@ -368,8 +368,8 @@ def test_hostile_octets_never_raise(pieces):
 
 
 def test_a_tile_without_end_is_cut_off():
-    endless = [pack(Packet(APID, 0, Part.FIRST, bytes(50)))]
-    endless += [pack(Packet(APID, i, Part.CONTINUATION, bytes(50))) for i in range(1, 30)]
+    endless = [pack(Packet(APID, 0, SequenceFlag.FIRST, bytes(50)))]
+    endless += [pack(Packet(APID, i, SequenceFlag.CONTINUATION, bytes(50))) for i in range(1, 30)]
     assemblies, counts = receive(endless, longest_data_octets=1000)
     assert [(len(a.data), a.complete, a.cause) for a in assemblies] == [(1050, False, "longer than 1000 octets")]
     assert counts.orphaned == 9
@@ -442,7 +442,7 @@ def test_a_damaged_stretch_longer_than_the_window_is_passed_over():
 
 
 def test_packets_are_found_at_every_offset_of_a_damaged_stretch():
-    packet = pack(Packet(APID, 3, Part.WHOLE, b"here"))
+    packet = pack(Packet(APID, 3, SequenceFlag.WHOLE, b"here"))
     for before in range(1, 130):  # the piece limit of 60 octets falls on every place of the packet's header
         found = list(read_packets(b"\xff" * before + packet, APID, 60))
         assert found[-1] == packet

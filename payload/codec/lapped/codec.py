@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from payload.bundle import Bundle
-from payload.codec import rotation
 from payload.codec.interface import (
     DECODER_FILE,
     ENCODER_FILE,
@@ -29,7 +28,16 @@ from payload.codec.lapped.power_law import LEAST_GAMMA, LINEAR, compand, expand,
 from payload.codec.lapped.proof import latent_quantiser
 from payload.codec.lapped.quantiser import Indices
 from payload.codec.lapped.transform import BLOCK, COEFFICIENTS, Latents, encode, first_level, planes
-from payload.codec.rotation import SHIFT_LIMIT, Rotation, pack_rotation, rotation_octets, unpack_rotation
+from payload.codec.rotation import (
+    SHIFT_LIMIT,
+    Rotation,
+    fit,
+    pack_rotation,
+    rotate,
+    rotation_octets,
+    unpack_rotation,
+    unrotate,
+)
 from payload.engine import NATIVE, Engine, Network
 from payload.errors import BundleError, InputError, StreamError
 from payload.link.tile_code import Kind
@@ -74,32 +82,32 @@ class FsqCodec:
     def encode(self, tile: Tile, quality: Quality, watch: Stopwatch) -> CodedTile:
         require_tile(tile, self._bands, self._tile_px)
         with watch.stage("rotate"):
-            values, turned, rotated = self._rotate(tile)
+            values, rotation, rotated = self._rotate(tile)
         with watch.stage("encode"):
             latents = self._latents(rotated)
         with watch.stage("quantise"):
-            worth = stretch(values, self._gamma) if quality.with_errors or quality.psnr_db is not None else 1.0
+            dn2_per_value = stretch(values, self._gamma) if quality.with_errors or quality.psnr_db is not None else 1.0
             samples = self._bands * int(np.count_nonzero(tile.valid))
-            index, unsent = self._step(latents, turned, quality, (worth, samples))
+            index, unsent = self._step(latents, rotation, quality, (dn2_per_value, samples))
             indices = self._quantise(latents, index)
             errors: tuple[float, ...] = ()
             if quality.with_errors:
-                errors = _errors_dn2(latents, index, self.layers, turned, worth)
+                errors = _errors_dn2(latents, index, self.layers, rotation, dn2_per_value)
         with watch.stage("entropy"):
             keep = min(self.layers if quality.keep is None else quality.keep, self.layers - unsent)
             layers = self._entropy.encode_layers(indices, keep)
-        return CodedTile(_pack_side(turned, index), layers, errors[: len(layers) + 1])
+        return CodedTile(_pack_side(rotation, index), layers, errors[: len(layers) + 1])
 
     def _rotate(self, tile: Tile) -> tuple[NDArray[np.uint16], Rotation, NDArray[np.int16]]:
         """Companded bands, their rotation, rotated bands."""
         if self._buffers is None or not tile.valid.all():
             values = compand(tile.dn, self._gamma)
-            turned = rotation.fit(values, tile.valid)
-            return values, turned, rotation.rotate(values, tile.valid, turned).astype(np.int16)
+            rotation = fit(values, tile.valid)
+            return values, rotation, rotate(values, tile.valid, rotation).astype(np.int16)
         known = compiled.statistics(tile.dn, table(self._gamma), self._buffers.values)
-        turned = rotation.fit(self._buffers.values, tile.valid, known, compiled.diagonalise)
-        compiled.rotate(self._buffers.values, turned, self._buffers.rotated)
-        return self._buffers.values, turned, self._buffers.rotated
+        rotation = fit(self._buffers.values, tile.valid, known, compiled.diagonalise)
+        compiled.rotate(self._buffers.values, rotation, self._buffers.rotated)
+        return self._buffers.values, rotation, self._buffers.rotated
 
     def _latents(self, rotated: NDArray[np.int16]) -> Latents:
         if self._network is None:
@@ -113,22 +121,24 @@ class FsqCodec:
             return quantiser.quantise(latents, index)
         return compiled.quantise(latents, index, self._buffers)
 
-    def _step(self, latents: Latents, turned: Rotation, quality: Quality, scale: tuple[float, int]) -> tuple[int, int]:
+    def _step(
+        self, latents: Latents, rotation: Rotation, quality: Quality, scale: tuple[float, int]
+    ) -> tuple[int, int]:
         """The quantiser's step index, and how many finer layers stay on board: beyond the steps the context model was
         trained on, a tile is coded at half the step, or a quarter, ... and cut after the layer that was asked for."""
         if quality.psnr_db is not None:
-            worth, samples = scale
+            dn2_per_value, samples = scale
             allowed = QUANTISER_ERROR_SHARE * samples * PEAK_DN**2 * 10 ** (-quality.psnr_db / 10)
             coarsest = quantiser.step_index(self._coarsest_dn)
             low, high = -1, coarsest + quantiser.STEPS_PER_OCTAVE * (self.layers - 1)
             while high - low > 1:  # the coarsest step whose error is allowed; -1 stands for one that is
                 middle = (low + high) // 2
-                index, unsent = _within(middle - quantiser.STEPS_PER_OCTAVE * turned.shift, coarsest)
-                left = _errors_dn2(latents, index, self.layers, turned, worth)[self.layers - unsent]
+                index, unsent = _within(middle - quantiser.STEPS_PER_OCTAVE * rotation.shift, coarsest)
+                left = _errors_dn2(latents, index, self.layers, rotation, dn2_per_value)[self.layers - unsent]
                 low, high = (middle, high) if left <= allowed else (low, middle)
-            return _within(max(low, 0) - quantiser.STEPS_PER_OCTAVE * turned.shift, coarsest)
+            return _within(max(low, 0) - quantiser.STEPS_PER_OCTAVE * rotation.shift, coarsest)
         unsent = min(max(math.ceil(math.log2(quality.step_dn / self._coarsest_dn)), 0), self.layers - 1)
-        return quantiser.step_index(quality.step_dn * 2.0 ** -(turned.shift + unsent)), unsent
+        return quantiser.step_index(quality.step_dn * 2.0 ** -(rotation.shift + unsent)), unsent
 
     def decode(self, side: bytes, layers: tuple[bytes, ...]) -> tuple[tuple[Rotation, int], Indices]:
         return _unpack_side(side, self._bands), self._entropy.decode_layers(layers)
@@ -137,15 +147,15 @@ class FsqCodec:
         """indices -> levels -> decoder network -> rotated bands -> DN. The network works in steps."""
         if network is None:
             raise BundleError(f"indices of this codec need {DECODER_FILE} of their bundle; load it and pass it")
-        (turned, index), found = indices
+        (rotation, index), found = indices
         depth = np.full((1, 1, 1, 1), found.missing / max(1, self.layers - 1), np.float32)
         (rotated,) = network.run(_levels(found)[None], depth)
         step = np.float32(quantiser.step_dn(index) * 2.0**found.missing)  # in rotated DN
-        return to_dn(expand(rotation.unrotate(rotated[0] * step, turned), self._gamma))
+        return to_dn(expand(unrotate(rotated[0] * step, rotation), self._gamma))
 
     def step_of(self, side: bytes, layers: int) -> float:
-        turned, index = _unpack_side(side, self._bands)
-        return float(quantiser.step_dn(index) * 2.0 ** (turned.shift + self.layers - layers))
+        rotation, index = _unpack_side(side, self._bands)
+        return float(quantiser.step_dn(index) * 2.0 ** (rotation.shift + self.layers - layers))
 
     def finest(self, indices: tuple[tuple[Rotation, int], Indices]) -> NDArray[np.int32]:
         _, found = indices
@@ -153,7 +163,7 @@ class FsqCodec:
 
     def network_inputs(self, tile: Tile) -> tuple[NDArray[np.float32]]:
         values = compand(tile.dn, self._gamma)
-        return (planes(rotation.rotate(values, tile.valid, rotation.fit(values, tile.valid))),)
+        return (planes(rotate(values, tile.valid, fit(values, tile.valid))),)
 
     def latent_quantiser(self, step_dn: float) -> LatentQuantiser:
         return latent_quantiser(self._bands, self._tile_px, step_dn)
@@ -189,10 +199,12 @@ def _within(index: int, coarsest: int) -> tuple[int, int]:
     return max(0, index - quantiser.STEPS_PER_OCTAVE * unsent), unsent
 
 
-def _errors_dn2(latents: Latents, index: int, layers: int, turned: Rotation, worth: float) -> tuple[float, ...]:
-    """Squared error left after 0, 1, ..., `layers` layers, summed over the tile, in DN^2; `worth` of one companded."""
+def _errors_dn2(
+    latents: Latents, index: int, layers: int, rotation: Rotation, dn2_per_value: float
+) -> tuple[float, ...]:
+    """Squared error left after 0, 1, ..., `layers` layers, summed over the tile, in DN^2."""
     measure = compiled.errors if library.available else quantiser.errors
-    unit = worth * 4.0 ** (turned.shift - quantiser.ERROR_BITS)
+    unit = dn2_per_value * 4.0 ** (rotation.shift - quantiser.ERROR_BITS)
     return tuple(unit * left for left in measure(latents, index, layers))
 
 
@@ -221,8 +233,8 @@ def _transform(bundle: Bundle, kernels: tables.Kernels | None) -> compiled.Trans
     return compiled.Transform(kernels)
 
 
-def _pack_side(turned: Rotation, index: int) -> bytes:
-    return pack_rotation(turned) + bytes([index, turned.shift])
+def _pack_side(rotation: Rotation, index: int) -> bytes:
+    return pack_rotation(rotation) + bytes([index, rotation.shift])
 
 
 def _unpack_side(side: bytes, bands: int) -> tuple[Rotation, int]:
