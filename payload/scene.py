@@ -46,16 +46,3 @@ class Scene(Protocol):
     def read(self, row_px: int, col_px: int, height_px: int, width_px: int) -> tuple[Dn, Mask]:
         """dn uint16 [B, h, w] and valid bool [h, w] of a window that lies inside the scene."""
         ...
-
-
-@dataclass(frozen=True, eq=False)
-class ArrayScene:
-    """A scene that is already in memory."""
-
-    info: SceneInfo
-    dn: Dn  # [B, H, W]
-    valid: Mask  # [H, W]
-
-    def read(self, row_px: int, col_px: int, height_px: int, width_px: int) -> tuple[Dn, Mask]:
-        rows, cols = slice(row_px, row_px + height_px), slice(col_px, col_px + width_px)
-        return self.dn[:, rows, cols], self.valid[rows, cols]

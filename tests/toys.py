@@ -6,6 +6,7 @@ stage before and after the networks is the real one, so a scene of small tiles g
 
 import json
 import re
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,23 @@ import pytest
 
 from payload.bundle import FORMAT_VERSION
 from payload.codec.lapped.context_model import feature_count
+from payload.scene import Dn, Mask, SceneInfo
 
 TOY_TILE_PX = 64
 TOY_LAYERS = 3
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayScene:
+    """A scene that is already in memory."""
+
+    info: SceneInfo
+    dn: Dn  # [B, H, W]
+    valid: Mask  # [H, W]
+
+    def read(self, row_px: int, col_px: int, height_px: int, width_px: int) -> tuple[Dn, Mask]:
+        rows, cols = slice(row_px, row_px + height_px), slice(col_px, col_px + width_px)
+        return self.dn[:, rows, cols], self.valid[rows, cols]
 
 
 def random_counts(rng: np.random.Generator, symbols: int) -> np.ndarray:

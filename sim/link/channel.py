@@ -102,9 +102,6 @@ class LinkReport:
     packets_lost_with_frames: int = 0  # by `frame_loss`
     loss_profile: tuple[float, ...] = ()  # share of packets that never arrived, in equal parts of the stream
 
-    @property
-    def packets_delivered(self) -> int:
-        return self.packets_sent - self.packets_lost - self.packets_lost_in_bursts - self.packets_lost_with_frames
 
 
 @dataclass

@@ -124,13 +124,6 @@ def inclination_deg(orbit: Orbit) -> float:
     )
 
 
-def longest_pass_s(orbit: Orbit, mask_deg: float) -> float:
-    """Pass straight overhead, Earth standing still: no pass over a circular polar orbit is much longer."""
-    mask = math.radians(mask_deg)
-    half_angle = math.acos(EARTH_RADIUS_KM * math.cos(mask) / orbit.radius_km) - mask
-    return period_s(orbit) * half_angle / math.pi
-
-
 def passes(orbit: Orbit, station: Station, start: datetime, days: float) -> list[Pass]:
     """Passes that rise in the `days` days after `start`, in order."""
     satellite = _satellite(orbit)

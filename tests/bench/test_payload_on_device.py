@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from toys import ArrayScene
 
 from hil.bench.equal import equal
 from hil.bench.run import RunFolder, run, run_identity
@@ -21,7 +22,7 @@ from payload.link import tile_code
 from payload.link.space_packet import Reassembler, read_packets
 from payload.pipeline import Payload
 from payload.policy import Policy
-from payload.scene import ArrayScene, SceneInfo
+from payload.scene import SceneInfo
 from payload.tiles import Tile, split
 
 POLICY = Policy(step_dn=90.0)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.fft import dctn, idctn
+from toys import ArrayScene
 
 from payload.bundle import load_bundle
 from payload.codec.lapped.transform import first_level, second_level
@@ -17,7 +18,7 @@ from payload.link.space_packet import SequenceCounter, segment
 from payload.link.tile_code import Kind, TileCode
 from payload.pipeline import Payload
 from payload.policy import Policy
-from payload.scene import ArrayScene, SceneInfo
+from payload.scene import SceneInfo
 from payload.sensor import RGBN
 from sim.ground.decoder import Decoder
 from sim.ground.mosaic import FADE_PX, reconstruct

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from payload.errors import InputError
 from sim.link.orbit import (
+    EARTH_RADIUS_KM,
     Orbit,
     Pass,
     Station,
@@ -17,7 +18,6 @@ from sim.link.orbit import (
     fill,
     ground_speed_m_s,
     inclination_deg,
-    longest_pass_s,
     passes,
     period_s,
     sun_synchronous_inclination_deg,
@@ -34,6 +34,13 @@ ISS = Orbit(
     tle_1="1 25544U 98067A   19343.69339541  .00001764  00000-0  38792-4 0  9991",
     tle_2="2 25544  51.6439 211.2001 0007417  17.6667  85.6398 15.50103472202482",
 )
+
+
+def longest_pass_s(orbit: Orbit, mask_deg: float) -> float:
+    """Pass straight overhead, Earth standing still: no pass over a circular polar orbit is much longer."""
+    mask = math.radians(mask_deg)
+    half_angle = math.acos(EARTH_RADIUS_KM * math.cos(mask) / orbit.radius_km) - mask
+    return period_s(orbit) * half_angle / math.pi
 
 
 def test_period_and_ground_speed_by_hand():

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from toys import ArrayScene
 
 from payload.bundle import load_bundle
 from payload.codec.interface import Quality
@@ -23,7 +24,7 @@ from payload.link.space_packet import Reassembler
 from payload.link.tile_code import UNKNOWN_CLOUD, Kind, unpack
 from payload.pipeline import Payload
 from payload.policy import Gate, Policy, Region
-from payload.scene import ArrayScene, SceneInfo
+from payload.scene import SceneInfo
 from payload.sensor import RGBN
 from payload.stopwatch import Stopwatch
 from payload.tiles import Tile, split

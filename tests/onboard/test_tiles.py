@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from toys import ArrayScene
 
-from payload.scene import ArrayScene, SceneInfo
+from payload.scene import SceneInfo
 from payload.sensor import RGBN
 from payload.tiles import grid, split
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from toys import ArrayScene
 
 from payload.bundle import load_bundle
 from payload.codec.interface import Quality
@@ -21,7 +22,7 @@ from payload.link.space_packet import SequenceCounter, read_packets, segment
 from payload.link.tile_code import Kind, TileCode
 from payload.pipeline import Payload
 from payload.policy import Gate, Policy
-from payload.scene import ArrayScene, SceneInfo
+from payload.scene import SceneInfo
 from payload.sensor import RGBN
 from payload.stopwatch import Stopwatch
 from payload.tiles import split
