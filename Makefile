@@ -15,7 +15,7 @@ INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --quiet --con
 help:
 	@echo "make demo          a generated scene through payload, link and ground; ends with the path of its report"
 	@echo "make test          every test"
-	@echo "make test-onboard  the payload's tests with nothing installed but what flies"
+	@echo "make test-onboard  the payload's quick tests with nothing installed but what flies"
 	@echo "make check         ruff, mypy, import rules"
 	@echo "make docs          the pages as a site in build/site"
 	@echo "make bench         speed of every stage on board, and the memory of a 10 980 x 10 980 scene"
@@ -29,11 +29,11 @@ demo: $(VENV)/.ground
 	@echo "The report is in $(CURDIR)/out/demo/report.html"
 
 test: $(VENV)/.everything
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --durations=15
 
 # The payload alone, in an environment that holds its own dependencies and the test runner, and nothing of the ground.
 test-onboard: build/onboard/.installed
-	build/onboard/bin/python -m pytest tests/onboard
+	build/onboard/bin/python -m pytest tests/onboard -m 'not slow'
 
 check: $(VENV)/.everything
 	$(BIN)/ruff check .
@@ -61,6 +61,7 @@ equal: $(VENV)/.everything
 
 # Needs gcc with its sanitizers; about an hour. The tests run a short one.
 fuzz-kernel: $(VENV)/.everything
+	NADIR_BUNDLES=10000 $(BIN)/python -m pytest tests/onboard/test_hostile.py -k many_damaged_bundles
 	$(BIN)/python tests/hostile/sanitized.py --decode 100000 --encode 100000 --entry 100000 --bundle 1000
 
 clean:

@@ -1,5 +1,6 @@
 """Campaigns of hostile input: damaged bundles, crafted layers, and the kernel under sanitizers (tests/hostile)."""
 
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -38,10 +39,11 @@ def test_damaged_bundles_whose_hashes_fit_are_refused_or_right(tmp_path) -> None
 
 @needs_kernel
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
-@pytest.mark.parametrize("thousand", range(1, 11))
-def test_ten_thousand_damaged_bundles_are_refused_or_right(tmp_path, thousand) -> None:
-    assert sum(campaign(tmp_path, range(1000 * thousand, 1000 * thousand + 1000)).values()) == 1000
+@pytest.mark.timeout(7200)
+def test_many_damaged_bundles_are_refused_or_right(tmp_path) -> None:
+    """NADIR_BUNDLES=10000 for the whole campaign (`make fuzz-kernel`)."""
+    many = int(os.environ.get("NADIR_BUNDLES", "500"))
+    assert sum(campaign(tmp_path, range(1000, 1000 + many)).values()) == many
 
 
 @needs_kernel
