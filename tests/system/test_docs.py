@@ -94,15 +94,61 @@ def test_every_option_that_a_page_uses_is_an_option_of_its_command() -> None:
     assert wrong == []
 
 
+#: Beginning of a command in the pages -> why no test runs it. Everything else is run.
+NOT_RUN = {
+    "python -m export train": "hours of training",
+    "python -m export build": "needs what hours of training write",
+    "python -m export single-rate": "hours of training",
+    "python -m export check build/": "needs what hours of training write",
+    "python -m export codes": "needs the data folder; tests/workshop runs it on drawn tiles",
+    "python -m export compile": "needs the old toolkit; tests/workshop/test_myriad.py runs it where that is",
+    "sim evaluate-corsa --tiles TILES.npz": "needs real tiles; tests/ground/test_published.py runs it",
+    "hil run --device emulated": "needs qemu; `make equal` runs it",
+    "hil run --device 'ssh": "needs a board",
+    "hil deploy --to 'ssh": "needs a board",
+    "hil budget profile.json": "an overview's line; tests/bench runs it",
+    "hil devices the kinds": "an overview's line; tests/bench runs it",
+    "hil compare A/": "an overview's line; tests/bench runs it",
+    "hil sysroot": "needs qemu and debootstrap; `make equal` runs it",
+    "sim downlink --scene demo:512 --bundle nadir-zlib": "tests/system/test_own_codec.py follows that page",
+    "sim evaluate --tiles demo:512 --limit 1 --bundle edge --bundle nadir-zlib": "tests/system/test_own_codec.py",
+}
+
+
+def is_synopsis(words: list[str]) -> bool:
+    """A line of an overview, with words of explanation or capitals in the place of values."""
+    return any(re.fullmatch(r"[A-Z]{1,5}|[A-Z]+/\S+|.*\.\.\..*", word) or word == "|" for word in words)
+
+
+def write_stack(path: Path, bands: int) -> None:
+    import numpy as np
+    import rasterio
+
+    dn = np.random.default_rng(1).integers(300, 3000, (bands, 256, 256)).astype(np.uint16)
+    with rasterio.open(path, "w", driver="GTiff", count=bands, height=256, width=256, dtype="uint16") as file:
+        file.write(dn)
+        if bands == 4:
+            file.descriptions = ("B02", "B03", "B04", "B08")
+
+
 @pytest.mark.slow
-def test_the_quick_starts_run_as_they_stand(tmp_path: Path) -> None:
-    """`make demo` aside, whose scene is made small here."""
-    demo = ["sim", "downlink", "--scene", "demo:256", "--out", "out/demo"]
-    for words in [demo, *command_lines(ROOT / "docs" / "index.md")]:
+@pytest.mark.timeout(900)
+def test_the_commands_of_the_pages_run_as_they_stand(tmp_path: Path) -> None:
+    """In the order of the pages, in one folder; the generated scene is made small."""
+    write_stack(tmp_path / "stack.tif", 10)
+    write_stack(tmp_path / "SCENE.tif", 4)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    lines = [["sim", "downlink", "--scene", "demo:256", "--out", "out/demo"]]
+    lines += [words for page in PAGES for words in command_lines(page)]
+    run = 0
+    for words in lines:
+        if any(" ".join(words).startswith(beginning) for beginning in NOT_RUN) or is_synopsis(words):
+            continue
         command, _ = runner(["demo:256" if word == "demo" else word for word in words])
-        environment = os.environ | {"PYTHONPATH": str(ROOT)}
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=environment)
         assert done.returncode in (0, 1) and "Traceback" not in done.stderr, f"{words}: {done.stderr[-400:]}"
+        run += 1
+    assert run >= 15
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
