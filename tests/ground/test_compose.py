@@ -177,6 +177,8 @@ def test_work_on_board_is_what_was_done_there_whatever_arrived(run_and_picture, 
 
 def test_false_discards_found_by_the_audit_are_judged(run_and_picture) -> None:
     run, picture = run_and_picture
+    wanted = replace(run.mission.requirements, max_false_discard_fraction=0.02)
+    run = replace(run, mission=replace(run.mission, requirements=wanted))
     onboard = Onboard({"encode": 1.0}, 1.0, 200.0)
 
     def check(audits: dict) -> dict:
