@@ -235,9 +235,12 @@ THIRD_OF_A_DB = 0.3
 @pytest.mark.realdata
 @pytest.mark.timeout(1800)
 @pytest.mark.skipif(not DATA.is_dir(), reason="no data folder next to the checkout (or in NADIR_DATA)")
-def test_the_published_table_is_reproduced():
+def test_the_published_table_is_reproduced(monkeypatch):
+    """Its JPEG 2000 per band kept the comments of 39 octets that OpenJPEG signs each codestream with."""
     tiles = sorted(read_tiles([DATA / "bench" / "rd20.npz"]), key=lambda t: t.name)[::2]
-    rows = measure(tiles, [*open_codecs("jpeg2000"), *open_codecs("klt-jpeg2000")])
+    rows = measure(tiles, open_codecs("klt-jpeg2000"))
+    monkeypatch.setattr(classical, "without_comment", lambda codestream: codestream)
+    rows += measure(tiles, open_codecs("jpeg2000"))
     bench = Bench(rows)
     for codec, wanted in AT_CR.items():
         for cr, wanted_db in wanted.items():
