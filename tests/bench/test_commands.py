@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -145,7 +146,8 @@ def test_every_command_that_reads_scenes_takes_what_a_file_does_not_say(option):
 
 def test_a_log_line_when_piped_and_not_for_every_tile(capsys, monkeypatch):
     clock = iter(np.arange(0.0, 1000.0, 3.0))
-    monkeypatch.setattr("hil.progress.time.monotonic", lambda: float(next(clock)))
+    # The module's own name `time` is replaced, not the library's clock: other threads read that one too.
+    monkeypatch.setattr("hil.progress.time", SimpleNamespace(monotonic=lambda: float(next(clock))))
     told = _Lines()
     for done in range(1, 11):
         told("tiles", done, 10)

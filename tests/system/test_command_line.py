@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -147,7 +148,8 @@ def test_long_work_that_nobody_watches_writes_a_line_now_and_then(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = iter([0.0, 5.0, 11.0, 20.0, 45.0])
-    monkeypatch.setattr("sim.commands.console.time.monotonic", lambda: next(clock))
+    # The module's own name `time` is replaced, not the library's clock: other threads read that one too.
+    monkeypatch.setattr("sim.commands.console.time", SimpleNamespace(monotonic=lambda: next(clock)))
     with caplog.at_level(logging.WARNING), progress("tiles") as advance:
         for _ in range(4):
             advance("coded", 8)
