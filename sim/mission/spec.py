@@ -12,6 +12,7 @@ from typing import Any
 from payload.errors import InputError
 from payload.policy import Policy
 from sim.link.channel import Link
+from sim.link.link_budget import Radio
 from sim.link.orbit import Orbit, Station, ground_speed_m_s
 from sim.metrics.catalogue import REQUIREMENTS
 from sim.mission import SHIPPED
@@ -116,6 +117,7 @@ class Mission:
     orbit: Orbit
     link: Link
     device: str  # a profile of sim/mission/devices.py, or the path of a profile.json of the bench
+    radio: Radio | None = None  # with it, the rate follows the link along each pass
     stations: tuple[Station, ...] = ()
     budgets: Budgets = Budgets()
     requirements: Requirements = Requirements()
