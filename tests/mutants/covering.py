@@ -86,7 +86,7 @@ class Covering:
     @cached_property
     def _files(self) -> list[str]:
         known = {file for measured in self._measured for file in measured.files}
-        return sorted(file for file in known if (self.root / file).is_file())
+        return sorted(file for file in known if file.endswith(".py") and (self.root / file).is_file())
 
     @cached_property
     def _breadth(self) -> Counter[str]:

@@ -1,0 +1,65 @@
+"""What others measured, as this repository quotes it, and what it makes of their detectors' words."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sim.clouds import other_detectors
+from sim.compare import corsa
+
+
+def test_published_figures_of_corsa_are_those_of_its_authors() -> None:
+    """VITO's table: codebook, compression ratio of the indices, PSNR and SSIM; JPEG 2000 at 20:1 beside them."""
+    by_hand = {
+        "CORSA VQVAE-FPN-3, K = 256": (24.4, 13.7, 0.956),
+        "CORSA VQVAE-FPN-3, K = 512": (21.7, 13.9, 0.958),
+        "CORSA VQVAE-FPN-3, K = 1024": (19.5, 14.5, 0.962),
+        "JPEG 2000 at CR 20": (20.0, 16.0, 0.956),
+    }
+    found = {r.system: (r.cr_indices, r.psnr_standardised_db, r.ssim_standardised) for r in corsa.PUBLISHED}
+    assert found == by_hand and {row.source for row in corsa.PUBLISHED} == {"published"}
+
+
+def test_a_row_of_the_table_has_its_figures_to_two_and_three_places() -> None:
+    row = corsa.Row("ours", "measured, 2 tiles", 21.347, 20.126, 13.456, 0.9567, 40.126, 0.9654)
+    text = corsa.as_text([row, corsa.PUBLISHED[0]]).splitlines()
+    assert text[1].split() == ["ours", "measured,", "2", "tiles", "21.35", "20.13", "13.46", "0.957", "40.13", "0.965"]
+    assert text[2].split()[-6:] == ["24.40", "-", "13.70", "0.956", "-", "-"]
+
+
+@pytest.mark.parametrize(("height", "width"), [(256, 256), (300, 256), (700, 130)])
+def test_a_picture_is_judged_in_windows_of_256_px_at_half_overlap(monkeypatch, height: int, width: int) -> None:
+    """The made-up network answers by its pixels alone, so that means over windows are its answer to each pixel."""
+    shapes, levels = [], []
+
+    class Network:
+        def run(self, _: Any, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+            values = inputs["input"]
+            shapes.append(values.shape)
+            bright = values[:, 0] * 2.0
+            return [np.stack([-bright, bright, np.zeros_like(bright)], axis=1)]
+
+    mean, deviation = np.full((4, 1, 1), 0.1, np.float32), np.full((4, 1, 1), 0.2, np.float32)
+
+    def session(level: str) -> tuple[Network, np.ndarray, np.ndarray]:
+        levels.append(level)
+        return Network(), mean, deviation
+
+    monkeypatch.setattr(other_detectors, "_session", session)
+    dn = np.random.default_rng(1).integers(0, 6000, (4, height, width)).astype(np.uint16)
+    found = other_detectors.csmask_probabilities(dn, "L2A")
+    bright = 2.0 * (dn[0] / 10_000 - 0.1) / 0.2
+    weights = np.exp(np.stack([-bright, bright, 0 * bright]))
+    assert found.shape == (3, height, width) and np.allclose(found, weights / weights.sum(axis=0), atol=1e-5)
+    assert set(shapes) == {(1, 4, 256, 256)} and levels == ["l2a"]
+    down, right = (max(1, -(-side // 128) - 1) for side in (height, width))
+    assert len(shapes) == down * right
+
+
+def test_an_outline_begins_at_30_percent_and_grows_by_40_m() -> None:
+    probabilities = np.zeros((3, 31, 31), np.float32)
+    probabilities[1, 15, 15], probabilities[1, 2, 2] = 0.31, 0.29
+    found = other_detectors.csmask_outline(probabilities, 10.0)
+    assert found[15].nonzero()[0].tolist() == list(range(11, 20)) and not found[2, 2]
+    assert found[:, 15].sum() == 9
