@@ -7,6 +7,7 @@ import pytest
 
 from sim.clouds import other_detectors
 from sim.compare import corsa
+from sim.compare.classical import KltJpeg2000
 
 
 def test_published_figures_of_corsa_are_those_of_its_authors() -> None:
@@ -63,3 +64,10 @@ def test_an_outline_begins_at_30_percent_and_grows_by_40_m() -> None:
     found = other_detectors.csmask_outline(probabilities, 10.0)
     assert found[15].nonzero()[0].tolist() == list(range(11, 20)) and not found[2, 2]
     assert found[:, 15].sum() == 9
+
+
+def test_an_opponents_note_says_what_it_is() -> None:
+    notes = {coder.name: coder.note for coder in (KltJpeg2000(), KltJpeg2000(True), KltJpeg2000(True, True))}
+    assert list(notes) == ["klt-jpeg2000", "klt-jpeg2000-joint", "klt-diff-jpeg2000-joint"]
+    assert [("differences over 2 and 8 px" in note) for note in notes.values()] == [False, False, True]
+    assert [("one codestream" in note) for note in notes.values()] == [False, True, True]
