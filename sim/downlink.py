@@ -1,6 +1,7 @@
 """Scene to ground: the whole system in one function.
 
-scene -> payload -> packets.bin -> channel -> reception -> picture -> comparison with the original -> checks -> report
+scene -> payload -> packets.bin -> frames.bin -> channel -> frames -> packets -> reception -> picture
+      -> comparison with the original -> checks -> report
 """
 
 from collections.abc import Iterator
@@ -11,17 +12,19 @@ from typing import Any
 from payload.bundle import DEFAULT, Bundle, bare_bundle, load_bundle, shipped_bundles
 from payload.engine import open_engine
 from payload.errors import BundleError
-from payload.link.space_packet import read_packets
 from payload.tiles import grid
 from sim.clouds.ground_mask import open_ground_mask
 from sim.ground.decoder import Decoder
-from sim.ground.reception import by_id, receive
-from sim.link.channel import Channel
+from sim.ground.reception import by_id, receive_channels
+from sim.link.frame_receiver import packets_off_air
+from sim.link.open_link import OpenLink, open_link
 from sim.mission.regions import regions_in_pixels, regions_outside
 from sim.mission.spec import DEFAULT as DEFAULT_MISSION
 from sim.mission.spec import Mission, load_mission
 from sim.onboard.device import refuse_scene_policy
-from sim.onboard.sending import PACKETS_FILE, Device, header_of, peak_rss_mib, send, send_by_device
+from sim.onboard.sending import (
+    FRAMES_FILE, PACKETS_FILE, Device, header_of, packets_in, peak_rss_mib, put_on_air, send, send_by_device, units_in,
+)  # fmt: skip
 from sim.products.delivery import whole_or_nothing
 from sim.progress import Progress, in_parts
 from sim.receive import CLOUD_FILE, deliver
@@ -55,7 +58,7 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
     """
     mission, progress = mission_of(request), in_parts(progress, 3)  # on board, on the ground, verification
     bundle, broken = load_or_stand_in(request.bundle, mission)
-    engine, channel = open_engine(request.engine), Channel(mission.link, request.seed)
+    engine, link = open_engine(request.engine), open_link(mission.link, request.seed)
     with (
         request.reading.open(request.scene, bundle.bands, request.seed) as scene,
         whole_or_nothing(request.out, request.overwrite) as folder,
@@ -68,10 +71,10 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
         else:
             refuse_scene_policy(policy, mission.name)
             onboard = send_by_device(request.device, scene, header, bundle, policy, engine, folder, progress)
+        layers = put_on_air(folder, mission.link.stack, policy, onboard)
 
         # The ground, from here on, has the octets that arrived and the bundle.
-        arrived = channel.send(packets_in(folder / PACKETS_FILE, policy.apid))
-        reception = receive(arrived, by_id([bundle]), policy.apid)
+        reception = receive_channels(arriving(link, folder, policy.apid), by_id([bundle]), policy.apid)
         received, decoder = reception.scene(header.scene_id), Decoder(bundle, engine)
         mask = open_ground_mask(bundle, engine)
         delivered = deliver(received, bundle, decoder, mask, folder, progress) if any(received.grid) else None
@@ -82,7 +85,10 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
         cloud = folder / CLOUD_FILE if delivered else None
         comparison = compare_with_original(scene, picture, cloud, mask, folder, kinds, progress)
         ground = tables.Ground(delivered.seconds if delivered else 0.0, peak_rss_mib(), decoder.speed_mpx_s)
-        run = tables.Run(request.seed, info, bundle, mission, engine, channel.report, reception, received, broken)
+        run = tables.Run(
+            request.seed, info, bundle, mission, engine, link.channel.report, reception, received, broken, layers,
+            link.receiver.reception if link.receiver is not None else None,
+        )  # fmt: skip
         report = tables.compose(run, onboard, ground, comparison, tables.audit_section(received, decoder))
         write_report(report, comparison.pictures.paths, folder)
     return report
@@ -108,7 +114,8 @@ def load_or_stand_in(where: str, mission: Mission) -> tuple[Bundle, str | None]:
         return bare_bundle(where, BANDS_10M), str(error)
 
 
-def packets_in(path: Path, apid: int) -> Iterator[bytes]:
-    """The packets of a file, one at a time."""
-    with path.open("rb") as stream:
-        yield from read_packets(stream, apid)
+def arriving(link: OpenLink, folder: Path, apid: int) -> Iterator[tuple[int, bytes]]:
+    """What the ground has of the files in `folder`: packets with their virtual channels, 0 where there are no frames."""
+    if link.receiver is None:
+        return ((0, packet) for packet in link.channel.send(packets_in(folder / PACKETS_FILE, apid)))
+    return packets_off_air(link.channel.send(units_in(folder / FRAMES_FILE, link.receiver.stack)), link.receiver)

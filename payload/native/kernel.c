@@ -16,6 +16,8 @@
 #include "range_coder.c"
 #include "layers.c"
 #include "clouds.c"
+#include "reed_solomon.c"
+#include "convolutional.c"
 
 EXPORT void nadir_plain_only(int on) { plain_only = on; }
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from payload.errors import InputError
 from payload.policy import Policy
-from sim.link.channel import Link
+from sim.link.link import Link
 from sim.link.orbit import Orbit, Station, ground_speed_m_s
 from sim.metrics.catalogue import REQUIREMENTS
 from sim.mission import SHIPPED

@@ -11,6 +11,7 @@ import numpy as np
 from payload.bundle import Bundle
 from payload.engine import Engine
 from payload.errors import StreamError
+from payload.link.stack import LayerOctets
 from payload.link.tile_code import UNKNOWN_CLOUD, Kind
 from payload.scene import SceneInfo
 from payload.tiles import grid
@@ -20,6 +21,8 @@ from sim.ground.decoder import Decoder
 from sim.ground.decoder_size import decoder_size
 from sim.ground.reception import Address, Reception, SceneReception
 from sim.link.channel import LinkReport
+from sim.link.frame_channel import FrameLinkReport
+from sim.link.frame_receiver import FrameReception
 from sim.metrics import distortion
 from sim.metrics.catalogue import REPORTED
 from sim.mission import budgets
@@ -29,6 +32,7 @@ from sim.mission.verification import verify
 from sim.onboard.device import DeviceRun
 from sim.onboard.sending import Onboard
 from sim.report.comparison import Comparison
+from sim.report.link import frames_read, layer_octets
 from sim.report.measured import Ground, on_device, on_host
 
 NAMES = {Kind.CODED: "coded", Kind.WITHHELD: "withheld", Kind.EMPTY: "empty", Kind.FALLBACK: "fallback",
@@ -45,10 +49,12 @@ class Run:
     bundle: Bundle
     mission: Mission
     engine: Engine
-    link: LinkReport
+    link: LinkReport | FrameLinkReport
     reception: Reception  # all that arrived
     received: SceneReception  # of it, this scene
     broken: str | None = None  # why the bundle failed its checks, where the mission flew on without it
+    layers: LayerOctets = LayerOctets(0, 0)  # what each layer of the link added
+    frames: FrameReception | None = None  # as the ground decoded them, where frames were sent
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -104,7 +110,8 @@ def compose(
 
 CONVENTIONS = [
     "DN = reflectance x 10 000, processing offset removed.",
-    "Octets: every octet of every space packet: headers, side information, CRCs, audit thumbnails.",
+    "Octets: every octet on the air: tile codes, headers, CRCs, audit thumbnails, housekeeping and, where the mission "
+    "sends frames, their headers, idle data, parity and markers.",
     "Compression ratios and bits per pixel are over the pixels the ground holds: withheld tiles do not flatter them.",
     "Figures of quality compare only valid pixels of tiles that the ground decoded; edges evened out as delivered.",
     "The packets are the same on every host. Runtimes and instruction sets may differ by 1 DN in some decoded samples: "
@@ -148,6 +155,8 @@ def _link(run: Run) -> dict[str, Any]:
     return (
         {"basis": LINK_BASIS}
         | asdict(run.link)
+        | layer_octets(run.layers)
+        | ({} if run.frames is None else frames_read(run.frames))
         | {f"ground_{name}": value for name, value in asdict(run.reception.counts).items()}
         | {
             "scene_header_arrived": run.received.header is not None,
