@@ -1,6 +1,6 @@
 """Housekeeping record <-> octets: when, and what has been sent so far, so that the ground knows what it misses.
 
-    octet 0     1 .. 8   9 .. 12   13 .. 36             37 .. 52              2
+    octet 0     1 .. 8   9 .. 12   13 .. 36             37 .. 52              4
     +---+---+----------+---------+--------------------+---------------------+-----+
     |v 4|14 |  time    | scenes  | tile codes, 6 x 32 | packets, 4 x 32     | crc |
     +---+---+----------+---------+--------------------+---------------------+-----+
@@ -9,8 +9,8 @@ The low half of octet 0 tells it from a tile code and from a scene header. Count
 """
 
 import struct
-from binascii import crc_hqx
 from dataclasses import dataclass
+from zlib import crc32
 
 from payload.errors import InputError, StreamError
 from payload.link.scene_header import pack_time, unpack_time
@@ -19,7 +19,7 @@ VERSION, MARK = 1, 14
 #: A clock that was never set.
 NO_TIME = b"\xff" * 8
 _FIXED = struct.Struct(">B8sI6I4I")
-OCTETS = _FIXED.size + 2
+OCTETS = _FIXED.size + 4
 _WRAP = 1 << 32
 
 
@@ -43,7 +43,7 @@ def pack(record: Housekeeping) -> bytes:
     time = NO_TIME if record.time is None else pack_time(record.time)
     counts = (count % _WRAP for count in (record.scenes, *record.tiles, *record.packets))
     octets = _FIXED.pack(VERSION << 4 | MARK, time, *counts)
-    return octets + crc_hqx(octets, 0xFFFF).to_bytes(2, "big")
+    return octets + crc32(octets).to_bytes(4, "big")
 
 
 def is_housekeeping(octets: bytes) -> bool:
@@ -53,7 +53,7 @@ def is_housekeeping(octets: bytes) -> bool:
 
 def unpack(octets: bytes) -> Housekeeping:
     """Inverse of `pack`. StreamError where the octets are no whole record of this version."""
-    if len(octets) != OCTETS or crc_hqx(octets, 0xFFFF) != 0:
+    if len(octets) != OCTETS or crc32(octets[:-4]) != int.from_bytes(octets[-4:], "big"):
         raise StreamError("housekeeping record is cut short or its CRC does not match")
     first, time, scenes, *counts = _FIXED.unpack_from(octets)
     if first != VERSION << 4 | MARK:
