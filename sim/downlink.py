@@ -23,7 +23,16 @@ from sim.mission.spec import DEFAULT as DEFAULT_MISSION
 from sim.mission.spec import Mission, load_mission
 from sim.onboard.device import refuse_scene_policy
 from sim.onboard.sending import (
-    FRAMES_FILE, PACKETS_FILE, Device, header_of, packets_in, peak_rss_mib, put_on_air, send, send_by_device, units_in,
+    FRAMES_FILE,
+    PACKETS_FILE,
+    Device,
+    header_of,
+    packets_in,
+    peak_rss_mib,
+    put_on_air,
+    send,
+    send_by_device,
+    units_in,
 )  # fmt: skip
 from sim.products.delivery import whole_or_nothing
 from sim.progress import Progress, in_parts
@@ -115,7 +124,7 @@ def load_or_stand_in(where: str, mission: Mission) -> tuple[Bundle, str | None]:
 
 
 def arriving(link: OpenLink, folder: Path, apid: int) -> Iterator[tuple[int, bytes]]:
-    """What the ground has of the files in `folder`: packets with their virtual channels, 0 where there are no frames."""
+    """What arrives of the files in `folder`: packets with their virtual channels, 0 where there are no frames."""
     if link.receiver is None:
         return ((0, packet) for packet in link.channel.send(packets_in(folder / PACKETS_FILE, apid)))
     return packets_off_air(link.channel.send(units_in(folder / FRAMES_FILE, link.receiver.stack)), link.receiver)

@@ -1,6 +1,7 @@
 """The ground on its own: octets off the link become scenes on disk. No original and no payload is at hand.
 
-(frames ->) packets -> scenes -> tiles -> reconstruction.tif, cloud.tif and report.json, a folder a scene where there are several
+frames -> packets -> scenes -> tiles -> reconstruction.tif, cloud.tif and report.json, a folder a scene where there are
+several
 """
 
 import time

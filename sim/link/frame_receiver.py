@@ -108,8 +108,8 @@ class _Fixed:
 
 
 def packets_off_air(octets: Iterable[bytes], receiver: FrameReceiver) -> Iterator[tuple[int, bytes]]:
-    """(virtual channel, packet) of a stream, as they become whole. Octets are gathered, since a few frames at a time cost
-    far more than many."""
+    """(virtual channel, packet) of a stream, as they become whole. Octets are gathered: a few frames at a time cost far
+    more than many."""
     gathered = bytearray()
     for piece in octets:
         gathered += piece

@@ -58,9 +58,10 @@ def plan_passes(
     stations = _stations(mission, station_names)
     notes = _notes(mission.orbit, begin, days)
     contacts = [contact for station in stations for contact in passes(mission.orbit, station, begin, days)]
-    windows = fill(contacts, mission.link.packet_rate_bps, volume_octets)
+    rate_bps = mission.link.packet_rate_bps
+    windows = fill(contacts, rate_bps, volume_octets)
     names = tuple(station.name for station in stations)
-    return PassPlan(mission.name, names, mission.link.packet_rate_bps, begin, days, volume_octets, tuple(windows), notes)
+    return PassPlan(mission.name, names, rate_bps, begin, days, volume_octets, tuple(windows), notes)
 
 
 def as_json(plan: PassPlan) -> dict[str, Any]:

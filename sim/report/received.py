@@ -52,10 +52,11 @@ def write_received_report(
 def as_text(report: dict[str, Any], out: Path) -> str:
     """A few lines for a terminal."""
     packets = report["packets"]
-    lines = _frames(report["frames"]) + [
+    lines = _frames(report["frames"])
+    lines.append(
         f"packets  {packets['received']} pieces: {packets['refused']} damaged, {packets['foreign']} of other "
         f"applications, {packets['missing']} missing"
-    ]
+    )
     for scene in report["scenes"]:
         counts = ", ".join(f"{n} {kind}" for kind, n in scene["tiles"].items() if n)
         lines.append(f"scene    {scene['name']}: {counts}; {out / scene['picture']}")

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from math import nan
 from typing import Any, Literal
 
@@ -53,7 +53,7 @@ class Run:
     reception: Reception  # all that arrived
     received: SceneReception  # of it, this scene
     broken: str | None = None  # why the bundle failed its checks, where the mission flew on without it
-    layers: LayerOctets = LayerOctets(0, 0)  # what each layer of the link added
+    layers: LayerOctets = field(default_factory=lambda: LayerOctets(0, 0))  # what each layer of the link added
     frames: FrameReception | None = None  # as the ground decoded them, where frames were sent
 
     @property

@@ -8,8 +8,8 @@ from typing import Literal
 import pytest
 
 from payload.errors import InputError
-from payload.policy import Gate, LonLatRegion, Policy, Region
 from payload.link.stack import Stack
+from payload.policy import Gate, LonLatRegion, Policy, Region
 from sim.link.chances import BitBurst, Burst
 from sim.link.link import Link, Mishaps
 from sim.link.orbit import Orbit, Station
@@ -207,7 +207,10 @@ def test_regions_of_the_gate_are_told_apart_by_their_keys(tmp_path):
         load(MINIMAL + "[policy.gate]\nregions = [3]\n", tmp_path)
 
 
-@pytest.mark.parametrize("kind", [Mission, Imager, Orbit, Station, Link, Burst, BitBurst, Mishaps, Stack, Budgets, Requirements])
+TABLES = [Mission, Imager, Orbit, Station, Link, Burst, BitBurst, Mishaps, Stack, Budgets, Requirements]
+
+
+@pytest.mark.parametrize("kind", TABLES)
 def test_the_user_page_names_every_key(kind):
     page = (Path(__file__).parents[2] / "docs" / "mission.md").read_text(encoding="utf-8")
     tables = {"imager", "orbit", "link", "budgets", "requirements", "policy", "stations"}
