@@ -212,9 +212,9 @@ def write_mission() -> Any:
         from sim.link.link import Link
 
         text = (Path(__file__).parents[1] / "sim" / "missions" / "phisat2.toml").read_text()
-        text = re.sub(r"^\[link\.burst\].*?(?=^\[link\.stack)", "", text, flags=re.DOTALL | re.MULTILINE)
+        text = re.sub(r"^\[link\.burst\].*?(?=^\[)", "", text, flags=re.DOTALL | re.MULTILINE)
         if not frames:
-            text = re.sub(r"^\[link\.stack\].*?(?=^\[\[stations)", "", text, flags=re.DOTALL | re.MULTILINE)
+            text = re.sub(r"^\[link\.stack\].*?(?=^\[)", "", text, flags=re.DOTALL | re.MULTILINE)
         link_keys = {field.name for field in fields(Link)}
         for key, value in ({"packet_loss": 0.0, "frame_loss": 0.0, "bit_error_rate": 0.0} | changes).items():
             text, found = re.subn(rf"^{key} = [^ #\n]*", f"{key} = {value}", text, flags=re.MULTILINE)

@@ -7,12 +7,15 @@ from typing import Literal
 
 import pytest
 
+from hil.devices.states import States
 from payload.errors import InputError
 from payload.link.stack import Stack
 from payload.policy import Gate, LonLatRegion, Policy, Region
 from sim.link.chances import BitBurst, Burst
 from sim.link.link import Link, Mishaps
+from sim.link.link_budget import Radio
 from sim.link.orbit import Orbit, Station
+from sim.mission.power import Power
 from sim.mission.spec import (
     SHIPPED,
     Budgets,
@@ -207,13 +210,14 @@ def test_regions_of_the_gate_are_told_apart_by_their_keys(tmp_path):
         load(MINIMAL + "[policy.gate]\nregions = [3]\n", tmp_path)
 
 
-TABLES = [Mission, Imager, Orbit, Station, Link, Burst, BitBurst, Mishaps, Stack, Budgets, Requirements]
+TABLES = [Mission, Imager, Orbit, Station, Link, Burst, BitBurst, Mishaps, Stack]
+TABLES += [Radio, States, Power, Budgets, Requirements]
 
 
 @pytest.mark.parametrize("kind", TABLES)
 def test_the_user_page_names_every_key(kind):
     page = (Path(__file__).parents[2] / "docs" / "mission.md").read_text(encoding="utf-8")
-    tables = {"imager", "orbit", "link", "budgets", "requirements", "policy", "stations"}
+    tables = {"imager", "orbit", "link", "budgets", "requirements", "policy", "stations", "radio", "states", "power"}
     inner = {"burst", "bit_burst", "mishaps", "stack"}
     for field in fields(kind):
         table = f"[link.{field.name}]" if field.name in inner else f"[{field.name}]"
