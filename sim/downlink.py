@@ -16,7 +16,7 @@ from payload.tiles import grid
 from sim.clouds.ground_mask import open_ground_mask
 from sim.ground.decoder import Decoder
 from sim.ground.reception import by_id, receive_channels
-from sim.link.frame_receiver import packets_off_air
+from sim.link.frames.receiver import packets_off_air
 from sim.link.open_link import OpenLink, open_link
 from sim.mission.regions import regions_in_pixels, regions_outside
 from sim.mission.spec import DEFAULT as DEFAULT_MISSION

@@ -22,7 +22,7 @@ from sim.ground.decoder import Decoder
 from sim.ground.mosaic import reconstruct
 from sim.ground.place import scene_info
 from sim.ground.reception import Reception, SceneReception, by_id, receive_channels
-from sim.link.frame_receiver import GATHERED_OCTETS, FrameReceiver, FrameReception, packets_off_air
+from sim.link.frames.receiver import GATHERED_OCTETS, FrameReceiver, FrameReception, packets_off_air
 from sim.link.link import Link
 from sim.mission.spec import DEFAULT as DEFAULT_MISSION
 from sim.mission.spec import Mission, load_mission

@@ -3,7 +3,7 @@
     packets -> transfer frames -> Reed-Solomon -> randomiser -> sync marker -> convolutional code -> octets on the air
 
 CCSDS 131.0-B has them in this order: the randomiser goes over data and parity, the marker stays as it is. The way back
-is sim/link/frame_receiver.py. docs/format.md, "Frames".
+is sim/link/frames/receiver.py. docs/format.md, "Frames".
 """
 
 from collections.abc import Iterable, Iterator

@@ -1,5 +1,5 @@
 """The space between, for packets: a seeded channel that loses, damages and cuts them off, and counts what it did.
-Where frames are sent, sim/link/frame_channel.py takes its place.
+Where frames are sent, sim/link/frames/channel.py takes its place.
 
 Three things happen to a packet, each from its own random stream, so that changing one leaves the others' draws alone:
 uniform loss of packets and of transfer frames, bursts (Gilbert 1960, Elliott 1963: a two-state Markov chain, one step a

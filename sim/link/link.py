@@ -7,6 +7,8 @@ from payload.link.stack import Stack
 from sim.link.chances import BitBurst, Burst
 from sim.toml_tables import check_range
 
+TM_HEADER_OCTETS = 6
+
 
 @dataclass(frozen=True)
 class Mishaps:
@@ -68,6 +70,13 @@ class Link:
     def capacity_bits(self) -> int:
         """Bits that one pass carries."""
         return int(self.rate_bps * self.pass_s)
+
+    @property
+    def packet_share(self) -> float:
+        """Share of a transfer frame that is packets. What codes and sync markers add, the radio's steps count."""
+        if self.stack is not None:
+            return self.stack.layout.data_octets / self.stack.layout.octets
+        return self.frame_octets / (self.frame_octets + TM_HEADER_OCTETS)
 
     @property
     def packet_rate_bps(self) -> float:

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from sim.link.channel import Channel
-from sim.link.frame_channel import FrameChannel
-from sim.link.frame_receiver import FrameReceiver
+from sim.link.frames.channel import FrameChannel
+from sim.link.frames.receiver import FrameReceiver
 from sim.link.link import Link
 
 

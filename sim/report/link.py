@@ -4,7 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 from payload.link.stack import LayerOctets
-from sim.link.frame_receiver import FrameReception
+from sim.link.frames.receiver import FrameReception
 
 
 def layer_octets(layers: LayerOctets) -> dict[str, int]:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from payload.scene import SceneInfo
 from sim.ground.place import name_of
 from sim.ground.reception import Reception, SceneReception
-from sim.link.frame_receiver import FrameReception
+from sim.link.frames.receiver import FrameReception
 from sim.report.files import canonical_json
 from sim.report.link import frames_read
 from sim.report.tables import kinds, tile_row

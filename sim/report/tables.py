@@ -21,8 +21,8 @@ from sim.ground.decoder import Decoder
 from sim.ground.decoder_size import decoder_size
 from sim.ground.reception import Address, Reception, SceneReception
 from sim.link.channel import LinkReport
-from sim.link.frame_channel import FrameLinkReport
-from sim.link.frame_receiver import FrameReception
+from sim.link.frames.channel import FrameLinkReport
+from sim.link.frames.receiver import FrameReception
 from sim.metrics import distortion
 from sim.metrics.catalogue import REPORTED
 from sim.mission import budgets

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from payload.link.stack import SYNC_MARKER, Stack, packets_on_air
-from sim.link.frame_receiver import FrameReceiver, packets_off_air
-from sim.link.frame_sync import FLYWHEEL_FRAMES, Synchroniser
+from sim.link.frames.receiver import FrameReceiver, packets_off_air
+from sim.link.frames.synchroniser import FLYWHEEL_FRAMES, Synchroniser
 
 OCTETS = 200
 FRAMES = [random.Random(k).randbytes(OCTETS) for k in range(40)]

@@ -14,7 +14,6 @@ from sim.link.atmosphere import loss_db
 from sim.link.link import Link
 from sim.link.link_budget import Radio, budget, profile
 from sim.link.orbit import Station
-from sim.link.overhead import packet_share
 from sim.link.propagation import Look
 from sim.link.rate_steps import HOLDS_AT, steps
 from sim.mission.spec import load_mission
@@ -135,8 +134,8 @@ def test_no_more_goes_out_than_the_missions_rate_and_at_2_mbps_the_link_always_c
 
 
 def test_framing_takes_the_header_of_the_frame():
-    assert packet_share(Link(1e6, 100, frame_octets=1109)) == pytest.approx(1109 / 1115)
-    assert packet_share(Link(1e6, 100, stack=Stack())) == pytest.approx(1107 / 1115)
+    assert Link(1e6, 100, frame_octets=1109).packet_share == pytest.approx(1109 / 1115)
+    assert Link(1e6, 100, stack=Stack()).packet_share == pytest.approx(1107 / 1115)
 
 
 def test_a_station_without_g_over_t_is_named():

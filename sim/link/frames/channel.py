@@ -2,7 +2,7 @@
 
 What it may do, each from its own random stream: take whole frames out, drown them in noise (bursts), turn bits round,
 singly and in bursts, double, overtake and cut frames, drop or double bits, and turn all bits round from a frame on.
-What arrives is a stream of octets that need not begin where a frame does: sim/link/frame_receiver.py reads it. Time on
+What arrives is a stream of octets that need not begin where a frame does: sim/link/frames/receiver.py reads it. Time on
 air runs whether a frame arrives or not; the frame that would end after the pass, and all later ones, are never sent.
 """
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from payload.link.randomiser import randomise
 from payload.link.stack import Stack
 from payload.link.virtual_channels import Deframer, FrameCounts
-from sim.link.frame_sync import SyncCounts, Synchroniser
-from sim.link.symbol_stream import SymbolStream
+from sim.link.frames.symbol_stream import SymbolStream
+from sim.link.frames.synchroniser import SyncCounts, Synchroniser
 
 Octets = NDArray[np.uint8]
 Packets = list[tuple[int, bytes]]
