@@ -15,6 +15,7 @@
 #include "classes.c"
 #include "range_coder.c"
 #include "layers.c"
+#include "synthesis.c"
 #include "clouds.c"
 
 EXPORT void nadir_plain_only(int on) { plain_only = on; }

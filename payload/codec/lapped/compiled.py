@@ -5,11 +5,12 @@ import ctypes
 import numpy as np
 from numpy.typing import NDArray
 
-from payload.codec.lapped.quantiser import Indices, rebuild_units, step_units
+from payload.codec.lapped.quantiser import Indices, inside_cells, rebuild_units, step_units
+from payload.codec.lapped.synthesis import MARGIN, Functions
 from payload.codec.lapped.tables import Kernels
 from payload.codec.lapped.transform import BLOCK, COEFFICIENTS, DCT_BITS, LATENT_BITS, Latents, dct
 from payload.codec.rotation import JACOBI_SWEEPS, PLANE_LIMIT, Rotation, Statistics
-from payload.native.library import BOOL, F64, I16, I32, I64, U8, U16, U64, call, span
+from payload.native.library import BOOL, F32, F64, I16, I32, I64, U8, U16, U64, call, span
 from payload.scene import Dn
 
 
@@ -101,3 +102,32 @@ def errors(latents: Latents, index: int, layers: int) -> tuple[int, ...]:
     step = ctypes.c_uint32(step_units(index))
     call("errors", span(values, I32), values.size, step, layers, span(inside, I32), span(left, U64))
     return tuple(left.tolist())
+
+
+class Synthesis:
+    """Indices -> DN as payload.codec.lapped.synthesis and the power law have it, for tiles of `side` px."""
+
+    def __init__(self, narrow: Functions, wide: Functions, expanded: NDArray[np.float32], bands: int, side: int) -> None:
+        self._narrow, self._wide, self._expanded = narrow, wide, expanded
+        self._plane = np.empty((side + 2 * MARGIN) ** 2, np.float32)
+        self._rotated = np.empty((bands, side, side), np.float32)
+
+    def run(
+        self, indices: Indices, averages: NDArray[np.float32], wide_count: int,
+        turn: tuple[NDArray[np.float32], NDArray[np.float32]],
+    ) -> Dn:  # fmt: skip
+        """DN [B, T, T]. averages [B, h, h] in steps; `turn`: the matrix [B, B] back from rotated steps, and means."""
+        bands, side, _ = self._rotated.shape
+        magnitude, negative = np.ascontiguousarray(indices.magnitude), np.ascontiguousarray(indices.negative)
+        dn = np.empty(self._rotated.shape, np.uint16)
+        call(
+            "synthesis", span(magnitude, U16), span(negative, BOOL), span(inside_cells(indices), F32),
+            span(averages, F32), span(self._narrow, F32), span(self._wide, F32), bands, side // BLOCK, wide_count,
+            span(self._plane, F32), span(self._rotated, F32),
+        )  # fmt: skip
+        matrix, means = turn
+        call(
+            "unrotate", span(self._rotated, F32), span(matrix, F32), span(means, F32), span(self._expanded, F32), bands,
+            side * side, span(dn, U16),
+        )  # fmt: skip
+        return dn
