@@ -107,7 +107,9 @@ def errors(latents: Latents, index: int, layers: int) -> tuple[int, ...]:
 class Synthesis:
     """Indices -> DN as payload.codec.lapped.synthesis and the power law have it, for tiles of `side` px."""
 
-    def __init__(self, narrow: Functions, wide: Functions, expanded: NDArray[np.float32], bands: int, side: int) -> None:
+    def __init__(
+        self, narrow: Functions, wide: Functions, expanded: NDArray[np.float32], bands: int, side: int
+    ) -> None:
         self._narrow, self._wide, self._expanded = narrow, wide, expanded
         self._plane = np.empty((side + 2 * MARGIN) ** 2, np.float32)
         self._rotated = np.empty((bands, side, side), np.float32)
