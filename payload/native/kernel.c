@@ -16,6 +16,7 @@
 #include "range_coder.c"
 #include "layers.c"
 #include "synthesis.c"
+#include "winograd.c"
 #include "clouds.c"
 
 EXPORT void nadir_plain_only(int on) { plain_only = on; }

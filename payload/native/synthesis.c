@@ -87,44 +87,62 @@ VECTORISED static void fold(float *plane, int side, float *band) {
     }
 }
 
-/* Rotated bands [bands, 8 h, 8 w] f32 in steps. magnitude, negative [bands * 64, h, w]; inside [bands * 64];
- * averages [bands, h, w] f32 in steps; narrow [64, 16, 16] and wide [64, 32, 32] f32 are the functions, of which the
- * first `wide_functions` by place are taken wide. plane [(8 h + 24) (8 w + 24)]. */
-static void synthesis(const uint16_t *magnitude, const uint8_t *negative, const float *inside, const float *averages,
-                      const float *narrow, const float *wide, int bands, int cells, int wide_functions, float *plane,
-                      float *rotated) {
+/* One row of blocks of one coefficient, from where it stands: as given, or from magnitudes and signs. */
+typedef struct {
+    const float *levels; /* [bands * 64, h, h], or NULL, and then */
+    const uint16_t *magnitude;
+    const uint8_t *negative;
+    const float *inside, *averages; /* [bands * 64], [bands, h, h] */
+} Coefficients;
+
+static const float *row_of(Coefficients from, int band, int function, int row, int cells, float *scratch) {
+    size_t channel = (size_t)band * COEFFICIENTS + function, blocks = (size_t)cells * cells;
+    size_t at = channel * blocks + (size_t)row * cells;
+    if (from.levels)
+        return from.levels + at;
+    if (!function)
+        return from.averages + band * blocks + (size_t)row * cells;
+    return levels_of(from.magnitude + at, from.negative + at, cells, from.inside[channel], scratch) ? scratch : NULL;
+}
+
+/* Rotated bands [bands, 8 h, 8 h] f32 in steps. narrow [64, 16, 16] and wide [64, 32, 32] f32 are the functions, of
+ * which the first `wide_functions` by place are taken wide. plane [(8 h + 24) (8 h + 24)]. */
+static void synthesis(Coefficients from, const float *narrow, const float *wide, int bands, int cells,
+                      int wide_functions, float *plane, float *rotated) {
     int side = BLOCK * cells, pitch = side + 2 * MARGIN;
-    size_t blocks = (size_t)cells * cells;
-    float levels[MAX_CELLS];
+    float scratch[MAX_CELLS];
     for (int b = 0; b < bands; b++) {
         memset(plane, 0, (size_t)pitch * pitch * sizeof(float));
         for (int row = 0; row < cells; row++)
             for (int f = 0; f < COEFFICIENTS; f++) {
-                size_t channel = (size_t)b * COEFFICIENTS + f, at = channel * blocks + (size_t)row * cells;
-                const float *given = f ? levels : averages + b * blocks + (size_t)row * cells;
-                if (f && !levels_of(magnitude + at, negative + at, cells, inside[channel], levels))
+                const float *levels = row_of(from, b, f, row, cells, scratch);
+                if (levels == NULL)
                     continue;
                 int size = f < wide_functions ? WIDE : NARROW, to = MARGIN - (size - BLOCK) / 2;
                 const float *function = size == WIDE ? wide + f * WIDE * WIDE : narrow + f * NARROW * NARROW;
-                add_row(given, cells, function, size, plane + (size_t)(BLOCK * row + to) * pitch + to, pitch);
+                add_row(levels, cells, function, size, plane + (size_t)(BLOCK * row + to) * pitch + to, pitch);
             }
         fold(plane, side, rotated + (size_t)b * side * side);
     }
 }
 
-EXPORT int nadir_synthesis(Span magnitude, Span negative, Span inside, Span averages, Span narrow, Span wide, int bands,
-                           int cells, int wide_functions, Span plane, Span rotated) {
+/* Either levels [bands * 64, cells, cells] f32, or magnitude, negative, inside [bands * 64] and averages. */
+EXPORT int nadir_synthesis(Span levels, Span magnitude, Span negative, Span inside, Span averages, Span narrow,
+                           Span wide, int bands, int cells, int wide_functions, Span plane, Span rotated) {
     if (!within(bands, 1, MAX_BANDS) || !within(cells, 2, MAX_CELLS) || !within(wide_functions, 0, COEFFICIENTS))
         return OUT_OF_RANGE;
-    int channels = bands * COEFFICIENTS;
     size_t blocks = (size_t)cells * cells, pitch = (size_t)BLOCK * cells + 2 * MARGIN;
-    if (!HOLDS(magnitude, uint16_t, channels * blocks) || !HOLDS(negative, uint8_t, channels * blocks) ||
-        !HOLDS(inside, float, channels) || !HOLDS(averages, float, bands * blocks) ||
-        !HOLDS(narrow, float, COEFFICIENTS * NARROW * NARROW) || !HOLDS(wide, float, COEFFICIENTS * WIDE * WIDE) ||
-        !HOLDS(plane, float, pitch * pitch) || !HOLDS(rotated, float, channels * blocks))
+    size_t samples = bands * COEFFICIENTS * blocks;
+    int given = levels.at != NULL ? HOLDS(levels, float, samples)
+                                  : HOLDS(magnitude, uint16_t, samples) && HOLDS(negative, uint8_t, samples) &&
+                                        HOLDS(inside, float, bands * COEFFICIENTS) &&
+                                        HOLDS(averages, float, bands * blocks);
+    if (!given || !HOLDS(narrow, float, COEFFICIENTS * NARROW * NARROW) ||
+        !HOLDS(wide, float, COEFFICIENTS * WIDE * WIDE) || !HOLDS(plane, float, pitch * pitch) ||
+        !HOLDS(rotated, float, samples))
         return BUFFER_TOO_SMALL;
-    synthesis(magnitude.at, negative.at, inside.at, averages.at, narrow.at, wide.at, bands, cells, wide_functions,
-              plane.at, rotated.at);
+    Coefficients from = {levels.at, magnitude.at, negative.at, inside.at, averages.at};
+    synthesis(from, narrow.at, wide.at, bands, cells, wide_functions, plane.at, rotated.at);
     return 0;
 }
 

@@ -23,6 +23,7 @@ from payload.bundle import load_bundle
 from payload.engine import open_engine
 from payload.errors import BundleError, InputError, StreamError
 from payload.link.scene_header import SceneHeader
+from payload.link.scene_header import pack as pack_header
 from payload.link.tile_code import Kind
 from payload.scene import SceneInfo
 from payload.tiles import split
@@ -99,7 +100,7 @@ def test_a_head_of_one_tile_has_the_octets_of_the_icd() -> None:
     )  # fmt: skip
     body = 0x0102 + 0x030405 + 6
     octets = layout.pack(Head(SceneHeader(1, 2, 8, info), {}, index, body, bytes(range(32))))
-    header = 45 + (3 + 1) + (3 + 1) + (3 + 8) + 2  # fixed; name, band, sampling distance; CRC
+    header = len(pack_header(SceneHeader(1, 2, 8, info)))  # of which tests/onboard/test_scene_header.py has the octets
     assert octets[:8].hex() == "894e44520d0a1a0a"  # magic
     assert octets[8:12].hex() == "01020000"  # version 1, two layers
     assert octets[12:24].hex() == f"{header:08x}" + "00000002" + "00000001"  # text `{}`, one tile

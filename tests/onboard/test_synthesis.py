@@ -78,10 +78,11 @@ def test_the_kernel_gives_the_dn_of_numpy_and_its_loops_agree_exactly(functions,
     found = {}
     for plain in (True, False):
         library.plain_only(plain)
-        found[plain] = kernel.run(indices, averages, wide, turn).astype(int)
+        found[plain] = kernel.of_indices(indices, averages, wide, turn).astype(int)
     library.plain_only(False)
     levels = dequantise(indices)
     levels[::COEFFICIENTS] = averages
+    assert np.array_equal(kernel.of_levels(levels, wide, turn), found[True])
     rotated = synthesis.synthesise(levels, *functions, wide)
     values = turn[0] @ rotated.reshape(BANDS, -1) + turn[1][:, None]
     wanted = np.clip(np.rint(expand(np.minimum(values, 65535), 0.8)), 0, 65535).reshape(rotated.shape)
@@ -102,7 +103,7 @@ def test_the_kernel_refuses_arrays_of_another_tile(functions) -> None:
     small = Indices(np.zeros((64, CELLS, CELLS), np.uint16), np.zeros((64, CELLS, CELLS), bool))
     averages, turn = np.zeros((BANDS, CELLS, CELLS), np.float32), (np.eye(2, dtype=np.float32), np.zeros(2, np.float32))
     with pytest.raises(InputError, match="buffer is too small"):
-        kernel.run(small, averages, 1, turn)
+        kernel.of_indices(small, averages, 1, turn)
 
 
 def test_a_tile_decodes_alike_with_and_without_the_kernel_and_near_the_network() -> None:

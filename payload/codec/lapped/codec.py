@@ -149,20 +149,29 @@ class FsqCodec:
     def reconstruct(self, indices: tuple[tuple[Rotation, int], Indices], network: Network | None) -> Dn:
         """indices -> levels -> decoder network -> rotated bands -> DN. The network works in steps.
 
-        Without a network: the transform undone, and nothing more."""
+        Without a network, and behind one that gives better levels: the transform undone, and nothing more."""
         (rotation, index), found = indices
+        step_dn = quantiser.step_dn(index) * 2.0**found.missing  # in rotated DN
         if network is None:
-            return self._untransformed(rotation, found, quantiser.step_dn(index) * 2.0**found.missing)
+            return self._untransformed(found, None, rotation, step_dn)
         depth = np.full((1, 1, 1, 1), found.missing / max(1, self.layers - 1), np.float32)
-        (rotated,) = network.run(_levels(found)[None], depth)
-        step = np.float32(quantiser.step_dn(index) * 2.0**found.missing)  # in rotated DN
-        return to_dn(expand(unrotate(rotated[0] * step, rotation), self._gamma))
+        levels = _levels(found)
+        (better,) = network.run(levels[None], depth)
+        if better.shape[1:] == levels.shape:
+            return self._untransformed(found, better[0], rotation, step_dn)
+        return to_dn(expand(unrotate(better[0] * np.float32(step_dn), rotation), self._gamma))
 
-    def _untransformed(self, rotation: Rotation, found: Indices, step_dn: float) -> Dn:
+    def _untransformed(
+        self, found: Indices, levels: NDArray[np.float32] | None, rotation: Rotation, step_dn: float
+    ) -> Dn:
+        """DN of levels [B * 64, h, h], or of the indices' own."""
         wide, (inverse, means) = synthesis.wide_functions(step_dn), inverse_of(rotation)
-        if self._synthesis is not None:
-            return self._synthesis.run(found, _averages(found), wide, (inverse * np.float32(step_dn), means))
-        rotated = synthesis.synthesise(_levels(found), *self._functions, wide)
+        turn = inverse * np.float32(step_dn), means
+        if self._synthesis is not None and levels is None:
+            return self._synthesis.of_indices(found, _averages(found), wide, turn)
+        if self._synthesis is not None and levels is not None:
+            return self._synthesis.of_levels(levels, wide, turn)
+        rotated = synthesis.synthesise(_levels(found) if levels is None else levels, *self._functions, wide)
         return to_dn(expand(unrotate(rotated * np.float32(step_dn), rotation), self._gamma))
 
     @cached_property

@@ -10,8 +10,11 @@ from payload.codec.lapped.synthesis import MARGIN, Functions
 from payload.codec.lapped.tables import Kernels
 from payload.codec.lapped.transform import BLOCK, COEFFICIENTS, DCT_BITS, LATENT_BITS, Latents, dct
 from payload.codec.rotation import JACOBI_SWEEPS, PLANE_LIMIT, Rotation, Statistics
-from payload.native.library import BOOL, F32, F64, I16, I32, I64, U8, U16, U64, call, span
+from payload.native.library import BOOL, F32, F64, I16, I32, I64, NONE, U8, U16, U64, Span, call, span
 from payload.scene import Dn
+
+#: The matrix [B, B] that leads back from rotated steps, and the means [B] that are added.
+Turn = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
 class Buffers:
@@ -114,20 +117,24 @@ class Synthesis:
         self._plane = np.empty((side + 2 * MARGIN) ** 2, np.float32)
         self._rotated = np.empty((bands, side, side), np.float32)
 
-    def run(
-        self, indices: Indices, averages: NDArray[np.float32], wide_count: int,
-        turn: tuple[NDArray[np.float32], NDArray[np.float32]],
-    ) -> Dn:  # fmt: skip
-        """DN [B, T, T]. averages [B, h, h] in steps; `turn`: the matrix [B, B] back from rotated steps, and means."""
-        bands, side, _ = self._rotated.shape
+    def of_indices(self, indices: Indices, averages: NDArray[np.float32], wide_count: int, turn: Turn) -> Dn:
+        """DN [B, T, T]. averages [B, h, h] in steps; `turn` as in `of_levels`."""
         magnitude, negative = np.ascontiguousarray(indices.magnitude), np.ascontiguousarray(indices.negative)
+        given = NONE, span(magnitude, U16), span(negative, BOOL), span(inside_cells(indices), F32), span(averages, F32)
+        return self._run(given, wide_count, turn)
+
+    def of_levels(self, levels: NDArray[np.float32], wide_count: int, turn: Turn) -> Dn:
+        """DN [B, T, T] of levels [B * 64, h, h]; `turn`: the matrix [B, B] back from rotated steps, and the means."""
+        return self._run((span(np.ascontiguousarray(levels), F32), NONE, NONE, NONE, NONE), wide_count, turn)
+
+    def _run(self, given: tuple[Span, ...], wide_count: int, turn: Turn) -> Dn:
+        bands, side, _ = self._rotated.shape
+        matrix, means = turn
         dn = np.empty(self._rotated.shape, np.uint16)
         call(
-            "synthesis", span(magnitude, U16), span(negative, BOOL), span(inside_cells(indices), F32),
-            span(averages, F32), span(self._narrow, F32), span(self._wide, F32), bands, side // BLOCK, wide_count,
+            "synthesis", *given, span(self._narrow, F32), span(self._wide, F32), bands, side // BLOCK, wide_count,
             span(self._plane, F32), span(self._rotated, F32),
         )  # fmt: skip
-        matrix, means = turn
         call(
             "unrotate", span(self._rotated, F32), span(matrix, F32), span(means, F32), span(self._expanded, F32), bands,
             side * side, span(dn, U16),
