@@ -16,6 +16,7 @@ from payload.engine import Engine, Network
 from payload.errors import InputError, StreamError
 from payload.link.tile_code import Kind, TileCode
 from payload.scene import Dn
+from sim.ground.residual_network import open_network
 
 FAST, FULL, BEST = "fast", "full", "best"
 DECODERS = (FAST, FULL, BEST)
@@ -28,7 +29,7 @@ class Decoder:
         self._bundle, self._codec, self.kind = bundle, open_codec(bundle), kind
         self.tile_px, self.bands = bundle.tile_px, len(bundle.bands)
         file = network_of(bundle, self._codec, kind)
-        self._network = None if file is None else engine.load(bundle.file(file))
+        self._network = None if file is None else open_network(bundle.file(file), engine)
         self._decoded_px, self._seconds = 0, 0.0  # of tiles of the bundle's codec; of the processor
 
     def decode_tile(self, code: TileCode) -> Dn:
