@@ -105,10 +105,10 @@ static const float *row_of(Coefficients from, int band, int function, int row, i
     return levels_of(from.magnitude + at, from.negative + at, cells, from.inside[channel], scratch) ? scratch : NULL;
 }
 
-/* Rotated bands [bands, 8 h, 8 h] f32 in steps. narrow [64, 16, 16] and wide [64, 32, 32] f32 are the functions, of
- * which the first `wide_functions` by place are taken wide. plane [(8 h + 24) (8 h + 24)]. */
-static void synthesis(Coefficients from, const float *narrow, const float *wide, int bands, int cells,
-                      int wide_functions, float *plane, float *rotated) {
+/* Rotated bands [bands, 8 h, 8 h] f32 in steps. narrow [64, 16, 16] and wide [64, 32, 32] f32 are the functions, and
+ * is_wide [64] says which are taken wide. plane [(8 h + 24) (8 h + 24)]. */
+static void synthesis(Coefficients from, const float *narrow, const float *wide, const uint8_t *is_wide, int bands,
+                      int cells, float *plane, float *rotated) {
     int side = BLOCK * cells, pitch = side + 2 * MARGIN;
     float scratch[MAX_CELLS];
     for (int b = 0; b < bands; b++) {
@@ -118,7 +118,7 @@ static void synthesis(Coefficients from, const float *narrow, const float *wide,
                 const float *levels = row_of(from, b, f, row, cells, scratch);
                 if (levels == NULL)
                     continue;
-                int size = f < wide_functions ? WIDE : NARROW, to = MARGIN - (size - BLOCK) / 2;
+                int size = is_wide[f] ? WIDE : NARROW, to = MARGIN - (size - BLOCK) / 2;
                 const float *function = size == WIDE ? wide + f * WIDE * WIDE : narrow + f * NARROW * NARROW;
                 add_row(levels, cells, function, size, plane + (size_t)(BLOCK * row + to) * pitch + to, pitch);
             }
@@ -128,8 +128,8 @@ static void synthesis(Coefficients from, const float *narrow, const float *wide,
 
 /* Either levels [bands * 64, cells, cells] f32, or magnitude, negative, inside [bands * 64] and averages. */
 EXPORT int nadir_synthesis(Span levels, Span magnitude, Span negative, Span inside, Span averages, Span narrow,
-                           Span wide, int bands, int cells, int wide_functions, Span plane, Span rotated) {
-    if (!within(bands, 1, MAX_BANDS) || !within(cells, 2, MAX_CELLS) || !within(wide_functions, 0, COEFFICIENTS))
+                           Span wide, Span is_wide, int bands, int cells, Span plane, Span rotated) {
+    if (!within(bands, 1, MAX_BANDS) || !within(cells, 2, MAX_CELLS))
         return OUT_OF_RANGE;
     size_t blocks = (size_t)cells * cells, pitch = (size_t)BLOCK * cells + 2 * MARGIN;
     size_t samples = bands * COEFFICIENTS * blocks;
@@ -138,11 +138,11 @@ EXPORT int nadir_synthesis(Span levels, Span magnitude, Span negative, Span insi
                                         HOLDS(inside, float, bands * COEFFICIENTS) &&
                                         HOLDS(averages, float, bands * blocks);
     if (!given || !HOLDS(narrow, float, COEFFICIENTS * NARROW * NARROW) ||
-        !HOLDS(wide, float, COEFFICIENTS * WIDE * WIDE) || !HOLDS(plane, float, pitch * pitch) ||
-        !HOLDS(rotated, float, samples))
+        !HOLDS(wide, float, COEFFICIENTS * WIDE * WIDE) || !HOLDS(is_wide, uint8_t, COEFFICIENTS) ||
+        !HOLDS(plane, float, pitch * pitch) || !HOLDS(rotated, float, samples))
         return BUFFER_TOO_SMALL;
     Coefficients from = {levels.at, magnitude.at, negative.at, inside.at, averages.at};
-    synthesis(from, narrow.at, wide.at, bands, cells, wide_functions, plane.at, rotated.at);
+    synthesis(from, narrow.at, wide.at, is_wide.at, bands, cells, plane.at, rotated.at);
     return 0;
 }
 

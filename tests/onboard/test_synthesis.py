@@ -21,6 +21,7 @@ from payload.tiles import split
 from sim.scenes.demo import demo_scene
 
 CELLS, BANDS = 8, 2
+EVERY, AVERAGES = np.ones(COEFFICIENTS, bool), np.arange(COEFFICIENTS) == 0
 needs_kernel = pytest.mark.skipif(not library.available, reason="the kernel was not built: no C compiler at install")
 
 
@@ -42,9 +43,9 @@ def levels_of_a_band(rng: np.random.Generator, side: int) -> tuple[np.ndarray, n
 
 def test_the_dual_functions_undo_the_transform_up_to_the_edges(functions) -> None:
     band, levels = levels_of_a_band(np.random.default_rng(0), 128)
-    found = synthesis.synthesise(levels, *functions, COEFFICIENTS)[0]
+    found = synthesis.synthesise(levels, *functions, EVERY)[0]
     assert np.abs(found - band).max() < 3.0 and np.sqrt(np.mean((found - band) ** 2)) < 1.0
-    coarse = synthesis.synthesise(levels, *functions, 1)[0]
+    coarse = synthesis.synthesise(levels, *functions, AVERAGES)[0]
     assert np.sqrt(np.mean((coarse - band) ** 2)) < 12.0
 
 
@@ -54,7 +55,7 @@ def test_a_constant_band_comes_back_constant(functions) -> None:
     average = kernels.values[0].sum() * 2.0 ** -float(kernels.exponents[0])
     levels[:] = 0
     levels[0] = 1000 * average
-    found = synthesis.synthesise(levels, *functions, 1)[0]
+    found = synthesis.synthesise(levels, *functions, AVERAGES)[0]
     assert np.abs(found - 1000).max() < 1.0
 
 
@@ -70,11 +71,12 @@ def some_indices(draw: st.DrawFn) -> Indices:
 
 @needs_kernel
 @settings(max_examples=30, deadline=None)
-@given(indices=some_indices(), wide=st.sampled_from([0, 1, 5, 64]))
-def test_the_kernel_gives_the_dn_of_numpy_and_its_loops_agree_exactly(functions, indices, wide) -> None:
+@given(indices=some_indices(), step_dn=st.sampled_from([10.0, 100.0, 1000.0]))
+def test_the_kernel_gives_the_dn_of_numpy_and_its_loops_agree_exactly(functions, indices, step_dn) -> None:
     averages = np.random.default_rng(0).normal(0, 40, (BANDS, CELLS, CELLS)).astype(np.float32)
     turn = np.array([[0.8, -0.6], [0.6, 0.8]], np.float32) * 3, np.array([900, 1400], np.float32)
     kernel = compiled.Synthesis(*functions, expanded(0.8), BANDS, 8 * CELLS)
+    wide = synthesis.wide_functions(step_dn)
     found = {}
     for plain in (True, False):
         library.plain_only(plain)
@@ -103,7 +105,7 @@ def test_the_kernel_refuses_arrays_of_another_tile(functions) -> None:
     small = Indices(np.zeros((64, CELLS, CELLS), np.uint16), np.zeros((64, CELLS, CELLS), bool))
     averages, turn = np.zeros((BANDS, CELLS, CELLS), np.float32), (np.eye(2, dtype=np.float32), np.zeros(2, np.float32))
     with pytest.raises(InputError, match="buffer is too small"):
-        kernel.of_indices(small, averages, 1, turn)
+        kernel.of_indices(small, averages, AVERAGES, turn)
 
 
 def test_a_tile_decodes_alike_with_and_without_the_kernel_and_near_the_network() -> None:

@@ -117,23 +117,23 @@ class Synthesis:
         self._plane = np.empty((side + 2 * MARGIN) ** 2, np.float32)
         self._rotated = np.empty((bands, side, side), np.float32)
 
-    def of_indices(self, indices: Indices, averages: NDArray[np.float32], wide_count: int, turn: Turn) -> Dn:
+    def of_indices(self, indices: Indices, averages: NDArray[np.float32], is_wide: NDArray[np.bool_], turn: Turn) -> Dn:
         """DN [B, T, T]. averages [B, h, h] in steps; `turn` as in `of_levels`."""
         magnitude, negative = np.ascontiguousarray(indices.magnitude), np.ascontiguousarray(indices.negative)
         given = NONE, span(magnitude, U16), span(negative, BOOL), span(inside_cells(indices), F32), span(averages, F32)
-        return self._run(given, wide_count, turn)
+        return self._run(given, is_wide, turn)
 
-    def of_levels(self, levels: NDArray[np.float32], wide_count: int, turn: Turn) -> Dn:
+    def of_levels(self, levels: NDArray[np.float32], is_wide: NDArray[np.bool_], turn: Turn) -> Dn:
         """DN [B, T, T] of levels [B * 64, h, h]; `turn`: the matrix [B, B] back from rotated steps, and the means."""
-        return self._run((span(np.ascontiguousarray(levels), F32), NONE, NONE, NONE, NONE), wide_count, turn)
+        return self._run((span(np.ascontiguousarray(levels), F32), NONE, NONE, NONE, NONE), is_wide, turn)
 
-    def _run(self, given: tuple[Span, ...], wide_count: int, turn: Turn) -> Dn:
+    def _run(self, given: tuple[Span, ...], is_wide: NDArray[np.bool_], turn: Turn) -> Dn:
         bands, side, _ = self._rotated.shape
         matrix, means = turn
         dn = np.empty(self._rotated.shape, np.uint16)
         call(
-            "synthesis", *given, span(self._narrow, F32), span(self._wide, F32), bands, side // BLOCK, wide_count,
-            span(self._plane, F32), span(self._rotated, F32),
+            "synthesis", *given, span(self._narrow, F32), span(self._wide, F32), span(is_wide, BOOL), bands,
+            side // BLOCK, span(self._plane, F32), span(self._rotated, F32),
         )  # fmt: skip
         call(
             "unrotate", span(self._rotated, F32), span(matrix, F32), span(means, F32), span(self._expanded, F32), bands,
