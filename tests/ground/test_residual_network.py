@@ -1,4 +1,4 @@
-"""The decoder network by hand: the runtime's results from the same weights, and the runtime where it is another network."""
+"""The decoder network by hand: the runtime's results from the same weights; other networks are left to the runtime."""
 
 from collections import Counter
 
