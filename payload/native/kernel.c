@@ -15,6 +15,8 @@
 #include "classes.c"
 #include "range_coder.c"
 #include "layers.c"
+#include "synthesis.c"
+#include "winograd.c"
 #include "clouds.c"
 #include "reed_solomon.c"
 #include "convolutional.c"
