@@ -21,7 +21,7 @@ from payload.errors import InputError
 from payload.scene import Dn, Mask, SceneInfo
 from sim.scenes.band_names import choose_bands
 from sim.scenes.block_rows import BlockRows, Samples
-from sim.scenes.gdal_files import cause_of, check_size, gdal_environment, open_file
+from sim.scenes.gdal_files import broken_sidecar, cause_of, check_size, gdal_environment, open_file
 from sim.scenes.place import place_of
 from sim.scenes.radiometry import Conversion, check_dn, conversion_for, stated
 
@@ -121,7 +121,7 @@ def open_raster(
         conversion, read_as = conversion_for(where, says, _dtype(source), sample[0])
         source = replace(source, conversion=conversion)
         seen = check_dn(where, conversion, says, wanted, sample[0])
-        notes = (*named, *tagged, *read_as, *seen, *partly)
+        notes = (*named, *tagged, *read_as, *seen, *partly, *broken_sidecar(where))
         return RasterScene(place_of(where, file).on(_info(path.stem, source, wanted, notes)), (source,))
     except (InputError, RasterioError):
         file.close()
