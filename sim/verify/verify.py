@@ -235,8 +235,8 @@ def as_text(document: dict[str, Any]) -> str:
     themes = document["thematics"][copex.THEMATIC]["metrics"]
     shares = [themes[name]["results"]["all"] for name in ("overall_accuracy", "kappa_coefficient")]
     lines.append(f"{copex.THEMATIC}: overall accuracy {shares[0]:.4f}, kappa {shares[1]:.4f}")
-    lines.append(f"{BY_KEY['sam_deg'].name} {ours['sam_deg']:.3f} deg, MTF ratio {ours['mtf_ratio_half_nyquist']:.3f} at half "
-                 f"Nyquist, {ours['mtf_ratio_nyquist']:.3f} near Nyquist")  # fmt: skip
+    sharp = ", ".join(f"{BY_KEY[key].name} {ours[key]:.3f}" for key in ("mtf_ratio_half_nyquist", "mtf_ratio_nyquist"))
+    lines.append(f"{BY_KEY['sam_deg'].name} {ours['sam_deg']:.3f} deg, {sharp}")
     for name in ("ndvi", "ndwi"):
         if f"{name}_error" in ours:
             error = ours[f"{name}_error"]
