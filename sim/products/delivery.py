@@ -20,8 +20,8 @@ from payload.errors import InputError
 #: Files that a run writes, in `out` itself or in the folder of one scene.
 OUR_FILES = frozenset(
     {
-        "packets.bin", "report.json", "report.html", "cloud.tif", "cloud-onboard.tif", "reconstruction.tif",
-        "original.png", "reconstruction.png", "error.png", "mask.png",
+        "packets.bin", "downlink.bin", "report.json", "report.html", "cloud.tif", "cloud-onboard.tif",
+        "reconstruction.tif", "original.png", "reconstruction.png", "error.png", "mask.png",
     }
 )  # fmt: skip
 SCENE_FOLDER = re.compile(r"[0-9a-f]{8}|no-id")
