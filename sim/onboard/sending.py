@@ -95,8 +95,7 @@ def send(
     scene: Scene, header: SceneHeader, bundle: Bundle, policy: Policy, engine: Engine, folder: Path, progress: Progress
 ) -> Onboard:
     """The payload at work: packets.bin in `folder`, and beside it the cloud mask that it judged by."""
-    if ran.kernel() != "compiled":
-        log.warning(ran.NO_KERNEL)
+    ran.warn_of_numpy()
     payload = Payload(bundle, policy, engine)
     payload.watch = watch = TileStopwatch(clock=time.process_time)  # what a busy host does beside it does not count
     start, before_mib = time.perf_counter(), peak_rss_mib()
