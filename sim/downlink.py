@@ -4,8 +4,8 @@ scene -> payload -> packets.bin -> frames.bin -> channel -> frames -> packets ->
       -> comparison with the original -> checks -> report
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,14 @@ from payload.engine import open_engine
 from payload.errors import BundleError
 from payload.tiles import grid
 from sim.clouds.ground_mask import open_ground_mask
+from sim.delivery.carry import carry
 from sim.ground.decoder import Decoder
 from sim.ground.reception import by_id, receive_channels
-from sim.link.frames.receiver import packets_off_air
-from sim.link.open_link import OpenLink, open_link
 from sim.mission.regions import regions_in_pixels, regions_outside
 from sim.mission.spec import DEFAULT as DEFAULT_MISSION
 from sim.mission.spec import Mission, load_mission
 from sim.onboard.device import refuse_scene_policy
 from sim.onboard.sending import (
-    FRAMES_FILE,
     PACKETS_FILE,
     Device,
     header_of,
@@ -32,7 +30,6 @@ from sim.onboard.sending import (
     put_on_air,
     send,
     send_by_device,
-    units_in,
 )  # fmt: skip
 from sim.products.delivery import whole_or_nothing
 from sim.progress import Progress, in_parts
@@ -67,7 +64,7 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
     """
     mission, progress = mission_of(request), in_parts(progress, 3)  # on board, on the ground, verification
     bundle, broken = load_or_stand_in(request.bundle, mission)
-    engine, link = open_engine(request.engine), open_link(mission.link, request.seed)
+    engine = open_engine(request.engine)
     with (
         request.reading.open(request.scene, bundle.bands, request.seed) as scene,
         whole_or_nothing(request.out, request.overwrite) as folder,
@@ -80,10 +77,13 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
         else:
             refuse_scene_policy(policy, mission.name)
             onboard = send_by_device(request.device, scene, header, bundle, policy, engine, folder, progress)
-        layers = put_on_air(folder, mission.link.stack, policy, onboard)
+        raw = mission.delivery.mode == "raw"  # files are sent in packets alone
+        layers = put_on_air(folder, mission.link.stack, policy, onboard) if raw else None
 
         # The ground, from here on, has the octets that arrived and the bundle.
-        reception = receive_channels(arriving(link, folder, policy.apid), by_id([bundle]), policy.apid)
+        read = partial(packets_in, apid=policy.apid)
+        carried = carry(read, folder / PACKETS_FILE, mission.link, mission.delivery, policy, request.seed)
+        reception = receive_channels(carried.packets, by_id([bundle]), policy.apid)
         received, decoder = reception.scene(header.scene_id), Decoder(bundle, engine)
         mask = open_ground_mask(bundle, engine)
         delivered = (
@@ -97,8 +97,8 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
         comparison = compare_with_original(scene, picture, cloud, mask, folder, kinds, progress)
         ground = tables.Ground(delivered.seconds if delivered else 0.0, peak_rss_mib(), decoder.speed_mpx_s)
         run = tables.Run(
-            request.seed, info, bundle, mission, engine, link.channel.report, reception, received, broken, layers,
-            link.receiver.reception if link.receiver is not None else None,
+            request.seed, info, bundle, mission, engine, carried.link, reception, received, carried.report, broken,
+            layers, carried.frames,
         )  # fmt: skip
         report = tables.compose(run, onboard, ground, comparison, tables.audit_section(received, decoder))
         write_report(report, comparison.pictures.paths, folder)
@@ -126,8 +126,3 @@ def load_or_stand_in(where: str, mission: Mission) -> tuple[Bundle, str | None]:
         return bare_bundle(where, BANDS_10M), str(error)
 
 
-def arriving(link: OpenLink, folder: Path, apid: int) -> Iterator[tuple[int, bytes]]:
-    """What arrives of the files in `folder`: packets with their virtual channels, 0 where there are no frames."""
-    if link.receiver is None:
-        return ((0, packet) for packet in link.channel.send(packets_in(folder / PACKETS_FILE, apid)))
-    return packets_off_air(link.channel.send(units_in(folder / FRAMES_FILE, link.receiver.stack)), link.receiver)

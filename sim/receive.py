@@ -18,6 +18,7 @@ from payload.link.streams import apids_of
 from payload.link.tile_code import Kind
 from payload.scene import SceneInfo
 from sim.clouds.ground_mask import GroundMask, open_ground_mask
+from sim.ground.arriving_files import FILE_APIDS, packets_and_files
 from sim.ground.decoder import Decoder
 from sim.ground.mosaic import reconstruct
 from sim.ground.place import scene_info
@@ -162,7 +163,8 @@ def read_stream(path: Path, apid: int, receiver: FrameReceiver | None) -> Iterat
     try:
         with path.open("rb") as stream:
             if receiver is None:
-                yield from ((0, packet) for packet in read_packets(stream, apids_of(apid)))
+                pieces = read_packets(stream, (*apids_of(apid), *FILE_APIDS))
+                yield from ((0, packet) for packet in packets_and_files(pieces, apid))
             else:
                 yield from packets_off_air(iter(lambda: stream.read(GATHERED_OCTETS), b""), receiver)
     except OSError as error:
@@ -181,7 +183,7 @@ def receiver_for(path: Path, link: Link, apid: int) -> FrameReceiver | None:
         raise InputError(f"{path}: cannot be read ({error.strerror}), wanted a file of packets or frames") from None
     probe = FrameReceiver(link.stack)
     frames = [*probe.push(beginning), *probe.finish()]
-    packets = any(is_packet(piece) for piece in read_packets(beginning, apids_of(apid)))
+    packets = any(is_packet(piece) for piece in read_packets(beginning, (*apids_of(apid), *FILE_APIDS)))
     return FrameReceiver(link.stack) if frames or probe.reception.frames.idle or not packets else None
 
 

@@ -27,6 +27,7 @@ from payload.policy import Policy
 from payload.scene import Scene
 from payload.stopwatch import Stopwatch
 from payload.tiles import split
+from sim.link.frames.channel import FRAMES_FILE
 from sim.onboard import ran
 from sim.onboard.cloud_strips import ONBOARD_CLOUD_FILE, CloudStrips
 from sim.onboard.device import DeviceRun, codes_of, of_scene
@@ -34,7 +35,7 @@ from sim.progress import Progress
 
 log = logging.getLogger(__name__)
 
-PACKETS_FILE, FRAMES_FILE = "packets.bin", "frames.bin"
+PACKETS_FILE = "packets.bin"
 #: Of a scene that is placed by control points, so many go down at most, evenly chosen.
 MOST_CONTROL_POINTS = 256
 
@@ -163,13 +164,6 @@ def packets_in(path: Path, apid: int) -> Iterator[bytes]:
     """The packets of a file, one at a time."""
     with path.open("rb") as stream:
         yield from read_packets(stream, apids_of(apid))
-
-
-def units_in(path: Path, stack: Stack) -> Iterator[bytes]:
-    """The frames of a file as they go on the air, one at a time."""
-    with path.open("rb") as stream:
-        while unit := stream.read(stack.unit_octets):
-            yield unit
 
 
 def peak_rss_mib() -> float:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from math import nan
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ from payload.scene import SceneInfo
 from payload.tiles import grid
 from payload.version import software
 from sim.clouds import audit
+from sim.delivery.transfer import DeliveryReport
 from sim.ground.decoder import Decoder
 from sim.ground.decoder_size import decoder_size
 from sim.ground.reception import Address, Reception, SceneReception
@@ -52,8 +53,9 @@ class Run:
     link: LinkReport | FrameLinkReport
     reception: Reception  # all that arrived
     received: SceneReception  # of it, this scene
+    delivery: DeliveryReport = field(default_factory=lambda: DeliveryReport("raw"))
     broken: str | None = None  # why the bundle failed its checks, where the mission flew on without it
-    layers: LayerOctets = field(default_factory=lambda: LayerOctets(0, 0))  # what each layer of the link added
+    layers: LayerOctets | None = None  # what each layer of the link added, where packets are sent as they are
     frames: FrameReception | None = None  # as the ground decoded them, where frames were sent
 
     @property
@@ -92,6 +94,7 @@ def compose(
         "inputs": _inputs(run) | _device_inputs(onboard.device),
         "tiles": {"basis": "measured"} | tiles,
         "link": _link(run),
+        "delivery": {"basis": DELIVERY_BASIS} | asdict(run.delivery),
         "rate": {"basis": "measured"}
         | _rate(run, comparison.compared_px)
         | {"octets": _octets(run), "bpp_of_the_whole_scene": 8 * _octets(run) / scene_px},
@@ -146,6 +149,7 @@ def _crs_name(wkt: str | None) -> str | None:
     return wkt.split('"')[1] if wkt and '"' in wkt else None
 
 
+DELIVERY_BASIS = "measured: octets and PDUs; modelled: times, by rates and round trip"
 LINK_BASIS = "measured: counts of packets and octets; modelled: losses, a seeded draw beside what is to be expected"
 
 
@@ -155,7 +159,7 @@ def _link(run: Run) -> dict[str, Any]:
     return (
         {"basis": LINK_BASIS}
         | asdict(run.link)
-        | layer_octets(run.layers)
+        | ({} if run.layers is None else layer_octets(run.layers))
         | ({} if run.frames is None else frames_read(run.frames))
         | {f"ground_{name}": value for name, value in asdict(run.reception.counts).items()}
         | {

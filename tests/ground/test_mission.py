@@ -11,6 +11,7 @@ from hil.devices.states import States
 from payload.errors import InputError
 from payload.link.stack import Stack
 from payload.policy import Gate, LonLatRegion, Policy, Region
+from sim.delivery.spec import Delivery, Uplink
 from sim.link.chances import BitBurst, Burst
 from sim.link.link import Link, Mishaps
 from sim.link.link_budget import Radio
@@ -211,16 +212,18 @@ def test_regions_of_the_gate_are_told_apart_by_their_keys(tmp_path):
 
 
 TABLES = [Mission, Imager, Orbit, Station, Link, Burst, BitBurst, Mishaps, Stack]
-TABLES += [Radio, States, Power, Budgets, Requirements]
+TABLES += [Radio, States, Power, Budgets, Requirements, Delivery, Uplink]
 
 
 @pytest.mark.parametrize("kind", TABLES)
 def test_the_user_page_names_every_key(kind):
     page = (Path(__file__).parents[2] / "docs" / "mission.md").read_text(encoding="utf-8")
+    page = page.replace("delivery.uplink]", "uplink]")
     tables = {"imager", "orbit", "link", "budgets", "requirements", "policy", "stations", "radio", "states", "power"}
+    tables |= {"delivery", "uplink"}
     inner = {"burst", "bit_burst", "mishaps", "stack"}
     for field in fields(kind):
-        table = f"[link.{field.name}]" if field.name in inner else f"[{field.name}]"
+        table = f"[link.{field.name}]" if field.name in inner and kind is Link else f"[{field.name}]"
         assert (table if field.name in tables | inner else f"`{field.name}`") in page
 
 

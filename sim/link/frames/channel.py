@@ -8,14 +8,18 @@ air runs whether a frame arrives or not; the frame that would end after the pass
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from payload.errors import InputError
+from payload.link.stack import Stack
 from sim.link.chances import BitBursts, BitErrors, Bursts, Chances, chance_of_no_loss, loss_profile
 from sim.link.link import Link
 from sim.link.mishaps import Happened, happen
+
+FRAMES_FILE = "frames.bin"
 
 
 @dataclass(frozen=True)
@@ -178,3 +182,10 @@ class _Slips:
     def rest(self) -> bytes:
         """The last bits, filled up with zeros."""
         return np.packbits(self._left).tobytes()
+
+
+def units_in(path: Path, stack: Stack) -> Iterator[bytes]:
+    """The frames of a file as they go on the air, one at a time."""
+    with path.open("rb") as stream:
+        while unit := stream.read(stack.unit_octets):
+            yield unit
