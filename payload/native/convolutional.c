@@ -1,4 +1,4 @@
-/* Viterbi decoder of the rate 1/2, constraint length 7 code; twin of payload/link/convolutional.py, bit for bit.
+/* Viterbi decoder of the rate 1/2, constraint length 7 code; twin of payload/link/frames/convolutional.py, bit for bit.
  *
  * A state is the last six bits, the newest first. Both generators end in a one, so that the two ways into a state send
  * opposite symbols, and so do the same ways into the state 32 further on. */

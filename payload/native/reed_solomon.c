@@ -1,4 +1,4 @@
-/* Reed-Solomon over blocks of interleaved codewords; twin of payload/link/reed_solomon.py, which has the code's words.
+/* Reed-Solomon over blocks of interleaved codewords; twin of payload/link/frames/reed_solomon.py, which has the code's words.
  *
  * Tables, all octets, so that no value of theirs leads outside: exp 512, log 256, symbols to the usual basis 256 and
  * back 256, what a first symbol takes from the `parity` symbols behind it [256, parity]. */

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from payload.errors import InputError
-from payload.link.stack import Stack
+from payload.link.frames.stack import Stack
 from sim.link.chances import BitBurst, Burst
 from sim.toml_tables import check_range
 

@@ -17,9 +17,9 @@ from payload.bundle import Bundle
 from payload.clouds.gate import detect_clouds
 from payload.clouds.network import load_cloud_net
 from payload.engine import Engine
+from payload.link.frames.stack import LayerOctets, Stack, octets_by_layer, packets_on_air
 from payload.link.scene_header import SceneHeader, pack, records
 from payload.link.space_packet import read_packets
-from payload.link.stack import LayerOctets, Stack, octets_by_layer, packets_on_air
 from payload.link.streams import Sender, apids_of, with_channels
 from payload.link.tile_code import TileCode
 from payload.pipeline import Payload

@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
-from payload.link.stack import LayerOctets
+from payload.link.frames.stack import LayerOctets
 from sim.link.frames.receiver import FrameReception
 
 

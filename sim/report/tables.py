@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from math import nan
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ import numpy as np
 from payload.bundle import Bundle
 from payload.engine import Engine
 from payload.errors import StreamError
-from payload.link.stack import LayerOctets
+from payload.link.frames.stack import LayerOctets
 from payload.link.tile_code import UNKNOWN_CLOUD, Kind
 from payload.scene import SceneInfo
 from payload.tiles import grid

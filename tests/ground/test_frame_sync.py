@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from payload.link.stack import SYNC_MARKER, Stack, packets_on_air
+from payload.link.frames.stack import SYNC_MARKER, Stack, packets_on_air
 from sim.link.frames.receiver import FrameReceiver, packets_off_air
 from sim.link.frames.synchroniser import FLYWHEEL_FRAMES, Synchroniser
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from payload.errors import InputError
-from payload.link.stack import Stack
+from payload.link.frames.stack import Stack
 from sim.link.atmosphere import loss_db
 from sim.link.link import Link
 from sim.link.link_budget import Radio, budget, profile

@@ -9,7 +9,7 @@ import pytest
 
 from hil.devices.states import States
 from payload.errors import InputError
-from payload.link.stack import Stack
+from payload.link.frames.stack import Stack
 from payload.policy import Gate, LonLatRegion, Policy, Region
 from sim.delivery.spec import Delivery, Uplink
 from sim.link.chances import BitBurst, Burst
@@ -218,7 +218,7 @@ TABLES += [Radio, States, Power, Budgets, Requirements, Delivery, Uplink]
 @pytest.mark.parametrize("kind", TABLES)
 def test_the_user_page_names_every_key(kind):
     page = (Path(__file__).parents[2] / "docs" / "mission.md").read_text(encoding="utf-8")
-    page = page.replace("delivery.uplink]", "uplink]")
+    page = page.replace("delivery.uplink]", "uplink]").replace("delivery.uplink.burst]", "burst]")
     tables = {"imager", "orbit", "link", "budgets", "requirements", "policy", "stations", "radio", "states", "power"}
     tables |= {"delivery", "uplink"}
     inner = {"burst", "bit_burst", "mishaps", "stack"}

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from payload.link.convolutional import ConvolutionalEncoder, viterbi
+from payload.link.frames.convolutional import ConvolutionalEncoder, viterbi
 from payload.native import library
 
 

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from payload.errors import InputError, StreamError
-from payload.link.randomiser import SEQUENCE
-from payload.link.transfer_frame import NO_PACKET_BEGINS, ONLY_IDLE, Frame, FrameFormat, pack, unpack
-from payload.link.virtual_channels import Deframer, FrameCounts, Framer, frames_of, idle_packet
+from payload.link.frames.randomiser import SEQUENCE
+from payload.link.frames.transfer_frame import NO_PACKET_BEGINS, ONLY_IDLE, Frame, FrameFormat, pack, unpack
+from payload.link.frames.virtual_channels import Deframer, FrameCounts, Framer, frames_of, idle_packet
 
 
 def packet_of(size: int, seed: int) -> bytes:

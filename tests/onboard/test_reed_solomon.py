@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from payload.errors import InputError
-from payload.link import reed_solomon
-from payload.link.reed_solomon import EXP, LOG, UNCORRECTABLE, ReedSolomon, multiply
+from payload.link.frames import reed_solomon
+from payload.link.frames.reed_solomon import EXP, LOG, UNCORRECTABLE, ReedSolomon, multiply
 from payload.native import library
 
 codes = st.builds(

@@ -10,8 +10,8 @@ from toys import ArrayScene
 from payload.bundle import load_bundle
 from payload.errors import InputError
 from payload.link import scene_header
+from payload.link.frames.stack import Stack, packets_on_air
 from payload.link.space_packet import SequenceCounter, segment
-from payload.link.stack import Stack, packets_on_air
 from payload.pipeline import Payload
 from payload.policy import Policy
 from payload.scene import SceneInfo

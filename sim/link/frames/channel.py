@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from payload.errors import InputError
-from payload.link.stack import Stack
+from payload.link.frames.stack import Stack
 from sim.link.chances import BitBursts, BitErrors, Bursts, Chances, chance_of_no_loss, loss_profile
 from sim.link.link import Link
 from sim.link.mishaps import Happened, happen

@@ -1,4 +1,4 @@
-"""Octets off the air -> packets with their virtual channels: the way back through the layers of payload/link/stack.py.
+"""Octets off the air -> packets with their virtual channels: the way back through the layers of payload/link/frames/stack.py.
 
 octets -> Viterbi -> frame synchronisation -> randomiser -> Reed-Solomon -> transfer frames -> packets
 """
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from payload.link.randomiser import randomise
-from payload.link.stack import Stack
-from payload.link.virtual_channels import Deframer, FrameCounts
+from payload.link.frames.randomiser import randomise
+from payload.link.frames.stack import Stack
+from payload.link.frames.virtual_channels import Deframer, FrameCounts
 from sim.link.frames.symbol_stream import SymbolStream
 from sim.link.frames.synchroniser import SyncCounts, Synchroniser
 

@@ -7,7 +7,7 @@ and kept if it fits better. A block begins in any state, warmed up over the bits
 import numpy as np
 from numpy.typing import NDArray
 
-from payload.link.convolutional import viterbi
+from payload.link.frames.convolutional import viterbi
 
 Octets = NDArray[np.uint8]
 BLOCK_BITS, OVERLAP_BITS = 4096, 128

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from zlib import crc32
 
 from payload.errors import InputError, StreamError
-from payload.link.randomiser import SEQUENCE
-from payload.link.transfer_frame import NO_PACKET_BEGINS, ONLY_IDLE, Frame, FrameFormat, pack, unpack
+from payload.link.frames.randomiser import SEQUENCE
+from payload.link.frames.transfer_frame import NO_PACKET_BEGINS, ONLY_IDLE, Frame, FrameFormat, pack, unpack
 
 PACKET_HEADER_OCTETS, SHORTEST_PACKET_OCTETS = 6, 7
 IDLE_APID = 0x7FF

@@ -14,12 +14,12 @@ from typing import Literal
 import numpy as np
 
 from payload.errors import InputError
-from payload.link.convolutional import ConvolutionalEncoder
-from payload.link.randomiser import randomise
-from payload.link.reed_solomon import SYMBOLS, ReedSolomon
+from payload.link.frames.convolutional import ConvolutionalEncoder
+from payload.link.frames.randomiser import randomise
+from payload.link.frames.reed_solomon import SYMBOLS, ReedSolomon
+from payload.link.frames.transfer_frame import FrameFormat, Kind
+from payload.link.frames.virtual_channels import frames_of
 from payload.link.space_packet import OVERHEAD_OCTETS
-from payload.link.transfer_frame import FrameFormat, Kind
-from payload.link.virtual_channels import frames_of
 
 SYNC_MARKER = bytes.fromhex("1acffc1d")
 #: Frames coded at once: enough to keep numpy busy, few enough to keep memory small.
