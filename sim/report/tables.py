@@ -301,6 +301,7 @@ def _modelled(cost: budgets.SceneRun, mission: Mission) -> dict[str, Any]:
         speed: rates.device_mpx_s, "device_realtime_factor": rates.device_realtime_factor,
         "imager_mpx_s": rates.imager_mpx_s, "scene_s": spent.scene_s, "scene_s_range": list(spent.scene_s_range),
         "scene_j": spent.scene_j, "scene_j_range": list(spent.scene_j_range), "orbit_j": spent.orbit_j,
+        "orbit_assumption": spent.orbit_assumption,
         "pass_mpx": sent.pass_px / 1e6, "macs": cost.work.macs, "entropy_macs": cost.work.entropy_macs,
     }  # fmt: skip
 
