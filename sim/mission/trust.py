@@ -1,6 +1,5 @@
 """Whose bundles a mission flies: those that a key it trusts has signed, others only where that is said."""
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,8 +8,6 @@ from payload.bundle import Bundle, load_bundle
 from payload.errors import SignatureError
 from payload.signature import key_id, load_public_key, read_signature
 from sim.mission.spec import Mission
-
-log = logging.getLogger(__name__)
 
 UNSIGNED = "unsigned, which the mission allows"
 
@@ -42,12 +39,9 @@ def trusted_keys(mission: Mission) -> Sequence[bytes] | None:
 def load_trusted(where: str, mission: Mission) -> Bundle:
     """A bundle that the mission may fly. SignatureError says how to trust another one."""
     try:
-        bundle = load_bundle(where, trusted_keys=trusted_keys(mission), allow_unsigned=mission.allow_unsigned)
+        return load_bundle(where, trusted_keys=trusted_keys(mission), allow_unsigned=mission.allow_unsigned)
     except SignatureError as error:
         raise SignatureError(f"{error}; to fly it: {_remedy(error)}") from None
-    if signer(bundle, mission) == UNSIGNED:
-        log.warning("bundle %s: %s", bundle.name, UNSIGNED)
-    return bundle
 
 
 def signer(bundle: Bundle, mission: Mission) -> str:

@@ -248,7 +248,8 @@ def test_the_ground_needs_the_octets_alone(
     (folder.parent / "run.tif").unlink()
     monkeypatch.setattr("sim.receive.open_engine", lambda name: toy_engine)
     out = tmp_path / "received"
-    report = receive_stream(ReceiveRequest(folder / "packets.bin", out, bundles=(str(toy_bundle_with_gate),), trust=ANY), quiet)
+    request = ReceiveRequest(folder / "packets.bin", out, bundles=(str(toy_bundle_with_gate),), trust=ANY)
+    report = receive_stream(request, quiet)
     assert (out / "reconstruction.tif").read_bytes() == (folder / "reconstruction.tif").read_bytes()
     (scene,) = report["scenes"]
     assert scene["name"] == "run" and scene["has_a_place"] and scene["notes"] == []
