@@ -21,7 +21,8 @@ from payload.errors import InputError
 OUR_FILES = frozenset(
     {
         "packets.bin", "report.json", "report.html", "cloud.tif", "cloud-onboard.tif", "reconstruction.tif",
-        "original.png", "reconstruction.png", "error.png", "mask.png",
+        "original.png", "reconstruction.png", "error.png", "mask.png", "provenance.tif", "quicklook.png",
+        "footprint.geojson", "reconstruction.kmz", "item.json", "collection.json",
         "passes.json", "passes.html", "mission.json", "mission.html", "timeline.svg", "map.svg",
     }
 )  # fmt: skip

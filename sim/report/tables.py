@@ -29,12 +29,12 @@ from sim.mission.trust import signer
 from sim.mission.verification import verify
 from sim.onboard.device import DeviceRun
 from sim.onboard.sending import Onboard
+from sim.products.origin import attribution
 from sim.report.comparison import Comparison
 from sim.report.measured import Ground, on_device, on_host
 
 NAMES = {Kind.CODED: "coded", Kind.WITHHELD: "withheld", Kind.EMPTY: "empty", Kind.FALLBACK: "fallback",
          Kind.OMITTED: "omitted"}  # fmt: skip
-SENTINEL_ATTRIBUTION = "Contains modified Copernicus Sentinel data"
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +98,7 @@ def compose(
         "modelled": _modelled(cost, run.mission),
         "decoder": decoder_size(run.bundle),
         "conventions": CONVENTIONS,
-        "attribution": _attribution(run.info),
+        "attribution": attribution_of(run.info),
         "measured_on_host": on_host(onboard, ground, cost, run.bundle.tile_px),
     } | on_device(onboard.device, cost, run.bundle.tile_px)  # fmt: skip
 
@@ -306,10 +306,11 @@ def _modelled(cost: budgets.SceneRun, mission: Mission) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _attribution(info: SceneInfo) -> list[str]:
+def attribution_of(info: SceneInfo) -> list[str]:
+    """What must be said of whose pixels these are."""
     if info.name.startswith("demo"):
-        return ["Generated scene: no satellite took it. It is easier to code: at CR 50 about 4 dB above real tiles."]
-    return [SENTINEL_ATTRIBUTION + ", where the scene is Sentinel-2."]
+        return [f"{attribution(info)}. It is easier to code: at CR 50 about 4 dB above real tiles."]
+    return [f"{attribution(info)}."]
 
 
 def _octets_compared(device: DeviceRun | None) -> list[dict[str, Any]]:
