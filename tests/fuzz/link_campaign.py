@@ -188,7 +188,7 @@ def through_a_stream(rng: Rng, line: Line, to_pixels: bool) -> Counter[str]:
     octets = b"".join(stream)
     for _ in range(int(rng.integers(1, 6))):
         octets, count = damaged_somewhere(rng, octets), count + 1
-    return Counter({"packets": count}) + received(line, read_packets(octets, POLICY.apid), to_pixels)
+    return Counter({"packets": count}) + received(line, read_packets(octets, (POLICY.apid,)), to_pixels)
 
 
 def damaged_somewhere(rng: Rng, octets: bytes) -> bytes:
