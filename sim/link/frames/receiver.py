@@ -1,4 +1,4 @@
-"""Octets off the air -> packets with their virtual channels: the way back through the layers of payload/link/frames/stack.py.
+"""Octets off the air -> packets with their virtual channels, back through the layers of payload/link/frames/stack.py.
 
 octets -> Viterbi -> frame synchronisation -> randomiser -> Reed-Solomon -> transfer frames -> packets
 """
