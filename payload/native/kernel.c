@@ -15,7 +15,11 @@
 #include "classes.c"
 #include "range_coder.c"
 #include "layers.c"
+#include "synthesis.c"
+#include "winograd.c"
 #include "clouds.c"
+#include "reed_solomon.c"
+#include "convolutional.c"
 
 EXPORT void nadir_plain_only(int on) { plain_only = on; }
 

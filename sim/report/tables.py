@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from math import nan
 from typing import Any, Literal
 
@@ -11,25 +11,31 @@ import numpy as np
 from payload.bundle import Bundle
 from payload.engine import Engine
 from payload.errors import StreamError
+from payload.link.frames.stack import LayerOctets
 from payload.link.tile_code import UNKNOWN_CLOUD, Kind
 from payload.scene import SceneInfo
 from payload.tiles import grid
 from payload.version import software
 from sim.clouds import audit
+from sim.delivery.transfer import DeliveryReport
 from sim.ground.decoder import Decoder
 from sim.ground.decoder_size import decoder_size
 from sim.ground.reception import Address, Reception, SceneReception
 from sim.link.channel import LinkReport
+from sim.link.frames.channel import FrameLinkReport
+from sim.link.frames.receiver import FrameReception
 from sim.metrics import distortion
 from sim.metrics.catalogue import REPORTED
 from sim.mission import budgets
 from sim.mission.devices import scene_work
 from sim.mission.spec import Mission
+from sim.mission.trust import signer
 from sim.mission.verification import verify
 from sim.onboard.device import DeviceRun
 from sim.onboard.sending import Onboard
 from sim.products.origin import attribution
 from sim.report.comparison import Comparison
+from sim.report.link import frames_read, layer_octets
 from sim.report.measured import Ground, on_device, on_host
 
 NAMES = {Kind.CODED: "coded", Kind.WITHHELD: "withheld", Kind.EMPTY: "empty", Kind.FALLBACK: "fallback",
@@ -45,10 +51,13 @@ class Run:
     bundle: Bundle
     mission: Mission
     engine: Engine
-    link: LinkReport
+    link: LinkReport | FrameLinkReport
     reception: Reception  # all that arrived
     received: SceneReception  # of it, this scene
+    delivery: DeliveryReport = field(default_factory=lambda: DeliveryReport("raw"))
     broken: str | None = None  # why the bundle failed its checks, where the mission flew on without it
+    layers: LayerOctets | None = None  # what each layer of the link added, where packets are sent as they are
+    frames: FrameReception | None = None  # as the ground decoded them, where frames were sent
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -86,6 +95,7 @@ def compose(
         "inputs": _inputs(run) | _device_inputs(onboard.device),
         "tiles": {"basis": "measured"} | tiles,
         "link": _link(run),
+        "delivery": {"basis": DELIVERY_BASIS} | asdict(run.delivery),
         "rate": {"basis": "measured"}
         | _rate(run, comparison.compared_px)
         | {"octets": _octets(run), "bpp_of_the_whole_scene": 8 * _octets(run) / scene_px},
@@ -97,14 +107,15 @@ def compose(
         "modelled": _modelled(cost, run.mission),
         "decoder": decoder_size(run.bundle),
         "conventions": CONVENTIONS,
-        "attribution": _attribution(run.info),
+        "attribution": attribution_of(run.info),
         "measured_on_host": on_host(onboard, ground, cost, run.bundle.tile_px),
     } | on_device(onboard.device, cost, run.bundle.tile_px)  # fmt: skip
 
 
 CONVENTIONS = [
     "DN = reflectance x 10 000, processing offset removed.",
-    "Octets: every octet of every space packet: headers, side information, CRCs, audit thumbnails.",
+    "Octets: every octet on the air: tile codes, headers, CRCs, audit thumbnails, housekeeping and, where the mission "
+    "sends frames, their headers, idle data, parity and markers.",
     "Compression ratios and bits per pixel are over the pixels the ground holds: withheld tiles do not flatter them.",
     "Figures of quality compare only valid pixels of tiles that the ground decoded; edges evened out as delivered.",
     "The packets are the same on every host. Runtimes and instruction sets may differ by 1 DN in some decoded samples: "
@@ -120,7 +131,7 @@ def _inputs(run: Run) -> dict[str, Any]:
         "scene": scene | {"bands": list(info.bands), "crs": _crs_name(info.crs_wkt), "notes": list(info.notes)},
         "software": software(),
         "bundle": {"name": run.bundle.name, "id": f"{run.bundle.bundle_id:08x}", "codec": run.bundle.codec["kind"]}
-        | ({"failed_its_checks": run.broken} if run.broken else {}),
+        | ({"failed_its_checks": run.broken} if run.broken else {"signature": signer(run.bundle, run.mission)}),
         "mission": {"name": run.mission.name, "title": run.mission.title, "device": run.mission.device},
         "seed": run.seed,
         "engine": {"name": run.engine.name, "version": run.engine.version},
@@ -139,6 +150,7 @@ def _crs_name(wkt: str | None) -> str | None:
     return wkt.split('"')[1] if wkt and '"' in wkt else None
 
 
+DELIVERY_BASIS = "measured: octets and PDUs; modelled: times, by rates and round trip"
 LINK_BASIS = "measured: counts of packets and octets; modelled: losses, a seeded draw beside what is to be expected"
 
 
@@ -148,6 +160,8 @@ def _link(run: Run) -> dict[str, Any]:
     return (
         {"basis": LINK_BASIS}
         | asdict(run.link)
+        | ({} if run.layers is None else layer_octets(run.layers))
+        | ({} if run.frames is None else frames_read(run.frames))
         | {f"ground_{name}": value for name, value in asdict(run.reception.counts).items()}
         | {
             "scene_header_arrived": run.received.header is not None,
@@ -305,7 +319,8 @@ def _modelled(cost: budgets.SceneRun, mission: Mission) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _attribution(info: SceneInfo) -> list[str]:
+def attribution_of(info: SceneInfo) -> list[str]:
+    """What must be said of whose pixels these are."""
     if info.name.startswith("demo"):
         return [f"{attribution(info)}. It is easier to code: at CR 50 about 4 dB above real tiles."]
     return [f"{attribution(info)}."]
