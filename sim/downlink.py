@@ -5,6 +5,7 @@ scene -> payload -> packets.bin -> channel -> reception -> picture -> comparison
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ from payload.errors import BundleError
 from payload.link.space_packet import read_packets
 from payload.tiles import grid
 from sim.clouds.ground_mask import open_ground_mask
+from sim.delivery.carry import carry
 from sim.ground.decoder import Decoder
 from sim.ground.reception import by_id, receive
-from sim.link.channel import Channel
 from sim.mission.regions import regions_in_pixels, regions_outside
 from sim.mission.spec import DEFAULT as DEFAULT_MISSION
 from sim.mission.spec import Mission, load_mission
@@ -24,7 +25,7 @@ from sim.onboard.device import refuse_scene_policy
 from sim.onboard.sending import PACKETS_FILE, Device, header_of, peak_rss_mib, send, send_by_device
 from sim.products.delivery import whole_or_nothing
 from sim.progress import Progress, in_parts
-from sim.receive import CLOUD_FILE, deliver
+from sim.receive import CLOUD_FILE, deliver, write_catalogue
 from sim.report import tables
 from sim.report.comparison import compare_with_original
 from sim.report.files import write_report
@@ -55,7 +56,7 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
     """
     mission, progress = mission_of(request), in_parts(progress, 3)  # on board, on the ground, verification
     bundle, broken = load_or_stand_in(request.bundle, mission)
-    engine, channel = open_engine(request.engine), Channel(mission.link, request.seed)
+    engine = open_engine(request.engine)
     with (
         request.reading.open(request.scene, bundle.bands, request.seed) as scene,
         whole_or_nothing(request.out, request.overwrite) as folder,
@@ -70,11 +71,14 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
             onboard = send_by_device(request.device, scene, header, bundle, policy, engine, folder, progress)
 
         # The ground, from here on, has the octets that arrived and the bundle.
-        arrived = channel.send(packets_in(folder / PACKETS_FILE, policy.apid))
-        reception = receive(arrived, by_id([bundle]), policy.apid)
+        read = partial(packets_in, apid=policy.apid)
+        carried = carry(read, folder / PACKETS_FILE, mission.link, mission.delivery, policy, request.seed)
+        reception = receive(carried.packets, by_id([bundle]), policy.apid)
         received, decoder = reception.scene(header.scene_id), Decoder(bundle, engine)
         mask = open_ground_mask(bundle, engine)
-        delivered = deliver(received, bundle, decoder, mask, folder, progress) if any(received.grid) else None
+        delivered = (
+            deliver(received, bundle, decoder, mask, mission, folder, progress) if any(received.grid) else None
+        )
 
         # Verification alone opens the original again.
         kinds = tables.kinds(received, grid(scene.info, bundle.tile_px))
@@ -82,9 +86,12 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
         cloud = folder / CLOUD_FILE if delivered else None
         comparison = compare_with_original(scene, picture, cloud, mask, folder, kinds, progress)
         ground = tables.Ground(delivered.seconds if delivered else 0.0, peak_rss_mib(), decoder.speed_mpx_s)
-        run = tables.Run(request.seed, info, bundle, mission, engine, channel.report, reception, received, broken)
+        run = tables.Run(
+            request.seed, info, bundle, mission, engine, carried.link, reception, received, carried.report, broken
+        )
         report = tables.compose(run, onboard, ground, comparison, tables.audit_section(received, decoder))
         write_report(report, comparison.pictures.paths, folder)
+        write_catalogue([delivered] if delivered else [], folder)
     return report
 
 
@@ -111,4 +118,4 @@ def load_or_stand_in(where: str, mission: Mission) -> tuple[Bundle, str | None]:
 def packets_in(path: Path, apid: int) -> Iterator[bytes]:
     """The packets of a file, one at a time."""
     with path.open("rb") as stream:
-        yield from read_packets(stream, apid)
+        yield from read_packets(stream, (apid,))

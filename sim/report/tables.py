@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from math import nan
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from payload.scene import SceneInfo
 from payload.tiles import grid
 from payload.version import software
 from sim.clouds import audit
+from sim.delivery.transfer import DeliveryReport
 from sim.ground.decoder import Decoder
 from sim.ground.decoder_size import decoder_size
 from sim.ground.reception import Address, Reception, SceneReception
@@ -28,12 +29,12 @@ from sim.mission.spec import Mission
 from sim.mission.verification import verify
 from sim.onboard.device import DeviceRun
 from sim.onboard.sending import Onboard
+from sim.products.origin import attribution
 from sim.report.comparison import Comparison
 from sim.report.measured import Ground, on_device, on_host
 
 NAMES = {Kind.CODED: "coded", Kind.WITHHELD: "withheld", Kind.EMPTY: "empty", Kind.FALLBACK: "fallback",
          Kind.OMITTED: "omitted"}  # fmt: skip
-SENTINEL_ATTRIBUTION = "Contains modified Copernicus Sentinel data"
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +49,7 @@ class Run:
     link: LinkReport
     reception: Reception  # all that arrived
     received: SceneReception  # of it, this scene
+    delivery: DeliveryReport = field(default_factory=lambda: DeliveryReport("raw"))
     broken: str | None = None  # why the bundle failed its checks, where the mission flew on without it
 
     @property
@@ -86,6 +88,7 @@ def compose(
         "inputs": _inputs(run) | _device_inputs(onboard.device),
         "tiles": {"basis": "measured"} | tiles,
         "link": _link(run),
+        "delivery": {"basis": DELIVERY_BASIS} | asdict(run.delivery),
         "rate": {"basis": "measured"}
         | _rate(run, comparison.compared_px)
         | {"octets": _octets(run), "bpp_of_the_whole_scene": 8 * _octets(run) / scene_px},
@@ -97,7 +100,7 @@ def compose(
         "modelled": _modelled(cost, run.mission),
         "decoder": decoder_size(run.bundle),
         "conventions": CONVENTIONS,
-        "attribution": _attribution(run.info),
+        "attribution": attribution_of(run.info),
         "measured_on_host": on_host(onboard, ground, cost, run.bundle.tile_px),
     } | on_device(onboard.device, cost, run.bundle.tile_px)  # fmt: skip
 
@@ -139,6 +142,7 @@ def _crs_name(wkt: str | None) -> str | None:
     return wkt.split('"')[1] if wkt and '"' in wkt else None
 
 
+DELIVERY_BASIS = "measured: octets and PDUs; modelled: times, by rates and round trip"
 LINK_BASIS = "measured: counts of packets and octets; modelled: losses, a seeded draw beside what is to be expected"
 
 
@@ -305,10 +309,11 @@ def _modelled(cost: budgets.SceneRun, mission: Mission) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _attribution(info: SceneInfo) -> list[str]:
+def attribution_of(info: SceneInfo) -> list[str]:
+    """What must be said of whose pixels these are."""
     if info.name.startswith("demo"):
-        return ["Generated scene: no satellite took it. It is easier to code: at CR 50 about 4 dB above real tiles."]
-    return [SENTINEL_ATTRIBUTION + ", where the scene is Sentinel-2."]
+        return [f"{attribution(info)}. It is easier to code: at CR 50 about 4 dB above real tiles."]
+    return [f"{attribution(info)}."]
 
 
 def _octets_compared(device: DeviceRun | None) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ types, and arithmetic on strings (paths, messages).
 """
 
 import ast
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,11 +41,13 @@ FAMILIES = {
 
 @dataclass(frozen=True)
 class Mutant:
+    """One change: an operator at its `occurrence` in a file. `name` stays the same while other lines change."""
+
     file: str  # relative to the root
     line: int
-    column: int
     operator: str
-    occurrence: int  # of the operator in the file
+    occurrence: int
+    name: str
 
     def source(self, root: Path) -> str:
         """The text of the file with this one change."""
@@ -53,23 +55,59 @@ class Mutant:
             (root / self.file).read_text(encoding="utf-8"), get_operator(f"core/{self.operator}")(), self.occurrence
         )
         if changed is None:
-            raise ValueError(f"{self}: no such place in the file as it is now")
+            raise ValueError(f"{self.name}: no such place in the file as it is now")
         return changed
 
 
-def places(root: Path, file: str) -> dict[tuple[int, int, str], list[Mutant]]:
-    """(line, column, family) -> the mutants of that place, in the order of the file."""
+@dataclass(frozen=True)
+class Rewritten:
+    """One change written down by hand: some words of one line replaced by others."""
+
+    file: str
+    line: int
+    name: str
+    was: str
+    becomes: str
+
+    @classmethod
+    def of(cls, root: Path, entry: dict[str, str]) -> "Rewritten":
+        """From its entry in named.toml. ValueError where the words are not once in the file any more."""
+        text = (root / entry["file"]).read_text(encoding="utf-8")
+        if text.count(entry["was"]) != 1:
+            raise ValueError(f"named.toml: {entry['file']} holds {entry['was']!r} {text.count(entry['was'])} times")
+        line = text[: text.index(entry["was"])].count("\n") + 1
+        return cls(entry["file"], line, f"{entry['file']}: {entry['about']}", entry["was"], entry["is"])
+
+    def source(self, root: Path) -> str:
+        return (root / self.file).read_text(encoding="utf-8").replace(self.was, self.becomes)
+
+
+def places(root: Path, file: str) -> list[list[Mutant]]:
+    """The mutants of each place where something can be changed, in the order of the file."""
     text = (root / file).read_text(encoding="utf-8")
-    nodes, left_out = list(ast_nodes(get_ast(text))), list(_left_out(text))
-    found: dict[tuple[int, int, str], list[Mutant]] = defaultdict(list)
+    lines, nodes, left_out = text.splitlines(), list(ast_nodes(get_ast(text))), list(_left_out(text))
+    found: dict[tuple[int, int, str], list[tuple[str, int]]] = defaultdict(list)
     for family, names in FAMILIES.items():
         for name in names:
             operator = get_operator(f"core/{name}")()
             starts = (start for node in nodes for start, _ in operator.mutation_positions(node))
             for occurrence, (line, column) in enumerate(starts):
                 if not any(first <= (line, column) < last for first, last in left_out):
-                    found[line, column, family].append(Mutant(file, line, column, name, occurrence))
-    return dict(sorted(found.items()))
+                    found[line, column, family].append((name, occurrence))
+    seen: Counter[str] = Counter()
+    return [
+        [Mutant(file, line, name, occurrence, f"{where} {name}") for name, occurrence in mutants]
+        for (line, column, family), mutants in sorted(found.items())
+        for where in [_named(file, lines[line - 1], column, family, seen)]
+    ]
+
+
+def _named(file: str, line: str, column: int, family: str, seen: Counter[str]) -> str:
+    """A name for a place that does not change with its line number: what the line says, and which of its like it is."""
+    text = line.strip()
+    name = f"{file}: {text} @{column - len(line) + len(line.lstrip())} {family}"
+    seen[name] += 1
+    return f"{name} #{seen[name]}"
 
 
 def _left_out(text: str) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
