@@ -55,8 +55,7 @@ def mission(
 
 
 def _fly(request: Any, out: Path | None, as_json: bool, overwrite: bool) -> None:
-    from sim.planning import report, terminal
-    from sim.planning.files import write
+    from sim.planning import page, report, terminal
     from sim.planning.mission_plan import plan_mission
     from sim.products.delivery import refuse_in_the_way
 
@@ -66,7 +65,7 @@ def _fly(request: Any, out: Path | None, as_json: bool, overwrite: bool) -> None
         plan = plan_mission(request, advance)
     found = report.compose(plan)
     if out is not None:
-        write(plan, found, out, overwrite)
+        page.write(plan, found, out, overwrite)
     print(json.dumps(found, indent=2) if as_json else terminal.as_text(found))
 
 

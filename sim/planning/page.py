@@ -1,7 +1,9 @@
 """mission.html: what came down, beside the other ways to fly; the timeline; what binds; a map of what is down."""
 
+import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from sim.mission.passes_page import PASS_COLOURS, name_of, pass_panels
 from sim.planning import figures
 from sim.planning.mission_plan import MissionPlan, Run
 from sim.planning.report import queue_classes
+from sim.products.delivery import whole_or_nothing
 
 #: A line a strategy.
 COLOURS = {"nadir": "s0 ours", "layers": "s6", "random": "s2", "no_gate": "s4", "jpeg2000": "s1", "lossless": "s8"}
@@ -43,6 +46,15 @@ def render_page(plan: MissionPlan, report: Mapping[str, Any]) -> str:
             "classes": charts.parts({k: v / 1e9 for k, v in queue_classes(plan.run("nadir")).items()}, "GB"),
         },
     )
+
+
+def write(plan: MissionPlan, report: Mapping[str, Any], out: Path, overwrite: bool) -> None:
+    """The folder: mission.json, mission.html and the drawings, all of them or none. InputError where it cannot be."""
+    with whole_or_nothing(out, overwrite) as folder:
+        (folder / "mission.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        (folder / "mission.html").write_text(render_page(plan, report), encoding="utf-8")
+        for name, text in drawings(plan).items():
+            (folder / name).write_text(text, encoding="utf-8")
 
 
 def drawings(plan: MissionPlan) -> dict[str, str]:

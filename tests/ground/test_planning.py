@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from made_up_scenes import made_up_scenes, table
 from typer.testing import CliRunner
 
 from hil.devices.states import States
 from payload.errors import InputError
-from payload.scene import SceneInfo
 from sim.cli import app, main
 from sim.link.contacts import Pass, Share
 from sim.link.link_budget import Profile
@@ -24,28 +24,13 @@ from sim.mission.spec import load_mission
 from sim.mission.windows import Window
 from sim.planning import mission_plan, onboard, schedule, units
 from sim.planning.catalogue import Take, as_json, read_takes
-from sim.planning.coded import CodedScenes
 from sim.planning.delivered import Delivered, delivered
 from sim.planning.mission_plan import PlanRequest, plan_mission
 from sim.planning.report import compose
-from sim.planning.table import TileTable
 
 MISSION = load_mission("phisat2")
 START = datetime(2026, 6, 21, tzinfo=UTC)
 DAY = 86400.0
-
-
-def table(rows, withheld=(), clear_px=None, errors=(0.05, 0.01), records=0.0, scene=None):
-    """Tiles with the octets of their layers; the same errors after each layer."""
-    octets = np.array(rows, float)
-    count, layers = octets.shape
-    ndvi = np.tile(np.array(errors[:layers]), (count, 1))
-    clear = np.full(count, 60_000.0) if clear_px is None else np.array(clear_px, float)
-    scene = np.zeros(count, np.int64) if scene is None else np.array(scene)
-    return TileTable(
-        scene, octets, ndvi, 1e6 * ndvi**2, np.full(count, 1e5), clear, np.full(count, 65_536.0),
-        np.isin(np.arange(count), withheld), np.full(count, layers), np.full(1 + scene.max(), records),
-    )  # fmt: skip
 
 
 def take(at_s=0.0, **fields):
@@ -284,20 +269,9 @@ def test_the_area_at_a_quality_is_the_largest_whose_mean_error_holds():
 # --- the whole --------------------------------------------------------------------------------------------------------
 
 
-def made_up(names, *_):
-    """Two scenes of three tiles as a codec might code them: lossless takes thirty times as much."""
-    count = 3 * len(names)
-    scene = np.repeat(np.arange(len(names)), 3)
-    ours = table([[800, 2400, 4800]] * count, [2], errors=(0.05, 0.03, 0.019), records=300.0, scene=scene)
-    lossless = table([[200_000]] * count, [2], errors=(0.0,), scene=scene)
-    jpeg = table([[20_000]] * count, [2], errors=(0.019,), scene=scene)
-    infos = tuple(SceneInfo(name, 768, 768, ("B02", "B03", "B04", "B08"), 10.0) for name in names)
-    return CodedScenes(ours, lossless, jpeg, 300.0, infos, tuple(names))
-
-
 @pytest.fixture
 def made_up_codec(monkeypatch):
-    monkeypatch.setattr(mission_plan, "code_scenes", made_up)
+    monkeypatch.setattr(mission_plan, "code_scenes", made_up_scenes)
 
 
 def slow_link(rate_bps=2e6):
