@@ -17,6 +17,8 @@ def downlink(
     mission: options.Mission = "phisat2",
     bundle: options.Bundle = DEFAULT,
     engine: options.Engine = "openvino",
+    decoder: options.Decoder = "full",
+    jobs: options.Jobs = 1,
     psnr: Annotated[float | None, typer.Option(help="Constant quality: PSNR (peak 10 000) of every tile, dB.")] = None,
     seed: Annotated[int, typer.Option(help="Of the channel, and of the demo scene.")] = 0,
     bands: options.Bands = None,
@@ -41,7 +43,9 @@ def downlink(
     under_test = Device(device, compare) if device else None
     reading = options.reading(bands, scale, offset, max_pixels)
     with progress("downlink") as advance:
-        request = Request(scene, out, mission, bundle, engine, seed, reading, overwrite, under_test, psnr)
+        request = Request(
+            scene, out, mission, bundle, engine, seed, reading, overwrite, under_test, psnr, decoder, jobs
+        )  # fmt: skip
         report = run(request, advance)
     print(canonical_json(arrange(report)) if as_json else as_text(report, out), end="")
     if not all_held(report):
@@ -53,6 +57,8 @@ def receive(
     mission: Annotated[str, typer.Option(help="Shipped mission or a TOML file: whose packets these are.")] = "phisat2",
     bundle: Annotated[list[str] | None, typer.Option(help="Shipped bundle or a directory; repeat it.")] = None,
     engine: Annotated[str, typer.Option(help="openvino or onnxruntime.")] = "openvino",
+    decoder: options.Decoder = "full",
+    jobs: options.Jobs = 1,
     out: Annotated[Path, typer.Option(help="Folder for rasters and report.")] = Path("out/received"),
     overwrite: options.Overwrite = False,
     as_json: options.AsJson = False,
@@ -64,6 +70,6 @@ def receive(
     from sim.report.received import as_text
 
     with progress("receive") as advance:
-        request = ReceiveRequest(stream, out, mission, tuple(bundle or [DEFAULT]), engine, overwrite)
+        request = ReceiveRequest(stream, out, mission, tuple(bundle or [DEFAULT]), engine, overwrite, decoder, jobs)
         report = run(request, advance)
     print(canonical_json(report) if as_json else as_text(report, out), end="")
