@@ -16,6 +16,7 @@ from payload.errors import InputError
 from payload.scene import Dn, Mask
 from payload.sensor import place_of
 from sim.metrics import thematic
+from sim.metrics.cover import CoverAgreement
 
 F64 = NDArray[np.float64]
 
@@ -272,8 +273,9 @@ class _Moments:
 
 @dataclass(frozen=True, eq=False)
 class Look:
-    """What one piece adds to the figures of its scene."""
+    """What one piece adds to the figures of its scene: the piece itself, and what takes long to find of it."""
 
+    piece: tuple[Dn, Dn, Mask]
     moments: _Moments
     angle_sum_deg: float = 0.0
     ndvi_error_sum: float = 0.0
@@ -299,6 +301,7 @@ class SceneQuality:
         self._ndvi_histogram = np.zeros(2 * NDVI_BINS_PER_UNIT + 1, np.int64)
         self._ssim = SsimSums()
         self._samples: list[tuple[Dn, Dn]] = []  # pairs [n, B]
+        self._cover = CoverAgreement(self._bands)
 
     def add(self, original: Dn, reconstruction: Dn, valid: Mask) -> None:
         """One more piece: both pictures uint16 [B, h, w], mask bool [h, w]."""
@@ -308,10 +311,10 @@ class SceneQuality:
         """What a piece adds, without adding it: any thread may look, and the order of `take` is what counts."""
         moments = _Moments.of(original, reconstruction, valid)
         if not moments.pixels:
-            return Look(moments)
+            return Look((original, reconstruction, valid), moments)
         errors = np.abs(ndvi(original, self._bands) - ndvi(reconstruction, self._bands))[valid]
         return Look(
-            moments, float(spectral_angle_deg(original, reconstruction)[valid].sum()), float(errors.sum()),
+            (original, reconstruction, valid), moments, float(spectral_angle_deg(original, reconstruction)[valid].sum()), float(errors.sum()),
             np.rint(errors * NDVI_BINS_PER_UNIT).astype(np.int64), SsimSums.of(original, reconstruction, valid),
             thematic.sample_pair(original, reconstruction, valid),
         )  # fmt: skip
@@ -327,6 +330,7 @@ class SceneQuality:
         self._ndvi_error_sum += look.ndvi_error_sum
         self._ndvi_histogram += np.bincount(look.ndvi_bins, minlength=len(self._ndvi_histogram))
         self._ssim += look.ssim
+        self._cover.add(*look.piece)
         self._samples.append(look.samples)
 
     def figures(self) -> dict[str, float]:
@@ -342,6 +346,7 @@ class SceneQuality:
         figures["ndvi_mae"] = self._ndvi_error_sum / pixels
         below = np.searchsorted(np.cumsum(self._ndvi_histogram), 0.95 * pixels)
         figures["ndvi_p95"] = float(below) / NDVI_BINS_PER_UNIT
+        figures |= self._cover.figures()
         pairs = [np.concatenate(side) for side in zip(*self._samples, strict=True)]
         return figures | thematic.sampled_agreement(pairs[0], pairs[1])
 
