@@ -313,8 +313,9 @@ class SceneQuality:
         if not moments.pixels:
             return Look((original, reconstruction, valid), moments)
         errors = np.abs(ndvi(original, self._bands) - ndvi(reconstruction, self._bands))[valid]
+        angles = spectral_angle_deg(original, reconstruction)[valid]
         return Look(
-            (original, reconstruction, valid), moments, float(spectral_angle_deg(original, reconstruction)[valid].sum()), float(errors.sum()),
+            (original, reconstruction, valid), moments, float(angles.sum()), float(errors.sum()),
             np.rint(errors * NDVI_BINS_PER_UNIT).astype(np.int64), SsimSums.of(original, reconstruction, valid),
             thematic.sample_pair(original, reconstruction, valid),
         )  # fmt: skip
