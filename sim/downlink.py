@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from payload.bundle import DEFAULT, Bundle, bare_bundle, load_bundle, shipped_bundles
+from payload.bundle import DEFAULT, Bundle, bare_bundle, shipped_bundles
 from payload.engine import open_engine
 from payload.errors import BundleError
 from payload.link.space_packet import read_packets
@@ -21,6 +21,7 @@ from sim.ground.reception import by_id, receive
 from sim.mission.regions import regions_in_pixels, regions_outside
 from sim.mission.spec import DEFAULT as DEFAULT_MISSION
 from sim.mission.spec import Mission, load_mission
+from sim.mission.trust import MISSIONS_OWN, Trust, load_trusted
 from sim.onboard.device import refuse_scene_policy
 from sim.onboard.sending import PACKETS_FILE, Device, header_of, peak_rss_mib, send, send_by_device
 from sim.products.delivery import whole_or_nothing
@@ -48,6 +49,7 @@ class Request:
     overwrite: bool = False
     device: Device | None = None  # a device under test that codes the tiles instead of this host
     psnr_db: float | None = None  # constant quality instead of what the mission says
+    trust: Trust = MISSIONS_OWN  # whose bundles fly besides those that the mission trusts
     decoder: str = FULL
     jobs: int = 1  # threads; neither octets nor figures depend on them
 
@@ -102,8 +104,8 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
 
 
 def mission_of(request: Request) -> Mission:
-    """The mission, with what the command line puts in the place of its policy."""
-    mission = load_mission(request.mission)
+    """The mission, with what the command line adds to its trust and puts in the place of its policy."""
+    mission = request.trust.added_to(load_mission(request.mission))
     if request.psnr_db is None:
         return mission
     return replace(mission, policy=replace(mission.policy, psnr_db=request.psnr_db))
@@ -112,9 +114,8 @@ def mission_of(request: Request) -> Mission:
 def load_or_stand_in(where: str, mission: Mission) -> tuple[Bundle, str | None]:
     """The bundle; or, where the mission flies on with fallback tiles, what stands for one that fails its checks, and
     why it does."""
-    keys = [bytes.fromhex(k) for k in mission.trusted_keys] or None
     try:
-        return load_bundle(where, trusted_keys=keys), None
+        return load_trusted(where, mission), None
     except BundleError as error:
         if mission.policy.fallback == "never" or not (Path(where).is_dir() or where in shipped_bundles()):
             raise

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from payload.bundle import DEFAULT, Bundle, bare_bundle, load_bundle
+from payload.bundle import DEFAULT, Bundle, bare_bundle
 from payload.engine import Engine, open_engine
 from payload.errors import InputError
 from payload.link.space_packet import read_packets
@@ -25,6 +25,7 @@ from sim.ground.reception import Reception, SceneReception, by_id
 from sim.ground.reception import receive as receive_packets
 from sim.mission.spec import DEFAULT as DEFAULT_MISSION
 from sim.mission.spec import Mission, load_mission
+from sim.mission.trust import MISSIONS_OWN, Trust, load_trusted
 from sim.products.delivery import whole_or_nothing
 from sim.products.footprint import Placed
 from sim.products.origin import Origin, designator_of
@@ -48,6 +49,7 @@ class ReceiveRequest:
     bundles: tuple[str, ...] = (DEFAULT,)
     engine: str = "openvino"
     overwrite: bool = False
+    trust: Trust = MISSIONS_OWN
     decoder: str = FULL
     jobs: int = 1  # threads that decode
 
@@ -67,9 +69,8 @@ class Delivered:
 
 def receive(request: ReceiveRequest, progress: Progress) -> dict[str, Any]:
     """Every scene of a stream, as products with a report. InputError where nothing can be made of the stream."""
-    mission = load_mission(request.mission)
-    keys = [bytes.fromhex(key) for key in mission.trusted_keys] or None
-    bundles = by_id(load_bundle(where, trusted_keys=keys) for where in request.bundles)
+    mission = request.trust.added_to(load_mission(request.mission))
+    bundles = by_id(load_trusted(where, mission) for where in request.bundles)
     engine = open_engine(request.engine)
     with whole_or_nothing(request.out, request.overwrite) as folder, Spread(request.jobs) as spread:
         reception = receive_packets(read_stream(request.stream, mission.policy.apid), bundles, mission.policy.apid)

@@ -133,6 +133,7 @@ class Mission:
     policy: Policy = field(default_factory=Policy)
     delivery: Delivery = field(default_factory=Delivery)
     trusted_keys: tuple[str, ...] = ()  # Ed25519 public keys in hex; if any, the bundle must be signed by one
+    allow_unsigned: bool = False  # a bundle without a signature is taken all the same, and reported as such
 
     def __post_init__(self) -> None:
         for key in self.trusted_keys:

@@ -26,6 +26,7 @@ from sim.metrics.catalogue import REPORTED
 from sim.mission import budgets
 from sim.mission.devices import scene_work
 from sim.mission.spec import Mission
+from sim.mission.trust import signer
 from sim.mission.verification import verify
 from sim.onboard.device import DeviceRun
 from sim.onboard.sending import Onboard
@@ -124,7 +125,7 @@ def _inputs(run: Run) -> dict[str, Any]:
         "scene": scene | {"bands": list(info.bands), "crs": _crs_name(info.crs_wkt), "notes": list(info.notes)},
         "software": software(),
         "bundle": {"name": run.bundle.name, "id": f"{run.bundle.bundle_id:08x}", "codec": run.bundle.codec["kind"]}
-        | ({"failed_its_checks": run.broken} if run.broken else {}),
+        | ({"failed_its_checks": run.broken} if run.broken else {"signature": signer(run.bundle, run.mission)}),
         "mission": {"name": run.mission.name, "title": run.mission.title, "device": run.mission.device},
         "seed": run.seed,
         "engine": {"name": run.engine.name, "version": run.engine.version},

@@ -30,8 +30,9 @@ def _headline(checks: list[dict[str, Any]]) -> Iterator[str]:
 def _facts(report: Mapping[str, Any], arranged: Mapping[str, Any]) -> Iterator[str]:
     inputs, rate = report["inputs"], report["rate"]
     scene, bundle = inputs["scene"], inputs["bundle"]
+    signed = f" ({bundle['signature']})" if "signature" in bundle else ""
     yield f"scene    {scene['name']}, {scene['width_px']} x {scene['height_px']} px"
-    yield f"mission  {inputs['mission']['name']}, bundle {bundle['name']} {bundle['id']}, seed {inputs['seed']}"
+    yield f"mission  {inputs['mission']['name']}, bundle {bundle['name']} {bundle['id']}{signed}, seed {inputs['seed']}"
     yield f"tiles    {_tiles(report['tiles'])}"
     for line in audit_told(report["clouds"]):
         yield f"audit    {line}"
