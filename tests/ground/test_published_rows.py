@@ -1,13 +1,21 @@
 """What others measured, as this repository quotes it, and what it makes of their detectors' words."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
 import pytest
 
+from payload.clouds.mask import NO_CLASS
+from payload.errors import InputError
 from sim.clouds import other_detectors
+from sim.clouds.ground_mask import WITHHELD, GroundMask
 from sim.compare import corsa
 from sim.compare.classical import KltJpeg2000
+from sim.link.orbit import Orbit, Station
+from sim.link.propagation import elements_epoch
+from sim.metrics import distortion
+from sim.mission.passes import orbit_notes
 
 
 def test_published_figures_of_corsa_are_those_of_its_authors() -> None:
@@ -71,3 +79,40 @@ def test_an_opponents_note_says_what_it_is() -> None:
     assert list(notes) == ["klt-jpeg2000", "klt-jpeg2000-joint", "klt-diff-jpeg2000-joint"]
     assert [("differences over 2 and 8 px" in note) for note in notes.values()] == [False, False, True]
     assert [("one codestream" in note) for note in notes.values()] == [False, True, True]
+
+
+ISS = Orbit(
+    altitude_km=420.0,
+    epoch=datetime(2019, 12, 9, tzinfo=UTC),
+    tle_1="1 25544U 98067A   19343.69339541  .00001764  00000-0  38792-4 0  9991",
+    tle_2="2 25544  51.6439 211.2001 0007417  17.6667  85.6398 15.50103472202482",
+)
+
+
+@pytest.mark.parametrize(("days", "noted"), [(-7.6, "8 days before"), (-6.9, ""), (6.9, ""), (7.4, "7 days after")])
+def test_elements_of_more_than_a_week_are_noted_in_a_plan(days: float, noted: str) -> None:
+    epoch = elements_epoch(ISS)
+    assert epoch is not None
+    notes = orbit_notes(ISS, epoch + timedelta(days=days), 1.0)
+    assert len(notes) == bool(noted) and all(noted in note for note in notes)
+
+
+@pytest.mark.parametrize("latitude", [-90.01, 90.01])
+def test_a_station_beyond_the_poles_is_none(latitude: float) -> None:
+    assert Station("pole", -90.0, 0.0).latitude_deg == -Station("pole", 90.0, 0.0).latitude_deg
+    with pytest.raises(InputError, match="latitude_deg"):
+        Station("beyond", latitude, 0.0)
+
+
+def test_tiles_that_were_withheld_are_no_judged_ones() -> None:
+    mask = GroundMask(None, 4)
+    known = np.ones((4, 12), bool)
+    known[:, 8:] = False
+    found = mask.classes(np.zeros((4, 4, 12), np.uint16), known, [True, False, False], 10.0)
+    assert (found[:, :4] == WITHHELD).all() and (found[:, 4:] == NO_CLASS).all()
+
+
+def test_a_picture_lower_than_the_window_of_ssim_has_no_window() -> None:
+    assert distortion._whole_windows(np.ones((7, 30), bool)).shape == (0, 20)
+    assert distortion._whole_windows(np.ones((30, 10), bool)).shape == (20, 0)
+    assert distortion._whole_windows(np.ones((11, 11), bool)).shape == (1, 1)
