@@ -100,6 +100,8 @@ def test_elements_of_more_than_a_week_are_noted_in_a_plan(days: float, noted: st
 @pytest.mark.parametrize("latitude", [-90.01, 90.01])
 def test_a_station_beyond_the_poles_is_none(latitude: float) -> None:
     assert Station("pole", -90.0, 0.0).latitude_deg == -Station("pole", 90.0, 0.0).latitude_deg
+    with pytest.raises(InputError, match="mask_deg"):
+        Station("behind the mask", 0.0, 0.0, mask_deg=89.5)
     with pytest.raises(InputError, match="latitude_deg"):
         Station("beyond", latitude, 0.0)
 
