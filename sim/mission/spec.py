@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from payload.errors import InputError
-from payload.policy import Policy
+from payload.policy import Policy, Protection, StoreSettings
 from sim.link.channel import Link
 from sim.link.orbit import Orbit, Station, ground_speed_m_s
 from sim.metrics.catalogue import REQUIREMENTS
@@ -120,6 +120,8 @@ class Mission:
     budgets: Budgets = Budgets()
     requirements: Requirements = Requirements()
     policy: Policy = field(default_factory=Policy)
+    protection: Protection | None = None  # against upsets; None: no guard
+    store: StoreSettings = field(default_factory=StoreSettings)
     trusted_keys: tuple[str, ...] = ()  # Ed25519 public keys in hex; if any, the bundle must be signed by one
 
     def __post_init__(self) -> None:
@@ -127,6 +129,8 @@ class Mission:
             if len(key) != 64 or not set(key.lower()) <= set("0123456789abcdef"):
                 raise InputError(f"trusted_keys: {key!r} is no Ed25519 public key, wanted 64 hex digits")
         load_device(self.device)  # unknown, or a profile that cannot be read: said now
+        if self.protection is not None and self.protection.apid == self.policy.apid:
+            raise InputError(f"protection.apid and policy.apid are both {self.policy.apid}; give housekeeping its own")
         names = [station.name for station in self.stations]
         if len(set(names)) < len(names):
             raise InputError(f"stations share a name ({', '.join(names)}); give each its own")

@@ -41,6 +41,7 @@ T = 64
 KINDS = ("coded", "withheld", "omitted", "empty", "fallback", "lost", "refused")
 FILES = {
     "report.json", "report.html", "reconstruction.tif", "cloud.tif", "cloud-onboard.tif", "packets.bin",
+    "telemetry.bin",
     "original.png", "reconstruction.png", "error.png", "mask.png",
 }  # fmt: skip
 
