@@ -10,7 +10,7 @@ SAY_KERNEL = $(BIN)/python -c 'from payload.native.library import available as b
 	print("Compiled kernel: built" if built else "Compiled kernel: NOT BUILT (no C compiler with Python headers); the payload runs in numpy, same octets, some thirteen times slower")'
 INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
-.PHONY: help demo test test-onboard check docs bench evaluate equal fuzz-kernel clean
+.PHONY: help demo test test-onboard check docs bench evaluate equal fuzz-kernel mutants clean
 
 help:
 	@echo "make demo          a generated scene through payload, link and ground; ends with the path of its report"
@@ -20,6 +20,7 @@ help:
 	@echo "make docs          the pages as a site in build/site"
 	@echo "make bench         speed of every stage on board, and the memory of a 10 980 x 10 980 scene"
 	@echo "make equal         the same tile codes on this host and on emulated x86 without VNNI and ARM: some 20 minutes"
+	@echo "make mutants       200 small changes to the code, one at a time: which of them do the tests notice? Some two hours"
 	@echo "make fuzz-kernel   10^5 hostile layers, encodes and arguments for the kernel under ASan and UBSan"
 	@echo "make evaluate      rate, distortion and the cloud gate on the benchmark data, if its folder is there"
 
@@ -63,6 +64,14 @@ equal: $(VENV)/.everything
 fuzz-kernel: $(VENV)/.everything
 	NADIR_BUNDLES=10000 $(BIN)/python -m pytest tests/onboard/test_hostile.py -k many_damaged_bundles
 	$(BIN)/python tests/hostile/sanitized.py --decode 100000 --encode 100000 --entry 100000 --bundle 1000
+
+# SCOPE=figures: 100 changes where reported figures are made. SEED=N draws others, MUTANTS="--survivors" tries those that
+# were not noticed the last time. The first run measures which test runs which line.
+SCOPE := core
+SEED := 1
+mutants: $(VENV)/.everything
+	$(INSTALL) --editable ".[mutants]"
+	$(BIN)/python tests/mutants/run.py --scope $(SCOPE) --seed $(SEED) $(MUTANTS)
 
 clean:
 	rm -rf $(VENV) build out

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
+from payload.array_files import ArrayFileError, read_arrays
 from payload.codec.lapped.power_law import compand
 from payload.codec.rotation import fit, rotate
 from payload.errors import InputError
@@ -35,6 +35,8 @@ VALIDATION_SITES = (
 COARSEST_TRAINING_M, COARSEST_VALIDATION_M = 63, 20
 #: What a pool without an array `bands` is taken to hold.
 USUAL_BANDS = RGBN
+#: All arrays of a pool, unpacked: what a large workstation holds.
+MOST_POOL_OCTETS = 2**35
 WANTED = "wanted an .npz with x uint16 [N, bands, size, size]; docs/export.md lists its arrays"
 
 
@@ -92,12 +94,7 @@ def read_tiles(path: Path) -> Tiles:
     """A pool as it lies on disk. InputError that says what was found and what was wanted."""
     if not path.is_file():
         raise InputError(f"{path}: no pool of tiles there; give one with --pool FILE.npz, or set NADIR_DATA")
-    try:
-        with np.load(path, allow_pickle=False) as data:
-            arrays = {name: data[name] for name in data.files}
-    except (OSError, ValueError, EOFError, BadZipFile) as error:
-        why = "it holds Python objects, not numbers" if "pickle" in str(error) else str(error)
-        raise InputError(f"{path}: not a pool of tiles ({why}); {WANTED}") from None
+    arrays = _arrays(path, "a pool of tiles", WANTED)
     dn = arrays.get("x")
     if dn is None:
         raise InputError(f"{path}: holds {', '.join(arrays) or 'nothing'} and no x; {WANTED}")
@@ -109,6 +106,29 @@ def read_tiles(path: Path) -> Tiles:
     if len(bands) != dn.shape[1]:
         raise InputError(f"{path}: x holds {dn.shape[1]} bands, named {', '.join(bands)}; name every band in `bands`")
     return Tiles(dn, bands, hashlib.sha256(path.read_bytes()).hexdigest(), arrays)
+
+
+def read_all(path: Path) -> dict[str, NDArray[Any]]:
+    """Every array of a file that the workshop wrote. InputError where it is not whole."""
+    return _arrays(path, "what was written", "wanted an .npz of arrays; make it again")
+
+
+def read_named(path: Path, *names: str) -> list[NDArray[Any]]:
+    """Arrays of a file of the data folder, in this order. InputError where the file or one of them is not there."""
+    wanted = f"wanted an .npz with {', '.join(names)}; fetch the data folder again"
+    arrays = _arrays(path, "a file of the data folder", wanted, names)
+    missing = [name for name in names if name not in arrays]
+    if missing:
+        raise InputError(f"{path}: no array {missing[0]}; {wanted}")
+    return [arrays[name] for name in names]
+
+
+def _arrays(path: Path, what: str, wanted: str, names: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
+    try:
+        return read_arrays(path, names, kinds="iufbSU", most_octets=MOST_POOL_OCTETS)
+    except ArrayFileError as error:
+        why = "it holds Python objects, not numbers" if str(error).startswith("object ") else str(error)
+        raise InputError(f"{path}: not {what} ({why}); {wanted}") from None
 
 
 def load_pool(bands: Sequence[str], gamma: float | None = None, path: Path | None = None) -> Pool:

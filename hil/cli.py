@@ -20,6 +20,7 @@ from hil.bench.profiling import Plan
 from hil.bench.profiling import profile as take_profile
 from hil.bench.run import RunFolder, RunReport, run_identity
 from hil.bench.run import run as run_tiles
+from hil.console import Root, guarded, say, set_up
 from hil.host.client import open_device
 from hil.host.deploy import deploy as deploy_agent
 from hil.host.devices_here import device_kinds
@@ -42,7 +43,8 @@ from payload.policy import Policy
 from payload.signature import load_public_key
 
 app = typer.Typer(
-    name="hil", no_args_is_help=True, pretty_exceptions_enable=False,
+    name="hil", cls=Root, no_args_is_help=True, pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Hardware in the loop: the same payload on a device under test.",
 )  # fmt: skip
 
@@ -79,9 +81,12 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def root(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="also what libraries say; tracebacks")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="errors only: no progress, no notes")] = False,
     show: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="and exit")] = False,
 ) -> None:
-    """Options before the command."""
+    """Options of every command."""
+    set_up(verbose, quiet)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
@@ -103,7 +108,7 @@ def devices() -> None:
 def key(file: Annotated[Path, typer.Argument(help="a new file; the agent gets a copy of it")]) -> None:
     """Makes a key that host and agent share: `--key FILE` there, `?key=FILE` in the device's URL here."""
     write_key(file)
-    _say(f"{file}: copy it to the device for `--key`, and add ?key={file} to the device's URL")
+    say(f"{file}: copy it to the device for `--key`, and add ?key={file} to the device's URL")
 
 
 @app.command()
@@ -159,7 +164,7 @@ def run(
             session, source.tiles, loaded, policy, folder, host, lambda done: told("tiles", done, source.total)
         )
     _print_json(asdict(report) | {"held": report.held})
-    _say(_run_words(report))
+    say(_run_words(report))
     raise typer.Exit(0 if report.held else 1)
 
 
@@ -190,7 +195,7 @@ def equal(
     identity = run_identity(f"{scene} {bands} {scale} {offset} {tiles} {limit or 'all'}", loaded, policy)
     found = take_fingerprints(
         device or PROCESSORS, islice(chain.from_iterable(source.tiles for source in sources), limit), loaded, policy,
-        lambda name: RunFolder(out / name, identity, resume, overwrite), _say,
+        lambda name: RunFolder(out / name, identity, resume, overwrite), say,
     )  # fmt: skip
     write_fingerprints(found, loaded, out / "equal.json")
     for one in found:
@@ -242,8 +247,8 @@ def profile(
     for figure in headline(found):
         print(figure.line())
     for doubt in found.complaints:
-        _say(f"doubtful: {doubt}")
-    _say(f"{out / 'profile.html'}")
+        say(f"doubtful: {doubt}")
+    say(f"{out / 'profile.html'}")
     if demand:
         _judge(judged, demand.name)
 
@@ -266,7 +271,7 @@ def compare(
     for line in comparison(found):
         print(line)
     for verdict in verdicts:
-        _say(f"{'held' if verdict.held else 'FAILED':<7}{verdict.profile}: {verdict.judged} ({verdict.found})")
+        say(f"{'held' if verdict.held else 'FAILED':<7}{verdict.profile}: {verdict.judged} ({verdict.found})")
     if csv:
         _write(csv, as_csv(found, names))
     if junit:
@@ -289,7 +294,7 @@ def budget(
 def sysroot(root: Annotated[Path, typer.Option(help="where it is kept")] = ROOT) -> None:
     """Makes the arm64 root for emulated devices (needs debootstrap, qemu-user-static and a network; once)."""
     print(make_sysroot(root))
-    _say(f"now: --device emulated:CPU, with CPU one of {', '.join(processors())}")
+    say(f"now: --device emulated:CPU, with CPU one of {', '.join(processors())}")
 
 
 def _bundle(name: str, trusted: list[Path] | None) -> Bundle:
@@ -351,7 +356,7 @@ def _judge(found: list[Margin], name: str) -> None:
     if not found:
         raise InputError(f"mission {name}: asks nothing of a device; add [budgets] (docs/mission.md)")
     first = found[0]
-    _say(f"{name}: {first.name} {'is the tightest' if first.held else 'fails first'}")
+    say(f"{name}: {first.name} {'is the tightest' if first.held else 'fails first'}")
     raise typer.Exit(0 if all(margin.held for margin in found) else 1)
 
 
@@ -359,17 +364,9 @@ def _print_json(fields: dict[str, Any]) -> None:
     print(json.dumps(fields, indent=1))
 
 
-def _say(words: str) -> None:
-    print(words, file=sys.stderr)
-
-
 def main() -> None:
     """Runs a command; bad input is one line and exit 2."""
-    try:
-        app()
-    except InputError as error:
-        print(f"hil: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(guarded(app))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
-"""How far long work is: a bar with the time left on a terminal, a line every ten seconds elsewhere."""
+"""How far long work is: a bar with the time left on a terminal, a line every ten seconds elsewhere, nothing with -q."""
 
+import logging
 import sys
 import time
 from collections.abc import Iterator
@@ -18,7 +19,9 @@ class Told(Protocol):
 @contextmanager
 def progress() -> Iterator[Told]:
     """Something to tell progress to, for as long as the work takes."""
-    if sys.stderr.isatty():
+    if logging.getLogger().level >= logging.ERROR:
+        yield lambda what, done, total: None
+    elif sys.stderr.isatty():
         with _bar() as told:
             yield told
     else:

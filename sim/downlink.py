@@ -24,7 +24,7 @@ from sim.onboard.device import refuse_scene_policy
 from sim.onboard.sending import PACKETS_FILE, Device, header_of, peak_rss_mib, send, send_by_device
 from sim.products.delivery import whole_or_nothing
 from sim.progress import Progress, in_parts
-from sim.receive import CLOUD_FILE, deliver
+from sim.receive import CLOUD_FILE, deliver, write_catalogue
 from sim.report import tables
 from sim.report.comparison import compare_with_original
 from sim.report.files import write_report
@@ -74,7 +74,9 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
         reception = receive(arrived, by_id([bundle]), policy.apid)
         received, decoder = reception.scene(header.scene_id), Decoder(bundle, engine)
         mask = open_ground_mask(bundle, engine)
-        delivered = deliver(received, bundle, decoder, mask, folder, progress) if any(received.grid) else None
+        delivered = (
+            deliver(received, bundle, decoder, mask, mission, folder, progress) if any(received.grid) else None
+        )
 
         # Verification alone opens the original again.
         kinds = tables.kinds(received, grid(scene.info, bundle.tile_px))
@@ -85,6 +87,7 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
         run = tables.Run(request.seed, info, bundle, mission, engine, channel.report, reception, received, broken)
         report = tables.compose(run, onboard, ground, comparison, tables.audit_section(received, decoder))
         write_report(report, comparison.pictures.paths, folder)
+        write_catalogue([delivered] if delivered else [], folder)
     return report
 
 

@@ -1,10 +1,11 @@
 """The ground on its own: octets off the link become scenes on disk. No original and no payload is at hand.
 
-packets -> scenes -> tiles -> reconstruction.tif, cloud.tif and report.json, a folder a scene where there are several
+packets -> scenes -> tiles -> rasters, report.json and what a GIS or an archive wants, a folder a scene where there are
+several
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,17 @@ from sim.ground.place import scene_info
 from sim.ground.reception import Reception, SceneReception, by_id
 from sim.ground.reception import receive as receive_packets
 from sim.mission.spec import DEFAULT as DEFAULT_MISSION
-from sim.mission.spec import load_mission
+from sim.mission.spec import Mission, load_mission
 from sim.products.delivery import whole_or_nothing
-from sim.products.rasters import CloudClassWriter, PictureWriter
+from sim.products.footprint import Placed
+from sim.products.origin import Origin, designator_of
+from sim.products.provenance import provenance
+from sim.products.publish import publish, write_collection, write_item
+from sim.products.rasters import CloudClassWriter, PictureWriter, ProvenanceWriter
 from sim.progress import Progress
 from sim.report.received import write_received_report
 
-PICTURE_FILE, CLOUD_FILE = "reconstruction.tif", "cloud.tif"
+PICTURE_FILE, CLOUD_FILE, PROVENANCE_FILE = "reconstruction.tif", "cloud.tif", "provenance.tif"
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,8 @@ class Delivered:
     picture: Path
     known_px: int
     seconds: float
+    origin: Origin
+    placed: Placed | None
 
 
 def receive(request: ReceiveRequest, progress: Progress) -> dict[str, Any]:
@@ -62,31 +69,42 @@ def receive(request: ReceiveRequest, progress: Progress) -> dict[str, Any]:
     engine = open_engine(request.engine)
     with whole_or_nothing(request.out, request.overwrite) as folder:
         reception = receive_packets(read_stream(request.stream, mission.policy.apid), bundles, mission.policy.apid)
-        delivered = list(deliver_all(reception, bundles, engine, folder, progress))
+        delivered = list(deliver_all(reception, bundles, engine, mission, folder, progress))
         if not delivered:
             raise InputError(nothing_there(request.stream, reception, mission.policy.apid))
-        return write_received_report(request.stream, mission.name, reception, delivered, folder)
+        report = write_received_report(request.stream, mission.name, reception, delivered, folder)
+        write_catalogue(delivered, folder)
+        return report
 
 
 def deliver_all(
-    reception: Reception, bundles: Mapping[int, Bundle], engine: Engine, folder: Path, progress: Progress
-) -> Iterator[Delivered]:
+    reception: Reception, bundles: Mapping[int, Bundle], engine: Engine, mission: Mission, folder: Path,
+    progress: Progress,
+) -> Iterator[Delivered]:  # fmt: skip
     """Each scene of which anything can be shown, in a folder of its own where there are several."""
     shown = [(scene, bundle) for scene in reception.scenes.values() if (bundle := bundle_of(scene, bundles))]
     for scene, bundle in shown:
         place = folder if len(shown) == 1 else folder / _folder_name(scene)
         place.mkdir(exist_ok=True)
-        yield deliver(scene, bundle, Decoder(bundle, engine), open_ground_mask(bundle, engine), place, progress)
+        decoder, mask = Decoder(bundle, engine), open_ground_mask(bundle, engine)
+        yield deliver(scene, bundle, decoder, mask, mission, place, progress)
 
 
 def deliver(
-    scene: SceneReception, bundle: Bundle, decoder: Decoder, mask: GroundMask, folder: Path, progress: Progress
-) -> Delivered:
-    """reconstruction.tif of one scene, and cloud.tif: the ground's own mask of it."""
+    scene: SceneReception, bundle: Bundle, decoder: Decoder, mask: GroundMask, mission: Mission, folder: Path,
+    progress: Progress,
+) -> Delivered:  # fmt: skip
+    """reconstruction.tif of one scene, cloud.tif: the ground's own mask of it, provenance.tif: what became of every
+    pixel, and what a GIS wants beside them."""
+    origin = origin_of(scene, mission)
     info, start, known_px = scene_info(scene, bundle), time.process_time(), 0
     path = folder / PICTURE_FILE
     withheld = {address for address, code in scene.codes.items() if code.kind is Kind.WITHHELD}
-    with PictureWriter(path, info) as writer, CloudClassWriter(folder / CLOUD_FILE, info) as cloud_writer:
+    with (
+        PictureWriter(path, info, origin) as writer,
+        CloudClassWriter(folder / CLOUD_FILE, info, origin) as cloud_writer,
+        ProvenanceWriter(folder / PROVENANCE_FILE, info, origin) as provenance_writer,
+    ):
         for strip in reconstruct(scene, decoder):
             top = strip.row * decoder.tile_px
             height = min(decoder.tile_px, info.height_px - top)
@@ -95,9 +113,31 @@ def deliver(
             gone = [(strip.row, col) in withheld for col in range(scene.grid[1])]
             classes = mask.classes(strip.dn, strip.known, gone, info.gsd_m)
             cloud_writer.write_strip(top, classes[:height, : info.width_px])
+            provenance_writer.write_strip(top, provenance(scene, strip.row, known, decoder.tile_px))
             known_px += int(known.sum())
             progress("ground", scene.grid[0])
-    return Delivered(scene, info, path, known_px, time.process_time() - start)
+    seconds = time.process_time() - start
+    placed = publish(scene, info, origin, folder, decoder.tile_px)
+    return Delivered(scene, info, path, known_px, seconds, origin, placed)
+
+
+def origin_of(scene: SceneReception, mission: Mission) -> Origin:
+    """What every file of a scene says of where it comes from."""
+    bundle = "unknown" if scene.bundle_id is None else f"{scene.bundle_id:08x}"
+    return Origin(mission.name, mission.title, bundle, scene.scene_id, designator_of(mission.orbit.tle_1))
+
+
+def write_catalogue(delivered: Sequence[Delivered], folder: Path) -> None:
+    """A STAC item beside each scene, and the mission's collection in `folder`. Written last: items sum up files."""
+    items = {}
+    for product in delivered:
+        place = product.picture.parent
+        up = "./collection.json" if place == folder else "../collection.json"
+        entry = write_item(product.info, product.origin, product.placed, place, product.known_px, up)
+        if entry is not None:
+            items[f"./{(place / 'item.json').relative_to(folder)}"] = entry
+    if delivered:
+        write_collection(delivered[0].origin, items, folder)
 
 
 def bundle_of(scene: SceneReception, bundles: Mapping[int, Bundle]) -> Bundle | None:

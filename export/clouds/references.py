@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.clouds.windows import NO_SCL, UNLABELLED
-from export.data import data_folder
+from export.data import data_folder, pool_file, read_named
 
 Bool = NDArray[np.bool_]
 
@@ -33,22 +33,21 @@ class ReferenceTile:
 
 def load_reference_tiles() -> Iterator[ReferenceTile]:
     """Every tile of the pool and of the farms of which anything is known."""
-    with np.load(data_folder() / "train" / "tiles128.npz") as data:
-        rows = [data[key] for key in ("x", "scl", "site", "src")]
-    for dn, scl, site, src in zip(*rows, strict=True):
+    pool = read_named(pool_file(), "x", "scl", "site", "src")
+    for dn, scl, site, src in zip(*pool, strict=True):
         if (scl != NO_SCL).any():
             yield ReferenceTile(dn, *firm(scl), str(site), labelled=True)
         elif site not in UNLABELLED and src not in UNLABELLED:
             yield ReferenceTile(dn, np.zeros(scl.shape, bool), np.ones(scl.shape, bool), str(site), labelled=False)
-    with np.load(data_folder() / "cloud" / "worldcereal64.npz") as data:
-        for dn, scl, site in zip(data["x"], data["scl"], data["site"], strict=True):
-            yield ReferenceTile(dn, *firm(scl), str(site), labelled=True)
+    farms = read_named(data_folder() / "cloud" / "worldcereal64.npz", "x", "scl", "site")
+    for dn, scl, site in zip(*farms, strict=True):
+        yield ReferenceTile(dn, *firm(scl), str(site), labelled=True)
 
 
 def load_human_chips() -> tuple[NDArray[np.uint16], Bool]:
     """The chips whose clouds people drew: dn [N, 4, 512, 512] at 10 m, cloud [N, 512, 512]. Never trained on."""
-    with np.load(data_folder() / "cloud" / "human_cloud_512.npz") as data:
-        return data["x"], data["cloud"].astype(bool)
+    dn, cloud = read_named(data_folder() / "cloud" / "human_cloud_512.npz", "x", "cloud")
+    return dn, cloud.astype(bool)
 
 
 def firm(scl: NDArray[np.uint8]) -> tuple[Bool, Bool]:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from export.clouds.drawn import F32
 from export.clouds.windows import NO_SCL, WINDOW_PX, Painter, Window, real_windows
+from export.data import read_all
 from payload.errors import InputError
 
 #: Pixels along one cell of what is kept.
@@ -101,7 +102,7 @@ def load_labelled(folder: Path, without: Sequence[str] = ()) -> dict[str, NDArra
     parts = sorted(folder.glob("*.npz"))
     if not parts:
         raise InputError(f"{folder}: no labelled windows; run `python -m export.clouds.teacher --out {folder}` first")
-    loaded = [dict(np.load(part)) for part in parts]
+    loaded = [read_all(part) for part in parts]
     every = {key: np.concatenate([part[key] for part in loaded]) for key in loaded[0]}
     kept = ~np.isin(every["site"], list(without))
     return {key: values[kept] for key, values in every.items()}

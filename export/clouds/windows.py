@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.clouds.drawn import F32, bleach, compose, roofs, turned
-from export.data import data_folder
+from export.data import data_folder, pool_file, read_named
 
 CLASSIFIED, CLEAR, UNKNOWN, DRAWN = range(4)
 WINDOW_PX = 256
@@ -58,8 +58,7 @@ def real_windows() -> list[Window]:
 
 
 def _pool_windows() -> Iterator[Window]:
-    with np.load(data_folder() / "train" / "tiles128.npz") as data:
-        x, scl, src, site, gsd_m, level = (data[k] for k in ("x", "scl", "src", "site", "res_m", "level"))
+    x, scl, src, site, gsd_m, level = read_named(pool_file(), "x", "scl", "src", "site", "res_m", "level")
     pictures: dict[tuple[str, str], list[int]] = {}
     for i, name in enumerate(zip(src.tolist(), level.tolist(), strict=True)):
         pictures.setdefault(name, []).append(i)
@@ -112,21 +111,21 @@ def _plain(
 
 
 def _farm_windows() -> Iterator[Window]:
-    with np.load(data_folder() / "cloud" / "worldcereal64.npz") as data:
-        for dn, scl, site in zip(data["x"], data["scl"], data["site"], strict=True):
-            yield _plain(mirrored(dn), mirrored(scl), str(site), 10, "L2A", CLASSIFIED)
+    farms = read_named(data_folder() / "cloud" / "worldcereal64.npz", "x", "scl", "site")
+    for dn, scl, site in zip(*farms, strict=True):
+        yield _plain(mirrored(dn), mirrored(scl), str(site), 10, "L2A", CLASSIFIED)
 
 
 def _other_windows() -> Iterator[Window]:
     """Two sites with and without cloud, and fields on the Danube in two seasons."""
-    with np.load(data_folder() / "sensors" / "sen12mscr_l1c13_s1_256.npz") as data:
-        for dn in data["clear"]:
-            yield _plain(dn[[1, 2, 3, 7]], None, "sen12mscr", 10, "L1C", CLEAR)
-        yield _plain(data["cloudy"][0][[1, 2, 3, 7]], None, "sen12mscr", 10, "L1C", UNKNOWN)
-    with np.load(data_folder() / "downstream" / "fields_two_dates_379x578.npz") as data:
-        for dn in np.nan_to_num(data["x"]).clip(0, 65_535).astype(np.uint16)[:, [2, 1, 0, 3]]:
-            for left in (0, WINDOW_PX):
-                yield _plain(dn[:, :WINDOW_PX, left : left + WINDOW_PX], None, "fields", 10, "L2A", CLEAR)
+    clear, cloudy = read_named(data_folder() / "sensors" / "sen12mscr_l1c13_s1_256.npz", "clear", "cloudy")
+    for dn in clear:
+        yield _plain(dn[[1, 2, 3, 7]], None, "sen12mscr", 10, "L1C", CLEAR)
+    yield _plain(cloudy[0][[1, 2, 3, 7]], None, "sen12mscr", 10, "L1C", UNKNOWN)
+    (fields,) = read_named(data_folder() / "downstream" / "fields_two_dates_379x578.npz", "x")
+    for dn in np.nan_to_num(fields).clip(0, 65_535).astype(np.uint16)[:, [2, 1, 0, 3]]:
+        for left in (0, WINDOW_PX):
+            yield _plain(dn[:, :WINDOW_PX, left : left + WINDOW_PX], None, "fields", 10, "L2A", CLEAR)
 
 
 class Painter:
@@ -159,7 +158,7 @@ def _is_ground(window: Window) -> bool:
 
 def _opacity_over_sea() -> F32:
     """Opacity of the cloud field over dark sea: how much brighter than the sea it is. [512, 512]"""
-    with np.load(data_folder() / "train" / "tiles128.npz") as data:
-        tiles = data["x"][data["site"] == OVER_SEA]
+    x, site = read_named(pool_file(), "x", "site")
+    tiles = x[site == OVER_SEA]
     bright = mosaic(tiles, _tiles_a_row(OVER_SEA, len(tiles)))[:3].mean(axis=0)
     return np.clip((bright - np.percentile(bright, 8)) / OPAQUE_DN, 0.0, 1.0).astype(np.float32)

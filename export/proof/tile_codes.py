@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from export.builds import flight_networks
-from export.data import data_folder
+from export.data import data_folder, read_named
 from export.graphs.to_openvino import execution
 from export.proof.inputs import real_pool
 from export.proof.settings import isas_here, path_name
@@ -123,9 +123,9 @@ def _tiles(tile_px: int) -> list[Tile]:
     pool = real_pool()
     mosaic = max(1, tile_px // pool.dn.shape[2]) ** 2
     tiles = [pool.tile(index, tile_px) for index in range(0, len(pool.dn), mosaic)]
-    with np.load(data_folder() / "bench" / "rd20.npz") as bench:
-        bands = [str(band) for band in bench["bands"]]
-        chosen = bench["x"][:, [bands.index(band) for band in RGBN], :tile_px, :tile_px]
+    x, names = read_named(data_folder() / "bench" / "rd20.npz", "x", "bands")
+    bands = [str(band) for band in names]
+    chosen = x[:, [bands.index(band) for band in RGBN], :tile_px, :tile_px]
     everywhere = np.ones((tile_px, tile_px), bool)
     return tiles + [Tile(1, k, np.ascontiguousarray(dn), everywhere) for k, dn in enumerate(chosen)]
 

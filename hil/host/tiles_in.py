@@ -4,16 +4,16 @@ Scenes are read by whoever has registered a reader under the entry point `nadir.
 bench then sees the very tiles that `sim downlink` sees, without knowing the ground, and a board's agent needs neither.
 """
 
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from itertools import islice
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
+from payload.array_files import ArrayFileError, read_arrays
 from payload.errors import InputError
 from payload.scene import Scene
 from payload.tiles import Tile, split
@@ -83,12 +83,14 @@ def npz_tiles(path: Path, tile_px: int, bands: tuple[str, ...]) -> TileSource:
 
 def _pixels(path: Path, bands: tuple[str, ...]) -> "np.ndarray[tuple[int, ...], np.dtype[np.uint16]]":
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            x, names = arrays["x"], [str(name) for name in arrays["bands"]] if "bands" in arrays else list(bands)
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(
-            f"{path}: not an .npz with an array x ({error}); wanted x uint16 [N, bands, height, width]"
-        ) from None
+        arrays = read_arrays(path, ("x", "bands"), kinds="iufSU")
+    except ArrayFileError as error:
+        raise InputError(f"{path}: not a usable .npz ({error}); wanted x uint16 [N, bands, height, width]") from None
+    if "x" not in arrays:
+        raise InputError(f"{path}: no array x; wanted x uint16 [N, bands, height, width]")
+    x, names = arrays["x"], _names(arrays["bands"]) if "bands" in arrays else list(bands)
+    if not x.size:
+        raise InputError(f"{path}: x is {x.dtype} {x.shape} and holds nothing; wanted one tile at least")
     if x.ndim != 4 or x.dtype != np.uint16 or x.shape[1] != len(names):
         raise InputError(
             f"{path}: x is {x.dtype} {x.shape} with {len(names)} bands, wanted uint16 [N, bands, height, width]"
@@ -97,6 +99,12 @@ def _pixels(path: Path, bands: tuple[str, ...]) -> "np.ndarray[tuple[int, ...], 
     if missing:
         raise InputError(f"{path}: band {missing[0]} is not among {', '.join(names)}; use a file that has it")
     return x[:, [names.index(band) for band in bands]]
+
+
+def _names(bands: "np.ndarray[tuple[int, ...], np.dtype[Any]]") -> list[str]:
+    """Names of bands as text, whether they were stored as text or as octets."""
+    values = bands.ravel().tolist()
+    return [value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value) for value in values]
 
 
 def _reader() -> ReadScene:

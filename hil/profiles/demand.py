@@ -10,6 +10,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+from hil.devices.states import States, assumption, orbit_energy
 from hil.profiles.profile_file import CODED, BenchProfile, Energy
 from payload.errors import InputError
 
@@ -33,6 +34,7 @@ class Demand:
     power_w: float | None = None
     memory_mib: float | None = None
     highest_c: float | None = None
+    states: States | None = None  # of the payload when it does not work
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,8 @@ def read_demand(where: str | Path, highest_c: float | None = None) -> Demand:
         name: _maybe(path, budgets, name)
         for name in ("realtime_factor", "imaging_s_per_orbit", "energy_per_orbit_j", "power_w", "memory_mib")
     }
-    return Demand(str(table.get("name", path.stem)), rate_mpx_s, orbit_s, highest_c=highest_c, **optional)
+    name, states = str(table.get("name", path.stem)), _states(path, table)
+    return Demand(name, rate_mpx_s, orbit_s, highest_c=highest_c, states=states, **optional)
 
 
 def margins(profile: BenchProfile, demand: Demand) -> list[Margin]:
@@ -131,16 +134,29 @@ def _mission_file(where: str | Path) -> Path:
 
 
 def _orbit_energy(energy: Energy | None, demand: Demand, mpx_s: float, tile_px: int) -> Margin:
-    """Of the work alone: what the payload draws between takes is not in it, and the name says so."""
-    name, available = "energy of an orbit, payload off between takes", demand.energy_per_orbit_j or 0.0
+    """The work of an orbit as measured, and what the mission's states add between takes; the name says which."""
+    name, available = f"energy of an orbit, {assumption(demand.states)}", demand.energy_per_orbit_j or 0.0
     if energy is None:
         return Margin(name, None, available, "J", NO_METER)
     if demand.imaging_s_per_orbit is None:
         return Margin(name, None, available, "J", "the mission does not say how long it images (imaging_s_per_orbit)")
     mpx = demand.imaging_s_per_orbit * demand.imager_mpx_s
     coded_j = energy.kind_gross_j.get(CODED)
-    mpx_j = energy.mpx_gross_j if coded_j is None else coded_j / (tile_px**2 / 1e6)
-    return Margin(name, mpx * mpx_j, available, "J", energy.basis)
+    work_j = mpx * (energy.mpx_gross_j if coded_j is None else coded_j / (tile_px**2 / 1e6))
+    if demand.states is None:
+        return Margin(name, work_j, available, "J", energy.basis)
+    spent = orbit_energy(demand.states, work_j, mpx / mpx_s, demand.orbit_s)
+    return Margin(name, spent.total_j, available, "J", energy.basis)
+
+
+def _states(path: Path, table: dict[str, Any]) -> States | None:
+    """[states] of a mission; None where it has none."""
+    found = _table(path, table, "states")
+    try:
+        numbers: dict[str, Any] = {key: v if key == "between_takes" else float(v) for key, v in found.items()}
+        return States(**numbers) if found else None
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{path}: [states] cannot be used ({error}); see docs/mission.md") from None
 
 
 def _table(path: Path, table: dict[str, Any], name: str) -> dict[str, Any]:

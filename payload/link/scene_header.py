@@ -1,12 +1,14 @@
 """Scene header <-> octets: what the ground must know of a scene besides its tiles. Sent first, repeated, and last.
 
-    octet 0   1      2 .. 5     6 .. 9      10, 11   12 .. 15  16 .. 19  20     21 .. 44         45 ...         2
+    octet 0   1      2 .. 5     6 .. 9      10, 11   12 .. 15  16 .. 19  20     21 .. 44         45 ...         4
     +---+---+-------+----------+-----------+--------+---------+---------+------+----------------+--------------+-----+
     |v 4|15 | flags | scene id | bundle id | tile px| height  | width   | bits | fates (6 x 32) | fields       | crc |
     +---+---+-------+----------+-----------+--------+---------+---------+------+----------------+--------------+-----+
 
 A field is a tag (8 bits), a length (16 bits) and its octets; a reader passes over tags that it does not know. The low
 half of octet 0 tells a header from a tile code. Losing every header costs the place of a scene, not its pixels.
+
+Version 2. Version 1, which older payloads send, has a CRC of 16 bits, that of packets; 2 has zlib's CRC-32.
 """
 
 import struct
@@ -16,6 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
+from zlib import crc32
 
 from payload.errors import InputError, StreamError
 from payload.link import tile_code
@@ -23,7 +26,7 @@ from payload.link.space_packet import octets_on_air
 from payload.link.tile_code import Kind, TileCode
 from payload.scene import SceneInfo
 
-VERSION = 1
+VERSION, FIRST_VERSION = 2, 1
 #: In the place where a tile code has its kind.
 MARK = 15
 #: After so many tile codes the header is sent again.
@@ -41,7 +44,7 @@ MOST_PIXELS = 1 << 34
 EPOCH = datetime(1958, 1, 1, tzinfo=UTC)
 
 _FIXED = struct.Struct(">BBIIHIIB6I")
-_CRC_OCTETS = 2
+_CRC_OCTETS = {1: 2, 2: 4}
 
 
 class Tag(IntEnum):
@@ -95,9 +98,14 @@ def pack(header: SceneHeader) -> bytes:
         info.height_px, info.width_px, info.bits, *((fates or {}).get(kind, 0) for kind in FATES),
     )  # fmt: skip
     octets = fixed + b"".join(_field(tag, value) for tag, value in _fields(info))
-    if len(octets) + _CRC_OCTETS > LONGEST_OCTETS:
+    if len(octets) + _CRC_OCTETS[VERSION] > LONGEST_OCTETS:
         raise InputError(f"scene header of {len(octets)} octets, wanted at most {LONGEST_OCTETS}; shorten name or CRS")
-    return octets + crc_hqx(octets, 0xFFFF).to_bytes(_CRC_OCTETS, "big")
+    return octets + _check(octets, VERSION)
+
+
+def _check(octets: bytes, version: int) -> bytes:
+    found = crc_hqx(octets, 0xFFFF) if version == FIRST_VERSION else crc32(octets)
+    return found.to_bytes(_CRC_OCTETS[version], "big")
 
 
 def records(header: SceneHeader, codes: Iterable[TileCode]) -> Iterator[bytes]:
@@ -124,17 +132,19 @@ def is_header(octets: bytes) -> bool:
 
 def unpack(octets: bytes) -> SceneHeader:
     """Inverse of `pack`. StreamError where the octets are no whole header of this version, or contradict themselves."""
-    if not _FIXED.size + _CRC_OCTETS <= len(octets) <= LONGEST_OCTETS or crc_hqx(octets, 0xFFFF) != 0:
+    version = octets[0] >> 4 if is_header(octets) else VERSION
+    if version not in _CRC_OCTETS:
+        raise StreamError(f"scene header of version {version}; this ground reads versions {FIRST_VERSION} to {VERSION}")
+    body, check = octets[: -_CRC_OCTETS[version]], octets[-_CRC_OCTETS[version] :]
+    if not _FIXED.size <= len(body) < len(octets) <= LONGEST_OCTETS or _check(body, version) != check:
         raise StreamError("scene header is cut short or its CRC does not match")
-    first, flags, scene_id, bundle_id, tile_px, height, width, bits, *counts = _FIXED.unpack_from(octets)
-    if first != VERSION << 4 | MARK:
-        raise StreamError(f"scene header of version {first >> 4}; this ground reads version {VERSION}")
+    _, flags, scene_id, bundle_id, tile_px, height, width, bits, *counts = _FIXED.unpack_from(body)
     if not (8 <= tile_px <= 4096 and tile_px % 8 == 0 and 0 < height < 1 << 31 and 0 < width < 1 << 31):
         raise StreamError(f"scene header: {height} x {width} px in tiles of {tile_px} px")
     if height * width > MOST_PIXELS or max(height, width) > tile_px << 16:
         raise StreamError(f"scene header: {height} x {width} px are more than this ground makes room for")
     try:
-        info = _info(dict(_split(octets[_FIXED.size : -_CRC_OCTETS])), height, width, bits)
+        info = _info(dict(_split(body[_FIXED.size :])), height, width, bits)
         fates = dict(zip(FATES, counts, strict=True)) if flags & FINAL else None
         return SceneHeader(scene_id, bundle_id, tile_px, info, fates)
     except (UnicodeDecodeError, struct.error, OverflowError, InputError) as error:

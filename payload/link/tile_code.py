@@ -4,28 +4,50 @@
     +---+---+-----------+----------+-------+-------+-------+-----+-----+--------+ ...
     |v 4|k 4| bundle id | scene id |  row  |  col  | cloud |  s  |  n  |   m    |
     +---+---+-----------+----------+-------+-------+-------+-----+-----+--------+ ...
-     s octets  m octets  5 n octets            2
+     s octets  m octets  7 n octets            4
     +---------+---------+---------------------+-----+------------------------
-    |  side   |  mask   | n (length 3, crc 2) | crc | n layers, coarse first
+    |  side   |  mask   | n (length 3, crc 4) | crc | n layers, coarse first
     +---------+---------+---------------------+-----+------------------------
 
-Version 3. Version 2, which older payloads send and a tile on its own still is, has no scene id and no mask (m).
-docs/format.md says what each field means.
+Version 5. Version 4, a tile on its own, has no scene id and no mask (m). Versions 3 and 2, which older payloads send,
+are these two with CRCs of 16 bits. docs/format.md says what each field means.
+
+The CRCs are of 32 bits and not the packets' own: damage inside a layer that one polynomial misses, it misses again.
 """
 
 from binascii import crc_hqx
 from dataclasses import dataclass, field
 from enum import IntEnum
+from zlib import crc32
 
 from payload.errors import InputError, StreamError
 
-#: A tile code with a scene id and a mask, and one without either.
-VERSION, VERSION_OF_A_LONE_TILE = 3, 2
-#: Octets before the side information, by version.
-FIXED_OCTETS = {2: 12, 3: 19}
-LAYER_ENTRY_OCTETS = 5
-CRC_OCTETS = 2
 UNKNOWN_CLOUD = 255
+LENGTH_OCTETS = 3
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What versions differ in: octets before the side information, whether a scene is named, octets of a CRC."""
+
+    fixed: int
+    of_a_scene: bool
+    crc: int
+
+    @property
+    def entry(self) -> int:
+        """Octets of a layer's line in the table: its length and its CRC."""
+        return LENGTH_OCTETS + self.crc
+
+    def check(self, octets: bytes | bytearray) -> bytes:
+        """The CRC of this version over `octets`: CRC-32 as in zlib, or the packets' CRC-16."""
+        found = crc32(octets) if self.crc == 4 else crc_hqx(octets, 0xFFFF)
+        return found.to_bytes(self.crc, "big")
+
+
+LAYOUTS = {2: Layout(12, False, 2), 3: Layout(19, True, 2), 4: Layout(12, False, 4), 5: Layout(19, True, 4)}
+#: What is written: a tile code with a scene id and a mask, and one without either.
+VERSION, VERSION_OF_A_LONE_TILE = 5, 4
 
 
 class Kind(IntEnum):
@@ -97,18 +119,20 @@ class TileCode:
 
 
 def pack(code: TileCode) -> bytes:
-    """The octets of a tile code: version 3 where it belongs to a scene, version 2 for a tile on its own."""
-    address = code.row.to_bytes(2, "big") + code.col.to_bytes(2, "big")
-    counts = bytes([code.cloud_percent, len(code.side), len(code.layers)])
-    bundle = code.bundle_id.to_bytes(4, "big")
-    if code.scene_id is None:
-        head = bytearray([VERSION_OF_A_LONE_TILE << 4 | code.kind]) + bundle + address + counts + code.side
-    else:
-        head = bytearray([VERSION << 4 | code.kind]) + bundle + code.scene_id.to_bytes(4, "big") + address + counts
-        head += len(code.mask).to_bytes(3, "big") + code.side + code.mask
+    """The octets of a tile code: version 5 where it belongs to a scene, version 4 for a tile on its own."""
+    version = VERSION_OF_A_LONE_TILE if code.scene_id is None else VERSION
+    layout = LAYOUTS[version]
+    head = bytearray([version << 4 | code.kind]) + code.bundle_id.to_bytes(4, "big")
+    if code.scene_id is not None:
+        head += code.scene_id.to_bytes(4, "big")
+    head += code.row.to_bytes(2, "big") + code.col.to_bytes(2, "big")
+    head += bytes([code.cloud_percent, len(code.side), len(code.layers)])
+    if code.scene_id is not None:
+        head += len(code.mask).to_bytes(3, "big")
+    head += code.side + code.mask
     for layer in code.layers:
-        head += len(layer).to_bytes(3, "big") + _crc(layer)
-    return bytes(head + _crc(head)) + b"".join(code.layers)
+        head += len(layer).to_bytes(LENGTH_OCTETS, "big") + layout.check(layer)
+    return bytes(head + layout.check(head)) + b"".join(code.layers)
 
 
 def unpack(octets: bytes) -> TileCode:
@@ -117,52 +141,53 @@ def unpack(octets: bytes) -> TileCode:
     StreamError if the header did not arrive whole: then nothing is known, not even the tile.
     """
     version, kind = (octets[0] >> 4, octets[0] & 15) if octets else (VERSION, 0)
-    if version not in FIXED_OCTETS or kind not in list(Kind):
+    if version not in LAYOUTS or kind not in list(Kind):
         raise StreamError(
-            f"tile code of version {version}, kind {kind}; this ground reads versions 2 and 3, kinds 0 to {max(Kind)}"
+            f"tile code of version {version}, kind {kind}; "
+            f"this ground reads versions {min(LAYOUTS)} to {max(LAYOUTS)}, kinds 0 to {max(Kind)}"
         )
-    fixed = FIXED_OCTETS[version]
+    layout = LAYOUTS[version]
+    fixed = layout.fixed
     if len(octets) < fixed:
         raise StreamError(f"{len(octets)} octets are too few for a tile code")
-    at = fixed - 10 if version == VERSION else fixed - 7  # of row, column and what follows them
+    at = fixed - 10 if layout.of_a_scene else fixed - 7  # of row, column and what follows them
     row, col = int.from_bytes(octets[at : at + 2], "big"), int.from_bytes(octets[at + 2 : at + 4], "big")
     cloud, side, declared = octets[at + 4 : at + 7]
     mask = int.from_bytes(octets[at + 7 : fixed], "big")
     table = fixed + side + mask
-    end = table + LAYER_ENTRY_OCTETS * declared + CRC_OCTETS
-    if len(octets) < end or crc_hqx(octets[:end], 0xFFFF) != 0:
+    start = table + layout.entry * declared  # of the CRC over all before it
+    end = start + layout.crc
+    if len(octets) < end or layout.check(octets[:start]) != octets[start:end]:
         raise StreamError("header of the tile code is cut short or its CRC does not match")
     if not (cloud <= 100 or cloud == UNKNOWN_CLOUD):
         raise StreamError(f"cloud percentage {cloud}")
-    layers, cause = _layers(octets, table, declared, end)
-    lengths = octets[table : end - CRC_OCTETS]
-    sent = end + sum(int.from_bytes(lengths[5 * k : 5 * k + 3], "big") for k in range(declared))
-    scene_id = int.from_bytes(octets[5:9], "big") if version == VERSION else None
+    entries = [octets[k : k + layout.entry] for k in range(table, start, layout.entry)]
+    layers, cause = _layers(octets, entries, end, layout)
+    sent = end + sum(int.from_bytes(entry[:LENGTH_OCTETS], "big") for entry in entries)
+    scene_id = int.from_bytes(octets[5:9], "big") if layout.of_a_scene else None
     return TileCode(
         Kind(kind), row, col, int.from_bytes(octets[1:5], "big"), cloud, octets[fixed : fixed + side], layers,
         declared, cause, scene_id, octets[fixed + side : table], sent,
     )  # fmt: skip
 
 
-def _layers(octets: bytes, table: int, declared: int, start: int) -> tuple[tuple[bytes, ...], str | None]:
+def _layers(
+    octets: bytes, entries: list[bytes], start: int, layout: Layout
+) -> tuple[tuple[bytes, ...], str | None]:
     layers: list[bytes] = []
-    for k in range(declared):
-        entry = octets[table + LAYER_ENTRY_OCTETS * k :][:LAYER_ENTRY_OCTETS]
-        layer = octets[start : start + int.from_bytes(entry[:3], "big")]
-        if len(layer) < int.from_bytes(entry[:3], "big"):
-            return tuple(layers), f"layer {k} of {declared} is cut short"
-        if _crc(layer) != entry[3:]:
-            return tuple(layers), f"layer {k} of {declared} is damaged"
+    for k, entry in enumerate(entries):
+        length = int.from_bytes(entry[:LENGTH_OCTETS], "big")
+        layer = octets[start : start + length]
+        if len(layer) < length:
+            return tuple(layers), f"layer {k} of {len(entries)} is cut short"
+        if layout.check(layer) != entry[LENGTH_OCTETS:]:
+            return tuple(layers), f"layer {k} of {len(entries)} is damaged"
         layers.append(layer)
-        start += len(layer)
+        start += length
     return tuple(layers), None
 
 
 def header_octets(side_octets: int, layers: int, mask_octets: int | None = None) -> int:
-    """Octets of a tile code that are not layers. `mask_octets` None: a tile on its own, version 2."""
-    fixed = FIXED_OCTETS[VERSION_OF_A_LONE_TILE] if mask_octets is None else FIXED_OCTETS[VERSION] + mask_octets
-    return fixed + side_octets + LAYER_ENTRY_OCTETS * layers + CRC_OCTETS
-
-
-def _crc(octets: bytes | bytearray) -> bytes:
-    return crc_hqx(octets, 0xFFFF).to_bytes(CRC_OCTETS, "big")
+    """Octets of a tile code that are not layers. `mask_octets` None: a tile on its own."""
+    layout = LAYOUTS[VERSION_OF_A_LONE_TILE if mask_octets is None else VERSION]
+    return layout.fixed + side_octets + (mask_octets or 0) + layout.entry * layers + layout.crc

@@ -19,6 +19,12 @@
 
 EXPORT void nadir_plain_only(int on) { plain_only = on; }
 
+/* The digest of the sources this was built from (payload/native/sources.py): an older kernel is never called. */
+#ifndef NADIR_SOURCES
+#error "NADIR_SOURCES is missing: build the kernel with setup.py"
+#endif
+EXPORT const char *nadir_sources(void) { return NADIR_SOURCES; }
+
 /* What an import of the module needs. */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>

@@ -3,10 +3,12 @@
 The numpy code of the payload defines what it computes; its twins stand beside each (`compiled.py`).
 
 `available` is False where no compiler was at hand when the package was installed, on a board that runs from a zipapp,
-or with NADIR_KERNEL=0 in the environment: then everything runs in numpy and gives the same octets.
+with NADIR_KERNEL=0 in the environment, or where the kernel was built from other sources than those beside it: then
+everything runs in numpy and gives the same octets.
 """
 
 import ctypes
+import logging
 import os
 from typing import Any
 
@@ -14,6 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from payload.errors import BundleError, InputError
+from payload.native import sources
+
+log = logging.getLogger(__name__)
 
 #: What the kernel says of arguments that would lead it astray.
 _REFUSALS: dict[int, tuple[type[InputError], str]] = {
@@ -21,6 +26,10 @@ _REFUSALS: dict[int, tuple[type[InputError], str]] = {
     -2: (InputError, "a number is out of range for the kernel; hand over tiles of the bundle's size and bands"),
     -3: (BundleError, "the bundle's tables in memory are not those that were loaded; load the bundle again"),
 }
+STALE = (
+    "the compiled kernel was built from other sources than those installed, so the payload runs in numpy: the same "
+    "octets, many times slower; install Nadir again (pip install --no-deps --editable . in a checkout)"
+)
 
 
 def _load() -> ctypes.CDLL | None:
@@ -29,15 +38,34 @@ def _load() -> ctypes.CDLL | None:
     try:
         from payload.native import _kernel  # type: ignore[attr-defined]
 
-        library = ctypes.CDLL(_kernel.__file__)
+        return ctypes.CDLL(_kernel.__file__)
     except (ImportError, OSError):
         return None
-    library.nadir_scratch_octets.restype = ctypes.c_size_t
-    return library
+
+
+def _is_ours(library: ctypes.CDLL) -> bool:
+    """Whether the kernel was built from the sources beside it: Python calls an older one with other arguments.
+
+    A kernel that does not say is older than this check. Where the sources were left out of an installation, whatever
+    the kernel says has come with it.
+    """
+    try:
+        built_from = library.nadir_sources
+    except AttributeError:
+        return False
+    built_from.restype, built_from.argtypes = ctypes.c_char_p, ()
+    return sources.digest() in (None, built_from().decode("ascii", "replace"))
 
 
 _library = _load()
+#: Whether a kernel is there and was refused. Told once, when this is imported.
+stale = _library is not None and not _is_ours(_library)
+if stale:
+    log.warning(STALE)
+    _library = None
 available = _library is not None
+if _library is not None:
+    _library.nadir_scratch_octets.restype = ctypes.c_size_t
 
 
 def loaded() -> ctypes.CDLL:

@@ -46,6 +46,7 @@ from sim.clouds.samples import (
     load_human_chips,
     load_samples,
     load_thirteen_bands,
+    read_named,
 )
 from sim.metrics.intervals import clopper_pearson
 from sim.progress import Progress, silent
@@ -329,10 +330,8 @@ def _scene(data: Path, net: CloudNet) -> dict[str, Any] | None:
     """The end-to-end scene, tile by tile as in flight, against both of its references; None where it is not there."""
     if not ((data / SCENE).is_file() and (data / SCENE_REFERENCE).is_file()):
         return None
-    with np.load(data / SCENE_REFERENCE) as reference:
-        theirs = reference["s2cloudless"] > S2CLOUDLESS_THRESHOLD * 255.0
-        scl = reference["scl"]
-        likely = reference["sen2cor"]
+    likelihood, scl, likely = read_named(data / SCENE_REFERENCE, "s2cloudless", "scl", "sen2cor")
+    theirs = likelihood > S2CLOUDLESS_THRESHOLD * 255.0
     sen2cor = np.isin(scl, (8, 9, 10))
     masks = scene_masks(data, net) | {SEN2COR: sen2cor}
     return {

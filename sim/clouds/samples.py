@@ -14,13 +14,15 @@ is `firm` with the borders; `sure` takes only what Sen2Cor is confident of.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from payload.array_files import ArrayFileError, read_arrays
 from payload.errors import InputError
 
 TILES, FARMS = Path("train/tiles128.npz"), Path("cloud/worldcereal64.npz")
@@ -88,19 +90,33 @@ def data_folder(where: Path | None = None) -> Path:
     return folder
 
 
+def read_named(path: Path, *names: str) -> list[NDArray[Any]]:
+    """Arrays of a file, in this order. InputError where the file or one of them is not there."""
+    arrays = _arrays(path, names)
+    missing = [name for name in names if name not in arrays]
+    if missing:
+        raise InputError(f"{path}: no array {missing[0]}, wanted {', '.join(names)}; fetch the data folder again")
+    return [arrays[name] for name in names]
+
+
+def _arrays(path: Path, names: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
+    try:
+        return read_arrays(path, names, kinds="iufbSU")
+    except ArrayFileError as error:
+        raise InputError(f"{path}: not a usable .npz ({error}); fetch it again") from None
+
+
 def load_samples(folder: Path, sites: set[str]) -> Iterator[CloudSample]:
     """Tiles of the sites, labelled or clear by eye, in the order of the archives."""
-    with np.load(folder / TILES) as data:
-        columns = [data[key] for key in ("x", "scl", "water", "site", "src", "res_m", "level")]
+    columns = read_named(folder / TILES, "x", "scl", "water", "site", "src", "res_m", "level")
     for i, (dn, scl, water, site, src, gsd_m, level) in enumerate(zip(*columns, strict=True)):
         if site not in sites or site in UNLABELLED or src in UNLABELLED:
             continue
         labelled = bool((scl != 255).any())
         slices = () if labelled else _slices(str(site), str(src), dn, water)
         yield CloudSample(f"{src} {i}", str(site), dn, scl if labelled else None, int(gsd_m), slices, str(level))
-    with np.load(folder / FARMS) as data:
-        farms = [data[key] for key in ("x", "scl", "site", "timestamp")]
-    for i, (dn, scl, site, _) in enumerate(zip(*farms, strict=True)):
+    farms = read_named(folder / FARMS, "x", "scl", "site")
+    for i, (dn, scl, site) in enumerate(zip(*farms, strict=True)):
         if site in sites:
             yield CloudSample(f"{site} {i}", str(site), dn, scl, 10)
 
@@ -137,14 +153,13 @@ def load_thirteen_bands(folder: Path) -> list[ThirteenBands]:
     """The L1C tiles with all 13 bands that are there."""
     found = []
     if (folder / SNOW_13_BANDS).is_file():
-        with np.load(folder / SNOW_13_BANDS) as data:
-            found.append(ThirteenBands("montcalm 2016-01-12", data["x"], "montcalm"))
+        (x,) = read_named(folder / SNOW_13_BANDS, "x")
+        found.append(ThirteenBands("montcalm 2016-01-12", x, "montcalm"))
     if (folder / SITES_13_BANDS).is_file():
-        with np.load(folder / SITES_13_BANDS) as data:
-            found += [
-                ThirteenBands(str(i), x, f"terramind_{str(i).rsplit('_', 2)[0]}")
-                for i, x in zip(data["ids"], data["l1c13"], strict=True)
-            ]
+        names, tiles = read_named(folder / SITES_13_BANDS, "ids", "l1c13")
+        found += [
+            ThirteenBands(str(i), x, f"terramind_{str(i).rsplit('_', 2)[0]}") for i, x in zip(names, tiles, strict=True)
+        ]
     return found
 
 
@@ -171,14 +186,14 @@ def load_human_chips(folder: Path) -> list[HumanChip]:
 
 
 def _chips_of(path: Path) -> Iterator[HumanChip]:
-    with np.load(path) as data:
-        if not {"x", "cloud"} <= set(data.files):
-            raise InputError(f"{path}: holds {', '.join(data.files)}, wanted x and cloud; see docs/clouds.md")
-        x, cloud = data["x"], data["cloud"].astype(bool)
-        shadow = data["shadow"].astype(bool) if "shadow" in data.files else None
-        landsat = path.name.startswith("landsat")
-        gsd_m = float(data["gsd_m"]) if "gsd_m" in data.files else 30.0 if landsat else 10.0
-        level = str(data["level"]) if "level" in data.files else "L1C" if landsat else "L2A"
+    data = _arrays(path)
+    if not {"x", "cloud"} <= set(data):
+        raise InputError(f"{path}: holds {', '.join(data)}, wanted x and cloud; see docs/clouds.md")
+    x, cloud = data["x"], data["cloud"].astype(bool)
+    shadow = data["shadow"].astype(bool) if "shadow" in data else None
+    landsat = path.name.startswith("landsat")
+    gsd_m = float(data["gsd_m"]) if "gsd_m" in data else 30.0 if landsat else 10.0
+    level = str(data["level"]) if "level" in data else "L1C" if landsat else "L2A"
     if x.ndim != 4 or x.shape[1] != 4 or cloud.shape != (len(x), *x.shape[2:]):
         raise InputError(f"{path}: x {x.shape} and cloud {cloud.shape}, wanted [N, 4, H, W] and [N, H, W]")
     for i, dn in enumerate(x):

@@ -69,16 +69,30 @@ def passes(
     days: Annotated[float, typer.Option(help="How far ahead to look.")] = 1.0,
     start: Annotated[str | None, typer.Option(help="UTC. The orbit's epoch if left out.")] = None,
     octets: Annotated[int, typer.Option(help="A volume to send: what fits in each pass, and when it is down.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="A folder for passes.json, passes.html, timeline and map.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The plan as JSON on stdout.")] = False,
+    overwrite: options.Overwrite = False,
 ) -> None:
     """When stations see the satellite, and what each pass carries. Exit 1 if a volume given is not down in time."""
     from sim.mission import passes as module
     from sim.mission.spec import load_mission
 
     plan = module.plan_passes(load_mission(mission), station or [], _time(start), days, octets)
+    if out is not None:
+        _write_passes(plan, out, overwrite)
     print(json.dumps(module.as_json(plan), indent=2) if as_json else module.as_text(plan))
     if plan.waiting_octets:
         raise typer.Exit(1)
+
+
+def _write_passes(plan: Any, out: Path, overwrite: bool) -> None:
+    from sim.mission import passes as module
+    from sim.mission import passes_page
+    from sim.products.delivery import whole_or_nothing
+
+    with whole_or_nothing(out, overwrite) as folder:
+        (folder / "passes.json").write_text(json.dumps(module.as_json(plan), indent=2) + "\n", encoding="utf-8")
+        passes_page.write(plan, folder)
 
 
 def missions(as_json: options.AsJson = False) -> None:

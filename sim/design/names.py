@@ -67,7 +67,7 @@ NAMES = {
     "tile_p95_ms": "a tile, 95th percentile", "stages_count": "times are", "device_mpx_s": "throughput, networks alone",
     "payload_mpx_s": "throughput, the whole payload", "imager_mpx_s": "the imager's rate",
     "device_realtime_factor": "throughput over the imager's rate", "scene_s": "time of this scene",
-    "scene_j": "energy of this scene", "orbit_j": "energy of an orbit's imaging",
+    "scene_j": "energy of this scene", "orbit_j": "energy of an orbit", "orbit_assumption": "in the energy of an orbit",
     "pass_mpx": "a pass carries, at this rate",
     "macs": "multiply-accumulates of the networks", "reconnects": "connections mended",
     # decoder

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hil.devices.latency import Work
+from hil.devices.states import OrbitEnergy, assumption, orbit_energy
 from sim.link.orbit import period_s
 from sim.mission.devices import estimate, load_device, power_of
 from sim.mission.spec import Mission
@@ -90,7 +91,9 @@ class Energy:
     scene_j: float | None  # None where the device's power is not known
     scene_j_range: tuple[float | None, float | None]
     orbit_s: float | None  # None where the mission does not say how long it images
-    orbit_j: float | None
+    orbit_j: float | None  # with what the mission's [states] add to the work
+    orbit_states: OrbitEnergy | None  # the same by state; None without [states]
+    orbit_assumption: str
     source: str
     whole_payload: bool  # of the device's time, or the networks only
 
@@ -112,6 +115,10 @@ def volume(run: SceneRun, mission: Mission) -> Volume:
 def energy(run: SceneRun, mission: Mission) -> Energy:
     scene = estimate(mission.device, run.work, run.scene_px)
     scenes = scenes_per_orbit(run, mission)
+    work_j = None if scenes is None or scene.energy_j is None else scenes * scene.energy_j
+    states = None
+    if mission.states is not None and work_j is not None and scenes is not None:
+        states = orbit_energy(mission.states, work_j, scenes * scene.latency_s, period_s(mission.orbit))
     return Energy(
         device=mission.device,
         scene_s=scene.latency_s,
@@ -119,7 +126,9 @@ def energy(run: SceneRun, mission: Mission) -> Energy:
         scene_j=scene.energy_j,
         scene_j_range=(scene.energy_best_j, scene.energy_worst_j),
         orbit_s=None if scenes is None else scenes * scene.latency_s,
-        orbit_j=None if scenes is None or scene.energy_j is None else scenes * scene.energy_j,
+        orbit_j=work_j if states is None else states.total_j,
+        orbit_states=states,
+        orbit_assumption=assumption(mission.states),
         source=scene.source,
         whole_payload=scene.whole_payload,
     )
@@ -231,6 +240,6 @@ def _device(run: SceneRun, mission: Mission) -> list[Budget]:
         used_w = None if power is None else power.value
         rows.append(Budget("power", used_w, limits.power_w, "W", "modelled", f"{load.device} while it works ({known})"))
     if limits.energy_per_orbit_j is not None and load.orbit_s is not None:
-        how = f"an orbit's imaging through {what}; {load.source}"
+        how = f"an orbit's imaging through {what}; {load.orbit_assumption}; {load.source}"
         rows.append(Budget("energy of an orbit", load.orbit_j, limits.energy_per_orbit_j, "J", "modelled", how))
     return rows

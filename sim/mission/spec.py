@@ -9,13 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hil.devices.states import States
 from payload.errors import InputError
 from payload.policy import Policy, Protection, StoreSettings
 from sim.link.channel import Link
+from sim.link.link_budget import Radio
 from sim.link.orbit import Orbit, Station, ground_speed_m_s
 from sim.metrics.catalogue import REQUIREMENTS
 from sim.mission import SHIPPED
 from sim.mission.devices import is_profile_file, load_device
+from sim.mission.power import Power
 from sim.toml_tables import check_range, from_table, nearest, read_toml
 
 DEFAULT = "phisat2"
@@ -50,12 +53,14 @@ class Budgets:
 
     `imaging_s_per_orbit` and `passes_per_orbit` (a long-run mean) scale a scene to an orbit. `raw_store_mib` is what
     holds the lines that the imager has taken and the payload has not coded yet; it is apart from `memory_mib`, the
-    payload's own. `realtime_factor`: the least share of the imager's rate at which the payload code must run on the
-    machine that simulates it.
+    payload's own. `coded_store_mib`: what holds tile codes until they are acknowledged; the planner alone asks for it.
+    `realtime_factor`: the least share of the imager's rate at which the payload code must run on the machine that
+    simulates it.
     """
 
     memory_mib: float | None = None
     raw_store_mib: float | None = None
+    coded_store_mib: float | None = None
     power_w: float | None = None
     energy_per_orbit_j: float | None = None
     imaging_s_per_orbit: float | None = None
@@ -65,6 +70,7 @@ class Budgets:
     def __post_init__(self) -> None:
         check_range("memory_mib", self.memory_mib, 1, 1e7)
         check_range("raw_store_mib", self.raw_store_mib, 0, 1e9)
+        check_range("coded_store_mib", self.coded_store_mib, 0, 1e9)
         if self.raw_store_mib is not None and self.imaging_s_per_orbit is None:
             raise InputError("raw_store_mib is set without imaging_s_per_orbit; add how long the imager works an orbit")
         check_range("power_w", self.power_w, 1e-3, 1e5)
@@ -116,6 +122,9 @@ class Mission:
     orbit: Orbit
     link: Link
     device: str  # a profile of sim/mission/devices.py, or the path of a profile.json of the bench
+    radio: Radio | None = None  # with it, the rate follows the link along each pass
+    states: States | None = None  # of the payload, when it does not work
+    power: Power | None = None  # with it, energy constrains the planner
     stations: tuple[Station, ...] = ()
     budgets: Budgets = Budgets()
     requirements: Requirements = Requirements()

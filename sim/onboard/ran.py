@@ -1,15 +1,24 @@
 """What ran the payload on this host: the compiled kernel or numpy, and the instruction sets it could choose from."""
 
+import logging
 import platform
 from functools import cache
 from pathlib import Path
 
 from payload.native import library
 
+log = logging.getLogger(__name__)
+
 NO_KERNEL = (
     "the compiled kernel is not there, so the payload runs in numpy: the same octets, many times slower; "
     "install a C compiler and then Nadir again"
 )
+
+
+def warn_of_numpy() -> None:
+    """One line where numpy does the kernel's work, unless the kernel was refused: that was told when it was loaded."""
+    if kernel() != "compiled" and not library.stale:
+        log.warning(NO_KERNEL)
 
 
 def kernel() -> str:

@@ -102,8 +102,7 @@ def send(
 ) -> Onboard:  # fmt: skip
     """The payload at work: packets.bin in `folder`, beside it the cloud mask that it judged by and, where the mission
     protects it, its telemetry. There is no watchdog: nobody would start the payload again."""
-    if ran.kernel() != "compiled":
-        log.warning(ran.NO_KERNEL)
+    ran.warn_of_numpy()
     payload = Payload(bundle, policy, engine, protection and replace(protection, watchdog_s=None))
     payload.watch = watch = TileStopwatch(clock=time.process_time)  # what a busy host does beside it does not count
     start, before_mib = time.perf_counter(), peak_rss_mib()

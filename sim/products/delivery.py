@@ -21,12 +21,15 @@ from payload.errors import InputError
 OUR_FILES = frozenset(
     {
         "packets.bin", "report.json", "report.html", "cloud.tif", "cloud-onboard.tif", "reconstruction.tif",
-        "original.png", "reconstruction.png", "error.png", "mask.png",
+        "original.png", "reconstruction.png", "error.png", "mask.png", "provenance.tif", "quicklook.png",
+        "footprint.geojson", "reconstruction.kmz", "item.json", "collection.json",
+        "passes.json", "passes.html", "mission.json", "mission.html", "timeline.svg", "map.svg",
     }
 )  # fmt: skip
 SCENE_FOLDER = re.compile(r"[0-9a-f]{8}|no-id")
-#: What a folder must hold to be taken for an earlier run's.
+#: What a folder must hold, one of them, to be taken for an earlier run's.
 REPORT = "report.json"
+RECORDS = (REPORT, "passes.json", "mission.json")
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +65,7 @@ def refuse_in_the_way(out: Path, overwrite: bool, known: frozenset[str] = OUR_FI
     foreign = [path for path in held if not _is_ours(path.relative_to(out), known)]
     if foreign or not _has_report(out):
         named = f", {foreign[0].relative_to(out)} among them" if foreign else ""
-        raise InputError(f"{out} holds files that are no downlink's{named}; choose another --out")
+        raise InputError(f"{out} holds files that no run wrote{named}; choose another --out")
     if not overwrite:
         raise InputError(f"{out} is already there; choose another --out or allow --overwrite")
 
@@ -112,7 +115,7 @@ def _is_ours(path: Path, known: frozenset[str]) -> bool:
 
 
 def _has_report(out: Path) -> bool:
-    return (out / REPORT).is_file() or any(
+    return any((out / name).is_file() for name in RECORDS) or any(
         (folder / REPORT).is_file() for folder in out.iterdir() if SCENE_FOLDER.fullmatch(folder.name)
     )
 

@@ -1,5 +1,5 @@
-"""Pictures on the ground -> rasters on the scene's grid, written strip by strip: `reconstruction.tif`, `cloud.tif` and
-`cloud-onboard.tif`.
+"""Pictures on the ground -> rasters on the scene's grid, written strip by strip: `reconstruction.tif`, `cloud.tif`,
+`cloud-onboard.tif` and `provenance.tif`.
 
 All are Cloud Optimized GeoTIFFs. Strips go into an uncompressed tiled GeoTIFF in a hidden folder beside the target; at
 the end GDAL's COG driver adds the overviews and the finished file is moved into place. Whatever goes wrong before that
@@ -17,6 +17,7 @@ import rasterio
 import rasterio.shutil
 from numpy.typing import NDArray
 from rasterio.control import GroundControlPoint
+from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.rpc import RPC
 from rasterio.transform import Affine
@@ -24,6 +25,9 @@ from rasterio.windows import Window
 
 from payload.errors import InputError
 from payload.scene import Dn, Mask, SceneInfo
+from sim.products.band_facts import band_tags, colours
+from sim.products.origin import UNKNOWN, Origin
+from sim.products.provenance import STATES
 from sim.scenes.gdal_files import GDAL_CACHE_OCTETS, cause_of
 
 #: Marks no data in both cloud rasters.
@@ -33,6 +37,7 @@ BLOCK_PX = 512
 STRIP_BLOCK_PX = 256
 #: Deflate level. On noisy uint16 after the predictor, level 6 takes twice the time of level 1 and saves nothing.
 DEFLATE_LEVEL = 1
+REFLECTANCE_PER_DN = 1e-4
 
 
 def _writing_environment() -> rasterio.Env:
@@ -58,10 +63,14 @@ def _place(info: SceneInfo) -> dict[str, Any]:
 class _RasterWriter:
     """Strips from top to bottom -> one COG. Used as a context; leaving it by an exception writes nothing."""
 
-    def __init__(self, path: Path, info: SceneInfo, bands: tuple[str, ...], dtype: str, nodata: int | None) -> None:
+    def __init__(
+        self, path: Path, info: SceneInfo, bands: tuple[str, ...], dtype: str, nodata: int | None, classes: bool = False
+    ) -> None:
+        """`classes`: the values are names, so that overviews pick one of them and average none."""
         self._path = path
         self._info = info
         self._next_row_px = 0
+        self._resampling = "NEAREST" if classes else "AVERAGE"
         if not path.parent.is_dir():
             raise InputError(f"{path}: no folder {path.parent} to write to; make it first")
         try:
@@ -117,6 +126,20 @@ class _RasterWriter:
             raise InputError(f"{self._path}: cannot be written ({cause_of(error)}), wanted room on the disk") from error
         self._next_row_px += height
 
+    def describe(self, tags: dict[str, str], band: int | None = None) -> None:
+        """Tags of the file, or of one band, counted from 1."""
+        if band is None:
+            self._file.update_tags(**tags)
+        else:
+            self._file.update_tags(band, **tags)
+
+    def measure(self, colours: list[ColorInterp]) -> None:
+        """Says that the samples are DN of reflectance, and which colour each band is."""
+        self._file.colorinterp = colours
+        self._file.scales = (REFLECTANCE_PER_DN,) * len(colours)
+        self._file.offsets = (0.0,) * len(colours)
+        self._file.units = ("reflectance",) * len(colours)
+
     def finish(self) -> None:
         """Strips -> COG -> its place."""
         if self._next_row_px != self._info.height_px:
@@ -132,7 +155,7 @@ class _RasterWriter:
                     LEVEL=str(DEFLATE_LEVEL),
                     PREDICTOR="YES",
                     BLOCKSIZE=str(BLOCK_PX),
-                    OVERVIEW_RESAMPLING="AVERAGE",
+                    OVERVIEW_RESAMPLING=self._resampling,
                     BIGTIFF="IF_SAFER",
                 )
             (self._folder / self._path.name).replace(self._path)
@@ -155,23 +178,62 @@ class _Product:
     def __enter__(self) -> Self:
         return self
 
+    def before_the_end(self) -> None:
+        """What can be said only when all strips are written."""
+
     def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
         try:
             if kind is None:
+                self.before_the_end()
                 self._raster.finish()
         finally:
             self._raster.discard()
 
 
+class Statistics:
+    """Least, greatest, mean and deviation of each band over what is known, from exact sums: the order of the strips
+    does not matter."""
+
+    def __init__(self, bands: int) -> None:
+        self._count, self._sum, self._squares = 0, [0] * bands, [0] * bands
+        self._least, self._most = [65_535] * bands, [0] * bands
+
+    def add(self, dn: Dn, known: Mask) -> None:
+        """dn uint16 [B, h, W], known bool [h, W]."""
+        if not known.any():
+            return
+        self._count += int(known.sum())
+        for band, plane in enumerate(dn):
+            values = plane[known].astype(np.int64)
+            self._sum[band] += int(values.sum())
+            self._squares[band] += int((values * values).sum())
+            self._least[band] = min(self._least[band], int(values.min()))
+            self._most[band] = max(self._most[band], int(values.max()))
+
+    def tags(self, band: int, pixels: int) -> dict[str, str]:
+        """As GDAL names them, of one band counted from 0; none where nothing is known."""
+        n = self._count
+        if not n:
+            return {}
+        variance = (n * self._squares[band] - self._sum[band] ** 2) / n**2
+        figures = {"MINIMUM": self._least[band], "MAXIMUM": self._most[band], "MEAN": self._sum[band] / n,
+                   "STDDEV": variance**0.5, "VALID_PERCENT": 100 * n / pixels}  # fmt: skip
+        return {f"STATISTICS_{name}": f"{value:.9g}" for name, value in figures.items()}
+
+
 class PictureWriter(_Product):
-    """`reconstruction.tif`: uint16 DN on the scene's grid, its nodata and band names, what is known as internal mask.
+    """`reconstruction.tif`: uint16 DN on the scene's grid, its nodata and band names, what is known as internal mask,
+    and in its tags what a GIS wants: colours, wavelengths, scale, statistics, origin.
 
     Raises InputError where the file cannot be written.
     """
 
-    def __init__(self, path: Path, info: SceneInfo) -> None:
-        self._nodata = info.nodata
+    def __init__(self, path: Path, info: SceneInfo, origin: Origin = UNKNOWN) -> None:
+        self._info, self._nodata = info, info.nodata
+        self._statistics = Statistics(len(info.bands))
         self._raster = _RasterWriter(path, info, info.bands, "uint16", info.nodata)
+        self._raster.measure(colours(info.bands))
+        self._raster.describe(origin.tags(info))
 
     def write_strip(self, row_px: int, dn: Dn, known: Mask) -> None:
         """dn uint16 [B, h, W], known bool [h, W], for rows row_px .. row_px + h - 1. Strips come from top to bottom.
@@ -184,16 +246,23 @@ class PictureWriter(_Product):
         if self._nodata is not None:
             near = hole + 1 if hole < 65535 else hole - 1
             filled[(filled == hole) & known] = near
+        self._statistics.add(filled, known)
         self._raster.write(row_px, filled, known)
+
+    def before_the_end(self) -> None:
+        pixels = self._info.height_px * self._info.width_px
+        for band, name in enumerate(self._info.bands):
+            self._raster.describe(band_tags(name) | self._statistics.tags(band, pixels), band + 1)
 
 
 class _CloudRaster(_Product):
     """One octet a pixel on the scene's grid; CLOUD_NODATA where there is none."""
 
-    meaning = ""
+    meaning, classes = "", False
 
-    def __init__(self, path: Path, info: SceneInfo) -> None:
-        self._raster = _RasterWriter(path, info, (self.meaning,), "uint8", CLOUD_NODATA)
+    def __init__(self, path: Path, info: SceneInfo, origin: Origin = UNKNOWN) -> None:
+        self._raster = _RasterWriter(path, info, (self.meaning,), "uint8", CLOUD_NODATA, self.classes)
+        self._raster.describe(origin.tags(info))
 
     def write_strip(self, row_px: int, values: NDArray[np.uint8]) -> None:
         """uint8 [h, W] for rows row_px .. row_px + h - 1. Strips come from top to bottom."""
@@ -209,4 +278,18 @@ class CloudProbabilityWriter(_CloudRaster):
 class CloudClassWriter(_CloudRaster):
     """`cloud.tif`: the ground's classes: 0 clear, 1 cloud, 2 thin cloud, 3 shadow, 4 withheld as cloud."""
 
-    meaning = "ground mask: 0 clear, 1 cloud, 2 thin cloud, 3 shadow, 4 withheld as cloud"
+    meaning, classes = "ground mask: 0 clear, 1 cloud, 2 thin cloud, 3 shadow, 4 withheld as cloud", True
+
+
+class ProvenanceWriter(_Product):
+    """`provenance.tif`: state of every pixel and layers received, uint8, no value of which is missing."""
+
+    def __init__(self, path: Path, info: SceneInfo, origin: Origin = UNKNOWN) -> None:
+        named = ", ".join(f"{state.value} {state.name}" for state in STATES)
+        self._raster = _RasterWriter(path, info, (f"state: {named}", "layers received"), "uint8", None, classes=True)
+        self._raster.describe(origin.tags(info))
+        self._raster.describe({f"STATE_{state.value}": state.meaning for state in STATES}, 1)
+
+    def write_strip(self, row_px: int, values: NDArray[np.uint8]) -> None:
+        """uint8 [2, h, W] for rows row_px .. row_px + h - 1. Strips come from top to bottom."""
+        self._raster.write(row_px, values, None)

@@ -28,12 +28,12 @@ from sim.mission.spec import Mission
 from sim.mission.verification import verify
 from sim.onboard.device import DeviceRun
 from sim.onboard.sending import Onboard
+from sim.products.origin import attribution
 from sim.report.comparison import Comparison
 from sim.report.measured import Ground, on_device, on_host
 
 NAMES = {Kind.CODED: "coded", Kind.WITHHELD: "withheld", Kind.EMPTY: "empty", Kind.FALLBACK: "fallback",
          Kind.OMITTED: "omitted"}  # fmt: skip
-SENTINEL_ATTRIBUTION = "Contains modified Copernicus Sentinel data"
 
 
 @dataclass(frozen=True, eq=False)
@@ -300,14 +300,15 @@ def _modelled(cost: budgets.SceneRun, mission: Mission) -> dict[str, Any]:
         speed: rates.device_mpx_s, "device_realtime_factor": rates.device_realtime_factor,
         "imager_mpx_s": rates.imager_mpx_s, "scene_s": spent.scene_s, "scene_s_range": list(spent.scene_s_range),
         "scene_j": spent.scene_j, "scene_j_range": list(spent.scene_j_range), "orbit_j": spent.orbit_j,
+        "orbit_assumption": spent.orbit_assumption,
         "pass_mpx": sent.pass_px / 1e6, "macs": cost.work.macs, "entropy_macs": cost.work.entropy_macs,
     }  # fmt: skip
 
 
 def _attribution(info: SceneInfo) -> list[str]:
     if info.name.startswith("demo"):
-        return ["Generated scene: no satellite took it. It is easier to code: at CR 50 about 4 dB above real tiles."]
-    return [SENTINEL_ATTRIBUTION + ", where the scene is Sentinel-2."]
+        return [f"{attribution(info)}. It is easier to code: at CR 50 about 4 dB above real tiles."]
+    return [f"{attribution(info)}."]
 
 
 def _octets_compared(device: DeviceRun | None) -> list[dict[str, Any]]:

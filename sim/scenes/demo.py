@@ -94,6 +94,10 @@ def demo_scene(
     return SyntheticScene(height_px, width_px, seed, gsd_m, Sky(clouds=clouds))
 
 
+#: Said wherever its figures stand: six of its tiles gave 46.0 dB where the benchmark's tiles give 41.9.
+EASIER = "generated scene, easier to code than real ones: some 4 dB more at CR 50"
+
+
 class SyntheticScene:
     """A generated scene, read in windows like a file."""
 
@@ -109,6 +113,7 @@ class SyntheticScene:
             crs_wkt=_UTM_31N,
             transform=(gsd_m, 0.0, ORIGIN_M[0], 0.0, -gsd_m, ORIGIN_M[1]),
             nodata=0,
+            notes=(EASIER,),
         )
         self.sky = sky
         self._seed = seed

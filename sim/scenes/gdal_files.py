@@ -4,6 +4,7 @@ import logging
 import stat
 import warnings
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import rasterio
@@ -83,6 +84,17 @@ def check_size(path: str, file: rasterio.DatasetReader, indexes: tuple[int, ...]
             f"{STRIP_LIMIT_OCTETS // 2**20}; cut it with: "
             f"gdal_translate -of COG -srcwin 0 0 {fitting} {height} {path} part.tif"
         )
+
+
+def broken_sidecar(path: str) -> list[str]:
+    """What is to be said where a file's .aux.xml cannot be read: GDAL goes on without it, and without a word."""
+    sidecar = Path(f"{path}.aux.xml")
+    try:
+        if sidecar.is_file():
+            ElementTree.parse(sidecar)
+    except (ElementTree.ParseError, OSError, ValueError) as error:
+        return [f"{sidecar.name} is left out with all that it says: not readable as XML ({cause_of(error)})"]
+    return []
 
 
 def cause_of(error: BaseException) -> str:

@@ -8,6 +8,7 @@ value, where a mask band says so, or where a sample is no number.
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,7 +21,7 @@ from payload.errors import InputError
 from payload.scene import Dn, Mask, SceneInfo
 from sim.scenes.band_names import choose_bands
 from sim.scenes.block_rows import BlockRows, Samples
-from sim.scenes.gdal_files import cause_of, check_size, gdal_environment, open_file
+from sim.scenes.gdal_files import broken_sidecar, cause_of, check_size, gdal_environment, open_file
 from sim.scenes.place import place_of
 from sim.scenes.radiometry import Conversion, check_dn, conversion_for, stated
 
@@ -28,6 +29,9 @@ from sim.scenes.radiometry import Conversion, check_dn, conversion_for, stated
 LOOK_PX = 2**20
 LOOK_WINDOW_PX = 256
 WANTED = "GeoTIFF, COG or Sentinel-2 product"
+
+#: Tag of a GeoTIFF with the time it was taken, ISO 8601.
+TIME_TAG = "ACQUISITIONDATETIME"
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +121,7 @@ def open_raster(
         conversion, read_as = conversion_for(where, says, _dtype(source), sample[0])
         source = replace(source, conversion=conversion)
         seen = check_dn(where, conversion, says, wanted, sample[0])
-        notes = (*named, *tagged, *read_as, *seen, *partly)
+        notes = (*named, *tagged, *read_as, *seen, *partly, *broken_sidecar(where))
         return RasterScene(place_of(where, file).on(_info(path.stem, source, wanted, notes)), (source,))
     except (InputError, RasterioError):
         file.close()
@@ -237,8 +241,17 @@ def _info(name: str, source: Source, bands: tuple[str, ...], notes: tuple[str, .
     marks = value is not None and 0 <= value <= 65_535 and value == int(value)
     return SceneInfo(
         name=name, height_px=height, width_px=width, bands=bands, gsd_m=0.0,
-        nodata=int(value) if marks and value is not None else None, notes=notes,
+        sensed_at=_sensed_at(source.file), nodata=int(value) if marks and value is not None else None, notes=notes,
     )  # fmt: skip
+
+
+def _sensed_at(file: rasterio.DatasetReader) -> str | None:
+    """When the scene was taken, where the file says it as GDAL's IMAGERY domain and our own products do."""
+    said = file.tags(ns="IMAGERY").get(TIME_TAG) or file.tags().get(TIME_TAG)
+    try:
+        return None if said is None or not 1958 <= datetime.fromisoformat(said).year < 2137 else said
+    except ValueError:
+        return None
 
 
 def _equal(plane: Samples, value: float) -> Mask:

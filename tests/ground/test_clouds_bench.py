@@ -227,3 +227,16 @@ def test_every_test_site_of_the_shipped_network_is_in_the_data_and_none_was_trai
     split = json.loads((EDGE / "manifest.json").read_text(encoding="utf-8"))["clouds"]["split"]
     found = {sample.site for sample in samples.load_samples(folder, set(split["test"]))}
     assert found == set(split["test"])
+
+
+@pytest.mark.parametrize("octets", [b"", b"PK\x03\x04 not a zip", None])
+def test_a_data_file_that_is_broken_is_one_line(tmp_path: Path, octets: bytes | None) -> None:
+    """On the tree before, numpy's own error came through."""
+    path = tmp_path / "cloud" / "my_human_chips.npz"
+    path.parent.mkdir()
+    if octets is None:
+        np.savez(path, x=np.array([{}], object), cloud=np.zeros(1))
+    else:
+        path.write_bytes(octets)
+    with pytest.raises(InputError, match=r"my_human_chips\.npz: not a usable \.npz .*; fetch it again"):
+        samples.load_human_chips(tmp_path)

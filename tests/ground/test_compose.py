@@ -40,7 +40,7 @@ def reception_of(bundle) -> SceneReception:
     codes = {
         (0, 0): TileCode(Kind.CODED, 0, 0, mine, 12, SIDE, (bytes(100), bytes(200))),
         (0, 1): TileCode(Kind.CODED, 0, 1, mine, 255, SIDE, (bytes(100),), 2, "layer 1 of 2 is cut short",
-                         sent_octets=243),
+                         sent_octets=249),
         (0, 2): TileCode(Kind.WITHHELD, 0, 2, mine, 90),
         (1, 0): TileCode(Kind.EMPTY, 1, 0, mine),
     }  # fmt: skip
@@ -81,12 +81,12 @@ def composed(run_and_picture, seconds: float = 1.0) -> dict:
 def test_every_tile_is_listed_once_with_what_became_of_it(run_and_picture) -> None:
     tiles = composed(run_and_picture)["tiles"]
     keys = ("row", "col", "kind", "octets_sent", "octets_received", "layers", "incomplete", "cloud_percent")
-    # header 12 + 19 + 5 a layer + 2, then the layers; 14 octets for a tile that is declared only
+    # header 12 + 19 + 7 a layer + 4, then the layers; 16 octets for a tile that is declared only
     assert [tuple(tile[key] for key in keys) for tile in tiles["list"]] == [
-        (0, 0, "coded", 43 + 300, 43 + 300, 2, False, 12),
-        (0, 1, "coded", 43 + 200, 43 + 100, 1, True, None),  # its second layer was lost
-        (0, 2, "withheld", 14, 14, 0, False, 90),
-        (1, 0, "empty", 14, 14, 0, False, None),
+        (0, 0, "coded", 49 + 300, 49 + 300, 2, False, 12),
+        (0, 1, "coded", 49 + 200, 49 + 100, 1, True, None),  # its second layer was lost
+        (0, 2, "withheld", 16, 16, 0, False, 90),
+        (1, 0, "empty", 16, 16, 0, False, None),
         (1, 1, "refused", None, 0, 0, False, None),
         (1, 2, "lost", None, 0, 0, False, None),
     ]

@@ -257,9 +257,9 @@ def test_the_learned_codec_counts_packets_tile_header_and_all():
     codec = NadirCodec(FakePayload(), FakeDecoder())
     dn = scene_dn(256, 256)
     octets = codec.encode(dn, 200.0)
-    # 12 fixed + 8 side + 5 layer entry + 2 CRC + 2000 = 2027 octets, in packets of 1024 that carry 1016: 2, of 8 each
-    assert len(octets) == 2027 + 2 * 8
-    assert tile_code.header_octets(8, 1) == 27
+    # 12 fixed + 8 side + 7 layer entry + 4 CRC + 2000 = 2031 octets, in packets of 1024 that carry 1016: 2, of 8 each
+    assert len(octets) == 2031 + 2 * 8
+    assert tile_code.header_octets(8, 1) == 31
     seen = codec.decode(octets)
     np.testing.assert_array_equal(seen[:, 0, 0], np.rint(dn.mean(axis=(1, 2))))
 

@@ -315,7 +315,10 @@ def test_reading_writes_nothing_beside_the_file(tmp_path: Path) -> None:
 def test_a_broken_sidecar_is_no_end_of_the_run(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tif", pixels())
     Path(f"{path}.aux.xml").write_text("<PAMDataset><PAMRasterBand band='1'><NoData")
-    assert (read(path)[0] == pixels()).all()
+    dn, _, notes = read(path)
+    assert (dn == pixels()).all()
+    assert [note for note in notes if note.startswith("a.tif.aux.xml is left out with all that it says: not readable")]
+    assert read(write(tmp_path / "b.tif", pixels()))[2] == ()
 
 
 # -- layers ------------------------------------------------------------------------------------------------------------

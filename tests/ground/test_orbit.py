@@ -2,26 +2,24 @@
 
 import math
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from payload.errors import InputError
+from sim.link.contacts import Pass, passes, shares
 from sim.link.orbit import (
     EARTH_RADIUS_KM,
     Orbit,
-    Pass,
     Station,
-    _satellite,
-    capacity_bits,
-    fill,
     ground_speed_m_s,
     inclination_deg,
-    passes,
     period_s,
     sun_synchronous_inclination_deg,
 )
+from sim.link.propagation import satellite_of
 from sim.mission.spec import load_mission
 
 EPOCH = datetime(2026, 6, 21, tzinfo=UTC)
@@ -65,7 +63,7 @@ def test_sun_synchronous_inclinations_of_real_satellites(altitude_km, published_
 
 def test_sgp4_turns_the_plane_with_the_sun():
     """The closed form for the inclination against SGP4's own perturbations: the node must gain 360 deg a year."""
-    satellite = _satellite(PHISAT2)
+    satellite = satellite_of(PHISAT2)
     nodes = []
     for day in (0, 100):
         error, position, velocity = satellite.sgp4(satellite.jdsatepoch, satellite.jdsatepochF + day)
@@ -90,7 +88,7 @@ def test_the_ascending_node_has_its_local_time(ltan_h):
         "skyfield.api", reason="skyfield is the oracle here: pip install 'nadir-payload[test]'"
     )
     time = skyfield.load.timescale(builtin=True)
-    satellite = skyfield.EarthSatellite.from_satrec(_satellite(Orbit(510.0, EPOCH, ltan_h=ltan_h)), time)
+    satellite = skyfield.EarthSatellite.from_satrec(satellite_of(Orbit(510.0, EPOCH, ltan_h=ltan_h)), time)
     below = skyfield.wgs84.subpoint(satellite.at(time.from_datetime(EPOCH)))
     assert below.latitude.degrees == pytest.approx(0.0, abs=0.3)
     local_h = (EPOCH.hour + EPOCH.minute / 60 + below.longitude.degrees / 15) % 24
@@ -128,11 +126,11 @@ def test_skyfield_finds_the_same_passes(orbit, station):
         "skyfield.api", reason="skyfield is the oracle here: pip install 'nadir-payload[test]'"
     )
     start = EPOCH if orbit is PHISAT2 else datetime(2019, 12, 10, tzinfo=UTC)
-    ours = passes(orbit, station, start, 2)
+    ours = passes(orbit, station, start, 7)
     time = skyfield.load.timescale(builtin=True)
-    satellite = skyfield.EarthSatellite.from_satrec(_satellite(orbit), time)
+    satellite = skyfield.EarthSatellite.from_satrec(satellite_of(orbit), time)
     ground = skyfield.wgs84.latlon(station.latitude_deg, station.longitude_deg, station.altitude_m)
-    span = time.from_datetime(start), time.from_datetime(start + timedelta(days=2, minutes=20))
+    span = time.from_datetime(start), time.from_datetime(start + timedelta(days=7, minutes=20))
     times, events = satellite.find_events(ground, *span, altitude_degrees=station.mask_deg)
     theirs = []
     for at, event in zip(times, events, strict=True):
@@ -142,7 +140,7 @@ def test_skyfield_finds_the_same_passes(orbit, station):
             theirs[-1][1] = (satellite - ground).at(at).altaz()[0].degrees
         elif theirs:
             theirs[-1][2] = (at.utc_datetime() - theirs[-1][0]).total_seconds()
-    theirs = [row for row in theirs if row[0] < start + timedelta(days=2)]
+    theirs = [row for row in theirs if row[0] < start + timedelta(days=7)]
     assert len(ours) == len(theirs)
     assert ours
     for mine, (rise_at, top, duration_s) in zip(ours, theirs, strict=True):
@@ -186,30 +184,32 @@ def contact(start_s, duration_s, station="A"):
     return Pass(station, EPOCH + timedelta(seconds=start_s), duration_s, 45.0)
 
 
-def test_a_file_that_ends_mid_pass_resumes_in_the_next():
-    windows = list(fill([contact(6000, 100), contact(0, 100)], rate_bps=8000, volume_octets=150_000))
-    assert [(w.sent_octets, w.waiting_octets) for w in windows] == [(100_000, 50_000), (50_000, 0)]
-    assert windows[0].contact.rise_at < windows[1].contact.rise_at
-
-
 def test_one_transmitter_serves_one_station_at_a_time():
-    windows = list(
-        fill([contact(0, 100), contact(50, 100, "B"), contact(60, 20, "C"), contact(120, 60, "D")], 8000, 10**9)
-    )
-    assert [w.usable_s for w in windows] == [100, 50, 0, 30]
-    assert sum(w.sent_octets for w in windows) == 180_000  # the union of the four contacts
+    contacts = [contact(0, 100), contact(50, 100, "B"), contact(60, 20, "C"), contact(120, 60, "D")]
+    found = shares(contacts, {})
+    assert [(s.contact.station, s.usable_s) for s in found] == [("A", 100), ("C", 0), ("B", 50), ("D", 30)]
 
 
-@given(st.lists(st.tuples(st.integers(0, 5000), st.floats(0, 900)), max_size=20), st.integers(0, 10**8))
-def test_what_is_sent_and_what_waits_are_the_volume(contacts, volume):
-    windows = list(fill([contact(*c) for c in contacts], 1e6, volume))
-    assert sum(w.sent_octets for w in windows) + (windows[-1].waiting_octets if windows else volume) == volume
-    assert all(0 <= w.sent_octets <= w.capacity_octets for w in windows)
-    assert all(w.usable_s <= w.contact.duration_s + 1e-6 for w in windows)
+def test_the_station_of_the_higher_priority_takes_its_pass_out_of_the_others():
+    found = shares([contact(0, 400), contact(100, 50, "B")], {"B": 1})
+    assert [(s.contact.station, s.begin_s, s.end_s) for s in found] == [("A", 0, 100), ("B", 0, 50), ("A", 150, 400)]
+    assert [s.yields_to for s in found] == [("B",), (), ("B",)]
 
 
-def test_capacity_is_rate_times_time():
-    assert capacity_bits(440.0, 10e6) == 4_400_000_000
+def test_a_piece_too_short_to_lock_on_is_not_used():
+    found = shares([contact(0, 100), contact(5, 95, "B")], {"B": 1})
+    assert [(s.contact.station, s.usable_s) for s in found] == [("A", 0), ("B", 95)]
+
+
+@given(st.lists(st.tuples(st.integers(0, 5000), st.floats(1, 900), st.sampled_from("ABC")), max_size=20))
+def test_no_time_is_given_twice_and_every_pass_is_accounted_for(rows):
+    contacts = [contact(*row) for row in rows]
+    found = shares(contacts, {"C": 2})
+    spans = sorted((s.begin_at, s.usable_s) for s in found if s.usable_s)
+    for (begin, usable_s), (next_begin, _) in pairwise(spans):
+        assert begin + timedelta(seconds=usable_s) <= next_begin + timedelta(microseconds=2)
+    assert {id(s.contact) for s in found} == {id(c) for c in contacts}
+    assert all(0 <= s.begin_s <= s.end_s <= s.contact.duration_s for s in found)
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,11 @@
 
 import json
 import sys
+import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from datetime import UTC, datetime
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -14,29 +16,30 @@ from sim.mission.passes import as_json, as_text, plan_passes
 from sim.mission.spec import Mission, load_mission
 
 MISSION = load_mission("phisat2")
+CONSTANT = replace(MISSION, radio=None)  # one rate, whatever the link
 
 
 def test_a_volume_larger_than_one_pass_resumes_in_the_next():
-    plan = plan_passes(MISSION, ["Svalbard"], days=1, volume_octets=600_000_000)
+    plan = plan_passes(CONSTANT, ["Svalbard"], days=1, volume_octets=600_000_000)
     first, second = plan.windows[:2]
-    assert first.sent_octets == first.capacity_octets == int(first.usable_s * 10e6) // 8
+    assert first.sent_octets == first.window.capacity_octets == int(first.window.usable_s * 10e6) // 8
     assert second.sent_octets == 600_000_000 - first.sent_octets
     assert plan.waiting_octets == 0
-    on_air_s = (plan.down_at - second.contact.rise_at).total_seconds()
+    on_air_s = (plan.down_at - second.window.contact.rise_at).total_seconds()
     assert on_air_s == pytest.approx(8 * second.sent_octets / 10e6, abs=1e-3)
 
 
 def test_a_plan_that_is_too_short_says_what_waits():
     plan = plan_passes(MISSION, ["Redu"], days=0.5, volume_octets=10**12)
     assert plan.down_at is None
-    assert plan.waiting_octets == 10**12 - sum(window.capacity_octets for window in plan.windows)
+    assert plan.waiting_octets == 10**12 - sum(sent.window.capacity_octets for sent in plan.windows)
     assert "octets still wait" in as_text(plan)
 
 
 def test_json_and_text_tell_the_same():
     plan = plan_passes(MISSION, days=1, volume_octets=1000)
     table = as_json(plan)
-    assert table["schema"] == "nadir-passes/1"
+    assert table["schema"] == "nadir-passes/2"
     assert len(table["passes"]) == len(plan.windows) > 20
     assert [row["station"] for row in table["stations"]] == ["Svalbard", "Kiruna", "Redu", "Matera"]
     assert as_text(plan).count("2026-06-21 ") == len(plan.windows) + 1  # and when the volume is down
@@ -133,3 +136,24 @@ def test_old_elements_are_named() -> None:
     assert "note: the plan starts 50 days" in as_text(plan) and as_json(plan)["notes"] == list(plan.notes)
     early = plan_passes(mission_with(*tle()), start=datetime(2023, 12, 2, 12, tzinfo=UTC))
     assert "30 days before" in early.notes[0]
+
+
+def test_a_day_may_be_written_as_a_page_with_its_drawings(tmp_path):
+    out = tmp_path / "plan"
+    assert CliRunner().invoke(app, ["passes", "--station", "redu", "--out", str(out)]).exit_code == 0
+    assert sorted(p.name for p in out.iterdir()) == ["map.svg", "passes.html", "passes.json", "timeline.svg"]
+    page = (out / "passes.html").read_text()
+    assert page.count("<svg") == 7 and "<script" not in page and "http" not in page.replace("http-equiv", "")
+    for name in ("map.svg", "timeline.svg"):
+        ElementTree.parse(out / name)
+    again = CliRunner().invoke(app, ["passes", "--station", "redu", "--out", str(out), "--overwrite"])
+    assert again.exit_code == 0
+
+
+def test_the_rate_along_a_window_sums_to_what_it_carries():
+    for sent in plan_passes(MISSION, ["Kiruna"], days=1).windows:
+        row = sent.window.profile
+        assert sent.window.capacity_octets == pytest.approx(row.rate_bps.sum() * row.step_s / 8, abs=1)
+        assert sent.window.sent_s(np.array([0.0, sent.window.capacity_octets])) == pytest.approx(
+            [sent.window.share.begin_s, sent.window.share.end_s], abs=0.1
+        )

@@ -12,6 +12,10 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT)]
+
+from payload.native import sources  # noqa: E402
+
 SOURCE = ROOT / "payload" / "native" / "kernel.c"
 FLAGS = ("-O2", "-g", "-std=c11", "-fno-wrapv", "-fno-omit-frame-pointer", "-fsanitize=address,undefined",
          "-fno-sanitize-recover=all", "-shared", "-fPIC")  # fmt: skip
@@ -40,8 +44,9 @@ def preloaded(name: str) -> str:
 
 def build(folder: Path, source: Path) -> Path:
     target = folder / "_kernel.so"
-    include = sysconfig.get_paths()["include"]
-    subprocess.run(["gcc", *FLAGS, f"-I{include}", str(source), "-o", str(target)], check=True)
+    include, ours = sysconfig.get_paths()["include"], sources.digest()  # of those installed, whatever `source` is
+    command = ["gcc", *FLAGS, f"-I{include}", f'-DNADIR_SOURCES="{ours}"', str(source), "-o", str(target)]
+    subprocess.run(command, check=True)
     return target
 
 

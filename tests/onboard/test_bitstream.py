@@ -1,6 +1,7 @@
 """Tile codes: the law of the wire, every truncation, every flipped bit, octets by hand, hostile octets."""
 
 from binascii import crc_hqx
+from zlib import crc32
 
 import pytest
 from hypothesis import given, settings
@@ -87,22 +88,32 @@ def crc_bit_by_bit(octets: bytes) -> bytes:
     return register.to_bytes(2, "big")
 
 
+def crc32_bit_by_bit(octets: bytes) -> bytes:
+    """CRC-32 of ISO 3309 as its definition reads, from the lowest bit: reflected 04c11db7, from ffffffff, inverted."""
+    register = 0xFFFFFFFF
+    for octet in octets:
+        for k in range(8):
+            low = register & 1 ^ octet >> k & 1
+            register = register >> 1 ^ (0xEDB88320 if low else 0)
+    return (register ^ 0xFFFFFFFF).to_bytes(4, "big")
+
+
 def test_a_withheld_tile_by_hand() -> None:
     head = bytes.fromhex(
-        "21"  # version 2 (4 bits), kind 1 WITHHELD (4 bits)
+        "41"  # version 4 (4 bits), kind 1 WITHHELD (4 bits)
         "0a0b0c0d"  # bundle
         "0001 0002"  # row, col
         "55"  # 85 % cloud
         "00 00"  # no side information, no layer
     )
     code = TileCode(Kind.WITHHELD, 1, 2, 0x0A0B0C0D, 85)
-    assert pack(code) == head + crc_bit_by_bit(head)
-    assert len(pack(code)) == 14
+    assert pack(code) == head + crc32_bit_by_bit(head)
+    assert len(pack(code)) == 16
 
 
 def test_a_coded_tile_by_hand() -> None:
     head = bytes.fromhex(
-        "20"  # version 2, kind 0 CODED
+        "40"  # version 4, kind 0 CODED
         "ffffffff"  # bundle
         "0100 ffff"  # row 256, col 65535
         "ff"  # cloud unknown
@@ -110,14 +121,14 @@ def test_a_coded_tile_by_hand() -> None:
         "a1b2c3"  # side information
     )
     first, second = b"\x01\x02\x03\x04", b""
-    table = b"\x00\x00\x04" + crc_bit_by_bit(first) + b"\x00\x00\x00" + b"\xff\xff"  # the CRC of nothing is its start
+    table = b"\x00\x00\x04" + crc32_bit_by_bit(first) + b"\x00\x00\x00" + bytes(4)  # the CRC-32 of nothing is 0
     code = TileCode(Kind.CODED, 256, 65535, 0xFFFFFFFF, 255, b"\xa1\xb2\xc3", (first, second))
-    assert pack(code) == head + table + crc_bit_by_bit(head + table) + first + second
+    assert pack(code) == head + table + crc32_bit_by_bit(head + table) + first + second
 
 
 def test_a_tile_of_a_scene_by_hand() -> None:
     head = bytes.fromhex(
-        "30"  # version 3, kind 0 CODED
+        "50"  # version 5, kind 0 CODED
         "0a0b0c0d"  # bundle
         "a1a2a3a4"  # scene
         "0001 0002"  # row, col
@@ -127,9 +138,47 @@ def test_a_tile_of_a_scene_by_hand() -> None:
         "a5 00ff"  # side information, mask
     )
     layer = b"\x07"
-    table = b"\x00\x00\x01" + crc_bit_by_bit(layer)
+    table = b"\x00\x00\x01" + crc32_bit_by_bit(layer)
     code = TileCode(Kind.CODED, 1, 2, 0x0A0B0C0D, 85, b"\xa5", (layer,), scene_id=0xA1A2A3A4, mask=b"\x00\xff")
-    assert pack(code) == head + table + crc_bit_by_bit(head + table) + layer
+    assert pack(code) == head + table + crc32_bit_by_bit(head + table) + layer
+
+
+@pytest.mark.parametrize(
+    ("head", "named"),
+    [
+        ("20 0a0b0c0d 0001 0002 55 01 02 a5", {}),
+        ("30 0a0b0c0d a1a2a3a4 0001 0002 55 01 02 000001 a5 ff", {"scene_id": 0xA1A2A3A4, "mask": b"\xff"}),
+    ],
+)
+def test_tile_codes_of_older_payloads_stay_readable(head, named) -> None:
+    """Versions 2 and 3, by hand: the same fields, CRCs of 16 bits."""
+    head = bytes.fromhex(head)
+    first, second = b"\x07", b"\x08\x09"
+    table = b"\x00\x00\x01" + crc_bit_by_bit(first) + b"\x00\x00\x02" + crc_bit_by_bit(second)
+    octets = head + table + crc_bit_by_bit(head + table) + first + second
+    code = TileCode(Kind.CODED, 1, 2, 0x0A0B0C0D, 85, b"\xa5", (first, second), **named)
+    assert unpack(octets) == code and unpack(octets).sent_octets == len(octets)
+    assert unpack(octets[:-1]).layers == (first,)
+    for at in range(len(octets)):
+        with_damage = bytearray(octets)
+        with_damage[at] ^= 0x10
+        try:
+            assert len(unpack(bytes(with_damage)).layers) < 2
+        except StreamError:
+            continue
+
+
+@given(st.integers(0, 32), st.integers(1, 50), st.integers(0, 400))
+def test_damage_to_a_layer_that_the_packets_crc_misses_is_seen(shift, length, at) -> None:
+    """What the packets' CRC cannot see is its generator, shifted. The tree before had the same CRC for layers."""
+    layer = bytes(60) + bytes([length]) * length
+    octets = bytearray(pack(TileCode(Kind.CODED, 1, 2, 3, 4, b"s", (layer,), scene_id=5)))
+    start, end = len(octets) - len(layer), len(octets) - 8
+    for k, value in enumerate((0x11021 << shift).to_bytes(7, "big")):
+        octets[min(start + at % len(layer), end) + k] ^= value
+    damaged = bytes(octets[start:])
+    assert crc_hqx(damaged, 0xFFFF) == crc_hqx(layer, 0xFFFF) and damaged != layer
+    assert unpack(bytes(octets)).cause == "layer 0 of 1 is damaged"
 
 
 def test_a_code_cut_short_still_knows_how_long_it_was() -> None:
@@ -140,16 +189,16 @@ def test_a_code_cut_short_still_knows_how_long_it_was() -> None:
 
 def with_crc(head: str) -> bytes:
     octets = bytes.fromhex(head)
-    return octets + crc_hqx(octets, 0xFFFF).to_bytes(2, "big")
+    return octets + crc32(octets).to_bytes(4, "big")
 
 
 @pytest.mark.parametrize(
     ("octets", "words"),
     [
         (with_crc("11 0a0b0c0d 0001 0002 55 00 00"), "version 1, kind 1"),
-        (with_crc("26 0a0b0c0d 0001 0002 55 00 00"), "kind 6; this ground reads versions 2 and 3, kinds 0 to 5"),
-        (with_crc("21 0a0b0c0d 0001 0002 65 00 00"), "cloud percentage 101"),
-        (with_crc("21 0a0b0c0d 0001 0002 55 00 01")[:-2], "cut short"),
+        (with_crc("46 0a0b0c0d 0001 0002 55 00 00"), "kind 6; this ground reads versions 2 to 5, kinds 0 to 5"),
+        (with_crc("41 0a0b0c0d 0001 0002 65 00 00"), "cloud percentage 101"),
+        (with_crc("41 0a0b0c0d 0001 0002 55 00 01")[:-2], "cut short"),
         (b"", "0 octets are too few"),
     ],
 )
@@ -170,7 +219,7 @@ def test_hostile_octets_raise_stream_error_or_make_sense(octets) -> None:
 
 @given(st.binary(max_size=60), st.integers(0, 4), st.integers(0, 100))
 def test_a_right_header_in_front_of_hostile_layers_never_raises(tail, layers, cloud) -> None:
-    head = f"20 00000000 0000 0000 {cloud:02x} 00 {layers:02x}" + (tail + bytes(20))[: 5 * layers].hex()
+    head = f"40 00000000 0000 0000 {cloud:02x} 00 {layers:02x}" + (tail + bytes(28))[: 7 * layers].hex()
     found = unpack(with_crc(head) + tail)
     assert len(found.layers) <= layers == found.declared
 

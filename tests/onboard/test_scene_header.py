@@ -3,6 +3,7 @@
 from binascii import crc_hqx
 from dataclasses import replace
 from datetime import UTC, datetime
+from zlib import crc32
 
 import pytest
 from hypothesis import given, settings
@@ -49,7 +50,7 @@ def test_unpack_is_the_inverse_of_pack(header) -> None:
 def test_a_header_by_hand() -> None:
     last = replace(PLAIN, fates={Kind.CODED: 5, Kind.WITHHELD: 1})
     head = bytes.fromhex(
-        "1f"  # version 1 (4 bits), 15: no tile code
+        "2f"  # version 2 (4 bits), 15: no tile code
         "01"  # final
         "a1a2a3a4 0a0b0c0d"  # scene, bundle
         "0100 0000012c 000002bc 0c"  # tiles of 256 px, 300 x 700 px, 12 bits
@@ -58,8 +59,19 @@ def test_a_header_by_hand() -> None:
         "02 0007 4230322c423033"  # bands: B02,B03
         "07 0008 4024000000000000"  # GSD 10.0 m as a double
     )
-    assert pack(last) == head + crc_hqx(head, 0xFFFF).to_bytes(2, "big")
+    assert pack(last) == head + crc32(head).to_bytes(4, "big")
     assert last.grid == (2, 3)
+
+
+def test_a_header_of_an_older_payload_stays_readable() -> None:
+    """Version 1: the same fields, the CRC of packets."""
+    head = b"\x1f" + pack(PLAIN)[1:-4]
+    octets = head + crc_hqx(head, 0xFFFF).to_bytes(2, "big")
+    assert unpack(octets) == PLAIN and is_header(octets)
+    with pytest.raises(StreamError, match="cut short or its CRC"):
+        unpack(octets[:-1])
+    with pytest.raises(StreamError, match="version 3; this ground reads versions 1 to 2"):
+        unpack(b"\x3f" + octets[1:])
 
 
 @given(st.datetimes(datetime(1970, 1, 1), datetime(2136, 12, 31)))  # theirs rounds days before 1970 the other way
@@ -72,15 +84,15 @@ def test_sensing_times_are_the_day_segmented_code_of_another_library(time) -> No
 
 
 def test_fields_of_a_later_version_are_passed_over() -> None:
-    octets = pack(PLAIN)[:-2] + bytes.fromhex("c8 0003 010203")
-    assert unpack(octets + crc_hqx(octets, 0xFFFF).to_bytes(2, "big")) == PLAIN
+    octets = pack(PLAIN)[:-4] + bytes.fromhex("c8 0003 010203")
+    assert unpack(octets + crc32(octets).to_bytes(4, "big")) == PLAIN
 
 
 @settings(max_examples=300)
 @given(st.binary(max_size=120) | st.tuples(st.integers(0, 62), st.binary(min_size=1, max_size=4)).map(
-    lambda change: pack(PLAIN)[: change[0]] + change[1] + pack(PLAIN)[change[0] + len(change[1]) : -2]))  # fmt: skip
+    lambda change: pack(PLAIN)[: change[0]] + change[1] + pack(PLAIN)[change[0] + len(change[1]) : -4]))  # fmt: skip
 def test_hostile_octets_are_refused_or_make_sense(octets) -> None:
-    for sent in (octets, octets + crc_hqx(octets, 0xFFFF).to_bytes(2, "big")):
+    for sent in (octets, octets + crc32(octets).to_bytes(4, "big")):
         try:
             found = unpack(sent)
         except StreamError:

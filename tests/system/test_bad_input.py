@@ -189,7 +189,7 @@ CASES: list[tuple[Callable[[Path], list], tuple[str, ...]]] = [
     (bad_demo_size, ("demo:10", "64 to 20000")),
     (out_is_there, ("already there", "--overwrite")),
     (out_is_a_file, ("is a file", "wanted a folder")),
-    (out_holds_something_else, ("no downlink's", "--out")),
+    (out_holds_something_else, ("no run wrote", "--out")),
 ]
 
 

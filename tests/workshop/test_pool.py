@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from export.__main__ import main
-from export.data import VALIDATION_SITES, load_pool, read_tiles
+from export.data import VALIDATION_SITES, load_pool, read_named, read_tiles
 from payload.errors import InputError
 
 BANDS = ("B02", "B03", "B04", "B08")
@@ -74,3 +74,27 @@ def test_pixels_of_any_size_design_the_transform(tmp_path: Path) -> None:
 
     pool = load_pool(BANDS, 0.8, write_pool(tmp_path, res_m=np.full(6, 5, np.uint16)))
     assert np.isfinite(float(train_transform(pool, tmp_path)["gain_db"]))
+
+
+def test_a_file_of_the_data_folder_that_lacks_an_array_says_which(tmp_path: Path) -> None:
+    np.savez(tmp_path / "farms.npz", x=np.zeros((1, 4, 8, 8), np.uint16))
+    with pytest.raises(InputError, match=r"farms\.npz: no array scl; wanted an \.npz with x, scl"):
+        read_named(tmp_path / "farms.npz", "x", "scl")
+    with pytest.raises(InputError, match=r"none\.npz: not a file of the data folder"):
+        read_named(tmp_path / "none.npz", "x")
+
+
+def test_the_ground_and_the_workshop_look_for_the_data_in_one_place(tmp_path: Path, monkeypatch) -> None:
+    """Neither may import the other, so each says it: a test holds the two together."""
+    from export.data import data_folder
+    from sim.clouds.samples import TILES
+    from sim.clouds.samples import data_folder as of_the_ground
+
+    monkeypatch.setenv("NADIR_DATA", str(tmp_path))
+    (tmp_path / TILES).parent.mkdir()
+    (tmp_path / TILES).touch()
+    assert data_folder() == of_the_ground() == tmp_path
+    monkeypatch.delenv("NADIR_DATA")
+    monkeypatch.setattr(Path, "is_dir", lambda path: True)
+    monkeypatch.setattr(Path, "is_file", lambda path: True)
+    assert data_folder() == of_the_ground()
