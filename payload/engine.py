@@ -4,6 +4,7 @@ Traps measured on real runtimes, held here so that nobody falls into them again:
 recent CPUs is bf16 (changes 6-10 % of indices), threads change float sums, and model caching hides rebuilt files.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -173,6 +174,20 @@ def convolution_precisions(compiled: Any) -> dict[str, str]:
         if "onvolution" in str(info["layerType"].astype(str) if "layerType" in info else ""):
             found[node.get_friendly_name()] = str(info["runtimePrecision"].astype(str))
     return found
+
+
+def constants_of(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, int]]:
+    """The constants of a network's file by their names, as they are stored, and how often each operator is in it."""
+    import openvino
+
+    try:
+        operators = openvino.Core().read_model(str(path)).get_ordered_ops()
+    except RuntimeError as error:
+        raise BundleError(
+            f"{path}: OpenVINO cannot read this network: {_first_line(error)}; rebuild the bundle"
+        ) from None
+    constants = {op.get_friendly_name(): op.data for op in operators if op.get_type_name() == "Constant"}
+    return constants, dict(Counter(op.get_type_name() for op in operators))
 
 
 def _refuse_float_convolutions(path: Path, compiled: Any) -> None:

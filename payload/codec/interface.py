@@ -23,6 +23,8 @@ from payload.tiles import Tile
 ENCODER_FILE = "flight/encoder.onnx"
 TABLES_FILE = "flight/tables.npz"
 DECODER_FILE = "ground/decoder.onnx"
+#: A larger network than DECODER_FILE, of the same inputs and output; bundles may have it.
+BEST_DECODER_FILE = "ground/decoder-best.onnx"
 #: Peak of every PSNR that the payload is asked for.
 PEAK_DN = 10_000.0
 
@@ -94,6 +96,10 @@ class Codec(Protocol):
     def ground_network(self) -> str | None:
         """The bundle's file of the network that `reconstruct` is handed; None where it needs none."""
 
+    @property
+    def decodes_alone(self) -> bool:
+        """Whether `reconstruct` does without its `ground_network`, where it has one: decoder `fast` of the ground."""
+
     # on board
 
     def encode(self, tile: Tile, quality: Quality, watch: Stopwatch) -> CodedTile:
@@ -108,7 +114,8 @@ class Codec(Protocol):
         """Indices, in a form that is the codec's own: integers only. StreamError where the octets make no sense."""
 
     def reconstruct(self, indices: Any, network: Network | None) -> Dn:
-        """What `decode` gave -> DN uint16 [B, T, T]. `network` is `ground_network`, loaded."""
+        """What `decode` gave -> DN uint16 [B, T, T]. `network` is `ground_network`, loaded; None where the codec has
+        none, or where it `decodes_alone` and the caller wants it fast rather than as good as can be."""
 
     def step_of(self, side: bytes, layers: int) -> float:
         """Quantiser step in DN of a tile of which so many layers arrived: how far tile edges may be evened out. 0: not

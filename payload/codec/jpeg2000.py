@@ -48,6 +48,7 @@ class FallbackCodec:
     follows_quality = True
     flight_network = None
     ground_network = None
+    decodes_alone = True
 
     def __init__(self, bundle: Bundle, engine: Engine | None = None) -> None:
         self._library = _library()

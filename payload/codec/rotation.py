@@ -103,11 +103,16 @@ def rotate(dn: Dn, valid: Mask, rotation: Rotation) -> NDArray[np.int32]:
 
 def unrotate(rotated: NDArray[np.floating], rotation: Rotation) -> NDArray[np.float32]:
     """Inverse of `rotate`, in floats: this runs on the ground, behind the decoder. DN f32 [B, T, T], not clipped."""
-    bands = rotated.shape[0]
-    inverse = np.linalg.inv(rotation.matrix / 2.0**MATRIX_BITS) * 2.0**rotation.shift
-    flat = inverse.astype(np.float32) @ rotated.reshape(bands, -1).astype(np.float32)
-    flat += np.array(rotation.means, np.float32)[:, None]
+    inverse, means = inverse_of(rotation)
+    flat = inverse @ rotated.reshape(len(rotated), -1).astype(np.float32)
+    flat += means[:, None]
     return flat.reshape(rotated.shape)
+
+
+def inverse_of(rotation: Rotation) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """What undoes a rotation: a matrix [B, B] and the means [B] that are added to its product."""
+    inverse = np.linalg.inv(rotation.matrix / 2.0**MATRIX_BITS) * 2.0**rotation.shift
+    return inverse.astype(np.float32), np.array(rotation.means, np.float32)
 
 
 def _rotate(dn: Dn, rotation: Rotation) -> NDArray[np.int32]:

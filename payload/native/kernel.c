@@ -15,6 +15,8 @@
 #include "classes.c"
 #include "range_coder.c"
 #include "layers.c"
+#include "synthesis.c"
+#include "winograd.c"
 #include "clouds.c"
 
 EXPORT void nadir_plain_only(int on) { plain_only = on; }

@@ -12,6 +12,7 @@ from sim.scenes.open_scene import Reading
 Mission = Annotated[str, typer.Option(help="Shipped mission or a TOML file.")]
 Bundle = Annotated[str, typer.Option(help="Shipped bundle or a directory.")]
 Engine = Annotated[str, typer.Option(help="openvino, onnxruntime or native.")]
+Decoder = Annotated[str, typer.Option(help="fast (no network), full, or best where the bundle has it.")]
 Tiles = Annotated[list[Path], typer.Option(help="An .npz of tiles (x [N,B,H,W] uint16, bands), or GeoTIFFs.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="The first so many tiles only.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run in --out.")]

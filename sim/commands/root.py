@@ -7,7 +7,7 @@ import typer
 from typer.core import TyperGroup
 
 from payload.version import described
-from sim.commands import bench, clouds, missions, scenes
+from sim.commands import archive, bench, clouds, missions, scenes
 from sim.commands.console import set_up_logging
 
 #: These are understood before and after the name of a command.
@@ -69,3 +69,4 @@ COMMANDS: dict[str, Callable[..., None]] = {
 for name, command in COMMANDS.items():
     app.command(name)(command)
 app.add_typer(missions.mission_app, name="mission")
+app.add_typer(archive.archive_app, name="archive")

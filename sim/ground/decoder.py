@@ -1,38 +1,45 @@
 """Tile codes -> tiles of DN, with the ground part of a bundle.
 
 tile code -> indices -> levels -> decoder network -> rotated bands -> DN
+
+Three decoders read the same octets: `fast` undoes the transform and runs no network, `full` runs the bundle's network
+for some tenths of a decibel more, `best` a larger one where the bundle has it.
 """
 
 import time
 from functools import cached_property
 
 from payload.bundle import Bundle
-from payload.codec.interface import Codec
+from payload.codec.interface import BEST_DECODER_FILE, Codec
 from payload.codec.registry import open_codec, open_fallback
 from payload.engine import Engine, Network
-from payload.errors import StreamError
+from payload.errors import InputError, StreamError
 from payload.link.tile_code import Kind, TileCode
 from payload.scene import Dn
+from sim.ground.residual_network import open_network
+
+FAST, FULL, BEST = "fast", "full", "best"
+DECODERS = (FAST, FULL, BEST)
 
 
 class Decoder:
     """Tile codes -> tiles, with the ground part of a bundle. Fallback tiles need no bundle."""
 
-    def __init__(self, bundle: Bundle, engine: Engine) -> None:
-        self._bundle, self._codec = bundle, open_codec(bundle)
+    def __init__(self, bundle: Bundle, engine: Engine, kind: str = FULL) -> None:
+        self._bundle, self._codec, self.kind = bundle, open_codec(bundle), kind
         self.tile_px, self.bands = bundle.tile_px, len(bundle.bands)
-        file = self._codec.ground_network
-        self._network = None if file is None else engine.load(bundle.file(file))
-        self._decoded_px, self._seconds = 0, 0.0  # of tiles that went through the network; of the processor
+        file = network_of(bundle, self._codec, kind)
+        self._network = None if file is None else open_network(bundle.file(file), engine)
+        self._decoded_px, self._seconds = 0, 0.0  # of tiles of the bundle's codec; of the processor
 
     def decode_tile(self, code: TileCode) -> Dn:
         """DN uint16 [B, T, T]. StreamError if the octets make no sense: nothing is invented."""
         codec, network = self._for(code)
-        start_s = time.process_time()
+        start_s = time.thread_time()
         dn = codec.reconstruct(codec.decode(code.side, code.layers), network)
-        if network is not None:
+        if codec is self._codec:
             self._decoded_px += self.tile_px**2
-            self._seconds += time.process_time() - start_s
+            self._seconds += time.thread_time() - start_s
         return dn
 
     @property
@@ -55,3 +62,19 @@ class Decoder:
         if self._codec.code_kind is Kind.FALLBACK:
             raise StreamError("coded with a bundle that this ground does not hold")
         return self._codec, self._network
+
+
+def network_of(bundle: Bundle, codec: Codec, kind: str) -> str | None:
+    """The file of the network that a decoder runs; None where it runs none. InputError where a bundle has no such
+    decoder, or there is none of that name."""
+    alone = codec.ground_network is None or getattr(codec, "decodes_alone", False)
+    if kind not in DECODERS:
+        raise InputError(f"decoder {kind[:60]!r} is unknown; choose one of {', '.join(DECODERS)}")
+    if kind == FULL or codec.ground_network is None:
+        return codec.ground_network
+    if kind == FAST and alone:
+        return None
+    if kind == BEST and BEST_DECODER_FILE in bundle.manifest["files"]:
+        return BEST_DECODER_FILE
+    others = [name for name, there in ((FAST, alone), (FULL, True)) if there]
+    raise InputError(f"bundle {bundle.name} has no decoder {kind!r}; choose {' or '.join(others)}")

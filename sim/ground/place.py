@@ -20,7 +20,7 @@ def scene_info(scene: SceneReception, bundle: Bundle) -> SceneInfo:
         side = bundle.tile_px
         return SceneInfo(name_of(scene), rows * side, cols * side, bundle.bands, gsd_m=0.0, bits=USUAL_BITS)
     info = scene.header.info
-    return replace(info, crs_wkt=_wkt(info.crs_wkt))
+    return replace(info, crs_wkt=wkt_of(info.crs_wkt))
 
 
 def name_of(scene: SceneReception) -> str:
@@ -30,8 +30,9 @@ def name_of(scene: SceneReception) -> str:
     return "scene of no id" if scene.scene_id is None else f"scene {scene.scene_id:08x}"
 
 
-def _wkt(text: str | None) -> str | None:
-    """None, too, where the text on the link is no CRS that this ground knows."""
+def wkt_of(text: str | None) -> str | None:
+    """The WKT of a CRS as a scene header has it; None, too, where it is no CRS that this ground
+    knows."""
     try:
         return rasterio.crs.CRS.from_user_input(text).to_wkt() if text else None
     except CRSError:

@@ -97,7 +97,7 @@ def compose(
         "modelled": _modelled(cost, run.mission),
         "decoder": decoder_size(run.bundle),
         "conventions": CONVENTIONS,
-        "attribution": _attribution(run.info),
+        "attribution": attribution_of(run.info),
         "measured_on_host": on_host(onboard, ground, cost, run.bundle.tile_px),
     } | on_device(onboard.device, cost, run.bundle.tile_px)  # fmt: skip
 
@@ -305,7 +305,8 @@ def _modelled(cost: budgets.SceneRun, mission: Mission) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _attribution(info: SceneInfo) -> list[str]:
+def attribution_of(info: SceneInfo) -> list[str]:
+    """What must be said of whose pixels these are."""
     if info.name.startswith("demo"):
         return [f"{attribution(info)}. It is easier to code: at CR 50 about 4 dB above real tiles."]
     return [f"{attribution(info)}."]

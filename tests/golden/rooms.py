@@ -8,7 +8,7 @@ from pathlib import Path
 
 import grimp
 
-PACKAGES = ("payload", "sim", "hil", "export")
+PACKAGES = ("payload", "sim", "hil", "export", "nadir")
 PICTURE = Path(__file__).parents[2] / "docs" / "images" / "rooms.svg"
 BOX_W, BOX_H, GAP, TOP = 148, 30, 10, 64
 STYLE = """
@@ -63,7 +63,7 @@ def draw() -> str:
     parts, x, tallest = [], GAP, 0
     for package in PACKAGES:
         rows = layers(rooms_of(graph, package))
-        columns = 1 if package == "hil" else 2
+        columns = 1 if package in ("hil", "nadir") else 2
         width = columns * (BOX_W + GAP) + GAP
         y = TOP
         for row in rows:
@@ -85,7 +85,7 @@ def draw() -> str:
         x, tallest = x + width + GAP, max(tallest, bottom)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {x} {tallest + GAP}" role="img" '
-        f'aria-label="Rooms of the four packages, each importing from those below it only">'
+        f'aria-label="Rooms of the five packages, each importing from those below it only">'
         f"<style>{STYLE}</style>{''.join(parts)}</svg>\n"
     )
 

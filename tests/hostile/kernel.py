@@ -178,6 +178,10 @@ ENTRIES: dict[str, tuple[str | None, ...]] = {
     "quantise": ("i4", None, None, "u2", "?", "u1"),
     "errors": ("i4", None, None, None, "i4", "u8"),
     "count": ("u2", None, None, None, "i4"),
+    "winograd_in": ("f4", None, None, "f4"),
+    "winograd_out": ("f4", "f4", None, None, "f4"),
+    "synthesis": ("f4", "u2", "?", "f4", "f4", "f4", "f4", "?", None, None, "f4", "f4"),
+    "unrotate": ("f4", "f4", "f4", "f4", None, None, "u2"),
     "cloud_planes": ("u2", None, None, None, None, None, None, None, "u1"),
 }
 

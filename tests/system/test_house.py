@@ -9,7 +9,7 @@ import grimp
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("payload", "sim", "hil", "export")
+PACKAGES = ("payload", "sim", "hil", "export", "nadir")
 LONGEST_FILE, FULLEST_FOLDER = 400, 14
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 

@@ -8,6 +8,7 @@ built, in numpy elsewhere, gives the same octets; who runs the encoder network i
 
 import math
 from collections.abc import Iterator
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,10 +24,10 @@ from payload.codec.interface import (
     Quality,
     to_dn,
 )
-from payload.codec.lapped import compiled, layers, quantiser, tables
+from payload.codec.lapped import compiled, layers, quantiser, synthesis, tables
 from payload.codec.lapped.compiled_layers import EntropyKernel
 from payload.codec.lapped.context_model import frequency_neighbours, zones
-from payload.codec.lapped.power_law import LEAST_GAMMA, LINEAR, compand, expand, stretch, table
+from payload.codec.lapped.power_law import LEAST_GAMMA, LINEAR, compand, expand, expanded, stretch, table
 from payload.codec.lapped.proof import latent_quantiser
 from payload.codec.lapped.quantiser import Indices
 from payload.codec.lapped.transform import BLOCK, COEFFICIENTS, Latents, dct, encode, first_level, planes
@@ -36,6 +37,7 @@ from payload.codec.rotation import (
     circle,
     fit,
     held_circle,
+    inverse_of,
     pack_rotation,
     rotate,
     rotation_octets,
@@ -65,9 +67,10 @@ class FsqCodec:
     follows_quality = True
     flight_network = ENCODER_FILE
     ground_network = DECODER_FILE
+    decodes_alone = True
 
     def __init__(self, bundle: Bundle, engine: Engine | None) -> None:
-        self._tile_px, self._bands = bundle.tile_px, len(bundle.bands)
+        self._bundle, self._tile_px, self._bands = bundle, bundle.tile_px, len(bundle.bands)
         coarsest_dn = quantiser.step_dn(quantiser.STEP_INDICES - 1)
         self._gamma = bundle.parameter("compand", LINEAR, LEAST_GAMMA, LINEAR)
         self._coarsest_dn = bundle.parameter("coarsest_step_dn", coarsest_dn, 1.0, coarsest_dn)
@@ -169,14 +172,48 @@ class FsqCodec:
         return _unpack_side(side, self._bands), self._entropy.decode_layers(layers)
 
     def reconstruct(self, indices: tuple[tuple[Rotation, int], Indices], network: Network | None) -> Dn:
-        """indices -> levels -> decoder network -> rotated bands -> DN. The network works in steps."""
-        if network is None:
-            raise BundleError(f"indices of this codec need {DECODER_FILE} of their bundle; load it and pass it")
+        """indices -> levels -> decoder network -> rotated bands -> DN. The network works in steps.
+
+        Without a network, and behind one that gives better levels: the transform undone, and nothing more."""
         (rotation, index), found = indices
+        step_dn = quantiser.step_dn(index) * 2.0**found.missing  # in rotated DN
+        if network is None:
+            return self._untransformed(found, None, rotation, step_dn)
         depth = np.full((1, 1, 1, 1), found.missing / max(1, self.layers - 1), np.float32)
-        (rotated,) = network.run(_levels(found)[None], depth)
-        step = np.float32(quantiser.step_dn(index) * 2.0**found.missing)  # in rotated DN
-        return to_dn(expand(unrotate(rotated[0] * step, rotation), self._gamma))
+        levels = _levels(found)
+        (better,) = network.run(levels[None], depth)
+        if better.shape[1:] == levels.shape:
+            return self._untransformed(found, better[0], rotation, step_dn)
+        return to_dn(expand(unrotate(better[0] * np.float32(step_dn), rotation), self._gamma))
+
+    def _untransformed(
+        self, found: Indices, levels: NDArray[np.float32] | None, rotation: Rotation, step_dn: float
+    ) -> Dn:
+        """DN of levels [B * 64, h, h], or of the indices' own."""
+        wide, (inverse, means) = synthesis.wide_functions(step_dn), inverse_of(rotation)
+        turn = inverse * np.float32(step_dn), means
+        if self._synthesis is not None and levels is None:
+            return self._synthesis.of_indices(found, _averages(found), wide, turn)
+        if self._synthesis is not None and levels is not None:
+            return self._synthesis.of_levels(levels, wide, turn)
+        rotated = synthesis.synthesise(_levels(found) if levels is None else levels, *self._functions, wide)
+        return to_dn(expand(unrotate(rotated * np.float32(step_dn), rotation), self._gamma))
+
+    @cached_property
+    def _functions(self) -> tuple[synthesis.Functions, synthesis.Functions]:
+        kernels = tables.load_kernels(self._bundle.file(TABLES_FILE))
+        if kernels is None:
+            raise BundleError(
+                f"bundle {self._bundle.name}: no kernels in {TABLES_FILE} to decode by without a network; decode with "
+                "--decoder full, or rebuild the bundle"
+            )
+        return synthesis.dual_functions(kernels, synthesis.NARROW), synthesis.dual_functions(kernels, synthesis.WIDE)
+
+    @cached_property
+    def _synthesis(self) -> compiled.Synthesis | None:
+        if not library.available:
+            return None
+        return compiled.Synthesis(*self._functions, expanded(self._gamma), self._bands, self._tile_px)
 
     def step_of(self, side: bytes, layers: int) -> float:
         rotation, index = _unpack_side(side, self._bands)
@@ -216,6 +253,16 @@ def _levels(indices: Indices) -> NDArray[np.float32]:
     levels = quantiser.dequantise(indices)
     levels[::COEFFICIENTS] = first_level(levels[::COEFFICIENTS]).astype(np.float32)
     return levels
+
+
+def _averages(indices: Indices) -> NDArray[np.float32]:
+    """The block averages [B, h, w] of `_levels` alone."""
+    behind = indices.behind
+    own = slice(None, None, COEFFICIENTS)
+    part = Indices(
+        indices.magnitude[own], indices.negative[own], indices.missing, None if behind is None else behind[own]
+    )
+    return np.ascontiguousarray(first_level(quantiser.dequantise(part)), np.float32)
 
 
 def _within(index: int, coarsest: int) -> tuple[int, int]:

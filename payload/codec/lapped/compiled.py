@@ -6,13 +6,17 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from payload.codec.lapped.quantiser import Indices, rebuild_units, step_units
+from payload.codec.lapped.quantiser import Indices, inside_cells, rebuild_units, step_units
+from payload.codec.lapped.synthesis import MARGIN, Functions
 from payload.codec.lapped.tables import Kernels
 from payload.codec.lapped.transform import BLOCK, COEFFICIENTS, DCT_BITS, LATENT_BITS, Latents, dct
 from payload.codec.rotation import JACOBI_SWEEPS, PLANE_LIMIT, Rotation, Statistics
 from payload.memory import Held
-from payload.native.library import BOOL, F64, I16, I32, I64, U8, U16, U64, call, span
+from payload.native.library import BOOL, F32, F64, I16, I32, I64, NONE, U8, U16, U64, Span, call, span
 from payload.scene import Dn
+
+#: The matrix [B, B] that leads back from rotated steps, and the means [B] that are added.
+Turn = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
 class Buffers:
@@ -109,3 +113,38 @@ def errors(latents: Latents, index: int, layers: int) -> tuple[int, ...]:
     step = ctypes.c_uint32(step_units(index))
     call("errors", span(values, I32), values.size, step, layers, span(inside, I32), span(left, U64))
     return tuple(left.tolist())
+
+
+class Synthesis:
+    """Indices -> DN as payload.codec.lapped.synthesis and the power law have it, for tiles of `side` px."""
+
+    def __init__(
+        self, narrow: Functions, wide: Functions, expanded: NDArray[np.float32], bands: int, side: int
+    ) -> None:
+        self._narrow, self._wide, self._expanded = narrow, wide, expanded
+        self._plane = np.empty((side + 2 * MARGIN) ** 2, np.float32)
+        self._rotated = np.empty((bands, side, side), np.float32)
+
+    def of_indices(self, indices: Indices, averages: NDArray[np.float32], is_wide: NDArray[np.bool_], turn: Turn) -> Dn:
+        """DN [B, T, T]. averages [B, h, h] in steps; `turn` as in `of_levels`."""
+        magnitude, negative = np.ascontiguousarray(indices.magnitude), np.ascontiguousarray(indices.negative)
+        given = NONE, span(magnitude, U16), span(negative, BOOL), span(inside_cells(indices), F32), span(averages, F32)
+        return self._run(given, is_wide, turn)
+
+    def of_levels(self, levels: NDArray[np.float32], is_wide: NDArray[np.bool_], turn: Turn) -> Dn:
+        """DN [B, T, T] of levels [B * 64, h, h]; `turn`: the matrix [B, B] back from rotated steps, and the means."""
+        return self._run((span(np.ascontiguousarray(levels), F32), NONE, NONE, NONE, NONE), is_wide, turn)
+
+    def _run(self, given: tuple[Span, ...], is_wide: NDArray[np.bool_], turn: Turn) -> Dn:
+        bands, side, _ = self._rotated.shape
+        matrix, means = turn
+        dn = np.empty(self._rotated.shape, np.uint16)
+        call(
+            "synthesis", *given, span(self._narrow, F32), span(self._wide, F32), span(is_wide, BOOL), bands,
+            side // BLOCK, span(self._plane, F32), span(self._rotated, F32),
+        )  # fmt: skip
+        call(
+            "unrotate", span(self._rotated, F32), span(matrix, F32), span(means, F32), span(self._expanded, F32), bands,
+            side * side, span(dn, U16),
+        )  # fmt: skip
+        return dn

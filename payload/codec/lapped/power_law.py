@@ -44,6 +44,14 @@ def expand(values: NDArray[np.floating], gamma: float) -> NDArray[np.float32]:
     return np.asarray(np.float32(REFERENCE_DN) * share ** np.float32(1 / gamma), np.float32)
 
 
+@lru_cache(maxsize=4)
+def expanded(gamma: float) -> NDArray[np.float32]:
+    """DN f32 of every whole companded value, [65537]; the last stands beyond the range, to interpolate towards."""
+    found = expand(np.arange((1 << 16) + 1, dtype=np.float64), gamma)
+    found.flags.writeable = False
+    return found
+
+
 def stretch(values: Dn, gamma: float) -> float:
     """How much larger a squared error is in DN than in companded values, on average over a tile [B, T, T].
 

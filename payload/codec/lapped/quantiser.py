@@ -70,11 +70,16 @@ def quantise(latents: Latents, index: int) -> Indices:
 def dequantise(indices: Indices) -> NDArray[np.float32]:
     """Levels [C, h, w] f32 in units of the step of the coarsest layer known."""
     magnitude = indices.magnitude.astype(np.float32)
-    inside = np.full(len(magnitude), _rebuild(indices.missing), np.float32)
+    level = np.where(magnitude > 0, magnitude + inside_cells(indices)[:, None, None], np.float32(0))
+    return np.where(indices.negative, -level, level)
+
+
+def inside_cells(indices: Indices) -> NDArray[np.float32]:
+    """Where in its cell each channel [C] is rebuilt, in cells of the coarsest layer known."""
+    inside = np.full(len(indices.magnitude), _rebuild(indices.missing), np.float32)
     if indices.behind is not None:
         inside[indices.behind] = 2 * _rebuild(indices.missing + 1)
-    level = np.where(magnitude > 0, magnitude + inside[:, None, None], np.float32(0))
-    return np.where(indices.negative, -level, level)
+    return inside
 
 
 def errors(latents: Latents, index: int, layers: int) -> tuple[int, ...]:

@@ -39,6 +39,7 @@ class VqCodec:
     follows_quality = False  # indices have one length
     flight_network = ENCODER_FILE
     ground_network = DECODER_FILE
+    decodes_alone = False
 
     def __init__(self, bundle: Bundle, engine: Engine | None) -> None:
         self._books = codebooks.load_codebooks(bundle.file(TABLES_FILE), len(bundle.bands))

@@ -1,0 +1,193 @@
+"""The flight codec's decoder network by hand: the runtime's weights and results in a third of its products.
+
+    levels [1, C, h, h] -> near and far projection -> residual bricks -> better levels [1, C, h, h]
+
+Nine tenths of its work are convolutions of 3 x 3, which a runtime multiplies out. Winograd's F(4 x 4, 3 x 3) needs a
+quarter of the products: the kernel does the transforms around them (payload/native/winograd.c), BLAS the products. What
+comes behind, levels to DN, is the codec's own (`payload.codec.lapped.synthesis`).
+
+Weights are those of the bundle's ONNX file. Where it holds another network, or no kernel was built, a runtime runs it.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from payload.engine import Engine, Network, constants_of
+from payload.native import library
+from payload.native.library import F32, call, span
+
+F = NDArray[np.float32]
+#: F(4 x 4, 3 x 3): what the kernels are turned by (Lavin & Gray 2016), [6, 3].
+KERNEL_TURN = np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]) / 24
+POINTS, SQUARE, LANES = 36, 4, 32
+WHAT = ("weight", "bias")
+COEFFICIENTS = 64
+#: Names in the ONNX file, behind what its exporter put in front; weights in half precision end in `_half`.
+NAME = re.compile(r"(?:.*\.)?decoder\.(near|far|average|depth|out|trunk\.\d+\.(?:spread|mix))\.(weight|bias)(?:_half)?")
+
+
+@dataclass(frozen=True, eq=False)
+class Brick:
+    """x + mix(relu(spread(relu(x)))): spread [36, C, C] turned for Winograd, mix [C, C], and their biases."""
+
+    spread: F
+    spread_bias: F
+    mix: F
+    mix_bias: F
+
+
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """What the network multiplies by; rows are inputs. `project` [2 C, W] takes near and far levels, `average`
+    [9, 2 B, W] block averages, `depth` [W] how many layers there were."""
+
+    project: F
+    average: F
+    depth: F
+    bias: F
+    bricks: tuple[Brick, ...]
+    out: F
+    out_bias: F
+
+
+def open_network(path: Path, engine: Engine) -> Network:
+    """The network of a file: by hand where it is the one that is known here, else by the engine."""
+    if library.available and engine.name != "onnxruntime":
+        weights = weights_of(*constants_of(path))
+        if weights is not None:
+            return ResidualNetwork(weights)
+    return engine.load(path)
+
+
+def weights_of(constants: Mapping[str, NDArray[Any]], operators: Mapping[str, int]) -> Weights | None:
+    """The weights among a file's constants; None where it holds another network."""
+    named = {m[1] + "." + m[2]: np.asarray(a, np.float32) for n, a in constants.items() if (m := NAME.fullmatch(n))}
+    count = sum(name.endswith("spread.weight") for name in named)
+    wanted = {"near.weight", "near.bias", "far.weight", "average.weight", "depth.weight", "depth.bias", "out.weight"}
+    wanted |= {"out.bias"}
+    wanted |= {f"trunk.{k}.{part}.{what}" for k in range(count) for part in ("spread", "mix") for what in WHAT}
+    if set(named) != wanted or not count or not _shapes_fit(named, count):
+        return None
+    # Three projections, bricks of two, and the transform behind; a rectifier before each of a brick's, and the last.
+    known = {"Convolution": 4 + 2 * count + 1, "Relu": 2 * count + 1, "Log": 1, "Sqrt": 1, "Sign": 1, "AvgPool": 1}
+    if any(operators.get(name, 0) != number for name, number in known.items()):
+        return None
+    return _arranged(named, count)
+
+
+
+def _shapes_fit(named: Mapping[str, F], count: int) -> bool:
+    channels, width = named["near.weight"].shape[1], named["near.weight"].shape[0]
+    wanted = {
+        "near.weight": (width, channels, 1, 1), "far.weight": (width, channels, 1, 1), "near.bias": (width,),
+        "average.weight": (width, 2 * channels // COEFFICIENTS, 3, 3), "depth.weight": (width, 1),
+        "depth.bias": (width,), "out.weight": (channels, width, 1, 1), "out.bias": (channels,),
+    }  # fmt: skip
+    for k in range(count):
+        wanted |= {f"trunk.{k}.spread.weight": (width, width, 3, 3), f"trunk.{k}.mix.weight": (width, width, 1, 1)}
+        wanted |= {f"trunk.{k}.{part}.bias": (width,) for part in ("spread", "mix")}
+    return width % LANES == 0 and all(named[name].shape == shape for name, shape in wanted.items())
+
+
+def _arranged(named: Mapping[str, F], count: int) -> Weights:
+    def flat(name: str) -> F:
+        return np.ascontiguousarray(named[f"{name}.weight"][:, :, 0, 0].T)
+
+    bricks = tuple(
+        Brick(
+            turned(named[f"trunk.{k}.spread.weight"]), named[f"trunk.{k}.spread.bias"], flat(f"trunk.{k}.mix"),
+            named[f"trunk.{k}.mix.bias"],
+        )
+        for k in range(count)
+    )  # fmt: skip
+    average = named["average.weight"].transpose(2, 3, 1, 0).reshape(9, -1, len(named["near.bias"]))
+    return Weights(
+        np.concatenate([flat("near"), flat("far")]), np.ascontiguousarray(average), named["depth.weight"][:, 0].copy(),
+        named["near.bias"] + named["depth.bias"], bricks, flat("out"), named["out.bias"],
+    )  # fmt: skip
+
+
+def turned(kernels: F) -> F:
+    """Kernels [out, in, 3, 3] as Winograd multiplies by them, [36, in, out] f32."""
+    double = kernels.astype(np.float64)
+    found = np.einsum("pa,oiab,qb->pqio", KERNEL_TURN, double, KERNEL_TURN)
+    return np.ascontiguousarray(found.reshape(POINTS, *found.shape[2:]), np.float32)
+
+
+class ResidualNetwork:
+    """Runs the network on tiles of one size at a time. Its memory is kept from tile to tile: one thread, one object."""
+
+    def __init__(self, weights: Weights) -> None:
+        self._weights = weights
+        self._memory: tuple[int, F, F, F, F] | None = None
+
+    def run(self, *inputs: NDArray[Any]) -> list[NDArray[Any]]:
+        """levels [1, C, h, h] f32 in steps and depth [1, 1, 1, 1] -> better levels of the same shape, in a list."""
+        levels, depth = inputs
+        channels, cells = levels.shape[1], levels.shape[2]
+        flat = levels[0].reshape(channels, -1)
+        there = np.flatnonzero(flat.any(axis=1))  # channels that hold nothing give nothing, and get nothing
+        held = np.ascontiguousarray(flat[there].T)  # [h h, channels there]
+        x = self._projected(held, there, flat[::COEFFICIENTS].T.reshape(cells, cells, -1))
+        x += self._weights.bias + np.float32(depth.reshape(-1)[0]) * self._weights.depth
+        self._through_bricks(x, cells)
+        found = np.zeros(flat.shape, np.float32)
+        held += np.maximum(x, 0, out=x) @ self._weights.out[:, there] + self._weights.out_bias[there]
+        found[there] = held.T
+        return [found.reshape(levels.shape)]
+
+    def _through_bricks(self, x: F, cells: int) -> None:
+        spread, products, hidden, mixed = self._room(cells)
+        for brick in self._weights.bricks:
+            _convolve(x, brick, cells, (spread, products, hidden))
+            np.matmul(hidden, brick.mix, out=mixed)
+            mixed += brick.mix_bias
+            x += mixed
+
+    def _projected(self, held: F, there: NDArray[np.intp], averages: F) -> F:
+        """What goes into the bricks but for the biases, [h h, W]. averages [h, h, B]."""
+        w, cells = self._weights, len(averages)
+        rows = np.concatenate([there, there + len(w.project) // 2])
+        x = np.concatenate([np.clip(held, -2, 2), _compressed(held)], axis=1) @ w.project[rows]
+        detail = np.clip(averages - _smoothed(averages), -8, 8)
+        wide = np.pad(np.concatenate([detail, np.clip(detail, -1, 1)], axis=2), ((1, 1), (1, 1), (0, 0)), mode="edge")
+        parts = [wide[y : y + cells, z : z + cells].reshape(cells * cells, -1) for y in range(3) for z in range(3)]
+        x += np.concatenate(parts, axis=1) @ w.average.reshape(-1, w.average.shape[2])
+        return np.asarray(x, np.float32)
+
+    def _room(self, cells: int) -> tuple[F, F, F, F]:
+        width, squares = len(self._weights.bias), (cells // SQUARE) ** 2
+        if self._memory is None or self._memory[0] != cells:
+            spread, products = (np.empty((POINTS, squares, width), np.float32) for _ in range(2))
+            hidden, mixed = (np.empty((cells * cells, width), np.float32) for _ in range(2))
+            self._memory = cells, spread, products, hidden, mixed
+        return self._memory[1:]
+
+
+def _convolve(x: F, brick: Brick, cells: int, room: tuple[F, F, F]) -> None:
+    """hidden [h h, W] = relu(spread(relu(x)))."""
+    spread, products, hidden = room
+    width = x.shape[1]
+    call("winograd_in", span(x, F32), cells, width, span(spread, F32))
+    np.matmul(spread, brick.spread, out=products)
+    call("winograd_out", span(products, F32), span(brick.spread_bias, F32), cells, width, span(hidden, F32))
+
+
+def _compressed(x: F) -> F:
+    """asinh, as the network was trained with it."""
+    size = np.abs(x)
+    return np.asarray(np.copysign(np.log(size + np.sqrt(size * size + 1)), x), np.float32)
+
+
+def _smoothed(averages: F) -> F:
+    """Mean of 3 x 3 of [h, h, B], edges repeated."""
+    cells = len(averages)
+    wide = np.pad(averages, ((1, 1), (1, 1), (0, 0)), mode="edge")
+    rows = wide[:-2] + wide[1:-1] + wide[2:]
+    return np.asarray((rows[:, :cells] + rows[:, 1:-1] + rows[:, 2:]) / 9, np.float32)
