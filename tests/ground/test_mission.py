@@ -213,7 +213,7 @@ def test_regions_of_the_gate_are_told_apart_by_their_keys(tmp_path):
     [
         Mission, Imager, Orbit, Station, Link, Burst, Radio, States, Power, Budgets, Requirements, Protection,
         StoreSettings,
-    ],  # fmt: skip
+    ],
 )
 def test_the_user_page_names_every_key(kind):
     page = (Path(__file__).parents[2] / "docs" / "mission.md").read_text(encoding="utf-8")
