@@ -5,6 +5,7 @@ scene -> payload -> packets.bin -> channel -> reception -> picture -> comparison
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ from payload.errors import BundleError
 from payload.link.space_packet import read_packets
 from payload.tiles import grid
 from sim.clouds.ground_mask import open_ground_mask
+from sim.delivery.carry import carry
 from sim.ground.decoder import Decoder
 from sim.ground.reception import by_id, receive
-from sim.link.channel import Channel
 from sim.mission.regions import regions_in_pixels, regions_outside
 from sim.mission.spec import DEFAULT as DEFAULT_MISSION
 from sim.mission.spec import Mission, load_mission
@@ -55,7 +56,7 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
     """
     mission, progress = mission_of(request), in_parts(progress, 3)  # on board, on the ground, verification
     bundle, broken = load_or_stand_in(request.bundle, mission)
-    engine, channel = open_engine(request.engine), Channel(mission.link, request.seed)
+    engine = open_engine(request.engine)
     with (
         request.reading.open(request.scene, bundle.bands, request.seed) as scene,
         whole_or_nothing(request.out, request.overwrite) as folder,
@@ -70,8 +71,9 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
             onboard = send_by_device(request.device, scene, header, bundle, policy, engine, folder, progress)
 
         # The ground, from here on, has the octets that arrived and the bundle.
-        arrived = channel.send(packets_in(folder / PACKETS_FILE, policy.apid))
-        reception = receive(arrived, by_id([bundle]), policy.apid)
+        read = partial(packets_in, apid=policy.apid)
+        carried = carry(read, folder / PACKETS_FILE, mission.link, mission.delivery, policy, request.seed)
+        reception = receive(carried.packets, by_id([bundle]), policy.apid)
         received, decoder = reception.scene(header.scene_id), Decoder(bundle, engine)
         mask = open_ground_mask(bundle, engine)
         delivered = (
@@ -84,7 +86,9 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
         cloud = folder / CLOUD_FILE if delivered else None
         comparison = compare_with_original(scene, picture, cloud, mask, folder, kinds, progress)
         ground = tables.Ground(delivered.seconds if delivered else 0.0, peak_rss_mib(), decoder.speed_mpx_s)
-        run = tables.Run(request.seed, info, bundle, mission, engine, channel.report, reception, received, broken)
+        run = tables.Run(
+            request.seed, info, bundle, mission, engine, carried.link, reception, received, carried.report, broken
+        )
         report = tables.compose(run, onboard, ground, comparison, tables.audit_section(received, decoder))
         write_report(report, comparison.pictures.paths, folder)
         write_catalogue([delivered] if delivered else [], folder)
@@ -114,4 +118,4 @@ def load_or_stand_in(where: str, mission: Mission) -> tuple[Bundle, str | None]:
 def packets_in(path: Path, apid: int) -> Iterator[bytes]:
     """The packets of a file, one at a time."""
     with path.open("rb") as stream:
-        yield from read_packets(stream, apid)
+        yield from read_packets(stream, (apid,))

@@ -17,6 +17,7 @@ from payload.link.space_packet import read_packets
 from payload.link.tile_code import Kind
 from payload.scene import SceneInfo
 from sim.clouds.ground_mask import GroundMask, open_ground_mask
+from sim.ground.arriving_files import FILE_APIDS, packets_and_files
 from sim.ground.decoder import Decoder
 from sim.ground.mosaic import reconstruct
 from sim.ground.place import scene_info
@@ -151,10 +152,11 @@ def bundle_of(scene: SceneReception, bundles: Mapping[int, Bundle]) -> Bundle | 
 
 
 def read_stream(path: Path, apid: int) -> Iterator[bytes]:
-    """The pieces of a stream of packets in a file, one at a time. InputError where it cannot be read."""
+    """The payload's packets in a file, one at a time: those that lie in it, and those in files that come in it by CFDP
+    or RaptorQ. InputError where it cannot be read."""
     try:
         with path.open("rb") as stream:
-            yield from read_packets(stream, apid)
+            yield from packets_and_files(read_packets(stream, (apid, *FILE_APIDS)), apid)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}), wanted a file of space packets") from None
 

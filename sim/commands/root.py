@@ -8,6 +8,7 @@ from typer.core import TyperGroup
 
 from payload.version import described
 from sim.commands import archive, bench, clouds, missions, scenes
+from sim.commands import verify as verification
 from sim.commands.console import set_up_logging
 
 #: These are understood before and after the name of a command.
@@ -55,6 +56,7 @@ def _root(
 COMMANDS: dict[str, Callable[..., None]] = {
     "downlink": scenes.downlink,
     "receive": scenes.receive,
+    "verify": verification.verify,
     "passes": missions.passes,
     "bench": bench.bench,
     "evaluate": bench.evaluate,

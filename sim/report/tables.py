@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from math import nan
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from payload.scene import SceneInfo
 from payload.tiles import grid
 from payload.version import software
 from sim.clouds import audit
+from sim.delivery.transfer import DeliveryReport
 from sim.ground.decoder import Decoder
 from sim.ground.decoder_size import decoder_size
 from sim.ground.reception import Address, Reception, SceneReception
@@ -48,6 +49,7 @@ class Run:
     link: LinkReport
     reception: Reception  # all that arrived
     received: SceneReception  # of it, this scene
+    delivery: DeliveryReport = field(default_factory=lambda: DeliveryReport("raw"))
     broken: str | None = None  # why the bundle failed its checks, where the mission flew on without it
 
     @property
@@ -86,6 +88,7 @@ def compose(
         "inputs": _inputs(run) | _device_inputs(onboard.device),
         "tiles": {"basis": "measured"} | tiles,
         "link": _link(run),
+        "delivery": {"basis": DELIVERY_BASIS} | asdict(run.delivery),
         "rate": {"basis": "measured"}
         | _rate(run, comparison.compared_px)
         | {"octets": _octets(run), "bpp_of_the_whole_scene": 8 * _octets(run) / scene_px},
@@ -139,6 +142,7 @@ def _crs_name(wkt: str | None) -> str | None:
     return wkt.split('"')[1] if wkt and '"' in wkt else None
 
 
+DELIVERY_BASIS = "measured: octets and PDUs; modelled: times, by rates and round trip"
 LINK_BASIS = "measured: counts of packets and octets; modelled: losses, a seeded draw beside what is to be expected"
 
 
