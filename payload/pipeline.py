@@ -24,6 +24,7 @@ from payload.guard.telemetry import Mode, Telemetry
 from payload.link import tile_code
 from payload.link.rate_control import Candidate, choose_layers
 from payload.link.scene_header import SceneHeader, headers_on_air, records
+from payload.link.streams import Sender, housekeeping_on_air
 from payload.link.tile_code import Kind, TileCode
 from payload.link.valid_mask import pack_mask
 from payload.memory import forget
@@ -62,21 +63,21 @@ class Payload:
         self._open()
 
     def fall_back(self) -> None:
-        """Goes on with fallback tiles, and without a gate: what it withholds cannot be had back."""
+        """Goes on with fallback tiles, without a gate."""
         self.codec, self._other, self.clouds = open_fallback(self.bundle), None, None
 
     def transmit(
         self, scene: Scene, header: SceneHeader | None = None, observe: MaskObserver | None = None
     ) -> Iterator[bytes]:
-        """Space packets of a scene in sending order; `observe` is shown every cloud mask. Without `header` the scene
-        has the id 0 and is described by what its `info` says."""
-        from payload.link.space_packet import SequenceCounter, segment  # a board codes tiles without spacepackets
-
-        counter, header = SequenceCounter(self.policy.apid), header or self.header_of(scene)
+        """Space packets of a scene in sending order, housekeeping first and last; `observe` is shown every cloud mask.
+        Without `header` the scene has the id 0 and is described by what its `info` says."""
+        sender, header = Sender(self.policy, scene.info.sensed_at), header or self.header_of(scene)
+        yield from sender.begin_scene()
         for record in records(header, self.tile_codes(scene, header, observe)):
             with self.watch.stage("packets"):
-                packets = list(segment(record, counter, self.policy.packet_octets))
+                packets = sender.packets(record)
             yield from packets
+        yield from sender.housekeeping()
 
     def header_of(self, scene: Scene, scene_id: int = 0) -> SceneHeader:
         """What goes down of a scene besides its tiles."""
@@ -86,8 +87,7 @@ class Payload:
         self, scene: Scene, header: SceneHeader | None = None, observe: MaskObserver | None = None
     ) -> Iterator[TileCode]:
         """A code for every tile in row order, then the thumbnails of the audit."""
-        header = header or self.header_of(scene)
-        audit = AuditDraw(self.policy, header.scene_id)
+        audit = AuditDraw(self.policy, (header := header or self.header_of(scene)).scene_id)
         tiles, (code, again) = split(scene, self.bundle.tile_px), self._ways(scene, header, audit, observe)
         coded = map(code, tiles) if self.guard is None else self.guard.verified(tiles, code, again, audit)
         yield from self.chosen(coded, header, audit)
@@ -99,6 +99,7 @@ class Payload:
         else:
             offered = list(candidates)
             headers = headers_on_air(header, len(offered) + len(audit.thumbnails), self.policy.packet_octets)
+            headers += housekeeping_on_air(self.policy.packet_octets)
             yield from choose_layers(offered, self.policy, self._shorten, audit.thumbnails, headers)
         yield from audit.thumbnails
 

@@ -11,6 +11,7 @@ from payload.guard.guard import Address, Coded
 from payload.link import scene_header
 from payload.link.rate_control import Candidate
 from payload.link.space_packet import SequenceCounter, segment
+from payload.link.streams import Stream, stream_of
 from payload.link.tile_code import Kind, TileCode
 from payload.pipeline import Payload
 from payload.scene import Scene
@@ -77,15 +78,17 @@ def send_scene(payload: Payload, store: Store, log: SceneLog, octets: int | None
     """
     state, left = store.state.now, octets
     begun = state.sent if state.sending == log.scene_id else 0
-    counter = SequenceCounter(payload.policy.apid, state.packets)
+    apid, counts = payload.policy.apid, {Stream.LAYERS: state.packets, Stream.THUMBNAILS: state.thumbnails}
+    counters = {stream: SequenceCounter(apid + stream, count) for stream, count in counts.items()}
     codes = payload.chosen(stored(log), log.header, replay(payload, log))
     for number, record in enumerate(scene_header.records(log.header, codes)):
         if number < begun:
             continue
         if left is not None and left <= 0:
             return
-        packets = list(segment(record, counter, payload.policy.packet_octets))
+        packets = list(segment(record, counters[stream_of(record)], payload.policy.packet_octets))
         left = None if left is None else left - sum(map(len, packets))
         yield from packets
-        store.state.save(sending=log.scene_id, sent=number + 1, packets=counter.next)
+        layers, thumbnails = (counter.next for counter in counters.values())
+        store.state.save(sending=log.scene_id, sent=number + 1, packets=layers, thumbnails=thumbnails)
     store.remove(log)

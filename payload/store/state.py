@@ -2,7 +2,7 @@
 
     octet 0, 1   2     3      4..11    12..15   16..19   20..23    24, 25   26, 27   28..31   32..35    4
     +---------+---+-------+--------+---------+--------+---------+---------+--------+--------+--------+--------+
-    |  "NS"   | v | clean | serial | next id | starts | unclean | packets | beacon | scene  | record | CRC-32 |
+    |  "NS"   | v | clean | serial | next id | starts | unclean | layers  | thumbs | scene  | record | CRC-32 |
     +---------+---+-------+--------+---------+--------+---------+---------+--------+--------+--------+--------+
 
 A slot lies at 0, the other at 512. The file is made once, at its full size: writing it never needs room, so that a full
@@ -24,7 +24,7 @@ _FIELDS = struct.Struct(">2sBBQIIIHHII")
 
 @dataclass(frozen=True)
 class State:
-    """`next_scene_id`: of the next new scene. `packets`, `beacon`: the next packet's count of either APID.
+    """`next_scene_id`: of the next new scene. `packets`, `thumbnails`: the next packet's count of either stream.
 
     `sending`, `sent`: the scene that goes down, and how many of its records went. `clean`: it was left in order.
     """
@@ -35,7 +35,7 @@ class State:
     starts: int = 0
     unclean_starts: int = 0
     packets: int = 0
-    beacon: int = 0
+    thumbnails: int = 0
     sending: int = 0
     sent: int = 0
 
@@ -44,7 +44,7 @@ def pack(state: State) -> bytes:
     """One slot."""
     octets = _FIELDS.pack(
         MAGIC, VERSION, state.clean, state.serial, state.next_scene_id, state.starts, state.unclean_starts,
-        state.packets, state.beacon, state.sending, state.sent,
+        state.packets, state.thumbnails, state.sending, state.sent,
     )  # fmt: skip
     octets += crc32(octets).to_bytes(4, "big")
     return octets.ljust(SLOT_OCTETS, b"\0")
