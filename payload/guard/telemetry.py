@@ -93,7 +93,6 @@ class EventId(IntEnum):
     STORE_FULL = 50
     STORE_DAMAGED = 51
     RESUMED = 52
-    TILE_GIVEN_UP = 53
 
 
 @dataclass(frozen=True)
