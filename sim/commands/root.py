@@ -7,7 +7,7 @@ import typer
 from typer.core import TyperGroup
 
 from payload.version import described
-from sim.commands import archive, bench, clouds, missions, scenes
+from sim.commands import archive, bench, campaign, clouds, missions, scenes
 from sim.commands import verify as verification
 from sim.commands.console import set_up_logging
 
@@ -57,6 +57,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "downlink": scenes.downlink,
     "receive": scenes.receive,
     "verify": verification.verify,
+    "campaign": campaign.campaign,
     "passes": missions.passes,
     "bench": bench.bench,
     "evaluate": bench.evaluate,
