@@ -170,7 +170,8 @@ def geotiffs() -> list[bytes]:
 
 
 METADATA = (
-    b'<n1:Level-1C_User_Product xmlns:n1="x"><General_Info><Product_Info><PROCESSING_BASELINE>04.00</PROCESSING_BASELINE>'
+    b'<n1:Level-1C_User_Product xmlns:n1="x"><General_Info><Product_Info>'
+    b"<PROCESSING_BASELINE>04.00</PROCESSING_BASELINE>"
     b"<Product_Organisation><Granule_List><Granule><IMAGE_FILE>GRANULE/L1C/IMG_DATA/T_B02</IMAGE_FILE></Granule>"
     b"</Granule_List></Product_Organisation></Product_Info></General_Info></n1:Level-1C_User_Product>"
 )
