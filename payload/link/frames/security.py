@@ -3,7 +3,7 @@
     | primary header | SPI 16 | IV 96 | data, encrypted | MAC 128 | CRC 16, if any |
 
 The header goes in clear and is authenticated with the rest. The IV is a number that counts frames and is never used
-twice under a key; the receiver refuses one that it has seen, or that lies behind its window. docs/format.md, "Security".
+twice under a key; the receiver refuses one that it has seen, or that lies behind its window. docs/format.md has it.
 Not checked against another implementation of the standard. `cryptography` is needed only where this is switched on.
 """
 
