@@ -170,6 +170,9 @@ def load_mission(where: str | Path = DEFAULT) -> Mission:
     table = read_toml(path)
     if isinstance(table.get("device"), str) and is_profile_file(table["device"]):
         table["device"] = str(path.parent / table["device"])  # beside the mission, wherever it is used from
+    security = table["link"].get("security") if isinstance(table.get("link"), dict) else None
+    if isinstance(security, dict) and isinstance(security.get("key_file"), str):
+        security["key_file"] = str(path.parent / security["key_file"])
     return mission_from_table(table, str(path))
 
 
