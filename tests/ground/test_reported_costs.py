@@ -15,10 +15,11 @@ from hil.bench.energy import PowerTrace, Window
 from hil.bench.energy_mode import DoneTile, EnergyRepeat
 from hil.bench.performance import performance_doubts
 from hil.bench.run import KeptTile, RunFolder
-from hil.devices.latency import coding_work, gate_work
+from hil.devices.latency import Work, coding_work, gate_work
 from hil.devices.targets import load_target
 from hil.profiles.profile_file import Performance, Spread
 from payload.bundle import load_bundle
+from payload.clouds.mask import CLEAR, SHADOW, THICK, THIN
 from payload.link.tile_code import Kind
 from payload.tiles import Tile
 from sim.clouds import evaluate, other_light, requirements
@@ -28,6 +29,7 @@ from sim.clouds.samples import FIRM, CloudSample, HumanChip
 from sim.compare.report import TABLE_CR, as_text
 from sim.ground.mosaic import even_out, reconstruct
 from sim.onboard.sending import peak_rss_mib
+from sim.report import tables
 
 T = 32
 
@@ -218,3 +220,28 @@ def test_the_bars_of_the_cloud_gate_are_these_and_hold_at_their_limit() -> None:
 
     assert len(requirements.checks(result(0.0))) == 15 and all(c["held"] for c in requirements.checks(result(0.0)))
     assert not any(check["held"] for check in requirements.checks(result(1e-4)))
+
+
+@pytest.mark.parametrize(("timed", "said"), [(True, "device"), (False, "emulated")])
+def test_times_of_an_emulated_device_are_known_as_such(monkeypatch, timed: bool, said: str) -> None:
+    monkeypatch.setattr(tables, "scene_work", lambda *given: Work())
+    monkeypatch.setattr(tables, "_octets", lambda run: 17)
+    run: Any = SimpleNamespace(
+        bundle=None, mission=SimpleNamespace(device="d"), info=SimpleNamespace(height_px=3, width_px=5)
+    )
+    device = SimpleNamespace(timed=timed, tile_s=[0.25, 0.5], peak_memory_mib=7.0)
+    onboard: Any = SimpleNamespace(work={}, device=device)
+    cost = tables._cost(run, onboard)
+    assert (cost.timed_on, cost.onboard_s, cost.peak_memory_mib) == (said, 0.75, 7.0)
+    assert (cost.scene_px, cost.downlinked_octets) == (15, 17)
+
+
+def test_a_cell_is_cloud_where_thick_and_thin_together_pass_the_limit() -> None:
+    """Four cells of 2 px: 0.3 + 0.3 is cloud of either kind, 0.2 + 0.2 is ground or shadow."""
+    cells = np.zeros((4, 1, 4), np.float32)
+    cells[[THICK, THIN], 0, 0] = 0.35, 0.25
+    cells[[THICK, THIN], 0, 1] = 0.25, 0.35
+    cells[[CLEAR, SHADOW], 0, 2] = 0.6, 0.2
+    cells[[CLEAR, SHADOW], 0, 3] = 0.2, 0.6
+    mask: Any = SimpleNamespace(cells=cells, cloudy_above=0.5, cell_px=2)
+    assert evaluate._classes(mask).tolist() == 2 * [[THICK] * 2 + [THIN] * 2 + [CLEAR] * 2 + [SHADOW] * 2]
