@@ -5,21 +5,23 @@ scene -> payload -> packets.bin -> channel -> reception -> picture -> comparison
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from payload.bundle import DEFAULT, Bundle, bare_bundle, load_bundle, shipped_bundles
+from payload.bundle import DEFAULT, Bundle, bare_bundle, shipped_bundles
 from payload.engine import open_engine
 from payload.errors import BundleError
 from payload.link.space_packet import read_packets
 from payload.tiles import grid
 from sim.clouds.ground_mask import open_ground_mask
+from sim.delivery.carry import carry
 from sim.ground.decoder import Decoder
 from sim.ground.reception import by_id, receive
-from sim.link.channel import Channel
 from sim.mission.regions import regions_in_pixels, regions_outside
 from sim.mission.spec import DEFAULT as DEFAULT_MISSION
 from sim.mission.spec import Mission, load_mission
+from sim.mission.trust import MISSIONS_OWN, Trust, load_trusted
 from sim.onboard.device import refuse_scene_policy
 from sim.onboard.sending import PACKETS_FILE, Device, header_of, peak_rss_mib, send, send_by_device
 from sim.products.delivery import whole_or_nothing
@@ -46,6 +48,7 @@ class Request:
     overwrite: bool = False
     device: Device | None = None  # a device under test that codes the tiles instead of this host
     psnr_db: float | None = None  # constant quality instead of what the mission says
+    trust: Trust = MISSIONS_OWN  # whose bundles fly besides those that the mission trusts
 
 
 def downlink(request: Request, progress: Progress) -> dict[str, Any]:
@@ -55,7 +58,7 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
     """
     mission, progress = mission_of(request), in_parts(progress, 3)  # on board, on the ground, verification
     bundle, broken = load_or_stand_in(request.bundle, mission)
-    engine, channel = open_engine(request.engine), Channel(mission.link, request.seed)
+    engine = open_engine(request.engine)
     with (
         request.reading.open(request.scene, bundle.bands, request.seed) as scene,
         whole_or_nothing(request.out, request.overwrite) as folder,
@@ -70,8 +73,9 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
             onboard = send_by_device(request.device, scene, header, bundle, policy, engine, folder, progress)
 
         # The ground, from here on, has the octets that arrived and the bundle.
-        arrived = channel.send(packets_in(folder / PACKETS_FILE, policy.apid))
-        reception = receive(arrived, by_id([bundle]), policy.apid)
+        read = partial(packets_in, apid=policy.apid)
+        carried = carry(read, folder / PACKETS_FILE, mission.link, mission.delivery, policy, request.seed)
+        reception = receive(carried.packets, by_id([bundle]), policy.apid)
         received, decoder = reception.scene(header.scene_id), Decoder(bundle, engine)
         mask = open_ground_mask(bundle, engine)
         delivered = (
@@ -84,7 +88,9 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
         cloud = folder / CLOUD_FILE if delivered else None
         comparison = compare_with_original(scene, picture, cloud, mask, folder, kinds, progress)
         ground = tables.Ground(delivered.seconds if delivered else 0.0, peak_rss_mib(), decoder.speed_mpx_s)
-        run = tables.Run(request.seed, info, bundle, mission, engine, channel.report, reception, received, broken)
+        run = tables.Run(
+            request.seed, info, bundle, mission, engine, carried.link, reception, received, carried.report, broken
+        )
         report = tables.compose(run, onboard, ground, comparison, tables.audit_section(received, decoder))
         write_report(report, comparison.pictures.paths, folder)
         write_catalogue([delivered] if delivered else [], folder)
@@ -92,8 +98,8 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
 
 
 def mission_of(request: Request) -> Mission:
-    """The mission, with what the command line puts in the place of its policy."""
-    mission = load_mission(request.mission)
+    """The mission, with what the command line adds to its trust and puts in the place of its policy."""
+    mission = request.trust.added_to(load_mission(request.mission))
     if request.psnr_db is None:
         return mission
     return replace(mission, policy=replace(mission.policy, psnr_db=request.psnr_db))
@@ -102,9 +108,8 @@ def mission_of(request: Request) -> Mission:
 def load_or_stand_in(where: str, mission: Mission) -> tuple[Bundle, str | None]:
     """The bundle; or, where the mission flies on with fallback tiles, what stands for one that fails its checks, and
     why it does."""
-    keys = [bytes.fromhex(k) for k in mission.trusted_keys] or None
     try:
-        return load_bundle(where, trusted_keys=keys), None
+        return load_trusted(where, mission), None
     except BundleError as error:
         if mission.policy.fallback == "never" or not (Path(where).is_dir() or where in shipped_bundles()):
             raise
@@ -114,4 +119,4 @@ def load_or_stand_in(where: str, mission: Mission) -> tuple[Bundle, str | None]:
 def packets_in(path: Path, apid: int) -> Iterator[bytes]:
     """The packets of a file, one at a time."""
     with path.open("rb") as stream:
-        yield from read_packets(stream, apid)
+        yield from read_packets(stream, (apid,))

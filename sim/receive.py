@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from payload.bundle import DEFAULT, Bundle, bare_bundle, load_bundle
+from payload.bundle import DEFAULT, Bundle, bare_bundle
 from payload.engine import Engine, open_engine
 from payload.errors import InputError
 from payload.link.space_packet import read_packets
 from payload.link.tile_code import Kind
 from payload.scene import SceneInfo
 from sim.clouds.ground_mask import GroundMask, open_ground_mask
+from sim.ground.arriving_files import FILE_APIDS, packets_and_files
 from sim.ground.decoder import Decoder
 from sim.ground.mosaic import reconstruct
 from sim.ground.place import scene_info
@@ -24,6 +25,7 @@ from sim.ground.reception import Reception, SceneReception, by_id
 from sim.ground.reception import receive as receive_packets
 from sim.mission.spec import DEFAULT as DEFAULT_MISSION
 from sim.mission.spec import Mission, load_mission
+from sim.mission.trust import MISSIONS_OWN, Trust, load_trusted
 from sim.products.delivery import whole_or_nothing
 from sim.products.footprint import Placed
 from sim.products.origin import Origin, designator_of
@@ -46,6 +48,7 @@ class ReceiveRequest:
     bundles: tuple[str, ...] = (DEFAULT,)
     engine: str = "openvino"
     overwrite: bool = False
+    trust: Trust = MISSIONS_OWN
 
 
 @dataclass(frozen=True)
@@ -63,9 +66,8 @@ class Delivered:
 
 def receive(request: ReceiveRequest, progress: Progress) -> dict[str, Any]:
     """Every scene of a stream, as products with a report. InputError where nothing can be made of the stream."""
-    mission = load_mission(request.mission)
-    keys = [bytes.fromhex(key) for key in mission.trusted_keys] or None
-    bundles = by_id(load_bundle(where, trusted_keys=keys) for where in request.bundles)
+    mission = request.trust.added_to(load_mission(request.mission))
+    bundles = by_id(load_trusted(where, mission) for where in request.bundles)
     engine = open_engine(request.engine)
     with whole_or_nothing(request.out, request.overwrite) as folder:
         reception = receive_packets(read_stream(request.stream, mission.policy.apid), bundles, mission.policy.apid)
@@ -151,10 +153,11 @@ def bundle_of(scene: SceneReception, bundles: Mapping[int, Bundle]) -> Bundle | 
 
 
 def read_stream(path: Path, apid: int) -> Iterator[bytes]:
-    """The pieces of a stream of packets in a file, one at a time. InputError where it cannot be read."""
+    """The payload's packets in a file, one at a time: those that lie in it, and those in files that come in it by CFDP
+    or RaptorQ. InputError where it cannot be read."""
     try:
         with path.open("rb") as stream:
-            yield from read_packets(stream, apid)
+            yield from packets_and_files(read_packets(stream, (apid, *FILE_APIDS)), apid)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}), wanted a file of space packets") from None
 

@@ -12,7 +12,7 @@ Receiving gives back tile codes: damage on the link is data, so nothing here rai
 
 import re
 from binascii import crc_hqx
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 from enum import IntEnum
 from io import BytesIO
@@ -285,17 +285,18 @@ class Reassembler:
 
 
 def read_packets(
-    source: bytes | BinaryIO, apid: int | None = None, longest_octets: int = LONGEST_PACKET_OCTETS
+    source: bytes | BinaryIO, apids: Collection[int] = (), longest_octets: int = LONGEST_PACKET_OCTETS
 ) -> Iterator[bytes]:
     """Splits a stream of packets into pieces; joined together the pieces are the stream, whatever is in it.
 
     Where an undamaged packet begins, the piece is that packet. Elsewhere the reader moves on octet by octet to the
     next place where one begins, and what lies between comes as pieces that `unpack` refuses. No piece is longer than
     `longest_octets`, the longest packet to expect: it bounds memory and the work spent on hostile octets. With
-    `apid` only packets of that application are a place to begin again, which makes a false start all but impossible
-    (without it: 2^-16 at about one octet in 32 of damaged data).
+    `apids` only packets of those applications are a place to begin again, which makes a false start all but impossible
+    (without: 2^-16 at about one octet in 32 of damaged data).
     """
-    begins = re.compile(rb"[\x00-\x07]" if apid is None else re.escape(apid.to_bytes(2, "big")), re.DOTALL)
+    heads = b"|".join(re.escape(apid.to_bytes(2, "big")) for apid in apids)
+    begins = re.compile(heads or rb"[\x00-\x07]", re.DOTALL)
     read = (BytesIO(source) if isinstance(source, bytes) else source).read
     window, damaged, at, ended = b"", 0, 0, False  # window[damaged:at] is no packet
     while True:

@@ -44,6 +44,15 @@ NAMES = {
     "ground_missing": "gaps in the packet count", "ground_orphaned": "segments without a beginning",
     "ground_restarts": "restarts of the packet count", "scene_header_arrived": "the scene's header arrived",
     "end_of_scene_arrived": "the end of the scene arrived", "other_scenes": "other scenes in the stream",
+    # delivery
+    "mode": "delivered by", "complete": "the whole file is on the ground", "file_octets": "the payload's packets",
+    "held_octets": "of them on the ground", "arrived_twice_octets": "arrived though the ground had them",
+    "nak_rounds": "rounds of NAKs", "naks": "NAK PDUs", "sent_file_octets": "the file, each octet once",
+    "sent_again_octets": "of the file again, on request", "sent_repair_octets": "repair symbols",
+    "sent_header_octets": "headers of file data or symbols", "sent_directive_octets": "directives (Metadata, EOF, ACK)",
+    "sent_packet_octets": "headers and CRCs of packets", "uplink_packets": "packets up",
+    "uplink_packets_lost": "of them lost", "uplink_octets": "octets up", "passes_used": "passes used",
+    "in_contact_s": "time in contact", "elapsed_s": "from the first packet to the end, gaps included",
     # clouds
     "cloud_percent": "cloud in the scene", "withhold_above_percent": "a tile is withheld above",
     "reduce_above_percent": "a tile is coded coarser above", "tiles_judged": "tiles judged",
@@ -131,6 +140,19 @@ LINK = (
          "ground_restarts", "scene_header_arrived", "end_of_scene_arrived", "other_scenes"), True,
     ),
     Group("The pass", "modelled", ("pass_s", "air_time_s", "utilisation")),
+)  # fmt: skip
+DELIVERY = (
+    Group(
+        "The file", "measured",
+        ("mode", "complete", "file_octets", "held_octets", "arrived_twice_octets", "nak_rounds", "naks"),
+    ),
+    Group(
+        "Octets down, by layer", "measured",
+        ("sent_file_octets", "sent_again_octets", "sent_repair_octets", "sent_header_octets", "sent_directive_octets",
+         "sent_packet_octets"), True,
+    ),
+    Group("Up", "modelled", ("uplink_packets", "uplink_packets_lost", "uplink_octets"), True),
+    Group("Time", "modelled", ("passes_used", "in_contact_s", "elapsed_s")),
 )  # fmt: skip
 CLOUDS = (
     Group("The gate's rule", "assumed", ("withhold_above_percent", "reduce_above_percent")),

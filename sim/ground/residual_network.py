@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from payload.engine import Engine, Network, constants_of
+from payload.engine import NATIVE, Engine, Network, constants_of
 from payload.native import library
 from payload.native.library import F32, call, span
 
@@ -58,7 +58,7 @@ class Weights:
 
 def open_network(path: Path, engine: Engine) -> Network:
     """The network of a file: by hand where it is the one that is known here, else by the engine."""
-    if library.available and engine.name != "onnxruntime":
+    if library.available and engine.name in ("openvino", NATIVE):  # what others run is theirs
         weights = weights_of(*constants_of(path))
         if weights is not None:
             return ResidualNetwork(weights)

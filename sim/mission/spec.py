@@ -12,6 +12,8 @@ from typing import Any
 from hil.devices.states import States
 from payload.errors import InputError
 from payload.policy import Policy
+from sim.delivery.spec import Delivery
+from sim.ground.arriving_files import FILE_APIDS
 from sim.link.channel import Link
 from sim.link.link_budget import Radio
 from sim.link.orbit import Orbit, Station, ground_speed_m_s
@@ -129,12 +131,21 @@ class Mission:
     budgets: Budgets = Budgets()
     requirements: Requirements = Requirements()
     policy: Policy = field(default_factory=Policy)
+    delivery: Delivery = field(default_factory=Delivery)
     trusted_keys: tuple[str, ...] = ()  # Ed25519 public keys in hex; if any, the bundle must be signed by one
+    allow_unsigned: bool = False  # a bundle without a signature is taken all the same, and reported as such
 
     def __post_init__(self) -> None:
         for key in self.trusted_keys:
             if len(key) != 64 or not set(key.lower()) <= set("0123456789abcdef"):
                 raise InputError(f"trusted_keys: {key!r} is no Ed25519 public key, wanted 64 hex digits")
+        if self.policy.apid in FILE_APIDS:
+            raise InputError(f"policy.apid is {self.policy.apid}, which is of files; take one under {min(FILE_APIDS)}")
+        if self.link.pass_s * self.delivery.passes > 86400:
+            raise InputError(
+                f"delivery.passes is {self.delivery.passes} of link.pass_s {self.link.pass_s:g}: more than 86400 s of "
+                "contact; take fewer passes"
+            )
         load_device(self.device)  # unknown, or a profile that cannot be read: said now
         names = [station.name for station in self.stations]
         if len(set(names)) < len(names):

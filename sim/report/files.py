@@ -39,7 +39,9 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     "measured_on_host": ("stages",),
 }
 #: Tables that say what their figures rest on; the rows of a list say it each for itself.
-WITH_BASIS = ("tiles", "link", "rate", "quality", "clouds", "measured_on_host", "measured_on_device", "modelled")
+WITH_BASIS = (
+    "tiles", "link", "delivery", "rate", "quality", "clouds", "measured_on_host", "measured_on_device", "modelled",
+)  # fmt: skip
 LISTS = ("budgets", "checks", "conventions", "attribution")
 REQUIRED_IN_INPUTS: dict[str, tuple[str, ...]] = {
     "scene": ("name", "height_px", "width_px", "bands", "gsd_m", "bits"),

@@ -38,6 +38,7 @@ def _context(report: Mapping[str, Any], pictures: Mapping[str, Path]) -> dict[st
         "all_budgets": [{**b, "share": _share(b)} for b in budgets],
         "rate_rows": names.grouped(report["rate"], names.RATE),
         "link_rows": names.grouped(report["link"], names.LINK, ["loss_profile"]),
+        "delivery_rows": _delivery(report.get("delivery")),
         "cloud_rows": [*names.grouped(report["clouds"], names.CLOUDS), *names.grouped(audit, names.AUDIT, _TOLD)],
         "notes": report.get("notes", ()),
         "decoder": _decoder(report),
@@ -46,6 +47,11 @@ def _context(report: Mapping[str, Any], pictures: Mapping[str, Path]) -> dict[st
         "pictures": {name: _embed(path, smooth=name != "mask") for name, path in pictures.items()},
         "tile_rows": [_tile_row(tile) for tile in report["tiles"]["list"]],
     }
+
+
+def _delivery(delivery: Mapping[str, Any] | None) -> list[names.Rows]:
+    """What a file took to come down; nothing where the packets went as they are."""
+    return names.grouped(delivery, names.DELIVERY) if delivery and delivery["mode"] != "raw" else []
 
 
 _TOLD = ("withheld", "tiles")  # of the audit: stand elsewhere on the page

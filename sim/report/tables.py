@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from math import nan
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from payload.scene import SceneInfo
 from payload.tiles import grid
 from payload.version import software
 from sim.clouds import audit
+from sim.delivery.transfer import DeliveryReport
 from sim.ground.decoder import Decoder
 from sim.ground.decoder_size import decoder_size
 from sim.ground.reception import Address, Reception, SceneReception
@@ -25,6 +26,7 @@ from sim.metrics.catalogue import REPORTED
 from sim.mission import budgets
 from sim.mission.devices import scene_work
 from sim.mission.spec import Mission
+from sim.mission.trust import signer
 from sim.mission.verification import verify
 from sim.onboard.device import DeviceRun
 from sim.onboard.sending import Onboard
@@ -48,6 +50,7 @@ class Run:
     link: LinkReport
     reception: Reception  # all that arrived
     received: SceneReception  # of it, this scene
+    delivery: DeliveryReport = field(default_factory=lambda: DeliveryReport("raw"))
     broken: str | None = None  # why the bundle failed its checks, where the mission flew on without it
 
     @property
@@ -86,6 +89,7 @@ def compose(
         "inputs": _inputs(run) | _device_inputs(onboard.device),
         "tiles": {"basis": "measured"} | tiles,
         "link": _link(run),
+        "delivery": {"basis": DELIVERY_BASIS} | asdict(run.delivery),
         "rate": {"basis": "measured"}
         | _rate(run, comparison.compared_px)
         | {"octets": _octets(run), "bpp_of_the_whole_scene": 8 * _octets(run) / scene_px},
@@ -120,7 +124,7 @@ def _inputs(run: Run) -> dict[str, Any]:
         "scene": scene | {"bands": list(info.bands), "crs": _crs_name(info.crs_wkt), "notes": list(info.notes)},
         "software": software(),
         "bundle": {"name": run.bundle.name, "id": f"{run.bundle.bundle_id:08x}", "codec": run.bundle.codec["kind"]}
-        | ({"failed_its_checks": run.broken} if run.broken else {}),
+        | ({"failed_its_checks": run.broken} if run.broken else {"signature": signer(run.bundle, run.mission)}),
         "mission": {"name": run.mission.name, "title": run.mission.title, "device": run.mission.device},
         "seed": run.seed,
         "engine": {"name": run.engine.name, "version": run.engine.version},
@@ -139,6 +143,7 @@ def _crs_name(wkt: str | None) -> str | None:
     return wkt.split('"')[1] if wkt and '"' in wkt else None
 
 
+DELIVERY_BASIS = "measured: octets and PDUs; modelled: times, by rates and round trip"
 LINK_BASIS = "measured: counts of packets and octets; modelled: losses, a seeded draw beside what is to be expected"
 
 

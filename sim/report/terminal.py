@@ -30,17 +30,31 @@ def _headline(checks: list[dict[str, Any]]) -> Iterator[str]:
 def _facts(report: Mapping[str, Any], arranged: Mapping[str, Any]) -> Iterator[str]:
     inputs, rate = report["inputs"], report["rate"]
     scene, bundle = inputs["scene"], inputs["bundle"]
+    signed = f" ({bundle['signature']})" if "signature" in bundle else ""
     yield f"scene    {scene['name']}, {scene['width_px']} x {scene['height_px']} px"
-    yield f"mission  {inputs['mission']['name']}, bundle {bundle['name']} {bundle['id']}, seed {inputs['seed']}"
+    yield f"mission  {inputs['mission']['name']}, bundle {bundle['name']} {bundle['id']}{signed}, seed {inputs['seed']}"
     yield f"tiles    {_tiles(report['tiles'])}"
     for line in audit_told(report["clouds"]):
         yield f"audit    {line}"
     yield f"rate     {octets(rate['octets'])}, CR {rate['cr16']:.1f} against 16 bit, {rate['bpp']:.3f} bit/px"
+    yield from _delivery(report.get("delivery", {}))
     yield "quality  " + "; ".join(_metric(report, key) for key in SHOWN)
     yield f"on board {_on_board(arranged)}"
     yield f"ran      {_ran(inputs['engine'])}, {_host(arranged['measured_on_host'])}"
     for note in report.get("notes", ()):
         yield f"note     {note}"
+
+
+def _delivery(delivery: Mapping[str, Any]) -> Iterator[str]:
+    """What a file took to come down; nothing where the packets went as they are."""
+    if delivery.get("mode", "raw") == "raw":
+        return
+    whole = "complete" if delivery["complete"] else "NOT complete"
+    held = f"{figure(delivery['held_octets'])} of {figure(delivery['file_octets'])} octets"
+    time = f"{figure(delivery['in_contact_s'])} s in contact, passes: {delivery['passes_used']}"
+    yield f"delivery {delivery['mode']}: {whole}, {held}; {time}"
+    again, repair, up = (octets(delivery[f"{key}_octets"]) for key in ("sent_again", "sent_repair", "uplink"))
+    yield f"         sent again {again}, repair {repair}; {delivery['nak_rounds']} rounds of NAKs, {up} up"
 
 
 def _tiles(tiles: Mapping[str, Any]) -> str:

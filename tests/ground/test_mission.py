@@ -10,6 +10,7 @@ import pytest
 from hil.devices.states import States
 from payload.errors import InputError
 from payload.policy import Gate, LonLatRegion, Policy, Region
+from sim.delivery.spec import Delivery, Uplink
 from sim.link.channel import Burst, Link
 from sim.link.link_budget import Radio
 from sim.link.orbit import Orbit, Station
@@ -209,14 +210,16 @@ def test_regions_of_the_gate_are_told_apart_by_their_keys(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "kind", [Mission, Imager, Orbit, Station, Link, Burst, Radio, States, Power, Budgets, Requirements]
+    "kind",
+    [Mission, Imager, Orbit, Station, Link, Burst, Radio, States, Power, Budgets, Requirements, Delivery, Uplink],
 )
 def test_the_user_page_names_every_key(kind):
     page = (Path(__file__).parents[2] / "docs" / "mission.md").read_text(encoding="utf-8")
+    page = page.replace("link.burst", "burst").replace("delivery.uplink]", "uplink]")
     tables = {"imager", "orbit", "link", "budgets", "requirements", "policy", "stations", "burst"}
-    tables |= {"radio", "states", "power"}
+    tables |= {"radio", "states", "power", "delivery", "uplink"}
     for field in fields(kind):
-        assert (f"[{field.name}]" if field.name in tables else f"`{field.name}`") in page.replace("link.burst", "burst")
+        assert (f"[{field.name}]" if field.name in tables else f"`{field.name}`") in page
 
 
 @dataclass(frozen=True)

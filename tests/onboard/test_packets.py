@@ -399,44 +399,44 @@ def test_reading_an_undamaged_stream_gives_its_packets(sent):
 @settings(max_examples=200)
 @given(
     st.lists(st.one_of(st.binary(max_size=60), packets.map(pack), packets.map(lambda p: pack(p)[3:])), max_size=15),
-    st.sampled_from([None, APID]),
+    st.sampled_from([(), (APID,)]),
     st.sampled_from([9, 20, 400, LONGEST_PACKET_OCTETS]),
     st.integers(1, 50),
 )
-def test_the_pieces_of_any_stream_join_to_the_stream(pieces, apid, longest, step):
+def test_the_pieces_of_any_stream_join_to_the_stream(pieces, apids, longest, step):
     stream = b"".join(pieces)
-    found = list(read_packets(stream, apid, longest))
+    found = list(read_packets(stream, apids, longest))
     assert b"".join(found) == stream
     assert all(0 < len(piece) <= longest for piece in found)
-    assert list(read_packets(Dribble(stream, step), apid, longest)) == found
+    assert list(read_packets(Dribble(stream, step), apids, longest)) == found
 
 
-@pytest.mark.parametrize("apid", [None, APID])
-def test_after_damage_reading_begins_again_at_the_next_packet(apid):
+@pytest.mark.parametrize("apids", [(), (APID,)])
+def test_after_damage_reading_begins_again_at_the_next_packet(apids):
     sent = [p for part in tiles_to_packets([tile(i) for i in range(10)]) for p in part]
     for hit in range(len(sent[5])):  # any octet of one packet destroyed, its length field included
         damaged = bytearray(sent[5])
         damaged[hit] ^= 0xFF
         stream = b"".join([*sent[:5], damaged, *sent[6:]])
-        found = list(read_packets(stream, apid))
+        found = list(read_packets(stream, apids))
         assert [p for p in found if p in sent] == [*sent[:5], *sent[6:]]
         assert b"".join(p for p in found if p not in sent) == damaged
 
 
-@pytest.mark.parametrize("apid", [None, APID])
-def test_octets_cut_out_of_the_stream_cost_the_packets_they_were_in(apid):
+@pytest.mark.parametrize("apids", [(), (APID,)])
+def test_octets_cut_out_of_the_stream_cost_the_packets_they_were_in(apids):
     sent = [p for part in tiles_to_packets([tile(i) for i in range(10)]) for p in part]
     stream = b"".join(sent)
     at = sum(map(len, sent[:9])) + 11
     for cut in (1, 5, 60):  # 60 octets: the rest of packet 9, and some of packet 10
-        found = list(read_packets(stream[:at] + stream[at + cut :], apid))
+        found = list(read_packets(stream[:at] + stream[at + cut :], apids))
         assert [p for p in found if p in sent] == [*sent[:9], *sent[10 if cut < 29 else 11 :]]
 
 
 def test_a_damaged_stretch_longer_than_the_window_is_passed_over():
     (sent,) = tiles_to_packets([tile(1)])
     noise = random.Random(3).randbytes(3_000_000)
-    found = list(read_packets(b"".join([sent[0], noise, *sent[1:]]), APID, 1024))
+    found = list(read_packets(b"".join([sent[0], noise, *sent[1:]]), (APID,), 1024))
     assert [p for p in found if p in sent] == sent
     assert max(map(len, found)) <= 1024
 
@@ -444,5 +444,5 @@ def test_a_damaged_stretch_longer_than_the_window_is_passed_over():
 def test_packets_are_found_at_every_offset_of_a_damaged_stretch():
     packet = pack(Packet(APID, 3, SequenceFlag.WHOLE, b"here"))
     for before in range(1, 130):  # the piece limit of 60 octets falls on every place of the packet's header
-        found = list(read_packets(b"\xff" * before + packet, APID, 60))
+        found = list(read_packets(b"\xff" * before + packet, (APID,), 60))
         assert found[-1] == packet

@@ -32,12 +32,15 @@ from sim.downlink import Request, downlink
 from sim.ground import mosaic
 from sim.ground.decoder import Decoder
 from sim.ground.reception import SceneReception, by_id, receive
+from sim.mission.trust import Trust
 from sim.receive import ReceiveRequest
 from sim.receive import receive as receive_stream
 from sim.report.terminal import as_text
 from sim.scenes.demo import demo_scene
 
 T = 64
+#: Toys are signed by nobody.
+ANY = Trust(allow_unsigned=True)
 KINDS = ("coded", "withheld", "omitted", "empty", "fallback", "lost", "refused")
 FILES = {
     "report.json", "report.html", "reconstruction.tif", "cloud.tif", "cloud-onboard.tif", "packets.bin",
@@ -246,7 +249,8 @@ def test_the_ground_needs_the_octets_alone(
     (folder.parent / "run.tif").unlink()
     monkeypatch.setattr("sim.receive.open_engine", lambda name: toy_engine)
     out = tmp_path / "received"
-    report = receive_stream(ReceiveRequest(folder / "packets.bin", out, bundles=(str(toy_bundle_with_gate),)), quiet)
+    request = ReceiveRequest(folder / "packets.bin", out, bundles=(str(toy_bundle_with_gate),), trust=ANY)
+    report = receive_stream(request, quiet)
     assert (out / "reconstruction.tif").read_bytes() == (folder / "reconstruction.tif").read_bytes()
     (scene,) = report["scenes"]
     assert scene["name"] == "run" and scene["has_a_place"] and scene["notes"] == []
@@ -272,7 +276,7 @@ def test_scenes_of_two_bundles_in_one_stream_come_out_as_they_went_in(
     in_turn = [record for turn in zip(*records, strict=True) for record in turn]
     stream.write_bytes(b"".join(p for record in in_turn for p in segment(record, counter, 512)))
     bundles = (str(toy_bundle), str(toy_bundle_with_gate))
-    report = receive_stream(ReceiveRequest(stream, tmp_path / "out", bundles=bundles), quiet)
+    report = receive_stream(ReceiveRequest(stream, tmp_path / "out", bundles=bundles, trust=ANY), quiet)
     assert [scene["name"] for scene in report["scenes"]] == ["s0", "s1", "s2"]
     for k, scene in enumerate(report["scenes"]):
         assert scene["tiles"]["coded"] == 4

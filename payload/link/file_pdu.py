@@ -1,0 +1,69 @@
+"""A CFDP PDU (CCSDS 727.0-B-5) <-> the space packet that carries it, both directions. docs/format.md, "Files".
+
+One PDU a packet, whole, under APID 2045, which is CFDP's by the SANA registry. Down in telemetry packets, up in
+telecommand packets. The CRC of the packet protects the PDU, so that the PDU carries none of its own.
+"""
+
+from binascii import crc_hqx
+
+from spacepackets.ccsds import SpacePacketHeader
+from spacepackets.cfdp.pdu.helper import GenericPduPacket, PduFactory
+
+from payload.errors import StreamError
+from payload.link.space_packet import (
+    CRC_OCTETS,
+    HEADER_OCTETS,
+    OVERHEAD_OCTETS,
+    Packet,
+    SequenceCounter,
+    SequenceFlag,
+    pack,
+    unpack,
+)
+
+CFDP_APID = 2045
+
+
+def pack_down(pdu: bytes, counter: SequenceCounter) -> bytes:
+    """The telemetry packet around a PDU. `counter` is of CFDP_APID."""
+    return pack(Packet(counter.apid, counter.take(), SequenceFlag.WHOLE, pdu))
+
+
+def unpack_down(packet: bytes) -> bytes:
+    """The PDU in a telemetry packet; StreamError if there is none."""
+    parsed = unpack(packet)
+    if parsed.apid != CFDP_APID or parsed.flag is not SequenceFlag.WHOLE:
+        raise StreamError(f"APID {parsed.apid} with flag {parsed.flag.name}, wanted a whole packet of APID {CFDP_APID}")
+    return parsed.data
+
+
+def pack_up(pdu: bytes, counter: SequenceCounter) -> bytes:
+    """The telecommand packet around a PDU: as a telemetry packet but for the type bit."""
+    header = SpacePacketHeader.tc(counter.apid, counter.take(), len(pdu) + CRC_OCTETS - 1)
+    octets = bytes(header.pack()) + pdu
+    return octets + crc_hqx(octets, 0xFFFF).to_bytes(CRC_OCTETS, "big")
+
+
+def unpack_up(packet: bytes) -> bytes:
+    """The PDU in a telecommand packet; StreamError if there is none."""
+    if len(packet) <= OVERHEAD_OCTETS or crc_hqx(packet, 0xFFFF) != 0:
+        raise StreamError("no undamaged packet")
+    length = HEADER_OCTETS + 1 + int.from_bytes(packet[4:6], "big")
+    if packet[:2] != (0x1000 | CFDP_APID).to_bytes(2, "big") or packet[2] >> 6 != 3 or length != len(packet):
+        raise StreamError("no telecommand packet with a whole PDU")
+    return packet[HEADER_OCTETS:-CRC_OCTETS]
+
+
+def parse_pdu(octets: bytes) -> GenericPduPacket:
+    """The PDU in received octets; StreamError with the cause if there is none.
+
+    The parser lets exceptions of many kinds escape on octets that are no PDU (IndexError, struct.error, ...): damage on
+    the link is data, whatever the parser makes of it.
+    """
+    try:
+        pdu = PduFactory.from_raw(octets)
+    except Exception as error:
+        raise StreamError(f"no CFDP PDU: {type(error).__name__}") from None
+    if pdu is None:
+        raise StreamError("no CFDP PDU: unknown directive")
+    return pdu

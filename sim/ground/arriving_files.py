@@ -1,0 +1,124 @@
+"""Files that come down in a stream of packets: CFDP PDUs and RaptorQ symbols to their places, whatever is missing.
+
+CFDP file data is put where its offset says, so that a stream recorded off the link can be read long after its
+transaction: without its Metadata, with repetitions, with holes.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+from zlib import crc32
+
+from payload.errors import InputError, StreamError
+from payload.link import fountain_packet
+from payload.link.file_pdu import CFDP_APID, parse_pdu
+from payload.link.fountain_packet import Generation, Symbol
+from payload.link.space_packet import Packet, unpack
+from sim.ground.received_file import ReceivedFile
+
+#: The highest APID that CCSDS does not reserve: RaptorQ symbols.
+FOUNTAIN_APID = 2039
+FILE_APIDS = (CFDP_APID, FOUNTAIN_APID)
+#: Files, and generations not decoded yet, that a stream may keep open.
+MOST_FILES, MOST_GENERATIONS = 256, 16
+Key = tuple[str, int, int]
+
+
+@dataclass
+class ArrivingFile:
+    """One file, as far as it is here. `octets` and `checksum` as the sender's EOF or the generations say."""
+
+    content: ReceivedFile = field(default_factory=ReceivedFile)
+    octets: int | None = None
+    checksum: int | None = None
+    arrived_octets: int = 0  # of file data or symbols, repetitions included
+
+    @property
+    def complete(self) -> bool:
+        """Whether all of it is here and the checksum, where one came, is right."""
+        if self.octets is None or self.content.holes(self.octets):
+            return False
+        return self.checksum is None or self.content.crc32(self.octets) == self.checksum
+
+
+class ArrivingFiles:
+    """Takes packets and keeps the files that are in them."""
+
+    def __init__(self) -> None:
+        self.files: dict[Key, ArrivingFile] = {}
+        self._decoders: dict[Generation, Any] = {}  # oldest first
+        self._decoded: set[Generation] = set()
+
+    def take(self, packet: bytes) -> ArrivingFile | None:
+        """The file that a packet belongs to; None if it carries no part of one, or is damaged."""
+        if int.from_bytes(packet[:2], "big") not in FILE_APIDS:
+            return None
+        try:
+            parsed = unpack(packet)
+            return self._take_pdu(parsed) if parsed.apid == CFDP_APID else self._take_symbol(parsed)
+        except StreamError:
+            return None
+
+    def _file(self, key: Key) -> ArrivingFile:
+        if key not in self.files and len(self.files) >= MOST_FILES:
+            raise StreamError(f"more than {MOST_FILES} files in a stream")
+        return self.files.setdefault(key, ArrivingFile())
+
+    def _take_pdu(self, packet: Packet) -> ArrivingFile:
+        pdu: Any = parse_pdu(packet.data)
+        file = self._file(("cfdp", pdu.source_entity_id.value, pdu.transaction_seq_num.value))
+        if hasattr(pdu, "file_data"):
+            file.content.write(pdu.offset, bytes(pdu.file_data))
+            file.arrived_octets += len(pdu.file_data)
+        elif hasattr(pdu, "file_checksum"):
+            file.octets, file.checksum = pdu.file_size, int.from_bytes(pdu.file_checksum, "big")
+        return file
+
+    def _take_symbol(self, packet: Packet) -> ArrivingFile:
+        symbol = fountain_packet.unpack(packet.data)
+        generation = symbol.generation
+        file = self._file(("raptorq", 0, generation.transfer))
+        file.octets = max(file.octets or 0, generation.offset + generation.octets)
+        file.arrived_octets += len(symbol.octets)
+        if generation not in self._decoded:
+            self._place(symbol, file.content)
+        return file
+
+    def _place(self, symbol: Symbol, content: ReceivedFile) -> None:
+        """A source symbol is the file itself; any symbol helps the decoder, until the generation is whole."""
+        generation = symbol.generation
+        if symbol.number < generation.symbols:
+            start = symbol.number * generation.symbol_octets
+            content.write(generation.offset + start, symbol.octets[: generation.octets - start])
+        whole = self._decoder(generation).decode(symbol.number.to_bytes(4, "big") + symbol.octets)
+        if whole is not None:
+            del self._decoders[generation]
+            if crc32(whole) == generation.crc:  # a damaged symbol that no CRC caught would spoil all of it
+                content.write(generation.offset, whole)
+                self._decoded.add(generation)
+
+    def _decoder(self, generation: Generation) -> Any:
+        if generation not in self._decoders:
+            while len(self._decoders) >= MOST_GENERATIONS:
+                del self._decoders[next(iter(self._decoders))]
+            self._decoders[generation] = _raptorq().Decoder.with_defaults(generation.octets, generation.symbol_octets)
+        return self._decoders[generation]
+
+
+def packets_and_files(pieces: Iterable[bytes], apid: int) -> Iterator[bytes]:
+    """The payload's packets in a stream: those that lie in it, then those in the files that come in it."""
+    arriving = ArrivingFiles()
+    for piece in pieces:
+        if arriving.take(piece) is None:
+            yield piece
+    for file in arriving.files.values():
+        yield from file.content.packets((apid,))
+        file.content.close()
+
+
+def _raptorq() -> Any:
+    try:
+        import raptorq
+    except ModuleNotFoundError:
+        raise InputError("raptorq is not installed, which decodes this; pip install 'nadir-payload[ground]'") from None
+    return raptorq

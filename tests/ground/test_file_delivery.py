@@ -1,0 +1,196 @@
+"""A file over passes and a link that loses: every mode, both ways, to the octet; and what is left where it is not."""
+
+import io
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from payload.errors import InputError
+from payload.link.fountain_packet import Generation, Symbol
+from payload.link.space_packet import Packet, SequenceCounter, SequenceFlag, pack, read_packets, segment, unpack
+from sim.delivery.contact import Contact
+from sim.delivery.fountain import packet_of, symbols_of
+from sim.delivery.spec import Delivery, Uplink
+from sim.delivery.transfer import DeliveryReport, air_of, carry_file
+from sim.ground.arriving_files import FOUNTAIN_APID, ArrivingFiles, packets_and_files
+from sim.ground.received_file import ReceivedFile
+from sim.link.channel import Burst, Channel, Link
+
+APID = 0x2A1
+FIFTH = Burst(enter=0.05, leave=0.2)  # 20 % of packets, five in a row on average
+LINK = Link(rate_bps=1e6, pass_s=400, burst=FIFTH)
+PACKETS = [p for i in range(60) for p in segment(random.Random(i).randbytes(3000), SequenceCounter(APID, 3 * i), 1024)]
+CONTENT = b"".join(PACKETS)
+
+
+def carry(tmp_path: Path, delivery: Delivery, link: Link = LINK, seed: int = 0, content: bytes = CONTENT):
+    """What a delivery took, the file that came down, and what was sent for it."""
+    (tmp_path / "packets.bin").write_bytes(content)
+    over_all, contact = air_of(link, delivery)
+    log = io.BytesIO()
+    carried = carry_file(tmp_path / "packets.bin", delivery, 1024, contact, Channel(over_all, seed), seed, log)
+    return carried.report, carried.content, log.getvalue()
+
+
+def layers_of(report: DeliveryReport) -> int:
+    names = ("file", "again", "repair", "header", "directive", "packet")
+    return sum(getattr(report, f"sent_{name}_octets") for name in names)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_class_2_delivers_every_octet_through_a_fifth_lost_in_bursts_both_ways(tmp_path, seed):
+    report, file, sent = carry(tmp_path, Delivery("cfdp2", uplink=Uplink(burst=FIFTH)), seed=seed)
+    assert report.complete and file.read(0, len(CONTENT)) == CONTENT
+    assert report.arrived_twice_octets == 0 and report.sent_again_octets > 0
+    assert report.sent_file_octets == len(CONTENT) and layers_of(report) == len(sent)
+
+
+@pytest.mark.parametrize("pass_s", [0.13, 0.4, 0.9])
+def test_a_file_that_outlasts_its_pass_goes_on_in_the_next_and_nothing_is_sent_twice(tmp_path, pass_s):
+    link = Link(rate_bps=1e6, pass_s=pass_s)
+    report, file, sent = carry(tmp_path, Delivery("cfdp2", passes=40, gap_s=100, timer_s=0.05), link)
+    assert report.complete and file.read(0, len(CONTENT)) == CONTENT
+    assert report.passes_used >= 8 * len(sent) / (1e6 * pass_s) and report.passes_used > 1
+    assert report.sent_again_octets == 0
+    assert report.elapsed_s == pytest.approx(report.in_contact_s + 100 * (report.passes_used - 1))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_passes_that_end_mid_file_on_a_link_that_loses_deliver_every_octet(tmp_path, seed):
+    delivery = Delivery("cfdp2", passes=60, timer_s=0.1, uplink=Uplink(burst=FIFTH))
+    report, file, _ = carry(tmp_path, delivery, replace(LINK, pass_s=0.7), seed)
+    assert report.complete and file.read(0, len(CONTENT)) == CONTENT
+    assert report.passes_used > 2 and report.arrived_twice_octets == 0
+
+
+def test_passes_too_few_leave_a_file_with_holes_and_say_so(tmp_path):
+    report, file, sent = carry(tmp_path, Delivery("cfdp2"), replace(LINK, pass_s=0.8, burst=None))
+    assert not report.complete and report.held_octets == report.sent_file_octets < len(CONTENT)
+    assert len(sent) <= 1e6 * 0.8 / 8 and list(file.packets((APID,)))[:20] == PACKETS[:20]
+
+
+@pytest.mark.parametrize("mode", ["cfdp1", "cfdp2", "raptorq"])
+def test_a_dead_link_ends_with_its_passes(tmp_path, mode):
+    dead = Link(rate_bps=1e6, pass_s=3.0, packet_loss=1.0)
+    report, file, _ = carry(tmp_path, Delivery(mode, passes=2, overhead=0.1 if mode == "raptorq" else None), dead)
+    assert not report.complete and file.octets == 0
+
+
+def test_class_1_loses_the_packets_whose_pdus_are_lost_and_no_other(tmp_path):
+    report, file, sent = carry(tmp_path, Delivery("cfdp1"), seed=3)
+    assert not report.complete and 0 < report.held_octets < len(CONTENT) and layers_of(report) == len(sent)
+    arrived, holes = list(file.packets((APID,))), file.holes(len(CONTENT))
+    at = [0]
+    for packet in PACKETS:
+        at.append(at[-1] + len(packet))
+    whole = [
+        packet
+        for packet, start, end in zip(PACKETS, at[:-1], at[1:], strict=True)
+        if not any(start < hole_end and hole_start < end for hole_start, hole_end in holes)
+    ]
+    assert [p for p in arrived if p in PACKETS] == whole
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_raptorq_with_overhead_enough_delivers_every_octet_one_way(tmp_path, seed):
+    report, file, sent = carry(tmp_path, Delivery("raptorq", overhead=0.8), seed=seed)
+    assert report.complete and file.read(0, len(CONTENT)) == CONTENT
+    assert report.sent_again_octets == report.uplink_octets == 0 and layers_of(report) == len(sent)
+    assert report.sent_repair_octets / report.sent_file_octets == pytest.approx(0.8, rel=0.02)
+
+
+def test_raptorq_with_too_little_overhead_leaves_what_arrived_of_the_source(tmp_path):
+    report, file, _ = carry(tmp_path, Delivery("raptorq", overhead=0.0))
+    assert not report.complete and 0.6 * len(CONTENT) < report.held_octets < len(CONTENT)
+    for start, end in file.stretches:
+        assert file.read(start, end - start) == CONTENT[start:end]
+
+
+def test_raptorq_of_several_generations(tmp_path, monkeypatch):
+    monkeypatch.setattr("sim.delivery.fountain.LONGEST_GENERATION_OCTETS", 50_000)
+    report, file, _ = carry(tmp_path, Delivery("raptorq", overhead=1.0))
+    assert report.complete and file.read(0, len(CONTENT)) == CONTENT
+
+
+def test_a_symbol_of_other_octets_spoils_no_generation(tmp_path):
+    """The decoder itself cannot see it: the CRC over the generation does."""
+    (tmp_path / "f").write_bytes(CONTENT)
+    symbols, counter = list(symbols_of(tmp_path / "f", 1024, 0.5)), SequenceCounter(FOUNTAIN_APID)
+    arriving = ArrivingFiles()
+    repair = [s for s in symbols if s.number >= s.generation.symbols]
+    bad = replace(repair[0], octets=bytes(len(repair[0].octets)))
+    for symbol in [bad, *symbols[: symbols[0].generation.symbols - 1], *repair[1:3]]:
+        arriving.take(packet_of(symbol, counter))
+    (file,) = arriving.files.values()
+    assert not file.complete
+    for symbol in symbols:
+        arriving.take(packet_of(symbol, counter))
+    assert file.complete and file.content.read(0, len(CONTENT)) == CONTENT
+
+
+def test_a_stream_gives_its_own_packets_and_those_in_its_files(tmp_path):
+    for delivery in (Delivery("cfdp2"), Delivery("raptorq", overhead=0.2)):
+        _, _, sent = carry(tmp_path, delivery)
+        lone = pack(Packet(APID, 9000, SequenceFlag.WHOLE, b"beside the file"))
+        pieces = read_packets(lone + sent)
+        assert list(packets_and_files(pieces, APID)) == [lone, *PACKETS]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from([2045, FOUNTAIN_APID]), st.binary(min_size=1, max_size=60)), max_size=20))
+def test_hostile_packets_of_files_are_handed_on_or_kept_and_nothing_breaks(sent):
+    packets = [pack(Packet(apid, i, SequenceFlag.WHOLE, data)) for i, (apid, data) in enumerate(sent)]
+    handed_on = [p for p in packets_and_files(packets, APID) if p in packets]
+    assert all(unpack(p).data[0] != 1 or unpack(p).apid == 2045 or len(unpack(p).data) < 28 for p in handed_on)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 2**24 - 1), st.binary(min_size=16, max_size=16)), max_size=40))
+def test_symbols_of_any_contents_break_no_decoder(symbols):
+    """A CRC that none of them fits: whatever the decoder makes of them is refused."""
+    arriving, counter = ArrivingFiles(), SequenceCounter(FOUNTAIN_APID)
+    for number, octets in [*symbols, *((n, bytes(16)) for n in range(7))]:
+        arriving.take(packet_of(Symbol(Generation(0, 0, 100, 0x12345678, 16), number, octets), counter))
+    (file,) = arriving.files.values()
+    assert file.content.octets <= 100
+
+
+@given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 25)), max_size=30))
+def test_stretches_of_a_file_are_those_of_a_set_of_octets(writes):
+    file, octets = ReceivedFile(), set()
+    for offset, length in writes:
+        piece = set(range(offset, offset + length))
+        assert file.write(offset, CONTENT[offset : offset + length]) == len(piece & octets)
+        octets |= piece
+    assert {at for start, end in file.stretches for at in range(start, end)} == octets and file.octets == len(octets)
+    assert {at for start, end in file.holes(70) for at in range(start, end)} == set(range(70)) - octets
+    assert all(end < start for (_, end), (start, _) in zip(file.stretches, file.stretches[1:], strict=False))
+    file.close()
+
+
+def test_the_clock_stands_still_between_passes():
+    contact = Contact(Link(rate_bps=800, pass_s=10), passes=2, gap_s=50)
+    assert contact.take(900) and contact.now_s == 9
+    assert contact.take(200) and contact.number == 2 and contact.now_s == 12 and contact.elapsed_s == 62
+    assert contact.wait(3) and contact.now_s == 15
+    assert not contact.wait(6) and not contact.take(1) and contact.now_s == 20
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ({"mode": "raw", "passes": 2}, "passes is 2 with raw packets"),
+        ({"mode": "raptorq"}, "raptorq needs it; add it"),
+        ({"mode": "cfdp2", "overhead": 0.3}, "overhead is for raptorq"),
+        ({"mode": "cfdp1", "uplink": Uplink()}, "uplink is given for cfdp1"),
+        ({"mode": "cfdp2", "timer_s": 0.02, "round_trip_s": 0.05}, "wanted above round_trip_s"),
+        ({"mode": "cfdp2", "passes": 0}, "passes is 0, wanted 1 to 1000"),
+    ],
+)
+def test_a_delivery_that_makes_no_sense_is_refused_with_the_remedy(keys, told):
+    with pytest.raises(InputError, match=told):
+        Delivery(**keys)
