@@ -57,7 +57,7 @@ class ShownScene:
 
 def find_scenes(folders: Sequence[Path], originals: Path | None = None) -> dict[str, ShownScene]:
     """Scenes in the folders and below, by a key that a URL may hold. InputError where there is none."""
-    found = {}
+    found: dict[str, ShownScene] = {}
     for folder in folders:
         if not folder.is_dir():
             raise InputError(f"{folder}: not found, wanted a folder with {PICTURE} in it or below")

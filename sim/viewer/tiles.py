@@ -1,7 +1,7 @@
 """One tile of a web map (Google's scheme, 256 px) of one layer of a scene, as PNG; made by rio-tiler."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from matplotlib import colormaps
@@ -82,7 +82,7 @@ def _state(values: NDArray[np.generic], known: NDArray[np.bool_], holes: bool) -
     return _classes(values[0], colours, known)
 
 
-def _classes(classes: NDArray[np.generic], colours: dict[int, tuple[int, ...]], known: NDArray[np.bool_]) -> Rgba:
+def _classes(classes: NDArray[np.generic], colours: Mapping[int, tuple[int, ...]], known: NDArray[np.bool_]) -> Rgba:
     table = np.zeros((256, 4), np.uint8)
     for value, colour in colours.items():
         table[value] = (*colour, 220)

@@ -27,7 +27,8 @@ def capabilities(scenes: Iterable[ShownScene], base: str) -> str:
     """`base`: the server's own address, as the client wrote it."""
     layers = "".join(_layer(*entry, base) for entry in names(scenes))
     key = f'<ows:DCP><ows:HTTP><ows:Get xlink:href={quoteattr(base + "/wmts?")}><ows:Constraint name="GetEncoding">'
-    key += "<ows:AllowedValues><ows:Value>KVP</ows:Value></ows:AllowedValues></ows:Constraint></ows:Get></ows:HTTP></ows:DCP>"
+    key += "<ows:AllowedValues><ows:Value>KVP</ows:Value></ows:AllowedValues></ows:Constraint></ows:Get>"
+    key += "</ows:HTTP></ows:DCP>"
     operations = "".join(
         f'<ows:Operation name="{name}">{key}</ows:Operation>' for name in ("GetCapabilities", "GetTile")
     )
