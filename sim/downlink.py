@@ -25,6 +25,7 @@ from sim.mission.trust import MISSIONS_OWN, Trust, load_trusted
 from sim.onboard.device import refuse_scene_policy
 from sim.onboard.sending import PACKETS_FILE, Device, header_of, peak_rss_mib, send, send_by_device
 from sim.products.delivery import whole_or_nothing
+from sim.products.rasters import ORIGINAL_FILE, write_scene
 from sim.progress import Progress, in_parts
 from sim.receive import CLOUD_FILE, deliver, write_catalogue
 from sim.report import tables
@@ -49,6 +50,7 @@ class Request:
     device: Device | None = None  # a device under test that codes the tiles instead of this host
     psnr_db: float | None = None  # constant quality instead of what the mission says
     trust: Trust = MISSIONS_OWN  # whose bundles fly besides those that the mission trusts
+    keep_original: bool = False  # as original.tif beside what was received, for `sim serve`
 
 
 def downlink(request: Request, progress: Progress) -> dict[str, Any]:
@@ -86,6 +88,8 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
         kinds = tables.kinds(received, grid(scene.info, bundle.tile_px))
         picture = delivered.picture if delivered else None
         cloud = folder / CLOUD_FILE if delivered else None
+        if request.keep_original:
+            write_scene(folder / ORIGINAL_FILE, scene)
         comparison = compare_with_original(scene, picture, cloud, mask, folder, kinds, progress)
         ground = tables.Ground(delivered.seconds if delivered else 0.0, peak_rss_mib(), decoder.speed_mpx_s)
         run = tables.Run(
