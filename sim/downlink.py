@@ -1,9 +1,9 @@
 """Scene to ground: the whole system in one function.
 
-scene -> payload -> packets.bin -> channel -> reception -> picture -> comparison with the original -> checks -> report
+scene -> payload -> packets.bin -> frames.bin -> channel -> frames -> packets -> reception -> picture
+      -> comparison with the original -> checks -> report
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,18 +12,26 @@ from typing import Any
 from payload.bundle import DEFAULT, Bundle, bare_bundle, shipped_bundles
 from payload.engine import open_engine
 from payload.errors import BundleError
-from payload.link.space_packet import read_packets
 from payload.tiles import grid
 from sim.clouds.ground_mask import open_ground_mask
 from sim.delivery.carry import carry
 from sim.ground.decoder import Decoder
-from sim.ground.reception import by_id, receive
+from sim.ground.reception import by_id, receive_channels
 from sim.mission.regions import regions_in_pixels, regions_outside
 from sim.mission.spec import DEFAULT as DEFAULT_MISSION
 from sim.mission.spec import Mission, load_mission
 from sim.mission.trust import MISSIONS_OWN, Trust, load_trusted
 from sim.onboard.device import refuse_scene_policy
-from sim.onboard.sending import PACKETS_FILE, Device, header_of, peak_rss_mib, send, send_by_device
+from sim.onboard.sending import (
+    PACKETS_FILE,
+    Device,
+    header_of,
+    packets_in,
+    peak_rss_mib,
+    put_on_air,
+    send,
+    send_by_device,
+)  # fmt: skip
 from sim.products.delivery import whole_or_nothing
 from sim.products.rasters import ORIGINAL_FILE, write_scene
 from sim.progress import Progress, in_parts
@@ -73,11 +81,13 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
         else:
             refuse_scene_policy(policy, mission.name)
             onboard = send_by_device(request.device, scene, header, bundle, policy, engine, folder, progress)
+        raw = mission.delivery.mode == "raw"  # files are sent in packets alone
+        layers = put_on_air(folder, mission.link.stack, policy, onboard) if raw else None
 
         # The ground, from here on, has the octets that arrived and the bundle.
         read = partial(packets_in, apid=policy.apid)
         carried = carry(read, folder / PACKETS_FILE, mission.link, mission.delivery, policy, request.seed)
-        reception = receive(carried.packets, by_id([bundle]), policy.apid)
+        reception = receive_channels(carried.packets, by_id([bundle]), policy.apid)
         received, decoder = reception.scene(header.scene_id), Decoder(bundle, engine)
         mask = open_ground_mask(bundle, engine)
         delivered = (
@@ -93,8 +103,9 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
         comparison = compare_with_original(scene, picture, cloud, mask, folder, kinds, progress)
         ground = tables.Ground(delivered.seconds if delivered else 0.0, peak_rss_mib(), decoder.speed_mpx_s)
         run = tables.Run(
-            request.seed, info, bundle, mission, engine, carried.link, reception, received, carried.report, broken
-        )
+            request.seed, info, bundle, mission, engine, carried.link, reception, received, carried.report, broken,
+            layers, carried.frames,
+        )  # fmt: skip
         report = tables.compose(run, onboard, ground, comparison, tables.audit_section(received, decoder))
         write_report(report, comparison.pictures.paths, folder)
         write_catalogue([delivered] if delivered else [], folder)
@@ -120,7 +131,3 @@ def load_or_stand_in(where: str, mission: Mission) -> tuple[Bundle, str | None]:
         return bare_bundle(where, BANDS_10M), str(error)
 
 
-def packets_in(path: Path, apid: int) -> Iterator[bytes]:
-    """The packets of a file, one at a time."""
-    with path.open("rb") as stream:
-        yield from read_packets(stream, (apid,))

@@ -56,7 +56,7 @@ def downlink(
 
 
 def receive(
-    stream: Annotated[Path, typer.Option(help="A file of space packets, such as packets.bin.")],
+    stream: Annotated[Path, typer.Option(help="A file of space packets or of frames: packets.bin, frames.bin.")],
     mission: Annotated[str, typer.Option(help="Shipped mission or a TOML file: whose packets these are.")] = "phisat2",
     bundle: Annotated[list[str] | None, typer.Option(help="Shipped bundle or a directory; repeat it.")] = None,
     trust: options.Trust = None,

@@ -1,39 +1,79 @@
 """What the payload made, over the link, to the packets that the ground gets: raw, or as a file."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from payload.errors import InputError
+from payload.link.streams import apids_of
 from payload.policy import Policy
 from sim.delivery.spec import Delivery
 from sim.delivery.transfer import DOWNLINK_FILE, DeliveryReport, air_of, carry_file
-from sim.link.channel import Channel, Link, LinkReport
+from sim.link.channel import Channel, LinkReport
+from sim.link.frames.channel import FRAMES_FILE, FrameChannel, FrameLinkReport, units_in
+from sim.link.frames.receiver import FrameReceiver, FrameReception, packets_off_air
+from sim.link.link import Link
 
 
 @dataclass
 class Carried:
-    """`packets` that arrived, to be read once. `link` and `report` are whole when they have been."""
+    """(virtual channel, packet) that arrived, to be read once. All else is whole when they have been."""
 
-    packets: Iterator[bytes]
+    packets: Iterator[tuple[int, bytes]]
     report: DeliveryReport
-    _channel: Channel
+    _channel: Channel | FrameChannel
+    _receiver: FrameReceiver | None = None
 
     @property
-    def link(self) -> LinkReport:
+    def link(self) -> LinkReport | FrameLinkReport:
         return self._channel.report
+
+    @property
+    def frames(self) -> FrameReception | None:
+        """The frames as the ground decoded them; None where packets went without."""
+        return None if self._receiver is None else self._receiver.reception
 
 
 def carry(
     packets: Callable[[Path], Iterable[bytes]], path: Path, link: Link, delivery: Delivery, policy: Policy, seed: int
 ) -> Carried:
-    """The packets of a file over `link` as the mission delivers them; `packets` reads them.
+    """The packets of a file over `link` as the mission delivers them; `packets` reads them. Frames are those of
+    frames.bin beside it.
 
     A file that goes down by CFDP or RaptorQ leaves what went down for it in downlink.bin beside it.
     """
-    over_all_passes, contact = air_of(link, delivery)
+    if delivery.mode == "raw" and link.stack is not None:
+        frames, receiver = FrameChannel(link, seed), FrameReceiver(link.stack)
+        arriving = packets_off_air(frames.send(units_in(path.parent / FRAMES_FILE, link.stack)), receiver)
+        return Carried(arriving, DeliveryReport("raw"), frames, receiver)
+    over_all_passes, contact = air_of(packet_link(link), delivery)
     channel = Channel(over_all_passes, seed)
     if delivery.mode == "raw":
-        return Carried(channel.send(packets(path)), DeliveryReport("raw"), channel)
+        return Carried(_first_channel(channel.send(packets(path))), DeliveryReport("raw"), channel)
     with (path.parent / DOWNLINK_FILE).open("wb") as log:
         carried = carry_file(path, delivery, policy.packet_octets, contact, channel, seed, log)
-    return Carried(carried.content.packets((policy.apid,)), carried.report, channel)
+    return Carried(_first_channel(carried.content.packets(apids_of(policy.apid))), carried.report, channel)
+
+
+def packet_link(link: Link) -> Link:
+    """The link as packets see it, for files: what frames leave of the rate, frames of that size thought of. Bit errors
+    are those that the code corrects; without a code they stay. InputError where that would say nothing."""
+    stack, hurt = link.stack, link.mishaps
+    if stack is None:
+        return link
+    if link.bit_burst is not None or hurt.bit_slip_rate or hurt.inversion:
+        raise InputError(
+            "bit_burst, bit_slip_rate and inversion need real frames, which files (delivery.mode) are not sent in; "
+            'take them out, or take mode = "raw"'
+        )
+    errors = 0.0 if stack.code is not None and link.bit_error_rate <= CORRECTED_RATE else link.bit_error_rate
+    size = stack.layout.data_octets
+    return replace(link, stack=None, rate_bps=link.packet_rate_bps, frame_octets=size, bit_error_rate=errors)
+
+
+#: Share of bits in error up to which even (255,239) corrects all frames but one in 10^10 (binomial tail).
+CORRECTED_RATE = 1e-4
+
+
+def _first_channel(packets: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+    return ((0, packet) for packet in packets)

@@ -14,7 +14,7 @@ from payload.errors import InputError
 from payload.policy import Policy
 from sim.delivery.spec import Delivery
 from sim.ground.arriving_files import FILE_APIDS
-from sim.link.channel import Link
+from sim.link.link import Link
 from sim.link.link_budget import Radio
 from sim.link.orbit import Orbit, Station, ground_speed_m_s
 from sim.metrics.catalogue import REQUIREMENTS

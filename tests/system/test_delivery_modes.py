@@ -9,7 +9,9 @@ import pytest
 from payload.link import tile_code
 from payload.link.space_packet import SequenceFlag, read_packets, unpack
 from sim import downlink
-from sim.link.channel import Burst, Channel, Link
+from sim.link.chances import Burst
+from sim.link.channel import Channel
+from sim.link.link import Link
 from sim.mission.spec import load_mission
 from sim.receive import ReceiveRequest, receive
 
