@@ -4,7 +4,7 @@ scene -> payload -> packets.bin -> frames.bin -> channel -> frames -> packets ->
       -> comparison with the original -> checks -> report
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,15 @@ from sim.scenes.sentinel2 import BANDS_10M
 
 
 @dataclass(frozen=True)
+class Change:
+    """What stands in the place of a mission's own; None leaves it."""
+
+    step_dn: float | None = None
+    budget_octets: int | None = None
+    packet_loss: float | None = None
+
+
+@dataclass(frozen=True)
 class Request:
     """What the user asked for."""
 
@@ -59,6 +68,7 @@ class Request:
     psnr_db: float | None = None  # constant quality instead of what the mission says
     trust: Trust = MISSIONS_OWN  # whose bundles fly besides those that the mission trusts
     keep_original: bool = False  # as original.tif beside what was received, for `sim serve`
+    change: Change = Change()
 
 
 def downlink(request: Request, progress: Progress) -> dict[str, Any]:
@@ -115,9 +125,10 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
 def mission_of(request: Request) -> Mission:
     """The mission, with what the command line adds to its trust and puts in the place of its policy."""
     mission = request.trust.added_to(load_mission(request.mission))
-    if request.psnr_db is None:
-        return mission
-    return replace(mission, policy=replace(mission.policy, psnr_db=request.psnr_db))
+    asked = {"psnr_db": request.psnr_db, **asdict(request.change)}
+    given = {name: value for name, value in asked.items() if value is not None}
+    loss = {name: given.pop(name) for name in ("packet_loss",) if name in given}
+    return replace(mission, policy=replace(mission.policy, **given), link=replace(mission.link, **loss))
 
 
 def load_or_stand_in(where: str, mission: Mission) -> tuple[Bundle, str | None]:

@@ -58,6 +58,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "downlink": scenes.downlink,
     "receive": scenes.receive,
     "verify": verification.verify,
+    "compare": verification.compare,
+    "sweep": verification.sweep,
     "campaign": campaign.campaign,
     "serve": viewing.serve,
     "passes": missions.passes,
