@@ -70,8 +70,8 @@ def cluster(scheduler: str | None, workers: int, memory: str) -> Iterator[Any]:
             return
         with (
             distributed.LocalCluster(
-                n_workers=workers, threads_per_worker=1, processes=True, memory_limit=memory, dashboard_address=None,
-                silence_logs=50,
+                n_workers=workers, threads_per_worker=1, processes=True, memory_limit=memory,
+                dashboard_address="127.0.0.1:0", silence_logs=50,
             ) as local,
             distributed.Client(local) as client,
         ):  # fmt: skip
