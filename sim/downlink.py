@@ -4,7 +4,7 @@ scene -> payload -> packets.bin -> frames.bin -> channel -> frames -> packets ->
       -> comparison with the original -> checks -> report
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from sim.onboard.sending import (
     send_by_device,
 )  # fmt: skip
 from sim.products.delivery import whole_or_nothing
+from sim.products.rasters import ORIGINAL_FILE, write_scene
 from sim.progress import Progress, in_parts
 from sim.receive import CLOUD_FILE, deliver, write_catalogue
 from sim.report import tables
@@ -41,6 +42,15 @@ from sim.report.files import write_report
 from sim.scenes.open_scene import AS_STORED, Reading
 from sim.scenes.sentinel2 import BANDS_10M
 from sim.spread import Spread
+
+
+@dataclass(frozen=True)
+class Change:
+    """What stands in the place of a mission's own; None leaves it."""
+
+    step_dn: float | None = None
+    budget_octets: int | None = None
+    packet_loss: float | None = None
 
 
 @dataclass(frozen=True)
@@ -60,6 +70,8 @@ class Request:
     trust: Trust = MISSIONS_OWN  # whose bundles fly besides those that the mission trusts
     decoder: str = FULL
     jobs: int = 1  # threads; neither octets nor figures depend on them
+    keep_original: bool = False  # as original.tif beside what was received, for `sim serve`
+    change: Change = Change()
 
 
 def downlink(request: Request, progress: Progress) -> dict[str, Any]:
@@ -101,6 +113,8 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
         kinds = tables.kinds(received, grid(scene.info, bundle.tile_px))
         picture = delivered.picture if delivered else None
         cloud = folder / CLOUD_FILE if delivered else None
+        if request.keep_original:
+            write_scene(folder / ORIGINAL_FILE, scene)
         comparison = compare_with_original(scene, picture, cloud, mask, folder, kinds, progress, spread)
         ground = tables.Ground(delivered.seconds if delivered else 0.0, peak_rss_mib(), decoder.speed_mpx_s)
         run = tables.Run(
@@ -116,9 +130,10 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
 def mission_of(request: Request) -> Mission:
     """The mission, with what the command line adds to its trust and puts in the place of its policy."""
     mission = request.trust.added_to(load_mission(request.mission))
-    if request.psnr_db is None:
-        return mission
-    return replace(mission, policy=replace(mission.policy, psnr_db=request.psnr_db))
+    asked = {"psnr_db": request.psnr_db, **asdict(request.change)}
+    given = {name: value for name, value in asked.items() if value is not None}
+    loss = {name: given.pop(name) for name in ("packet_loss",) if name in given}
+    return replace(mission, policy=replace(mission.policy, **given), link=replace(mission.link, **loss))
 
 
 def load_or_stand_in(where: str, mission: Mission) -> tuple[Bundle, str | None]:
