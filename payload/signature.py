@@ -86,7 +86,7 @@ def require_signature(directory: Path, trusted_keys: Sequence[bytes]) -> str:
 def load_public_key(path: Path) -> bytes:
     """The 32 octets of a public key file: 64 hex digits, nothing else."""
     try:
-        public_key = bytes.fromhex(path.read_text(encoding="ascii").strip())
+        public_key = bytes.fromhex(path.read_text(encoding="ascii").strip()) if path.is_file() else b""
     except (OSError, ValueError):
         public_key = b""
     if len(public_key) != PUBLIC_KEY_OCTETS:

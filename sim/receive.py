@@ -73,6 +73,8 @@ class Delivered:
 
 def receive(request: ReceiveRequest, progress: Progress) -> dict[str, Any]:
     """Every scene of a stream, as products with a report. InputError where nothing can be made of the stream."""
+    if request.stream.exists() and not request.stream.is_file():
+        raise InputError(f"{request.stream}: is no regular file, wanted a file of packets or frames")
     mission = request.trust.added_to(load_mission(request.mission))
     bundles = by_id(load_trusted(where, mission) for where in request.bundles)
     engine, apid = open_engine(request.engine), mission.policy.apid

@@ -1,6 +1,7 @@
 """A mission that names trusted keys takes only bundles signed by one of them."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -18,6 +19,7 @@ from sim.downlink import Request, downlink
 from sim.mission.spec import SHIPPED as MISSIONS
 from sim.mission.spec import load_mission, shipped_missions
 from sim.mission.trust import MISSIONS_OWN, UNSIGNED, Trust, load_trusted, signer
+from sim.receive import ReceiveRequest, receive
 
 
 @pytest.fixture
@@ -116,6 +118,15 @@ def test_unsigned_and_wrongly_signed_are_refused(tmp_path: Path, bundle: Path) -
     with pytest.raises(BundleError):
         _run("demo:256", bundle, mission, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_pipe_as_a_key_or_a_stream_is_refused_at_once(tmp_path: Path) -> None:
+    """On the tree before, both waited for ever for somebody to write."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="64 hex digits"):
+        Trust((tmp_path / "pipe",)).added_to(load_mission("phisat2"))
+    with pytest.raises(InputError, match="no regular file"):
+        receive(ReceiveRequest(tmp_path / "pipe", tmp_path / "out"), lambda stage, total: None)
 
 
 def test_a_key_that_is_none_is_named(tmp_path: Path) -> None:
