@@ -64,7 +64,7 @@ equal: $(VENV)/.everything
 # Needs gcc with its sanitizers; about an hour. The tests run a short one.
 fuzz-kernel: $(VENV)/.everything
 	NADIR_BUNDLES=10000 $(BIN)/python -m pytest tests/onboard/test_hostile.py -k many_damaged_bundles
-	$(BIN)/python tests/hostile/sanitized.py --decode 100000 --encode 100000 --entry 100000 --bundle 1000
+	$(BIN)/python tests/hostile/sanitized.py --decode 100000 --encode 100000 --entry 100000 --frames 100000 --bundle 1000
 
 # SCOPE=figures: 100 changes where reported figures are made. SEED=N draws others, MUTANTS="--survivors" tries those that
 # were not noticed the last time. The first run measures which test runs which line.
