@@ -10,7 +10,7 @@ SAY_KERNEL = $(BIN)/python -c 'from payload.native.library import available as b
 	print("Compiled kernel: built" if built else "Compiled kernel: NOT BUILT (no C compiler with Python headers); the payload runs in numpy, same octets, some thirteen times slower")'
 INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
-.PHONY: help demo test test-onboard check docs bench evaluate equal fuzz-kernel mutants sign clean
+.PHONY: help demo test test-onboard check docs bench evaluate equal fuzz-kernel bench-link mutants sign clean
 
 help:
 	@echo "make demo          a generated scene through payload, link and ground; ends with the path of its report"
@@ -23,6 +23,7 @@ help:
 	@echo "make mutants       200 small changes to the code, one at a time: which of them do the tests notice? Some two hours"
 	@echo "make fuzz-kernel   10^5 hostile layers, encodes and arguments for the kernel under ASan and UBSan"
 	@echo "make sign          signs the bundles that ship: KEY=KEY.pem"
+	@echo "make bench-link    speed of the link's layers beside libfec, and 10^6 words beyond what Reed-Solomon corrects"
 	@echo "make evaluate      rate, distortion and the cloud gate on the benchmark data, if its folder is there"
 
 demo: $(VENV)/.ground
@@ -78,6 +79,10 @@ mutants: $(VENV)/.everything
 sign: $(VENV)/.ground
 	@test -n "$(KEY)" || { echo "say which key: make sign KEY=KEY.pem"; exit 1; }
 	for bundle in payload/bundles/*/manifest.json; do $(BIN)/python -m export sign $$(dirname $$bundle) --key "$(KEY)" || exit 1; done
+
+# Speed of the frames' layers beside libfec, and 10^6 random words against Reed-Solomon.
+bench-link: $(VENV)/.everything
+	$(BIN)/python tests/hostile/link_bars.py
 
 clean:
 	rm -rf $(VENV) build out
