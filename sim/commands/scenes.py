@@ -19,6 +19,8 @@ def downlink(
     trust: options.Trust = None,
     allow_unsigned: options.AllowUnsigned = False,
     engine: options.Engine = "openvino",
+    decoder: options.Decoder = "full",
+    jobs: options.Jobs = 1,
     psnr: Annotated[float | None, typer.Option(help="Constant quality: PSNR (peak 10 000) of every tile, dB.")] = None,
     seed: Annotated[int, typer.Option(help="Of the channel, and of the demo scene.")] = 0,
     bands: options.Bands = None,
@@ -45,7 +47,9 @@ def downlink(
     reading = options.reading(bands, scale, offset, max_pixels)
     with progress("downlink") as advance:
         trusted = Trust(tuple(trust or ()), allow_unsigned)
-        request = Request(scene, out, mission, bundle, engine, seed, reading, overwrite, under_test, psnr, trusted)
+        request = Request(
+            scene, out, mission, bundle, engine, seed, reading, overwrite, under_test, psnr, trusted, decoder, jobs
+        )  # fmt: skip
         report = run(request, advance)
     print(canonical_json(arrange(report)) if as_json else as_text(report, out), end="")
     if not all_held(report):
@@ -59,6 +63,8 @@ def receive(
     trust: options.Trust = None,
     allow_unsigned: options.AllowUnsigned = False,
     engine: Annotated[str, typer.Option(help="openvino or onnxruntime.")] = "openvino",
+    decoder: options.Decoder = "full",
+    jobs: options.Jobs = 1,
     out: Annotated[Path, typer.Option(help="Folder for rasters and report.")] = Path("out/received"),
     overwrite: options.Overwrite = False,
     as_json: options.AsJson = False,
@@ -72,6 +78,7 @@ def receive(
 
     with progress("receive") as advance:
         trusted = Trust(tuple(trust or ()), allow_unsigned)
-        request = ReceiveRequest(stream, out, mission, tuple(bundle or [DEFAULT]), engine, overwrite, trusted)
+        bundles = tuple(bundle or [DEFAULT])
+        request = ReceiveRequest(stream, out, mission, bundles, engine, overwrite, trusted, decoder, jobs)
         report = run(request, advance)
     print(canonical_json(report) if as_json else as_text(report, out), end="")
