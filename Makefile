@@ -10,7 +10,7 @@ SAY_KERNEL = $(BIN)/python -c 'from payload.native.library import available as b
 	print("Compiled kernel: built" if built else "Compiled kernel: NOT BUILT (no C compiler with Python headers); the payload runs in numpy, same octets, some thirteen times slower")'
 INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
-.PHONY: help demo test test-onboard check docs bench evaluate equal fuzz fuzz-kernel mutants sign clean
+.PHONY: help demo test test-onboard check docs bench evaluate equal fuzz fuzz-kernel bench-link mutants sign clean
 
 help:
 	@echo "make demo          a generated scene through payload, link and ground; ends with the path of its report"
@@ -24,6 +24,7 @@ help:
 	@echo "make fuzz          10^6 damaged units of the link; every reader of foreign octets under atheris"
 	@echo "make fuzz-kernel   10^5 hostile layers, encodes and arguments for the kernel under ASan and UBSan"
 	@echo "make sign          signs the bundles that ship: KEY=KEY.pem"
+	@echo "make bench-link    speed of the link's layers beside libfec, and 10^6 words beyond what Reed-Solomon corrects"
 	@echo "make evaluate      rate, distortion and the cloud gate on the benchmark data, if its folder is there"
 
 demo: $(VENV)/.ground
@@ -75,7 +76,7 @@ fuzz: $(VENV)/.everything
 # Needs gcc with its sanitizers; about an hour. The tests run a short one.
 fuzz-kernel: $(VENV)/.everything
 	NADIR_BUNDLES=10000 $(BIN)/python -m pytest tests/onboard/test_hostile.py -k many_damaged_bundles
-	$(BIN)/python tests/hostile/sanitized.py --decode 100000 --encode 100000 --entry 100000 --bundle 1000
+	$(BIN)/python tests/hostile/sanitized.py --decode 100000 --encode 100000 --entry 100000 --frames 100000 --bundle 1000
 
 # SCOPE=figures: 100 changes where reported figures are made. SEED=N draws others, MUTANTS="--survivors" tries those that
 # were not noticed the last time. The first run measures which test runs which line.
@@ -89,6 +90,10 @@ mutants: $(VENV)/.everything
 sign: $(VENV)/.ground
 	@test -n "$(KEY)" || { echo "say which key: make sign KEY=KEY.pem"; exit 1; }
 	for bundle in payload/bundles/*/manifest.json; do $(BIN)/python -m export sign $$(dirname $$bundle) --key "$(KEY)" || exit 1; done
+
+# Speed of the frames' layers beside libfec, and 10^6 random words against Reed-Solomon.
+bench-link: $(VENV)/.everything
+	$(BIN)/python tests/hostile/link_bars.py
 
 clean:
 	rm -rf $(VENV) build out

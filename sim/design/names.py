@@ -49,6 +49,7 @@ NAMES = {
     "layer_packet_octets": "headers and CRCs of packets", "layer_frame_octets": "headers and CRCs of frames",
     "layer_idle_octets": "idle data", "layer_parity_octets": "Reed-Solomon parity",
     "layer_sync_marker_octets": "sync markers (ASM)", "layer_convolutional_octets": "convolutional code",
+    "not_coded": "of codes that are curves",
     "frames_offered": "frames from the payload", "frames_beyond_pass": "frames beyond the pass",
     "frames_lost": "frames lost singly", "frames_lost_in_bursts": "frames lost in fades",
     "frames_corrupted": "frames with bit errors", "expected_frames_lost": "frames lost, mean over all seeds",

@@ -182,6 +182,9 @@ ENTRIES: dict[str, tuple[str | None, ...]] = {
     "winograd_out": ("f4", "f4", None, None, "f4"),
     "synthesis": ("f4", "u2", "?", "f4", "f4", "f4", "f4", "?", None, None, "f4", "f4"),
     "unrotate": ("f4", "f4", "f4", "f4", None, None, "u2"),
+    "rs_encode": ("u1", "u1", None, None, None, None),
+    "rs_decode": ("u1", "u1", None, None, None, None, "i1"),
+    "viterbi": ("u1", None, "u1", "u1"),
     "cloud_planes": ("u2", None, None, None, None, None, None, None, "u1"),
 }
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-KINDS = ("decode", "encode", "entry", "bundle")
+KINDS = ("decode", "encode", "entry", "frames", "bundle")
 #: One case in so many is compared with numpy, which takes a hundred times as long.
 COMPARED = 100
 TOLD_EVERY = 1000
@@ -33,7 +33,7 @@ def use_library(path: Path) -> None:
 def run(kind: str, seeds: range) -> Counter[str]:
     """What came of the cases of these seeds. A case that fails raises, its seed in a note."""
     import numpy as np
-    from hostile import bundles, kernel
+    from hostile import bundles, frames, kernel
 
     found: Counter[str] = Counter()
     for seed in seeds:
@@ -41,6 +41,8 @@ def run(kind: str, seeds: range) -> Counter[str]:
             if kind == "bundle":
                 with tempfile.TemporaryDirectory() as folder:
                     found[bundles.case(seed, Path(folder))] += 1
+            elif kind == "frames":
+                found[frames.case(np.random.default_rng(seed), seed % COMPARED == 0)] += 1
             else:
                 found[kernel.CASES[kind](np.random.default_rng(seed), seed % COMPARED == 0)] += 1
         except BaseException as error:

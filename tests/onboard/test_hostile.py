@@ -75,7 +75,8 @@ def test_any_octets_are_decoded_or_refused_alike_by_both(seed, octets) -> None:
 @needs_sanitizers
 @needs_kernel
 def test_hostile_layers_encodes_arguments_and_bundles_give_no_report_under_sanitizers(tmp_path) -> None:
-    done = sanitized.run(["--decode", "400", "--encode", "300", "--entry", "1000", "--bundle", "15"], tmp_path)
+    cases = ["--decode", "400", "--encode", "300", "--entry", "1000", "--frames", "300", "--bundle", "15"]
+    done = sanitized.run(cases, tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr[-4000:]
     assert "_kernel.so" in done.stdout and "bundle: 15 cases" in done.stdout
 

@@ -31,11 +31,11 @@ def libfec() -> ctypes.CDLL:
 
 def damaged(code: ReedSolomon, blocks: np.ndarray, errors: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Blocks with so many [n, interleave] wrong symbols in each codeword."""
-    words = blocks.reshape(len(blocks), -1, code.interleave).copy()
+    words = blocks.reshape(len(blocks), code.data_symbols + code.parity, code.interleave).copy()
     for (n, c), count in np.ndenumerate(errors):
         places = rng.choice(words.shape[1], count, replace=False)
         words[n, places, c] ^= rng.integers(1, 256, count, dtype=np.uint8)
-    return words.reshape(len(blocks), -1)
+    return words.reshape(blocks.shape)
 
 
 def test_the_generator_is_the_published_one() -> None:
@@ -85,14 +85,14 @@ def test_what_can_be_corrected_is_and_what_cannot_is_told(code, seed) -> None:
 
 
 @settings(max_examples=25, deadline=None)
-@given(codes, st.integers(0, 2**32 - 1))
-def test_the_kernel_and_numpy_say_the_same(code, seed) -> None:
+@given(codes, st.integers(0, 2**32 - 1), st.integers(0, 2))
+def test_the_kernel_and_numpy_say_the_same(code, seed, count) -> None:
     if not library.available:
         pytest.skip("the kernel was not built")
     rng = np.random.default_rng(seed)
-    data = rng.integers(0, 256, (2, code.data_octets), dtype=np.uint8)
+    data = rng.integers(0, 256, (count, code.data_octets), dtype=np.uint8)
     blocks = code.encode(data)
-    bad = damaged(code, blocks, rng.integers(0, code.parity // 2 + 4, (2, code.interleave)), rng)
+    bad = damaged(code, blocks, rng.integers(0, code.parity // 2 + 4, (count, code.interleave)), rng)
     found = code.decode(bad)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(library, "available", False)

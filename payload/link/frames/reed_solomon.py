@@ -128,12 +128,14 @@ class ReedSolomon:
 
     def _words(self, blocks: Octets) -> Octets:
         """Codewords [n x interleave, symbols] of blocks."""
-        words = blocks.reshape(len(blocks), -1, self.interleave).transpose(0, 2, 1)
-        return words.reshape(len(blocks) * self.interleave, -1).copy()
+        symbols = self.data_symbols + self.parity
+        words = blocks.reshape(len(blocks), symbols, self.interleave).transpose(0, 2, 1)
+        return words.reshape(len(blocks) * self.interleave, symbols).copy()
 
     def _blocks(self, words: Octets) -> Octets:
-        grouped = words.reshape(-1, self.interleave, words.shape[1]).transpose(0, 2, 1)
-        return np.ascontiguousarray(grouped).reshape(len(words) // self.interleave, -1)
+        count = len(words) // self.interleave
+        grouped = words.reshape(count, self.interleave, words.shape[1]).transpose(0, 2, 1)
+        return np.ascontiguousarray(grouped).reshape(count, self.coded_octets)
 
     def _remainders(self, words: Octets) -> Octets:
         """[n, parity] of codewords divided by the generator, in the basis of the words."""
