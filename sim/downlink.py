@@ -3,19 +3,21 @@
 scene -> payload -> packets.bin -> channel -> reception -> picture -> comparison with the original -> checks -> report
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from payload.bundle import DEFAULT, Bundle, bare_bundle, load_bundle, shipped_bundles
-from payload.engine import open_engine
+from payload.engine import Engine, open_engine
 from payload.errors import BundleError
+from payload.link.scene_header import SceneHeader
 from payload.link.space_packet import read_packets
 from payload.tiles import grid
 from sim.clouds.ground_mask import open_ground_mask
 from sim.delivery.carry import carry
+from sim.ground.arrivals import Arrivals
 from sim.ground.decoder import Decoder
 from sim.ground.reception import by_id, receive
 from sim.mission.regions import regions_in_pixels, regions_outside
@@ -32,6 +34,13 @@ from sim.report.files import write_report
 from sim.scenes.open_scene import AS_STORED, Reading
 from sim.scenes.sentinel2 import BANDS_10M
 
+Watch = Callable[[SceneHeader, int, Bundle, Engine], Arrivals]
+
+
+def unwatched(header: SceneHeader, apid: int, bundle: Bundle, engine: Engine) -> Arrivals:
+    """The record of a run that nobody watches."""
+    return Arrivals(header, apid)
+
 
 @dataclass(frozen=True)
 class Request:
@@ -47,6 +56,7 @@ class Request:
     overwrite: bool = False
     device: Device | None = None  # a device under test that codes the tiles instead of this host
     psnr_db: float | None = None  # constant quality instead of what the mission says
+    watch: Watch = unwatched  # makes the record of what arrives when; the live page has its own
 
 
 def downlink(request: Request, progress: Progress) -> dict[str, Any]:
@@ -72,9 +82,12 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
 
         # The ground, from here on, has the octets that arrived and the bundle.
         read = partial(packets_in, apid=policy.apid)
-        carried = carry(read, folder / PACKETS_FILE, mission.link, mission.delivery, policy, request.seed)
+        arrivals = request.watch(header, policy.apid, bundle, engine)
+        path = folder / PACKETS_FILE
+        carried = carry(read, path, mission.link, mission.delivery, policy, request.seed, arrivals)
         reception = receive(carried.packets, by_id([bundle]), policy.apid)
         received, decoder = reception.scene(header.scene_id), Decoder(bundle, engine)
+        arrivals.finish(received.codes.values(), folder)
         mask = open_ground_mask(bundle, engine)
         delivered = (
             deliver(received, bundle, decoder, mask, mission, folder, progress) if any(received.grid) else None

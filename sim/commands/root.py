@@ -7,7 +7,7 @@ import typer
 from typer.core import TyperGroup
 
 from payload.version import described
-from sim.commands import archive, bench, clouds, missions, scenes
+from sim.commands import archive, bench, clouds, live, missions, scenes
 from sim.commands.console import set_up_logging
 
 #: These are understood before and after the name of a command.
@@ -55,6 +55,7 @@ def _root(
 COMMANDS: dict[str, Callable[..., None]] = {
     "downlink": scenes.downlink,
     "receive": scenes.receive,
+    "view": live.view,
     "passes": missions.passes,
     "bench": bench.bench,
     "evaluate": bench.evaluate,
