@@ -10,7 +10,7 @@ SAY_KERNEL = $(BIN)/python -c 'from payload.native.library import available as b
 	print("Compiled kernel: built" if built else "Compiled kernel: NOT BUILT (no C compiler with Python headers); the payload runs in numpy, same octets, some thirteen times slower")'
 INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
-.PHONY: help demo test test-onboard check docs bench evaluate equal fuzz-kernel mutants clean
+.PHONY: help demo test test-onboard check docs bench evaluate equal fuzz-kernel mutants sign clean
 
 help:
 	@echo "make demo          a generated scene through payload, link and ground; ends with the path of its report"
@@ -22,6 +22,7 @@ help:
 	@echo "make equal         the same tile codes on this host and on emulated x86 without VNNI and ARM: some 20 minutes"
 	@echo "make mutants       200 small changes to the code, one at a time: which of them do the tests notice? Some two hours"
 	@echo "make fuzz-kernel   10^5 hostile layers, encodes and arguments for the kernel under ASan and UBSan"
+	@echo "make sign          signs the bundles that ship: KEY=KEY.pem"
 	@echo "make evaluate      rate, distortion and the cloud gate on the benchmark data, if its folder is there"
 
 demo: $(VENV)/.ground
@@ -73,6 +74,11 @@ mutants: $(VENV)/.everything
 	$(INSTALL) --editable ".[mutants]"
 	$(BIN)/python tests/mutants/run.py --scope $(SCOPE) --seed $(SEED) $(MUTANTS)
 
+# Signs every bundle that ships: after a change to one, or with a new key (docs/trust.md).
+sign: $(VENV)/.ground
+	@test -n "$(KEY)" || { echo "say which key: make sign KEY=KEY.pem"; exit 1; }
+	for bundle in payload/bundles/*/manifest.json; do $(BIN)/python -m export sign $$(dirname $$bundle) --key "$(KEY)" || exit 1; done
+
 clean:
 	rm -rf $(VENV) build out
 
@@ -87,7 +93,7 @@ $(VENV)/.ground: pyproject.toml constraints.txt $(KERNEL) | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/.everything: pyproject.toml constraints.txt $(KERNEL) | $(VENV)/bin/python
-	$(INSTALL) --editable ".[ground,archive,opponents,bench,train,test,check]"
+	$(INSTALL) --editable ".[ground,archive,campaign,opponents,bench,train,test,check]"
 	touch $@ $(VENV)/.ground
 
 build/onboard/.installed: pyproject.toml constraints.txt $(KERNEL)

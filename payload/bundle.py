@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from payload.array_files import ArrayFileError, read_arrays
 from payload.errors import BundleError
-from payload.signature import require_signature
+from payload.signature import read_signature, require_signature
 
 FORMAT_VERSION = 2
 SHIPPED = Path(__file__).parent / "bundles"
@@ -87,16 +87,17 @@ def identity(manifest: dict[str, Any]) -> bytes:
 
 
 def load_bundle(
-    where: str | Path = DEFAULT, flight_only: bool = False, trusted_keys: Sequence[bytes] | None = None
-) -> Bundle:
+    where: str | Path = DEFAULT, flight_only: bool = False, trusted_keys: Sequence[bytes] | None = None,
+    allow_unsigned: bool = False,
+) -> Bundle:  # fmt: skip
     """A bundle by shipped name or by directory, every listed file checked against its sha256.
 
     `flight_only` checks and needs the flight part alone: what a device under test holds. Networks' OpenVINO IR may be
-    missing from it. `trusted_keys` (Ed25519 public
-    keys) demands a signature by one of them; None demands none.
+    missing from it. `trusted_keys` (Ed25519 public keys) demands a signature by one of them; None demands none, and
+    `allow_unsigned` lets a bundle pass that has none.
     """
     directory = _find(where)
-    if trusted_keys is not None:
+    if trusted_keys is not None and not (allow_unsigned and read_signature(directory) is None):
         require_signature(directory, trusted_keys)
     manifest = _read_manifest(directory / "manifest.json")
     for name, digest in manifest["files"].items():

@@ -9,6 +9,10 @@ class BundleError(InputError):
     """A bundle that is missing, incomplete, tampered with, or of another format."""
 
 
+class SignatureError(BundleError):
+    """A bundle that nobody trusted has signed, or that was changed after it was signed."""
+
+
 class PacketError(InputError):
     """A value that does not fit its field in a packet: misuse by the sender, never damage on the link."""
 

@@ -21,6 +21,7 @@ from payload.engine import Engine
 from payload.link import tile_code
 from payload.link.rate_control import Candidate, choose_layers
 from payload.link.scene_header import SceneHeader, headers_on_air, records
+from payload.link.streams import Sender, housekeeping_on_air
 from payload.link.tile_code import Kind, TileCode
 from payload.link.valid_mask import pack_mask
 from payload.policy import Policy
@@ -47,15 +48,15 @@ class Payload:
     def transmit(
         self, scene: Scene, header: SceneHeader | None = None, observe: MaskObserver | None = None
     ) -> Iterator[bytes]:
-        """Space packets of a scene in sending order; `observe` is shown every cloud mask. Without `header` the scene
-        has the id 0 and is described by what its `info` says."""
-        from payload.link.space_packet import SequenceCounter, segment  # a board codes tiles without spacepackets
-
-        counter, header = SequenceCounter(self.policy.apid), header or self.header_of(scene)
+        """Space packets of a scene in sending order, housekeeping first and last; `observe` is shown every cloud mask.
+        Without `header` the scene has the id 0 and is described by what its `info` says."""
+        sender, header = Sender(self.policy, scene.info.sensed_at), header or self.header_of(scene)
+        yield from sender.begin_scene()
         for record in records(header, self.tile_codes(scene, header, observe)):
             with self.watch.stage("packets"):
-                packets = list(segment(record, counter, self.policy.packet_octets))
+                packets = sender.packets(record)
             yield from packets
+        yield from sender.housekeeping()
 
     def header_of(self, scene: Scene, scene_id: int = 0) -> SceneHeader:
         """What goes down of a scene besides its tiles."""
@@ -73,6 +74,7 @@ class Payload:
         else:
             offered = list(candidates)
             headers = headers_on_air(header, len(offered) + len(audit.thumbnails), self.policy.packet_octets)
+            headers += housekeeping_on_air(self.policy.packet_octets)
             yield from choose_layers(offered, self.policy, self._shorten, audit.thumbnails, headers)
         yield from audit.thumbnails
 

@@ -107,5 +107,7 @@ class Policy:
             raise InputError(f"budget_octets is {self.budget_octets}, wanted 1 or more, or none at all")
         if not 64 <= self.packet_octets <= 65542:
             raise InputError(f"packet_octets is {self.packet_octets}, wanted 64 to 65542")
-        if not 0 <= self.apid < 2047:
-            raise InputError(f"apid is {self.apid}, wanted 0 to 2046 (2047 is the idle packet)")
+        if not 0 <= self.apid <= 2043:
+            raise InputError(
+                f"apid is {self.apid}, wanted 0 to 2043: the streams have it and the three after it, 2047 is idle"
+            )

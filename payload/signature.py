@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from payload.errors import BundleError, InputError
+from payload.errors import InputError, SignatureError
 
 FILE = "signature.json"
 ALGORITHM = "Ed25519"
@@ -46,11 +46,11 @@ def signed_octets(directory: Path) -> bytes:
     try:
         return DOMAIN + (directory / "manifest.json").read_bytes()
     except OSError as error:
-        raise BundleError(f"{directory}: manifest.json cannot be read ({error.strerror}); restore the bundle") from None
+        raise SignatureError(f"{directory}: no manifest.json to read ({error.strerror}); restore the bundle") from None
 
 
 def read_signature(directory: Path) -> Signature | None:
-    """The bundle's signature, None if it has none. BundleError if the file makes no sense."""
+    """The bundle's signature, None if it has none. SignatureError if the file makes no sense."""
     path = directory / FILE
     if not path.is_file():
         return None
@@ -59,28 +59,28 @@ def read_signature(directory: Path) -> Signature | None:
         signature = Signature(str(table["key_id"]), bytes.fromhex(table["signature"]))
         known = table["algorithm"] == ALGORITHM and len(signature.signature) == SIGNATURE_OCTETS
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BundleError(f"{path}: not a signature ({error}); sign the bundle again") from None
+        raise SignatureError(f"{path}: not a signature ({error}); sign the bundle again") from None
     if not known:
-        raise BundleError(f"{path}: wanted {ALGORITHM} with {SIGNATURE_OCTETS} octets; sign the bundle again")
+        raise SignatureError(f"{path}: wanted {ALGORITHM} with {SIGNATURE_OCTETS} octets; sign the bundle again")
     return signature
 
 
 def require_signature(directory: Path, trusted_keys: Sequence[bytes]) -> str:
     """Id of the trusted key (32 octets each) that signed the bundle in `directory`.
 
-    BundleError if it is unsigned, signed by a key that is not trusted, or changed after it was signed.
+    SignatureError if it is unsigned, signed by a key that is not trusted, or changed after it was signed.
     """
     if not trusted_keys:
         raise InputError("signatures are required but no key is trusted; name at least one public key in the mission")
     found = read_signature(directory)
     if found is None:
-        raise BundleError(f"{directory}: unsigned, and this mission requires a signature; `python -m export sign` it")
+        raise SignatureError(f"{directory}: unsigned, wanted a signature; `python -m export sign` it by a trusted key")
     for public_key in trusted_keys:
         if key_id(public_key) == found.key_id:
             _verify(directory, public_key, found)
             return found.key_id
     known = ", ".join(key_id(k) for k in trusted_keys)
-    raise BundleError(f"{directory}: signed by key {found.key_id}, which is not trusted here; trusted are {known}")
+    raise SignatureError(f"{directory}: signed by key {found.key_id}, which is not trusted; trusted are {known}")
 
 
 def load_public_key(path: Path) -> bytes:
@@ -103,7 +103,7 @@ def _verify(directory: Path, public_key: bytes, found: Signature) -> None:
     try:
         Ed25519PublicKey.from_public_bytes(public_key).verify(found.signature, signed_octets(directory))
     except InvalidSignature:
-        raise BundleError(
+        raise SignatureError(
             f"{directory}: the signature of key {found.key_id} does not match the manifest; "
             "the bundle was changed after it was signed: restore it or sign it again"
         ) from None

@@ -1,30 +1,40 @@
 """Scene to ground: the whole system in one function.
 
-scene -> payload -> packets.bin -> channel -> reception -> picture -> comparison with the original -> checks -> report
+scene -> payload -> packets.bin -> frames.bin -> channel -> frames -> packets -> reception -> picture
+      -> comparison with the original -> checks -> report
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from payload.bundle import DEFAULT, Bundle, bare_bundle, load_bundle, shipped_bundles
+from payload.bundle import DEFAULT, Bundle, bare_bundle, shipped_bundles
 from payload.engine import Engine, open_engine
 from payload.errors import BundleError
 from payload.link.scene_header import SceneHeader
-from payload.link.space_packet import read_packets
 from payload.tiles import grid
 from sim.clouds.ground_mask import open_ground_mask
 from sim.delivery.carry import carry
 from sim.ground.arrivals import Arrivals
 from sim.ground.decoder import Decoder
-from sim.ground.reception import by_id, receive
+from sim.ground.reception import by_id, receive_channels
 from sim.mission.regions import regions_in_pixels, regions_outside
 from sim.mission.spec import DEFAULT as DEFAULT_MISSION
 from sim.mission.spec import Mission, load_mission
+from sim.mission.trust import MISSIONS_OWN, Trust, load_trusted
 from sim.onboard.device import refuse_scene_policy
-from sim.onboard.sending import PACKETS_FILE, Device, header_of, peak_rss_mib, send, send_by_device
+from sim.onboard.sending import (
+    PACKETS_FILE,
+    Device,
+    header_of,
+    packets_in,
+    peak_rss_mib,
+    put_on_air,
+    send,
+    send_by_device,
+)  # fmt: skip
 from sim.products.delivery import whole_or_nothing
 from sim.progress import Progress, in_parts
 from sim.receive import CLOUD_FILE, deliver, write_catalogue
@@ -56,6 +66,7 @@ class Request:
     overwrite: bool = False
     device: Device | None = None  # a device under test that codes the tiles instead of this host
     psnr_db: float | None = None  # constant quality instead of what the mission says
+    trust: Trust = MISSIONS_OWN  # whose bundles fly besides those that the mission trusts
     watch: Watch = unwatched  # makes the record of what arrives when; the live page has its own
 
 
@@ -79,13 +90,15 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
         else:
             refuse_scene_policy(policy, mission.name)
             onboard = send_by_device(request.device, scene, header, bundle, policy, engine, folder, progress)
+        raw = mission.delivery.mode == "raw"  # files are sent in packets alone
+        layers = put_on_air(folder, mission.link.stack, policy, onboard) if raw else None
 
         # The ground, from here on, has the octets that arrived and the bundle.
         read = partial(packets_in, apid=policy.apid)
         arrivals = request.watch(header, policy.apid, bundle, engine)
         path = folder / PACKETS_FILE
         carried = carry(read, path, mission.link, mission.delivery, policy, request.seed, arrivals)
-        reception = receive(carried.packets, by_id([bundle]), policy.apid)
+        reception = receive_channels(carried.packets, by_id([bundle]), policy.apid)
         received, decoder = reception.scene(header.scene_id), Decoder(bundle, engine)
         arrivals.finish(received.codes.values(), folder)
         mask = open_ground_mask(bundle, engine)
@@ -100,8 +113,9 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
         comparison = compare_with_original(scene, picture, cloud, mask, folder, kinds, progress)
         ground = tables.Ground(delivered.seconds if delivered else 0.0, peak_rss_mib(), decoder.speed_mpx_s)
         run = tables.Run(
-            request.seed, info, bundle, mission, engine, carried.link, reception, received, carried.report, broken
-        )
+            request.seed, info, bundle, mission, engine, carried.link, reception, received, carried.report, broken,
+            layers, carried.frames,
+        )  # fmt: skip
         report = tables.compose(run, onboard, ground, comparison, tables.audit_section(received, decoder))
         write_report(report, comparison.pictures.paths, folder)
         write_catalogue([delivered] if delivered else [], folder)
@@ -109,8 +123,8 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
 
 
 def mission_of(request: Request) -> Mission:
-    """The mission, with what the command line puts in the place of its policy."""
-    mission = load_mission(request.mission)
+    """The mission, with what the command line adds to its trust and puts in the place of its policy."""
+    mission = request.trust.added_to(load_mission(request.mission))
     if request.psnr_db is None:
         return mission
     return replace(mission, policy=replace(mission.policy, psnr_db=request.psnr_db))
@@ -119,16 +133,11 @@ def mission_of(request: Request) -> Mission:
 def load_or_stand_in(where: str, mission: Mission) -> tuple[Bundle, str | None]:
     """The bundle; or, where the mission flies on with fallback tiles, what stands for one that fails its checks, and
     why it does."""
-    keys = [bytes.fromhex(k) for k in mission.trusted_keys] or None
     try:
-        return load_bundle(where, trusted_keys=keys), None
+        return load_trusted(where, mission), None
     except BundleError as error:
         if mission.policy.fallback == "never" or not (Path(where).is_dir() or where in shipped_bundles()):
             raise
         return bare_bundle(where, BANDS_10M), str(error)
 
 
-def packets_in(path: Path, apid: int) -> Iterator[bytes]:
-    """The packets of a file, one at a time."""
-    with path.open("rb") as stream:
-        yield from read_packets(stream, (apid,))

@@ -1,7 +1,7 @@
 """The ground on its own: octets off the link become scenes on disk. No original and no payload is at hand.
 
-packets -> scenes -> tiles -> rasters, report.json and what a GIS or an archive wants, a folder a scene where there are
-several
+frames -> packets -> scenes -> tiles -> rasters, report.json and what a GIS or an archive wants, a folder a scene where
+there are several
 """
 
 import time
@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from payload.bundle import DEFAULT, Bundle, bare_bundle, load_bundle
+from payload.bundle import DEFAULT, Bundle, bare_bundle
 from payload.engine import Engine, open_engine
 from payload.errors import InputError
-from payload.link.space_packet import read_packets
+from payload.link.space_packet import is_packet, read_packets
+from payload.link.streams import apids_of
 from payload.link.tile_code import Kind
 from payload.scene import SceneInfo
 from sim.clouds.ground_mask import GroundMask, open_ground_mask
@@ -21,10 +22,12 @@ from sim.ground.arriving_files import FILE_APIDS, packets_and_files
 from sim.ground.decoder import Decoder
 from sim.ground.mosaic import reconstruct
 from sim.ground.place import scene_info
-from sim.ground.reception import Reception, SceneReception, by_id
-from sim.ground.reception import receive as receive_packets
+from sim.ground.reception import Reception, SceneReception, by_id, receive_channels
+from sim.link.frames.receiver import GATHERED_OCTETS, FrameReceiver, FrameReception, packets_off_air
+from sim.link.link import Link
 from sim.mission.spec import DEFAULT as DEFAULT_MISSION
 from sim.mission.spec import Mission, load_mission
+from sim.mission.trust import MISSIONS_OWN, Trust, load_trusted
 from sim.products.delivery import whole_or_nothing
 from sim.products.footprint import Placed
 from sim.products.origin import Origin, designator_of
@@ -34,6 +37,8 @@ from sim.products.rasters import CloudClassWriter, PictureWriter, ProvenanceWrit
 from sim.progress import Progress
 from sim.report.received import write_received_report
 
+#: Octets of a stream that are looked at to tell frames from packets.
+PROBED_OCTETS = 1 << 18
 PICTURE_FILE, CLOUD_FILE, PROVENANCE_FILE = "reconstruction.tif", "cloud.tif", "provenance.tif"
 
 
@@ -47,6 +52,7 @@ class ReceiveRequest:
     bundles: tuple[str, ...] = (DEFAULT,)
     engine: str = "openvino"
     overwrite: bool = False
+    trust: Trust = MISSIONS_OWN
 
 
 @dataclass(frozen=True)
@@ -64,16 +70,17 @@ class Delivered:
 
 def receive(request: ReceiveRequest, progress: Progress) -> dict[str, Any]:
     """Every scene of a stream, as products with a report. InputError where nothing can be made of the stream."""
-    mission = load_mission(request.mission)
-    keys = [bytes.fromhex(key) for key in mission.trusted_keys] or None
-    bundles = by_id(load_bundle(where, trusted_keys=keys) for where in request.bundles)
-    engine = open_engine(request.engine)
+    mission = request.trust.added_to(load_mission(request.mission))
+    bundles = by_id(load_trusted(where, mission) for where in request.bundles)
+    engine, apid = open_engine(request.engine), mission.policy.apid
     with whole_or_nothing(request.out, request.overwrite) as folder:
-        reception = receive_packets(read_stream(request.stream, mission.policy.apid), bundles, mission.policy.apid)
+        receiver = receiver_for(request.stream, mission.link, apid)
+        reception = receive_channels(read_stream(request.stream, apid, receiver), bundles, apid)
+        frames = receiver.reception if receiver is not None else None
         delivered = list(deliver_all(reception, bundles, engine, mission, folder, progress))
         if not delivered:
-            raise InputError(nothing_there(request.stream, reception, mission.policy.apid))
-        report = write_received_report(request.stream, mission.name, reception, delivered, folder)
+            raise InputError(nothing_there(request.stream, reception, apid, frames))
+        report = write_received_report(request.stream, mission.name, reception, frames, delivered, folder)
         write_catalogue(delivered, folder)
         return report
 
@@ -151,19 +158,44 @@ def bundle_of(scene: SceneReception, bundles: Mapping[int, Bundle]) -> Bundle | 
     return next(iter(bundles.values())) if scene.codes else None
 
 
-def read_stream(path: Path, apid: int) -> Iterator[bytes]:
-    """The payload's packets in a file, one at a time: those that lie in it, and those in files that come in it by CFDP
-    or RaptorQ. InputError where it cannot be read."""
+def read_stream(path: Path, apid: int, receiver: FrameReceiver | None) -> Iterator[tuple[int, bytes]]:
+    """The packets of a stream in a file with their virtual channels, one at a time: of frames where there is a
+    receiver for them. InputError where the file cannot be read."""
     try:
         with path.open("rb") as stream:
-            yield from packets_and_files(read_packets(stream, (apid, *FILE_APIDS)), apid)
+            if receiver is None:
+                pieces = read_packets(stream, (*apids_of(apid), *FILE_APIDS))
+                yield from ((0, packet) for packet in packets_and_files(pieces, apid))
+            else:
+                yield from packets_off_air(iter(lambda: stream.read(GATHERED_OCTETS), b""), receiver)
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}), wanted a file of space packets") from None
+        raise InputError(f"{path}: cannot be read ({error.strerror}), wanted a file of packets or frames") from None
 
 
-def nothing_there(path: Path, reception: Reception, apid: int) -> str:
+def receiver_for(path: Path, link: Link, apid: int) -> FrameReceiver | None:
+    """Who reads the frames of a file; None where packets lie in it on their own. Its beginning tells: frames that pass
+    their checks, or else packets that do; a mission with frames has frames where there are neither."""
+    if link.stack is None:
+        return None
+    try:
+        with path.open("rb") as stream:
+            beginning = stream.read(PROBED_OCTETS)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}), wanted a file of packets or frames") from None
+    probe = FrameReceiver(link.stack)
+    frames = [*probe.push(beginning), *probe.finish()]
+    packets = any(is_packet(piece) for piece in read_packets(beginning, (*apids_of(apid), *FILE_APIDS)))
+    return FrameReceiver(link.stack) if frames or probe.reception.frames.idle or not packets else None
+
+
+def nothing_there(path: Path, reception: Reception, apid: int, frames: FrameReception | None) -> str:
     """Why no scene came of a stream, in one line."""
     counts = reception.counts
+    if frames is not None and frames.frames.packets == 0:
+        return (
+            f"{path}: no packet in {frames.sync.frames} frames, {frames.frames.refused} of them refused; give the "
+            "mission whose [link.stack] they were sent with, or the right file"
+        )
     if counts.foreign:
         return (
             f"{path}: {counts.foreign} packets of other applications and none of APID {apid} gave a scene; "

@@ -6,7 +6,7 @@ stage before and after the networks is the real one, so a scene of small tiles g
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -205,15 +205,23 @@ def write_scene() -> Any:
 
 @pytest.fixture
 def write_mission() -> Any:
-    """Writes the reference mission over a link without losses; `changes` replace values or add to the policy."""
+    """Writes the reference mission over a link without losses, of packets alone or with its frames; `changes` replace
+    values or add to the policy."""
 
-    def write(path: Path, **changes: float | int) -> Path:
+    def write(path: Path, frames: bool = False, **changes: float | int) -> Path:
+        from sim.link.link import Link
+
         text = (Path(__file__).parents[1] / "sim" / "missions" / "phisat2.toml").read_text()
-        text = re.sub(r"\[link\.burst\].*?(?=\[\[stations)", "", text, flags=re.DOTALL)
+        text = re.sub(r"(?m)^trusted_keys = .*\n", "", text)  # toys are signed by nobody
+        text = re.sub(r"^\[link\.burst\].*?(?=^\[)", "", text, flags=re.DOTALL | re.MULTILINE)
+        if not frames:
+            text = re.sub(r"^\[link\.stack\].*?(?=^\[)", "", text, flags=re.DOTALL | re.MULTILINE)
+        link_keys = {field.name for field in fields(Link)}
         for key, value in ({"packet_loss": 0.0, "frame_loss": 0.0, "bit_error_rate": 0.0} | changes).items():
             text, found = re.subn(rf"^{key} = [^ #\n]*", f"{key} = {value}", text, flags=re.MULTILINE)
             if not found:
-                text = text.replace("[policy]\n", f"[policy]\n{key} = {value}\n")
+                table = "link" if key in link_keys else "policy"
+                text = text.replace(f"\n[{table}]\n", f"\n[{table}]\n{key} = {value}\n")
         path.write_text(text)
         return path
 

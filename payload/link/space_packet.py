@@ -99,6 +99,15 @@ def unpack(octets: bytes) -> Packet:
     return Packet(header.apid, header.seq_count, SequenceFlag(header.seq_flags), data)
 
 
+def is_packet(octets: bytes) -> bool:
+    """Whether these are exactly one undamaged packet of ours."""
+    try:
+        unpack(octets)
+    except StreamError:
+        return False
+    return True
+
+
 class SequenceCounter:
     """The packet counter of one application: 14 bits, 0 follows 16383, runs on from tile code to tile code."""
 

@@ -18,6 +18,8 @@
 #include "synthesis.c"
 #include "winograd.c"
 #include "clouds.c"
+#include "reed_solomon.c"
+#include "convolutional.c"
 
 EXPORT void nadir_plain_only(int on) { plain_only = on; }
 

@@ -11,6 +11,8 @@ from sim.scenes.open_scene import Reading
 
 Mission = Annotated[str, typer.Option(help="Shipped mission or a TOML file.")]
 Bundle = Annotated[str, typer.Option(help="Shipped bundle or a directory.")]
+Trust = Annotated[list[Path] | None, typer.Option("--trust", help="KEY.pub whose bundles fly, too; repeat it.")]
+AllowUnsigned = Annotated[bool, typer.Option("--allow-unsigned", help="Take a bundle without a signature.")]
 Engine = Annotated[str, typer.Option(help="openvino, onnxruntime or native.")]
 Decoder = Annotated[str, typer.Option(help="fast (no network), full, or best where the bundle has it.")]
 Tiles = Annotated[list[Path], typer.Option(help="An .npz of tiles (x [N,B,H,W] uint16, bands), or GeoTIFFs.")]

@@ -7,7 +7,8 @@ import typer
 from typer.core import TyperGroup
 
 from payload.version import described
-from sim.commands import archive, bench, clouds, live, missions, scenes
+from sim.commands import archive, bench, campaign, clouds, live, missions, scenes
+from sim.commands import verify as verification
 from sim.commands.console import set_up_logging
 
 #: These are understood before and after the name of a command.
@@ -56,6 +57,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "downlink": scenes.downlink,
     "receive": scenes.receive,
     "view": live.view,
+    "verify": verification.verify,
+    "campaign": campaign.campaign,
     "passes": missions.passes,
     "bench": bench.bench,
     "evaluate": bench.evaluate,

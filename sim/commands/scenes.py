@@ -17,6 +17,8 @@ def downlink(
     scene: Annotated[str, typer.Option(help="GeoTIFF or COG, Sentinel-2 .SAFE folder or .zip, or: demo.")],
     mission: options.Mission = "phisat2",
     bundle: options.Bundle = DEFAULT,
+    trust: options.Trust = None,
+    allow_unsigned: options.AllowUnsigned = False,
     engine: options.Engine = "openvino",
     psnr: Annotated[float | None, typer.Option(help="Constant quality: PSNR (peak 10 000) of every tile, dB.")] = None,
     seed: Annotated[int, typer.Option(help="Of the channel, and of the demo scene.")] = 0,
@@ -36,6 +38,7 @@ def downlink(
     """Send a scene through payload, link and ground, verify it, write the report. Exit 1 if a requirement failed."""
     from sim.downlink import Request
     from sim.downlink import downlink as run
+    from sim.mission.trust import Trust
     from sim.onboard.sending import Device
     from sim.report.files import all_held, arrange, canonical_json
     from sim.report.terminal import as_text
@@ -44,9 +47,12 @@ def downlink(
         raise InputError("--compare holds a device's octets against this host's; give --device, too")
     under_test = Device(device, compare) if device else None
     reading = options.reading(bands, scale, offset, max_pixels)
+    trusted = Trust(tuple(trust or ()), allow_unsigned)
     with live_page(live, speed, port) as watch:
         with progress("downlink") as advance:
-            request = Request(scene, out, mission, bundle, engine, seed, reading, overwrite, under_test, psnr, watch)
+            request = Request(
+                scene, out, mission, bundle, engine, seed, reading, overwrite, under_test, psnr, trusted, watch
+            )
             report = run(request, advance)
         print(canonical_json(arrange(report)) if as_json else as_text(report, out), end="", flush=True)
     if not all_held(report):
@@ -54,21 +60,25 @@ def downlink(
 
 
 def receive(
-    stream: Annotated[Path, typer.Option(help="A file of space packets, such as packets.bin.")],
+    stream: Annotated[Path, typer.Option(help="A file of space packets or of frames: packets.bin, frames.bin.")],
     mission: Annotated[str, typer.Option(help="Shipped mission or a TOML file: whose packets these are.")] = "phisat2",
     bundle: Annotated[list[str] | None, typer.Option(help="Shipped bundle or a directory; repeat it.")] = None,
+    trust: options.Trust = None,
+    allow_unsigned: options.AllowUnsigned = False,
     engine: Annotated[str, typer.Option(help="openvino or onnxruntime.")] = "openvino",
     out: Annotated[Path, typer.Option(help="Folder for rasters and report.")] = Path("out/received"),
     overwrite: options.Overwrite = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Decode a stream with nothing else at hand: every scene in it becomes a raster with its place and a report."""
+    from sim.mission.trust import Trust
     from sim.receive import ReceiveRequest
     from sim.receive import receive as run
     from sim.report.files import canonical_json
     from sim.report.received import as_text
 
     with progress("receive") as advance:
-        request = ReceiveRequest(stream, out, mission, tuple(bundle or [DEFAULT]), engine, overwrite)
+        trusted = Trust(tuple(trust or ()), allow_unsigned)
+        request = ReceiveRequest(stream, out, mission, tuple(bundle or [DEFAULT]), engine, overwrite, trusted)
         report = run(request, advance)
     print(canonical_json(report) if as_json else as_text(report, out), end="")

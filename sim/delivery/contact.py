@@ -2,7 +2,7 @@
 
 from math import ceil
 
-from sim.link.channel import Link
+from sim.link.link import Link
 
 
 class Contact:

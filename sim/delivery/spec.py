@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from payload.errors import InputError
-from sim.link.channel import Burst
+from sim.link.chances import Burst
 from sim.toml_tables import check_range
 
 

@@ -17,7 +17,8 @@ from sim.delivery.contact import Contact
 from sim.delivery.spec import Delivery, Uplink
 from sim.ground.arriving_files import FOUNTAIN_APID, ArrivingFile, ArrivingFiles
 from sim.ground.received_file import ReceivedFile
-from sim.link.channel import Channel, Link
+from sim.link.channel import Channel
+from sim.link.link import Link
 
 #: What went down, where it is not the payload's packets as they are.
 DOWNLINK_FILE = "downlink.bin"

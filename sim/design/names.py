@@ -44,6 +44,21 @@ NAMES = {
     "ground_missing": "gaps in the packet count", "ground_orphaned": "segments without a beginning",
     "ground_restarts": "restarts of the packet count", "scene_header_arrived": "the scene's header arrived",
     "end_of_scene_arrived": "the end of the scene arrived", "other_scenes": "other scenes in the stream",
+    # layers of the link, and frames at the ground
+    "octets_on_air": "on the air in all", "layer_payload_octets": "payload: tile codes, headers, housekeeping",
+    "layer_packet_octets": "headers and CRCs of packets", "layer_frame_octets": "headers and CRCs of frames",
+    "layer_idle_octets": "idle data", "layer_parity_octets": "Reed-Solomon parity",
+    "layer_sync_marker_octets": "sync markers (ASM)", "layer_convolutional_octets": "convolutional code",
+    "frames_offered": "frames from the payload", "frames_beyond_pass": "frames beyond the pass",
+    "frames_lost": "frames lost singly", "frames_lost_in_bursts": "frames lost in fades",
+    "frames_corrupted": "frames with bit errors", "expected_frames_lost": "frames lost, mean over all seeds",
+    "sync_frames": "frames found", "sync_locks": "locks found from nothing", "sync_slips": "found again elsewhere",
+    "sync_flywheel": "taken without their marker", "sync_inverted": "turned round, bit by bit",
+    "sync_skipped_octets": "octets of no frame",
+    "channel_symbols_turned": "symbols turned round by the Viterbi decoder",
+    "symbols_corrected": "symbols corrected", "most_corrected_in_a_codeword": "most of them in one codeword",
+    "frames_refused": "frames refused", "frames_missing": "gaps in the frame counts",
+    "packets_in_frames": "packets that came whole", "packets_cut": "packets cut by a lost frame",
     # delivery
     "mode": "delivered by", "complete": "the whole file is on the ground", "file_octets": "the payload's packets",
     "held_octets": "of them on the ground", "arrived_twice_octets": "arrived though the ground had them",
@@ -89,7 +104,7 @@ NAMES = {
     "failed_its_checks": "failed its checks", "url": "address", "cpu": "processor", "memory_mib": "memory",
 }  # fmt: skip
 #: Shares of 0 to 1, shown in per cent; upper bounds, shown as such.
-SHARES = ("utilisation", "chance_of_no_loss", "rate", "lower", "upper")
+SHARES = ("utilisation", "channel_symbols_turned", "chance_of_no_loss", "rate", "lower", "upper")
 BOUNDS = ("upper_one_sided", "destroyed_share_of_all_tiles")
 #: Numbers too long to read as they are: scale and unit.
 SCALED = {"macs": (1e-9, "GMAC")}
@@ -122,17 +137,32 @@ class Rows:
 RATE = (Group("", "measured", ("octets", "cr16", "cr_sensor", "bpp", "bpppb", "bpp_of_the_whole_scene")),)
 LINK = (
     Group(
+        "Octets of each layer", "measured",
+        ("octets_on_air", "layer_payload_octets", "layer_packet_octets", "layer_frame_octets", "layer_idle_octets",
+         "layer_parity_octets", "layer_sync_marker_octets", "layer_convolutional_octets"), True,
+    ),
+    Group(
         "Sent", "measured",
-        ("packets_offered", "packets_sent", "octets_sent", "packets_beyond_pass", "octets_beyond_pass"), True,
+        ("packets_offered", "packets_sent", "frames_offered", "octets_sent", "packets_beyond_pass",
+         "frames_beyond_pass", "octets_beyond_pass"), True,
     ),
     Group(
         "On the way", "modelled",
-        ("packets_lost", "packets_lost_in_bursts", "packets_lost_with_frames", "packets_corrupted", "bits_flipped"),
+        ("packets_lost", "packets_lost_in_bursts", "packets_lost_with_frames", "packets_corrupted", "packets_doubled",
+         "packets_reordered", "packets_truncated", "frames_lost", "frames_lost_in_bursts", "frames_corrupted",
+         "frames_doubled", "frames_reordered", "frames_truncated", "bits_flipped", "bits_slipped", "inversions"),
         True,
     ),
     Group(
         "What any seed may expect", "modelled",
-        ("expected_packets_lost", "chance_of_no_loss", "frames_sent", "frames_per_packet"),
+        ("expected_packets_lost", "expected_frames_lost", "chance_of_no_loss", "frames_sent", "frames_per_packet"),
+    ),
+    Group(
+        "Frames at the ground", "measured",
+        ("sync_frames", "sync_locks", "sync_slips", "sync_flywheel", "sync_inverted", "sync_skipped_octets",
+         "channel_symbols_turned", "symbols_corrected", "most_corrected_in_a_codeword", "codewords_corrected",
+         "codewords_uncorrectable", "frames_received", "frames_refused", "frames_idle", "frames_late",
+         "frames_missing", "packets_in_frames", "packets_cut"), True,
     ),
     Group(
         "At the ground", "measured",

@@ -14,8 +14,8 @@ from payload.link.tile_code import TileCode
 from sim.ground.received_file import ReceivedFile
 
 ARRIVALS_FILE, SCHEMA = "arrivals.json", "nadir-arrivals/1"
-#: A sample of the counters every so many packets.
-SAMPLE_PACKETS = 32
+#: A sample of the counters every so many packets or frames, where some have arrived.
+SAMPLE_EVERY = 16
 #: An open record is looked at again when it has grown by this factor: work stays in proportion to its length.
 LOOK_AGAIN = 1.1
 Pace = Callable[[float], None]
@@ -24,12 +24,13 @@ Pace = Callable[[float], None]
 class Arrivals:
     """Layers of tiles in the order in which they came, by the clock of the pass, and counters beside them.
 
-    events: [s, row, col, kind, layers, layers sent, octets received]. samples: [s, packets sent, packets arrived,
+    events: [s, row, col, kind, layers, layers sent, octets received]. samples: [s, `unit` sent, `unit` arrived,
     octets sent]. `pace` is told the clock before anything is taken: whoever watches live makes it wait.
     """
 
     def __init__(self, header: SceneHeader, apid: int, pace: Pace = lambda now_s: None) -> None:
         self.header, self._pace = header, pace
+        self.unit = "packets"  # what is counted
         self.events: list[list[Any]] = []
         self.samples: list[list[Any]] = []
         self.codes: dict[tuple[int, int], TileCode] = {}
@@ -39,22 +40,22 @@ class Arrivals:
         self._apid, self._reassembler, self._front = apid, Reassembler(apid, reorder_packets=0), 0
 
     def sent(self, now_s: float, octets: int) -> None:
-        """A packet goes up into the air."""
-        self._sent, self._octets, self.now_s = self._sent + 1, self._octets + octets, now_s
-        if self._sent % SAMPLE_PACKETS == 0:
-            self._sample()
+        """A packet, or a frame, goes up into the air."""
+        self._sent, self._octets = self._sent + 1, self._octets + octets
 
-    def arrived(self, now_s: float, packet: bytes) -> None:
-        """A packet of the payload came down, as it is."""
+    def arrived(self, now_s: float, packet: bytes, frames: int | None = None) -> None:
+        """A packet of the payload came down. `frames`: how many have by now, where packets come in those."""
         self._pace(now_s)
-        self._arrived += 1
+        self._arrived = self._arrived + 1 if frames is None else frames
         self._take(now_s, packet)
+        self._sample_now_and_then()
 
     def file_grew(self, now_s: float, content: ReceivedFile) -> None:
         """A packet with a part of the file came down: the payload's packets in what is new of it, over holes. What
         fills a hole later is seen when the file is over."""
         self._pace(now_s)
-        self._arrived += 1
+        self._arrived, self.now_s = self._arrived + 1, now_s
+        self._sample_now_and_then()
         start, end = content.last_stretch
         if start > self._front:
             self._front = start + _first_packet(content.read(start, end - start), self._apid)
@@ -85,7 +86,7 @@ class Arrivals:
         return {
             "id": f"{self.header.scene_id:08x}", "bundle": f"{self.header.bundle_id:08x}", "name": info.name,
             "height_px": info.height_px, "width_px": info.width_px, "tile_px": self.header.tile_px,
-            "rows": rows, "cols": cols,
+            "rows": rows, "cols": cols, "unit": self.unit,
         }  # fmt: skip
 
     def _take(self, now_s: float, packet: bytes) -> None:
@@ -115,12 +116,12 @@ class Arrivals:
             row = [code.row, code.col, code.kind.name.lower(), len(code.layers), code.declared, code.usable_octets]
             self.events.append([round(self.now_s, 6), *row])
 
-    def counters(self) -> list[Any]:
-        """A sample as of now."""
-        return [round(self.now_s, 6), self._sent, self._arrived, self._octets]
+    def _sample_now_and_then(self) -> None:
+        if self._sent - (self.samples[-1][1] if self.samples else 0) >= SAMPLE_EVERY:
+            self._sample()
 
     def _sample(self) -> None:
-        self.samples.append(self.counters())
+        self.samples.append([round(self.now_s, 6), self._sent, self._arrived, self._octets])
 
 
 def _first_packet(octets: bytes, apid: int) -> int:

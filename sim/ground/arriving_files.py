@@ -14,6 +14,7 @@ from payload.link import fountain_packet
 from payload.link.file_pdu import CFDP_APID, parse_pdu
 from payload.link.fountain_packet import Generation, Symbol
 from payload.link.space_packet import Packet, unpack
+from payload.link.streams import apids_of
 from sim.ground.received_file import ReceivedFile
 
 #: The highest APID that CCSDS does not reserve: RaptorQ symbols.
@@ -112,7 +113,7 @@ def packets_and_files(pieces: Iterable[bytes], apid: int) -> Iterator[bytes]:
         if arriving.take(piece) is None:
             yield piece
     for file in arriving.files.values():
-        yield from file.content.packets((apid,))
+        yield from file.content.packets(apids_of(apid))
         file.content.close()
 
 

@@ -1,16 +1,19 @@
 """Packets -> what arrived, scene by scene. Damage is data, never an exception; nothing is known here but the octets.
 
-packets of the mission's application -> records -> scene headers and tile codes, each to the scene whose id it carries
+packets of the mission's applications -> records -> scene headers and tile codes, each to the scene whose id it carries
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from payload.bundle import Bundle
 from payload.errors import StreamError
-from payload.link import scene_header, tile_code
+from payload.link import housekeeping, scene_header, tile_code
+from payload.link.housekeeping import Housekeeping
 from payload.link.scene_header import SceneHeader
 from payload.link.space_packet import Assembly, Reassembler, ReceptionCounts
+from payload.link.streams import apids_of
 from payload.link.tile_code import Kind, TileCode
 
 Address = tuple[int, int]
@@ -84,6 +87,7 @@ class Reception:
 
     scenes: dict[int | None, SceneReception] = field(default_factory=dict)
     unaddressed: list[str] = field(default_factory=list)  # causes of refusals that name no tile
+    housekeeping: list[Housekeeping] = field(default_factory=list)  # in the order in which it came
     counts: ReceptionCounts = field(default_factory=ReceptionCounts)
 
     def scene(self, scene_id: int | None) -> SceneReception:
@@ -96,15 +100,21 @@ def receive(packets: Iterable[bytes], bundles: Mapping[int, Bundle], apid: int) 
 
     Packets of other applications are counted. What cannot be used is listed with its cause.
     """
-    reception, reassembler = Reception(), Reassembler(apid)
-    for assembly in _assemblies(packets, reassembler):
+    return receive_channels(((0, packet) for packet in packets), bundles, apid)
+
+
+def receive_channels(packets: Iterable[tuple[int, bytes]], bundles: Mapping[int, Bundle], apid: int) -> Reception:
+    """As `receive`, of packets with their virtual channels: each counts its own packets, so that senders who know
+    nothing of each other may share an APID on channels of their own."""
+    reception, reassembly = Reception(), _Reassembly(apid)
+    for assembly in reassembly.assemblies(packets):
         try:
             _take(reception, assembly, bundles)
         except StreamError as error:
             reception.unaddressed.append(str(error))
     for scene in reception.scenes.values():
         scene.close()
-    reception.counts = reassembler.counts
+    reception.counts = reassembly.counts
     return reception
 
 
@@ -113,13 +123,39 @@ def by_id(bundles: Iterable[Bundle]) -> dict[int, Bundle]:
     return {bundle.bundle_id: bundle for bundle in bundles}
 
 
-def _assemblies(packets: Iterable[bytes], reassembler: Reassembler) -> Iterator[Assembly]:
-    for packet in packets:
-        yield from reassembler.push(packet)
-    yield from reassembler.finish()
+class _Reassembly:
+    """A reassembler for every virtual channel and stream."""
+
+    def __init__(self, apid: int) -> None:
+        self._apids = apids_of(apid)
+        self._reassemblers: dict[tuple[int, int], Reassembler] = {}
+
+    def assemblies(self, packets: Iterable[tuple[int, bytes]]) -> Iterator[Assembly]:
+        for channel, packet in packets:
+            yield from self._of(channel, packet).push(packet)
+        for reassembler in self._reassemblers.values():
+            yield from reassembler.finish()
+
+    @property
+    def counts(self) -> ReceptionCounts:
+        total: Counter[str] = Counter()
+        for reassembler in self._reassemblers.values():
+            total.update(asdict(reassembler.counts))
+        return ReceptionCounts(**total)
+
+    def _of(self, channel: int, packet: bytes) -> Reassembler:
+        """Who follows the APID that a packet seems to have; for those of others, whoever follows the first stream."""
+        apid = int.from_bytes(packet[:2], "big") & 0x7FF
+        key = channel, apid if apid in self._apids else self._apids[0]
+        if key not in self._reassemblers:
+            self._reassemblers[key] = Reassembler(key[1])
+        return self._reassemblers[key]
 
 
 def _take(reception: Reception, assembly: Assembly, bundles: Mapping[int, Bundle]) -> None:
+    if housekeeping.is_housekeeping(assembly.data):
+        reception.housekeeping.append(housekeeping.unpack(assembly.data))
+        return
     if scene_header.is_header(assembly.data):
         _take_header(reception, scene_header.unpack(assembly.data))
         return

@@ -29,7 +29,7 @@ def open_run(folder: Path, bundle: str | None, engine: str, speed: float) -> Sho
     end_s = max([row[0] for row in [*events, *samples]], default=0.0)
 
     def state(after: int) -> dict[str, Any]:
-        return {"now_s": end_s, "over": True, "events": events[after:], "samples": samples}
+        return {"now_s": end_s, "over": True, "events": events[after:], "samples": samples, "unit": scene["unit"]}
 
     return Show(scene, False, speed, state, pictures.png)
 
@@ -42,7 +42,8 @@ def read_record(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: schema is {str(schema)[:60]!r}, wanted {SCHEMA!r}; run `sim downlink` again")
     scene = record.get("scene")
     fits = isinstance(scene, dict) and all(_is_whole(scene.get(key), most) for key, most in WHOLE.items())
-    fits = fits and all(_is_hex(scene.get(key)) for key in ("id", "bundle")) and isinstance(scene.get("name"), str)
+    fits = fits and all(_is_hex(scene.get(key)) for key in ("id", "bundle"))
+    fits = fits and isinstance(scene.get("name"), str) and scene.get("unit") in ("packets", "frames")
     if not (fits and _are_rows(record.get("events"), 7) and _are_rows(record.get("samples"), 4)):
         raise InputError(f"{path}: scene, events or samples are not as {SCHEMA} has them; run `sim downlink` again")
     return record

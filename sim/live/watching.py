@@ -25,7 +25,7 @@ class LiveRun:
         arrivals = Arrivals(header, apid, self.pace)
         info = header.info
         pictures = TilePictures(arrivals.codes, bundle, engine, max(info.height_px, info.width_px))
-        scene = arrivals.scene() | {"decodes": True}
+        scene = arrivals.scene()
         self._server.show = Show(scene, True, self._speed, lambda after: state_of(arrivals, after), pictures.png)
         return arrivals
 
@@ -42,5 +42,5 @@ def state_of(arrivals: Arrivals, after: int) -> dict[str, Any]:
     """What a page asks for: events it has not seen, and the counters as they are."""
     return {
         "now_s": round(arrivals.now_s, 6), "over": arrivals.over, "events": arrivals.events[after:],
-        "samples": [*arrivals.samples, arrivals.counters()],
+        "samples": arrivals.samples[:], "unit": arrivals.unit,
     }  # fmt: skip

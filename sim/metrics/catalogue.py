@@ -23,6 +23,8 @@ class Metric:
 
 _SSIM = "gaussian window of 11 px, sigma 1.5 px, mean over bands"
 _KMEANS = "k-means++, 10 clusters, every 10th row and column, seed 42"
+_COVER = "water, vegetation, bright, other by a frozen rule on NDVI, NDWI and brightness, in both pictures"
+_MTF = "|mean of conj(X) Y| / mean of |X|^2 over windows of 64 px, mean over bands"
 _NDVI = "(NIR - red) / (NIR + red)"
 
 #: Distortion, in the order of the report. `SCENE` figures exist for whole scenes, `TILE` figures for every tile.
@@ -46,12 +48,21 @@ DISTORTION = (
     Metric("ndvi_mae", "NDVI, mean absolute error", "", _NDVI, "max", 2, 4, False),
     Metric("ndvi_p95", "NDVI, 95th percentile of the error", "", f"{_NDVI}; of a scene to 1e-4",
            decimals=4, more_is_better=False),
+    Metric("ndwi_mae", "NDWI, mean absolute error", "", "(green - NIR) / (green + NIR)", decimals=4,
+           more_is_better=False),
     Metric("sam_deg", "spectral angle", "deg", "mean over compared pixels", "max", 180, 2, False),
     Metric("kmeans_oa", "k-means agreement", "", f"{_KMEANS} (COPEX rule): both pictures fitted"),
+    Metric("kmeans_kappa", "k-means agreement, Cohen's kappa", "", f"{_KMEANS} (COPEX rule)"),
     Metric("kmeans_fixed_oa", "k-means agreement, fixed centroids", "", f"{_KMEANS}; the original's centroids"),
     Metric("kmeans_reseeding_floor", "k-means re-seeding floor", "", f"{_KMEANS}; the original re-seeded"),
-    Metric("lpips", "LPIPS", "", "not computed: its AlexNet weights cannot be shipped with Nadir",
-           more_is_better=False),
+    Metric("cover_oa", "land cover agreement", "", _COVER),
+    Metric("cover_kappa", "land cover agreement, Cohen's kappa", "", _COVER),
+    Metric("mtf_ratio_half_nyquist", "MTF ratio at half Nyquist", "", _MTF),
+    Metric("mtf_ratio_nyquist", "MTF ratio near Nyquist", "", _MTF),
+    Metric("largest_bias_reflectance", "largest bias of a band", "reflectance",
+           "absolute mean of reconstruction - original", decimals=5, more_is_better=False),
+    Metric("lpips", "LPIPS", "", "not computed: its AlexNet weights cannot be shipped with Nadir; "
+           "sim verify --lpips-weights takes them", more_is_better=False),
 )  # fmt: skip
 RATE = (
     Metric(

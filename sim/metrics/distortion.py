@@ -16,6 +16,7 @@ from payload.errors import InputError
 from payload.scene import Dn, Mask
 from payload.sensor import place_of
 from sim.metrics import thematic
+from sim.metrics.cover import CoverAgreement
 
 F64 = NDArray[np.float64]
 
@@ -287,6 +288,7 @@ class SceneQuality:
         self._ndvi_histogram = np.zeros(2 * NDVI_BINS_PER_UNIT + 1, np.int64)
         self._ssim = SsimSums()
         self._samples: list[tuple[Dn, Dn]] = []  # pairs [n, B]
+        self._cover = CoverAgreement(self._bands)
 
     def add(self, original: Dn, reconstruction: Dn, valid: Mask) -> None:
         """One more piece: both pictures uint16 [B, h, w], mask bool [h, w]."""
@@ -301,6 +303,7 @@ class SceneQuality:
         bins = np.rint(errors * NDVI_BINS_PER_UNIT).astype(np.int64)
         self._ndvi_histogram += np.bincount(bins, minlength=len(self._ndvi_histogram))
         self._ssim += SsimSums.of(original, reconstruction, valid)
+        self._cover.add(original, reconstruction, valid)
         self._samples.append(thematic.sample_pair(original, reconstruction, valid))
 
     def figures(self) -> dict[str, float]:
@@ -316,6 +319,7 @@ class SceneQuality:
         figures["ndvi_mae"] = self._ndvi_error_sum / pixels
         below = np.searchsorted(np.cumsum(self._ndvi_histogram), 0.95 * pixels)
         figures["ndvi_p95"] = float(below) / NDVI_BINS_PER_UNIT
+        figures |= self._cover.figures()
         pairs = [np.concatenate(side) for side in zip(*self._samples, strict=True)]
         return figures | thematic.sampled_agreement(pairs[0], pairs[1])
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from payload.scene import Dn, Mask
+from sim.metrics.radiometry import kappa
 
 F64 = NDArray[np.float64]
 Labels = NDArray[np.intp]
@@ -26,7 +27,7 @@ CLUSTERS, INTERVAL_PX, SEED = 10, 10, 42
 FLOOR_SEEDS = (43, 44, 45)
 MAX_ITERATIONS, TOLERANCE = 300, 1e-4
 SCENE_SAMPLES = 65_536  # a whole scene's every-10th sample is thinned evenly to this many pixels
-NAMES = ("kmeans_oa", "kmeans_fixed_oa", "kmeans_reseeding_floor")
+NAMES = ("kmeans_oa", "kmeans_fixed_oa", "kmeans_reseeding_floor", "kmeans_kappa")
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +55,9 @@ class Reference:
         """Shares in 0..1 for a reconstruction's sample [m, B] and pixels [n, B]."""
         copex = classify(pixels, fit(sample, self.start))
         fixed = classify(pixels, self.fitted)
-        shares = (copex == self.labels).mean(), (fixed == self.labels).mean(), self.reseeding_floor
+        table = np.bincount(self.labels * CLUSTERS + copex, minlength=CLUSTERS**2).reshape(CLUSTERS, CLUSTERS)
+        same, kept = (copex == self.labels).mean(), (fixed == self.labels).mean()
+        shares = same, kept, self.reseeding_floor, kappa(table)
         return dict(zip(NAMES, map(float, shares), strict=True))
 
 
@@ -64,7 +67,7 @@ def reference(original: Dn, valid: Mask) -> Reference | None:
 
 
 def agreement(original: Dn, reconstruction: Dn, valid: Mask, known: Reference | None = None) -> dict[str, float]:
-    """`kmeans_oa`, `kmeans_fixed_oa` and `kmeans_reseeding_floor` of one tile; NaN with under 10 samples."""
+    """The figures of NAMES for one tile; NaN with under 10 samples."""
     known = known or reference(original, valid)
     if known is None:
         return dict.fromkeys(NAMES, float("nan"))
@@ -78,7 +81,7 @@ def sample_pair(original: Dn, reconstruction: Dn, valid: Mask) -> tuple[Dn, Dn]:
 
 
 def sampled_agreement(original: Dn, reconstruction: Dn) -> dict[str, float]:
-    """The same three shares over a scene's sampled pixels alone: two uint16 [n, B]."""
+    """The same figures over a scene's sampled pixels alone: two uint16 [n, B]."""
     thin = slice(None, None, -(-len(original) // SCENE_SAMPLES) or 1)
     a, b = original[thin].astype(np.float64), reconstruction[thin].astype(np.float64)
     known = Reference.of(a, a)

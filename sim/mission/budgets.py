@@ -211,7 +211,7 @@ def binding(budgets: Sequence[Budget]) -> Budget | None:
 
 def _pass_volume(run: SceneRun, mission: Mission) -> Budget:
     load = volume(run, mission)
-    how = "octets of this scene's packets, against rate x time of one pass"
+    how = "octets of this scene on the air, against rate x time of one pass"
     return Budget(
         "volume of a pass", load.downlinked_bits / 1e6, load.pass_capacity_bits / 1e6, "Mbit", "measured", how
     )

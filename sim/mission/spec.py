@@ -14,7 +14,7 @@ from payload.errors import InputError
 from payload.policy import Policy
 from sim.delivery.spec import Delivery
 from sim.ground.arriving_files import FILE_APIDS
-from sim.link.channel import Link
+from sim.link.link import Link
 from sim.link.link_budget import Radio
 from sim.link.orbit import Orbit, Station, ground_speed_m_s
 from sim.metrics.catalogue import REQUIREMENTS
@@ -133,6 +133,7 @@ class Mission:
     policy: Policy = field(default_factory=Policy)
     delivery: Delivery = field(default_factory=Delivery)
     trusted_keys: tuple[str, ...] = ()  # Ed25519 public keys in hex; if any, the bundle must be signed by one
+    allow_unsigned: bool = False  # a bundle without a signature is taken all the same, and reported as such
 
     def __post_init__(self) -> None:
         for key in self.trusted_keys:

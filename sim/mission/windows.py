@@ -11,7 +11,6 @@ from sim.link import link_budget
 from sim.link.contacts import Pass, Share, passes, shares
 from sim.link.link_budget import Profile
 from sim.link.orbit import Station
-from sim.link.overhead import packet_share
 from sim.link.propagation import look, satellite_of
 from sim.link.sunlight import beta_deg, lit
 from sim.mission.spec import Mission
@@ -60,9 +59,9 @@ def _window(mission: Mission, station: Station, share: Share) -> Window:
     at_s = np.asarray(share.begin_s + (np.arange(count) + 0.5) * step_s, np.float64)  # [N], middles
     seen = look(satellite, station, share.contact.rise_at, at_s)
     if mission.radio is None:
-        profile = link_budget.constant(mission.link.rate_bps, mission.link.frame_loss, seen, at_s, step_s)
+        profile = link_budget.constant(mission.link.packet_rate_bps, mission.link.frame_loss, seen, at_s, step_s)
     else:
-        ceiling, part = mission.link.rate_bps, packet_share(mission.link)
+        ceiling, part = mission.link.packet_rate_bps, mission.link.packet_share
         profile = link_budget.profile(mission.radio, ceiling, part, station, seen, at_s)
     capacity = int(round(float(profile.octets[-1]), 3)) if count else 0
     middle = np.array([share.begin_s + share.usable_s / 2])

@@ -17,14 +17,17 @@ from payload.bundle import Bundle
 from payload.clouds.gate import detect_clouds
 from payload.clouds.network import load_cloud_net
 from payload.engine import Engine
+from payload.link.frames.stack import LayerOctets, Stack, octets_by_layer, packets_on_air
 from payload.link.scene_header import SceneHeader, pack, records
-from payload.link.space_packet import SequenceCounter, segment
+from payload.link.space_packet import read_packets
+from payload.link.streams import Sender, apids_of, with_channels
 from payload.link.tile_code import TileCode
 from payload.pipeline import Payload
 from payload.policy import Policy
 from payload.scene import Scene
 from payload.stopwatch import Stopwatch
 from payload.tiles import split
+from sim.link.frames.channel import FRAMES_FILE
 from sim.onboard import ran
 from sim.onboard.cloud_strips import ONBOARD_CLOUD_FILE, CloudStrips
 from sim.onboard.device import DeviceRun, codes_of, of_scene
@@ -117,7 +120,7 @@ def send_by_device(
     start, before_mib = time.perf_counter(), peak_rss_mib()
     host = Payload(bundle, policy, engine) if device.compare else None
     net = load_cloud_net(bundle, engine) if "clouds" in bundle.manifest else None
-    counter = SequenceCounter(policy.apid)
+    sender = Sender(policy, scene.info.sensed_at)
     with (
         open_device(device.url, bundle, policy) as session,
         (folder / PACKETS_FILE).open("wb") as stream,
@@ -131,9 +134,36 @@ def send_by_device(
                     clouds.observe(tile, detect_clouds(tile, net))
                 yield of_scene(tile, code, header)
 
+        stream.writelines(sender.begin_scene())
         for record in records(header, codes()):
-            stream.writelines(segment(record, counter, policy.packet_octets))
+            stream.writelines(sender.packets(record))
+        stream.writelines(sender.housekeeping())
     return Onboard({}, time.perf_counter() - start, peak_rss_mib(), before_mib, dict(run.work), device=run)
+
+
+def put_on_air(folder: Path, stack: Stack | None, policy: Policy, onboard: Onboard) -> LayerOctets:
+    """frames.bin of packets.bin, both in `folder`, where there is a stack: the packets in frames, coded, as they go on
+    the air. Gives what each layer added."""
+    start_s, sizes = time.process_time(), []
+
+    def counted() -> Iterator[bytes]:
+        for packet in packets_in(folder / PACKETS_FILE, policy.apid):
+            sizes.append(len(packet))
+            yield packet
+
+    if stack is None:
+        return octets_by_layer(sum(1 for _ in counted()), sum(sizes), None)
+    with (folder / FRAMES_FILE).open("wb") as stream:
+        stream.writelines(packets_on_air(with_channels(counted(), policy.apid), stack))
+    onboard.seconds["frames"] = time.process_time() - start_s
+    frames = (folder / FRAMES_FILE).stat().st_size // stack.unit_octets
+    return octets_by_layer(len(sizes), sum(sizes), stack, frames)
+
+
+def packets_in(path: Path, apid: int) -> Iterator[bytes]:
+    """The packets of a file, one at a time."""
+    with path.open("rb") as stream:
+        yield from read_packets(stream, apids_of(apid))
 
 
 def peak_rss_mib() -> float:

@@ -9,7 +9,9 @@ from typing import Any, Protocol
 from payload.scene import SceneInfo
 from sim.ground.place import name_of
 from sim.ground.reception import Reception, SceneReception
+from sim.link.frames.receiver import FrameReception
 from sim.report.files import canonical_json
+from sim.report.link import frames_read
 from sim.report.tables import kinds, tile_row
 
 SCHEMA = "nadir-received/1"
@@ -29,13 +31,16 @@ class Product(Protocol):
 
 
 def write_received_report(
-    stream: Path, mission: str, reception: Reception, products: Sequence[Product], folder: Path
+    stream: Path, mission: str, reception: Reception, frames: FrameReception | None, products: Sequence[Product],
+    folder: Path,
 ) -> dict[str, Any]:
     """report.json in `folder`; gives what it says."""
-    report = {
+    report: dict[str, Any] = {
         "schema": SCHEMA,
         "inputs": {"stream": stream.name, "mission": mission},
         "packets": asdict(reception.counts),
+        "frames": None if frames is None else frames_read(frames),
+        "housekeeping": [asdict(record) for record in reception.housekeeping],
         "records_refused": Counter(reception.unaddressed),
         "scenes": [_scene(product, folder) for product in products],
         "scenes_not_shown": len(reception.scenes) - len(products),
@@ -47,15 +52,25 @@ def write_received_report(
 def as_text(report: dict[str, Any], out: Path) -> str:
     """A few lines for a terminal."""
     packets = report["packets"]
-    lines = [
+    lines = _frames(report["frames"])
+    lines.append(
         f"packets  {packets['received']} pieces: {packets['refused']} damaged, {packets['foreign']} of other "
         f"applications, {packets['missing']} missing"
-    ]
+    )
     for scene in report["scenes"]:
         counts = ", ".join(f"{n} {kind}" for kind, n in scene["tiles"].items() if n)
         lines.append(f"scene    {scene['name']}: {counts}; {out / scene['picture']}")
         lines += [f"         {note}" for note in scene["notes"]]
     return "\n".join(lines) + "\n"
+
+
+def _frames(frames: dict[str, Any] | None) -> list[str]:
+    if frames is None:
+        return []
+    return [
+        f"frames   {frames['sync_frames']} found: {frames['frames_refused']} refused, {frames['frames_missing']} "
+        f"missing, {frames['symbols_corrected']} symbols corrected"
+    ]
 
 
 def _scene(product: Product, folder: Path) -> dict[str, Any]:

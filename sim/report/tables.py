@@ -11,6 +11,7 @@ import numpy as np
 from payload.bundle import Bundle
 from payload.engine import Engine
 from payload.errors import StreamError
+from payload.link.frames.stack import LayerOctets
 from payload.link.tile_code import UNKNOWN_CLOUD, Kind
 from payload.scene import SceneInfo
 from payload.tiles import grid
@@ -21,16 +22,20 @@ from sim.ground.decoder import Decoder
 from sim.ground.decoder_size import decoder_size
 from sim.ground.reception import Address, Reception, SceneReception
 from sim.link.channel import LinkReport
+from sim.link.frames.channel import FrameLinkReport
+from sim.link.frames.receiver import FrameReception
 from sim.metrics import distortion
 from sim.metrics.catalogue import REPORTED
 from sim.mission import budgets
 from sim.mission.devices import scene_work
 from sim.mission.spec import Mission
+from sim.mission.trust import signer
 from sim.mission.verification import verify
 from sim.onboard.device import DeviceRun
 from sim.onboard.sending import Onboard
 from sim.products.origin import attribution
 from sim.report.comparison import Comparison
+from sim.report.link import frames_read, layer_octets
 from sim.report.measured import Ground, on_device, on_host
 
 NAMES = {Kind.CODED: "coded", Kind.WITHHELD: "withheld", Kind.EMPTY: "empty", Kind.FALLBACK: "fallback",
@@ -46,11 +51,13 @@ class Run:
     bundle: Bundle
     mission: Mission
     engine: Engine
-    link: LinkReport
+    link: LinkReport | FrameLinkReport
     reception: Reception  # all that arrived
     received: SceneReception  # of it, this scene
     delivery: DeliveryReport = field(default_factory=lambda: DeliveryReport("raw"))
     broken: str | None = None  # why the bundle failed its checks, where the mission flew on without it
+    layers: LayerOctets | None = None  # what each layer of the link added, where packets are sent as they are
+    frames: FrameReception | None = None  # as the ground decoded them, where frames were sent
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -107,7 +114,8 @@ def compose(
 
 CONVENTIONS = [
     "DN = reflectance x 10 000, processing offset removed.",
-    "Octets: every octet of every space packet: headers, side information, CRCs, audit thumbnails.",
+    "Octets: every octet on the air: tile codes, headers, CRCs, audit thumbnails, housekeeping and, where the mission "
+    "sends frames, their headers, idle data, parity and markers.",
     "Compression ratios and bits per pixel are over the pixels the ground holds: withheld tiles do not flatter them.",
     "Figures of quality compare only valid pixels of tiles that the ground decoded; edges evened out as delivered.",
     "The packets are the same on every host. Runtimes and instruction sets may differ by 1 DN in some decoded samples: "
@@ -123,7 +131,7 @@ def _inputs(run: Run) -> dict[str, Any]:
         "scene": scene | {"bands": list(info.bands), "crs": _crs_name(info.crs_wkt), "notes": list(info.notes)},
         "software": software(),
         "bundle": {"name": run.bundle.name, "id": f"{run.bundle.bundle_id:08x}", "codec": run.bundle.codec["kind"]}
-        | ({"failed_its_checks": run.broken} if run.broken else {}),
+        | ({"failed_its_checks": run.broken} if run.broken else {"signature": signer(run.bundle, run.mission)}),
         "mission": {"name": run.mission.name, "title": run.mission.title, "device": run.mission.device},
         "seed": run.seed,
         "engine": {"name": run.engine.name, "version": run.engine.version},
@@ -152,6 +160,8 @@ def _link(run: Run) -> dict[str, Any]:
     return (
         {"basis": LINK_BASIS}
         | asdict(run.link)
+        | ({} if run.layers is None else layer_octets(run.layers))
+        | ({} if run.frames is None else frames_read(run.frames))
         | {f"ground_{name}": value for name, value in asdict(run.reception.counts).items()}
         | {
             "scene_header_arrived": run.received.header is not None,

@@ -30,11 +30,14 @@ def _headline(checks: list[dict[str, Any]]) -> Iterator[str]:
 def _facts(report: Mapping[str, Any], arranged: Mapping[str, Any]) -> Iterator[str]:
     inputs, rate = report["inputs"], report["rate"]
     scene, bundle = inputs["scene"], inputs["bundle"]
+    signed = f" ({bundle['signature']})" if "signature" in bundle else ""
     yield f"scene    {scene['name']}, {scene['width_px']} x {scene['height_px']} px"
-    yield f"mission  {inputs['mission']['name']}, bundle {bundle['name']} {bundle['id']}, seed {inputs['seed']}"
+    yield f"mission  {inputs['mission']['name']}, bundle {bundle['name']} {bundle['id']}{signed}, seed {inputs['seed']}"
     yield f"tiles    {_tiles(report['tiles'])}"
     for line in audit_told(report["clouds"]):
         yield f"audit    {line}"
+    if "octets_on_air" in report["link"]:
+        yield f"on air   {_on_air(report['link'])}"
     yield f"rate     {octets(rate['octets'])}, CR {rate['cr16']:.1f} against 16 bit, {rate['bpp']:.3f} bit/px"
     yield from _delivery(report.get("delivery", {}))
     yield "quality  " + "; ".join(_metric(report, key) for key in SHOWN)
@@ -42,6 +45,16 @@ def _facts(report: Mapping[str, Any], arranged: Mapping[str, Any]) -> Iterator[s
     yield f"ran      {_ran(inputs['engine'])}, {_host(arranged['measured_on_host'])}"
     for note in report.get("notes", ()):
         yield f"note     {note}"
+
+
+LAYERS = ("payload", "packet", "frame", "idle", "parity", "sync_marker", "convolutional")
+
+
+def _on_air(link: Mapping[str, Any]) -> str:
+    """Every octet on the air, by the layer that added it."""
+    layers = [(name.replace("_", " "), link.get(f"layer_{name}_octets", 0)) for name in LAYERS]
+    told = ", ".join(f"{name} {count:,}" for name, count in layers if count)
+    return f"{link['octets_on_air']:,} octets: {told}"
 
 
 def _delivery(delivery: Mapping[str, Any]) -> Iterator[str]:

@@ -14,7 +14,8 @@ from payload.scene import SceneInfo
 from payload.sensor import RGBN
 from sim.ground.decoder import Decoder
 from sim.ground.reception import Reception, SceneReception
-from sim.link.channel import Link, LinkReport
+from sim.link.channel import LinkReport
+from sim.link.link import Link
 from sim.metrics.distortion import SceneQuality
 from sim.mission.spec import load_mission
 from sim.onboard.sending import Onboard

@@ -18,7 +18,9 @@ from sim.delivery.spec import Delivery, Uplink
 from sim.delivery.transfer import DeliveryReport, air_of, carry_file
 from sim.ground.arriving_files import FOUNTAIN_APID, ArrivingFiles, packets_and_files
 from sim.ground.received_file import ReceivedFile
-from sim.link.channel import Burst, Channel, Link
+from sim.link.chances import Burst
+from sim.link.channel import Channel
+from sim.link.link import Link
 
 APID = 0x2A1
 FIFTH = Burst(enter=0.05, leave=0.2)  # 20 % of packets, five in a row on average

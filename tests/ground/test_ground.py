@@ -12,7 +12,7 @@ from toys import ArrayScene
 from payload.bundle import load_bundle
 from payload.codec.lapped.transform import first_level, second_level
 from payload.errors import StreamError
-from payload.link import scene_header, tile_code
+from payload.link import housekeeping, scene_header, tile_code
 from payload.link.scene_header import SceneHeader
 from payload.link.space_packet import SequenceCounter, segment
 from payload.link.tile_code import Kind, TileCode
@@ -72,8 +72,9 @@ ADDRESSES = {(row, col) for row in range(ROWS) for col in range(COLS)}
 
 
 def carries_a_header(packet: bytes) -> bool:
-    """Whether a packet, whole on its own (flags 11), is a scene header."""
-    return packet[2] >> 6 == 3 and scene_header.is_header(packet[6:])
+    """Whether a packet, whole on its own (flags 11), is a scene header, or housekeeping: no tile is in it."""
+    whole = packet[2] >> 6 == 3
+    return whole and (scene_header.is_header(packet[6:]) or housekeeping.is_housekeeping(packet[6:]))
 
 
 def in_packets(bundle, *codes: TileCode) -> list[bytes]:

@@ -11,8 +11,10 @@ from scipy.stats import binom, chisquare
 
 from payload.errors import InputError
 from payload.link.space_packet import Reassembler, SequenceCounter, segment
-from sim.link import channel as link_module
-from sim.link.channel import Burst, Channel, Link, LinkReport
+from sim.link import chances as link_module
+from sim.link.chances import Burst
+from sim.link.channel import Channel, LinkReport
+from sim.link.link import Link
 
 OPEN = Link(rate_bps=1e9, pass_s=10_000)
 ALL = Link(rate_bps=1e9, pass_s=10_000, packet_loss=0.03, bit_error_rate=1e-4, burst=Burst(0.01, 0.2, 0.8))

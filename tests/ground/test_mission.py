@@ -9,9 +9,11 @@ import pytest
 
 from hil.devices.states import States
 from payload.errors import InputError
+from payload.link.frames.stack import Stack
 from payload.policy import Gate, LonLatRegion, Policy, Region
 from sim.delivery.spec import Delivery, Uplink
-from sim.link.channel import Burst, Link
+from sim.link.chances import BitBurst, Burst
+from sim.link.link import Link, Mishaps
 from sim.link.link_budget import Radio
 from sim.link.orbit import Orbit, Station
 from sim.mission.power import Power
@@ -107,7 +109,7 @@ def test_the_policy_is_mapped_from_its_own_fields(tmp_path):
         (
             "pass_s = 300",
             "pass_s = 300\ncolour = 1",
-            r"unknown key 'colour' in \[link\]; valid here: bit_error_rate, burst, .*rate_bps",
+            r"unknown key 'colour' in \[link\]; valid here: bit_burst, bit_error_rate, burst, .*rate_bps",
         ),
         ("[link]", "[lnik]", r"unknown key 'lnik' in the top level; did you mean 'link'\?"),
         (
@@ -134,7 +136,7 @@ def test_the_policy_is_mapped_from_its_own_fields(tmp_path):
             "pass_s = 300\n[link.burst]\nenter = 2\nleave = 1",
             r"in \[link.burst\]: enter is 2, wanted 0 to 1",
         ),
-        ("pass_s = 300", "pass_s = 300\n[policy]\napid = 4000", r"in \[policy\]: apid is 4000, wanted 0 to 2046"),
+        ("pass_s = 300", "pass_s = 300\n[policy]\napid = 4000", r"in \[policy\]: apid is 4000, wanted 0 to 2043"),
         ("pass_s = 300", "pass_s = 300\n[stations]\nname = 'x'", r"stations is .*\(a table\), wanted a list"),
         ("pass_s = 300", "pass_s = 300\n[[stations]]\nname = 'x'", r"'latitude_deg' is missing from \[stations\[0\]\]"),
         (
@@ -209,17 +211,20 @@ def test_regions_of_the_gate_are_told_apart_by_their_keys(tmp_path):
         load(MINIMAL + "[policy.gate]\nregions = [3]\n", tmp_path)
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [Mission, Imager, Orbit, Station, Link, Burst, Radio, States, Power, Budgets, Requirements, Delivery, Uplink],
-)
+TABLES = [Mission, Imager, Orbit, Station, Link, Burst, BitBurst, Mishaps, Stack]
+TABLES += [Radio, States, Power, Budgets, Requirements, Delivery, Uplink]
+
+
+@pytest.mark.parametrize("kind", TABLES)
 def test_the_user_page_names_every_key(kind):
     page = (Path(__file__).parents[2] / "docs" / "mission.md").read_text(encoding="utf-8")
-    page = page.replace("link.burst", "burst").replace("delivery.uplink]", "uplink]")
-    tables = {"imager", "orbit", "link", "budgets", "requirements", "policy", "stations", "burst"}
-    tables |= {"radio", "states", "power", "delivery", "uplink"}
+    page = page.replace("delivery.uplink]", "uplink]").replace("delivery.uplink.burst]", "burst]")
+    tables = {"imager", "orbit", "link", "budgets", "requirements", "policy", "stations", "radio", "states", "power"}
+    tables |= {"delivery", "uplink"}
+    inner = {"burst", "bit_burst", "mishaps", "stack"}
     for field in fields(kind):
-        assert (f"[{field.name}]" if field.name in tables else f"`{field.name}`") in page
+        table = f"[link.{field.name}]" if field.name in inner and kind is Link else f"[{field.name}]"
+        assert (table if field.name in tables | inner else f"`{field.name}`") in page
 
 
 @dataclass(frozen=True)

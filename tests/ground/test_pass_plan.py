@@ -22,11 +22,12 @@ CONSTANT = replace(MISSION, radio=None)  # one rate, whatever the link
 def test_a_volume_larger_than_one_pass_resumes_in_the_next():
     plan = plan_passes(CONSTANT, ["Svalbard"], days=1, volume_octets=600_000_000)
     first, second = plan.windows[:2]
-    assert first.sent_octets == first.window.capacity_octets == int(first.window.usable_s * 10e6) // 8
+    rate_bps = MISSION.link.packet_rate_bps
+    assert first.sent_octets == first.window.capacity_octets == int(first.window.usable_s * rate_bps) // 8
     assert second.sent_octets == 600_000_000 - first.sent_octets
     assert plan.waiting_octets == 0
     on_air_s = (plan.down_at - second.window.contact.rise_at).total_seconds()
-    assert on_air_s == pytest.approx(8 * second.sent_octets / 10e6, abs=1e-3)
+    assert on_air_s == pytest.approx(8 * second.sent_octets / rate_bps, abs=1e-3)
 
 
 def test_a_plan_that_is_too_short_says_what_waits():

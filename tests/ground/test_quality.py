@@ -280,7 +280,9 @@ def test_fewer_distinct_spectra_than_clusters():
     dn = np.full((4, 100, 100), 800, np.uint16)
     dn[:, 50:] = 900
     figures = thematic.agreement(dn, dn, everywhere(dn))
-    assert figures == {"kmeans_oa": 1.0, "kmeans_fixed_oa": 1.0, "kmeans_reseeding_floor": 1.0}
+    assert figures == {
+        "kmeans_oa": 1.0, "kmeans_fixed_oa": 1.0, "kmeans_reseeding_floor": 1.0, "kmeans_kappa": 1.0,
+    }  # fmt: skip
 
 
 def test_under_ten_samples_there_is_no_agreement():

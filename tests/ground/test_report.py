@@ -287,11 +287,11 @@ def test_names_are_peoples() -> None:
 
 
 def test_counters_at_zero_share_one_line_and_what_no_group_knows_is_still_shown() -> None:
-    link = {"packets_lost": 3, "packets_lost_in_bursts": 0, "bits_flipped": 0, "frames_lost": 7, "loss_profile": [0.1]}
+    link = {"packets_lost": 3, "packets_lost_in_bursts": 0, "bits_flipped": 0, "storms": 7, "loss_profile": [0.1]}
     on_the_way, further = grouped(link, LINK, ["loss_profile"])
     assert on_the_way.rows == (("packets lost singly", "3", ""),)
     assert on_the_way.none == ("packets lost in fades", "bits flipped")
-    assert (further.title, further.rows) == ("Further", (("frames lost", "7", ""),))
+    assert (further.title, further.rows) == ("Further", (("storms", "7", ""),))
 
 
 def test_every_table_of_the_report_states_its_basis() -> None:

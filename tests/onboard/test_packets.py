@@ -399,7 +399,7 @@ def test_reading_an_undamaged_stream_gives_its_packets(sent):
 @settings(max_examples=200)
 @given(
     st.lists(st.one_of(st.binary(max_size=60), packets.map(pack), packets.map(lambda p: pack(p)[3:])), max_size=15),
-    st.sampled_from([(), (APID,)]),
+    st.sampled_from([(), (APID,), range(APID, APID + 4)]),
     st.sampled_from([9, 20, 400, LONGEST_PACKET_OCTETS]),
     st.integers(1, 50),
 )

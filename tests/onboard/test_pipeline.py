@@ -19,8 +19,10 @@ from payload.codec.registry import open_codec
 from payload.codec.rotation import Rotation
 from payload.engine import open_engine
 from payload.errors import BundleError, InputError, StreamError
+from payload.link.housekeeping import is_housekeeping
 from payload.link.scene_header import is_header
 from payload.link.space_packet import Reassembler
+from payload.link.streams import apids_of
 from payload.link.tile_code import UNKNOWN_CLOUD, Kind, unpack
 from payload.pipeline import Payload
 from payload.policy import Gate, Policy, Region
@@ -52,10 +54,12 @@ def payload_of(toy_bundle, toy_bundle_with_gate, toy_engine):
 
 
 def codes_in(packets) -> list:
-    """The tile codes of a stream of packets."""
-    reassembler = Reassembler(Policy().apid)
-    found = [a for packet in packets for a in reassembler.push(packet)] + reassembler.finish()
-    return [unpack(assembly.data) for assembly in found if not is_header(assembly.data)]
+    """The tile codes of a stream of packets, layers first."""
+    packets, found = list(packets), []
+    for apid in apids_of(Policy().apid):
+        reassembler = Reassembler(apid)
+        found += [a for packet in packets for a in reassembler.push(packet)] + reassembler.finish()
+    return [unpack(a.data) for a in found if not is_header(a.data) and not is_housekeeping(a.data)]
 
 
 @pytest.mark.parametrize("gate", [False, True])
@@ -191,6 +195,7 @@ def test_tiles_stream(payload_of) -> None:
             return super().read(*window)
 
     packets = payload_of().transmit(Watched(replace(scene.info, height_px=T), scene.dn, scene.valid))
+    next(packets)  # housekeeping, which waits for nothing
     assert read == []
     next(packets)
     assert len(read) == 1

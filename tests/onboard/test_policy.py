@@ -11,7 +11,7 @@ from payload.policy import Gate, LonLatRegion, Policy, Region
     [
         ("step_dn", (1.0, 8192.0), (0.99, 8192.1, float("nan"))),
         ("packet_octets", (64, 65542), (63, 65543)),
-        ("apid", (0, 2046), (-1, 2047)),
+        ("apid", (0, 2043), (-1, 2044)),
     ],
 )
 def test_ranges_of_a_policy(field, inside, outside) -> None:

@@ -123,12 +123,32 @@ def tampered_manifest(t: Path) -> list:
     return ["--scene", "demo:64", "--bundle", changed_bundle(t, "manifest.json", 1, b"}")]
 
 
+def unsigned(bundle: Path) -> Path:
+    """So that what comes after the signature is looked at."""
+    (bundle / "signature.json").unlink()
+    return bundle
+
+
+def garbled_manifest(t: Path) -> list:
+    bundle = unsigned(changed_bundle(t, "manifest.json", 1, b"}"))
+    return ["--scene", "demo:64", "--allow-unsigned", "--bundle", bundle]
+
+
+def bundle_of_ones_own(t: Path) -> list:
+    bundle = unsigned(Path(shutil.copytree(load_bundle().directory, t / "bundle")))
+    return ["--scene", "demo:64", "--bundle", bundle]
+
+
+def no_key(t: Path) -> list:
+    return ["--scene", "demo:64", "--trust", t / "nowhere.pub"]
+
+
 def manifest_of_other_tiles(t: Path) -> list:
     """The manifest says tiles of 128 px, the networks are made for 256."""
     bundle = Path(shutil.copytree(load_bundle().directory, t / "bundle"))
     manifest = json.loads((bundle / "manifest.json").read_text()) | {"tile_px": 128}
-    (bundle / "manifest.json").write_text(json.dumps(manifest))
-    return ["--scene", "demo:128", "--bundle", bundle]
+    (unsigned(bundle) / "manifest.json").write_text(json.dumps(manifest))
+    return ["--scene", "demo:128", "--allow-unsigned", "--bundle", bundle]
 
 
 def no_bundle(t: Path) -> list:
@@ -181,7 +201,10 @@ CASES: list[tuple[Callable[[Path], list], tuple[str, ...]]] = [
     (broken_toml, ("mission.toml", "not valid TOML")),
     (unknown_mission, ("'phisat3'", "did you mean 'phisat2'?")),
     (tampered_encoder, ("encoder.onnx", "sha256", "restore it or rebuild")),
-    (tampered_manifest, ("manifest.json", "not readable as JSON", "restore")),
+    (tampered_manifest, ("signature of key", "does not match the manifest", "restore")),
+    (garbled_manifest, ("manifest.json", "not readable as JSON", "restore")),
+    (bundle_of_ones_own, ("unsigned", "export sign", "--trust KEY.pub", "--allow-unsigned")),
+    (no_key, ("nowhere.pub", "64 hex digits")),
     (manifest_of_other_tiles, ("do not fit together", "restore the bundle or rebuild")),
     (no_bundle, ("'corsa-fpn9'", "edge")),
     (unknown_engine, ("'tensorrt'", "openvino, onnxruntime")),

@@ -89,7 +89,8 @@ def test_the_record_agrees_with_the_report(run, ground_of) -> None:
     times = [row[0] for row in record["events"]]
     assert times == sorted(times) and any(row[4] == 1 for row in record["events"])  # coarse first
     last = record["samples"][-1]
-    assert last[1] == report["link"]["packets_sent"] and last[2] == report["link"]["ground_received"]
+    unit = record["scene"]["unit"]
+    assert last[1] == report["link"][f"{unit}_sent"] and 0 < last[2] < last[1]
 
 
 def test_the_server_is_for_this_machine_and_for_what_it_shows(server) -> None:

@@ -79,7 +79,8 @@ def test_the_page_on_your_own_codec_works_as_it_is_written(follower: Path) -> No
 def test_a_codec_that_nothing_registers_is_refused_with_those_that_are_there(follower: Path) -> None:
     bundle = str(follower / "nadir-zlib" / "bundle")
     command = [sys.executable, "-c", "from sim.cli import main; main()", "downlink", "--scene", "demo:256"]
-    done = subprocess.run([*command, "--bundle", bundle], cwd=ROOT, capture_output=True, text=True, check=False)
+    command += ["--bundle", bundle, "--allow-unsigned"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1
     assert "codec kind 'zlib' is unknown, wanted one of fsq, none, vq" in done.stderr
 

@@ -185,6 +185,9 @@
       byId("trouble").hidden = true;
       events.push(...told.events);
       samples = told.samples;
+      const unit = told.unit === "frames" ? "Frames" : "Packets";
+      byId("name-packets").textContent = `${unit} on the ground`;
+      byId("name-lost").textContent = `${unit} lost`;
       end = told.now_s;
       if (scene.live && !over) {
         over = told.over;

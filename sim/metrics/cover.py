@@ -1,0 +1,42 @@
+"""What a user would make of both pictures: land cover by a frozen rule, NDWI, sharpness, bias; summed over pieces."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from payload.scene import Dn, Mask
+from sim.metrics.radiometry import BandSums, ClassTally, Roles, Sharpness, indices, land_cover
+
+REFLECTANCE_PER_DN = 1e-4
+#: One window of the sharpness in so many, along and across: four a tile of 256 px are plenty.
+WINDOWS_APART = 2
+
+
+class CoverAgreement:
+    """Figures of a pair of pictures in DN; those that need bands which are not there are NaN."""
+
+    def __init__(self, bands: Sequence[str]) -> None:
+        self._roles = Roles.of(bands)
+        self.bands, self.sharpness, self.classes = BandSums(len(bands)), Sharpness(len(bands)), ClassTally()
+        self._ndwi_error = 0.0
+
+    def add(self, original: Dn, received: Dn, valid: Mask) -> None:
+        """A piece: dn uint16 [B, h, w], mask bool [h, w]."""
+        self.bands.add(original, received, valid)
+        self.sharpness.add(original, received, valid, WINDOWS_APART)
+        if self._roles is None or not valid.any():
+            return
+        x, y = (REFLECTANCE_PER_DN * dn[:, valid].astype(np.float64) for dn in (original, received))
+        before, after = land_cover(x, self._roles), land_cover(y, self._roles)
+        self.classes.add(before, after, (((y - x) / REFLECTANCE_PER_DN) ** 2).sum(axis=0), len(x))
+        self._ndwi_error += float(np.abs(indices(x, self._roles)[1] - indices(y, self._roles)[1]).sum())
+
+    def figures(self) -> dict[str, float]:
+        pixels, agreed = self.bands.pixels, self.classes.agreement()
+        known = pixels and self._roles is not None
+        biases = [abs(band["bias"]) for band in self.bands.figures(1.0)]
+        return {
+            "cover_oa": agreed["oa"], "cover_kappa": agreed["kappa"],
+            "ndwi_mae": self._ndwi_error / pixels if known else float("nan"),
+            "largest_bias_reflectance": max(biases) * REFLECTANCE_PER_DN, **self.sharpness.figures(),
+        }  # fmt: skip

@@ -1,0 +1,58 @@
+"""Whose bundles a mission flies: those that a key it trusts has signed, others only where that is said."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from payload.bundle import Bundle, load_bundle
+from payload.errors import SignatureError
+from payload.signature import key_id, load_public_key, read_signature
+from sim.mission.spec import Mission
+
+UNSIGNED = "unsigned, which the mission allows"
+
+
+@dataclass(frozen=True)
+class Trust:
+    """What the command line adds to a mission's trust: files of public keys, and bundles without a signature."""
+
+    keys: tuple[Path, ...] = ()
+    allow_unsigned: bool = False
+
+    def added_to(self, mission: Mission) -> Mission:
+        """The mission with it. A key narrows trust where a mission had none: then signatures are required."""
+        added = tuple(load_public_key(path).hex() for path in self.keys)
+        return replace(
+            mission, trusted_keys=mission.trusted_keys + added,
+            allow_unsigned=mission.allow_unsigned or self.allow_unsigned,
+        )  # fmt: skip
+
+
+MISSIONS_OWN = Trust()
+
+
+def trusted_keys(mission: Mission) -> Sequence[bytes] | None:
+    """Octets of the keys; None where the mission requires no signatures."""
+    return [bytes.fromhex(key) for key in mission.trusted_keys] or None
+
+
+def load_trusted(where: str, mission: Mission) -> Bundle:
+    """A bundle that the mission may fly. SignatureError says how to trust another one."""
+    try:
+        return load_bundle(where, trusted_keys=trusted_keys(mission), allow_unsigned=mission.allow_unsigned)
+    except SignatureError as error:
+        raise SignatureError(f"{error}; to fly it: {_remedy(error)}") from None
+
+
+def signer(bundle: Bundle, mission: Mission) -> str:
+    """Who answers for a bundle that was loaded, in the words of the report."""
+    if not mission.trusted_keys:
+        return "not asked for"
+    found = read_signature(bundle.directory)
+    known = {key_id(key) for key in trusted_keys(mission) or ()}
+    return f"signed by key {found.key_id}" if found is not None and found.key_id in known else UNSIGNED
+
+
+def _remedy(error: SignatureError) -> str:
+    signer = "--trust KEY.pub names its signer"
+    return f"{signer}, --allow-unsigned takes it as it is" if ": unsigned" in str(error) else signer

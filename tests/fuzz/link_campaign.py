@@ -1,0 +1,309 @@
+"""Damaged units of the link by the million: tile codes, packets and streams, of one scene and of several mixed.
+
+Each trial damages some units of a stream, lets the ground receive it, and holds every tile that the ground accepted
+against what was sent: the same scene and place, the same octets up to where it was cut off, now and then the same
+pixels. Anything else is a silently wrong tile. A record makes a run resumable: trials that it holds are not run again.
+"""
+
+import json
+import logging
+import signal
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+from fuzz.damage import Rng, damaged
+from toys import ArrayScene, ToyEngine, random_tables, write_bundle
+
+from payload.bundle import Bundle, load_bundle
+from payload.errors import StreamError
+from payload.link import scene_header, space_packet, tile_code
+from payload.link.scene_header import SceneHeader
+from payload.link.space_packet import SequenceFlag, read_packets
+from payload.link.tile_code import TileCode
+from payload.pipeline import Payload
+from payload.policy import Policy
+from payload.scene import Dn, SceneInfo
+from sim.ground.decoder import Decoder
+from sim.ground.reception import by_id, receive
+
+log = logging.getLogger(__name__)
+
+TILE_PX, ROWS, COLS, SCENES = 64, 3, 3, 3
+BANDS = ("B02", "B03", "B04", "B08")
+POLICY = Policy(step_dn=400.0, packet_octets=200)
+#: One trial in so many decodes what was accepted to pixels.
+DECODED = 50
+TRIALS_PER_LINE = 500
+#: A trial takes milliseconds; one that takes so long hangs.
+HANGS_S = 60.0
+Address = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Sent:
+    """One scene as it was sent."""
+
+    header: SceneHeader
+    codes: dict[Address, TileCode]
+    packets: tuple[bytes, ...]
+
+
+class Line:
+    """Scenes of a toy bundle, sent once; what the ground makes of damaged copies of them."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory()
+        self.bundle = _bundle(Path(self._folder.name))
+        self.bundles, self.engine = by_id([self.bundle]), ToyEngine()
+        self.sent = {scene.header.scene_id: scene for scene in map(self._send, range(1, SCENES + 1))}
+        self._pixels: dict[tuple[int, Address, int], Dn] = {}
+
+    @cached_property
+    def decoder(self) -> Decoder:
+        return Decoder(self.bundle, self.engine)
+
+    def _send(self, number: int) -> Sent:
+        payload, scene = Payload(self.bundle, POLICY, self.engine), _scene(number)
+        header = payload.header_of(scene, number)
+        packets = tuple(payload.transmit(scene, header))
+        received = receive(iter(packets), self.bundles, POLICY.apid).scenes[number]
+        if received.missing or received.refused:
+            raise AssertionError("an undamaged scene did not arrive whole")
+        return Sent(header, received.codes, packets)
+
+    def pixels(self, scene_id: int, address: Address, layers: int) -> Dn:
+        """What a tile shows with so many of its layers."""
+        key = (scene_id, address, layers)
+        if key not in self._pixels:
+            code = self.sent[scene_id].codes[address]
+            self._pixels[key] = self.decoder.decode_tile(replace(code, layers=code.layers[:layers]))
+        return self._pixels[key]
+
+    def is_right(self, code: TileCode) -> bool:
+        """Whether it is what was sent under its scene and address, as far as its layers go."""
+        scene = self.sent.get(code.scene_id or 0)
+        wanted = scene.codes.get((code.row, code.col)) if scene else None
+        if wanted is None:
+            return False
+        prefix = replace(wanted, layers=wanted.layers[: len(code.layers)], declared=wanted.declared, cause=code.cause)
+        return replace(code, sent_octets=-1) == replace(prefix, sent_octets=-1)
+
+    def verdict(self, code: TileCode, to_pixels: bool) -> str:
+        """What an accepted tile code is: right, cut, refused by the decoder, or WRONG."""
+        if not self.is_right(code):
+            return "WRONG" if self._decodes(code) else "refused by the decoder"
+        if to_pixels and code.layers:
+            shown = self.decoder.decode_tile(code)
+            if not np.array_equal(shown, self.pixels(code.scene_id or 0, (code.row, code.col), len(code.layers))):
+                return "WRONG"
+        return "cut" if code.incomplete else "right"
+
+    def _decodes(self, code: TileCode) -> bool:
+        try:
+            return not code.layers or self.decoder.decode_tile(code) is not None
+        except StreamError:
+            return False
+
+
+def _bundle(folder: Path) -> Bundle:
+    tables = random_tables(folder / "tables.npz").read_bytes()
+    networks = {"flight/encoder.onnx": b"toy", "ground/decoder.onnx": b"toy"}
+    return load_bundle(write_bundle(folder / "bundle", {"flight/tables.npz": tables, **networks}))
+
+
+def _scene(number: int) -> ArrayScene:
+    """Ground, some of it a swath's edge, so that tiles have masks; one tile empty."""
+    rng = np.random.default_rng(number)
+    coarse = rng.integers(200, 4000, (4, ROWS * 4, COLS * 4)).repeat(16, axis=1).repeat(16, axis=2)
+    dn = (coarse + rng.integers(0, 80, coarse.shape)).astype(np.uint16)
+    valid = np.ones(dn.shape[1:], bool)
+    valid[:, :20] = False
+    valid[-TILE_PX:, -TILE_PX:] = False
+    return ArrayScene(SceneInfo(f"scene {number}", ROWS * TILE_PX, COLS * TILE_PX, BANDS, 10.0), dn, valid)
+
+
+def packets_damaged(rng: Rng, line: Line) -> tuple[list[bytes], int]:
+    """Packets of a scene, or of two mixed, some damaged, lost, doubled, moved, spliced in or replayed."""
+    scenes = list(line.sent.values())
+    ours, other = (scenes[k] for k in rng.permutation(len(scenes))[:2])
+    stream = list(ours.packets) + (list(other.packets) if rng.random() < 0.3 else [])
+    count = int(rng.integers(1, 1 + len(stream) // 3))
+    for at in rng.integers(len(stream), size=count):
+        at = min(int(at), len(stream) - 1)
+        stream[at : at + 1] = HAPPENINGS[int(rng.integers(len(HAPPENINGS)))](rng, stream, at, other)
+    return stream, count
+
+
+Happening = Callable[[Rng, list[bytes], int, Sent], list[bytes]]
+HAPPENINGS: tuple[Happening, ...] = (
+    *[lambda rng, stream, at, other: [damaged(rng, stream[at])]] * 5,
+    lambda rng, stream, at, other: [],
+    lambda rng, stream, at, other: [stream[at]] * 2,
+    lambda rng, stream, at, other: [stream[at], stream[int(rng.integers(len(stream)))]],  # replayed
+    lambda rng, stream, at, other: [other.packets[at % len(other.packets)]],  # spliced: the same count
+    lambda rng, stream, at, other: [stream[at], other.packets[int(rng.integers(len(other.packets)))]],
+    lambda rng, stream, at, other: [as_numbered(rng, stream[at], other.packets[int(rng.integers(len(other.packets)))])],
+    lambda rng, stream, at, other: [renumbered(rng, stream[at])],
+    lambda rng, stream, at, other: [rng.bytes(int(rng.integers(1, 300)))],
+)
+
+
+def as_numbered(rng: Rng, packet: bytes, other: bytes) -> bytes:
+    """The segment of another scene under this packet's count and flag, its CRC right."""
+    try:
+        ours, theirs = space_packet.unpack(packet), space_packet.unpack(other)
+    except StreamError:
+        return damaged(rng, packet)
+    return space_packet.pack(replace(ours, data=theirs.data))
+
+
+def renumbered(rng: Rng, packet: bytes) -> bytes:
+    """A packet whose header says something else, its CRC right."""
+    try:
+        ours = space_packet.unpack(packet)
+    except StreamError:
+        return damaged(rng, packet)
+    count, flag = int(rng.integers(1 << 14)), SequenceFlag(int(rng.integers(4)))
+    changes: list[dict[str, Any]] = [{"count": count}, {"flag": flag}, {"apid": int(rng.integers(2048))}]
+    return space_packet.pack(replace(ours, **changes[int(rng.integers(3))]))
+
+
+def through_packets(rng: Rng, line: Line, to_pixels: bool) -> Counter[str]:
+    stream, count = packets_damaged(rng, line)
+    return Counter({"packets": count}) + received(line, iter(stream), to_pixels)
+
+
+def through_a_stream(rng: Rng, line: Line, to_pixels: bool) -> Counter[str]:
+    """The octets of a file of packets, damaged in some places."""
+    stream, count = packets_damaged(rng, line)
+    octets = b"".join(stream)
+    for _ in range(int(rng.integers(1, 6))):
+        octets, count = damaged_somewhere(rng, octets), count + 1
+    return Counter({"packets": count}) + received(line, read_packets(octets, (POLICY.apid,)), to_pixels)
+
+
+def damaged_somewhere(rng: Rng, octets: bytes) -> bytes:
+    at = int(rng.integers(len(octets)))
+    return octets[:at] + damaged(rng, octets[at : at + 300]) + octets[at + 300 :]
+
+
+def received(line: Line, pieces: Iterator[bytes], to_pixels: bool) -> Counter[str]:
+    found: Counter[str] = Counter()
+    reception = receive(pieces, line.bundles, POLICY.apid)
+    for scene_id, scene in reception.scenes.items():
+        sent = line.sent.get(scene_id or 0)
+        if scene.header is not None and (sent is None or scene.header != sent.header):
+            found["WRONG header"] += 1
+        found.update(f"tile {line.verdict(code, to_pixels)}" for code in scene.codes.values())
+        found["tile refused"] += len(scene.refused)
+        found["tile missing"] += len(scene.missing)
+    return found
+
+
+def through_tile_codes(rng: Rng, line: Line, to_pixels: bool) -> Counter[str]:
+    """Tile codes on their own, damaged, or put together of two."""
+    codes = [tile_code.pack(code) for scene in line.sent.values() for code in scene.codes.values()]
+    found: Counter[str] = Counter({"tile codes": 20})
+    for _ in range(20):
+        octets, other = (codes[int(rng.integers(len(codes)))] for _ in range(2))
+        cut = int(rng.integers(1, min(len(octets), len(other)) + 1))
+        hostile = octets[:cut] + other[cut:] if rng.random() < 0.2 else damaged(rng, octets)
+        found[f"tile {outcome_of_tile_code(line, hostile, to_pixels)}"] += 1
+    return found
+
+
+def outcome_of_tile_code(line: Line, octets: bytes, to_pixels: bool) -> str:
+    try:
+        code = tile_code.unpack(octets)
+    except StreamError:
+        return "refused"
+    if code.bundle_id not in line.bundles:
+        return "refused"
+    return line.verdict(code, to_pixels)
+
+
+def through_headers(rng: Rng, line: Line, to_pixels: bool) -> Counter[str]:
+    """Scene headers, damaged."""
+    headers = [scene.header for scene in line.sent.values()]
+    found: Counter[str] = Counter({"scene headers": 10})
+    for _ in range(10):
+        octets = damaged(rng, scene_header.pack(headers[int(rng.integers(len(headers)))]))
+        try:
+            found["header right" if scene_header.unpack(octets) in headers else "WRONG header"] += 1
+        except StreamError:
+            found["header refused"] += 1
+    return found
+
+
+WAYS = (through_packets, through_packets, through_a_stream, through_tile_codes, through_headers)
+UNITS = ("packets", "tile codes", "scene headers")
+
+
+def trial(line: Line, seed: int) -> Counter[str]:
+    """One trial; anything that it raises is a crash."""
+    rng = np.random.default_rng(seed)
+    return WAYS[int(rng.integers(len(WAYS)))](rng, line, seed % DECODED == 0)
+
+
+class HangError(Exception):
+    """A trial took too long."""
+
+
+def ring(number: int, frame: FrameType | None) -> None:
+    raise HangError(f"over {HANGS_S} s")
+
+
+def watched(line: Line, seed: int) -> Counter[str]:
+    """A trial, its crash or hang counted with its seed instead of raised."""
+    signal.setitimer(signal.ITIMER_REAL, HANGS_S)
+    try:
+        return trial(line, seed)
+    except Exception as error:
+        log.error("trial %d:\n%s", seed, traceback.format_exc())
+        return Counter({"HANG" if isinstance(error, HangError) else "CRASH": 1})
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def units_in(found: Counter[str]) -> int:
+    return sum(found[unit] for unit in UNITS)
+
+
+def bad_in(found: Counter[str]) -> int:
+    return sum(n for name, n in found.items() if "WRONG" in name or name in ("CRASH", "HANG"))
+
+
+def read_record(record: Path | None) -> tuple[Counter[str], int]:
+    """What a record of trials holds, and the first seed that it does not."""
+    found, seed = Counter[str](), 0
+    for line in record.read_text().splitlines() if record is not None and record.exists() else []:
+        entry = json.loads(line)
+        found, seed = found + Counter(entry["found"]), entry["next_seed"]
+    return found, seed
+
+
+def run(units: int, record: Path | None = None) -> Counter[str]:
+    """Trials until so many units were damaged, those on record included."""
+    signal.signal(signal.SIGALRM, ring)
+    (found, seed), line, start = read_record(record), Line(), time.monotonic()
+    while units_in(found) < units:
+        part: Counter[str] = Counter()
+        for number in range(seed, seed + TRIALS_PER_LINE):
+            part += watched(line, number)
+            if units_in(found + part) >= units:
+                break
+        found, seed = found + part, number + 1
+        if record is not None:
+            with record.open("a") as file:
+                file.write(json.dumps({"next_seed": seed, "found": part}, sort_keys=True) + "\n")
+        log.info("%d units, %d bad, %.0f s", units_in(found), bad_in(found), time.monotonic() - start)
+    return found

@@ -1,0 +1,51 @@
+"""A small share of the link's campaign (tests/fuzz/link_campaign.py), and that it hears what it listens for."""
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from fuzz import link_campaign
+from fuzz.link_campaign import UNITS, Line, bad_in, read_record, trial, units_in
+
+from payload.link import tile_code
+
+
+@pytest.fixture(scope="module")
+def line() -> Line:
+    return Line()
+
+
+def test_damaged_units_crash_nothing_and_give_no_wrong_tile(tmp_path) -> None:
+    record = tmp_path / "campaign.jsonl"
+    found = link_campaign.run(6000, record)
+    assert bad_in(found) == 0 and units_in(found) >= 6000, found
+    assert all(found[unit] for unit in UNITS)
+    assert min(found[f"tile {outcome}"] for outcome in ("right", "cut", "refused", "missing")) > 100, found
+    assert read_record(record)[0] == found == link_campaign.run(6000, record)  # nothing is run again
+
+
+def test_it_hears_that_tile_codes_with_the_packets_crc_let_damage_pass(monkeypatch) -> None:
+    """Version 3, which the tree before wrote: some 200 wrong tiles in 20 000 units."""
+    monkeypatch.setattr(tile_code, "VERSION", 3)
+    older = Line()
+    found = sum((trial(older, seed) for seed in range(300)), Counter())
+    assert found["tile WRONG"] > 5, found
+
+
+def test_it_hears_a_tile_of_another_scene_place_or_content(line) -> None:
+    code = line.sent[1].codes[0, 1]
+    assert line.verdict(code, True) == "right"
+    assert line.verdict(replace(code, layers=code.layers[:1]), True) == "cut"
+    for change in ({"scene_id": 2}, {"scene_id": 9}, {"col": 2}, {"cloud_percent": 7}, {"mask": b"m"}):
+        assert line.verdict(replace(code, **change), True) == "WRONG", change
+
+
+def test_a_trial_that_raises_or_hangs_is_counted(line, monkeypatch) -> None:
+    def hang(rng: np.random.Generator, *rest: object) -> Counter[str]:
+        raise link_campaign.HangError
+
+    monkeypatch.setattr(link_campaign, "WAYS", (hang,))
+    assert link_campaign.watched(line, 0) == {"HANG": 1} and bad_in(Counter({"HANG": 1, "CRASH": 2})) == 3
+    monkeypatch.setattr(link_campaign, "WAYS", (lambda *rest: 1 / 0,))
+    assert link_campaign.watched(line, 0) == {"CRASH": 1}
