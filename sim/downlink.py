@@ -18,7 +18,7 @@ from payload.tiles import grid
 from sim.clouds.ground_mask import open_ground_mask
 from sim.delivery.carry import carry
 from sim.ground.arrivals import Arrivals
-from sim.ground.decoder import Decoder
+from sim.ground.decoder import FULL, Decoder
 from sim.ground.reception import by_id, receive_channels
 from sim.mission.regions import regions_in_pixels, regions_outside
 from sim.mission.spec import DEFAULT as DEFAULT_MISSION
@@ -43,6 +43,7 @@ from sim.report.comparison import compare_with_original
 from sim.report.files import write_report
 from sim.scenes.open_scene import AS_STORED, Reading
 from sim.scenes.sentinel2 import BANDS_10M
+from sim.spread import Spread
 
 Watch = Callable[[SceneHeader, int, Bundle, Engine], Arrivals]
 
@@ -67,6 +68,8 @@ class Request:
     device: Device | None = None  # a device under test that codes the tiles instead of this host
     psnr_db: float | None = None  # constant quality instead of what the mission says
     trust: Trust = MISSIONS_OWN  # whose bundles fly besides those that the mission trusts
+    decoder: str = FULL
+    jobs: int = 1  # threads; neither octets nor figures depend on them
     watch: Watch = unwatched  # makes the record of what arrives when; the live page has its own
 
 
@@ -79,8 +82,10 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
     bundle, broken = load_or_stand_in(request.bundle, mission)
     engine = open_engine(request.engine)
     with (
-        request.reading.open(request.scene, bundle.bands, request.seed) as scene,
+        request.reading.open(request.scene, bundle.bands, request.seed) as original,
         whole_or_nothing(request.out, request.overwrite) as folder,
+        Spread(request.jobs) as spread,
+        spread.ahead(original) as scene,
     ):
         policy = replace(mission.policy, gate=regions_in_pixels(mission.policy.gate, scene.info))
         info = replace(scene.info, notes=scene.info.notes + regions_outside(mission.policy.gate, scene.info))
@@ -99,22 +104,22 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
         path = folder / PACKETS_FILE
         carried = carry(read, path, mission.link, mission.delivery, policy, request.seed, arrivals)
         reception = receive_channels(carried.packets, by_id([bundle]), policy.apid)
-        received, decoder = reception.scene(header.scene_id), Decoder(bundle, engine)
+        received, decoder = reception.scene(header.scene_id), Decoder(bundle, engine, request.decoder)
         arrivals.finish(received.codes.values(), folder)
         mask = open_ground_mask(bundle, engine)
         delivered = (
-            deliver(received, bundle, decoder, mask, mission, folder, progress) if any(received.grid) else None
+            deliver(received, bundle, decoder, mask, mission, folder, progress, spread) if any(received.grid) else None
         )
 
         # Verification alone opens the original again.
         kinds = tables.kinds(received, grid(scene.info, bundle.tile_px))
         picture = delivered.picture if delivered else None
         cloud = folder / CLOUD_FILE if delivered else None
-        comparison = compare_with_original(scene, picture, cloud, mask, folder, kinds, progress)
+        comparison = compare_with_original(scene, picture, cloud, mask, folder, kinds, progress, spread)
         ground = tables.Ground(delivered.seconds if delivered else 0.0, peak_rss_mib(), decoder.speed_mpx_s)
         run = tables.Run(
             request.seed, info, bundle, mission, engine, carried.link, reception, received, carried.report, broken,
-            layers, carried.frames,
+            layers, carried.frames, request.decoder,
         )  # fmt: skip
         report = tables.compose(run, onboard, ground, comparison, tables.audit_section(received, decoder))
         write_report(report, comparison.pictures.paths, folder)

@@ -19,7 +19,7 @@ from payload.link.tile_code import Kind
 from payload.scene import SceneInfo
 from sim.clouds.ground_mask import GroundMask, open_ground_mask
 from sim.ground.arriving_files import FILE_APIDS, packets_and_files
-from sim.ground.decoder import Decoder
+from sim.ground.decoder import FULL, Decoder
 from sim.ground.mosaic import reconstruct
 from sim.ground.place import scene_info
 from sim.ground.reception import Reception, SceneReception, by_id, receive_channels
@@ -36,6 +36,7 @@ from sim.products.publish import publish, write_collection, write_item
 from sim.products.rasters import CloudClassWriter, PictureWriter, ProvenanceWriter
 from sim.progress import Progress
 from sim.report.received import write_received_report
+from sim.spread import Spread
 
 #: Octets of a stream that are looked at to tell frames from packets.
 PROBED_OCTETS = 1 << 18
@@ -53,6 +54,8 @@ class ReceiveRequest:
     engine: str = "openvino"
     overwrite: bool = False
     trust: Trust = MISSIONS_OWN
+    decoder: str = FULL
+    jobs: int = 1  # threads that decode
 
 
 @dataclass(frozen=True)
@@ -73,11 +76,13 @@ def receive(request: ReceiveRequest, progress: Progress) -> dict[str, Any]:
     mission = request.trust.added_to(load_mission(request.mission))
     bundles = by_id(load_trusted(where, mission) for where in request.bundles)
     engine, apid = open_engine(request.engine), mission.policy.apid
-    with whole_or_nothing(request.out, request.overwrite) as folder:
+    with whole_or_nothing(request.out, request.overwrite) as folder, Spread(request.jobs) as spread:
         receiver = receiver_for(request.stream, mission.link, apid)
         reception = receive_channels(read_stream(request.stream, apid, receiver), bundles, apid)
         frames = receiver.reception if receiver is not None else None
-        delivered = list(deliver_all(reception, bundles, engine, mission, folder, progress))
+        delivered = list(
+            deliver_all(reception, bundles, engine, mission, folder, progress, request.decoder, spread)
+        )
         if not delivered:
             raise InputError(nothing_there(request.stream, reception, apid, frames))
         report = write_received_report(request.stream, mission.name, reception, frames, delivered, folder)
@@ -87,20 +92,20 @@ def receive(request: ReceiveRequest, progress: Progress) -> dict[str, Any]:
 
 def deliver_all(
     reception: Reception, bundles: Mapping[int, Bundle], engine: Engine, mission: Mission, folder: Path,
-    progress: Progress,
+    progress: Progress, kind: str = FULL, spread: Spread | None = None,
 ) -> Iterator[Delivered]:  # fmt: skip
     """Each scene of which anything can be shown, in a folder of its own where there are several."""
     shown = [(scene, bundle) for scene in reception.scenes.values() if (bundle := bundle_of(scene, bundles))]
     for scene, bundle in shown:
         place = folder if len(shown) == 1 else folder / _folder_name(scene)
         place.mkdir(exist_ok=True)
-        decoder, mask = Decoder(bundle, engine), open_ground_mask(bundle, engine)
-        yield deliver(scene, bundle, decoder, mask, mission, place, progress)
+        decoder, mask = Decoder(bundle, engine, kind), open_ground_mask(bundle, engine)
+        yield deliver(scene, bundle, decoder, mask, mission, place, progress, spread)
 
 
 def deliver(
     scene: SceneReception, bundle: Bundle, decoder: Decoder, mask: GroundMask, mission: Mission, folder: Path,
-    progress: Progress,
+    progress: Progress, spread: Spread | None = None,
 ) -> Delivered:  # fmt: skip
     """reconstruction.tif of one scene, cloud.tif: the ground's own mask of it, provenance.tif: what became of every
     pixel, and what a GIS wants beside them."""
@@ -113,7 +118,7 @@ def deliver(
         CloudClassWriter(folder / CLOUD_FILE, info, origin) as cloud_writer,
         ProvenanceWriter(folder / PROVENANCE_FILE, info, origin) as provenance_writer,
     ):
-        for strip in reconstruct(scene, decoder):
+        for strip in reconstruct(scene, decoder, spread=spread):
             top = strip.row * decoder.tile_px
             height = min(decoder.tile_px, info.height_px - top)
             known = strip.known[:height, : info.width_px]

@@ -285,6 +285,19 @@ static int take_ones(Decoder *coder, const uint32_t *lower, int longest, int cou
     return 0;
 }
 
+/* Classes of a row of blocks of the group's channel `at`. */
+static inline const uint8_t *classes_of_row(const Contexts *t, int at, int row) {
+    return t->found + (size_t)at * t->span + (size_t)row * t->pitch;
+}
+
+/* Counts the coefficients of a row that may become significant by class, and the others by size behind them. */
+static inline void count_row(const uint8_t *classes, const uint16_t *here, int w, int *counts) {
+    for (int i = 0; i < w; i++) {
+        int size = here[i] >> 1 > REFINEMENTS ? REFINEMENTS : here[i] >> 1;
+        counts[here[i] > 1 ? CLASSES + size - 1 : classes[i]]++;
+    }
+}
+
 /* Layer k from its octets behind the head: here [C][h w], negative [C][h w] where it became significant. `here` comes
  * as twice the coarser layer's magnitudes. raw [2]: how many signs and escapes there were. 0, or why not. */
 static int decode(const Model *model, const Layer *layer, int k, const uint8_t *octets, size_t count, int h, int w,
@@ -306,27 +319,26 @@ static int decode(const Model *model, const Layer *layer, int k, const uint8_t *
         int begin = model->starts[g], end = model->starts[g + 1] < active ? model->starts[g + 1] : active;
         int counts[LISTS] = {0};
         classes_of_group(&t, begin, end);
-        for (int pass = 0; pass < 2 && !failed; pass++) { /* how many there are of every class, then what they are */
-            int at[CLASSES] = {0};
-            for (int rank = begin; rank < end; rank++) {
-                size_t base = (size_t)model->order[rank] * n;
-                for (int i = 0; i < n; i++) {
-                    int c = t.found[(size_t)(rank - begin) * t.span + (size_t)(i / w) * t.pitch + i % w];
-                    if (here[base + i] > 1) {
-                        int size = here[base + i] >> 1 > REFINEMENTS ? REFINEMENTS : here[base + i] >> 1;
-                        counts[CLASSES + size - 1] += pass == 0;
-                    } else if (pass == 0) {
-                        counts[c]++;
-                    } else if (list[c][at[c]++]) {
-                        here[base + i] = 1;
-                        counts[CLASSES + (c >> 2)] += k == 0;
-                        fresh[signs++] = (uint32_t)(base + i);
-                    }
+        for (int rank = begin; rank < end; rank++) /* how many there are of every class */
+            for (int row = 0; row < h; row++)
+                count_row(classes_of_row(&t, rank - begin, row), here + (size_t)model->order[rank] * n + row * w, w,
+                          counts);
+        for (int c = 0; c < CLASSES && !failed; c++)
+            failed = take_ones(&coder, layer->runs + c * (LONGEST_RUN + 2), layer->longest[c], counts[c], list[c]);
+        const uint8_t *next[CLASSES];
+        memcpy(next, list, sizeof next);
+        for (int rank = begin; rank < end && !failed; rank++) /* and which of them are significant now */
+            for (int row = 0; row < h; row++) {
+                const uint8_t *classes = classes_of_row(&t, rank - begin, row);
+                size_t base = (size_t)model->order[rank] * n + (size_t)row * w;
+                for (int i = 0; i < w; i++) {
+                    if (here[base + i] > 1 || !*next[classes[i]]++)
+                        continue;
+                    here[base + i] = 1;
+                    counts[CLASSES + (classes[i] >> 2)] += k == 0;
+                    fresh[signs++] = (uint32_t)(base + i);
                 }
             }
-            for (int c = 0; c < CLASSES && pass == 0 && !failed; c++)
-                failed = take_ones(&coder, layer->runs + c * (LONGEST_RUN + 2), layer->longest[c], counts[c], list[c]);
-        }
         for (int c = 0; c < (k ? REFINEMENTS : SIZE_CLASSES) && !failed; c++)
             for (int i = 0; i < counts[CLASSES + c]; i++)
                 list[CLASSES + c][i] =
@@ -336,16 +348,19 @@ static int decode(const Model *model, const Layer *layer, int k, const uint8_t *
         int at[SIZE_CLASSES] = {0};
         for (int rank = begin; rank < end && !failed; rank++) {
             uint16_t *to = here + (size_t)model->order[rank] * n;
-            for (int i = 0; i < n; i++) {
-                int c = t.found[(size_t)(rank - begin) * t.span + (size_t)(i / w) * t.pitch + i % w] >> 2;
-                if (k && to[i] > 1) {
-                    int size = to[i] >> 1 > REFINEMENTS ? REFINEMENTS : to[i] >> 1;
-                    to[i] |= list[CLASSES + size - 1][at[size - 1]++];
-                } else if (!k && to[i]) {
-                    to[i] = (uint16_t)(1 + list[CLASSES + c][at[c]++]);
-                    escapes += to[i] == ESCAPE;
+            for (int row = 0; row < h; row++, to += w) {
+                const uint8_t *classes = classes_of_row(&t, rank - begin, row);
+                for (int i = 0; i < w; i++) {
+                    if (k && to[i] > 1) {
+                        int size = to[i] >> 1 > REFINEMENTS ? REFINEMENTS : to[i] >> 1;
+                        to[i] |= list[CLASSES + size - 1][at[size - 1]++];
+                    } else if (!k && to[i]) {
+                        to[i] = (uint16_t)(1 + list[CLASSES + (classes[i] >> 2)][at[classes[i] >> 2]++]);
+                        escapes += to[i] == ESCAPE;
+                    }
                 }
             }
+            to -= n;
             know(&t, model->order[rank], to, 0, 0);
         }
     }

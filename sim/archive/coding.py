@@ -8,7 +8,7 @@ import numpy as np
 from payload.errors import InputError
 from payload.link import tile_code
 from payload.link.scene_header import SceneHeader
-from payload.link.tile_code import TileCode
+from payload.link.tile_code import Kind, TileCode
 from payload.pipeline import Payload
 from payload.policy import Gate, Policy
 from payload.scene import Scene
@@ -68,7 +68,18 @@ def code_scene(
     payload.policy = replace(POLICY, step_dn=step_for(scene, header, payload, budget), budget_octets=budget)
     codes = payload.tile_codes(scene, header)
     for code, tile in zip(codes, split(scene, header.tile_px), strict=True):
-        yield ProvenTile(code, proof.of(code, tile))
+        kept = _coarsest(tile, header, payload) if code.kind is Kind.OMITTED else code
+        yield ProvenTile(kept, proof.of(kept, tile))
+
+
+def _coarsest(tile: Tile, header: SceneHeader, payload: Payload) -> TileCode:
+    """The coarsest layer of a tile that a ratio left nothing for: an archive loses no tile. Such tiles are few and hold
+    few pixels; their octets are those that a file without packets saves against the budget."""
+    coded = payload.thumbnail(tile)
+    code = TileCode(
+        payload.codec.code_kind, tile.row, tile.col, header.bundle_id, side=coded.side, layers=coded.layers[:1]
+    )
+    return of_scene(tile, code, header)
 
 
 def _at_psnr(tile: Tile, header: SceneHeader, payload: Payload, proof: Proof, wanted_db: float) -> ProvenTile:

@@ -6,7 +6,6 @@
 No GDAL: the container, the bundle and numpy. Tiles are as the decoder gives them; their edges are not evened out.
 """
 
-import threading
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from types import EllipsisType
@@ -49,7 +48,6 @@ class SceneFile:
         self.head = read_head(self.octets)
         self._body = self.head.octets
         self._layers = self._layers_of(layers, psnr_db)
-        self._lock = threading.Lock()
 
     def _layers_of(self, layers: int | None, psnr_db: float | None) -> NDArray[np.int64]:
         """How many layers of each tile are fetched, [n]."""
@@ -133,8 +131,7 @@ class SceneFile:
         dn = np.full((len(self.bands), height, width), self.fill, np.uint16)
         valid = np.zeros((height, width), bool)
         for (row, col), code in self._codes(top, left, height, width):
-            with self._lock:
-                tile, mask = self._tile(code)
+            tile, mask = self._tile(code)
             there, here = _overlap(row, top, height, self.tile_px), _overlap(col, left, width, self.tile_px)
             window, part = (there[0], here[0]), (there[1], here[1])
             valid[window] = mask[part]

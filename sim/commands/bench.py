@@ -58,6 +58,7 @@ def evaluate(
         int | None, typer.Option(min=64, help="Side of the pictures coded; a bundle cuts them. Its tile if left out.")
     ] = None,
     engine: options.Engine = "openvino",
+    decoder: options.Decoder = "full",
     as_json: options.AsJson = False,
 ) -> None:
     """Rate and distortion of one bundle or several beside classical codecs, on the same tiles in one run."""
@@ -68,7 +69,9 @@ def evaluate(
     with progress("tiles") as advance:
         opponents = [name.strip() for name in against.split(",") if name.strip()]
         bundles = [name for name in bundle or [DEFAULT] if name != "none"]
-        result = run([*tiles, *(more or [])], bundles, opponents, limit, engine, advance, picture_px, reading=reading)
+        result = run(
+            [*tiles, *(more or [])], bundles, opponents, limit, engine, advance, picture_px, reading, decoder
+        )  # fmt: skip
     report.write_results(result, out)
     print(report.canonical_json(result) if as_json else report.as_text(result, out / "rd.html"))
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,15 +12,68 @@ import typer
 
 from payload.errors import InputError
 from sim.commands import options
+from sim.commands.console import progress
 
-mission_app = typer.Typer(help="Missions: show, copy and check their files.", invoke_without_command=True)
+mission_app = typer.Typer(
+    help="Fly a mission over days (--scenes), or show, copy and check mission files.", invoke_without_command=True
+)
 
 
 @mission_app.callback()
-def mission(context: typer.Context) -> None:
-    """Missions: show, copy and check their files."""
-    if context.invoked_subcommand is None:
+def mission(
+    context: typer.Context,
+    mission: options.Mission = "phisat2",
+    scenes: Annotated[str | None, typer.Option(help="A catalogue (JSON), a folder of scenes, or demo:N.")] = None,
+    days: Annotated[float, typer.Option(help="How long to fly.")] = 7.0,
+    station: Annotated[list[str] | None, typer.Option(help="A station; repeat it. All if left out.")] = None,
+    rate_bps: Annotated[float | None, typer.Option(help="Ceiling of the rate, in place of the mission's.")] = None,
+    start: Annotated[str | None, typer.Option(help="UTC. The orbit's epoch if left out.")] = None,
+    take_s: Annotated[float | None, typer.Option(help="Length of a take: 20 of demo:N, a file's own size.")] = None,
+    ndvi_mae: Annotated[float, typer.Option(help="The NDVI error that everything is coded for.")] = 0.02,
+    sample: Annotated[int, typer.Option(help="Distinct scenes that are really coded.")] = 3,
+    bundle: options.Bundle = "edge",
+    engine: options.Engine = "openvino",
+    seed: Annotated[int, typer.Option(help="Of sensing times, losses and the random order.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="A folder for mission.json, mission.html, map and timeline.")] = None,
+    as_json: options.AsJson = False,
+    overwrite: options.Overwrite = False,
+) -> None:
+    """Fly a mission over days: what gets down, in which order, and what binds. Without --scenes: show, copy, check."""
+    if context.invoked_subcommand is not None:
+        return
+    if scenes is None:
         print(context.get_help())
+        return
+    from sim.planning.mission_plan import PlanRequest
+
+    stations = tuple(station or ())
+    asked = _mission_at(mission, rate_bps)
+    _fly(
+        PlanRequest(asked, scenes, days, stations, _time(start), take_s, sample, ndvi_mae, bundle, engine, seed),
+        out, as_json, overwrite,
+    )  # fmt: skip
+
+
+def _fly(request: Any, out: Path | None, as_json: bool, overwrite: bool) -> None:
+    from sim.planning import page, report, terminal
+    from sim.planning.mission_plan import plan_mission
+    from sim.products.delivery import refuse_in_the_way
+
+    if out is not None:
+        refuse_in_the_way(out, overwrite)
+    with progress("mission") as advance:
+        plan = plan_mission(request, advance)
+    found = report.compose(plan)
+    if out is not None:
+        page.write(plan, found, out, overwrite)
+    print(json.dumps(found, indent=2) if as_json else terminal.as_text(found))
+
+
+def _mission_at(where: str, rate_bps: float | None) -> Any:
+    from sim.mission.spec import load_mission
+
+    loaded = load_mission(where)
+    return loaded if rate_bps is None else replace(loaded, link=replace(loaded.link, rate_bps=rate_bps))
 
 
 @mission_app.command("show")

@@ -20,6 +20,8 @@ def downlink(
     trust: options.Trust = None,
     allow_unsigned: options.AllowUnsigned = False,
     engine: options.Engine = "openvino",
+    decoder: options.Decoder = "full",
+    jobs: options.Jobs = 1,
     psnr: Annotated[float | None, typer.Option(help="Constant quality: PSNR (peak 10 000) of every tile, dB.")] = None,
     seed: Annotated[int, typer.Option(help="Of the channel, and of the demo scene.")] = 0,
     bands: options.Bands = None,
@@ -51,8 +53,9 @@ def downlink(
     with live_page(live, speed, port) as watch:
         with progress("downlink") as advance:
             request = Request(
-                scene, out, mission, bundle, engine, seed, reading, overwrite, under_test, psnr, trusted, watch
-            )
+                scene, out, mission, bundle, engine, seed, reading, overwrite, under_test, psnr, trusted, decoder,
+                jobs, watch,
+            )  # fmt: skip
             report = run(request, advance)
         print(canonical_json(arrange(report)) if as_json else as_text(report, out), end="", flush=True)
     if not all_held(report):
@@ -66,6 +69,8 @@ def receive(
     trust: options.Trust = None,
     allow_unsigned: options.AllowUnsigned = False,
     engine: Annotated[str, typer.Option(help="openvino or onnxruntime.")] = "openvino",
+    decoder: options.Decoder = "full",
+    jobs: options.Jobs = 1,
     out: Annotated[Path, typer.Option(help="Folder for rasters and report.")] = Path("out/received"),
     overwrite: options.Overwrite = False,
     as_json: options.AsJson = False,
@@ -79,6 +84,7 @@ def receive(
 
     with progress("receive") as advance:
         trusted = Trust(tuple(trust or ()), allow_unsigned)
-        request = ReceiveRequest(stream, out, mission, tuple(bundle or [DEFAULT]), engine, overwrite, trusted)
+        bundles = tuple(bundle or [DEFAULT])
+        request = ReceiveRequest(stream, out, mission, bundles, engine, overwrite, trusted, decoder, jobs)
         report = run(request, advance)
     print(canonical_json(report) if as_json else as_text(report, out), end="")

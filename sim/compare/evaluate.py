@@ -20,6 +20,7 @@ from sim.compare.nadir_codec import NadirCodec, open_bundles
 from sim.compare.report import document
 from sim.compare.summary import Row
 from sim.compare.tiles import TILE_PX, BenchTile, read_tiles
+from sim.ground.decoder import FULL
 from sim.metrics import thematic
 from sim.metrics.bd_rate import CR_FINE
 from sim.metrics.distortion import psnr_db, rate_figures, tile_figures
@@ -54,6 +55,7 @@ def evaluate(
     advance: Advance = lambda *_: None,
     picture_px: int | None = None,
     reading: Reading = AS_STORED,
+    decoder: str = FULL,
 ) -> dict[str, Any]:
     """The whole bench: what rd.json holds. Without bundles the opponents run alone. `picture_px`: opponents code
     pictures of that side whole, bundles cut them into their tiles; None: pictures of one tile. `reading` of rasters."""
@@ -61,7 +63,7 @@ def evaluate(
     ours: list[NadirCodec] = []
     tile_px, bands = TILE_PX, RGBN
     if bundles:
-        ours, tile_px, bands = open_bundles(bundles, engine)
+        ours, tile_px, bands = open_bundles(bundles, engine, decoder)
         codecs = [*ours, *codecs]
     if not codecs:
         raise InputError("no codec to run: give --bundle, or opponents that are installed to --against")

@@ -14,6 +14,7 @@ from payload.policy import Policy
 from payload.scene import Dn
 from payload.tiles import Tile
 from sim.compare.classical import geometric
+from sim.ground.decoder import FULL
 
 STEPS_DN = geometric(8192, 16, 21)
 
@@ -69,7 +70,9 @@ class NadirCodec:
         )
 
 
-def open_bundles(names: Sequence[str], engine: str) -> tuple[list[NadirCodec], int, tuple[str, ...]]:
+def open_bundles(
+    names: Sequence[str], engine: str, decoder: str = FULL
+) -> tuple[list[NadirCodec], int, tuple[str, ...]]:
     """A codec for each bundle, told apart by name, the side of their tiles in px, and their bands. InputError where two
     bundles cannot code the same tiles."""
     bundles = [load_bundle(name) for name in names]
@@ -85,13 +88,15 @@ def open_bundles(names: Sequence[str], engine: str) -> tuple[list[NadirCodec], i
     short = [f"nadir-{bundle.name}" for bundle in bundles]
     labels = [n if short.count(n) == 1 else f"{n}-{b.bundle_id:08x}" for n, b in zip(short, bundles, strict=True)]
     return (
-        [open_bundle(b, engine, label) for b, label in zip(bundles, labels, strict=True)],
+        [open_bundle(b, engine, label, decoder) for b, label in zip(bundles, labels, strict=True)],
         bundles[0].tile_px,
         bundles[0].bands,
     )
 
 
-def open_bundle(bundle: Bundle, engine_name: str = "openvino", name: str | None = None) -> NadirCodec:
+def open_bundle(
+    bundle: Bundle, engine_name: str = "openvino", name: str | None = None, decoder: str = FULL
+) -> NadirCodec:
     """The codec of a bundle, on one thread, without its cloud gate: the bench compares coding alone."""
     from payload.engine import open_engine
     from payload.pipeline import Payload
@@ -101,9 +106,9 @@ def open_bundle(bundle: Bundle, engine_name: str = "openvino", name: str | None 
     engine = open_engine(engine_name, 1)
     payload = Payload(bundle, Policy(), engine)
     payload.clouds = None
-    note = f"bundle {bundle.name} ({bundle.bundle_id:08x}), {engine_name}, {NadirCodec.note}"
+    note = f"bundle {bundle.name} ({bundle.bundle_id:08x}), {engine_name}, decoder {decoder}, {NadirCodec.note}"
     settings = STEPS_DN if payload.codec.follows_quality else (payload.policy.step_dn,)
-    size = decoder_size(bundle)
+    size = decoder_size(bundle, decoder)
     return NadirCodec(
-        payload, Decoder(bundle, engine), name or f"nadir-{bundle.name}", settings, note, bundle.tile_px, size
-    )
+        payload, Decoder(bundle, engine, decoder), name or f"nadir-{bundle.name}", settings, note, bundle.tile_px, size
+    )  # fmt: skip

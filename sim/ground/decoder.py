@@ -6,8 +6,8 @@ Three decoders read the same octets: `fast` undoes the transform and runs no net
 for some tenths of a decibel more, `best` a larger one where the bundle has it.
 """
 
+import threading
 import time
-from functools import cached_property
 
 from payload.bundle import Bundle
 from payload.codec.interface import BEST_DECODER_FILE, Codec
@@ -26,20 +26,21 @@ class Decoder:
     """Tile codes -> tiles, with the ground part of a bundle. Fallback tiles need no bundle."""
 
     def __init__(self, bundle: Bundle, engine: Engine, kind: str = FULL) -> None:
-        self._bundle, self._codec, self.kind = bundle, open_codec(bundle), kind
+        self._bundle, self._engine, self.kind = bundle, engine, kind
         self.tile_px, self.bands = bundle.tile_px, len(bundle.bands)
-        file = network_of(bundle, self._codec, kind)
-        self._network = None if file is None else open_network(bundle.file(file), engine)
+        self._threads, self._lock = threading.local(), threading.Lock()
         self._decoded_px, self._seconds = 0, 0.0  # of tiles of the bundle's codec; of the processor
+        self._own()  # a bundle that has no such decoder is refused now
 
     def decode_tile(self, code: TileCode) -> Dn:
-        """DN uint16 [B, T, T]. StreamError if the octets make no sense: nothing is invented."""
+        """DN uint16 [B, T, T]. StreamError if the octets make no sense: nothing is invented. Any thread may ask."""
         codec, network = self._for(code)
         start_s = time.thread_time()
         dn = codec.reconstruct(codec.decode(code.side, code.layers), network)
-        if codec is self._codec:
-            self._decoded_px += self.tile_px**2
-            self._seconds += time.thread_time() - start_s
+        if code.kind is not Kind.FALLBACK:
+            with self._lock:
+                self._decoded_px += self.tile_px**2
+                self._seconds += time.thread_time() - start_s
         return dn
 
     @property
@@ -52,16 +53,25 @@ class Decoder:
         codec, _ = self._for(code)
         return codec.step_of(code.side, len(code.layers))
 
-    @cached_property
-    def _fallback(self) -> Codec:
-        return open_fallback(self._bundle)
-
     def _for(self, code: TileCode) -> tuple[Codec, Network | None]:
         if code.kind is Kind.FALLBACK:
-            return self._fallback, None
-        if self._codec.code_kind is Kind.FALLBACK:
+            if not hasattr(self._threads, "fallback"):
+                self._threads.fallback = open_fallback(self._bundle)
+            return self._threads.fallback, None
+        codec, network = self._own()
+        if codec.code_kind is Kind.FALLBACK:
             raise StreamError("coded with a bundle that this ground does not hold")
-        return self._codec, self._network
+        return codec, network
+
+    def _own(self) -> tuple[Codec, Network | None]:
+        """The bundle's codec and network, of this thread: both have memory that they write to."""
+        if not hasattr(self._threads, "own"):
+            codec = open_codec(self._bundle)
+            file = network_of(self._bundle, codec, self.kind)
+            network = None if file is None else open_network(self._bundle.file(file), self._engine)
+            self._threads.own = codec, network
+        own: tuple[Codec, Network | None] = self._threads.own
+        return own
 
 
 def network_of(bundle: Bundle, codec: Codec, kind: str) -> str | None:

@@ -2,14 +2,15 @@
 
 from payload.bundle import Bundle
 from payload.codec.registry import open_codec
+from sim.ground.decoder import FULL, network_of
 
 
-def decoder_size(bundle: Bundle) -> dict[str, float]:
+def decoder_size(bundle: Bundle, kind: str = FULL) -> dict[str, float]:
     """`parameters`, `decoder_kmac_px` (1000 multiply-accumulates a pixel, all bands) and `decoder_octets` of its file.
 
     Empty where the codec decodes without a network, or the bundle's manifest does not describe it.
     """
-    file = open_codec(bundle).ground_network
+    file = network_of(bundle, open_codec(bundle), kind)
     network = bundle.manifest.get("networks", {}).get(file) if file else None
     if network is None:
         return {}

@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter1d
 
 from payload.errors import StreamError
+from payload.link.tile_code import TileCode
 from payload.link.valid_mask import unpack_mask
 from payload.scene import Dn, Mask
 from sim.ground.decoder import Decoder
 from sim.ground.reception import PICTURED, SceneReception
+from sim.spread import Spread
 
 FADE_PX = 6
 SMOOTH_PX = 9
@@ -35,11 +37,18 @@ class Strip:
     known: Mask
 
 
-def reconstruct(scene: SceneReception, decoder: Decoder, blend: bool = True) -> Iterator[Strip]:
+#: What a tile became: DN [B, T, T], mask [T, T] and quantiser step; or why it did not decode; None: nothing arrived.
+Decoded = tuple[Dn, Mask, float] | StreamError | None
+
+
+def reconstruct(
+    scene: SceneReception, decoder: Decoder, blend: bool = True, spread: Spread | None = None
+) -> Iterator[Strip]:
     """Strips of tiles from north to south. Unknown pixels are 0; what does not decode is refused with its cause."""
+    spread = spread or Spread()
     before: tuple[Strip, list[float]] | None = None
     for row in range(scene.grid[0]):
-        here = _decode_row(scene, decoder, row)
+        here = _decode_row(scene, decoder, row, spread)
         if blend:
             even_out(here[0].dn, here[1], before[0].dn if before else None, before[1] if before else None)
         if before:
@@ -49,24 +58,28 @@ def reconstruct(scene: SceneReception, decoder: Decoder, blend: bool = True) -> 
         yield before[0]
 
 
-def _decode_row(scene: SceneReception, decoder: Decoder, row: int) -> tuple[Strip, list[float]]:
+def _decode_row(scene: SceneReception, decoder: Decoder, row: int, spread: Spread) -> tuple[Strip, list[float]]:
     side, cols = decoder.tile_px, scene.grid[1]
     dn = np.zeros((decoder.bands, side, cols * side), np.uint16)
     known = np.zeros(dn.shape[1:], bool)
     steps = [0.0] * cols
-    for col in range(cols):
-        code = scene.codes.get((row, col))
-        if code is None or code.kind not in PICTURED:
-            continue
+    tiles = spread.map(lambda code: _decoded(code, decoder), [scene.codes.get((row, col)) for col in range(cols)])
+    for col, tile in enumerate(tiles):
         span = slice(col * side, (col + 1) * side)
-        try:
-            valid = unpack_mask(code.mask, side)
-            dn[:, :, span], steps[col] = decoder.decode_tile(code), decoder.step_of(code)
-        except StreamError as error:
-            scene.refuse((row, col), str(error))
-            continue
-        known[:, span] = valid
+        if isinstance(tile, StreamError):
+            scene.refuse((row, col), str(tile))
+        elif tile is not None:
+            dn[:, :, span], known[:, span], steps[col] = tile
     return Strip(row, dn, known), steps
+
+
+def _decoded(code: TileCode | None, decoder: Decoder) -> Decoded:
+    if code is None or code.kind not in PICTURED:
+        return None
+    try:
+        return decoder.decode_tile(code), unpack_mask(code.mask, decoder.tile_px), decoder.step_of(code)
+    except StreamError as error:
+        return error
 
 
 def even_out(

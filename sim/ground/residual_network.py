@@ -12,13 +12,14 @@ Weights are those of the bundle's ONNX file. Where it holds another network, or 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from payload.engine import NATIVE, Engine, Network, constants_of
+from payload.engine import Engine, Network, OpenVinoEngine, constants_of
 from payload.native import library
 from payload.native.library import F32, call, span
 
@@ -58,11 +59,17 @@ class Weights:
 
 def open_network(path: Path, engine: Engine) -> Network:
     """The network of a file: by hand where it is the one that is known here, else by the engine."""
-    if library.available and engine.name in ("openvino", NATIVE):  # what others run is theirs
-        weights = weights_of(*constants_of(path))
+    if library.available and isinstance(engine, OpenVinoEngine):  # ONNX Runtime stays what it is: another opinion
+        weights = _weights_in(path)
         if weights is not None:
             return ResidualNetwork(weights)
     return engine.load(path)
+
+
+@lru_cache(maxsize=2)
+def _weights_in(path: Path) -> Weights | None:
+    """Those of a file, which threads share: a bundle's files do not change."""
+    return weights_of(*constants_of(path))
 
 
 def weights_of(constants: Mapping[str, NDArray[Any]], operators: Mapping[str, int]) -> Weights | None:

@@ -6,7 +6,7 @@ is not defined (no valid pixel, tile too small for a window) is NaN; the PSNR of
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -271,6 +271,19 @@ class _Moments:
         }
 
 
+@dataclass(frozen=True, eq=False)
+class Look:
+    """What one piece adds to the figures of its scene: the piece itself, and what takes long to find of it."""
+
+    piece: tuple[Dn, Dn, Mask]
+    moments: _Moments
+    angle_sum_deg: float = 0.0
+    ndvi_error_sum: float = 0.0
+    ndvi_bins: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    ssim: SsimSums = field(default_factory=SsimSums)
+    samples: tuple[Dn, Dn] = field(default_factory=lambda: (np.zeros((0, 0), np.uint16), np.zeros((0, 0), np.uint16)))
+
+
 class SceneQuality:
     """The figures of a whole scene from pieces (tiles or strips), with bounded memory.
 
@@ -292,19 +305,34 @@ class SceneQuality:
 
     def add(self, original: Dn, reconstruction: Dn, valid: Mask) -> None:
         """One more piece: both pictures uint16 [B, h, w], mask bool [h, w]."""
+        self.take(self.look(original, reconstruction, valid))
+
+    def look(self, original: Dn, reconstruction: Dn, valid: Mask) -> "Look":
+        """What a piece adds, without adding it: any thread may look, and the order of `take` is what counts."""
         moments = _Moments.of(original, reconstruction, valid)
+        if not moments.pixels:
+            return Look((original, reconstruction, valid), moments)
+        errors = np.abs(ndvi(original, self._bands) - ndvi(reconstruction, self._bands))[valid]
+        angles = spectral_angle_deg(original, reconstruction)[valid]
+        return Look(
+            (original, reconstruction, valid), moments, float(angles.sum()), float(errors.sum()),
+            np.rint(errors * NDVI_BINS_PER_UNIT).astype(np.int64), SsimSums.of(original, reconstruction, valid),
+            thematic.sample_pair(original, reconstruction, valid),
+        )  # fmt: skip
+
+    def take(self, look: "Look") -> None:
+        """Adds a piece that was looked at."""
+        moments = look.moments
         self._moments = moments if self._moments is None else self._moments + moments
         if not moments.pixels:
             return
         self._pieces.append((moments.mse_dn2, moments.pixels))
-        self._angle_sum_deg += float(spectral_angle_deg(original, reconstruction)[valid].sum())
-        errors = np.abs(ndvi(original, self._bands) - ndvi(reconstruction, self._bands))[valid]
-        self._ndvi_error_sum += float(errors.sum())
-        bins = np.rint(errors * NDVI_BINS_PER_UNIT).astype(np.int64)
-        self._ndvi_histogram += np.bincount(bins, minlength=len(self._ndvi_histogram))
-        self._ssim += SsimSums.of(original, reconstruction, valid)
-        self._cover.add(original, reconstruction, valid)
-        self._samples.append(thematic.sample_pair(original, reconstruction, valid))
+        self._angle_sum_deg += look.angle_sum_deg
+        self._ndvi_error_sum += look.ndvi_error_sum
+        self._ndvi_histogram += np.bincount(look.ndvi_bins, minlength=len(self._ndvi_histogram))
+        self._ssim += look.ssim
+        self._cover.add(*look.piece)
+        self._samples.append(look.samples)
 
     def figures(self) -> dict[str, float]:
         """Everything so far. The same pieces in the same order give the same floats."""

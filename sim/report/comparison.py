@@ -19,6 +19,7 @@ from sim.metrics.distortion import SceneQuality, psnr_db
 from sim.onboard.cloud_strips import ONBOARD_CLOUD_FILE, CloudReader
 from sim.products.quicklooks import Pictures, Quicklooks
 from sim.progress import Progress
+from sim.spread import Spread
 
 
 @dataclass
@@ -62,13 +63,14 @@ class PictureReader:
 
 def compare_with_original(
     scene: Scene, picture: Path | None, cloud: Path | None, mask: GroundMask, folder: Path,
-    kinds: Sequence[Sequence[str]], progress: Progress,
+    kinds: Sequence[Sequence[str]], progress: Progress, spread: Spread | None = None,
 ) -> Comparison:  # fmt: skip
-    """Strip by strip; the pictures are written to `folder`, where the mask that the payload judged by lies as well.
+    """Strip by strip, its tiles spread over threads; the pictures are written to `folder`, where the mask that the
+    payload judged by lies as well.
 
     `cloud`: the ground's own mask, compared with that one; None where nothing was delivered.
     """
-    tile_px, tally = mask.tile_px, MaskTally(mask)
+    tile_px, tally, spread = mask.tile_px, MaskTally(mask), spread or Spread()
     info = scene.info
     quality, looks = SceneQuality(info.bands), Quicklooks(info)
     tile_psnr: dict[tuple[int, int], float] = {}
@@ -89,13 +91,15 @@ def compare_with_original(
             if cloud is not None:
                 tally.compare(ground.read(top, height), onboard, info.gsd_m)
             compared_px += int(known.sum())
-            for col in range(cols):
-                span = slice(col * tile_px, (col + 1) * tile_px)
-                quality.add(original[:, :, span], dn[:, :, span], known[:, span])
+            spans = [slice(col * tile_px, (col + 1) * tile_px) for col in range(cols)]
+            pieces = [(original[:, :, span], dn[:, :, span], known[:, span]) for span in spans]
+            for look in spread.map(lambda piece: quality.look(*piece), pieces):
+                quality.take(look)
+            for col, (span, piece) in enumerate(zip(spans, pieces, strict=True)):
                 if kinds[row][col] == "withheld":
                     tally.withheld(original[:, :, span], valid[:, span], info.gsd_m)
                 if known[:, span].any():
-                    tile_psnr[row, col] = _tile_psnr_db(original[:, :, span], dn[:, :, span], known[:, span])
+                    tile_psnr[row, col] = _tile_psnr_db(*piece)
             progress("verification", rows)
     return Comparison(quality, looks.write(folder, kinds, tile_px), tile_psnr, compared_px, tally.summary())
 

@@ -18,7 +18,7 @@ from payload.tiles import grid
 from payload.version import software
 from sim.clouds import audit
 from sim.delivery.transfer import DeliveryReport
-from sim.ground.decoder import Decoder
+from sim.ground.decoder import FULL, Decoder
 from sim.ground.decoder_size import decoder_size
 from sim.ground.reception import Address, Reception, SceneReception
 from sim.link.channel import LinkReport
@@ -58,6 +58,7 @@ class Run:
     broken: str | None = None  # why the bundle failed its checks, where the mission flew on without it
     layers: LayerOctets | None = None  # what each layer of the link added, where packets are sent as they are
     frames: FrameReception | None = None  # as the ground decoded them, where frames were sent
+    decoder: str = FULL
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -105,7 +106,7 @@ def compose(
         "budgets": [_budget_row(row) for row in rows],
         "checks": [asdict(check) for check in checks] + _octets_compared(onboard.device),
         "modelled": _modelled(cost, run.mission),
-        "decoder": decoder_size(run.bundle),
+        "decoder": decoder_size(run.bundle, run.decoder),
         "conventions": CONVENTIONS,
         "attribution": attribution_of(run.info),
         "measured_on_host": on_host(onboard, ground, cost, run.bundle.tile_px),
@@ -135,6 +136,7 @@ def _inputs(run: Run) -> dict[str, Any]:
         "mission": {"name": run.mission.name, "title": run.mission.title, "device": run.mission.device},
         "seed": run.seed,
         "engine": {"name": run.engine.name, "version": run.engine.version},
+        "decoder": run.decoder,
     }
 
 

@@ -189,10 +189,20 @@ def test_every_tile_of_a_scene_archived_at_a_psnr_has_it(tmp_path: Path) -> None
         service.put("demo:300", store, Order(Quality(psnr_db=42)), silent)
 
 
-def test_a_scene_that_lost_tiles_to_the_ratio_keeps_its_original(tmp_path: Path) -> None:
-    found = run.invoke(app, ["archive", "put", "demo:600", "--store", str(tmp_path), "--cr", "3000"])
-    assert found.exit_code == 1
-    assert "keep the original" in found.stdout and "omitted" in found.stdout
+def test_a_ratio_too_high_for_all_tiles_leaves_each_its_coarsest_layer(tmp_path: Path) -> None:
+    found = run.invoke(app, ["archive", "put", "demo:600", "--store", str(tmp_path), "--cr", "2500", "--json"])
+    (entry,) = json.loads(found.stdout)
+    assert (found.exit_code, entry["tiles"], entry["missing"]) == (0, {"coded": 9}, [])
+    assert not np.isnan(nadir.open(tmp_path / f"{entry['name']}.nadir").psnr_db).any()
+
+
+def test_an_original_whose_tiles_were_withheld_must_stay(path: Path) -> None:
+    scene = nadir.open(path)
+    index = scene.head.index
+    kind = index.kind.copy()
+    kind[2] = int(Kind.WITHHELD)
+    scene.head = replace(scene.head, index=replace(index, kind=kind))
+    assert service.describe(scene, "x").missing == ("1 of 9 tiles are withheld: ask for a smaller --cr",)
 
 
 def test_put_list_get_and_verify_work_from_the_command_line(tmp_path: Path, path: Path, whole: NDArray) -> None:

@@ -1,0 +1,146 @@
+"""What waits on board as units: one layer of one tile of one take, in the order in which it is to be sent.
+
+Classes, the first first: alerts and scene headers; thumbnails of withheld tiles; regions of interest; then of clear
+area the coarsest layer of every tile before a finer layer of any. Within a class the steepest goes first: `value`
+counts the clear area that reaches the wanted quality per octet, so that a tile's fine layers go together; `layers` the
+squared error that each layer removes per octet. docs/planning.md says what that trades.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.planning.catalogue import Take
+from sim.planning.table import TileTable
+
+Order = Literal["value", "layers", "fifo", "random"]
+F64 = NDArray[np.float64]
+I64 = NDArray[np.int64]
+ALERT, THUMBNAIL, REGION, COARSE, FINE = range(5)
+CLASSES = ("alerts and headers", "thumbnails", "regions of interest", "coarse layers", "fine layers")
+RECORD = -1  # in place of a tile: a scene's headers
+
+
+@dataclass(frozen=True, eq=False)
+class Units:
+    """Arrays [U] in sending order. `octets` of one copy; `copies`: how many tiles of the take are like this one."""
+
+    take: I64
+    tile: I64  # in the table; RECORD for headers
+    layer: I64
+    octets: F64
+    copies: I64
+    kind: I64  # one of CLASSES
+
+    @property
+    def total_octets(self) -> float:
+        return float((self.octets * self.copies).sum())
+
+
+@dataclass(frozen=True, eq=False)
+class Content:
+    """A take's tiles: which of the table, and how many of each [K of its scene]."""
+
+    tiles: I64
+    copies: I64
+
+
+def contents(takes: Sequence[Take], scenes: Sequence[int], tiles: Sequence[int], table: TileTable) -> list[Content]:
+    """Spreads each take's number of tiles over the coded tiles of its scene, as evenly as whole numbers allow."""
+    found = []
+    for n, (scene, count) in enumerate(zip(scenes, tiles, strict=True)):
+        kinds = table.tiles_of(scene)
+        base, more = divmod(count, len(kinds))
+        copies = np.full(len(kinds), base)
+        copies[(np.arange(more) + n) % len(kinds)] += 1
+        found.append(Content(kinds, copies))
+    return found
+
+
+def build(
+    takes: Sequence[Take], found: Sequence[Content], scenes: Sequence[int], table: TileTable, gated: bool, order: Order,
+    audit_count: int = 0, seed: int = 0,
+) -> Units:  # fmt: skip
+    """The units of every take, in order. `gated`: withheld tiles are not sent, but as thumbnails for the audit."""
+    parts = [
+        part
+        for n, (take, content, scene) in enumerate(zip(takes, found, scenes, strict=True))
+        for part in _of_take(n, take, content, scene, table, gated, audit_count)
+    ]
+    take, tile, layer, octets, copies, kind = (np.concatenate(column) for column in zip(*parts, strict=True))
+    units = Units(take, tile, layer, octets, copies, kind)
+    chosen = np.lexsort(_keys(units, takes, table, gated, order, seed)[::-1])
+    return Units(*(np.ascontiguousarray(a[chosen]) for a in (take, tile, layer, octets, copies, kind)))
+
+
+def _of_take(
+    number: int, take: Take, content: Content, scene: int, table: TileTable, gated: bool, audit_count: int
+) -> list[tuple[NDArray, ...]]:
+    """(take, tile, layer, octets, copies, class) of one take."""
+    parts = []
+    if table.record_octets[scene]:
+        parts.append(_rows(number, [RECORD], [0], [table.record_octets[scene]], [1], [ALERT]))
+    octets = table.octets[content.tiles]  # [K, L]
+    sent = (octets > 0) & (np.arange(table.layers) < table.keep[content.tiles][:, None]) if gated else octets > 0
+    withheld = table.withheld[content.tiles] if gated else np.zeros(len(content.tiles), bool)
+    k, layer = np.nonzero(sent & ~withheld[:, None] & (content.copies > 0)[:, None])
+    kind = np.where(layer == 0, COARSE, FINE)
+    kind = np.full(len(k), REGION) if take.priority > 0 else kind
+    kind = np.where(layer == 0, ALERT, kind) if take.alert else kind
+    parts.append(_rows(number, content.tiles[k], layer, octets[k, layer], content.copies[k], kind))
+    drawn = np.flatnonzero(withheld & (content.copies > 0))
+    if len(drawn) and audit_count:
+        copies = np.minimum(content.copies[drawn], -(-audit_count // len(drawn)))
+        whole = np.minimum(np.cumsum(copies), audit_count)
+        copies = np.diff(whole, prepend=0)
+        kept = copies > 0
+        tiles = content.tiles[drawn][kept]
+        parts.append(_rows(number, tiles, 0 * tiles, table.octets[tiles, 0], copies[kept], THUMBNAIL + 0 * tiles))
+    return parts
+
+
+def _rows(number: int, tile: Sequence[int] | I64, *columns: Sequence[float] | NDArray) -> tuple[NDArray, ...]:
+    layer, octets, copies, kind = columns
+    return (
+        np.full(len(tile), number), np.asarray(tile, np.int64), np.asarray(layer, np.int64),
+        np.asarray(octets, np.float64), np.asarray(copies, np.int64), np.asarray(kind, np.int64),
+    )  # fmt: skip
+
+
+def _keys(
+    units: Units, takes: Sequence[Take], table: TileTable, gated: bool, order: Order, seed: int
+) -> tuple[NDArray, ...]:
+    """What units are sorted by, the most important first."""
+    if order == "fifo":
+        return (units.take, units.tile, units.layer)
+    if order == "random":
+        lot = np.random.default_rng(seed).random((len(takes), len(table.scene) + 1))
+        return (units.kind > THUMBNAIL, lot[units.take, units.tile], units.layer)
+    priority = np.array([take.priority for take in takes])[units.take]
+    if order == "value":
+        steep = areas(table, gated)[units.tile, units.layer]
+        return (units.kind, -priority, -steep, units.take, units.tile, units.layer)
+    return (units.kind, -priority, -slopes(table, gated)[units.tile, units.layer], units.layer, units.take)
+
+
+def areas(table: TileTable, gated: bool) -> F64:
+    """Clear pixels per octet of what is still to come of a tile: of its coarsest layer, and of all the finer ones
+    together. Without a gate nobody knows which are clear. [K + 1, L], the last row for headers."""
+    pixels = table.clear_px if gated else table.valid_px
+    fine = table.octets[:, 1:].sum(axis=1, keepdims=True)
+    cost = np.concatenate([table.octets[:, :1], np.repeat(fine, table.layers - 1, axis=1)], axis=1)
+    steep = np.divide(pixels[:, None], cost, out=np.zeros_like(cost), where=cost > 0)
+    return np.concatenate([steep, np.zeros((1, table.layers))])
+
+
+def slopes(table: TileTable, gated: bool) -> F64:
+    """Squared error that each layer removes per octet, over clear pixels; without a gate nobody knows which are clear.
+    [K + 1, L], the last row for headers. Along a tile it never rises, so that coarse layers go first."""
+    before = np.concatenate([table.spread[:, None], table.mse[:, :-1]], axis=1)
+    pixels = table.clear_px if gated else table.valid_px
+    gain = np.nan_to_num(before - table.mse) * pixels[:, None]
+    slope = np.divide(gain, table.octets, out=np.zeros_like(gain), where=table.octets > 0)
+    return np.concatenate([np.minimum.accumulate(slope, axis=1), np.zeros((1, table.layers))])

@@ -1,0 +1,74 @@
+"""Work on one scene spread over threads: results come in the order of what they were made of, whoever was first.
+
+The kernel, BLAS, the runtimes and numpy's loops let other threads run meanwhile; two of them are nearly twice as fast
+where two cores are free. Nothing of what is computed depends on how many there are.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TypeVar
+
+from payload.errors import InputError
+from payload.scene import Dn, Mask, Scene, SceneInfo
+
+Given = TypeVar("Given")
+Made = TypeVar("Made")
+#: A window of a scene, and its pixels once they are there.
+Reading = tuple[tuple[int, int, int, int], Future[tuple[Dn, Mask]]]
+MOST_JOBS = 256
+
+
+class Spread:
+    """So many threads, or none at all for one job. Used as a context."""
+
+    def __init__(self, jobs: int = 1) -> None:
+        if not 1 <= jobs <= MOST_JOBS:
+            raise InputError(f"--jobs is {jobs}, wanted 1 to {MOST_JOBS}; there are {os.cpu_count()} cores here")
+        self.jobs = jobs
+        self._pool = ThreadPoolExecutor(jobs) if jobs > 1 else None
+
+    def map(self, work: Callable[[Given], Made], given: Iterable[Given]) -> Iterator[Made]:
+        """What `work` makes of each, in order. `given` is taken at once where there are several threads."""
+        return map(work, given) if self._pool is None else self._pool.map(work, given)
+
+    @contextmanager
+    def ahead(self, scene: Scene) -> Iterator[Scene]:
+        """The scene, read ahead where there are several threads."""
+        if self._pool is None:
+            yield scene
+            return
+        with ThreadPoolExecutor(1) as reader:
+            yield ReadAhead(scene, reader)
+
+    def __enter__(self) -> "Spread":
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+
+class ReadAhead:
+    """A scene whose next strip is read while the last one is worked on. Strips in order, as the payload takes them."""
+
+    def __init__(self, scene: Scene, reader: ThreadPoolExecutor) -> None:
+        self._scene, self._pool = scene, reader
+        self._next: Reading | None = None
+
+    @property
+    def info(self) -> SceneInfo:
+        return self._scene.info
+
+    def read(self, row_px: int, col_px: int, height_px: int, width_px: int) -> tuple[Dn, Mask]:
+        """As `Scene.read`."""
+        wanted = row_px, col_px, height_px, width_px
+        under_way = self._next if self._next is not None and self._next[0] == wanted else self._begin(wanted)
+        found = under_way[1].result()
+        below = min(height_px, self.info.height_px - row_px - height_px)
+        self._next = self._begin((row_px + height_px, col_px, below, width_px)) if below > 0 else None
+        return found
+
+    def _begin(self, window: tuple[int, int, int, int]) -> Reading:
+        return window, self._pool.submit(self._scene.read, *window)

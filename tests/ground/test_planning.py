@@ -1,0 +1,360 @@
+"""The planner: takes, units in order, the satellite's day, the store and the windows, and what is down at the end."""
+
+import json
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from made_up_scenes import made_up_scenes, table
+from typer.testing import CliRunner
+
+from hil.devices.states import States
+from payload.errors import InputError
+from sim.cli import app, main
+from sim.link.contacts import Pass, Share
+from sim.link.link_budget import Profile
+from sim.link.propagation import points_below, satellite_of
+from sim.link.sunlight import sun_elevation_deg
+from sim.mission.power import Power
+from sim.mission.spec import load_mission
+from sim.mission.windows import Window
+from sim.planning import mission_plan, onboard, schedule, units
+from sim.planning.catalogue import Take, as_json, read_takes
+from sim.planning.delivered import Delivered, delivered
+from sim.planning.mission_plan import PlanRequest, plan_mission
+from sim.planning.report import compose
+
+MISSION = load_mission("phisat2")
+START = datetime(2026, 6, 21, tzinfo=UTC)
+DAY = 86400.0
+
+
+def take(at_s=0.0, **fields):
+    return Take("demo:0", START + timedelta(seconds=at_s), 1.0, (0.0, 0.0), **fields)
+
+
+def window(begin_s, seconds, rate_bps, lost=0.0):
+    at_s = np.arange(0.5, seconds)
+    flat = np.ones(len(at_s))
+    profile = Profile(
+        at_s, 1.0, flat, flat, flat, flat, flat.astype(np.int64), ("x",), rate_bps * flat, lost * flat
+    )
+    contact = Pass("A", START + timedelta(seconds=begin_s), seconds, 45.0)
+    return Window(Share(contact, 0.0, seconds), profile, int(profile.octets[-1]), 1.0, 0.0)
+
+
+def built(takes, tiles, of, gated=True, order="value", **more):
+    scenes = [0] * len(takes)
+    return units.build(takes, units.contents(takes, scenes, tiles, of), scenes, of, gated, order, **more)
+
+
+# --- takes ------------------------------------------------------------------------------------------------------------
+
+
+def test_generated_takes_lie_in_daylight_and_do_not_overlap():
+    takes = read_takes("demo:200", MISSION, START, 2, None, 0, 3)
+    seconds = np.array([(t.sensed_at - START).total_seconds() for t in takes])
+    latitude, longitude = points_below(satellite_of(MISSION.orbit), START, seconds)
+    assert len(takes) == 200 and {t.scene for t in takes} == {"demo:0", "demo:1", "demo:2"}
+    assert (sun_elevation_deg(START, seconds, latitude, longitude) > 9.5).all()
+    assert np.diff(seconds).min() >= 20.0 - 1e-6
+    assert np.array([t.footprint for t in takes]) == pytest.approx(np.stack([longitude, latitude], axis=1), abs=1e-6)
+    assert takes == read_takes("demo:200", MISSION, START, 2, None, 0, 3)
+
+
+def test_a_catalogue_is_read_back_as_it_was_written(tmp_path):
+    takes = [take(3600.0), replace(take(7200.0, priority=2, alert=True), take_s=None)]
+    path = tmp_path / "takes.json"
+    path.write_text(json.dumps(as_json(takes)))
+    assert read_takes(str(path), MISSION, START, 1, None, 0, 3) == takes
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"scene": "demo:0"}, r"takes\[0\].sensed_at is no time"),
+        ({"scene": "demo:0", "sensed_at": "2026-06-21T01:00:00Z", "prio": 1}, "unknown key 'prio'"),
+        ({"scene": "demo:0", "sensed_at": "2026-06-21T01:00:00Z", "take_s": -1}, "take_s is -1"),
+        ({"scene": "demo:0", "sensed_at": "2026-06-21T01:00:00Z", "footprint": [0, 95]}, "footprint is"),
+        ({"scene": "demo:0", "sensed_at": "2031-06-21T01:00:00Z"}, "no take between"),
+        (3, r"takes\[0\] is '3', wanted a table"),
+    ],
+)
+def test_a_catalogue_that_cannot_be_used_is_named(tmp_path, row, message):
+    path = tmp_path / "takes.json"
+    path.write_text(json.dumps({"schema": "nadir-catalogue/1", "takes": [row]}))
+    with pytest.raises(InputError, match=message):
+        read_takes(str(path), MISSION, START, 1, None, 0, 3)
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("demo:0", "wanted demo:N"),
+        ("demo:many", "wanted demo:N"),
+        ("demo:20000", "do not fit into .* h of daylight"),
+        ("nowhere.json", "cannot be read"),
+    ],
+)
+def test_scenes_that_cannot_be_are_named(where, message):
+    with pytest.raises(InputError, match=message):
+        read_takes(where, MISSION, START, 0.1, None, 0, 3)
+
+
+# --- units ------------------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 5000), st.integers(1, 9), st.integers(1, 4))
+def test_a_takes_tiles_are_spread_evenly_over_the_coded_ones(count, kinds, takes):
+    of = table([[10, 20]] * kinds)
+    for content in units.contents([take()] * takes, [0] * takes, [count] * takes, of):
+        assert content.copies.sum() == count
+        assert content.copies.max() - content.copies.min() <= 1
+
+
+def test_headers_and_alerts_go_first_then_thumbnails_regions_and_coarse_layers_of_everything():
+    of = table([[10, 20], [30, 40], [10, 20]], withheld=[2], records=7.0)
+    takes = [take(), take(priority=1), take(alert=True)]
+    found = built(takes, [3, 3, 3], of, audit_count=1)
+    assert (np.diff(found.kind) >= 0).all()
+    alerts = [(t, k) for t, k, kind in zip(found.take, found.tile, found.kind, strict=True) if kind == units.ALERT]
+    assert sorted(alerts) == [(0, -1), (1, -1), (2, -1), (2, 0), (2, 1)]
+    assert set(found.take[found.kind == units.REGION]) == {1}
+    assert list(found.tile[found.kind == units.THUMBNAIL]) == [2, 2, 2]
+    assert 2 not in found.tile[found.kind > units.THUMBNAIL]  # withheld
+
+
+def test_of_fine_layers_the_cheapest_clear_area_goes_first_and_a_tile_goes_whole():
+    of = table([[10, 200, 300], [10, 20, 30], [10, 20, 30]], clear_px=[60_000, 60_000, 100], errors=(0.05, 0.02, 0.01))
+    found = built([take()], [3], of)
+    fine = found.kind == units.FINE
+    assert list(zip(found.tile[fine], found.layer[fine], strict=True)) == [
+        (1, 1), (1, 2), (0, 1), (0, 2), (2, 1), (2, 2),
+    ]  # fmt: skip
+
+
+def test_layer_by_layer_takes_the_steepest_fall_of_error_first():
+    of = table([[10, 20, 40], [10, 20, 40]], errors=(0.05, 0.02, 0.01))
+    found = built([take()], [2], of, order="layers")
+    assert list(found.layer) == [0, 0, 1, 1, 2, 2]
+
+
+@pytest.mark.parametrize("order", ["value", "layers", "fifo", "random"])
+def test_every_order_holds_the_same_units_and_coarse_layers_come_before_finer_ones(order):
+    of = table([[10, 20], [30, 5], [7, 8]])
+    found = built([take(), take(10.0)], [5, 7], of, order=order)
+    assert found.total_octets == built([take(), take(10.0)], [5, 7], of).total_octets
+    place = {(t, k, n): at for at, (t, k, n) in enumerate(zip(found.take, found.tile, found.layer, strict=True))}
+    assert all(place[t, k, 0] < place[t, k, 1] for t, k, n in place if n == 0)
+
+
+# --- on board ---------------------------------------------------------------------------------------------------------
+
+
+def aboard(coding_s, sensed_s=(0.0, 60.0), power=None, states=None, store=np.inf, raw=100.0, lit=True, days=0.05):
+    steps = len(np.arange(0.0, days * DAY, onboard.STEP_S))
+    count = len(sensed_s)
+    work = onboard.Work(np.array(sensed_s), np.full(count, 10.0), np.full(count, coding_s), np.full(count, raw))
+    supply = onboard.Supply(power, states, 2.0, store)
+    return onboard.run(work, supply, days, np.full(steps, lit), np.zeros(steps))
+
+
+def test_takes_are_coded_one_after_the_other_after_the_boot():
+    found = aboard(100.0, states=States(idle_w=0.5, boot_s=20.0, boot_w=1.0))
+    assert found.coded_s.tolist() == [120.0, 220.0]  # 20 s of boot, then 100 s each
+    assert found.joules["payload busy"] == pytest.approx(400.0)
+    assert found.joules["payload boot"] == pytest.approx(20.0)
+
+
+def test_a_take_that_the_raw_store_cannot_hold_is_lost_and_named():
+    found = aboard(100.0, store=150.0)
+    assert found.lost == {1: onboard.RAW_STORE}
+    assert np.isinf(found.coded_s[1])
+
+
+def test_a_battery_in_the_dark_by_hand():
+    """10 W of platform for 0.05 days is 43 200 J of 360 000: 88 % are left; the floor at 80 % is not reached."""
+    power = Power(solar_w=30.0, battery_wh=100.0, platform_w=10.0, deepest_discharge=0.2)
+    found = aboard(0.0, power=power, lit=False)
+    assert found.battery_share[-1] == pytest.approx(1 - 43_200 / 360_000, abs=0.001)
+    assert found.lost == {}
+
+
+def test_at_the_batterys_floor_nothing_is_imaged_and_nothing_coded():
+    power = Power(solar_w=0.0, battery_wh=1.0, platform_w=10.0, deepest_discharge=0.1)  # 36 s of light
+    found = aboard(100.0, sensed_s=(0.0, 600.0), power=power, lit=False)
+    assert found.lost == {1: onboard.ENERGY}
+    assert np.isinf(found.coded_s[0]) and found.waited_s > 0
+
+
+def test_windows_share_out_the_seconds_of_the_steps():
+    spent = onboard.sending_seconds([10.0, 100.0], [50.0, 130.0], 0.01)
+    assert spent[:5].tolist() == [20.0, 20.0, 0.0, 20.0, 10.0]
+    assert spent.sum() == 70.0
+
+
+# --- store and windows ------------------------------------------------------------------------------------------------
+
+
+def run(todo, windows, store=np.inf, coded=0.0, seed=0):
+    ready = np.full(1 + int(todo.take.max()), coded)
+    begins = [(w.contact.rise_at - START).total_seconds() for w in windows]
+    return schedule.run(todo, ready, windows, begins, store, 1109, seed)
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=6), st.integers(1, 40), st.floats(0.0, 0.3))
+def test_no_window_carries_more_than_it_can_and_nothing_is_sent_twice_without_need(seconds, tiles, lost):
+    of = table([[100, 250], [70, 20]])
+    todo = built([take()], [tiles], of)
+    rows = [window(1000.0 * n, s, 8000.0, lost) for n, s in enumerate(seconds)]
+    found = run(todo, rows)
+    assert all(row.sent_octets <= row.capacity_octets for row in found.passes)
+    assert (found.arrived + found.waiting + found.dropped == todo.copies).all()
+    sent = sum(row.sent_octets - row.lost_octets for row in found.passes)
+    assert sent == pytest.approx((found.arrived * todo.octets).sum())
+
+
+def test_what_was_lost_goes_again_in_the_next_pass():
+    todo = built([take()], [400], table([[1000, 2000]]))
+    found = run(todo, [window(0.0, 60, 8e6, 0.2), *(window(1000.0 * n, 60, 8e6) for n in (1, 2))])
+    assert found.passes[0].lost_octets > 0 and found.lost_units > 0
+    assert (found.arrived == todo.copies).all()
+    assert found.passes[1].sent_octets == found.passes[0].lost_octets
+
+
+def test_units_go_in_their_order_and_arrive_when_their_octets_are_out():
+    todo = built([take()], [1], table([[1000, 2000]]))
+    found = run(todo, [window(100.0, 60, 800.0)])  # 100 octets a second
+    assert found.arrived.tolist() == [1, 1]
+    assert found.arrived_s == pytest.approx([100 + 10, 100 + 30])
+
+
+def test_a_full_store_drops_the_units_of_least_value():
+    todo = built([take()], [10], table([[100, 1000]]))
+    found = run(todo, [window(0.0, 60, 8.0)], store=3500.0)
+    assert found.dropped.tolist() == [0, 8]  # ten coarse layers and two fine ones are 3 000 octets
+    assert found.passes[0].stored_octets == 3000.0
+
+
+def test_a_take_that_is_coded_after_a_window_begins_waits_for_the_next():
+    todo = built([take()], [1], table([[100, 100]]))
+    found = run(todo, [window(0.0, 60, 8e6), window(5000.0, 60, 8e6)], coded=10.0)
+    assert [row.sent_octets for row in found.passes] == [0.0, 200.0]
+
+
+# --- what is down -----------------------------------------------------------------------------------------------------
+
+
+def test_a_layer_without_the_coarser_ones_is_worth_nothing():
+    of = table([[100, 1000]])
+    todo = built([take()], [4], of)
+    outcome = run(todo, [window(0.0, 60, 8.0)])
+    outcome.arrived = np.array([3, 4])
+    found = delivered(todo, outcome, of, px_km2=1e-4)
+    assert found.total_km2 == pytest.approx(3 * 6.0)
+    assert found.whole.all()
+
+
+def test_the_area_at_a_quality_is_the_largest_whose_mean_error_holds():
+    found = Delivered(np.zeros(3, int), np.array([10.0, 10.0, 10.0]), np.array([0.01, 0.06, 0.03]), np.ones(3, bool))
+    assert found.at_quality(0.02) == 20.0  # 0.01 and 0.03; with 0.06 the mean would be 0.033
+    assert found.each_at_quality(0.02) == 10.0
+    assert found.at_quality(0.001) == 0.0
+
+
+# --- the whole --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def made_up_codec(monkeypatch):
+    monkeypatch.setattr(mission_plan, "code_scenes", made_up_scenes)
+
+
+def slow_link(rate_bps=2e6):
+    return replace(MISSION, link=replace(MISSION.link, rate_bps=rate_bps))
+
+
+def test_a_thousand_takes_over_a_week_and_every_km2_is_accounted_for(made_up_codec):
+    plan = plan_mission(PlanRequest(slow_link(), "demo:1000", 7, ("Svalbard",)))
+    report = compose(plan)
+    assert sum(row["km2"] for row in report["fate"]) == pytest.approx(report["imaged"]["km2"], rel=1e-9)
+    assert sum(row["clear_km2"] for row in report["fate"]) == pytest.approx(report["imaged"]["clear_km2"], rel=1e-9)
+    assert report["times_lossless"]["nadir"] > report["times_lossless"]["jpeg2000"] > 1
+    assert report["binding"]["constraint"] == "downlink"
+    assert sum(row["clear_km2"] for row in report["passes"]) == pytest.approx(report["strategies"][0]["clear_km2"])
+    first, p95 = report["strategies"][0]["first_picture_s"]
+    assert 0 < first < p95 < 7 * DAY
+
+
+def test_where_everything_comes_down_nothing_binds(made_up_codec):
+    report = compose(plan_mission(PlanRequest(slow_link(10e6), "demo:20", 2)))
+    waiting = sum(row["clear_km2"] for row in report["fate"] if "still on board" in row["cause"])
+    assert waiting < 0.2 * report["imaged"]["clear_km2"]
+    assert report["a_tenth_more_km2"]["energy"] == 0
+
+
+def test_the_same_request_gives_the_same_report(made_up_codec):
+    request = PlanRequest(slow_link(), "demo:50", 1, seed=3)
+    first, second = (compose(plan_mission(request)) for _ in range(2))
+    assert "NaN" not in json.dumps(first)
+    assert first | {"measured_on_host": 0} == second | {"measured_on_host": 0}
+
+
+def test_the_command_flies_and_writes_its_folder(made_up_codec, tmp_path):
+    out = tmp_path / "out"
+    words = ["mission", "--mission", "phisat2", "--scenes", "demo:30", "--days", "1", "--out", str(out)]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    assert sorted(p.name for p in out.iterdir()) == ["map.svg", "mission.html", "mission.json", "timeline.svg"]
+    assert "binding:" in done.stdout and "x lossless" in done.stdout
+    again = read_takes(_catalogue_of(out, tmp_path), MISSION, START, 1, None, 0, 3)
+    assert len(again) == 30
+    page = (out / "mission.html").read_text()
+    assert page.count('class="chart"') == 9 and "NaN" not in page and "nan" not in page
+
+
+def _catalogue_of(out, folder):
+    path = folder / "again.json"
+    path.write_text(json.dumps(json.loads((out / "mission.json").read_text())["catalogue"]))
+    return str(path)
+
+
+def test_mission_alone_still_shows_and_checks():
+    assert "show" in CliRunner().invoke(app, ["mission"]).stdout
+    assert "altitude_km" in CliRunner().invoke(app, ["mission", "show", "phisat2"]).stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--scenes", "demo:3", "--days", "0"], "days is 0"),
+        (["--scenes", "demo:3", "--ndvi-mae", "0"], "the NDVI error is 0"),
+        (["--scenes", "demo:3", "--sample", "0"], "--sample is 0"),
+        (["--scenes", "demo:3", "--station", "Redo"], "did you mean 'Redu'"),
+        (["--scenes", "nowhere"], "nowhere: cannot be read"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_2(words, message, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["sim", "mission", *words])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 2
+    printed = capsys.readouterr()
+    assert message in printed.err and printed.err.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_real_scenes_are_coded_at_the_quality_asked_for_and_lossless_is_lossless(monkeypatch):
+    monkeypatch.setattr("sim.planning.coded.DEMO_PX", 512)
+    report = compose(plan_mission(PlanRequest(slow_link(), "demo:40", 1, ("Svalbard",), sample=1, ndvi_mae=0.025)))
+    rows = {row["key"]: row for row in report["strategies"]}
+    assert rows["random"]["ndvi_mae_of_all_down"] <= 0.025
+    assert rows["lossless"]["ndvi_mae_of_all_down"] == 0.0
+    assert rows["jpeg2000"]["ndvi_mae_of_all_down"] <= 0.025
+    sizes = report["coded"]
+    assert sizes["octets_per_tile"] < sizes["octets_per_tile_jpeg2000"] < sizes["octets_per_tile_lossless"]
+    assert sizes["tiles"] == 4

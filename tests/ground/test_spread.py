@@ -1,0 +1,80 @@
+"""Work spread over threads: in order, and the same octets and figures whatever the number of threads."""
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from payload.errors import InputError
+from payload.tiles import split
+from sim.downlink import Request, downlink
+from sim.progress import silent
+from sim.scenes.demo import demo_scene
+from sim.spread import Spread
+
+
+def test_results_come_in_the_order_of_what_was_given() -> None:
+    def late(number: int) -> int:
+        time.sleep(0.02 if number == 0 else 0)
+        return number
+
+    for jobs in (1, 3):
+        with Spread(jobs) as spread:
+            assert list(spread.map(late, range(9))) == list(range(9))
+
+
+def test_a_scene_read_ahead_is_the_scene() -> None:
+    plain = list(split(demo_scene(300, 200, 0), 64))
+    with Spread(2) as spread, spread.ahead(demo_scene(300, 200, 0)) as scene:
+        for _ in range(2):  # from the top again, as the verification does
+            ahead = list(split(scene, 64))
+            assert len(ahead) == len(plain)
+            assert all(np.array_equal(a.dn, b.dn) for a, b in zip(ahead, plain, strict=True))
+            assert all(np.array_equal(a.valid, b.valid) for a, b in zip(ahead, plain, strict=True))
+
+
+@pytest.mark.parametrize("jobs", [0, 257])
+def test_a_number_of_threads_that_makes_no_sense_is_refused(jobs: int) -> None:
+    with pytest.raises(InputError, match="--jobs"):
+        Spread(jobs)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, int], Path]:
+    folder, found = tmp_path_factory.mktemp("runs"), {}
+    for decoder, jobs in (("full", 1), ("full", 3), ("fast", 2)):
+        out = folder / f"{decoder}{jobs}"
+        downlink(Request("demo:600", out, mission="sentinel2", decoder=decoder, jobs=jobs), silent)
+        found[decoder, jobs] = out
+    return found
+
+
+def report(folder: Path) -> dict:
+    found = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    del found["measured_on_host"]
+    found["checks"] = [c for c in found["checks"] if c["basis"] != "measured on host"]
+    found["budgets"] = [b for b in found["budgets"] if b["basis"] != "measured on host"]
+    return found
+
+
+@pytest.mark.slow
+def test_octets_figures_and_pictures_do_not_depend_on_the_threads(runs: dict[tuple[str, int], Path]) -> None:
+    one, three = runs["full", 1], runs["full", 3]
+    for name in ("packets.bin", "reconstruction.tif", "cloud.tif"):
+        assert (one / name).read_bytes() == (three / name).read_bytes(), name
+    assert report(one) == report(three)
+
+
+@pytest.mark.slow
+def test_the_decoder_changes_the_picture_a_little_and_no_octet(runs: dict[tuple[str, int], Path]) -> None:
+    full, fast = runs["full", 1], runs["fast", 2]
+    assert (full / "packets.bin").read_bytes() == (fast / "packets.bin").read_bytes()
+    figures = [
+        next(m["value"] for m in report(f)["quality"]["metrics"] if m["name"].startswith("PSNR, peak 10"))
+        for f in (full, fast)
+    ]
+    assert 0 < figures[0] - figures[1] < 0.4
+    assert [report(f)["inputs"]["decoder"] for f in (full, fast)] == ["full", "fast"]
+    assert report(full)["decoder"]["parameters"] > 1e6 and report(fast)["decoder"] == {}
