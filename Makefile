@@ -10,7 +10,7 @@ SAY_KERNEL = $(BIN)/python -c 'from payload.native.library import available as b
 	print("Compiled kernel: built" if built else "Compiled kernel: NOT BUILT (no C compiler with Python headers); the payload runs in numpy, same octets, some thirteen times slower")'
 INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
-.PHONY: help demo test test-onboard check docs bench evaluate equal fuzz-kernel mutants sign clean
+.PHONY: help demo test test-onboard check docs bench evaluate equal fuzz fuzz-kernel mutants sign clean
 
 help:
 	@echo "make demo          a generated scene through payload, link and ground; ends with the path of its report"
@@ -21,6 +21,7 @@ help:
 	@echo "make bench         speed of every stage on board, and the memory of a 10 980 x 10 980 scene"
 	@echo "make equal         the same tile codes on this host and on emulated x86 without VNNI and ARM: some 20 minutes"
 	@echo "make mutants       200 small changes to the code, one at a time: which of them do the tests notice? Some two hours"
+	@echo "make fuzz          10^6 damaged units of the link; every reader of foreign octets under atheris"
 	@echo "make fuzz-kernel   10^5 hostile layers, encodes and arguments for the kernel under ASan and UBSan"
 	@echo "make sign          signs the bundles that ship: KEY=KEY.pem"
 	@echo "make evaluate      rate, distortion and the cloud gate on the benchmark data, if its folder is there"
@@ -60,6 +61,16 @@ evaluate: $(VENV)/.ground
 equal: $(VENV)/.everything
 	$(BIN)/hil sysroot
 	$(BIN)/hil equal --scene $(DATA)/scenes/ebiederstadt_20190522.tif --tiles $(DATA)/bench/rd20.npz --out out/equal --overwrite
+
+# 10^6 damaged units of the link, then every reader of foreign octets under atheris, FUZZ_S seconds each: about half an
+# hour. Stopped, the first part goes on where it was.
+FUZZ_S ?= 60
+UNITS ?= 1000000
+fuzz: $(VENV)/.everything
+	$(INSTALL) --editable ".[fuzz]"
+	mkdir -p out/fuzz
+	$(BIN)/python tests/fuzz/run.py --units $(UNITS) --record out/fuzz/link.jsonl
+	cd out/fuzz && $(CURDIR)/$(BIN)/python $(CURDIR)/tests/fuzz/atheris_run.py --every $(FUZZ_S)
 
 # Needs gcc with its sanitizers; about an hour. The tests run a short one.
 fuzz-kernel: $(VENV)/.everything

@@ -6,28 +6,32 @@ Tiles stream. In memory are one strip of tiles and, where a byte budget has to b
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 
 import numpy as np
 
-from payload.bundle import Bundle
+from payload.bundle import Bundle, load_bundle
+from payload.clouds.audit import AuditDraw
 from payload.clouds.gate import Action, Decision, decide, detect_clouds, flatten_clouds
 from payload.clouds.mask import CloudMask
 from payload.clouds.network import load_cloud_net
 from payload.codec.interface import PEAK_DN, CodedTile, Quality
 from payload.codec.registry import open_codec, open_fallback
 from payload.engine import Engine
+from payload.guard.guard import Coded, Good, Guard, unguarded
+from payload.guard.telemetry import Mode, Telemetry
 from payload.link import tile_code
 from payload.link.rate_control import Candidate, choose_layers
 from payload.link.scene_header import SceneHeader, headers_on_air, records
 from payload.link.streams import Sender, housekeeping_on_air
 from payload.link.tile_code import Kind, TileCode
 from payload.link.valid_mask import pack_mask
-from payload.policy import Policy
+from payload.memory import forget
+from payload.policy import Policy, Protection
 from payload.scene import Scene
 from payload.stopwatch import Stopwatch
-from payload.tiles import Tile, require_tile, split
+from payload.tiles import Tile, cut, require_tile, split
 
 MaskObserver = Callable[[Tile, CloudMask], None]
 
@@ -35,15 +39,32 @@ MaskObserver = Callable[[Tile, CloudMask], None]
 class Payload:
     """The payload of one bundle under one policy. `watch.seconds` sums the time spent per stage."""
 
-    def __init__(self, bundle: Bundle, policy: Policy, engine: Engine) -> None:
+    def __init__(self, bundle: Bundle, policy: Policy, engine: Engine, protection: Protection | None = None) -> None:
         self.bundle, self.policy = bundle, policy
-        self.codec = open_codec(bundle, engine)
-        compares = policy.fallback == "compare" and self.codec.code_kind is Kind.CODED
-        self._other = open_fallback(bundle) if compares else None
-        self.clouds = load_cloud_net(bundle, engine) if "clouds" in bundle.manifest else None
+        self._engine = engine
+        self._open()
+        self.telemetry = Telemetry()
+        self.guard = Guard(self, protection, bundle, self.telemetry) if protection is not None else None
         self.watch = Stopwatch()
         self.work: Counter[str] = Counter()  # tiles judged, withheld, coded (thumbnails too), and valid pixels
         self.last_stages: dict[str, float] = {}
+
+    def _open(self) -> None:
+        bundle, policy = self.bundle, self.policy
+        self.codec = open_codec(bundle, self._engine)
+        compares = policy.fallback == "compare" and self.codec.code_kind is Kind.CODED
+        self._other = open_fallback(bundle) if compares else None
+        self.clouds = load_cloud_net(bundle, self._engine) if "clouds" in bundle.manifest else None
+
+    def reopen(self) -> None:
+        """Codec and gate anew from the bundle's files, which are checked again."""
+        load_bundle(self.bundle.directory, flight_only=True)
+        forget(self.codec)
+        self._open()
+
+    def fall_back(self) -> None:
+        """Goes on with fallback tiles, without a gate."""
+        self.codec, self._other, self.clouds = open_fallback(self.bundle), None, None
 
     def transmit(
         self, scene: Scene, header: SceneHeader | None = None, observe: MaskObserver | None = None
@@ -66,9 +87,13 @@ class Payload:
         self, scene: Scene, header: SceneHeader | None = None, observe: MaskObserver | None = None
     ) -> Iterator[TileCode]:
         """A code for every tile in row order, then the thumbnails of the audit."""
-        header = header or self.header_of(scene)
-        audit = _AuditDraw(self.policy, header.scene_id)
-        candidates = (self._of_scene(tile, header, audit, observe) for tile in split(scene, self.bundle.tile_px))
+        audit = AuditDraw(self.policy, (header := header or self.header_of(scene)).scene_id)
+        tiles, (code, again) = split(scene, self.bundle.tile_px), self._ways(scene, header, audit, observe)
+        coded = map(code, tiles) if self.guard is None else self.guard.verified(tiles, code, again, audit)
+        yield from self.chosen(coded, header, audit)
+
+    def chosen(self, candidates: Iterable[Candidate], header: SceneHeader, audit: AuditDraw) -> Iterator[TileCode]:
+        """The candidates as they are sent: cut to the byte budget where there is one, the thumbnails behind them."""
         if self.policy.budget_octets is None:
             yield from (candidate.code for candidate in candidates)
         else:
@@ -78,6 +103,25 @@ class Payload:
             yield from choose_layers(offered, self.policy, self._shorten, audit.thumbnails, headers)
         yield from audit.thumbnails
 
+    def steps(
+        self, scene: Scene, header: SceneHeader, audit: AuditDraw, skip: Collection[tuple[int, int]] = ()
+    ) -> Iterator[Coded[Candidate] | Good]:
+        """Every tile but those to `skip` as it is coded, and again where the guard has it recoded."""
+        tiles = (tile for tile in split(scene, self.bundle.tile_px) if (tile.row, tile.col) not in skip)
+        code, again = self._ways(scene, header, audit, None)
+        return unguarded(tiles, code) if self.guard is None else self.guard.steps(tiles, code, again, audit)
+
+    def _ways(
+        self, scene: Scene, header: SceneHeader, audit: AuditDraw, observe: MaskObserver | None
+    ) -> tuple[Callable[[Tile], Candidate], Callable[[tuple[int, int]], Candidate]]:
+        """How a tile is coded, and how one is coded again that was read before."""
+        self.telemetry.scene_id = header.scene_id
+
+        def again(address: tuple[int, int]) -> Candidate:
+            return self._of_scene(cut(scene, *address, self.bundle.tile_px), header, audit, None)
+
+        return lambda tile: self._of_scene(tile, header, audit, observe), again
+
     def encode_tile(self, tile: Tile) -> TileCode:
         """One tile on its own: gate, codec, no byte budget."""
         before = dict(self.watch.seconds)
@@ -86,19 +130,21 @@ class Payload:
         return code
 
     def _of_scene(
-        self, tile: Tile, header: SceneHeader, audit: "_AuditDraw", observe: MaskObserver | None
+        self, tile: Tile, header: SceneHeader, audit: AuditDraw, observe: MaskObserver | None
     ) -> Candidate:
         code, errors = self._one(tile, audit, observe)
         mask = pack_mask(tile.valid) if code.layers else b""
         return Candidate(replace(code, scene_id=header.scene_id, mask=mask, sent_octets=-1), errors)
 
     def _one(
-        self, tile: Tile, audit: "_AuditDraw | None", observe: MaskObserver | None
+        self, tile: Tile, audit: "AuditDraw | None", observe: MaskObserver | None
     ) -> tuple[TileCode, tuple[float, ...]]:
         require_tile(tile, len(self.bundle.bands), self.bundle.tile_px)
         address = (tile.row, tile.col, self.bundle.bundle_id)
         if tile.empty:
             return TileCode(Kind.EMPTY, *address), ()
+        if self.telemetry.mode is Mode.SAFE:
+            return TileCode(Kind.OMITTED, *address), ()
         self.work["valid_px"] += int(np.count_nonzero(tile.valid))
         decision, tile = self._gate(tile, observe)
         percent = tile_code.UNKNOWN_CLOUD if decision is None else round(decision.cloud_percent)
@@ -148,27 +194,7 @@ class Payload:
 
     def _encoded(self, tile: Tile, quality: Quality) -> CodedTile:
         self.work["coded"] += 1
-        return self.codec.encode(tile, quality, self.watch)
-
-
-class _AuditDraw:
-    """A uniform draw of `audit_count` withheld tiles without knowing how many there will be (Vitter's algorithm R)."""
-
-    def __init__(self, policy: Policy, scene_id: int) -> None:
-        self._scene_id = scene_id
-        self._wanted = policy.gate.audit_count
-        self._random = np.random.default_rng(policy.gate.audit_seed)
-        self._seen = 0
-        self.thumbnails: list[TileCode] = []
-
-    def offer(self, tile: Tile, cloud_percent: int, payload: Payload) -> None:
-        self._seen += 1
-        place = len(self.thumbnails) if len(self.thumbnails) < self._wanted else int(self._random.integers(self._seen))
-        if place >= self._wanted:
-            return
-        coded = payload.thumbnail(tile)
-        code = TileCode(
-            Kind.AUDIT, tile.row, tile.col, payload.bundle.bundle_id, cloud_percent, coded.side, coded.layers,
-            scene_id=self._scene_id, mask=pack_mask(tile.valid),
-        )  # fmt: skip
-        self.thumbnails[place : place + 1] = [code]
+        coded = self.codec.encode(tile, quality, self.watch)
+        if self.guard is None:
+            return coded
+        return self.guard.read_back(coded, lambda: self.codec.encode(tile, quality, self.watch))

@@ -111,3 +111,44 @@ class Policy:
             raise InputError(
                 f"apid is {self.apid}, wanted 0 to 2043: the streams have it and the three after it, 2047 is idle"
             )
+
+
+@dataclass(frozen=True)
+class Protection:
+    """How the payload guards itself against upsets (payload/guard).
+
+    `scrub_octets` of held memory are compared with their copy after every tile. `network_tiles`: after so many tiles
+    every network in a runtime has to give a known answer. `self_test`: the known tile at the start and after every
+    scene, besides on doubt. `read_back`: every tile is coded twice and decoded. `tile_deadline_s`: a tile that takes
+    longer is told; `watchdog_s`: after so long without a tile the process is ended, to be started again. `apid` and
+    `housekeeping_tiles`: housekeeping and events go in packets of that APID, after so many tiles.
+    """
+
+    scrub_octets: int = 1 << 20
+    network_tiles: int = 128
+    self_test: bool = True
+    read_back: bool = False
+    tile_deadline_s: float | None = None
+    watchdog_s: float | None = None
+    apid: int = 0x2B0
+    housekeeping_tiles: int = 256
+
+    def __post_init__(self) -> None:
+        for name, value, least, most in (
+            ("scrub_octets", self.scrub_octets, 1024, 1 << 30), ("network_tiles", self.network_tiles, 1, 65536),
+            ("housekeeping_tiles", self.housekeeping_tiles, 1, 1 << 20), ("apid", self.apid, 0, 2046),
+            ("tile_deadline_s", self.tile_deadline_s, 1e-3, 3600), ("watchdog_s", self.watchdog_s, 1e-2, 3600),
+        ):  # fmt: skip
+            if value is not None and not least <= value <= most:
+                raise InputError(f"{name} is {value}, wanted {least} to {most}")
+
+
+@dataclass(frozen=True)
+class StoreSettings:
+    """The onboard store of coded tiles (payload/store). `capacity_mib`: it takes no more than that."""
+
+    capacity_mib: float = 2048.0
+
+    def __post_init__(self) -> None:
+        if not 0.1 <= self.capacity_mib <= 1e8:
+            raise InputError(f"capacity_mib is {self.capacity_mib}, wanted 0.1 to 1e8")

@@ -58,6 +58,14 @@ def split(scene: Scene, tile_px: int) -> Iterator[Tile]:
             yield _square(row, col, strip[:, :, span], strip_valid[:, span], tile_px)
 
 
+def cut(scene: Scene, row: int, col: int, tile_px: int) -> Tile:
+    """One tile of those that `split` gives, read on its own."""
+    top, left = row * tile_px, col * tile_px
+    height, width = min(tile_px, scene.info.height_px - top), min(tile_px, scene.info.width_px - left)
+    dn, valid = scene.read(top, left, height, width)
+    return _square(row, col, dn, valid, tile_px)
+
+
 def _square(row: int, col: int, dn: Dn, valid: Mask, tile_px: int) -> Tile:
     down, right = tile_px - dn.shape[1], tile_px - dn.shape[2]
     if down or right:

@@ -15,6 +15,8 @@ from payload.errors import InputError
 from payload.version import described
 from sim.commands.console import stop_on_signals
 
+log = logging.getLogger(__name__)
+
 OWN = ("payload", "sim", "hil", "devices")
 OUT_OF_MEMORY = (
     "bad_alloc",
@@ -39,7 +41,18 @@ def main() -> None:
     if MISSING is not None:
         sys.exit(_without_the_ground(MISSING))
     stop_on_signals("sim")
+    sys.unraisablehook, sys.excepthook = _ignored, _printed
     sys.exit(_guarded(app))
+
+
+def _ignored(event: "sys.UnraisableHookArgs") -> None:
+    """What a library raised where nobody could catch it, such as a message of GDAL that is no UTF-8: no traceback."""
+    log.debug("ignored in %r: %s", event.object, event.exc_value)
+
+
+def _printed(kind: type[BaseException], error: BaseException, trace: object) -> None:
+    """What a compiled library would print and go on: ours are caught below."""
+    log.debug("printed by a library: %s: %s", kind.__name__, error)
 
 
 def _without_the_ground(missing: str) -> int:

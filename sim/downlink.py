@@ -91,7 +91,7 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
         info = replace(scene.info, notes=scene.info.notes + regions_outside(mission.policy.gate, scene.info))
         header = header_of(scene, bundle)
         if request.device is None:
-            onboard = send(scene, header, bundle, policy, engine, folder, progress)
+            onboard = send(scene, header, bundle, policy, engine, folder, progress, mission.protection)
         else:
             refuse_scene_policy(policy, mission.name)
             onboard = send_by_device(request.device, scene, header, bundle, policy, engine, folder, progress)

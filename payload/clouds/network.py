@@ -1,5 +1,6 @@
 """The cloud network: loaded from a bundle, its logits turned into probabilities by a table of exponentials."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -9,9 +10,11 @@ from numpy.typing import NDArray
 
 from payload.bundle import Bundle
 from payload.clouds.mask import CLASSES, CLEAR, SHADOW, THICK, THIN, Parts
-from payload.clouds.planes import CloudSettings, plane_count
+from payload.clouds.planes import CloudSettings, input_planes, plane_count
 from payload.engine import Engine, Network
 from payload.errors import BundleError
+from payload.memory import Held, RunsInside
+from payload.tiles import Tile
 
 NETWORK_FILE = "flight/clouds.onnx"
 #: No setting is larger; what is cannot even be printed in a line.
@@ -30,6 +33,16 @@ class CloudNet:
         """exp(-d logit_step / temperature) for d = 0..255 steps below the largest logit, as integers of 2^-20."""
         steps = -np.arange(256) * (self.settings.logit_step / self.settings.temperature)
         return np.round(np.exp(steps) * 2.0**20).astype(np.float32)
+
+    def held(self) -> Iterator[Held]:
+        """The table of exponentials."""
+        yield Held("clouds.exponentials", "scales", self.exponentials)
+
+    def runs_inside(self, tile: Tile) -> Iterator[RunsInside]:
+        """The network, with `tile` as it goes into it."""
+        planes = input_planes(tile.dn, tile.valid, self.settings)
+        if planes is not None:
+            yield RunsInside("clouds", self.network, (planes[None],))
 
 
 def load_cloud_net(bundle: Bundle, engine: Engine) -> CloudNet:

@@ -7,13 +7,14 @@ angles, so the bits never depend on the eigen-solver.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
+from payload.memory import Held
 from payload.scene import Dn, Mask
 
 ANGLE_BITS = 12
@@ -158,11 +159,22 @@ def _jacobi_step(a: list[list[float]], v: list[list[float]], p: int, q: int) -> 
 
 
 @lru_cache(maxsize=1)
-def _circle() -> tuple[list[float], list[float]]:
+def circle() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """cos and sin of the 4096 angles, integers times 2^-30, exact in doubles."""
     angle = np.arange(ANGLES) * (2 * np.pi / ANGLES)
     cos, sin = (np.round(f(angle) * 2.0**30) * 2.0**-30 for f in (np.cos, np.sin))
-    return cos.tolist(), sin.tolist()
+    return cos, sin
+
+
+def held_circle() -> Iterator[Held]:
+    """What every rotation is made of."""
+    for name, values in zip(("cosines", "sines"), circle(), strict=True):
+        yield Held(f"rotation.{name}", "scales", values)
+
+
+def forget_matrices() -> None:
+    """Lets go of the matrices of earlier tiles: one that was hit would spoil every tile of the same angles."""
+    _matrix.cache_clear()
 
 
 def _turn(matrix: list[list[float]], p: int, q: int, cos: float, sin: float) -> None:
@@ -175,26 +187,26 @@ def _angles(vectors: list[list[float]]) -> tuple[int, ...]:
     """Givens angles whose product is the nearest rotation to `vectors` (last row's sign follows from the others)."""
     n = len(vectors)
     rest = [list(vector) for vector in vectors]
-    cosines, sines = _circle()
+    cosines, sines = (table.item for table in circle())
     angles = []
     for p in range(n - 1):
         for q in range(p + 1, n):
             c, s = rest[p][p], rest[p][q]
             near = round(math.atan2(s, c) * (ANGLES / (2 * math.pi))) % ANGLES
             around = ((near - 1) % ANGLES, near, (near + 1) % ANGLES)
-            best = max(around, key=lambda k, c=c, s=s: c * cosines[k] + s * sines[k])  # type: ignore[misc]
+            best = max(around, key=lambda k, c=c, s=s: c * cosines(k) + s * sines(k))  # type: ignore[misc]
             angles.append(best)
-            _turn(rest, p, q, cosines[best], sines[best])
+            _turn(rest, p, q, cosines(best), sines(best))
     return tuple(angles)
 
 
 @lru_cache(maxsize=64)
 def _matrix(angles: tuple[int, ...], bands: int) -> NDArray[np.int64]:
     matrix = [[float(i == j) for j in range(bands)] for i in range(bands)]
-    cosines, sines = _circle()
+    cosines, sines = (table.item for table in circle())
     pairs = [(p, q) for p in range(bands - 1) for q in range(p + 1, bands)]
     for (p, q), angle in zip(reversed(pairs), reversed(angles), strict=True):
-        _turn(matrix, p, q, cosines[angle], -sines[angle])
+        _turn(matrix, p, q, cosines(angle), -sines(angle))
     return np.round(np.array(matrix) * 2.0**MATRIX_BITS).astype(np.int64)
 
 

@@ -119,6 +119,11 @@ class SequenceCounter:
         self.apid = apid
         self._next = start
 
+    @property
+    def next(self) -> int:
+        """The count that comes next."""
+        return self._next
+
     def take(self) -> int:
         """The count of the next packet."""
         count = self._next

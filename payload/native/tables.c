@@ -10,6 +10,7 @@ typedef struct {
     const int16_t *neighbours; /* [5][C][4] channels next in frequency, C where there is none */
     const int8_t *zone;        /* [64] */
     size_t octets[4];          /* of the arrays above */
+    uintptr_t complements[4];  /* of where they are: a pointer that was hit is not followed */
 } Model;
 
 typedef struct {
@@ -31,6 +32,7 @@ typedef struct {
     const int32_t *mixed_ends;  /* [4] */
     int32_t weights;
     size_t octets[16]; /* of the arrays above */
+    uintptr_t complements[16];
 } Layer;
 
 static int feature_count(int bands) { return 3 + 5 + 2 * (bands - 1) + 2 * (ZONES + 1); }
@@ -44,9 +46,18 @@ VECTORISED static int all_within(const int16_t *values, int n, int least, int mo
     return n == 0 || (low >= least && high <= most);
 }
 
+/* Whether every pointer is still the one that was handed over. */
+static int intact(const void *const *pointers, const uintptr_t *complements, int n) {
+    int found = 1;
+    for (int i = 0; i < n; i++)
+        found &= (uintptr_t)pointers[i] == ~complements[i];
+    return found;
+}
+
 /* Whether a model's arrays are as long as they must be and point at nothing outside. */
 static int fits_model(const Model *m) {
-    if (!within(m->bands, 1, MAX_BANDS) || !within(m->groups, 1, m->bands * COEFFICIENTS))
+    const void *const arrays[] = {m->order, m->starts, m->neighbours, m->zone};
+    if (!intact(arrays, m->complements, 4) || !within(m->bands, 1, MAX_BANDS) || !within(m->groups, 1, m->bands * COEFFICIENTS))
         return 0;
     int channels = m->bands * COEFFICIENTS;
     const size_t wanted[] = {2 * channels, 4 * (m->groups + 1), 2 * 5 * 4 * channels, COEFFICIENTS};
@@ -94,7 +105,10 @@ static int fits_layer(const Model *m, const Layer *l, int k) {
     for (int i = 0; i < 16; i++)
         if (l->octets[i] < wanted[i])
             return 0;
-    int found = lists_fit(l, (int)f);
+    const void *const arrays[] = {l->weight, l->gain, l->mix, l->floor, l->base, l->position, l->activity, l->runs,
+                                  l->longest, l->refinement, l->size, l->worth, l->used, l->weighted, l->mixed,
+                                  l->mixed_ends};
+    int found = intact(arrays, l->complements, 16) && lists_fit(l, (int)f);
     for (int i = 0; found && i < CLASSES; i++)
         found = within(l->longest[i], 1, LONGEST_RUN) && (l->longest[i] & (l->longest[i] - 1)) == 0 &&
                 rises(l->runs + i * (LONGEST_RUN + 2), l->longest[i] + 1);

@@ -7,7 +7,7 @@ import typer
 from typer.core import TyperGroup
 
 from payload.version import described
-from sim.commands import archive, bench, campaign, clouds, live, missions, scenes
+from sim.commands import archive, bench, campaign, clouds, faults, live, missions, scenes
 from sim.commands import verify as verification
 from sim.commands.console import set_up_logging
 
@@ -65,6 +65,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate-clouds": clouds.evaluate_clouds,
     "evaluate-corsa": bench.evaluate_corsa,
     "audit": clouds.audit,
+    "faults": faults.faults,
+    "soak": faults.soak,
     "missions": missions.missions,
     "bundles": missions.bundles,
     "devices": missions.devices,

@@ -103,13 +103,14 @@ def packet_link(link: Link) -> Link:
     stack, hurt = link.stack, link.mishaps
     if stack is None:
         return link
-    if link.bit_burst is not None or hurt.bit_slip_rate or hurt.inversion:
+    if link.bit_burst is not None or hurt.bit_slip_rate or hurt.inversion or link.security is not None:
         raise InputError(
-            "bit_burst, bit_slip_rate and inversion need real frames, which files (delivery.mode) are not sent in; "
+            "bit_burst, bit_slip_rate, inversion and security need real frames, which files (delivery.mode) are not "
+            "sent in; "
             'take them out, or take mode = "raw"'
         )
     errors = 0.0 if stack.code is not None and link.bit_error_rate <= CORRECTED_RATE else link.bit_error_rate
-    size = stack.layout.data_octets
+    size = stack.packet_layout.data_octets
     return replace(link, stack=None, rate_bps=link.packet_rate_bps, frame_octets=size, bit_error_rate=errors)
 
 

@@ -57,6 +57,8 @@ NAMES = {
     "sync_skipped_octets": "octets of no frame",
     "channel_symbols_turned": "symbols turned round by the Viterbi decoder",
     "symbols_corrected": "symbols corrected", "most_corrected_in_a_codeword": "most of them in one codeword",
+    "frames_other_key": "refused: under another key or none", "frames_bad_mac": "refused: changed on the way",
+    "frames_replayed": "refused: taken already",
     "frames_refused": "frames refused", "frames_missing": "gaps in the frame counts",
     "packets_in_frames": "packets that came whole", "packets_cut": "packets cut by a lost frame",
     # delivery
@@ -161,7 +163,8 @@ LINK = (
         "Frames at the ground", "measured",
         ("sync_frames", "sync_locks", "sync_slips", "sync_flywheel", "sync_inverted", "sync_skipped_octets",
          "channel_symbols_turned", "symbols_corrected", "most_corrected_in_a_codeword", "codewords_corrected",
-         "codewords_uncorrectable", "frames_received", "frames_refused", "frames_idle", "frames_late",
+         "codewords_uncorrectable", "frames_received", "frames_refused", "frames_other_key",
+         "frames_bad_mac", "frames_replayed", "frames_idle", "frames_late",
          "frames_missing", "packets_in_frames", "packets_cut"), True,
     ),
     Group(

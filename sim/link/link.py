@@ -1,8 +1,9 @@
 """The downlink as a mission's `[link]` tells it: what is sent, how fast, and what goes wrong."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from payload.errors import InputError
+from payload.link.frames.security import Security
 from payload.link.frames.stack import Stack
 from sim.link.chances import BitBurst, Burst
 from sim.toml_tables import check_range
@@ -48,8 +49,14 @@ class Link:
     bit_burst: BitBurst | None = None
     mishaps: Mishaps = Mishaps()
     stack: Stack | None = None
+    security: Security | None = None  # of its frames
 
     def __post_init__(self) -> None:
+        if self.security is not None:
+            if self.stack is None:
+                raise InputError("[link.security] is of frames; add [link.stack], or take it out")
+            self.security.cipher()  # no key, or nothing to use it with: said now
+            object.__setattr__(self, "stack", replace(self.stack, security=self.security))
         check_range("rate_bps", self.rate_bps, 1, 1e12)
         check_range("pass_s", self.pass_s, 0, 86400)
         check_range("packet_loss", self.packet_loss, 0, 1)
@@ -75,7 +82,7 @@ class Link:
     def packet_share(self) -> float:
         """Share of a transfer frame that is packets. What codes and sync markers add, the radio's steps count."""
         if self.stack is not None:
-            return self.stack.layout.data_octets / self.stack.layout.octets
+            return self.stack.packet_layout.data_octets / self.stack.layout.octets
         return self.frame_octets / (self.frame_octets + TM_HEADER_OCTETS)
 
     @property

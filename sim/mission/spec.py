@@ -11,7 +11,8 @@ from typing import Any
 
 from hil.devices.states import States
 from payload.errors import InputError
-from payload.policy import Policy
+from payload.link.streams import apids_of
+from payload.policy import Policy, Protection, StoreSettings
 from sim.delivery.spec import Delivery
 from sim.ground.arriving_files import FILE_APIDS
 from sim.link.link import Link
@@ -131,6 +132,8 @@ class Mission:
     budgets: Budgets = Budgets()
     requirements: Requirements = Requirements()
     policy: Policy = field(default_factory=Policy)
+    protection: Protection | None = None  # against upsets; None: no guard
+    store: StoreSettings = field(default_factory=StoreSettings)
     delivery: Delivery = field(default_factory=Delivery)
     trusted_keys: tuple[str, ...] = ()  # Ed25519 public keys in hex; if any, the bundle must be signed by one
     allow_unsigned: bool = False  # a bundle without a signature is taken all the same, and reported as such
@@ -147,6 +150,8 @@ class Mission:
                 "contact; take fewer passes"
             )
         load_device(self.device)  # unknown, or a profile that cannot be read: said now
+        if self.protection is not None and self.protection.apid in apids_of(self.policy.apid):
+            raise InputError(f"protection.apid is {self.protection.apid}, which is of the streams; give it one apart")
         names = [station.name for station in self.stations]
         if len(set(names)) < len(names):
             raise InputError(f"stations share a name ({', '.join(names)}); give each its own")
@@ -165,6 +170,9 @@ def load_mission(where: str | Path = DEFAULT) -> Mission:
     table = read_toml(path)
     if isinstance(table.get("device"), str) and is_profile_file(table["device"]):
         table["device"] = str(path.parent / table["device"])  # beside the mission, wherever it is used from
+    security = table["link"].get("security") if isinstance(table.get("link"), dict) else None
+    if isinstance(security, dict) and isinstance(security.get("key_file"), str):
+        security["key_file"] = str(path.parent / security["key_file"])
     return mission_from_table(table, str(path))
 
 

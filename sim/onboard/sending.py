@@ -17,13 +17,15 @@ from payload.bundle import Bundle
 from payload.clouds.gate import detect_clouds
 from payload.clouds.network import load_cloud_net
 from payload.engine import Engine
+from payload.guard.beacon import Beacon
+from payload.guard.telemetry import by_name
 from payload.link.frames.stack import LayerOctets, Stack, octets_by_layer, packets_on_air
 from payload.link.scene_header import SceneHeader, pack, records
-from payload.link.space_packet import read_packets
+from payload.link.space_packet import SequenceCounter, read_packets
 from payload.link.streams import Sender, apids_of, with_channels
 from payload.link.tile_code import TileCode
 from payload.pipeline import Payload
-from payload.policy import Policy
+from payload.policy import Policy, Protection
 from payload.scene import Scene
 from payload.stopwatch import Stopwatch
 from payload.tiles import split
@@ -36,6 +38,8 @@ from sim.progress import Progress
 log = logging.getLogger(__name__)
 
 PACKETS_FILE = "packets.bin"
+#: Housekeeping and events of the guard, in packets of their own APID.
+TELEMETRY_FILE = "telemetry.bin"
 #: Of a scene that is placed by control points, so many go down at most, evenly chosen.
 MOST_CONTROL_POINTS = 256
 
@@ -63,6 +67,7 @@ class Onboard:
     before_mib: float = 0.0
     work: dict[str, int] = field(default_factory=dict)
     tile_s: dict[str, list[float]] = field(default_factory=dict)  # per stage, of each tile that went through it
+    protection: dict[str, int] | None = None  # the guard's counters; None: there was no guard
     device: DeviceRun | None = None
 
 
@@ -95,11 +100,13 @@ def header_of(scene: Scene, bundle: Bundle) -> SceneHeader:
 
 
 def send(
-    scene: Scene, header: SceneHeader, bundle: Bundle, policy: Policy, engine: Engine, folder: Path, progress: Progress
-) -> Onboard:
-    """The payload at work: packets.bin in `folder`, and beside it the cloud mask that it judged by."""
+    scene: Scene, header: SceneHeader, bundle: Bundle, policy: Policy, engine: Engine, folder: Path, progress: Progress,
+    protection: Protection | None = None,
+) -> Onboard:  # fmt: skip
+    """The payload at work: packets.bin in `folder`, beside it the cloud mask that it judged by and, where the mission
+    protects it, its telemetry. There is no watchdog: nobody would start the payload again."""
     ran.warn_of_numpy()
-    payload = Payload(bundle, policy, engine)
+    payload = Payload(bundle, policy, engine, protection and replace(protection, watchdog_s=None))
     payload.watch = watch = TileStopwatch(clock=time.process_time)  # what a busy host does beside it does not count
     start, before_mib = time.perf_counter(), peak_rss_mib()
     with (
@@ -109,7 +116,12 @@ def send(
         for packet in payload.transmit(scene, header, clouds.observe):
             stream.write(packet)
     took_s = time.perf_counter() - start
-    return Onboard(watch.seconds, took_s, peak_rss_mib(), before_mib, dict(payload.work), watch.tile_s)
+    if protection is not None:
+        counter = SequenceCounter(protection.apid)
+        beacon = Beacon(payload.telemetry, counter, policy.packet_octets, protection.housekeeping_tiles)
+        (folder / TELEMETRY_FILE).write_bytes(b"".join(beacon.now()))
+    counts = by_name(payload.telemetry.counts) if protection is not None else None
+    return Onboard(watch.seconds, took_s, peak_rss_mib(), before_mib, dict(payload.work), watch.tile_s, counts)
 
 
 def send_by_device(

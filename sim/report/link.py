@@ -28,5 +28,6 @@ def frames_read(found: FrameReception) -> dict[str, Any]:
             "codewords_uncorrectable": found.codewords_uncorrectable,
         }
         | frames
+        | {f"frames_{cause}": n for cause, n in (asdict(found.security) if found.security else {}).items()}
         | {"packets_in_frames": found.frames.packets, "packets_cut": found.frames.packets_cut}
     )

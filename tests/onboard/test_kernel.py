@@ -270,7 +270,7 @@ def test_tables_that_change_in_memory_never_lead_outside(tables, held) -> None:
     sent = random_indices(2, 8, 8, 0.3)
     sent = Indices(sent.magnitude & 0x3FFF, sent.negative)
     layers_before = coder.encode_layers(sent)
-    octets = coder._held[held].reshape(-1).view(np.uint8)
+    octets = coder._held[held].memory.reshape(-1).view(np.uint8)
     octets[:] ^= 0x80
     with contextlib.suppress(BundleError, StreamError):
         coder.encode_layers(sent)

@@ -57,7 +57,7 @@ def circle_to_50_digits() -> list[tuple[Decimal, Decimal]]:
 def test_the_table_of_angles_is_right_and_no_libm_can_round_it_differently() -> None:
     """A libm errs by a few units in the last place of a double, 2^-52: no entry is nearer than 2^-44 to a tie."""
     exact = [[Decimal(2**30) * v for v in axis] for axis in zip(*circle_to_50_digits(), strict=True)]
-    table = rotation._circle()
+    table = rotation.circle()
     for found, wanted in zip(table, exact, strict=True):
         assert [int(v * 2**30) for v in found] == [int(v.to_integral_value()) for v in wanted]
         nearest_tie = min(abs(v - v.to_integral_value(rounding="ROUND_FLOOR") - Decimal("0.5")) for v in wanted)

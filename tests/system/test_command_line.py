@@ -249,3 +249,14 @@ def test_deep_and_large_json_is_refused(tmp_path: Path) -> None:
     with (tmp_path / "large.json").open("wb") as file:
         file.truncate(2**27)
     one_line(run("audit", tmp_path / "large.json"), "longer than")
+
+
+def test_what_a_library_raises_where_nobody_can_catch_it_prints_nothing() -> None:
+    """As rasterio does where a message of GDAL is no UTF-8: five lines of a traceback before the one of ours."""
+    code = (
+        "from sim import cli\n"
+        "class Loud:\n    def __del__(self): raise ValueError('nobody hears')\n"
+        "cli.app = lambda: [Loud()].clear()\ncli.main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -44,6 +44,7 @@ ANY = Trust(allow_unsigned=True)
 KINDS = ("coded", "withheld", "omitted", "empty", "fallback", "lost", "refused")
 FILES = {
     "report.json", "report.html", "reconstruction.tif", "cloud.tif", "cloud-onboard.tif", "packets.bin",
+    "telemetry.bin",
     "original.png", "reconstruction.png", "error.png", "mask.png", "provenance.tif", "quicklook.png",
     "footprint.geojson", "reconstruction.kmz",
 }  # fmt: skip

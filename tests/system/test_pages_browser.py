@@ -3,10 +3,12 @@
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
 from chromium import CONTRAST, Page
+from made_up_scenes import made_up_scenes
 
 from hil.profiles import page as profile_page
 from hil.profiles.demand import Demand, margins
@@ -26,11 +28,18 @@ from sim.compare import page as rd_page
 from sim.compare.report import document
 from sim.compare.summary import METRICS
 from sim.compare.tiles import BenchTile
+from sim.mission import passes_page
+from sim.mission.passes import plan_passes
+from sim.mission.spec import load_mission
+from sim.planning import mission_plan
+from sim.planning import page as planning_page
+from sim.planning.mission_plan import PlanRequest, plan_mission
+from sim.planning.report import compose
 from sim.report.files import write_report
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-PAGES = ("report", "rd", "clouds", "profile")
+PAGES = ("report", "rd", "clouds", "profile", "passes", "mission")
 SHA = "a8745130e85fd2ed8c6a8197212bb4a48bb8eb26338b3d9c14f255bec048e48d"
 
 #: Cells and texts that are cut off: they stick out of the window, and no box of their own scrolls to them.
@@ -72,6 +81,7 @@ def opened(
             write_report(example_report, example_pictures, folder)
         else:
             texts = {"rd": rd_text, "clouds": clouds_text, "profile": profile_text}
+            texts |= {"passes": passes_text, "mission": mission_text}
             path.write_text(texts[request.param](), encoding="utf-8")
     browser.events.clear()
     browser.open(path.as_uri())
@@ -99,13 +109,14 @@ def test_measured_limit_and_held_are_in_sight_on_a_telephone(opened: Page) -> No
     reopen(opened, 400)
     rows = opened.value(REQUIREMENTS)
     assert all(all(row) and len(row) == 4 for row in rows)
-    assert rows or "rd.html" in opened.value("location.href")  # a comparison has no requirements
+    without = ("rd.html", "passes.html", "mission.html")  # comparisons and plans have no requirements
+    assert rows or opened.value("location.href").endswith(without)
 
 
 def test_every_chart_has_numbers_on_its_axes(opened: Page) -> None:
     charts = opened.value(NUMBERED)
     assert charts
-    one_way = "rd.html" in opened.value("location.href")  # rows of dots: names stand where the numbers would
+    one_way = opened.value("location.href").endswith(("rd.html", "passes.html"))  # rows: names stand for the numbers
     assert all(foot >= 2 and (side >= 2 or one_way) for foot, side in charts), charts
 
 
@@ -204,3 +215,14 @@ def profile_text() -> str:
     )  # fmt: skip
     demand = Demand("m", 9.0, 5700.0, 60.0, 100.0, 6.1, 256.0, 85.0)
     return profile_page.render(profile, "m", margins(profile, demand))
+
+
+def passes_text() -> str:
+    mission = load_mission("phisat2")
+    return passes_page.render_page(plan_passes(mission, ["Svalbard", "Redu"], days=1, volume_octets=10**9))
+
+
+def mission_text() -> str:
+    with mock.patch.object(mission_plan, "code_scenes", made_up_scenes):
+        plan = plan_mission(PlanRequest(load_mission("phisat2"), "demo:60", 1))
+    return planning_page.render_page(plan, compose(plan))

@@ -7,6 +7,7 @@ built, in numpy elsewhere, gives the same octets; who runs the encoder network i
 """
 
 import math
+from collections.abc import Iterator
 from functools import cached_property
 
 import numpy as np
@@ -25,14 +26,17 @@ from payload.codec.interface import (
 )
 from payload.codec.lapped import compiled, layers, quantiser, synthesis, tables
 from payload.codec.lapped.compiled_layers import EntropyKernel
+from payload.codec.lapped.context_model import frequency_neighbours, zones
 from payload.codec.lapped.power_law import LEAST_GAMMA, LINEAR, compand, expand, expanded, stretch, table
 from payload.codec.lapped.proof import latent_quantiser
 from payload.codec.lapped.quantiser import Indices
-from payload.codec.lapped.transform import BLOCK, COEFFICIENTS, Latents, encode, first_level, planes
+from payload.codec.lapped.transform import BLOCK, COEFFICIENTS, Latents, dct, encode, first_level, planes
 from payload.codec.rotation import (
     SHIFT_LIMIT,
     Rotation,
+    circle,
     fit,
+    held_circle,
     inverse_of,
     pack_rotation,
     rotate,
@@ -43,6 +47,7 @@ from payload.codec.rotation import (
 from payload.engine import NATIVE, Engine, Network
 from payload.errors import BundleError, InputError, StreamError
 from payload.link.tile_code import Kind
+from payload.memory import Held, RunsInside
 from payload.native import library
 from payload.scene import Dn
 from payload.stopwatch import Stopwatch
@@ -81,6 +86,26 @@ class FsqCodec:
         self._network = engine.load(bundle.file(ENCODER_FILE), require_int8=True) if engine else None
         self._transform = _transform(bundle, kernels) if engine and engine.name == NATIVE else None
         self.layers = len(model.layers)
+
+    def held(self) -> Iterator[Held]:
+        """Tables, weights and scales; nothing of what is written anew for every tile."""
+        yield from self._entropy.held()
+        if self._transform is not None:
+            yield from self._transform.held()
+        yield Held("power_law", "scales", table(self._gamma))
+        yield Held("second_level", "scales", dct())
+        yield from held_circle()
+
+    def runs_inside(self, tile: Tile) -> Iterator[RunsInside]:
+        """The encoder where a runtime has it, with `tile` as it goes into it."""
+        if self._network is not None and self._transform is None:
+            yield RunsInside("encoder", self._network, self.network_inputs(tile))
+
+    @staticmethod
+    def forget() -> None:
+        """Lets go of tables that are kept for the next codec: what opens after this makes them anew."""
+        for kept in (table, dct, circle, zones, frequency_neighbours):
+            kept.cache_clear()
 
     def encode(self, tile: Tile, quality: Quality, watch: Stopwatch) -> CodedTile:
         require_tile(tile, self._bands, self._tile_px)

@@ -1,6 +1,7 @@
 """The compiled twins of rotation, transform and quantiser: the same integers as their files in numpy define."""
 
 import ctypes
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,7 @@ from payload.codec.lapped.synthesis import MARGIN, Functions
 from payload.codec.lapped.tables import Kernels
 from payload.codec.lapped.transform import BLOCK, COEFFICIENTS, DCT_BITS, LATENT_BITS, Latents, dct
 from payload.codec.rotation import JACOBI_SWEEPS, PLANE_LIMIT, Rotation, Statistics
+from payload.memory import Held
 from payload.native.library import BOOL, F32, F64, I16, I32, I64, NONE, U8, U16, U64, Span, call, span
 from payload.scene import Dn
 
@@ -68,6 +70,12 @@ class Transform:
         self._functions = np.concatenate(functions).astype(np.int32)
         self._weights = kernels.values[self._functions, :BLOCK, :BLOCK].astype(np.int16).copy()
         self._shift = (LATENT_BITS - kernels.exponents.astype(np.int32)).copy()
+
+    def held(self) -> Iterator[Held]:
+        """What the kernel reads for every tile."""
+        yield Held("transform.functions", "tables", self._functions)
+        yield Held("transform.weights", "weights", self._weights)
+        yield Held("transform.shift", "scales", self._shift)
 
     def run(self, rotated: NDArray[np.int16], buffers: Buffers) -> NDArray[np.int32]:
         """Sums [B, 64, T/8, T/8] in 2^-8 of rotated bands [B, T, T]."""

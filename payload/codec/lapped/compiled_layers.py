@@ -1,7 +1,7 @@
 """The compiled twin of payload/codec/lapped/layers.py: indices <-> octets, same law, same octets, same refusals."""
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,32 +22,37 @@ from payload.codec.lapped.layers import (
 )
 from payload.codec.lapped.quantiser import Indices
 from payload.codec.lapped.range_coder import NO_ENCODERS, Table
-from payload.codec.lapped.tables import LONGEST_RUN, ContextTables, LayerTables
+from payload.codec.lapped.tables import LONGEST_RUN, WEIGHTS, ContextTables, LayerTables
 from payload.codec.lapped.transform import COEFFICIENTS
 from payload.errors import InputError, StreamError
+from payload.memory import Held
 from payload.native.library import BOOL, I8, I16, I32, NONE, U8, U16, U32, U64, call, loaded, span
 
 #: What nadir_decode says of octets.
 _CAUSES, _TOO_SHORT = {1: NO_ENCODERS, 2: RUN_TOO_LONG, 4: SMALL_ESCAPE}, 3
 #: A coefficient takes 8.2 octets at most: two symbols of 24 bits, an escape, a sign (nadir_encode asks for so much).
 MOST_OCTETS, LAST_OCTETS = 9, 64
+_MOST_POINTER = (1 << 8 * ctypes.sizeof(ctypes.c_void_p)) - 1
 
 
 class _Model(ctypes.Structure):
+    arrays = ("order", "starts", "neighbours", "zone")
     _fields_ = (
         ("bands", ctypes.c_int32), ("groups", ctypes.c_int32), ("order", ctypes.c_void_p),
         ("starts", ctypes.c_void_p), ("neighbours", ctypes.c_void_p), ("zone", ctypes.c_void_p),
         ("octets", ctypes.c_size_t * 4),
+        ("complements", ctypes.c_void_p * 4),
     )  # fmt: skip
 
 
 class _Layer(ctypes.Structure):
-    _arrays = (
+    arrays = (
         "weight", "gain", "mix", "floor", "base", "position", "activity", "runs", "longest", "refinement", "size",
         "worth", "used", "weighted", "mixed", "mixed_ends",
     )  # fmt: skip
     _fields_ = (
-        *((name, ctypes.c_void_p) for name in _arrays), ("weights", ctypes.c_int32), ("octets", ctypes.c_size_t * 16),
+        *((name, ctypes.c_void_p) for name in arrays), ("weights", ctypes.c_int32), ("octets", ctypes.c_size_t * 16),
+        ("complements", ctypes.c_void_p * 16),
     )  # fmt: skip
 
 
@@ -58,7 +63,7 @@ class EntropyKernel:
     tables: ContextTables
     h: int
     w: int
-    _held: list[NDArray[Any]] = field(default_factory=list)  # arrays the structures point into
+    _held: list[Held] = field(default_factory=list)  # arrays the structures point into
 
     def __post_init__(self) -> None:
         channels, t = len(self.tables.order), self.tables
@@ -69,22 +74,35 @@ class EntropyKernel:
         ]
         starts = [g[0] for g in t.groups] + [channels]
         arrays = (t.order, I16), (starts, I32), (neighbours, I16), (zones(), I8)
-        where, octets = self._hold(arrays)
-        self._model = _Model(bands, len(t.groups), *where, octets)
-        self._layers = [self._layer(layer) for layer in t.layers]
+        where, octets = self._hold("kernel.model", _Model.arrays, arrays)
+        self._model = _Model(bands, len(t.groups), *where, octets, _complements(where))
+        self._layers = [self._layer(k, layer) for k, layer in enumerate(t.layers)]
         longest_group = max(end - begin for begin, end in t.groups)
         self._scratch = np.empty(loaded().nadir_scratch_octets(channels, self.h, self.w, longest_group), np.uint8)
         self._magnitude = np.empty((channels, self.h, self.w), np.uint16)
         self._out = np.empty(MOST_OCTETS * channels * self.h * self.w + LAST_OCTETS, np.uint8)
         self._room = span(self._scratch, U8), span(self._out, U8)
 
-    def _hold(self, arrays: Sequence[tuple[Any, "np.dtype[Any]"]]) -> tuple[list[int], tuple[int, ...]]:
-        """Arrays that the kernel reads for as long as this object lives: where they begin, and their octets."""
-        held = [np.ascontiguousarray(values, dtype) for values, dtype in arrays]
-        self._held += held
+    def held(self) -> Iterator[Held]:
+        """What the kernel reads, the structures that point at it, and the tables it was made of."""
+        yield from self._held
+        for k, structure in enumerate((self._model, *self._layers)):
+            yield Held(f"kernel.structure{k}", "pointers", structure)
+        yield from self.tables.held()
+
+    def _hold(
+        self, owner: str, names: Sequence[str], arrays: Sequence[tuple[Any, "np.dtype[Any]"]]
+    ) -> tuple[list[int], tuple[int, ...]]:
+        """Arrays that the kernel reads for as long as this object lives: where they begin, and their octets. Copies:
+        one that is hit does not take the array it was made of with it."""
+        held = [np.array(values, dtype, order="C") for values, dtype in arrays]
+        self._held += [
+            Held(f"{owner}.{name}", "weights" if name in WEIGHTS else "tables", a)
+            for name, a in zip(names, held, strict=True)
+        ]
         return [int(a.ctypes.data) for a in held], tuple(a.nbytes for a in held)
 
-    def _layer(self, layer: LayerTables) -> _Layer:
+    def _layer(self, k: int, layer: LayerTables) -> _Layer:
         w, features = layer.weights, _features_in_use(layer.weights)
         arrays = (
             (w.weight, I8), (w.gain, I8), (w.mix, I8), (w.floor, I16), (w.base, I16), (w.position, I16),
@@ -92,8 +110,8 @@ class EntropyKernel:
             ([len(t.counts) - 1 for t in layer.runs], I32), (_lower(layer.refinement, 3), U32),
             (_lower(layer.size, 17), U32), (layer.worth, U8), *features,
         )  # fmt: skip
-        where, octets = self._hold(arrays)
-        return _Layer(*where, len(features[1][0]), octets)
+        where, octets = self._hold(f"kernel.layer{k}", _Layer.arrays, arrays)
+        return _Layer(*where, len(features[1][0]), octets, _complements(where))
 
     def encode_layers(
         self, indices: Indices, keep: int | None = None, last_active: int | None = None
@@ -179,6 +197,10 @@ def _features_in_use(w: LayerWeights) -> tuple[tuple[Any, "np.dtype[Any]"], ...]
     used[weighted] = used[np.concatenate(mixed)] = 1
     ends = np.cumsum([len(features) for features in mixed])
     return (used, U8), (weighted, U8), (np.concatenate(mixed), U8), (ends, I32)
+
+
+def _complements(where: Sequence[int]) -> tuple[int, ...]:
+    return tuple(_MOST_POINTER ^ at for at in where)
 
 
 def _busy(activity: bytes) -> NDArray[np.int16]:

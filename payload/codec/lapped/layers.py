@@ -16,12 +16,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from payload.codec.lapped import plain_layer
-from payload.codec.lapped.context_model import ACTIVITY_CENTRE, ACTIVITY_LIMIT, CLASSES, Contexts, Known, activity_of
+from payload.codec.lapped.context_model import (
+    ACTIVITY_CENTRE,
+    ACTIVITY_LIMIT,
+    CLASSES,
+    Contexts,
+    Known,
+    activity_of,
+    frequency_neighbours,
+    zones,
+)
 from payload.codec.lapped.quantiser import MAGNITUDE_LIMIT, Indices
 from payload.codec.lapped.range_coder import Decoder, Encoder, Table
 from payload.codec.lapped.tables import ESCAPE, REFINEMENTS, SIZE_CLASSES, ContextTables, LayerTables
 from payload.codec.lapped.transform import COEFFICIENTS
 from payload.errors import StreamError
+from payload.memory import Held
 
 RUN_TOO_LONG = "a run of zeros goes past the end of its class"
 SMALL_ESCAPE = f"an escape for a magnitude below {ESCAPE}"
@@ -103,6 +113,13 @@ class Plain:
 
     def __init__(self, tables: ContextTables, cells: int) -> None:
         self._tables, self._shape = tables, (len(tables.order), cells, cells)
+
+    def held(self) -> Iterator[Held]:
+        """What is read for every tile; the counts of symbols are Python's own numbers, which nothing can watch."""
+        yield from self._tables.held()
+        for k, columns in enumerate(frequency_neighbours(len(self._tables.order) // COEFFICIENTS)):
+            yield Held(f"context.neighbours{k}", "tables", columns)
+        yield Held("context.zones", "tables", zones())
 
     def encode_layers(
         self, indices: Indices, keep: int | None = None, last_active: int | None = None

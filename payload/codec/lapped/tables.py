@@ -5,8 +5,8 @@ bits, and its loops believe lengths, so every shape, range, sum and order is mad
 look at an array. docs/format.md lists the arrays.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from payload.codec.lapped.context_model import CLASSES, LOGIT_LIMIT, SUM_LIMIT, 
 from payload.codec.lapped.range_coder import ONE, Table
 from payload.codec.lapped.transform import BLOCK, COEFFICIENTS, DCT_BITS, LATENT_BITS, dct
 from payload.codec.rotation import PLANE_LIMIT
+from payload.memory import Held
 
 LONGEST_RUN = 64
 #: Layer 0 codes magnitudes 1..15 by table; 16 says that 16 raw bits follow.
@@ -27,6 +28,8 @@ REFINEMENTS = 3
 #: A magnitude has 16 bits, and a layer takes one of them.
 MOST_LAYERS = 16
 MOST_BANDS = 16
+#: Arrays of the context model that are weights; the rest are tables.
+WEIGHTS = tuple(field.name for field in fields(LayerWeights))
 INT8, INT16 = (-(1 << 7), (1 << 7) - 1), (-(1 << 15), (1 << 15) - 1)
 
 
@@ -48,6 +51,14 @@ class ContextTables:
     order: NDArray[np.int64]
     groups: tuple[tuple[int, int], ...]
     layers: tuple[LayerTables, ...]
+
+    def held(self) -> Iterator[Held]:
+        """Its arrays."""
+        yield Held("tables.order", "tables", self.order)
+        for k, layer in enumerate(self.layers):
+            yield Held(f"tables.worth{k}", "tables", layer.worth)
+            for name in WEIGHTS:
+                yield Held(f"tables.{name}{k}", "weights", getattr(layer.weights, name))
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,6 +3,7 @@
 Indices of fixed length, one layer per codebook, the coarsest stride first. No side information.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from payload.codec.vq.proof import latent_quantiser
 from payload.engine import Engine, Network
 from payload.errors import BundleError, StreamError
 from payload.link.tile_code import Kind
+from payload.memory import Held, RunsInside
 from payload.scene import Dn
 from payload.stopwatch import Stopwatch
 from payload.tiles import Tile, require_tile
@@ -45,6 +47,18 @@ class VqCodec:
         self._network: Network | None = engine.load(bundle.file(ENCODER_FILE), require_int8=True) if engine else None
         self._bands, self._tile_px = len(bundle.bands), bundle.tile_px
         self.layers = len(self._books.books)
+
+    def held(self) -> Iterator[Held]:
+        """Codebooks and the normalisation."""
+        yield Held("mean_dn", "scales", self._books.mean_dn)
+        yield Held("scale_dn", "scales", self._books.scale_dn)
+        for k, book in enumerate(self._books.books):
+            yield Held(f"book{k}", "codebook", book.vectors)
+
+    def runs_inside(self, tile: Tile) -> Iterator[RunsInside]:
+        """The encoder, with `tile` as it goes into it."""
+        if self._network is not None:
+            yield RunsInside("encoder", self._network, self.network_inputs(tile))
 
     def _check(self, bundle: Bundle) -> None:
         odd = [stride for stride in self._books.strides if bundle.tile_px % stride]

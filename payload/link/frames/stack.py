@@ -17,6 +17,7 @@ from payload.errors import InputError
 from payload.link.frames.convolutional import ConvolutionalEncoder
 from payload.link.frames.randomiser import randomise
 from payload.link.frames.reed_solomon import SYMBOLS, ReedSolomon
+from payload.link.frames.security import Security, sealed, without_security
 from payload.link.frames.transfer_frame import FrameFormat, Kind
 from payload.link.frames.virtual_channels import frames_of
 from payload.link.space_packet import OVERHEAD_OCTETS
@@ -45,6 +46,7 @@ class Stack:
     sync_marker: bool = True
     convolutional: bool = False
     lead_in_frames: int = 2
+    security: Security | None = None  # of [link.security]
 
     def __post_init__(self) -> None:
         if not 0 <= self.lead_in_frames <= 10_000:
@@ -65,6 +67,11 @@ class Stack:
     def layout(self) -> FrameFormat:
         fitting = (SYMBOLS - self._parity) * self.interleave if self._parity else 1115
         return FrameFormat(self.frames, self.frame_octets or fitting, self.spacecraft_id, self.fecf)
+
+    @property
+    def packet_layout(self) -> FrameFormat:
+        """Frames as packets are put into them: shorter by what security adds."""
+        return self.layout if self.security is None else without_security(self.layout)
 
     @property
     def code(self) -> ReedSolomon | None:
@@ -90,7 +97,7 @@ class Stack:
     @property
     def packet_share(self) -> float:
         """Share of the octets on the air that packets have."""
-        return self.layout.data_octets / self.unit_octets
+        return self.packet_layout.data_octets / self.unit_octets
 
 
 def encode_frames(frames: Iterable[bytes], stack: Stack) -> Iterator[bytes]:
@@ -107,7 +114,8 @@ def encode_frames(frames: Iterable[bytes], stack: Stack) -> Iterator[bytes]:
 
 def packets_on_air(packets: Iterable[tuple[int, bytes]], stack: Stack) -> Iterator[bytes]:
     """(virtual channel, packet) in sending order -> frames as they are on the air, the lead-in first."""
-    return encode_frames(frames_of(packets, stack.layout, stack.lead_in_frames), stack)
+    frames = frames_of(packets, stack.packet_layout, stack.lead_in_frames)
+    return encode_frames(frames if stack.security is None else sealed(frames, stack.security, stack.layout), stack)
 
 
 @dataclass(frozen=True)
@@ -116,7 +124,7 @@ class LayerOctets:
 
     payload_octets: int  # records: tile codes, scene headers, housekeeping
     packet_octets: int  # headers and CRCs of packets
-    frame_octets: int = 0  # headers and CRCs of frames
+    frame_octets: int = 0  # headers and CRCs of frames, and what security adds
     idle_octets: int = 0  # what fills the last frames, and idle frames
     parity_octets: int = 0
     sync_marker_octets: int = 0
@@ -132,12 +140,12 @@ def octets_by_layer(packets: int, packet_octets: int, stack: Stack | None, frame
     heads = packets * OVERHEAD_OCTETS
     if stack is None:
         return LayerOctets(packet_octets - heads, heads)
-    layout, marker = stack.layout, len(stack.marker)
+    layout, marker, held = stack.layout, len(stack.marker), stack.packet_layout.data_octets
     return LayerOctets(
         packet_octets - heads,
         heads,
-        frames * (layout.octets - layout.data_octets),
-        frames * layout.data_octets - packet_octets,
+        frames * (layout.octets - held),
+        frames * held - packet_octets,
         frames * (stack.coded_octets - layout.octets),
         frames * marker,
         frames * (marker + stack.coded_octets) * stack.convolutional,

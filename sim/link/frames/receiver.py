@@ -9,7 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from payload.errors import StreamError
 from payload.link.frames.randomiser import randomise
+from payload.link.frames.security import Opener, SecurityCounts
 from payload.link.frames.stack import Stack
 from payload.link.frames.virtual_channels import Deframer, FrameCounts
 from sim.link.frames.symbol_stream import SymbolStream
@@ -31,6 +33,7 @@ class FrameReception:
     codewords_uncorrectable: int = 0
     most_corrected: int = 0  # symbols in one codeword
     channel_symbols_turned: float = 0.0  # share that the Viterbi decoder turned round
+    security: SecurityCounts | None = None  # frames refused by it; None where it is off
 
 
 class FrameReceiver:
@@ -40,7 +43,8 @@ class FrameReceiver:
         self.stack, self._code = stack, stack.code
         self._symbols = SymbolStream() if stack.convolutional else None
         self._sync = Synchroniser(stack.marker, stack.coded_octets) if stack.sync_marker else _Fixed(stack.coded_octets)
-        self._deframer = Deframer(stack.layout)
+        self._opener = None if stack.security is None else Opener(stack.security, stack.layout)
+        self._deframer = Deframer(stack.packet_layout)
         self._corrected = self._words = self._uncorrectable = self._most = 0
 
     def push(self, octets: bytes) -> Packets:
@@ -67,6 +71,7 @@ class FrameReceiver:
             self._uncorrectable,
             self._most,
             turned,
+            None if self._opener is None else self._opener.counts,
         )
 
     def _packets(self, blocks: Octets) -> Iterator[tuple[int, bytes]]:
@@ -77,10 +82,20 @@ class FrameReceiver:
             self._count(corrected)
             usable &= (corrected >= 0).all(axis=1)
         for frame, whole in zip(blocks, usable.tolist(), strict=True):
-            if whole:
-                yield from self._deframer.push(frame.tobytes())
+            opened = self._opened(frame.tobytes()) if whole else None
+            if opened is not None:
+                yield from self._deframer.push(opened)
             else:
                 self._deframer.refuse()
+
+    def _opened(self, frame: bytes) -> bytes | None:
+        """The frame without its security; None where it is not the sender's, and counted."""
+        if self._opener is None:
+            return frame
+        try:
+            return self._opener.open(frame)
+        except StreamError:
+            return None
 
     def _count(self, corrected: NDArray[np.int8]) -> None:
         self._corrected += int(corrected[corrected > 0].sum(dtype=np.int64))

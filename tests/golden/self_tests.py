@@ -1,0 +1,25 @@
+"""The self-test's answers for the shipped bundles: CRCs of the known tile's octets and of the indices they decode to.
+
+python tests/golden/self_tests.py      writes payload/guard/self_tests.json anew: only with a new bundle, and say so
+"""
+
+import json
+
+from payload.bundle import load_bundle, shipped_bundles
+from payload.codec.registry import open_codec
+from payload.engine import open_engine
+from payload.guard.vector import KNOWN, Vector, vector_of
+
+
+def vectors(engine: str) -> dict[int, Vector]:
+    """By bundle id."""
+    loaded = [load_bundle(name) for name in shipped_bundles()]
+    return {b.bundle_id: vector_of(open_codec(b, open_engine(engine)), len(b.bands), b.tile_px) for b in loaded}
+
+
+if __name__ == "__main__":
+    table = {
+        f"{bundle_id:08x}": {"octets": f"{v.octets:08x}", "indices": f"{v.indices:08x}"}
+        for bundle_id, v in sorted(vectors("onnxruntime").items())
+    }
+    KNOWN.write_text(json.dumps(table, indent=1) + "\n", encoding="ascii")

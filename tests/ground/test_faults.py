@@ -1,0 +1,97 @@
+"""The fault campaign and the soak: a small share of each; `sim faults --trials` runs the rest."""
+
+from dataclasses import fields
+
+import numpy as np
+import pytest
+
+from payload.native import library
+from payload.policy import Protection, StoreSettings
+from sim.faults.campaign import Question, run
+from sim.faults.outcomes import Outcome, row_of
+from sim.faults.page import as_text, render_page
+from sim.faults.rates import environment
+from sim.faults.rows import ROWS, chosen
+from sim.faults.soak import soak
+from sim.faults.volatile import PowerCutError, VolatileFiles
+from sim.mission import SHIPPED
+from sim.progress import silent
+
+needs_kernel = pytest.mark.skipif(not library.available, reason="the compiled kernel is not built")
+
+
+def test_outcomes_add_up_and_a_silent_one_fails_a_strict_row() -> None:
+    outcomes = [
+        Outcome(True, True), Outcome(True, False), Outcome(False, True, hole=True), Outcome(False, True),
+        Outcome(False, False), Outcome(False, True, crashed=True),
+    ]  # fmt: skip
+    row = row_of("r", outcomes, True, 2.0, None)
+    assert row.trials == row.recovered + row.holes + row.unharmed + row.told + row.silent + row.crashed == 6
+    assert not row.held
+    assert row_of("r", outcomes[:3], True, None, None).held
+    assert row_of("r", outcomes[4:5], False, None, None).held
+
+
+def test_what_is_not_synced_may_be_lost_and_what_is_may_not() -> None:
+    lost = 0
+    for seed in range(40):
+        files = VolatileFiles(operations=5)
+        files.append("a", b"kept")
+        files.sync("a")
+        files.sync_names()
+        with pytest.raises(PowerCutError):
+            for _ in range(9):
+                files.append("a", b"x" * 700)
+        left = files.after_cut(np.random.default_rng(seed)).read("a").read()
+        assert left.startswith(b"kept")
+        lost += len(left) < 4 + 1400
+    assert lost > 20
+
+
+def test_rates_have_sources_and_the_anomaly_has_its_share() -> None:
+    where = environment()
+    assert where.source.startswith("published") and where.saa_source.startswith("assumed")
+    mean = where.saa_factor * where.saa_share_of_time + where.quiet_factor * (1 - where.saa_share_of_time)
+    assert mean == pytest.approx(1.0)  # inside and outside together are the mean rate
+
+
+@pytest.mark.parametrize("kind", [Protection, StoreSettings])
+def test_the_user_page_names_every_key_of_protection_and_store(kind: type) -> None:
+    page = (SHIPPED.parents[1] / "docs" / "mission.md").read_text(encoding="utf-8")
+    assert [field.name for field in fields(kind) if f"`{field.name}`" not in page] == []
+
+
+def test_rows_are_named_by_group_by_name_and_by_pattern() -> None:
+    assert {row.name.split("/")[0] for row in chosen(["memory", "model"])} == {"memory", "model"}
+    assert [row.name for row in chosen(["memory/all/*/on"])] == ["memory/all/before/on", "memory/all/during/on"]
+
+
+@needs_kernel
+@pytest.mark.slow
+def test_a_small_campaign_holds_and_shows_itself() -> None:
+    rows = ("memory/all/during", "channel/slip", "channel/ber-1e-4", "process", "model/rollback")
+    result = run(Question(rows, trials=8), silent)
+    assert result["failed"] == []
+    page = render_page(result)
+    assert "South Atlantic Anomaly" in page and "memory" in as_text(result)
+
+
+@needs_kernel
+@pytest.mark.slow
+def test_a_trial_that_ends_its_process_is_counted_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the guard, and with a row that ends in a signal."""
+    result = run(Question(("process/hung-runtime",), trials=40), silent)
+    (row,) = result["rows"]
+    assert (row["recovered"], row["crashed"]) == (row["trials"], 0)
+
+
+@needs_kernel
+@pytest.mark.slow
+def test_half_a_simulated_day_under_all_faults_loses_nothing_silently() -> None:
+    week = soak(0.5, 2000.0, 3, silent)
+    assert (week.wrong, week.acknowledged_lost) == (0, 0)
+    assert week.flips > 0 and week.counters["memory_hits"] + week.counters["copy_hits"] > 0
+
+
+def test_every_row_has_a_trial() -> None:
+    assert len(ROWS) > 40 and all(callable(row.trial) for row in ROWS.values())
