@@ -5,7 +5,7 @@ scene -> payload -> packets.bin -> frames.bin -> channel -> frames -> packets ->
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from sim.onboard.sending import (
     send_by_device,
 )  # fmt: skip
 from sim.products.delivery import whole_or_nothing
+from sim.products.rasters import ORIGINAL_FILE, write_scene
 from sim.progress import Progress, in_parts
 from sim.receive import CLOUD_FILE, deliver, write_catalogue
 from sim.report import tables
@@ -51,6 +52,15 @@ Watch = Callable[[SceneHeader, int, Bundle, Engine], Arrivals]
 def unwatched(header: SceneHeader, apid: int, bundle: Bundle, engine: Engine) -> Arrivals:
     """The record of a run that nobody watches."""
     return Arrivals(header, apid)
+
+
+@dataclass(frozen=True)
+class Change:
+    """What stands in the place of a mission's own; None leaves it."""
+
+    step_dn: float | None = None
+    budget_octets: int | None = None
+    packet_loss: float | None = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +80,8 @@ class Request:
     trust: Trust = MISSIONS_OWN  # whose bundles fly besides those that the mission trusts
     decoder: str = FULL
     jobs: int = 1  # threads; neither octets nor figures depend on them
+    keep_original: bool = False  # as original.tif beside what was received, for `sim serve`
+    change: Change = Change()
     watch: Watch = unwatched  # makes the record of what arrives when; the live page has its own
 
 
@@ -115,6 +127,8 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
         kinds = tables.kinds(received, grid(scene.info, bundle.tile_px))
         picture = delivered.picture if delivered else None
         cloud = folder / CLOUD_FILE if delivered else None
+        if request.keep_original:
+            write_scene(folder / ORIGINAL_FILE, scene)
         comparison = compare_with_original(scene, picture, cloud, mask, folder, kinds, progress, spread)
         ground = tables.Ground(delivered.seconds if delivered else 0.0, peak_rss_mib(), decoder.speed_mpx_s)
         run = tables.Run(
@@ -130,9 +144,10 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
 def mission_of(request: Request) -> Mission:
     """The mission, with what the command line adds to its trust and puts in the place of its policy."""
     mission = request.trust.added_to(load_mission(request.mission))
-    if request.psnr_db is None:
-        return mission
-    return replace(mission, policy=replace(mission.policy, psnr_db=request.psnr_db))
+    asked = {"psnr_db": request.psnr_db, **asdict(request.change)}
+    given = {name: value for name, value in asked.items() if value is not None}
+    loss = {name: given.pop(name) for name in ("packet_loss",) if name in given}
+    return replace(mission, policy=replace(mission.policy, **given), link=replace(mission.link, **loss))
 
 
 def load_or_stand_in(where: str, mission: Mission) -> tuple[Bundle, str | None]:

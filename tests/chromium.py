@@ -20,6 +20,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 SECONDS_TO_ANSWER = 60
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--hide-scrollbars",
+    "--enable-unsafe-swiftshader",  # WebGL without a GPU
     "--disable-background-networking", "--disable-extensions", "--disable-sync", "--remote-debugging-pipe",
 )  # fmt: skip
 

@@ -69,16 +69,21 @@ def scene_tiles(where: str, tile_px: int, bands: tuple[str, ...], reading: FileR
 def npz_tiles(path: Path, tile_px: int, bands: tuple[str, ...]) -> TileSource:
     """Tiles of an .npz: `x` uint16 [N, B, H, W], cut to the top left tile_px square; `bands` picks and orders.
 
-    Tile n gets row n // 256, column n % 256. Every pixel counts as valid.
+    Tile n gets row n // 256, column n % 256. Pixels that are 0 or 65 535 in every band are fill, as everywhere
+    (docs/scenes.md), and not valid.
     """
     x = _pixels(path, bands)
     if min(x.shape[2:]) < tile_px:
         raise InputError(
             f"{path}: tiles of {x.shape[2]} x {x.shape[3]} px, the bundle wants {tile_px} x {tile_px} at least"
         )
-    valid = np.ones((tile_px, tile_px), bool)
     cut = (np.ascontiguousarray(dn[:, :tile_px, :tile_px]) for dn in x)
-    return TileSource(len(x), (Tile(n // 256, n % 256, dn, valid) for n, dn in enumerate(cut)))
+    return TileSource(len(x), (Tile(n // 256, n % 256, dn, ~_fill(dn)) for n, dn in enumerate(cut)))
+
+
+def _fill(dn: "np.ndarray[tuple[int, ...], np.dtype[np.uint16]]") -> "np.ndarray[tuple[int, ...], np.dtype[np.bool_]]":
+    filled: np.ndarray[tuple[int, ...], np.dtype[np.bool_]] = (dn == 0).all(axis=0) | (dn == 65_535).all(axis=0)
+    return filled
 
 
 def _pixels(path: Path, bands: tuple[str, ...]) -> "np.ndarray[tuple[int, ...], np.dtype[np.uint16]]":

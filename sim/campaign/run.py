@@ -24,6 +24,12 @@ from sim.progress import Progress
 AHEAD = 2
 #: Deaths of a worker after which the scene it had is taken for the cause.
 DEATHS = 3
+#: Dask keeps profiles and logs of its workers, which grow for an hour; nobody looks at them here.
+SETTINGS = {
+    "distributed.scheduler.allowed-failures": DEATHS, "distributed.comm.timeouts.connect": "60s",
+    "distributed.worker.profile.enabled": False, "distributed.admin.log-length": 100,
+    "distributed.admin.low-level-log-length": 100, "distributed.admin.system-monitor.log-length": 100,
+}  # fmt: skip
 
 
 @dataclass
@@ -51,7 +57,7 @@ def cluster(scheduler: str | None, workers: int, memory: str) -> Iterator[Any]:
     distributed = dask()
     config = importlib.import_module("dask").config
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what goes wrong is said by the rows
-    with config.set({"distributed.scheduler.allowed-failures": DEATHS, "distributed.comm.timeouts.connect": "60s"}):
+    with config.set(SETTINGS):
         if scheduler is not None:
             try:
                 client = distributed.Client(scheduler, timeout="20s")
@@ -64,8 +70,8 @@ def cluster(scheduler: str | None, workers: int, memory: str) -> Iterator[Any]:
             return
         with (
             distributed.LocalCluster(
-                n_workers=workers, threads_per_worker=1, processes=True, memory_limit=memory, dashboard_address=None,
-                silence_logs=50,
+                n_workers=workers, threads_per_worker=1, processes=True, memory_limit=memory,
+                dashboard_address="127.0.0.1:0", silence_logs=50,
             ) as local,
             distributed.Client(local) as client,
         ):  # fmt: skip

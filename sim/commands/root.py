@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 from payload.version import described
 from sim.commands import archive, bench, campaign, clouds, faults, live, missions, scenes
 from sim.commands import verify as verification
+from sim.commands import viewer as viewing
 from sim.commands.console import set_up_logging
 
 #: These are understood before and after the name of a command.
@@ -58,7 +59,10 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "receive": scenes.receive,
     "view": live.view,
     "verify": verification.verify,
+    "compare": verification.compare,
+    "sweep": verification.sweep,
     "campaign": campaign.campaign,
+    "serve": viewing.serve,
     "passes": missions.passes,
     "bench": bench.bench,
     "evaluate": bench.evaluate,

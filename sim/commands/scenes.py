@@ -29,6 +29,7 @@ def downlink(
     offset: options.Offset = None,
     max_pixels: options.MaxPixels = MAX_PIXELS_DEFAULT,
     out: Annotated[Path, typer.Option(help="Folder for report, pictures, rasters and packets.")] = Path("out/downlink"),
+    keep_original: Annotated[bool, typer.Option("--keep-original", help="Keep original.tif for sim serve.")] = False,
     overwrite: options.Overwrite = False,
     device: Annotated[str | None, typer.Option(help="A device codes the tiles: a URL as docs/hil.md has it.")] = None,
     compare: Annotated[bool, typer.Option("--compare", help="Every octet of the device with this host's own.")] = False,
@@ -54,7 +55,7 @@ def downlink(
         with progress("downlink") as advance:
             request = Request(
                 scene, out, mission, bundle, engine, seed, reading, overwrite, under_test, psnr, trusted, decoder,
-                jobs, watch,
+                jobs, keep_original, watch=watch,
             )  # fmt: skip
             report = run(request, advance)
         print(canonical_json(arrange(report)) if as_json else as_text(report, out), end="", flush=True)

@@ -1,5 +1,6 @@
-"""`sim verify`: any two rasters beside each other."""
+"""`sim verify`, `sim compare`, `sim sweep`: rasters, runs and settings beside each other."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -35,3 +36,42 @@ def verify(
         out.mkdir(parents=True, exist_ok=True)
         (out / "verify.json").write_text(module.as_json(document), encoding="utf-8")
     print(module.as_json(document) if as_json else module.as_text(document), end="")
+
+
+def compare(
+    reports: Annotated[list[Path], typer.Argument(help="report.json files or their folders; the first is the base.")],
+    out: Annotated[Path | None, typer.Option(help="An HTML page with the pictures beside each other.")] = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Put runs side by side: figures, differences from the first, pictures."""
+    from sim.report import side_by_side
+
+    table = side_by_side.compare(side_by_side.read_reports(reports))
+    if out is not None:
+        side_by_side.write_page(table, out)
+    print(json.dumps(table, indent=1) + "\n" if as_json else side_by_side.as_text(table), end="")
+
+
+def sweep(
+    scene: Annotated[str, typer.Option(help="GeoTIFF or COG, Sentinel-2 .SAFE folder or .zip, or: demo.")],
+    step: Annotated[str | None, typer.Option(help="Quantiser steps in DN, as in 100,200,400.")] = None,
+    rate: Annotated[str | None, typer.Option(help="Budgets of the scene in octets, as in 100000,200000.")] = None,
+    loss: Annotated[str | None, typer.Option(help="Shares of packets lost, as in 0,0.01,0.1.")] = None,
+    mission: options.Mission = "phisat2",
+    bundle: options.Bundle = DEFAULT,
+    engine: options.Engine = "openvino",
+    seed: Annotated[int, typer.Option(help="Of the channel, and of the demo scene.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder of the runs and of sweep.csv.")] = Path("out/sweep"),
+    as_json: options.AsJson = False,
+) -> None:
+    """One scene at every combination of step, rate and loss: compression ratio, quality and budget in one table."""
+    from sim.campaign import sweep as module
+    from sim.downlink import Request
+
+    steps, budgets = module.numbers(step, "--step"), module.numbers(rate, "--rate")
+    losses = module.numbers(loss, "--loss")
+    with progress("sweep") as advance:
+        request = Request(scene, out, mission, bundle, engine, seed)
+        rows = module.sweep(request, steps, budgets, losses, advance)
+    module.write_csv(rows, out / "sweep.csv")
+    print(json.dumps(rows, indent=1) + "\n" if as_json else module.as_text(rows), end="")

@@ -24,7 +24,7 @@ from rasterio.transform import Affine
 from rasterio.windows import Window
 
 from payload.errors import InputError
-from payload.scene import Dn, Mask, SceneInfo
+from payload.scene import Dn, Mask, Scene, SceneInfo
 from sim.products.band_facts import band_tags, colours
 from sim.products.origin import UNKNOWN, Origin
 from sim.products.provenance import STATES
@@ -38,6 +38,7 @@ STRIP_BLOCK_PX = 256
 #: Deflate level. On noisy uint16 after the predictor, level 6 takes twice the time of level 1 and saves nothing.
 DEFLATE_LEVEL = 1
 REFLECTANCE_PER_DN = 1e-4
+ORIGINAL_FILE = "original.tif"
 
 
 def _writing_environment() -> rasterio.Env:
@@ -253,6 +254,15 @@ class PictureWriter(_Product):
         pixels = self._info.height_px * self._info.width_px
         for band, name in enumerate(self._info.bands):
             self._raster.describe(band_tags(name) | self._statistics.tags(band, pixels), band + 1)
+
+
+def write_scene(path: Path, scene: Scene, origin: Origin = UNKNOWN) -> None:
+    """A scene as it is, beside what was received of it: for a viewer that shows both."""
+    info = scene.info
+    with PictureWriter(path, info, origin) as writer:
+        for top in range(0, info.height_px, STRIP_BLOCK_PX):
+            height = min(STRIP_BLOCK_PX, info.height_px - top)
+            writer.write_strip(top, *scene.read(top, 0, height, info.width_px))
 
 
 class _CloudRaster(_Product):

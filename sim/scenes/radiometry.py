@@ -226,8 +226,9 @@ def _refuse_implausible(
     worst = int(np.argmax(full))
     if full[worst] >= 0.5:
         raise InputError(f"{where}: {scale}, {100 * full[worst]:.0f} % of {bands[worst]} are at full scale; {end}")
-    if cut.min() >= 0.99:
-        raise InputError(f"{where}: {scale}, {100 * cut.min():.0f} % of the samples become DN 0; {end}")
+    if np.median(cut) >= 0.5:  # a dark band may lie below its offset, half of the bands do not
+        most = int(np.argmax(cut))
+        raise InputError(f"{where}: {scale}, {100 * cut[most]:.0f} % of {bands[most]} fall below 0; {end}")
     middle, levels = np.median(dn), len(np.unique(sample[:, :4096]))
     if middle > BRIGHTEST_REFLECTANCE * DN_PER_REFLECTANCE:
         raise InputError(f"{where}: {scale}, half of the reflectance is above {middle / 1e4:.2f}; {end}")

@@ -112,3 +112,15 @@ def test_names_of_bands_stored_as_octets_are_names(tmp_path: Path) -> None:
     np.savez(tmp_path / "t.npz", x=x, bands=np.array([b"B04", b"B02"]))
     (tile,) = npz_tiles(tmp_path / "t.npz", 8, ("B02", "B04")).tiles
     assert np.array_equal(tile.dn, x[0, ::-1])
+
+
+def test_fill_in_an_npz_is_no_picture(tmp_path: Path) -> None:
+    """On the tree before, half-empty tiles counted whole: octets and speeds were those of nothing."""
+    x = np.full((2, 2, 8, 8), 900, np.uint16)
+    x[0, :, :, 4:] = 0
+    x[1, :, 6:] = 65_535
+    x[1, 0, 0, 0] = 0  # one band only: a measured pixel
+    np.savez(tmp_path / "t.npz", x=x)
+    first, second = npz_tiles(tmp_path / "t.npz", 8, ("B02", "B03")).tiles
+    assert first.valid[:, :4].all() and not first.valid[:, 4:].any()
+    assert second.valid[:6].all() and not second.valid[6:].any()

@@ -209,6 +209,13 @@ def test_scale_and_offset_that_make_no_sense_are_refused(
         assert (remedied(path, message) == pixels()).all()
 
 
+def test_an_offset_that_was_taken_off_before_is_no_picture(tmp_path: Path) -> None:
+    """Three of four bands fell to 0 and the near infrared did not: on the tree before that ran, with exit code 0."""
+    path = tagged(write(tmp_path / "a.tif", pixels()), (1.0,) * 4, (-1000.0,) * 4)
+    message = refused(path, "100 % of B02 fall below 0", "--scale")
+    assert (remedied(path, message) == pixels()).all()
+
+
 def test_the_users_scale_and_offset_come_before_the_files(tmp_path: Path) -> None:
     path = tagged(write(tmp_path / "a.tif", pixels() + np.uint16(1000)), (0.0,) * 4, (0.0,) * 4)
     assert (read(path, scale=0.0001, offset=-0.1)[0] == pixels()).all()

@@ -52,9 +52,11 @@ class Covering:
 
     def tests(self, file: str, line: int) -> list[str]:
         """Ids of the tests that run `line` of `file`, in the order in which they are worth trying."""
-        spans = [*_spans(ast.parse(self._text(file)), line), WHOLE_FILE]
-        found = next((tests for span in spans if (tests := self._tests(file, span))), set())
-        found = found or self._tests_of_importers(file)
+        statement, *around = _spans(ast.parse(self._text(file)), line)
+        found = self._tests(file, statement)
+        if not found:
+            wider = (self._tests(file, span) for span in (*around, WHOLE_FILE))
+            found = self._beside(next((tests for tests in wider if tests), set()) or self._tests_of_importers(file))
         return sorted(found, key=lambda test: ((self.seconds[test] + 1) * (self._breadth[test] + 100), test))
 
     def _tests(self, file: str, span: Span) -> set[str]:
@@ -62,6 +64,11 @@ class Covering:
         run = {test for test, _, phase in told if phase == "run"}
         shared = {test.partition("::")[0] for test, _, phase in told if phase == "setup"}
         return {test for test in self.seconds if test in run or test.partition("::")[0] in shared}
+
+    def _beside(self, tests: set[str]) -> set[str]:
+        """These and every test of their files: one may look at a constant and run no line of its module."""
+        homes = {test.partition("::")[0] for test in tests}
+        return {test for test in self.seconds if test.partition("::")[0] in homes}
 
     def _tests_of_importers(self, file: str) -> set[str]:
         module = file.removesuffix(".py").replace("/", ".")
@@ -86,7 +93,7 @@ class Covering:
     @cached_property
     def _files(self) -> list[str]:
         known = {file for measured in self._measured for file in measured.files}
-        return sorted(file for file in known if (self.root / file).is_file())
+        return sorted(file for file in known if file.endswith(".py") and (self.root / file).is_file())
 
     @cached_property
     def _breadth(self) -> Counter[str]:

@@ -44,7 +44,10 @@ def _run(tree: Path, tests: list[str], log: Path, environment: dict[str, str]) -
     import hypothesis
     import pytest as library
 
-    hypothesis.settings.register_profile("mutants", deadline=None, derandomize=True, database=None)
+    found_is_enough = [hypothesis.Phase.explicit, hypothesis.Phase.generate]  # no shrinking, which takes minutes
+    hypothesis.settings.register_profile(
+        "mutants", deadline=None, derandomize=True, database=None, phases=found_is_enough
+    )
     hypothesis.settings.load_profile("mutants")
     os.setsid()
     os.chdir(tree)

@@ -106,6 +106,8 @@ NOT_RUN = {
     "hil run --device emulated": "needs qemu; `make equal` runs it",
     "hil run --device 'ssh": "needs a board",
     "hil deploy --to 'ssh": "needs a board",
+    "sim serve": "runs until it is stopped; tests/system/test_viewer.py asks it",
+    "sim campaign --catalog demo:40": "forty scenes; tests/system/test_campaign.py runs others",
     "hil budget profile.json": "an overview's line; tests/bench runs it",
     "hil devices the kinds": "an overview's line; tests/bench runs it",
     "hil compare A/": "an overview's line; tests/bench runs it",

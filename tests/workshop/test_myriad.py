@@ -4,6 +4,7 @@ import os
 import struct
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +19,14 @@ from export.devices.myriad_blob import (
     read_blob,
 )
 from export.devices.myriad_compiler import OldString, empty_map, plugins_xml
-from export.devices.to_myriad import _compiler_words, compile_bundle, find_toolkit, float_twin, report_network
+from export.devices.to_myriad import (
+    _compiler_words,
+    _limits,
+    compile_bundle,
+    find_toolkit,
+    float_twin,
+    report_network,
+)
 from export.devices.to_myriad import as_text as report_text
 from export.graphs.graph import load_graph
 from export.graphs.to_float import to_float_model
@@ -268,3 +276,13 @@ def _bundle(network, folder, tile_px=32):
     codec, origin = {"kind": "none"}, Origin({"name": "throw-away"}, "00" * 32)
     files = {"flight/net.onnx": network}
     return assemble(folder / "bundle", "test", ("B02",), tile_px, codec, files, origin, with_ir=False)
+
+
+def test_memory_of_a_compiled_network_is_blob_bss_and_both_ends() -> None:
+    header = SimpleNamespace(
+        blob_octets=8 << 20, bss_octets=4 << 20, input_octets=2 << 20, output_octets=1 << 20, cmx_slices=3, shaves=3
+    )
+    limits = {limit.what: limit for limit in _limits(load_target("myriad2"), header, {"CMX": 2**20}, 5, 6)}
+    assert (limits["DDR"].needed, limits["uplink"].needed, limits["CMX data"].needed) == (15.0, (8 << 20) / 1e6, 1.0)
+    bare = {limit.what: limit for limit in _limits(load_target("myriad2"), None, {}, 3 << 20, 1 << 20)}
+    assert (bare["DDR"].needed, bare["uplink"].needed, bare["CMX data"].needed) == (4.0, (3 << 20) / 1e6, None)
