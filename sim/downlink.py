@@ -4,20 +4,18 @@ scene -> payload -> packets.bin -> frames.bin -> channel -> frames -> packets ->
       -> comparison with the original -> checks -> report
 """
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from payload.bundle import DEFAULT, Bundle, bare_bundle, shipped_bundles
-from payload.engine import Engine, open_engine
+from payload.engine import open_engine
 from payload.errors import BundleError
-from payload.link.scene_header import SceneHeader
 from payload.tiles import grid
 from sim.clouds.ground_mask import open_ground_mask
 from sim.delivery.carry import carry
-from sim.ground.arrivals import Arrivals
+from sim.ground.arrivals import Watch, unwatched
 from sim.ground.decoder import FULL, Decoder
 from sim.ground.reception import by_id, receive_channels
 from sim.mission.regions import regions_in_pixels, regions_outside
@@ -45,13 +43,6 @@ from sim.report.files import write_report
 from sim.scenes.open_scene import AS_STORED, Reading
 from sim.scenes.sentinel2 import BANDS_10M
 from sim.spread import Spread
-
-Watch = Callable[[SceneHeader, int, Bundle, Engine], Arrivals]
-
-
-def unwatched(header: SceneHeader, apid: int, bundle: Bundle, engine: Engine) -> Arrivals:
-    """The record of a run that nobody watches."""
-    return Arrivals(header, apid)
 
 
 @dataclass(frozen=True)
@@ -113,8 +104,7 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
         # The ground, from here on, has the octets that arrived and the bundle.
         read = partial(packets_in, apid=policy.apid)
         arrivals = request.watch(header, policy.apid, bundle, engine)
-        path = folder / PACKETS_FILE
-        carried = carry(read, path, mission.link, mission.delivery, policy, request.seed, arrivals)
+        carried = carry(read, folder / PACKETS_FILE, mission.link, mission.delivery, policy, request.seed, arrivals)
         reception = receive_channels(carried.packets, by_id([bundle]), policy.apid)
         received, decoder = reception.scene(header.scene_id), Decoder(bundle, engine, request.decoder)
         arrivals.finish(received.codes.values(), folder)
@@ -159,5 +149,3 @@ def load_or_stand_in(where: str, mission: Mission) -> tuple[Bundle, str | None]:
         if mission.policy.fallback == "never" or not (Path(where).is_dir() or where in shipped_bundles()):
             raise
         return bare_bundle(where, BANDS_10M), str(error)
-
-

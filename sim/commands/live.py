@@ -11,7 +11,7 @@ import typer
 
 from payload.errors import InputError
 from sim.commands import options
-from sim.downlink import Watch, unwatched
+from sim.ground.arrivals import Watch, unwatched
 
 
 def view(

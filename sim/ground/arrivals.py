@@ -6,6 +6,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from payload.bundle import Bundle
+from payload.engine import Engine
 from payload.errors import StreamError
 from payload.link import scene_header, tile_code
 from payload.link.scene_header import SceneHeader
@@ -133,3 +135,12 @@ def _first_packet(octets: bytes, apid: int) -> int:
             return at
         at += len(piece)
     return -1
+
+
+#: Makes the record of a run: header, APID, bundle and engine of the ground.
+Watch = Callable[[SceneHeader, int, Bundle, Engine], Arrivals]
+
+
+def unwatched(header: SceneHeader, apid: int, bundle: Bundle, engine: Engine) -> Arrivals:
+    """The record of a run that nobody watches."""
+    return Arrivals(header, apid)

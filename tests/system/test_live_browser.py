@@ -14,7 +14,7 @@ from chromium import CONTRAST, Page
 from payload.bundle import load_bundle
 from payload.errors import InputError
 from sim import downlink
-from sim.ground.arrivals import ARRIVALS_FILE
+from sim.ground.arrivals import ARRIVALS_FILE, unwatched
 from sim.live import replay
 from sim.live.replay import open_run
 from sim.live.server import LiveServer, Show
@@ -29,7 +29,7 @@ def run(toy_bundle_with_gate, toy_engine, write_scene, write_mission, monkeypatc
     monkeypatch.setattr(downlink, "open_engine", lambda name: toy_engine)
     monkeypatch.setattr(replay, "open_engine", lambda name: toy_engine)
 
-    def send(dn: np.ndarray, watch: Any = downlink.unwatched, **changes: Any) -> Path:
+    def send(dn: np.ndarray, watch: Any = unwatched, **changes: Any) -> Path:
         mission = write_mission(tmp_path / "mission.toml", packet_octets=200, **changes)
         mission.write_text(mission.read_text() + "\n[link.burst]\nenter = 0.05\nleave = 0.2\n")
         scene = write_scene(tmp_path / "made up.tif", dn)
