@@ -15,6 +15,7 @@ from payload.errors import BundleError
 from payload.tiles import grid
 from sim.clouds.ground_mask import open_ground_mask
 from sim.delivery.carry import carry
+from sim.ground.arrivals import Watch, unwatched
 from sim.ground.decoder import FULL, Decoder
 from sim.ground.reception import by_id, receive_channels
 from sim.mission.regions import regions_in_pixels, regions_outside
@@ -72,6 +73,7 @@ class Request:
     jobs: int = 1  # threads; neither octets nor figures depend on them
     keep_original: bool = False  # as original.tif beside what was received, for `sim serve`
     change: Change = Change()
+    watch: Watch = unwatched  # makes the record of what arrives when; the live page has its own
 
 
 def downlink(request: Request, progress: Progress) -> dict[str, Any]:
@@ -101,9 +103,11 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
 
         # The ground, from here on, has the octets that arrived and the bundle.
         read = partial(packets_in, apid=policy.apid)
-        carried = carry(read, folder / PACKETS_FILE, mission.link, mission.delivery, policy, request.seed)
+        arrivals = request.watch(header, policy.apid, bundle, engine)
+        carried = carry(read, folder / PACKETS_FILE, mission.link, mission.delivery, policy, request.seed, arrivals)
         reception = receive_channels(carried.packets, by_id([bundle]), policy.apid)
         received, decoder = reception.scene(header.scene_id), Decoder(bundle, engine, request.decoder)
+        arrivals.finish(received.codes.values(), folder)
         mask = open_ground_mask(bundle, engine)
         delivered = (
             deliver(received, bundle, decoder, mask, mission, folder, progress, spread) if any(received.grid) else None
@@ -145,5 +149,3 @@ def load_or_stand_in(where: str, mission: Mission) -> tuple[Bundle, str | None]:
         if mission.policy.fallback == "never" or not (Path(where).is_dir() or where in shipped_bundles()):
             raise
         return bare_bundle(where, BANDS_10M), str(error)
-
-

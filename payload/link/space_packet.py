@@ -194,8 +194,10 @@ class Reassembler:
     Packets of other applications are counted and never followed.
     """
 
-    def __init__(self, apid: int, longest_data_octets: int = LONGEST_DATA_OCTETS) -> None:
-        self._apid = apid
+    def __init__(
+        self, apid: int, longest_data_octets: int = LONGEST_DATA_OCTETS, reorder_packets: int = REORDER_PACKETS
+    ) -> None:
+        self._apid, self._reorder_packets = apid, reorder_packets
         self._longest_data_octets = longest_data_octets
         self._tally = asdict(ReceptionCounts())
         self._held: dict[int, Packet] = {}  # by running count: the 14-bit count, unwrapped
@@ -208,6 +210,16 @@ class Reassembler:
     @property
     def counts(self) -> ReceptionCounts:
         return ReceptionCounts(**self._tally)
+
+    @property
+    def open_octets(self) -> int:
+        """How long `open_record` is."""
+        return len(self._open or b"")
+
+    @property
+    def open_record(self) -> bytes:
+        """The beginning, as far as it is here, of the record whose last segment has not come yet."""
+        return bytes(self._open or b"")
 
     def push(self, packet: bytes) -> list[Assembly]:
         """The assemblies that this packet completes or proves broken, in sending order."""
@@ -229,7 +241,7 @@ class Reassembler:
     def _place(self, packet: Packet) -> list[Assembly]:
         """Puts a packet into the reorder window, unless its place was filled or given up already."""
         if self._expected is None:
-            self._expected = packet.count - REORDER_PACKETS  # earlier ones may still come
+            self._expected = packet.count - self._reorder_packets  # earlier ones may still come
         ahead = (packet.count - self._expected) % COUNTS
         running = self._expected + ahead
         if ahead < COUNTS - LATE_PACKETS and running not in self._held:
@@ -261,7 +273,7 @@ class Reassembler:
         while self._held and self._expected is not None:
             first = min(self._held)
             gap = first - self._expected
-            if gap and not flush and max(self._held) - first < REORDER_PACKETS:
+            if gap and not flush and max(self._held) - first < self._reorder_packets:
                 return
             if gap and self._in_step:
                 self._tally["missing"] += gap

@@ -21,6 +21,9 @@ Limit = Annotated[int | None, typer.Option(min=1, help="The first so many tiles 
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run in --out.")]
 AsJson = Annotated[bool, typer.Option("--json", help="The result as JSON on stdout.")]
 
+Speed = Annotated[float | None, typer.Option(min=1e-4, max=1e6, help="Of the live page or replay: times real time.")]
+Port = Annotated[int | None, typer.Option(min=0, max=65535, help="Of the page; any free one if left out.")]
+
 Bands = Annotated[str | None, typer.Option(help="Names of the file's bands, e.g. B02,B03,B04,B08; - for one not used.")]
 Scale = Annotated[float | None, typer.Option(help="Reflectance = stored x scale + offset, before the file's own tag.")]
 Offset = Annotated[float | None, typer.Option(help="See --scale; also in stored units, e.g. -1000.")]

@@ -7,7 +7,7 @@ import typer
 from typer.core import TyperGroup
 
 from payload.version import described
-from sim.commands import archive, bench, campaign, clouds, faults, missions, scenes
+from sim.commands import archive, bench, campaign, clouds, faults, live, missions, scenes
 from sim.commands import verify as verification
 from sim.commands import viewer as viewing
 from sim.commands.console import set_up_logging
@@ -57,6 +57,7 @@ def _root(
 COMMANDS: dict[str, Callable[..., None]] = {
     "downlink": scenes.downlink,
     "receive": scenes.receive,
+    "view": live.view,
     "verify": verification.verify,
     "compare": verification.compare,
     "sweep": verification.sweep,

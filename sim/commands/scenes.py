@@ -9,6 +9,7 @@ from payload.bundle import DEFAULT
 from payload.errors import InputError
 from sim.commands import options
 from sim.commands.console import progress
+from sim.commands.live import live_page
 from sim.commands.options import MAX_PIXELS_DEFAULT
 
 
@@ -32,6 +33,9 @@ def downlink(
     overwrite: options.Overwrite = False,
     device: Annotated[str | None, typer.Option(help="A device codes the tiles: a URL as docs/hil.md has it.")] = None,
     compare: Annotated[bool, typer.Option("--compare", help="Every octet of the device with this host's own.")] = False,
+    live: Annotated[bool, typer.Option("--live", help="Show it as it comes on a page on this machine.")] = False,
+    speed: options.Speed = None,
+    port: options.Port = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Send a scene through payload, link and ground, verify it, write the report. Exit 1 if a requirement failed."""
@@ -46,14 +50,15 @@ def downlink(
         raise InputError("--compare holds a device's octets against this host's; give --device, too")
     under_test = Device(device, compare) if device else None
     reading = options.reading(bands, scale, offset, max_pixels)
-    with progress("downlink") as advance:
-        trusted = Trust(tuple(trust or ()), allow_unsigned)
-        request = Request(
-            scene, out, mission, bundle, engine, seed, reading, overwrite, under_test, psnr, trusted, decoder, jobs,
-            keep_original,
-        )  # fmt: skip
-        report = run(request, advance)
-    print(canonical_json(arrange(report)) if as_json else as_text(report, out), end="")
+    trusted = Trust(tuple(trust or ()), allow_unsigned)
+    with live_page(live, speed, port) as watch:
+        with progress("downlink") as advance:
+            request = Request(
+                scene, out, mission, bundle, engine, seed, reading, overwrite, under_test, psnr, trusted, decoder,
+                jobs, keep_original, watch=watch,
+            )  # fmt: skip
+            report = run(request, advance)
+        print(canonical_json(arrange(report)) if as_json else as_text(report, out), end="", flush=True)
     if not all_held(report):
         raise typer.Exit(1)
 

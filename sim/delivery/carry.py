@@ -5,14 +5,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from payload.errors import InputError
+from payload.link.frames.stack import Stack
 from payload.link.streams import apids_of
 from payload.policy import Policy
+from sim.delivery.contact import Contact
 from sim.delivery.spec import Delivery
 from sim.delivery.transfer import DOWNLINK_FILE, DeliveryReport, air_of, carry_file
+from sim.ground.arrivals import Arrivals
 from sim.link.channel import Channel, LinkReport
 from sim.link.frames.channel import FRAMES_FILE, FrameChannel, FrameLinkReport, units_in
-from sim.link.frames.receiver import FrameReceiver, FrameReception, packets_off_air
+from sim.link.frames.receiver import GATHERED_OCTETS, FrameReceiver, FrameReception, packets_off_air
 from sim.link.link import Link
+
+#: The receiver looks at what came at least so often in a run: often enough for a picture that grows.
+LOOKS = 256
 
 
 @dataclass
@@ -35,24 +41,60 @@ class Carried:
 
 
 def carry(
-    packets: Callable[[Path], Iterable[bytes]], path: Path, link: Link, delivery: Delivery, policy: Policy, seed: int
-) -> Carried:
+    packets: Callable[[Path], Iterable[bytes]], path: Path, link: Link, delivery: Delivery, policy: Policy, seed: int,
+    arrivals: Arrivals,
+) -> Carried:  # fmt: skip
     """The packets of a file over `link` as the mission delivers them; `packets` reads them. Frames are those of
     frames.bin beside it.
 
-    A file that goes down by CFDP or RaptorQ leaves what went down for it in downlink.bin beside it.
+    `arrivals` keeps what came when. A file that goes down by CFDP or RaptorQ leaves what went down for it in
+    downlink.bin beside it.
     """
     if delivery.mode == "raw" and link.stack is not None:
-        frames, receiver = FrameChannel(link, seed), FrameReceiver(link.stack)
-        arriving = packets_off_air(frames.send(units_in(path.parent / FRAMES_FILE, link.stack)), receiver)
-        return Carried(arriving, DeliveryReport("raw"), frames, receiver)
+        return _frames_of(path.parent / FRAMES_FILE, link, link.stack, arrivals, seed)
     over_all_passes, contact = air_of(packet_link(link), delivery)
     channel = Channel(over_all_passes, seed)
     if delivery.mode == "raw":
-        return Carried(_first_channel(channel.send(packets(path))), DeliveryReport("raw"), channel)
+        sent = _sent(packets(path), contact, arrivals)
+        arriving = _first_channel(channel.send(sent))
+        return Carried(_seen(arriving, contact, arrivals, lambda: None), DeliveryReport("raw"), channel)
     with (path.parent / DOWNLINK_FILE).open("wb") as log:
-        carried = carry_file(path, delivery, policy.packet_octets, contact, channel, seed, log)
+        carried = carry_file(path, delivery, policy.packet_octets, contact, channel, seed, log, arrivals)
     return Carried(_first_channel(carried.content.packets(apids_of(policy.apid))), carried.report, channel)
+
+
+def _frames_of(path: Path, link: Link, stack: Stack, arrivals: Arrivals, seed: int) -> Carried:
+    """The frames of a file over the air and through the ground's receiver."""
+    contact = Contact(link, 1, 0.0)
+    channel, receiver = FrameChannel(link, seed), FrameReceiver(stack)
+    arrivals.unit = "frames"
+    off_air = channel.send(_sent(units_in(path, stack), contact, arrivals))
+    at_once = max(4 * stack.unit_octets, min(GATHERED_OCTETS, path.stat().st_size // LOOKS))
+    arriving = packets_off_air(off_air, receiver, at_once)
+    seen = _seen(arriving, contact, arrivals, lambda: _read_frames(receiver))
+    return Carried(seen, DeliveryReport("raw"), channel, receiver)
+
+
+def _read_frames(receiver: FrameReceiver) -> int:
+    counts = receiver.reception.frames
+    return counts.received - counts.refused
+
+
+def _sent(units: Iterable[bytes], contact: Contact, arrivals: Arrivals) -> Iterator[bytes]:
+    """Packets or frames as they are offered to the channel, which itself ends the pass."""
+    for unit in units:
+        if contact.take(len(unit)):
+            arrivals.sent(contact.now_s, len(unit))
+        yield unit
+
+
+def _seen(
+    packets: Iterable[tuple[int, bytes]], contact: Contact, arrivals: Arrivals, arrived: Callable[[], int | None]
+) -> Iterator[tuple[int, bytes]]:
+    """Packets as they come down. `arrived` counts frames, where they come in those."""
+    for channel, packet in packets:
+        arrivals.arrived(contact.now_s, packet, arrived())
+        yield channel, packet
 
 
 def packet_link(link: Link) -> Link:

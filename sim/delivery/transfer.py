@@ -3,7 +3,7 @@
 packets.bin -> (PDUs or symbols ->) packets on the air -> channel -> file on the ground -> the payload's packets
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -23,8 +23,20 @@ from sim.link.link import Link
 #: What went down, where it is not the payload's packets as they are.
 DOWNLINK_FILE = "downlink.bin"
 _DAY_S = 86400.0
-#: Told of the clock and of the file whenever some of it arrived.
-Watch = Callable[[float, ReceivedFile], None]
+
+
+class Watch(Protocol):
+    """Told of every packet that is sent, and of the file whenever some of it arrived, by the clock of the contact."""
+
+    def sent(self, now_s: float, octets: int) -> None: ...
+    def file_grew(self, now_s: float, content: ReceivedFile) -> None: ...
+
+
+class Unwatched:
+    """Where nobody watches."""
+
+    def sent(self, now_s: float, octets: int) -> None: ...
+    def file_grew(self, now_s: float, content: ReceivedFile) -> None: ...
 
 
 class Air(Protocol):
@@ -73,7 +85,7 @@ def air_of(link: Link, delivery: Delivery) -> tuple[Link, Contact]:
 
 def carry_file(
     path: Path, delivery: Delivery, packet_octets: int, contact: Contact, down: Air, seed: int, log: BinaryIO,
-    watch: Watch = lambda now_s, content: None,
+    watch: Watch = Unwatched(),  # noqa: B008 it holds nothing
 ) -> CarriedFile:  # fmt: skip
     """A file over the link by CFDP or fountain. `log` gets every packet that was sent, `seed` is of the run."""
     if delivery.mode == "cfdp2":
@@ -92,10 +104,10 @@ def _one_way(
     """CFDP class 1, or a fountain: nothing comes back."""
     report, arriving = DeliveryReport(delivery.mode), ArrivingFiles()
     make = _class_one if delivery.mode == "cfdp1" else _fountain
-    for packet in down.send(_on_air(make(path, delivery, packet_octets, contact, report), contact, report, log)):
+    for packet in down.send(_on_air(make(path, delivery, packet_octets, contact, report), contact, report, log, watch)):
         file = arriving.take(packet)
         if file is not None:
-            watch(contact.now_s, file.content)
+            watch.file_grew(contact.now_s, file.content)
     file = next(iter(arriving.files.values()), ArrivingFile())
     report.complete = file.complete and file.content.octets == path.stat().st_size
     return CarriedFile(report, file.content)
@@ -144,9 +156,9 @@ def _acknowledged(
     while open_ and not sender.finished:
         replies: list[bytes] = []
         said, naks = contact.sent_octets, receiver.naks
-        for packet in down.send(_on_air(_pdus(sender, counter, report), contact, report, log)):
+        for packet in down.send(_on_air(_pdus(sender, counter, report), contact, report, log, watch)):
             replies += _received(receiver, packet)
-            watch(contact.now_s, content)
+            watch.file_grew(contact.now_s, content)
         replies += receiver.tick()
         report.nak_rounds += receiver.naks > naks
         if sender.finished:
@@ -196,7 +208,7 @@ def _pdus(sender: Any, counter: SequenceCounter, report: DeliveryReport) -> Iter
 
 
 def _on_air(
-    packets: Iterator[bytes], contact: Contact, report: DeliveryReport, log: BinaryIO
+    packets: Iterator[bytes], contact: Contact, report: DeliveryReport, log: BinaryIO, watch: Watch
 ) -> Iterator[bytes]:
     """Those packets that the passes hold, in the order in which they are sent. What one pass does not hold waits for
     the next; what no pass holds is never sent."""
@@ -205,4 +217,5 @@ def _on_air(
             return
         report.sent_packet_octets += OVERHEAD_OCTETS
         log.write(packet)
+        watch.sent(contact.now_s, len(packet))
         yield packet

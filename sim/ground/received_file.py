@@ -29,6 +29,11 @@ class ReceivedFile:
         """(start, end) of what is here, ascending."""
         return list(zip(self._starts, self._ends, strict=True))
 
+    @property
+    def last_stretch(self) -> tuple[int, int]:
+        """The stretch that is farthest behind; (0, 0) where nothing is here."""
+        return (self._starts[-1], self._ends[-1]) if self._starts else (0, 0)
+
     def write(self, offset: int, data: bytes) -> int:
         """Puts octets in their place; gives how many of them were here before. StreamError beyond 4 GiB."""
         end = offset + len(data)

@@ -20,7 +20,7 @@ from payload.errors import InputError
 #: Files that a run writes, in `out` itself or in the folder of one scene.
 OUR_FILES = frozenset(
     {
-        "packets.bin", "downlink.bin", "report.json", "report.html", "cloud.tif", "cloud-onboard.tif",
+        "packets.bin", "downlink.bin", "arrivals.json", "report.json", "report.html", "cloud.tif", "cloud-onboard.tif",
         "reconstruction.tif", "original.png", "reconstruction.png", "error.png", "mask.png", "provenance.tif",
         "quicklook.png",
         "footprint.geojson", "reconstruction.kmz", "item.json", "collection.json", "original.tif",

@@ -161,6 +161,7 @@ def test_symbols_of_any_contents_break_no_decoder(symbols):
     assert file.content.octets <= 100
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 25)), max_size=30))
 def test_stretches_of_a_file_are_those_of_a_set_of_octets(writes):
     file, octets = ReceivedFile(), set()

@@ -13,6 +13,7 @@ from sim.link.chances import Burst
 from sim.link.channel import Channel
 from sim.link.link import Link
 from sim.mission.spec import load_mission
+from sim.mission.trust import Trust
 from sim.receive import ReceiveRequest, receive
 
 BURSTS = "\n[link.burst]\nenter = 0.05\nleave = 0.2\n"
@@ -66,7 +67,7 @@ def test_the_ground_alone_reads_what_went_down(run, ground_of, toy_bundle_with_g
     _, folder = run(ground_of(2, 2), mode)
     _, clean = run(ground_of(2, 2), bursts="")
     out = tmp_path / "alone"
-    request = ReceiveRequest(folder / "downlink.bin", out, bundles=(str(toy_bundle_with_gate),))
+    request = ReceiveRequest(folder / "downlink.bin", out, bundles=(str(toy_bundle_with_gate),), trust=Trust((), True))
     receive(request, lambda label, total: None)
     assert (out / "reconstruction.tif").read_bytes() == (clean / "reconstruction.tif").read_bytes()
 

@@ -122,13 +122,15 @@ class _Fixed:
         return []
 
 
-def packets_off_air(octets: Iterable[bytes], receiver: FrameReceiver) -> Iterator[tuple[int, bytes]]:
+def packets_off_air(
+    octets: Iterable[bytes], receiver: FrameReceiver, gathered_octets: int = GATHERED_OCTETS
+) -> Iterator[tuple[int, bytes]]:
     """(virtual channel, packet) of a stream, as they become whole. Octets are gathered: a few frames at a time cost far
     more than many."""
     gathered = bytearray()
     for piece in octets:
         gathered += piece
-        if len(gathered) >= GATHERED_OCTETS:
+        if len(gathered) >= gathered_octets:
             yield from receiver.push(bytes(gathered))
             gathered.clear()
     yield from receiver.push(bytes(gathered))
