@@ -98,8 +98,7 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
         else:
             refuse_scene_policy(policy, mission.name)
             onboard = send_by_device(request.device, scene, header, bundle, policy, engine, folder, progress)
-        raw = mission.delivery.mode == "raw"  # files are sent in packets alone
-        layers = put_on_air(folder, mission.link.stack, policy, onboard) if raw else None
+        layers = put_on_air(folder, mission.link.stack, policy, onboard) if mission.delivery.in_frames else None
 
         # The ground, from here on, has the octets that arrived and the bundle.
         read = partial(packets_in, apid=policy.apid)

@@ -38,6 +38,11 @@ class Delivery:
     timer_s: float = 0.5
     uplink: Uplink | None = None  # a table of its own
 
+    @property
+    def in_frames(self) -> bool:
+        """Whether the packets go in the mission's frames; files are sent in packets alone."""
+        return self.mode == "raw"
+
     def __post_init__(self) -> None:
         check_range("passes", self.passes, 1, 1000)
         check_range("gap_s", self.gap_s, 0, 1e6)
