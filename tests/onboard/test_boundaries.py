@@ -13,10 +13,11 @@ ROOT = Path(__file__).resolve().parents[2]
 PAYLOAD_FILES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "payload").rglob("*.py"))
 NEVER_ON_BOARD = {"torch", "brevitas", "onnx", "rasterio", "sim", "hil", "export"}
 ALLOWED_ON_BOARD = {"numpy", "constriction", "spacepackets", "payload"}
-#: What one file alone may import on top: the runtimes, the optional check of signatures, the optional JPEG 2000.
+#: What one file alone may import on top: the runtimes; optional: signatures, the security of frames, JPEG 2000.
 ALLOWED_IN = {
     "payload/engine.py": {"openvino", "onnxruntime"},
     "payload/signature.py": {"cryptography"},
+    "payload/link/frames/security.py": {"cryptography"},
     "payload/codec/jpeg2000.py": {"imagecodecs"},
 }
 SAYS_NOTHING = {"utils", "util", "helpers", "common", "misc", "manager"}
