@@ -34,16 +34,23 @@ class Show:
         return render(TEMPLATES / "live.html", {"scene": self.scene, "live": self.live, "speed": self.speed})
 
 
+class _Quiet(ThreadingHTTPServer):
+    """A browser that goes away in the middle of an answer is no error to tell."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None: ...
+
+
 class LiveServer:
     """Serves one Show on 127.0.0.1. Port 0: any that is free. InputError where a port is taken."""
 
     def __init__(self, port: int = 0) -> None:
         self.show: Show | None = None
         try:
-            self._http = ThreadingHTTPServer((HOST, port), _handler_of(self))
+            self._http = _Quiet((HOST, port), _handler_of(self))
         except (OSError, OverflowError) as error:
             raise InputError(f"port {port} cannot be had ({error}); choose another --port, or 0 for any") from None
-        self._http.daemon_threads = True
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.1,), daemon=True)
 
     @property

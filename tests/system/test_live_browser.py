@@ -1,7 +1,10 @@
 """The live page and the replay: coarse first, then refined, holes marked, phone width, both schemes."""
 
 import json
+import socket
+import struct
 import threading
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -103,6 +106,17 @@ def test_the_server_is_for_this_machine_and_for_what_it_shows(server) -> None:
         assert get(server, target)[0] == 404
     with pytest.raises(InputError, match="choose another --port"):
         LiveServer(server.port)
+
+
+def test_a_browser_that_goes_away_leaves_no_traceback(server, capfd) -> None:
+    server.show = Show({"name": "x"}, False, 1.0, lambda after: {"events": ["x" * 1000] * 20_000}, lambda *key: None)
+    with socket.create_connection(("127.0.0.1", server.port)) as line:
+        line.sendall(f"GET /state HTTP/1.0\r\nHost: 127.0.0.1:{server.port}\r\n\r\n".encode())
+        line.recv(10)
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closed by a reset
+    assert get(server, "state")[0] == 200
+    time.sleep(0.3)
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_a_run_that_is_none_is_refused_with_the_remedy(run, ground_of, toy_bundle_with_gate, tmp_path) -> None:
