@@ -1,7 +1,7 @@
 """What reads octets from anywhere: one target each, with a few whole inputs to begin from.
 
 `read` takes any octets and gives back quietly, or refuses them with an error of ours of one line. Whatever else it
-raises is a defect. tests/fuzz/test_targets.py runs each a little, tests/fuzz/atheris_run.py as long as one likes.
+raises is a defect. tests/fuzz/test_fuzz_targets.py runs each a little, tests/fuzz/atheris_run.py as long as one likes.
 """
 
 import hashlib
