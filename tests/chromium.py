@@ -60,6 +60,12 @@ class Page:
             "Emulation.setDeviceMetricsOverride", width=width_px, height=height_px, deviceScaleFactor=1, mobile=touch
         )
         self.call("Emulation.setTouchEmulationEnabled", enabled=touch)
+        # A page that goes on asking its server would be heard in the next one: it is left first.
+        self._go("about:blank")
+        self.events.clear()
+        self._go(address)
+
+    def _go(self, address: str) -> None:
         self.call("Page.navigate", url=address)
         self._wait(lambda event: event.get("method") == "Page.loadEventFired")
 

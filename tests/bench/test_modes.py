@@ -219,7 +219,7 @@ def test_what_a_mission_wants_and_nobody_measured_is_not_held(two_kinds, tiny_bu
         found = profile(session, tiles_of("cccc"), tiny_bundle, None, Plan(repeats=1))
     demand = Demand("m", 1.0, 5700.0, energy_per_orbit_j=100.0, power_w=5.0, imaging_s_per_orbit=60.0)
     missing = {margin.name: margin for margin in margins(found, demand) if margin.used is None}
-    assert set(missing) == {"energy of an orbit, payload off between takes", "peak power"}
+    assert {name.partition(",")[0] for name in missing} == {"energy of an orbit", "peak power"}
     assert not any(margin.held for margin in missing.values())
     assert all("not held" in margin.words for margin in missing.values())
 

@@ -115,7 +115,7 @@ def test_the_packed_agent_carries_the_signature_and_refuses_where_it_is_not_trus
     assert "sign" not in str(refusal.value)
     new_key(tmp_path / "other.pem")
     shutil.copy(public_path(tmp_path / "other.pem"), tmp_path / "trust" / "flight.pub")
-    with pytest.raises(DeviceError, match="not trusted here"):
+    with pytest.raises(DeviceError, match="which is not trusted"):
         open_device(url, bundle, Policy(), "openvino", patience=HASTY)
 
 

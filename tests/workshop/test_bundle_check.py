@@ -191,7 +191,7 @@ def test_missing_calibration_data_is_one_clear_line(tmp_path):
     with pytest.raises(InputError, match="no pool of tiles"):
         real_pool(tmp_path / "absent.npz")
     (tmp_path / "bad.npz").write_bytes(b"zip? no")
-    with pytest.raises(InputError, match=r"not a pool of tiles \(it holds Python objects, not numbers"):
+    with pytest.raises(InputError, match=r"not a pool of tiles \(BadZipFile"):
         real_pool(tmp_path / "bad.npz")
     np.savez(tmp_path / "float.npz", x=np.zeros((2, 4, 8, 8), np.float32))
     with pytest.raises(InputError, match=r"x is float32 .*; wanted an \.npz with x uint16"):
