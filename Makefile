@@ -33,7 +33,7 @@ demo: $(VENV)/.ground
 	@echo "The report is in $(CURDIR)/out/demo/report.html"
 
 test: $(VENV)/.everything
-	$(BIN)/python -m pytest --durations=15
+	$(BIN)/python -m pytest --durations=15 -n auto --maxprocesses 4 --dist worksteal
 
 # The payload alone, in an environment that holds its own dependencies and the test runner, and nothing of the ground.
 test-onboard: build/onboard/.installed

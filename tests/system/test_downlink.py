@@ -311,7 +311,7 @@ def test_the_shipped_bundle_repeats_itself_and_another_runtime_sends_the_same(tm
     onboard, ground = "cloud-onboard.tif", "cloud.tif"
     assert (tmp_path / "first" / onboard).read_bytes() == (tmp_path / "other" / onboard).read_bytes()
     assert (tmp_path / "first" / ground).read_bytes() == (tmp_path / "second" / ground).read_bytes()
-    # The ground's decoder is a float network: another engine's picture differs by some DN, and so may the mask made of it.
+    # The ground's decoder is a float network: another engine's picture differs, and so may the mask made of it.
     assert add_up(first) and first["tiles"]["coded"] > 0
     with (
         rasterio.open(tmp_path / "first" / "reconstruction.tif") as a,
