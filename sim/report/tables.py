@@ -120,7 +120,7 @@ CONVENTIONS = [
     "Compression ratios and bits per pixel are over the pixels the ground holds: withheld tiles do not flatter them.",
     "Figures of quality compare only valid pixels of tiles that the ground decoded; edges evened out as delivered.",
     "The packets are the same on every host. Instruction sets may differ by 1 DN in some decoded samples, engines by "
-    "some 2 DN (root mean square): the engine is named under inputs, the host's instruction set under measured_on_host.",
+    "some 2 DN (root mean square): inputs name the engine, measured_on_host the host's instruction set.",
     "Modelled figures come from the device profile named beside them; emulated time is never shown as latency.",
 ]
 
