@@ -114,6 +114,8 @@ NOT_RUN = {
     "hil run --device 'ssh": "needs a board",
     "hil deploy --to 'ssh": "needs a board",
     "sim serve": "runs until it is stopped; tests/system/test_viewer.py asks it",
+    "sim downlink --scene demo --live": "serves until it is stopped; tests/system/test_live_browser.py looks at it",
+    "sim view": "serves until it is stopped; tests/system/test_live_browser.py looks at it",
     "sim campaign --catalog demo:40": "forty scenes; tests/system/test_campaign.py runs others",
     "sim faults": "thousands of trials; tests/ground/test_faults.py runs some",
     "sim soak": "a week's orbits; tests/ground/test_faults.py runs half a day",
