@@ -115,6 +115,8 @@ NOT_RUN = {
     "hil deploy --to 'ssh": "needs a board",
     "sim serve": "runs until it is stopped; tests/system/test_viewer.py asks it",
     "sim downlink --scene demo --live": "serves until it is stopped; tests/system/test_live_browser.py looks at it",
+    "python -m export sign my-bundle": "needs a bundle of one's own; tests/system/test_signed_bundle.py signs one",
+    "sim downlink --scene demo --bundle my-bundle": "needs a bundle of one's own; tests/system/test_signed_bundle.py",
     "sim view": "serves until it is stopped; tests/system/test_live_browser.py looks at it",
     "sim campaign --catalog demo:40": "forty scenes; tests/system/test_campaign.py runs others",
     "sim faults": "thousands of trials; tests/ground/test_faults.py runs some",
