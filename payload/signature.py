@@ -83,15 +83,22 @@ def require_signature(directory: Path, trusted_keys: Sequence[bytes]) -> str:
     raise SignatureError(f"{directory}: signed by key {found.key_id}, which is not trusted; trusted are {known}")
 
 
+def read_key_file(path: Path, octets: int, wanted: str) -> bytes:
+    """The `octets` octets of a key file: their hex digits, nothing else. InputError that says `wanted` where it holds
+    something else."""
+    try:
+        key = bytes.fromhex(path.read_text(encoding="ascii").strip()) if path.is_file() else b""
+    except (OSError, ValueError):
+        key = b""
+    if len(key) != octets:
+        raise InputError(f"{path}: {wanted}")
+    return key
+
+
 def load_public_key(path: Path) -> bytes:
     """The 32 octets of a public key file: 64 hex digits, nothing else."""
-    try:
-        public_key = bytes.fromhex(path.read_text(encoding="ascii").strip()) if path.is_file() else b""
-    except (OSError, ValueError):
-        public_key = b""
-    if len(public_key) != PUBLIC_KEY_OCTETS:
-        raise InputError(f"{path}: not a public key; wanted a file of {2 * PUBLIC_KEY_OCTETS} hex digits")
-    return public_key
+    wanted = f"not a public key; wanted a file of {2 * PUBLIC_KEY_OCTETS} hex digits"
+    return read_key_file(path, PUBLIC_KEY_OCTETS, wanted)
 
 
 def _verify(directory: Path, public_key: bytes, found: Signature) -> None:

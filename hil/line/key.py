@@ -14,6 +14,7 @@ import secrets
 from pathlib import Path
 
 from payload.errors import InputError
+from payload.signature import read_key_file
 
 KEY_OCTETS = 32
 DOMAIN = "nadir-agent-2"
@@ -21,13 +22,8 @@ DOMAIN = "nadir-agent-2"
 
 def read_key(path: Path) -> bytes:
     """The 32 octets of a key file: 64 hex digits, nothing else. InputError if it holds something else."""
-    try:
-        key = bytes.fromhex(path.read_text(encoding="ascii").strip()) if path.is_file() else b""
-    except (OSError, ValueError):
-        key = b""
-    if len(key) != KEY_OCTETS:
-        raise InputError(f"{path}: not a key file; wanted {2 * KEY_OCTETS} hex digits, `hil key {path.name}` makes one")
-    return key
+    wanted = f"not a key file; wanted {2 * KEY_OCTETS} hex digits, `hil key {path.name}` makes one"
+    return read_key_file(path, KEY_OCTETS, wanted)
 
 
 def write_key(path: Path) -> None:

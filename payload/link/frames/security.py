@@ -15,6 +15,7 @@ from typing import Any
 
 from payload.errors import InputError, StreamError
 from payload.link.frames.transfer_frame import FECF_OCTETS, FrameFormat
+from payload.signature import read_key_file
 
 SPI_OCTETS, IV_OCTETS, MAC_OCTETS, KEY_OCTETS = 2, 12, 16, 32
 SECURITY_OCTETS = SPI_OCTETS + IV_OCTETS + MAC_OCTETS
@@ -47,13 +48,8 @@ class Security:
 
 def read_key(path: Path) -> bytes:
     """The 32 octets of a key file."""
-    try:
-        key = bytes.fromhex(path.read_text(encoding="ascii").strip()) if path.is_file() else b""
-    except (OSError, ValueError):
-        key = b""
-    if len(key) != KEY_OCTETS:
-        raise InputError(f"{path}: no key of frames; wanted {2 * KEY_OCTETS} hex digits, as `hil key FILE` writes them")
-    return key
+    wanted = f"no key of frames; wanted {2 * KEY_OCTETS} hex digits, as `hil key FILE` writes them"
+    return read_key_file(path, KEY_OCTETS, wanted)
 
 
 def without_security(layout: FrameFormat) -> FrameFormat:
