@@ -20,7 +20,8 @@ from hil.bench.profiling import Plan
 from hil.bench.profiling import profile as take_profile
 from hil.bench.run import RunFolder, RunReport, run_identity
 from hil.bench.run import run as run_tiles
-from hil.console import Root, guarded, say, set_up
+from hil.command_group import Root
+from hil.console import guarded, say, set_up_logging
 from hil.host.client import open_device
 from hil.host.deploy import deploy as deploy_agent
 from hil.host.devices_here import device_kinds
@@ -86,7 +87,7 @@ def root(
     show: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="and exit")] = False,
 ) -> None:
     """Options of every command."""
-    set_up(verbose, quiet)
+    set_up_logging("hil", verbose, quiet)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
@@ -366,7 +367,7 @@ def _print_json(fields: dict[str, Any]) -> None:
 
 def main() -> None:
     """Runs a command; bad input is one line and exit 2."""
-    sys.exit(guarded(app))
+    sys.exit(guarded("hil", app))
 
 
 if __name__ == "__main__":

@@ -16,18 +16,6 @@ FIRST_LINE_S, NEXT_LINE_S = 10.0, 30.0
 log = logging.getLogger(__name__)
 
 
-def set_up_logging(program: str, verbose: bool, quiet: bool) -> None:
-    """Notes and doubts on stderr, one a line; -v adds what libraries say, -q leaves only errors."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter(f"{program}: %(message)s"))
-    root = logging.getLogger()
-    root.handlers = [handler]
-    root.setLevel(logging.DEBUG if verbose else logging.ERROR if quiet else logging.WARNING)
-    libraries = logging.WARNING if verbose else logging.CRITICAL
-    for name in ("rasterio", "matplotlib", "PIL", "fontTools"):
-        logging.getLogger(name).setLevel(libraries)
-
-
 def stop_on_signals(program: str) -> None:
     """Ctrl-C, SIGTERM and SIGHUP end the program in one line, with its folders cleaned up. Exit code 128 + signal."""
 

@@ -4,27 +4,13 @@ from collections.abc import Callable
 from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
+from hil.command_group import Root
+from hil.console import set_up_logging
 from payload.version import described
 from sim.commands import archive, bench, campaign, clouds, faults, live, missions, scenes
 from sim.commands import verify as verification
 from sim.commands import viewer as viewing
-from sim.commands.console import set_up_logging
-
-#: These are understood before and after the name of a command.
-ANYWHERE = ("-v", "--verbose", "-q", "--quiet")
-
-
-class Root(TyperGroup):
-    """The group of all commands; it takes -v and -q wherever they stand."""
-
-    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
-        end = args.index("--") if "--" in args else len(args)
-        front = [word for word in args[:end] if word in ANYWHERE]
-        rest = [word for word in args[:end] if word not in ANYWHERE]
-        return super().parse_args(ctx, front + rest + args[end:])
-
 
 app = typer.Typer(
     name="sim",

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from hil.cli import app
-from hil.console import guarded, say, set_up
+from hil.console import guarded, say, set_up_logging
 from hil.host.tiles_in import npz_tiles
 from hil.progress import _Lines, progress
 from payload.errors import InputError
@@ -31,7 +31,7 @@ def logging_as_it_was() -> Iterator[None]:
 
 def test_quiet_leaves_errors_and_no_notes(capsys) -> None:
     for quiet, said in ((False, "a note\n"), (True, "")):
-        set_up(verbose=False, quiet=quiet)
+        set_up_logging("hil", verbose=False, quiet=quiet)
         say("a note")
         assert capsys.readouterr().err == said
     with progress() as told:
@@ -50,8 +50,8 @@ def test_what_nobody_foresaw_is_one_line_and_a_traceback_on_request(capsys) -> N
         raise KeyError("tiles")
 
     for verbose in (False, True):
-        set_up(verbose, quiet=False)
-        assert guarded(breaks) == 2
+        set_up_logging("hil", verbose, quiet=False)
+        assert guarded("hil", breaks) == 2
         told = capsys.readouterr().err
         assert told.splitlines()[-1].startswith("hil: KeyError: 'tiles' (at test_console.py:")
         assert ("Traceback" in told) is verbose and (verbose or told.count("\n") == 1)
@@ -61,7 +61,7 @@ def test_a_disk_that_refuses_is_one_line_with_its_name(capsys) -> None:
     def breaks() -> None:
         Path("/proc/version/nothing").read_bytes()
 
-    assert guarded(breaks) == 2
+    assert guarded("hil", breaks) == 2
     assert capsys.readouterr().err == "hil: /proc/version/nothing: Not a directory\n"
 
 

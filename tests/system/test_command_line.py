@@ -15,9 +15,9 @@ import rasterio
 from rasterio.transform import from_origin
 
 import sim
+from hil.console import guarded
 from payload.errors import InputError
 from payload.version import commit, software
-from sim import cli
 from sim.commands.console import progress
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -185,7 +185,7 @@ def raises(error: BaseException) -> object:
 def test_whatever_goes_wrong_is_one_line_and_exit_2(
     error: BaseException, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli._guarded(lambda: raises(error)) == 2
+    assert guarded("sim", lambda: raises(error)) == 2
     said = capsys.readouterr().err
     assert words in said and said.count("\n") == 1 and len(said) < 500
 
