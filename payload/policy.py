@@ -141,14 +141,3 @@ class Protection:
         ):  # fmt: skip
             if value is not None and not least <= value <= most:
                 raise InputError(f"{name} is {value}, wanted {least} to {most}")
-
-
-@dataclass(frozen=True)
-class StoreSettings:
-    """The onboard store of coded tiles (payload/store). `capacity_mib`: it takes no more than that."""
-
-    capacity_mib: float = 2048.0
-
-    def __post_init__(self) -> None:
-        if not 0.1 <= self.capacity_mib <= 1e8:
-            raise InputError(f"capacity_mib is {self.capacity_mib}, wanted 0.1 to 1e8")

@@ -12,7 +12,7 @@ from typing import Any
 from hil.devices.states import States
 from payload.errors import InputError
 from payload.link.streams import apids_of
-from payload.policy import Policy, Protection, StoreSettings
+from payload.policy import Policy, Protection
 from sim.delivery.spec import Delivery
 from sim.ground.arriving_files import FILE_APIDS
 from sim.link.link import Link
@@ -133,7 +133,6 @@ class Mission:
     requirements: Requirements = Requirements()
     policy: Policy = field(default_factory=Policy)
     protection: Protection | None = None  # against upsets; None: no guard
-    store: StoreSettings = field(default_factory=StoreSettings)
     delivery: Delivery = field(default_factory=Delivery)
     trusted_keys: tuple[str, ...] = ()  # Ed25519 public keys in hex; if any, the bundle must be signed by one
     allow_unsigned: bool = False  # a bundle without a signature is taken all the same, and reported as such

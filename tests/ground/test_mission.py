@@ -220,7 +220,7 @@ def test_the_user_page_names_every_key(kind):
     page = (Path(__file__).parents[2] / "docs" / "mission.md").read_text(encoding="utf-8")
     page = page.replace("delivery.uplink]", "uplink]").replace("delivery.uplink.burst]", "burst]")
     tables = {"imager", "orbit", "link", "budgets", "requirements", "policy", "stations", "radio", "states", "power"}
-    tables |= {"delivery", "uplink", "protection", "store"}
+    tables |= {"delivery", "uplink", "protection"}
     inner = {"burst", "bit_burst", "mishaps", "stack", "security"}
     for field in fields(kind):
         table = f"[link.{field.name}]" if field.name in inner and kind in (Link, Stack) else f"[{field.name}]"
