@@ -15,13 +15,14 @@ from typing import Any
 
 from payload.bundle import Bundle, load_bundle
 from payload.errors import BundleError
+from payload.guard.telemetry import Count, EventId, Telemetry
 
 FILE = "slots.json"
 PLACES = ("a", "b")
 
 
 class Slots:
-    """`trusted_keys` None: signatures are not required. `rolled_back`: the last choice gave up a trial."""
+    """`trusted_keys` None: signatures are not required. `rolled_back`: the last choice was another than was to fly."""
 
     def __init__(self, folder: Path, trusted_keys: Sequence[bytes] | None = None) -> None:
         self._folder, self._keys = folder, trusted_keys
@@ -60,22 +61,33 @@ class Slots:
         self._save({"active": state["active"], "trial": place, "starts": 0})
         return bundle
 
-    def choose(self) -> Bundle:
+    def choose(self, telemetry: Telemetry | None = None) -> Bundle:
         """The bundle to start with: the one on trial once, else the active one, else the other. BundleError where none
-        is whole."""
+        is whole. Where it is not the one that was to fly, the trial is over, and that is counted and told."""
         state = self._state()
-        self.rolled_back = state["trial"] is not None and state["starts"] > 0
+        trial, wanted = state["trial"], state["trial"] or state["active"]
         order = [state["active"], *(place for place in PLACES if place != state["active"])]
-        if state["trial"] is not None and not self.rolled_back:
-            self._save(state | {"starts": state["starts"] + 1})
-            order.insert(0, state["trial"])
+        if trial is not None and state["starts"] == 0:
+            self._save(state | {"starts": 1})
+            order.insert(0, trial)
+        place, bundle = self._first_whole(order)
+        self.rolled_back = place != wanted
+        if self.rolled_back:
+            self._save(state | {"trial": None, "starts": 0})
+            if telemetry is not None:
+                telemetry.count(Count.ROLLBACKS)
+                telemetry.tell(EventId.ROLLED_BACK, f"{wanted} to {place}, bundle {bundle.bundle_id:08x}")
+        return bundle
+
+    def _first_whole(self, order: Sequence[str | None]) -> tuple[str, Bundle]:
         causes = []
         for place in order:
             try:
-                return load_bundle(self._folder / str(place), flight_only=True, trusted_keys=self._keys)
+                return str(place), load_bundle(
+                    self._folder / str(place), flight_only=True, trusted_keys=self._keys
+                )
             except BundleError as error:
                 causes.append(str(error))
-                self.rolled_back = True
         raise BundleError(f"{self._folder}: no bundle is whole ({'; '.join(causes)}); upload one")
 
     def confirm(self) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from payload.bundle import SHIPPED, load_bundle
 from payload.errors import BundleError
 from payload.guard.slots import Slots
+from payload.guard.telemetry import Count, Telemetry
 from payload.signature import FILE, Signature, key_id, signed_octets
 from sim.faults.outcomes import Outcome
 
@@ -110,12 +111,19 @@ def rolled_back(random: Random) -> Outcome:
         new = load_bundle(upload).bundle_id
         slots.install(upload, new)
         old = load_bundle("edge").bundle_id
+        telemetry = Telemetry()
         if random.random() < 0.5:
             tried = slots.choose().bundle_id == new
-            return Outcome(tried and slots.choose().bundle_id == old and slots.rolled_back, slots.rolled_back)
+            return _back(tried and slots.choose(telemetry).bundle_id == old, telemetry)
         files = sorted(path for path in slots.trial_folder.rglob("*") if path.parent.name == "flight")
         path = files[int(random.integers(len(files)))]
         octets = bytearray(path.read_bytes())
         octets[int(random.integers(len(octets)))] ^= 16
         path.write_bytes(bytes(octets))
-        return Outcome(slots.choose().bundle_id == old and slots.rolled_back, slots.rolled_back)
+        return _back(slots.choose(telemetry).bundle_id == old, telemetry)
+
+
+def _back(old_flies: bool, telemetry: Telemetry) -> Outcome:
+    """Right only where the old bundle flies and the ground was told."""
+    told = telemetry.counts[Count.ROLLBACKS] == 1
+    return Outcome(old_flies and told, told)

@@ -5,7 +5,7 @@ import logging
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -111,17 +111,28 @@ def send(
     start, before_mib = time.perf_counter(), peak_rss_mib()
     with (
         (folder / PACKETS_FILE).open("wb") as stream,
+        _telemetry(payload, protection, folder) as tell,
         CloudStrips(folder / ONBOARD_CLOUD_FILE, scene.info, bundle.tile_px, progress) as clouds,
     ):
         for packet in payload.transmit(scene, header, clouds.observe):
             stream.write(packet)
+            tell()
     took_s = time.perf_counter() - start
-    if protection is not None:
-        counter = SequenceCounter(protection.apid)
-        beacon = Beacon(payload.telemetry, counter, policy.packet_octets, protection.housekeeping_tiles)
-        (folder / TELEMETRY_FILE).write_bytes(b"".join(beacon.now()))
     counts = by_name(payload.telemetry.counts) if protection is not None else None
     return Onboard(watch.seconds, took_s, peak_rss_mib(), before_mib, dict(payload.work), watch.tile_s, counts)
+
+
+@contextmanager
+def _telemetry(payload: Payload, protection: Protection | None, folder: Path) -> Iterator[Callable[[], None]]:
+    """Writes what the guard has to tell whenever it is called, and the rest at the end; nothing without a guard."""
+    if protection is None:
+        yield lambda: None
+        return
+    counter = SequenceCounter(protection.apid)
+    beacon = Beacon(payload.telemetry, counter, payload.policy.packet_octets, protection.housekeeping_tiles)
+    with (folder / TELEMETRY_FILE).open("wb") as stream:
+        yield lambda: stream.writelines(beacon.due())
+        stream.writelines(beacon.now())
 
 
 def send_by_device(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from payload.native import library
-from payload.policy import Protection, StoreSettings
+from payload.policy import Protection
 from sim.faults.campaign import Question, run
 from sim.faults.outcomes import Outcome, row_of
 from sim.faults.page import as_text, render_page
@@ -55,10 +55,9 @@ def test_rates_have_sources_and_the_anomaly_has_its_share() -> None:
     assert mean == pytest.approx(1.0)  # inside and outside together are the mean rate
 
 
-@pytest.mark.parametrize("kind", [Protection, StoreSettings])
-def test_the_user_page_names_every_key_of_protection_and_store(kind: type) -> None:
+def test_the_user_page_names_every_key_of_protection() -> None:
     page = (SHIPPED.parents[1] / "docs" / "mission.md").read_text(encoding="utf-8")
-    assert [field.name for field in fields(kind) if f"`{field.name}`" not in page] == []
+    assert [field.name for field in fields(Protection) if f"`{field.name}`" not in page] == []
 
 
 def test_rows_are_named_by_group_by_name_and_by_pattern() -> None:
