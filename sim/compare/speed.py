@@ -30,6 +30,7 @@ from payload.policy import Gate, Policy
 from payload.stopwatch import Stopwatch
 from payload.tiles import Tile, split
 from sim.compare.classical import LOSSLESS, Codec, open_codecs
+from sim.compare.protection_cost import ProtectionCost, protection_cost
 from sim.compare.tiles import read_tiles
 from sim.onboard import ran
 from sim.progress import Progress, silent
@@ -78,6 +79,7 @@ class Benchmark:
     stages: tuple[Speed, ...]
     coders: tuple[Speed, ...]  # the payload first, then OpenJPEG and the others
     memory: Memory | None
+    protection: ProtectionCost | None = None
 
     @property
     def held(self) -> bool:
@@ -97,6 +99,8 @@ def as_text(result: Benchmark) -> str:
         engine = speed.name.split(":")[0]
         whole = sum(s.seconds for s in result.stages if s.name.startswith(f"{engine}:"))
         lines.append(f"  {speed.name:32}{speed.seconds:8.3f}{100 * speed.seconds / whole:8.1f} %")
+    if result.protection is not None:
+        lines += ["", result.protection.line()]
     if result.memory is not None:
         m = result.memory
         verdict = "held" if m.held else "FAILED"
@@ -126,14 +130,14 @@ def engines_here() -> tuple[str, ...]:
 
 
 def benchmark(question: Question, granule_px: int, advance: Progress = silent) -> Benchmark:
-    """Speeds over tiles, coded without the gate and then with it, then the memory of a scene of granule_px x granule_px
-    (0: leave it out)."""
+    """Speeds over tiles, coded without the gate and then with it, what the guard against upsets costs, then the memory
+    of a scene of granule_px x granule_px (0: leave it out)."""
     bundle = load_bundle(question.bundle)
     tiles = _tiles(question, bundle.tile_px)
     first = Payload(bundle, EVERYTHING, open_engine(question.engines[0], threads=1))
     policy = replace(EVERYTHING, step_dn=_step_for(first, tiles, question.ratio))
     own, stages = [], []
-    steps = len(question.engines) + 2
+    steps = len(question.engines) + 3
     for engine in question.engines:
         payload = Payload(bundle, policy, open_engine(engine, threads=1))
         gate, payload.clouds = payload.clouds, None
@@ -154,10 +158,12 @@ def benchmark(question: Question, granule_px: int, advance: Progress = silent) -
     what = ", ".join(str(path) for path in question.tiles) or f"generated, {SCENE_PX} x {SCENE_PX} x 4"
     achieved = sum(2 * tile.dn.size for tile in tiles) / (own[0].octets or 1)
     about = f"{what}: {len(tiles)} tiles of {bundle.tile_px} px at CR {achieved:.1f}, every tile sent"
+    guarded = protection_cost(bundle, policy, open_engine(question.engines[0], threads=1))
+    advance("protection", steps)
     memory = measure_memory(granule_px, question.bundle, question.engines[-1]) if granule_px else None
     advance("memory of a granule", steps)
     host = f"{os.cpu_count()} cores, one thread, processor time, kernel: {ran.kernel()}, {ran.instruction_set()}"
-    return Benchmark(host, about, tuple(stages), coders, memory)
+    return Benchmark(host, about, tuple(stages), coders, memory, guarded)
 
 
 def _tiles(question: Question, tile_px: int) -> list[Tile]:

@@ -78,7 +78,7 @@ class Run:
     """One strategy flown."""
 
     strategy: Strategy
-    todo: units.Units
+    offered: units.Units
     contents: tuple[units.Content, ...]
     onboard: onboard.Onboard
     outcome: schedule.Outcome
@@ -155,16 +155,16 @@ def fly(plan: MissionPlan, strategy: Strategy, lever: str = "") -> Run:
     tiles = [max(1, round(more * n)) for n in plan.tiles_of]
     contents = units.contents(flight.takes, plan.scene_of, tiles, strategy.table)
     audit = request.mission.policy.gate.audit_count
-    todo = units.build(
+    offered = units.build(
         flight.takes, contents, plan.scene_of, strategy.table, strategy.gated, strategy.order, audit, request.seed
     )
     aboard = _aboard(plan, strategy, lever, more)
     limit = (request.mission.budgets.coded_store_mib or np.inf) * MIB * (MORE if lever == "coded store" else 1.0)
     rate = MORE if lever == "downlink" else 1.0
     frame = request.mission.link.frame_octets
-    outcome = schedule.run(todo, aboard.coded_s, flight.windows, flight.begins_s, limit, frame, request.seed, rate)
-    down = delivered(todo, outcome, strategy.table, plan.px_km2)
-    return Run(strategy, todo, tuple(contents), aboard, outcome, down, time.perf_counter() - began)
+    outcome = schedule.run(offered, aboard.coded_s, flight.windows, flight.begins_s, limit, frame, request.seed, rate)
+    down = delivered(offered, outcome, strategy.table, plan.px_km2)
+    return Run(strategy, offered, tuple(contents), aboard, outcome, down, time.perf_counter() - began)
 
 
 def _aboard(plan: MissionPlan, strategy: Strategy, lever: str, more: float) -> onboard.Onboard:

@@ -81,7 +81,8 @@ def area_lines(plan: MissionPlan, report: Mapping[str, Any]) -> Svg:
     for run in reversed(plan.runs):
         table = run.strategy.table
         points = [
-            (d, delivered(run.todo, run.outcome, table, plan.px_km2, d * 86400).at_quality(limit) / 1e3) for d in ends
+            (d, delivered(run.offered, run.outcome, table, plan.px_km2, d * 86400).at_quality(limit) / 1e3)
+            for d in ends
         ]
         series.append(Series(COLOURS[run.strategy.key], points))
     return charts.lines(series, _days(plan), "days", "clear area down, 1000 km²", "Clear area down over the days")

@@ -55,9 +55,9 @@ def strategy_figures(plan: MissionPlan, run: Run) -> dict[str, Any]:
     """What one strategy brings down, and what it costs."""
     request, table = plan.flight.request, run.strategy.table
     area, sent = run.down.at_quality(request.ndvi_mae), [row for row in run.outcome.passes if row.sent_octets]
-    first = run.todo.layer == 0
-    shown = (run.todo.kind != THUMBNAIL) & (run.todo.tile != RECORD)
-    whole = (run.todo.kind == FINE) | (table.layers == 1)
+    first = run.offered.layer == 0
+    shown = (run.offered.kind != THUMBNAIL) & (run.offered.tile != RECORD)
+    whole = (run.offered.kind == FINE) | (table.layers == 1)
     sensed = plan.flight.sensed_s
     joules = sum(v for name, v in run.onboard.joules.items() if name.startswith("payload") or name == "transmitter")
     uplinked = uplink_octets(plan, run)
@@ -76,9 +76,9 @@ def strategy_figures(plan: MissionPlan, run: Run) -> dict[str, Any]:
         "uplinked_octets": uplinked,
         "sent_octets": sum(row.sent_octets for row in sent),
         "lost_octets": sum(row.lost_octets for row in sent),
-        "offered_octets": run.todo.total_octets,
-        "first_picture_s": _known(latency_s(run.todo, run.outcome, sensed, table, first & shown)),
-        "whole_quality_s": _known(latency_s(run.todo, run.outcome, sensed, table, whole & shown)),
+        "offered_octets": run.offered.total_octets,
+        "first_picture_s": _known(latency_s(run.offered, run.outcome, sensed, table, first & shown)),
+        "whole_quality_s": _known(latency_s(run.offered, run.outcome, sensed, table, whole & shown)),
         "alerts_s": _known(_record_latency(plan, run)),
     }
 
@@ -132,12 +132,12 @@ DOWN, PARTLY, WAITING = "down with all layers", "down, coarse layers only", "sti
 
 def _copies_with(run: Run, arrived: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Of every take and tile: copies with all their layers down, with some, and with their first layer dropped."""
-    todo, table = run.todo, run.strategy.table
-    picture = (todo.tile != RECORD) & (todo.kind != THUMBNAIL)
+    offered, table = run.offered, run.strategy.table
+    picture = (offered.tile != RECORD) & (offered.kind != THUMBNAIL)
     shape = (len(run.contents), len(table.scene), table.layers)
     down, most, dropped = np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-    at = (todo.take[picture], todo.tile[picture], todo.layer[picture])
-    down[at], most[at], dropped[at] = arrived[picture], todo.copies[picture], run.outcome.dropped[picture]
+    at = (offered.take[picture], offered.tile[picture], offered.layer[picture])
+    down[at], most[at], dropped[at] = arrived[picture], offered.copies[picture], run.outcome.dropped[picture]
     got = np.where(most > 0, down, np.iinfo(np.int64).max)
     least = np.where(most.any(axis=2), got.min(axis=2), 0)
     return least, down[:, :, 0] - least, dropped[:, :, 0]
@@ -147,7 +147,7 @@ def pass_rows(plan: MissionPlan, run: Run) -> list[dict[str, Any]]:
     """One row for every window, with the clear area that is down after it."""
     rows, before = [], 0.0
     for row, window in zip(run.outcome.passes, plan.flight.windows, strict=True):
-        down = delivered(run.todo, run.outcome, run.strategy.table, plan.px_km2, row.end_s)
+        down = delivered(run.offered, run.outcome, run.strategy.table, plan.px_km2, row.end_s)
         area = down.at_quality(plan.flight.request.ndvi_mae)
         rows.append(
             {
@@ -169,17 +169,17 @@ def pass_rows(plan: MissionPlan, run: Run) -> list[dict[str, Any]]:
 def queue_classes(run: Run) -> dict[str, float]:
     """Octets of each class, as offered."""
     return {
-        CLASSES[k]: float((run.todo.octets * run.todo.copies)[run.todo.kind == k].sum())
-        for k in range(ALERT, len(CLASSES)) if (run.todo.kind == k).any()
+        CLASSES[k]: float((run.offered.octets * run.offered.copies)[run.offered.kind == k].sum())
+        for k in range(ALERT, len(CLASSES)) if (run.offered.kind == k).any()
     }  # fmt: skip
 
 
 def _record_latency(plan: MissionPlan, run: Run) -> tuple[float, float]:
     """Of alerts and scene headers: median and 95th percentile of the time to the ground."""
-    got = (run.todo.kind == ALERT) & (run.outcome.arrived > 0)
+    got = (run.offered.kind == ALERT) & (run.outcome.arrived > 0)
     if not got.any():
         return float("nan"), float("nan")
-    waited = run.outcome.arrived_s[got] - plan.flight.sensed_s[run.todo.take[got]]
+    waited = run.outcome.arrived_s[got] - plan.flight.sensed_s[run.offered.take[got]]
     return float(np.median(waited)), float(np.percentile(waited, 95))
 
 

@@ -200,49 +200,49 @@ def test_windows_share_out_the_seconds_of_the_steps():
 # --- store and windows ------------------------------------------------------------------------------------------------
 
 
-def run(todo, windows, store=np.inf, coded=0.0, seed=0):
-    ready = np.full(1 + int(todo.take.max()), coded)
+def run(offered, windows, store=np.inf, coded=0.0, seed=0):
+    ready = np.full(1 + int(offered.take.max()), coded)
     begins = [(w.contact.rise_at - START).total_seconds() for w in windows]
-    return schedule.run(todo, ready, windows, begins, store, 1109, seed)
+    return schedule.run(offered, ready, windows, begins, store, 1109, seed)
 
 
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=6), st.integers(1, 40), st.floats(0.0, 0.3))
 def test_no_window_carries_more_than_it_can_and_nothing_is_sent_twice_without_need(seconds, tiles, lost):
     of = table([[100, 250], [70, 20]])
-    todo = built([take()], [tiles], of)
+    offered = built([take()], [tiles], of)
     rows = [window(1000.0 * n, s, 8000.0, lost) for n, s in enumerate(seconds)]
-    found = run(todo, rows)
+    found = run(offered, rows)
     assert all(row.sent_octets <= row.capacity_octets for row in found.passes)
-    assert (found.arrived + found.waiting + found.dropped == todo.copies).all()
+    assert (found.arrived + found.waiting + found.dropped == offered.copies).all()
     sent = sum(row.sent_octets - row.lost_octets for row in found.passes)
-    assert sent == pytest.approx((found.arrived * todo.octets).sum())
+    assert sent == pytest.approx((found.arrived * offered.octets).sum())
 
 
 def test_what_was_lost_goes_again_in_the_next_pass():
-    todo = built([take()], [400], table([[1000, 2000]]))
-    found = run(todo, [window(0.0, 60, 8e6, 0.2), *(window(1000.0 * n, 60, 8e6) for n in (1, 2))])
+    offered = built([take()], [400], table([[1000, 2000]]))
+    found = run(offered, [window(0.0, 60, 8e6, 0.2), *(window(1000.0 * n, 60, 8e6) for n in (1, 2))])
     assert found.passes[0].lost_octets > 0 and found.lost_units > 0
-    assert (found.arrived == todo.copies).all()
+    assert (found.arrived == offered.copies).all()
     assert found.passes[1].sent_octets == found.passes[0].lost_octets
 
 
 def test_units_go_in_their_order_and_arrive_when_their_octets_are_out():
-    todo = built([take()], [1], table([[1000, 2000]]))
-    found = run(todo, [window(100.0, 60, 800.0)])  # 100 octets a second
+    offered = built([take()], [1], table([[1000, 2000]]))
+    found = run(offered, [window(100.0, 60, 800.0)])  # 100 octets a second
     assert found.arrived.tolist() == [1, 1]
     assert found.arrived_s == pytest.approx([100 + 10, 100 + 30])
 
 
 def test_a_full_store_drops_the_units_of_least_value():
-    todo = built([take()], [10], table([[100, 1000]]))
-    found = run(todo, [window(0.0, 60, 8.0)], store=3500.0)
+    offered = built([take()], [10], table([[100, 1000]]))
+    found = run(offered, [window(0.0, 60, 8.0)], store=3500.0)
     assert found.dropped.tolist() == [0, 8]  # ten coarse layers and two fine ones are 3 000 octets
     assert found.passes[0].stored_octets == 3000.0
 
 
 def test_a_take_that_is_coded_after_a_window_begins_waits_for_the_next():
-    todo = built([take()], [1], table([[100, 100]]))
-    found = run(todo, [window(0.0, 60, 8e6), window(5000.0, 60, 8e6)], coded=10.0)
+    offered = built([take()], [1], table([[100, 100]]))
+    found = run(offered, [window(0.0, 60, 8e6), window(5000.0, 60, 8e6)], coded=10.0)
     assert [row.sent_octets for row in found.passes] == [0.0, 200.0]
 
 
@@ -251,10 +251,10 @@ def test_a_take_that_is_coded_after_a_window_begins_waits_for_the_next():
 
 def test_a_layer_without_the_coarser_ones_is_worth_nothing():
     of = table([[100, 1000]])
-    todo = built([take()], [4], of)
-    outcome = run(todo, [window(0.0, 60, 8.0)])
+    offered = built([take()], [4], of)
+    outcome = run(offered, [window(0.0, 60, 8.0)])
     outcome.arrived = np.array([3, 4])
-    found = delivered(todo, outcome, of, px_km2=1e-4)
+    found = delivered(offered, outcome, of, px_km2=1e-4)
     assert found.total_km2 == pytest.approx(3 * 6.0)
     assert found.whole.all()
 
