@@ -149,6 +149,24 @@ class BitBursts:
         self._drawn_bits = end
 
 
+class AirErrors:
+    """Bit errors of both kinds, each from a stream of its own; `burst` None: single ones only."""
+
+    def __init__(
+        self, rate: float, single: np.random.Generator, burst: BitBurst | None, bursts: np.random.Generator
+    ) -> None:
+        self._single = BitErrors(rate, single)
+        self._bursts = BitBursts(burst, bursts) if burst else None
+
+    def within(self, bits: int) -> NDArray[np.int64] | None:
+        """Places of the errors in the next `bits` bits, counted from their first, ascending; None if there is none."""
+        errors = self._single.within(bits)
+        if self._bursts is None or not len(more := self._bursts.within(bits)):
+            return errors
+        both = more if errors is None else np.setxor1d(errors, more)  # a bit turned twice is as it was
+        return both if len(both) else None
+
+
 def chance_of_no_loss(burst: Burst | None, units: int) -> float:
     """Chance that bursts take none of so many units."""
     if burst is None or units == 0:

@@ -12,10 +12,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from payload.errors import InputError
-from sim.link.chances import BitBursts, BitErrors, Bursts, Chances, chance_of_no_loss, flipped, loss_profile
+from sim.link.chances import AirErrors, Bursts, Chances, chance_of_no_loss, flipped, loss_profile
 from sim.link.link import Link
 from sim.link.mishaps import Happened, happen
 
@@ -76,8 +75,7 @@ class Channel:
         loss, burst, bits, frames, self._fates, bit_burst = (np.random.Generator(np.random.PCG64(s)) for s in streams)
         self._loss = Chances(loss)
         self._bursts = Bursts(link.burst, Chances(burst)) if link.burst else None
-        self._bit_errors = BitErrors(link.bit_error_rate, bits)
-        self._bit_bursts = BitBursts(link.bit_burst, bit_burst) if link.bit_burst else None
+        self._errors = AirErrors(link.bit_error_rate, bits, link.bit_burst, bit_burst)
         self._frames = _Frames(link, Chances(frames))
         self._happened = Happened()
 
@@ -121,7 +119,7 @@ class Channel:
                 continue
             tally.packets_sent += 1
             tally.octets_sent += len(packet)
-            errors = self._errors_within(8 * len(packet))  # drawn for lost packets too: the air does not know
+            errors = self._errors.within(8 * len(packet))  # drawn for lost packets too: the air does not know
             burst = self._bursts is not None and self._bursts.takes_next()
             frame = self._frames.take_next(len(packet))
             if self._loss.next() < self._link.packet_loss:
@@ -138,12 +136,6 @@ class Channel:
                 tally.packets_corrupted += 1
                 tally.bits_flipped += len(errors)
                 yield flipped(packet, errors)
-
-    def _errors_within(self, bits: int) -> NDArray[np.int64] | None:
-        errors = self._bit_errors.within(bits)
-        if self._bit_bursts is None or not len(more := self._bit_bursts.within(bits)):
-            return errors
-        return more if errors is None else np.setxor1d(errors, more)
 
     def _fits(self, packet: bytes) -> bool:
         """Whether the packet ends before the pass does. Once one does not, the pass is over."""

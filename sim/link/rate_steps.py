@@ -46,10 +46,6 @@ class Step:
         """Es/N0 at which the link holds."""
         return float(np.interp(-np.log10(HOLDS_AT), -self.log10_error_rate, self.es_n0_db))
 
-    @property
-    def needed_eb_n0_db(self) -> float:
-        return self.needed_es_n0_db - 10 * float(np.log10(self.efficiency))
-
 
 @cache
 def steps(family: Family) -> tuple[Step, ...]:

@@ -59,6 +59,13 @@ def test_bit_errors_are_binomial_and_counted() -> None:
     assert channel.report.frames_corrupted == np.count_nonzero(wrong.reshape(4000, 800).any(axis=1))
 
 
+def test_a_frame_that_never_arrived_has_no_bit_errors_to_count() -> None:
+    report = sent(frame_loss=1.0, bit_error_rate=1e-2)[1].report
+    assert (report.frames_lost, report.frames_corrupted, report.bits_flipped) == (4000, 0, 0)
+    half = sent(frame_loss=0.5, bit_error_rate=1e-2)[1].report  # hardly a frame of 800 bits stays whole
+    assert half.frames_corrupted <= 4000 - half.frames_lost
+
+
 def test_bursts_of_bit_errors_have_their_rates() -> None:
     burst = BitBurst(enter=1e-4, leave=1e-2, error_rate=0.5)  # bad runs of 100 bits, one in 10 000
     octets, _ = sent(bit_burst=burst)

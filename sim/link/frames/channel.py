@@ -11,11 +11,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from payload.errors import InputError
 from payload.link.frames.stack import Stack
-from sim.link.chances import BitBursts, BitErrors, Bursts, Chances, chance_of_no_loss, loss_profile
+from sim.link.chances import AirErrors, BitErrors, Bursts, Chances, chance_of_no_loss, flipped, loss_profile
 from sim.link.link import Link
 from sim.link.mishaps import Happened, happen
 
@@ -76,8 +75,7 @@ class FrameChannel:
         _, burst, bits, frames, self._fates, bit_burst, self._noise, slips, inversions = generators
         self._loss = Chances(frames)
         self._bursts = Bursts(link.burst, Chances(burst)) if link.burst else None
-        self._bit_errors = BitErrors(link.bit_error_rate, bits)
-        self._bit_bursts = BitBursts(link.bit_burst, bit_burst) if link.bit_burst else None
+        self._errors = AirErrors(link.bit_error_rate, bits, link.bit_burst, bit_burst)
         self._slips = _Slips(link.mishaps.bit_slip_rate, slips)
         self._inversions, self._inverted = Chances(inversions), False
 
@@ -121,30 +119,21 @@ class FrameChannel:
                 continue
             tally.frames_sent += 1
             tally.octets_sent += len(unit)
-            mask = self._errors(len(unit))  # drawn for lost frames too: the air does not know
+            errors = self._errors.within(8 * len(unit))  # drawn for lost frames too: the air does not know
             burst = self._bursts is not None and self._bursts.takes_next()
             if self._loss.next() < self._link.frame_loss:
                 tally.frames_lost += 1
             elif burst:
                 tally.frames_lost_in_bursts += 1
                 yield self._noise.bytes(len(unit))
+            elif errors is None:
+                self._arrived[-1] = 1
+                yield unit
             else:
                 self._arrived[-1] = 1
-                yield unit if mask is None else (np.frombuffer(unit, np.uint8) ^ mask).tobytes()
-
-    def _errors(self, octets: int) -> NDArray[np.uint8] | None:
-        """A one for each bit of a frame that is turned round, as octets; None where none is."""
-        single = self._bit_errors.within(8 * octets)
-        in_bursts = self._bit_bursts.within(8 * octets) if self._bit_bursts is not None else None
-        places = [found for found in (single, in_bursts) if found is not None and len(found)]
-        if not places:
-            return None
-        mask = np.zeros(octets, np.uint8)
-        for found in places:
-            np.bitwise_xor.at(mask, found >> 3, (0x80 >> (found & 7)).astype(np.uint8))
-        self._tally.frames_corrupted += 1
-        self._tally.bits_flipped += int(np.bitwise_count(mask).sum())
-        return mask
+                tally.frames_corrupted += 1
+                tally.bits_flipped += len(errors)
+                yield flipped(unit, errors)
 
     def _turned(self, unit: bytes) -> bytes:
         if self._inversions.next() < self._link.mishaps.inversion:
