@@ -20,6 +20,7 @@ from payload.codec.interface import PEAK_DN, CodedTile, Quality
 from payload.codec.registry import open_codec, open_fallback
 from payload.engine import Engine
 from payload.guard.guard import Coded, Good, Guard, unguarded
+from payload.guard.probes import HeardEngine
 from payload.guard.telemetry import Mode, Telemetry
 from payload.link import tile_code
 from payload.link.rate_control import Candidate, choose_layers
@@ -41,7 +42,7 @@ class Payload:
 
     def __init__(self, bundle: Bundle, policy: Policy, engine: Engine, protection: Protection | None = None) -> None:
         self.bundle, self.policy = bundle, policy
-        self._engine = engine
+        self._engine = engine if protection is None else HeardEngine(engine)
         self._open()
         self.telemetry = Telemetry()
         self.guard = Guard(self, protection, bundle, self.telemetry) if protection is not None else None

@@ -124,7 +124,7 @@ class Protection:
     `housekeeping_tiles`: housekeeping and events go in packets of that APID, after so many tiles.
     """
 
-    scrub_octets: int = 1 << 20
+    scrub_octets: int = 1 << 16
     network_tiles: int = 128
     self_test: bool = True
     read_back: bool = False

@@ -13,11 +13,8 @@ from enum import Enum
 import numpy as np
 from numpy.typing import NDArray
 
-from payload.guard.checksum import crc_of
+from payload.guard.checksum import crc_of, memcmp
 from payload.memory import Held
-
-_memcmp = ctypes.CDLL(None).memcmp
-_memcmp.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
 
 
 class Mended(Enum):
@@ -48,7 +45,7 @@ class Twin:
 
     @property
     def alike(self) -> bool:
-        return bool(_memcmp(*self.pair) == 0)
+        return bool(memcmp(*self.pair) == 0)
 
     def mend(self) -> Mended:
         """Writes what is whole over what was hit."""
@@ -79,7 +76,7 @@ class Scrubber:
     def scrub(self, octets: int) -> tuple[list[Hit], bool]:
         """Compares the next pieces of memory, about so many octets; what was found, and whether a round is complete."""
         slices = self._slices(octets)
-        hits = [Hit(twin.held.name, twin.mend()) for twin in slices[self._at] if _memcmp(*twin.pair)]
+        hits = [Hit(twin.held.name, twin.mend()) for twin in slices[self._at] if memcmp(*twin.pair)]
         self._at = (self._at + 1) % len(slices)
         return hits, self._at == 0
 

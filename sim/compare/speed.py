@@ -30,7 +30,7 @@ from payload.policy import Gate, Policy
 from payload.stopwatch import Stopwatch
 from payload.tiles import Tile, split
 from sim.compare.classical import LOSSLESS, Codec, open_codecs
-from sim.compare.protection_cost import ProtectionCost, protection_cost
+from sim.compare.protection_cost import ProtectionCost, protection_costs
 from sim.compare.tiles import read_tiles
 from sim.onboard import ran
 from sim.progress import Progress, silent
@@ -79,7 +79,7 @@ class Benchmark:
     stages: tuple[Speed, ...]
     coders: tuple[Speed, ...]  # the payload first, then OpenJPEG and the others
     memory: Memory | None
-    protection: ProtectionCost | None = None
+    protection: tuple[ProtectionCost, ...] = ()  # by engine and size of the scene
 
     @property
     def held(self) -> bool:
@@ -99,8 +99,8 @@ def as_text(result: Benchmark) -> str:
         engine = speed.name.split(":")[0]
         whole = sum(s.seconds for s in result.stages if s.name.startswith(f"{engine}:"))
         lines.append(f"  {speed.name:32}{speed.seconds:8.3f}{100 * speed.seconds / whole:8.1f} %")
-    if result.protection is not None:
-        lines += ["", result.protection.line()]
+    if result.protection:
+        lines += ["", *(cost.line() for cost in result.protection)]
     if result.memory is not None:
         m = result.memory
         verdict = "held" if m.held else "FAILED"
@@ -158,12 +158,12 @@ def benchmark(question: Question, granule_px: int, advance: Progress = silent) -
     what = ", ".join(str(path) for path in question.tiles) or f"generated, {SCENE_PX} x {SCENE_PX} x 4"
     achieved = sum(2 * tile.dn.size for tile in tiles) / (own[0].octets or 1)
     about = f"{what}: {len(tiles)} tiles of {bundle.tile_px} px at CR {achieved:.1f}, every tile sent"
-    guarded = protection_cost(bundle, policy, open_engine(question.engines[0], threads=1))
+    guarded = [c for e in question.engines for c in protection_costs(bundle, policy, open_engine(e, threads=1))]
     advance("protection", steps)
     memory = measure_memory(granule_px, question.bundle, question.engines[-1]) if granule_px else None
     advance("memory of a granule", steps)
     host = f"{os.cpu_count()} cores, one thread, processor time, kernel: {ran.kernel()}, {ran.instruction_set()}"
-    return Benchmark(host, about, tuple(stages), coders, memory, guarded)
+    return Benchmark(host, about, tuple(stages), coders, memory, tuple(guarded))
 
 
 def _tiles(question: Question, tile_px: int) -> list[Tile]:

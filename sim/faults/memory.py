@@ -90,9 +90,12 @@ def in_network(protected: bool) -> Callable[[Random], Outcome]:
         payload = here.fresh(Protection(self_test=False, network_tiles=1) if protected else None)
         damaged = _damaged_network(here, random)
 
+        held: Any = payload.clouds.network  # type: ignore[union-attr]
+        network = held.network if protected else held
+
         def hit() -> None:
-            payload.clouds.network._request = damaged._request  # type: ignore[union-attr]
-            payload.clouds.network._given, payload.clouds.network._found = damaged._given, damaged._found  # type: ignore[union-attr]
+            network._request = damaged._request
+            network._given, network._found = damaged._given, damaged._found
 
         return _flown(here, payload, hit, True, protected)
 

@@ -14,7 +14,7 @@ from payload.bundle import Bundle, load_bundle
 from payload.engine import NATIVE, open_engine
 from payload.errors import BundleError
 from payload.guard.telemetry import Count, pack_event, pack_housekeeping
-from payload.guard.vector import known_tile
+from payload.guard.vector import ground_like
 from payload.link.tile_code import Kind, TileCode
 from payload.native import library
 from payload.pipeline import Payload
@@ -76,7 +76,7 @@ def engine_name() -> str:
 
 def small_scene(bundle: Bundle, tiles: int) -> SmallScene:
     """Ground-like tiles, one below the other, each a little brighter."""
-    tile = known_tile(len(bundle.bands), bundle.tile_px).dn
+    tile = ground_like(len(bundle.bands), bundle.tile_px)
     dn = np.concatenate([np.roll(tile, 37 * k, axis=2) + 90 * k for k in range(tiles)], axis=1).astype(np.uint16)
     return SmallScene(SceneInfo("trial", dn.shape[1], dn.shape[2], RGBN, 10.0), dn, bundle.tile_px)
 

@@ -1,4 +1,5 @@
-"""Damaged units of the link by the million: tile codes, packets and streams, of one scene and of several mixed.
+"""Damaged units of the link by the million: tile codes, packets, streams, coded frames, Reed-Solomon words and CFDP
+PDUs, of one scene and of several mixed.
 
 Each trial damages some units of a stream, lets the ground receive it, and holds every tile that the ground accepted
 against what was sent: the same scene and place, the same octets up to where it was cut off, now and then the same
@@ -20,6 +21,7 @@ from types import FrameType
 from typing import Any
 
 import numpy as np
+from fuzz import link_layers
 from fuzz.damage import Rng, damaged
 from toys import ArrayScene, ToyEngine, random_tables, write_bundle
 
@@ -33,7 +35,7 @@ from payload.pipeline import Payload
 from payload.policy import Policy
 from payload.scene import Dn, SceneInfo
 from sim.ground.decoder import Decoder
-from sim.ground.reception import by_id, receive
+from sim.ground.reception import by_id, receive, receive_channels
 
 log = logging.getLogger(__name__)
 
@@ -179,7 +181,7 @@ def renumbered(rng: Rng, packet: bytes) -> bytes:
 
 def through_packets(rng: Rng, line: Line, to_pixels: bool) -> Counter[str]:
     stream, count = packets_damaged(rng, line)
-    return Counter({"packets": count}) + received(line, iter(stream), to_pixels)
+    return Counter({"packets": count}) + received(line, ((0, packet) for packet in stream), to_pixels)
 
 
 def through_a_stream(rng: Rng, line: Line, to_pixels: bool) -> Counter[str]:
@@ -188,7 +190,30 @@ def through_a_stream(rng: Rng, line: Line, to_pixels: bool) -> Counter[str]:
     octets = b"".join(stream)
     for _ in range(int(rng.integers(1, 6))):
         octets, count = damaged_somewhere(rng, octets), count + 1
-    return Counter({"packets": count}) + received(line, read_packets(octets, (POLICY.apid,)), to_pixels)
+    pieces = ((0, piece) for piece in read_packets(octets, (POLICY.apid,)))
+    return Counter({"packets": count}) + received(line, pieces, to_pixels)
+
+
+def through_frames(rng: Rng, line: Line, to_pixels: bool) -> Counter[str]:
+    pieces, count = link_layers.frames(rng, *two_scenes(rng, line), POLICY.apid)
+    return Counter({"frames": count}) + received(line, pieces, to_pixels)
+
+
+def through_a_file(rng: Rng, line: Line, to_pixels: bool) -> Counter[str]:
+    pieces, count = link_layers.pdus(rng, *two_scenes(rng, line), POLICY.apid)
+    return Counter({"CFDP PDUs": count}) + received(line, pieces, to_pixels)
+
+
+def two_scenes(rng: Rng, line: Line) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
+    """Packets of one scene, and of another."""
+    scenes = list(line.sent.values())
+    ours, other = (scenes[k].packets for k in rng.permutation(len(scenes))[:2])
+    return ours, other
+
+
+def through_words(rng: Rng, line: Line, to_pixels: bool) -> Counter[str]:
+    found = Counter(link_layers.words(rng))
+    return Counter({"Reed-Solomon words": found.total()}) + found
 
 
 def damaged_somewhere(rng: Rng, octets: bytes) -> bytes:
@@ -196,9 +221,9 @@ def damaged_somewhere(rng: Rng, octets: bytes) -> bytes:
     return octets[:at] + damaged(rng, octets[at : at + 300]) + octets[at + 300 :]
 
 
-def received(line: Line, pieces: Iterator[bytes], to_pixels: bool) -> Counter[str]:
+def received(line: Line, pieces: Iterator[tuple[int, bytes]], to_pixels: bool) -> Counter[str]:
     found: Counter[str] = Counter()
-    reception = receive(pieces, line.bundles, POLICY.apid)
+    reception = receive_channels(pieces, line.bundles, POLICY.apid)
     for scene_id, scene in reception.scenes.items():
         sent = line.sent.get(scene_id or 0)
         if scene.header is not None and (sent is None or scene.header != sent.header):
@@ -244,8 +269,11 @@ def through_headers(rng: Rng, line: Line, to_pixels: bool) -> Counter[str]:
     return found
 
 
-WAYS = (through_packets, through_packets, through_a_stream, through_tile_codes, through_headers)
-UNITS = ("packets", "tile codes", "scene headers")
+WAYS = (
+    through_packets, through_packets, through_a_stream, through_tile_codes, through_headers, through_frames,
+    through_frames, through_frames, through_a_file, through_words,
+)  # fmt: skip
+UNITS = ("packets", "tile codes", "scene headers", "frames", "CFDP PDUs", "Reed-Solomon words")
 
 
 def trial(line: Line, seed: int) -> Counter[str]:

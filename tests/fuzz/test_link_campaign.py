@@ -5,10 +5,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from fuzz import link_campaign
-from fuzz.link_campaign import UNITS, Line, bad_in, read_record, trial, units_in
+from fuzz import link_campaign, link_layers
+from fuzz.link_campaign import POLICY, UNITS, Line, bad_in, read_record, trial, units_in
 
 from payload.link import tile_code
+from payload.link.frames.stack import Stack
+from sim.link.frames.receiver import FrameReceiver, packets_off_air
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +33,24 @@ def test_it_hears_that_tile_codes_with_the_packets_crc_let_damage_pass(monkeypat
     older = Line()
     found = sum((trial(older, seed) for seed in range(200)), Counter())
     assert found["tile WRONG"] > 3, found
+
+
+def test_it_hears_that_frames_with_no_check_at_all_let_octets_through_to_the_tiles_own(line) -> None:
+    """Frames without code and CRC: packets' and tiles' checks must refuse what Reed-Solomon never saw."""
+    bare = Stack(reed_solomon="none", frame_octets=240, fecf=False)
+    found = Counter()
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        units, _ = link_layers.happened(rng, link_layers.units_on_air(line.sent[1].packets, bare, POLICY.apid), [b"?"])
+        pieces = packets_off_air([b"".join(units)], FrameReceiver(bare))
+        found += link_campaign.received(line, pieces, False)
+    assert bad_in(found) == 0 and found["tile refused"] + found["tile cut"] > 20 and found["tile right"] > 20, found
+
+
+def test_it_hears_a_word_within_reach_that_does_not_come_back() -> None:
+    assert link_layers.word(True, 3, within=True) == "word right"
+    assert bad_in(Counter([link_layers.word(False, 3, within=True), link_layers.word(True, -1, within=True)])) == 2
+    assert bad_in(Counter([link_layers.word(False, 3, within=False)])) == 0
 
 
 def test_it_hears_a_tile_of_another_scene_place_or_content(line) -> None:

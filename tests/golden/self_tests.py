@@ -5,16 +5,20 @@ python tests/golden/self_tests.py      writes payload/guard/self_tests.json anew
 
 import json
 
-from payload.bundle import load_bundle, shipped_bundles
+from payload.bundle import Bundle, load_bundle, shipped_bundles
 from payload.codec.registry import open_codec
 from payload.engine import open_engine
-from payload.guard.vector import KNOWN, Vector, vector_of
+from payload.guard.vector import KNOWN, Vector, coded_by, vector_of
 
 
 def vectors(engine: str) -> dict[int, Vector]:
     """By bundle id."""
-    loaded = [load_bundle(name) for name in shipped_bundles()]
-    return {b.bundle_id: vector_of(open_codec(b, open_engine(engine)), len(b.bands), b.tile_px) for b in loaded}
+    return {b.bundle_id: vector(b, engine) for b in map(load_bundle, shipped_bundles())}
+
+
+def vector(bundle: Bundle, engine: str) -> Vector:
+    codec = open_codec(bundle, open_engine(engine))
+    return vector_of(codec, coded_by(codec, len(bundle.bands), bundle.tile_px))
 
 
 if __name__ == "__main__":
