@@ -45,7 +45,7 @@ def known_tile(bands: int, side: int) -> Tile:
 
 
 def ground_like(bands: int, side: int) -> NDArray[np.uint16]:
-    """Slopes, edges and noise, bands alike but for gain and noise; every value from 1 to 9000 DN. [bands, side, side]"""
+    """Slopes, edges and noise, bands alike but for gain and noise; 1 to 9000 DN. [bands, side, side]"""
     y, x = np.mgrid[:side, :side].astype(np.uint64)
     relief = (x * 3 + y * 2 + (((x // 17) * (y // 23)) % 5) * 120) % 1400
     dn = [900 + 150 * b + (relief * (3 + b) >> 2) + _noise(x, y, b) % (60 + 40 * b) for b in range(bands)]
