@@ -9,9 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from payload.bundle import DEFAULT, Bundle, bare_bundle, shipped_bundles
+from payload.bundle import DEFAULT
 from payload.engine import open_engine
-from payload.errors import BundleError
 from payload.tiles import grid
 from sim.clouds.ground_mask import open_ground_mask
 from sim.delivery.carry import carry
@@ -21,7 +20,8 @@ from sim.ground.reception import by_id, receive_channels
 from sim.mission.regions import regions_in_pixels, regions_outside
 from sim.mission.spec import DEFAULT as DEFAULT_MISSION
 from sim.mission.spec import Mission, load_mission
-from sim.mission.trust import MISSIONS_OWN, Trust, load_trusted
+from sim.mission.trust import MISSIONS_OWN, Trust
+from sim.onboard.aboard import NOTHING, Uplink, flying
 from sim.onboard.device import refuse_scene_policy
 from sim.onboard.sending import (
     PACKETS_FILE,
@@ -41,7 +41,6 @@ from sim.report import tables
 from sim.report.comparison import compare_with_original
 from sim.report.files import write_report
 from sim.scenes.open_scene import AS_STORED, Reading
-from sim.scenes.sentinel2 import BANDS_10M
 from sim.spread import Spread
 
 
@@ -73,6 +72,7 @@ class Request:
     jobs: int = 1  # threads; neither octets nor figures depend on them
     keep_original: bool = False  # as original.tif beside what was received, for `sim serve`
     change: Change = Change()
+    uplink: Uplink = NOTHING  # a second bundle and telecommands, before the scene
     watch: Watch = unwatched  # makes the record of what arrives when; the live page has its own
 
 
@@ -82,9 +82,9 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
     Returns the report (docs/report.md). InputError where an input cannot be used.
     """
     mission, progress = mission_of(request), in_parts(progress, 3)  # on board, on the ground, verification
-    bundle, broken = load_or_stand_in(request.bundle, mission)
     engine = open_engine(request.engine)
     with (
+        flying(request.bundle, request.uplink, mission) as (bundle, broken, memory),
         request.reading.open(request.scene, bundle.bands, request.seed) as original,
         whole_or_nothing(request.out, request.overwrite) as folder,
         Spread(request.jobs) as spread,
@@ -94,7 +94,7 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
         info = replace(scene.info, notes=scene.info.notes + regions_outside(mission.policy.gate, scene.info))
         header = header_of(scene, bundle)
         if request.device is None:
-            onboard = send(scene, header, bundle, policy, engine, folder, progress, mission.protection)
+            onboard = send(scene, header, bundle, policy, engine, folder, progress, mission.protection, memory)
         else:
             refuse_scene_policy(policy, mission.name)
             onboard = send_by_device(request.device, scene, header, bundle, policy, engine, folder, progress)
@@ -137,14 +137,3 @@ def mission_of(request: Request) -> Mission:
     given = {name: value for name, value in asked.items() if value is not None}
     loss = {name: given.pop(name) for name in ("packet_loss",) if name in given}
     return replace(mission, policy=replace(mission.policy, **given), link=replace(mission.link, **loss))
-
-
-def load_or_stand_in(where: str, mission: Mission) -> tuple[Bundle, str | None]:
-    """The bundle; or, where the mission flies on with fallback tiles, what stands for one that fails its checks, and
-    why it does."""
-    try:
-        return load_trusted(where, mission), None
-    except BundleError as error:
-        if mission.policy.fallback == "never" or not (Path(where).is_dir() or where in shipped_bundles()):
-            raise
-        return bare_bundle(where, BANDS_10M), str(error)

@@ -1,16 +1,20 @@
-"""Housekeeping and events -> packets of their own APID."""
+"""Events and housekeeping -> packets of an APID of their own, so that they can go down by another way than scenes."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from payload.guard.telemetry import Count, Telemetry, pack_event, pack_housekeeping
+from payload.guard.telemetry import Count, Telemetry, pack_event
 from payload.link.space_packet import SequenceCounter, segment
 
 
 class Beacon:
-    """Packets of one telemetry: its events as they come, and the counters after every `tiles` tiles."""
+    """Packets of one telemetry: its events as they come, and `housekeeping`, a record, after every `tiles` tiles."""
 
-    def __init__(self, telemetry: Telemetry, counter: SequenceCounter, packet_octets: int, tiles: int) -> None:
-        self._telemetry, self._counter, self._packet_octets = telemetry, counter, packet_octets
+    def __init__(
+        self, telemetry: Telemetry, housekeeping: Callable[[], bytes], counter: SequenceCounter, packet_octets: int,
+        tiles: int,
+    ) -> None:  # fmt: skip
+        self._telemetry, self._housekeeping = telemetry, housekeeping
+        self._counter, self._packet_octets = counter, packet_octets
         self._tiles, self._next = tiles, tiles
 
     def due(self) -> Iterator[bytes]:
@@ -23,4 +27,4 @@ class Beacon:
         self._next = self._telemetry.counts[Count.TILES] + self._tiles
         for event in self._telemetry.take():
             yield from segment(pack_event(event), self._counter, self._packet_octets)
-        yield from segment(pack_housekeeping(self._telemetry.housekeeping()), self._counter, self._packet_octets)
+        yield from segment(self._housekeeping(), self._counter, self._packet_octets)

@@ -97,6 +97,7 @@ class Guard:
         self._vectors = known_vectors() | (known or {})
         self._tested = False
         self._doubt = False  # about the tiles that wait: an error stopped one of them
+        self._commanded_safe = False
         self._watch()
 
     @property
@@ -167,6 +168,8 @@ class Guard:
     def _begin(self) -> None:
         """Before the first scene everything is checked, before the others held memory: the last scene ended with the
         rest. Where that ended in another mode, the golden copy is tried again."""
+        if self._commanded_safe:
+            return
         if self.telemetry.mode is not Mode.NOMINAL:
             left, self.telemetry.mode = self.telemetry.mode, Mode.NOMINAL
             if self._reload() and self._sound():
@@ -177,6 +180,12 @@ class Guard:
             self._scrub_all()
         else:
             self.check_all("before the first scene")
+
+    def command(self, mode: Mode) -> None:
+        """SAFE: nothing is coded until NOMINAL is commanded; then the next scene begins with the golden copy."""
+        if mode is Mode.SAFE and not self._commanded_safe:
+            self._enter(Mode.SAFE, Count.SAFE_MODES, EventId.SAFE_MODE)
+        self._commanded_safe = mode is Mode.SAFE
 
     def check_all(self, when: str = "", whole: bool = True) -> bool:
         """Compares all held memory, asks the networks and, where `when` says when, does the self-test (`whole`:

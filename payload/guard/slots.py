@@ -90,6 +90,22 @@ class Slots:
                 causes.append(str(error))
         raise BundleError(f"{self._folder}: no bundle is whole ({'; '.join(causes)}); upload one")
 
+    def select(self, place: str) -> None:
+        """The bundle in this place flies from the next start on, on its own responsibility: it is not on trial.
+        BundleError where there is none that is whole; then nothing has changed."""
+        load_bundle(self._folder / place, flight_only=True, trusted_keys=self._keys)
+        self._save({"active": place, "trial": None, "starts": 0})
+
+    @property
+    def on_trial(self) -> str | None:
+        """The place whose bundle has still to prove itself."""
+        return None if (place := self._state()["trial"]) is None else str(place)
+
+    @property
+    def active(self) -> str | None:
+        """The place that flies where nothing is on trial."""
+        return None if (place := self._state()["active"]) is None else str(place)
+
     def confirm(self) -> None:
         """The bundle on trial has proved itself (self-test passed, a scene coded): from now on it is the active one."""
         state = self._state()

@@ -1,35 +1,32 @@
-"""What the guard tells: counters for housekeeping, and an event for everything that was found or done.
+"""What the guard counts, and the event log.
 
-    +------+------+-------+------+----+------------+
-    |v 4|1 | mode | scene | time | n  | n counters |                      housekeeping record
-    +------+------+-------+------+----+------------+
-       8      8      32      32    8     32 each
+    octet 0      1       2..5     6..9   10..13  14,15  16,17  18 ...
     +------+-------+--------+------+-------+------+------+--------+
     |v 4|2 | event | number | time | scene | row  | col  | detail |       event record
     +------+-------+--------+------+-------+------+------+--------+
        8       8      32      32     32      16     16     8 n
 
-Both travel in packets of an APID of their own (docs/format.md, "Housekeeping and events"). Times are what the
-spacecraft's clock says, and it may jump: order comes from the event's number.
+Counters go down in the link's housekeeping record (payload/link/housekeeping.py). docs/format.md, "Events". Times are
+what the spacecraft's clock says, and it may jump: order comes from the event's number.
 """
 
 import struct
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
 from payload.errors import StreamError
+from payload.link.housekeeping import Status
 
 VERSION = 1
-HOUSEKEEPING, EVENT = 1, 2
+EVENT = 2
 NOWHERE = 0xFFFF
 LONGEST_DETAIL_OCTETS = 200
 #: Events that wait to be sent; when there are more the oldest go, and the count of events shows it.
 MOST_WAITING = 1024
 MOST_COUNT = (1 << 32) - 1
 
-_HOUSEKEEPING = struct.Struct(">BBIIB")
 _EVENT = struct.Struct(">BBIIIHH")
 
 
@@ -42,7 +39,7 @@ class Mode(IntEnum):
 
 
 class Count(IntEnum):
-    """Counters of a housekeeping record, in their order. New ones go to the end."""
+    """Counters of the guard in a housekeeping record, in their order. New ones go to the end."""
 
     TILES = 0  # coded, or declared
     SCRUB_ROUNDS = 1  # times all held memory was compared
@@ -68,6 +65,10 @@ class Count(IntEnum):
     STORE_FULL = 21
     STORE_DAMAGED = 22  # records of the store found damaged
     ROLLBACKS = 23
+    WATCHDOGS = 24  # starts after the watchdog had ended the payload, as whoever starts it says
+    COMMANDS = 25  # telecommands that were done
+    COMMANDS_REFUSED = 26
+    TILES_GIVEN_UP = 27  # that stopped the payload at every start
 
 
 class EventId(IntEnum):
@@ -89,10 +90,14 @@ class EventId(IntEnum):
     ROLLED_BACK = 33
     VECTOR_LEARNT = 34
     NOMINAL_AGAIN = 35
+    CONFIRMED = 36  # the bundle on trial is the active one from now on
     LATE_TILE = 40
+    TILE_GIVEN_UP = 41
     STORE_FULL = 50
     STORE_DAMAGED = 51
     RESUMED = 52
+    COMMAND_DONE = 60
+    COMMAND_REFUSED = 61
 
 
 @dataclass(frozen=True)
@@ -107,19 +112,6 @@ class Event:
     detail: str
 
 
-@dataclass(frozen=True)
-class Housekeeping:
-    """The counters at one moment."""
-
-    mode: Mode
-    scene_id: int
-    time_s: int
-    counts: tuple[int, ...]
-
-    def __getitem__(self, count: Count) -> int:
-        return self.counts[count] if count < len(self.counts) else 0
-
-
 @dataclass(eq=False)
 class Telemetry:
     """Counters and events of one payload. `clock` gives the spacecraft's time in seconds."""
@@ -129,6 +121,7 @@ class Telemetry:
     scene_id: int = 0
     counts: Counter[Count] = field(default_factory=Counter)
     waiting: deque[Event] = field(default_factory=lambda: deque(maxlen=MOST_WAITING))
+    log: deque[Event] = field(default_factory=lambda: deque(maxlen=MOST_WAITING))  # the last ones, sent or not
 
     def count(self, what: Count, by: int = 1) -> None:
         self.counts[what] += by
@@ -136,7 +129,13 @@ class Telemetry:
     def tell(self, event: EventId, detail: str = "", tile: tuple[int, int] | None = None) -> None:
         """Puts an event into the log."""
         self.counts[Count.EVENTS] += 1
-        self.waiting.append(Event(self.counts[Count.EVENTS], event, self.now_s, self.scene_id, tile, detail))
+        found = Event(self.counts[Count.EVENTS], event, self.now_s, self.scene_id, tile, detail)
+        self.waiting.append(found)
+        self.log.append(found)
+
+    def tell_again(self) -> None:
+        """The whole log waits to be sent once more."""
+        self.waiting = self.log.copy()
 
     def take(self) -> list[Event]:
         """The events that were not taken yet."""
@@ -148,21 +147,19 @@ class Telemetry:
     def now_s(self) -> int:
         return min(max(int(self.clock()), 0), MOST_COUNT)
 
-    def housekeeping(self) -> Housekeeping:
-        """The counters as they stand."""
-        counts = tuple(min(self.counts[count], MOST_COUNT) for count in Count)
-        return Housekeeping(self.mode, self.scene_id, self.now_s, counts)
+    def status(self) -> Status:
+        """Mode and counters as they stand, for a housekeeping record."""
+        return Status(self.mode, self.scene_id, tuple(min(self.counts[count], MOST_COUNT) for count in Count))
+
+
+def named(counts: Sequence[int]) -> dict[str, int]:
+    """Counters of a housekeeping record by their names; those that this reader does not know are left out."""
+    return {count.name.lower(): value for count, value in zip(Count, counts, strict=False)}
 
 
 def by_name(counts: Mapping[Count, int]) -> dict[str, int]:
     """Every counter by its name in lower case, zeros too: for reports."""
     return {count.name.lower(): counts.get(count, 0) for count in Count}
-
-
-def pack_housekeeping(record: Housekeeping) -> bytes:
-    """The octets of a housekeeping record."""
-    head = VERSION << 4 | HOUSEKEEPING, record.mode, record.scene_id, record.time_s, len(record.counts)
-    return _HOUSEKEEPING.pack(*head) + struct.pack(f">{len(record.counts)}I", *record.counts)
 
 
 def pack_event(event: Event) -> bytes:
@@ -172,30 +169,13 @@ def pack_event(event: Event) -> bytes:
     return _EVENT.pack(*head) + event.detail.encode()[:LONGEST_DETAIL_OCTETS]
 
 
-def unpack(octets: bytes) -> Housekeeping | Event:
-    """Inverse of `pack_housekeeping` and `pack_event`. StreamError where the octets are neither.
-
-    Counters that this reader does not know are kept; ones that the sender did not know read as 0.
-    """
+def unpack(octets: bytes) -> Event:
+    """Inverse of `pack_event`. StreamError where the octets are none."""
     try:
-        if octets[0] == VERSION << 4 | HOUSEKEEPING:
-            return _unpack_housekeeping(octets)
-        if octets[0] == VERSION << 4 | EVENT:
-            return _unpack_event(octets)
-        raise ValueError("version or kind")
+        if octets[0] != VERSION << 4 | EVENT:
+            raise ValueError("version or kind")
+        _, event, number, time_s, scene_id, row, col = _EVENT.unpack_from(octets)
+        tile = None if (row, col) == (NOWHERE, NOWHERE) else (row, col)
+        return Event(number, EventId(event), time_s, scene_id, tile, octets[_EVENT.size :].decode("utf-8", "replace"))
     except (IndexError, ValueError, struct.error):
-        raise StreamError(f"{len(octets)} octets are no housekeeping or event record of version {VERSION}") from None
-
-
-def _unpack_housekeeping(octets: bytes) -> Housekeeping:
-    _, mode, scene_id, time_s, n = _HOUSEKEEPING.unpack_from(octets)
-    if len(octets) != _HOUSEKEEPING.size + 4 * n:
-        raise ValueError("length")
-    return Housekeeping(Mode(mode), scene_id, time_s, struct.unpack_from(f">{n}I", octets, _HOUSEKEEPING.size))
-
-
-def _unpack_event(octets: bytes) -> Event:
-    _, event, number, time_s, scene_id, row, col = _EVENT.unpack_from(octets)
-    tile = None if (row, col) == (NOWHERE, NOWHERE) else (row, col)
-    detail = octets[_EVENT.size :].decode("utf-8", "replace")
-    return Event(number, EventId(event), time_s, scene_id, tile, detail)
+        raise StreamError(f"{len(octets)} octets are no event record of version {VERSION}") from None

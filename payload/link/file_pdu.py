@@ -4,22 +4,11 @@ One PDU a packet, whole, under APID 2045, which is CFDP's by the SANA registry. 
 telecommand packets. The CRC of the packet protects the PDU, so that the PDU carries none of its own.
 """
 
-from binascii import crc_hqx
-
-from spacepackets.ccsds import SpacePacketHeader
 from spacepackets.cfdp.pdu.helper import GenericPduPacket, PduFactory
 
 from payload.errors import StreamError
-from payload.link.space_packet import (
-    CRC_OCTETS,
-    HEADER_OCTETS,
-    OVERHEAD_OCTETS,
-    Packet,
-    SequenceCounter,
-    SequenceFlag,
-    pack,
-    unpack,
-)
+from payload.link import telecommand
+from payload.link.space_packet import Packet, SequenceCounter, SequenceFlag, pack, unpack
 
 CFDP_APID = 2045
 
@@ -39,19 +28,12 @@ def unpack_down(packet: bytes) -> bytes:
 
 def pack_up(pdu: bytes, counter: SequenceCounter) -> bytes:
     """The telecommand packet around a PDU: as a telemetry packet but for the type bit."""
-    header = SpacePacketHeader.tc(counter.apid, counter.take(), len(pdu) + CRC_OCTETS - 1)
-    octets = bytes(header.pack()) + pdu
-    return octets + crc_hqx(octets, 0xFFFF).to_bytes(CRC_OCTETS, "big")
+    return telecommand.pack_packet(pdu, counter.apid, counter.take())
 
 
 def unpack_up(packet: bytes) -> bytes:
     """The PDU in a telecommand packet; StreamError if there is none."""
-    if len(packet) <= OVERHEAD_OCTETS or crc_hqx(packet, 0xFFFF) != 0:
-        raise StreamError("no undamaged packet")
-    length = HEADER_OCTETS + 1 + int.from_bytes(packet[4:6], "big")
-    if packet[:2] != (0x1000 | CFDP_APID).to_bytes(2, "big") or packet[2] >> 6 != 3 or length != len(packet):
-        raise StreamError("no telecommand packet with a whole PDU")
-    return packet[HEADER_OCTETS:-CRC_OCTETS]
+    return telecommand.unpack_packet(packet, CFDP_APID)
 
 
 def parse_pdu(octets: bytes) -> GenericPduPacket:

@@ -5,11 +5,11 @@ the stream; virtual channel = the stream. docs/format.md, "Streams".
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from enum import IntEnum
 
 from payload.link import housekeeping
-from payload.link.housekeeping import Housekeeping
+from payload.link.housekeeping import Housekeeping, Status
 from payload.link.space_packet import SequenceCounter, octets_on_air, segment
 from payload.link.tile_code import Kind
 from payload.policy import Policy
@@ -43,10 +43,11 @@ def with_channels(packets: Iterable[bytes], apid: int) -> Iterator[tuple[int, by
 
 
 class Sender:
-    """Records -> packets, with the counters of every stream. `time`: what the clock of the payload shows."""
+    """Records -> packets, with the counters of every stream. `time`: what the clock of the payload shows; `status`: how
+    it works, for its housekeeping."""
 
-    def __init__(self, policy: Policy, time: str | None = None) -> None:
-        self.time = time
+    def __init__(self, policy: Policy, time: str | None = None, status: Callable[[], Status] = Status) -> None:
+        self.time, self._status = time, status
         self._packet_octets = policy.packet_octets
         self._counters = [SequenceCounter(apid) for apid in apids_of(policy.apid)]
         self._packets = [0] * len(Stream)
@@ -68,10 +69,14 @@ class Sender:
 
     def housekeeping(self) -> list[bytes]:
         """What has been sent so far, as packets."""
-        tiles = tuple(self._tiles[kind] for kind in range(6))
-        return self.packets(housekeeping.pack(Housekeeping(self.time, self._scenes, tiles, tuple(self._packets))))
+        return self.packets(self.record())
+
+    def record(self) -> bytes:
+        """What has been sent so far, and the status, as a housekeeping record."""
+        tiles, status = tuple(self._tiles[kind] for kind in range(6)), self._status()
+        return housekeeping.pack(Housekeeping(self.time, self._scenes, tiles, tuple(self._packets), status))
 
 
-def housekeeping_on_air(packet_octets: int) -> int:
+def housekeeping_on_air(packet_octets: int, counters: int) -> int:
     """Octets of packets that the housekeeping of a scene takes, before it and behind it."""
-    return 2 * octets_on_air(housekeeping.OCTETS, packet_octets)
+    return 2 * octets_on_air(housekeeping.octets_with(counters), packet_octets)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from payload.clouds.audit import AuditDraw
 from payload.guard.guard import Address, Coded
+from payload.guard.telemetry import Count, EventId
 from payload.link import scene_header
 from payload.link.rate_control import Candidate
 from payload.link.space_packet import SequenceCounter, segment
@@ -16,6 +17,10 @@ from payload.link.tile_code import Kind, TileCode
 from payload.pipeline import Payload
 from payload.scene import Scene
 from payload.store.store import SceneLog, Store
+from payload.tiles import grid
+
+#: A tile that was under way at so many unclean ends in a row is given up: it, or its pixels, may be what ends it.
+MOST_STOPS = 3
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,8 @@ def record_scene(
     log = store.open_scene(payload.header_of(scene))
     if log is None:
         return Recorded(None, 0, 0, False)
+    if store.stops_at(log) >= MOST_STOPS:
+        give_up_next(log, scene)
     draw = replay(payload, log)
     coded: list[Address] = []
     for step in payload.steps(scene, log.header, draw, skip=log.tiles.keys()):
@@ -48,6 +55,21 @@ def record_scene(
             return Recorded(log.scene_id, len(log.tiles), len(coded), False)
         acknowledged(step.address)
     return Recorded(log.scene_id, len(log.tiles), len(coded), log.close())
+
+
+def give_up_next(log: SceneLog, scene: Scene) -> None:
+    """Declares the first pending tile omitted: it was under way whenever the payload was ended."""
+    rows, cols = grid(scene.info, log.header.tile_px)
+    pending = ((row, col) for row in range(rows) for col in range(cols) if (row, col) not in log.tiles)
+    address = next(pending, None)
+    if address is not None and log.add(Candidate(lost(log, address), ())):
+        log.telemetry.count(Count.TILES_GIVEN_UP)
+        log.telemetry.tell(EventId.TILE_GIVEN_UP, f"under way at {MOST_STOPS} unclean ends", address)
+
+
+def lost(log: SceneLog, address: Address) -> TileCode:
+    """What stands for a tile that nothing is stored of."""
+    return TileCode(Kind.OMITTED, *address, log.header.bundle_id, scene_id=log.scene_id)
 
 
 def replay(payload: Payload, log: SceneLog) -> AuditDraw:
@@ -66,8 +88,7 @@ def stored(log: SceneLog) -> Iterator[Candidate]:
     """The tiles of a scene in row order. One that the store lost since is declared omitted: a hole, never wrong."""
     for row, col in sorted(log.tiles):
         candidate = log.tile((row, col))
-        lost = TileCode(Kind.OMITTED, row, col, log.header.bundle_id, scene_id=log.scene_id)
-        yield candidate if candidate is not None else Candidate(lost, ())
+        yield candidate if candidate is not None else Candidate(lost(log, (row, col)), ())
 
 
 def send_scene(payload: Payload, store: Store, log: SceneLog, octets: int | None = None) -> Iterator[bytes]:

@@ -1,9 +1,13 @@
 """What must outlive a power cut besides the tiles: counters. Two slots in a file, written in turn, the newer one valid.
 
-    octet 0, 1   2     3      4..11    12..15   16..19   20..23    24, 25   26, 27   28..31   32..35    4
-    +---------+---+-------+--------+---------+--------+---------+---------+--------+--------+--------+--------+
-    |  "NS"   | v | clean | serial | next id | starts | unclean | layers  | thumbs | scene  | record | CRC-32 |
-    +---------+---+-------+--------+---------+--------+---------+---------+--------+--------+--------+--------+
+    octet 0, 1   2     3      4..11    12..15   16..19   20..23    24, 25   26, 27   28..31   32..35
+    +---------+---+-------+--------+---------+--------+---------+---------+--------+--------+--------+
+    |  "NS"   | v | clean | serial | next id | starts | unclean | layers  | thumbs | scene  | record |
+    +---------+---+-------+--------+---------+--------+---------+---------+--------+--------+--------+
+     36..39    40..43    44..47    48..51     4
+    +---------+---------+---------+-------+--------+
+    | command | stopped | at tile | tries | CRC-32 |
+    +---------+---------+---------+-------+--------+
 
 A slot lies at 0, the other at 512. The file is made once, at its full size: writing it never needs room, so that a full
 store can still be emptied.
@@ -18,8 +22,9 @@ from payload.store.files import Files
 
 NAME = "state"
 SLOT_OCTETS = 512
-MAGIC, VERSION = b"NS", 1
-_FIELDS = struct.Struct(">2sBBQIIIHHII")
+MAGIC, VERSION = b"NS", 2
+_FIELDS = struct.Struct(">2sBBQIIIHHIIIIII")
+_FIELDS_1 = struct.Struct(">2sBBQIIIHHII")
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,8 @@ class State:
     """`next_scene_id`: of the next new scene. `packets`, `thumbnails`: the next packet's count of either stream.
 
     `sending`, `sent`: the scene that goes down, and how many of its records went. `clean`: it was left in order.
+    `command`: counter of the last telecommand. `stopped`, `stopped_at`, `tries`: the scene that went on behind so many
+    tiles at an unclean start, and at how many unclean starts in a row just there.
     """
 
     serial: int = 0
@@ -38,27 +45,33 @@ class State:
     thumbnails: int = 0
     sending: int = 0
     sent: int = 0
+    command: int = 0
+    stopped: int = 0
+    stopped_at: int = 0
+    tries: int = 0
 
 
 def pack(state: State) -> bytes:
     """One slot."""
     octets = _FIELDS.pack(
         MAGIC, VERSION, state.clean, state.serial, state.next_scene_id, state.starts, state.unclean_starts,
-        state.packets, state.thumbnails, state.sending, state.sent,
+        state.packets, state.thumbnails, state.sending, state.sent, state.command, state.stopped, state.stopped_at,
+        state.tries,
     )  # fmt: skip
     octets += crc32(octets).to_bytes(4, "big")
     return octets.ljust(SLOT_OCTETS, b"\0")
 
 
 def unpack(slot: bytes) -> State | None:
-    """The state in a slot; None where it holds none that is whole."""
-    octets = slot[: _FIELDS.size + 4]
-    if len(octets) < _FIELDS.size + 4 or crc32(octets[:-4]).to_bytes(4, "big") != octets[-4:]:
-        return None
-    magic, version, clean, *fields = _FIELDS.unpack_from(octets)
-    if (magic, version) != (MAGIC, VERSION):
-        return None
-    return State(fields[0], bool(clean), *fields[1:])
+    """The state in a slot, of version 1, too; None where it holds none that is whole."""
+    for version, layout in ((VERSION, _FIELDS), (1, _FIELDS_1)):
+        octets = slot[: layout.size + 4]
+        if len(octets) < layout.size + 4 or crc32(octets[:-4]).to_bytes(4, "big") != octets[-4:]:
+            continue
+        magic, found, clean, *fields = layout.unpack_from(octets)
+        if (magic, found) == (MAGIC, version):
+            return State(fields[0], bool(clean), *fields[1:])
+    return None
 
 
 class StateFile:

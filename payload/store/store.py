@@ -143,8 +143,10 @@ class SceneLog:
 class Store:
     """All scenes of a folder. Opening it mends what a cut left: torn records are cut off, nothing else is touched."""
 
-    def __init__(self, files: Files, telemetry: Telemetry | None = None) -> None:
+    def __init__(self, files: Files, telemetry: Telemetry | None = None, by_watchdog: bool = False) -> None:
+        """`by_watchdog`: whoever starts the payload says that the watchdog ended it."""
         self._files, self.telemetry = files, telemetry or Telemetry()
+        self.telemetry.count(Count.WATCHDOGS, int(by_watchdog))
         self.state = StateFile(files)
         self.scenes = {log.scene_id: log for name in files.names() if (log := self._read(name)) is not None}
         if self.state.damaged:
@@ -153,7 +155,8 @@ class Store:
 
     def _start(self) -> None:
         now, telemetry = self.state.now, self.telemetry
-        unclean = int(self.state.was_there and not now.clean)
+        self._unclean = self.state.was_there and not now.clean
+        unclean = int(self._unclean)
         highest = max(self.scenes, default=0) + 1
         self.state.save(
             clean=False, starts=now.starts + 1, unclean_starts=now.unclean_starts + unclean,
@@ -162,6 +165,16 @@ class Store:
         telemetry.counts[Count.STARTS] = self.state.now.starts
         telemetry.counts[Count.UNCLEAN_STARTS] = self.state.now.unclean_starts
         telemetry.tell(EventId.UNCLEAN_START if unclean else EventId.STARTED)
+
+    def stops_at(self, log: SceneLog) -> int:
+        """At how many unclean starts in a row a scene was found open behind just so many tiles as now, this start
+        included: what is under way there may be what ends the payload. 0 where the start was a clean one."""
+        if not self._unclean:
+            return 0
+        self._unclean, now = False, self.state.now
+        again = (now.stopped, now.stopped_at) == (log.scene_id, len(log.tiles))
+        self.state.save(stopped=log.scene_id, stopped_at=len(log.tiles), tries=now.tries + 1 if again else 1)
+        return self.state.now.tries
 
     def leave(self) -> None:
         """The payload is ended in order."""

@@ -33,6 +33,9 @@ def downlink(
     overwrite: options.Overwrite = False,
     device: Annotated[str | None, typer.Option(help="A device codes the tiles: a URL as docs/hil.md has it.")] = None,
     compare: Annotated[bool, typer.Option("--compare", help="Every octet of the device with this host's own.")] = False,
+    upload: Annotated[str | None, typer.Option(help="A second bundle, on trial in the free slot.")] = None,
+    commands: Annotated[Path | None, typer.Option(help="Telecommands of sim command.")] = None,
+    memory: Annotated[Path | None, typer.Option(help="Folder of the payload's slots and counters.")] = None,
     live: Annotated[bool, typer.Option("--live", help="Show it as it comes on a page on this machine.")] = False,
     speed: options.Speed = None,
     port: options.Port = None,
@@ -42,6 +45,7 @@ def downlink(
     from sim.downlink import Request
     from sim.downlink import downlink as run
     from sim.mission.trust import Trust
+    from sim.onboard.aboard import Uplink
     from sim.onboard.sending import Device
     from sim.report.files import all_held, arrange, canonical_json
     from sim.report.terminal import as_text
@@ -55,7 +59,7 @@ def downlink(
         with progress("downlink") as advance:
             request = Request(
                 scene, out, mission, bundle, engine, seed, reading, overwrite, under_test, psnr, trusted, decoder,
-                jobs, keep_original, watch=watch,
+                jobs, keep_original, watch=watch, uplink=Uplink(upload, commands, memory),
             )  # fmt: skip
             report = run(request, advance)
         print(canonical_json(arrange(report)) if as_json else as_text(report, out), end="", flush=True)

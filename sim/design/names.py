@@ -223,6 +223,11 @@ def requirement(key: str) -> str:
     return label(bare)[0] if bare != key and not key.startswith("budget: ") else bare
 
 
+def all_of(title: str, section: Mapping[str, Any]) -> Group:
+    """All plain values of a section as one group; counters that are 0 in one line."""
+    return Group(title, "measured", tuple(key for key in section if key != "basis" and _plain(section[key])), True)
+
+
 def grouped(section: Mapping[str, Any], groups: Sequence[Group], skip: Iterable[str] = ()) -> list[Rows]:
     """The plain values of a section by its groups; what no group names comes last, under `Further`."""
     named = {key for group in groups for key in group.keys}

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from payload.bundle import Bundle, load_bundle
 from payload.engine import NATIVE, open_engine
 from payload.errors import BundleError
-from payload.guard.telemetry import Count, pack_event, pack_housekeeping
+from payload.guard.telemetry import Count, pack_event
 from payload.guard.vector import ground_like
 from payload.link.tile_code import Kind, TileCode
 from payload.native import library
@@ -115,7 +115,7 @@ def judged(here: World, payload: Payload, codes: list[TileCode], seconds: float,
 def telemetry_octets(payload: Payload) -> int:
     """Octets of the events that wait, and of one housekeeping record."""
     events = sum(len(pack_event(event)) for event in payload.telemetry.waiting)
-    return events + len(pack_housekeeping(payload.telemetry.housekeeping()))
+    return events + len(payload.housekeeping())
 
 
 def quality_db(here: World, code: TileCode, wanted: TileCode) -> float:

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from payload.bundle import Bundle, load_bundle
-from payload.errors import SignatureError
+from payload.bundle import Bundle, bare_bundle, load_bundle, shipped_bundles
+from payload.errors import BundleError, SignatureError
 from payload.signature import key_id, load_public_key, read_signature
 from sim.mission.spec import Mission
+from sim.scenes.sentinel2 import BANDS_10M
 
 UNSIGNED = "unsigned, which the mission allows"
 
@@ -42,6 +43,17 @@ def load_trusted(where: str, mission: Mission) -> Bundle:
         return load_bundle(where, trusted_keys=trusted_keys(mission), allow_unsigned=mission.allow_unsigned)
     except SignatureError as error:
         raise SignatureError(f"{error}; to fly it: {_remedy(error)}") from None
+
+
+def load_or_stand_in(where: str, mission: Mission) -> tuple[Bundle, str | None]:
+    """The bundle; or, where the mission flies on with fallback tiles, what stands for one that fails its checks, and
+    why it does."""
+    try:
+        return load_trusted(where, mission), None
+    except BundleError as error:
+        if mission.policy.fallback == "never" or not (Path(where).is_dir() or where in shipped_bundles()):
+            raise
+        return bare_bundle(where, BANDS_10M), str(error)
 
 
 def signer(bundle: Bundle, mission: Mission) -> str:

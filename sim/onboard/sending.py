@@ -18,7 +18,6 @@ from payload.clouds.gate import detect_clouds
 from payload.clouds.network import load_cloud_net
 from payload.engine import Engine
 from payload.guard.beacon import Beacon
-from payload.guard.telemetry import by_name
 from payload.link.frames.stack import LayerOctets, Stack, octets_by_layer, packets_on_air
 from payload.link.scene_header import SceneHeader, pack, records
 from payload.link.space_packet import SequenceCounter, read_packets
@@ -31,6 +30,7 @@ from payload.stopwatch import Stopwatch
 from payload.tiles import split
 from sim.link.frames.channel import FRAMES_FILE
 from sim.onboard import ran
+from sim.onboard.aboard import Aboard
 from sim.onboard.cloud_strips import ONBOARD_CLOUD_FILE, CloudStrips
 from sim.onboard.device import DeviceRun, codes_of, of_scene
 from sim.progress import Progress
@@ -67,7 +67,7 @@ class Onboard:
     before_mib: float = 0.0
     work: dict[str, int] = field(default_factory=dict)
     tile_s: dict[str, list[float]] = field(default_factory=dict)  # per stage, of each tile that went through it
-    protection: dict[str, int] | None = None  # the guard's counters; None: there was no guard
+    memory: dict[str, object] | None = None  # what outlives the run: slots and counters; None: nothing does
     device: DeviceRun | None = None
 
 
@@ -101,12 +101,13 @@ def header_of(scene: Scene, bundle: Bundle) -> SceneHeader:
 
 def send(
     scene: Scene, header: SceneHeader, bundle: Bundle, policy: Policy, engine: Engine, folder: Path, progress: Progress,
-    protection: Protection | None = None,
+    protection: Protection | None = None, memory: Aboard | None = None,
 ) -> Onboard:  # fmt: skip
     """The payload at work: packets.bin in `folder`, beside it the cloud mask that it judged by and, where the mission
     protects it, its telemetry. There is no watchdog: nobody would start the payload again."""
     ran.warn_of_numpy()
-    payload = Payload(bundle, policy, engine, protection and replace(protection, watchdog_s=None))
+    telemetry = memory.telemetry if memory is not None else None
+    payload = Payload(bundle, policy, engine, protection and replace(protection, watchdog_s=None), telemetry)
     payload.watch = watch = TileStopwatch(clock=time.process_time)  # what a busy host does beside it does not count
     start, before_mib = time.perf_counter(), peak_rss_mib()
     with (
@@ -114,12 +115,16 @@ def send(
         _telemetry(payload, protection, folder) as tell,
         CloudStrips(folder / ONBOARD_CLOUD_FILE, scene.info, bundle.tile_px, progress) as clouds,
     ):
+        if memory is not None:
+            memory.take_commands(payload)
         for packet in payload.transmit(scene, header, clouds.observe):
             stream.write(packet)
             tell()
+        if memory is not None:
+            memory.end(payload)
     took_s = time.perf_counter() - start
-    counts = by_name(payload.telemetry.counts) if protection is not None else None
-    return Onboard(watch.seconds, took_s, peak_rss_mib(), before_mib, dict(payload.work), watch.tile_s, counts)
+    told = memory.told() if memory is not None else None
+    return Onboard(watch.seconds, took_s, peak_rss_mib(), before_mib, dict(payload.work), watch.tile_s, told)
 
 
 @contextmanager
@@ -129,7 +134,8 @@ def _telemetry(payload: Payload, protection: Protection | None, folder: Path) ->
         yield lambda: None
         return
     counter = SequenceCounter(protection.apid)
-    beacon = Beacon(payload.telemetry, counter, payload.policy.packet_octets, protection.housekeeping_tiles)
+    every = protection.housekeeping_tiles
+    beacon = Beacon(payload.telemetry, payload.housekeeping, counter, payload.policy.packet_octets, every)
     with (folder / TELEMETRY_FILE).open("wb") as stream:
         yield lambda: stream.writelines(beacon.due())
         stream.writelines(beacon.now())

@@ -39,6 +39,7 @@ def _context(report: Mapping[str, Any], pictures: Mapping[str, Path]) -> dict[st
         "rate_rows": names.grouped(report["rate"], names.RATE),
         "link_rows": names.grouped(report["link"], names.LINK, ["loss_profile"]),
         "delivery_rows": _delivery(report.get("delivery")),
+        "housekeeping_rows": _housekeeping(report.get("housekeeping", {})),
         "cloud_rows": [*names.grouped(report["clouds"], names.CLOUDS), *names.grouped(audit, names.AUDIT, _TOLD)],
         "notes": report.get("notes", ()),
         "decoder": _decoder(report),
@@ -47,6 +48,13 @@ def _context(report: Mapping[str, Any], pictures: Mapping[str, Path]) -> dict[st
         "pictures": {name: _embed(path, smooth=name != "mask") for name, path in pictures.items()},
         "tile_rows": [_tile_row(tile) for tile in report["tiles"]["list"]],
     }
+
+
+def _housekeeping(section: Mapping[str, Any]) -> list[names.Rows]:
+    """What the last housekeeping record said, and what the payload remembers; nothing where none arrived."""
+    parts = {"": section, "Slots and commands": section.get("memory"), "Guard": section.get("guard")}
+    found = {title: part for title, part in parts.items() if part and section.get("records")}
+    return [row for title, part in found.items() for row in names.grouped(part, [names.all_of(title, part)])]
 
 
 def _delivery(delivery: Mapping[str, Any] | None) -> list[names.Rows]:

@@ -10,6 +10,7 @@ from payload.scene import SceneInfo
 from sim.ground.place import name_of
 from sim.ground.reception import Reception, SceneReception
 from sim.link.frames.receiver import FrameReception
+from sim.report import housekeeping
 from sim.report.files import canonical_json
 from sim.report.link import frames_read
 from sim.report.tables import kinds, tile_row
@@ -41,6 +42,7 @@ def write_received_report(
         "packets": asdict(reception.counts),
         "frames": None if frames is None else frames_read(frames),
         "housekeeping": [asdict(record) for record in reception.housekeeping],
+        "guard": housekeeping.told(reception.housekeeping),
         "records_refused": Counter(reception.unaddressed),
         "scenes": [_scene(product, folder) for product in products],
         "scenes_not_shown": len(reception.scenes) - len(products),
@@ -57,6 +59,8 @@ def as_text(report: dict[str, Any], out: Path) -> str:
         f"packets  {packets['received']} pieces: {packets['refused']} damaged, {packets['foreign']} of other "
         f"applications, {packets['missing']} missing"
     )
+    if (guard := housekeeping.in_a_line(report["guard"])) is not None:
+        lines.append(f"guard    {guard}")
     for scene in report["scenes"]:
         counts = ", ".join(f"{n} {kind}" for kind, n in scene["tiles"].items() if n)
         lines.append(f"scene    {scene['name']}: {counts}; {out / scene['picture']}")

@@ -34,6 +34,7 @@ from sim.mission.verification import verify
 from sim.onboard.device import DeviceRun
 from sim.onboard.sending import Onboard
 from sim.products.origin import attribution
+from sim.report import housekeeping
 from sim.report.comparison import Comparison
 from sim.report.link import frames_read, layer_octets
 from sim.report.measured import Ground, on_device, on_host
@@ -96,6 +97,7 @@ def compose(
         "inputs": _inputs(run) | _device_inputs(onboard.device),
         "tiles": {"basis": "measured"} | tiles,
         "link": _link(run),
+        "housekeeping": housekeeping.told(run.reception.housekeeping, onboard.memory),
         "delivery": {"basis": DELIVERY_BASIS} | asdict(run.delivery),
         "rate": {"basis": "measured"}
         | _rate(run, comparison.compared_px)

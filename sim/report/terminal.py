@@ -6,6 +6,7 @@ from typing import Any
 
 from sim.design.figures import THIN_SPACE, figure, octets
 from sim.report.files import TILE_KINDS, arrange
+from sim.report.housekeeping import in_a_line
 from sim.report.page import audit_told, readable
 
 SHOWN = ("psnr_10k_db", "ssim_10k", "ndvi_mae", "sam_deg")
@@ -42,6 +43,8 @@ def _facts(report: Mapping[str, Any], arranged: Mapping[str, Any]) -> Iterator[s
     yield from _delivery(report.get("delivery", {}))
     yield "quality  " + "; ".join(_metric(report, key) for key in SHOWN)
     yield f"on board {_on_board(arranged)}"
+    if (guard := in_a_line(report.get("housekeeping", {}))) is not None:
+        yield f"guard    {guard}"
     yield f"ran      {_ran(inputs['engine'])}, {_host(arranged['measured_on_host'])}"
     for note in report.get("notes", ()):
         yield f"note     {note}"

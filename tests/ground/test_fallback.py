@@ -22,10 +22,11 @@ from payload.policy import Gate, Policy
 from payload.sensor import RGBN
 from payload.stopwatch import Stopwatch
 from payload.tiles import Tile, split
-from sim.downlink import Request, downlink, load_or_stand_in
+from sim.downlink import Request, downlink
 from sim.ground.decoder import Decoder
 from sim.ground.reception import by_id, receive
 from sim.mission.spec import load_mission
+from sim.mission.trust import load_or_stand_in
 
 T = 64
 

@@ -4,6 +4,7 @@ import errno
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -13,8 +14,9 @@ from toys import ArrayScene
 
 from payload.bundle import load_bundle
 from payload.errors import StreamError
-from payload.guard.telemetry import EventId
+from payload.guard.telemetry import Count, EventId
 from payload.link.streams import Stream
+from payload.link.tile_code import Kind as TileKind
 from payload.pipeline import Payload
 from payload.policy import Gate, Policy, Protection
 from payload.scene import SceneInfo
@@ -55,6 +57,12 @@ def test_a_state_reads_back_and_a_damaged_one_is_none(now: state.State) -> None:
     slot = state.pack(now)
     assert (state.unpack(slot), len(slot)) == (now, state.SLOT_OCTETS)
     assert state.unpack(bytes([slot[0] ^ 1]) + slot[1:]) is None
+
+
+def test_a_state_of_version_1_is_read() -> None:
+    octets = b"NS" + bytes([1, 1]) + (8).to_bytes(8, "big") + bytes(3) + b"\x07" + bytes(20)
+    found = state.unpack((octets + crc32(octets).to_bytes(4, "big")).ljust(512, b"\0"))
+    assert found == state.State(serial=8, clean=True, next_scene_id=7)
 
 
 @pytest.fixture
@@ -118,6 +126,52 @@ def test_a_scene_goes_on_behind_its_last_tile_and_its_octets_are_the_same(
     assert all_packets(payload, store) == sent(payload, scene, payload.header_of(scene, 1))
     events = [event.event for event in store.telemetry.take()]
     assert (EventId.UNCLEAN_START in events, EventId.RESUMED in events) == (stop > 0, stop > 0)
+
+
+def test_a_tile_that_ends_the_payload_at_every_start_is_given_up(
+    payload: Payload, scene: ArrayScene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the tree before it was tried for ever: the scene never became complete."""
+
+    class EndedError(BaseException):
+        """The watchdog, a segmentation fault, a power cut."""
+
+    code, starts = payload._one, []
+
+    def hang(tile: Any, *rest: Any) -> Any:
+        if (tile.row, tile.col) == (1, 0):
+            raise EndedError
+        return code(tile, *rest)
+
+    monkeypatch.setattr(payload, "_one", hang)
+    for _ in range(4):
+        store = Store(FolderFiles(tmp_path / "s", ROOM), by_watchdog=bool(starts))
+        starts.append(store)
+        try:
+            done = record_scene(payload, store, scene)
+        except EndedError:
+            continue
+    assert (done.complete, done.stored, len(starts)) == (True, 6, 4)
+    kinds = {place: log.tile(place).code.kind for log in store.waiting() for place in log.tiles}  # type: ignore[union-attr]
+    assert [place for place, kind in kinds.items() if kind is TileKind.OMITTED] == [(1, 0)]
+    counts = store.telemetry.counts
+    assert (counts[Count.TILES_GIVEN_UP], counts[Count.WATCHDOGS]) == (1, 1)
+    assert EventId.TILE_GIVEN_UP in [event.event for event in store.telemetry.take()]
+
+
+def test_cuts_at_different_tiles_give_none_up(payload: Payload, scene: ArrayScene, tmp_path: Path) -> None:
+    class CutError(Exception):
+        pass
+
+    def cut(address: Any) -> None:
+        raise CutError
+
+    for _ in range(6):
+        store = Store(FolderFiles(tmp_path / "s", ROOM))
+        with pytest.raises(CutError):
+            record_scene(payload, store, scene, cut)
+    done = record_scene(payload, Store(FolderFiles(tmp_path / "s", ROOM)), scene)
+    assert (done.complete, done.stored) == (True, 6) and not store.telemetry.counts[Count.TILES_GIVEN_UP]
 
 
 def test_a_torn_record_is_cut_off_and_its_tile_is_pending(

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from payload.errors import InputError, StreamError
-from payload.link import housekeeping, tile_code
-from payload.link.housekeeping import Housekeeping, pack, unpack
+from payload.link import tile_code
+from payload.link.housekeeping import Housekeeping, Status, octets_with, pack, unpack
 from payload.link.space_packet import unpack as unpack_packet
 from payload.link.streams import Sender, Stream, apids_of, stream_of, with_channels
 from payload.link.tile_code import Kind, TileCode
@@ -22,19 +22,24 @@ times = st.one_of(
         lambda us: (datetime(1958, 1, 1, tzinfo=UTC) + timedelta(microseconds=us)).isoformat().replace("+00:00", "Z")
     ),
 )
-records = st.builds(Housekeeping, times, counts, st.tuples(*[counts] * 6), st.tuples(*[counts] * 4))
+statuses = st.builds(Status, st.integers(0, 255), counts, st.lists(counts, max_size=40).map(tuple))
+records = st.builds(Housekeeping, times, counts, st.tuples(*[counts] * 6), st.tuples(*[counts] * 4), statuses)
 
 
 def test_housekeeping_by_hand() -> None:
-    octets = pack(Housekeeping("1958-01-02T00:00:01.002Z", 1, (2, 0, 0, 0, 3, 0), (4, 5, 0, 6)))
-    wanted = bytes.fromhex(
-        "1e"  # 0001 version, 1110 mark
+    status = Status(1, 0xA1A2A3A4, (7, 8))
+    octets = pack(Housekeeping("1958-01-02T00:00:01.002Z", 1, (2, 0, 0, 0, 3, 0), (4, 5, 0, 6), status))
+    sent = (
         "0001" "000003ea" "0000"  # day 1, 1002 ms, 0 us
         "00000001"  # one scene
         "00000002" "00000000" "00000000" "00000000" "00000003" "00000000"  # tile codes by kind
         "00000004" "00000005" "00000000" "00000006"  # packets by stream
     )  # fmt: skip
-    assert octets == wanted + crc32(wanted).to_bytes(4, "big")
+    wanted = bytes.fromhex("2e" + sent + "01" "a1a2a3a4" "02" "00000007" "00000008")  # mode, scene, two counters
+    assert octets == wanted + crc32(wanted).to_bytes(4, "big") and len(octets) == octets_with(2)
+    older = bytes.fromhex("1e" + sent)  # version 1 ends behind the packets
+    record = unpack(older + crc32(older).to_bytes(4, "big"))
+    assert (record.tiles, record.status) == ((2, 0, 0, 0, 3, 0), Status())
 
 
 def test_a_clock_that_was_never_set_is_all_ones() -> None:
@@ -45,15 +50,16 @@ def test_a_clock_that_was_never_set_is_all_ones() -> None:
 def test_unpack_is_the_inverse_of_pack(record) -> None:
     octets = pack(record)
     found = unpack(octets)
-    assert pack(found) == octets and (found.scenes, found.tiles, found.packets) == (
-        record.scenes, record.tiles, record.packets,
+    assert pack(found) == octets and (found.scenes, found.tiles, found.packets, found.status) == (
+        record.scenes, record.tiles, record.packets, record.status,
     )  # fmt: skip
     assert (found.time is None) == (record.time is None)
 
 
-@given(records, st.integers(0, 8 * housekeeping.OCTETS - 1))
+@given(records, st.integers(0, 8 * octets_with(40) - 1))
 def test_a_flipped_bit_is_refused(record, bit) -> None:
     octets = bytearray(pack(record))
+    bit %= 8 * len(octets)
     octets[bit // 8] ^= 0x80 >> bit % 8
     with pytest.raises(StreamError):
         unpack(bytes(octets))
@@ -80,7 +86,7 @@ def test_every_stream_has_its_apid_its_channel_and_its_counter() -> None:
 
 def test_housekeeping_counts_what_went_before_it() -> None:
     sender = Sender(Policy(packet_octets=64), "2026-06-21T00:00:00Z")
-    assert len(sender.begin_scene()) == 2  # 57 octets of a record do not fit 56 of a packet
+    assert len(sender.begin_scene()) == 2  # 63 octets of a record do not fit 56 of a packet
     sender.packets(tile_code.pack(TileCode(Kind.AUDIT, 0, 0, 1, scene_id=1, side=bytes(100), layers=(bytes(10),))))
     one, two = sender.housekeeping()
     record = unpack(unpack_packet(one).data + unpack_packet(two).data)
@@ -94,5 +100,5 @@ def test_marks_tell_records_apart() -> None:
 
 
 def test_too_few_counters_are_misuse() -> None:
-    with pytest.raises(InputError, match="5 kinds and 4 streams, wanted 6 and 4"):
+    with pytest.raises(InputError, match="5 kinds, 4 streams and 0 counters, wanted 6, 4"):
         Housekeeping(None, 0, (0,) * 5)
