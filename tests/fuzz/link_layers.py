@@ -105,7 +105,7 @@ def pdus(rng: Rng, ours: Packets, other: Packets, apid: int) -> tuple[Iterator[C
 def inside(rng: Rng, packet: bytes) -> bytes:
     """A packet whose PDU is damaged and whose own CRC is right."""
     try:
-        return pack_down(damaged(rng, unpack_down(packet)), SequenceCounter(CFDP_APID))
+        return pack_down(damaged(rng, unpack_down(packet)) or b"\0", SequenceCounter(CFDP_APID))
     except StreamError:
         return packet
 
