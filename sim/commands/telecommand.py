@@ -47,7 +47,7 @@ def _private(path: Path) -> "Ed25519PrivateKey":
     except ImportError:
         raise InputError("commands are signed with the cryptography package; pip install cryptography") from None
     try:
-        private = load_pem_private_key(path.read_bytes(), password=None)
+        private = load_pem_private_key(path.read_bytes() if path.is_file() else b"", password=None)
     except (OSError, ValueError, TypeError, UnsupportedAlgorithm):
         private = None
     if not isinstance(private, Ed25519PrivateKey):

@@ -1,5 +1,6 @@
 """What a payload keeps from run to run: two slots for bundles, and its counters. Between runs it lies in a folder."""
 
+import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +22,9 @@ from sim.mission.trust import load_or_stand_in, trusted_keys
 
 #: What the counters take: two slots of a file.
 STATE_OCTETS = 1 << 16
+#: A file of commands is no longer: thousands of them.
+MOST_OCTETS = 1 << 20
+LOCK = "in-use"
 
 
 @dataclass(frozen=True)
@@ -108,17 +112,36 @@ def flying(bundle: str, uplink: Uplink, mission: Mission) -> Iterator[Flight]:
     if mission.protection is None:
         raise InputError(f"mission {mission.name} has no [protection]: nothing would prove a bundle or do a command")
     with TemporaryDirectory(prefix="nadir-aboard-") as passing:
-        folder = uplink.memory or Path(passing)
-        state = StateFile(FolderFiles(folder / "store", STATE_OCTETS))
-        slots = Slots(folder / "slots", None if mission.allow_unsigned else trusted_keys(mission))
-        memory = Aboard(mission, state, slots, tuple(split(_octets(uplink.commands))))
-        yield Flight(*load_or_stand_in(memory.choose(bundle, uplink.upload), mission), memory)
+        commands = tuple(split(_octets(uplink.commands)))
+        with _locked(uplink.memory or Path(passing)) as folder:
+            state = StateFile(FolderFiles(folder / "store", STATE_OCTETS))
+            slots = Slots(folder / "slots", None if mission.allow_unsigned else trusted_keys(mission))
+            memory = Aboard(mission, state, slots, commands)
+            yield Flight(*load_or_stand_in(memory.choose(bundle, uplink.upload), mission), memory)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[Path]:
+    """The payload's folder, made where it is missing, for one run at a time."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / LOCK).open("w", encoding="ascii")
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error.strerror}), wanted a folder of the payload's") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(f"{folder}: another run is at work with it; wait for its end, or use another one") from None
+        yield folder
 
 
 def _octets(path: Path | None) -> bytes:
     if path is None:
         return b""
     try:
-        return path.read_bytes()
+        if path.is_file() and path.stat().st_size <= MOST_OCTETS:
+            return path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}), wanted a file that `sim command` made") from None
+    raise InputError(f"{path}: is no file of at most {MOST_OCTETS} octets, wanted one that `sim command` made")

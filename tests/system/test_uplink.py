@@ -1,6 +1,8 @@
 """What goes up before a scene: a second bundle on trial, telecommands; and what the ground is told of both."""
 
+import fcntl
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -17,7 +19,7 @@ from payload.signature import FILE, Signature, key_id, signed_octets
 from sim.commands.root import app
 from sim.downlink import Request, downlink
 from sim.mission.spec import SHIPPED as MISSIONS
-from sim.onboard.aboard import Uplink
+from sim.onboard.aboard import LOCK, Uplink
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes([7]) * 32)
 PUBLIC = KEY.public_key().public_bytes_raw()
@@ -90,6 +92,24 @@ def test_safe_mode_by_command_declares_every_tile(satellite: Any, tmp_path: Path
     report = satellite(commands=command(tmp_path, "safe", 1))
     assert (report["tiles"]["omitted"], report["tiles"]["total"]) == (1, 1)
     assert (report["housekeeping"]["mode"], report["housekeeping"]["guard"]["safe_modes"]) == ("safe", 1)
+
+
+def test_commands_that_are_no_file_and_a_memory_in_use_are_refused_in_one_line(satellite: Any, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with (tmp_path / "huge").open("wb") as stream:
+        stream.truncate(1 << 21)
+    for wrong in ("pipe", "huge", "nothing", "."):
+        with pytest.raises(InputError, match="wanted one that `sim command` made"):
+            satellite(commands=tmp_path / wrong)
+    (tmp_path / "memory").mkdir(exist_ok=True)
+    with (tmp_path / "memory" / LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(InputError, match="another run is at work with it"):
+            satellite()
+    shutil.rmtree(tmp_path / "memory")
+    (tmp_path / "memory").write_text("a file")
+    with pytest.raises(InputError, match="wanted a folder of the payload's"):
+        satellite()
 
 
 def test_what_goes_up_wants_a_guard(tmp_path: Path) -> None:
