@@ -132,7 +132,7 @@ def _locked(folder: Path) -> Iterator[Path]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise InputError(f"{folder}: another run is at work with it; wait for its end, or use another one") from None
+            raise InputError(f"{folder}: another run is at work with it; wait for its end or use another") from None
         yield folder
 
 
