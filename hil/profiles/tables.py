@@ -3,7 +3,6 @@
 import csv
 import io
 from collections.abc import Iterator
-from dataclasses import asdict
 from typing import Any
 
 from hil.profiles.findings import Accuracy, Soak
@@ -97,16 +96,15 @@ def _roofline(found: Roofline) -> Iterator[Row]:
         yield "ceiling", precision, "compute", gmac_s, "GMAC/s", None, None, None, found.ceilings_by
     yield "ceiling", "memory", "copy", found.memory_gb_s, "GB/s", None, None, None, f"{found.copied_mib} MiB"
     for layer in found.layers:
-        told = asdict(layer)
         name, basis = f"{layer.network}: {layer.name}", f"{layer.kind}, {layer.precision}"
         yield "layer", name, "time", 1e3 * layer.seconds, "ms", None, None, None, basis
-        yield "layer", name, "work", told["macs"] / 1e6, "MMAC", None, None, None, basis
-        yield "layer", name, "traffic", told["octets"] / 1e3, "kB", None, None, None, basis
+        yield "layer", name, "work", layer.macs / 1e6, "MMAC", None, None, None, basis
+        yield "layer", name, "traffic", layer.octets / 1e3, "kB", None, None, None, basis
 
 
 def _soak(found: Soak) -> Iterator[Row]:
-    for figure, value in (("first tenth", found.first_tile_s), ("last tenth", found.last_tile_s)):
-        yield "soak", "tile", figure, 1e3 * value, "ms", None, None, found.tiles, f"{found.seconds:.0f} s"
+    for figure, seconds in (("first tenth", found.first_tile_s), ("last tenth", found.last_tile_s)):
+        yield "soak", "tile", figure, 1e3 * seconds, "ms", None, None, found.tiles, f"{found.seconds:.0f} s"
     for point in found.points:
         for figure, value, unit in (
             ("tile", 1e3 * point.tile_s, "ms"), ("clock", point.clock_mhz, "MHz"), ("hottest", point.hottest_c, "°C"),

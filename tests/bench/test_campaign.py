@@ -9,7 +9,15 @@ from hil.campaign.plan import read_plan
 from hil.campaign.steps import Clock, run_campaign
 from hil.host.session_values import DeviceError
 from hil.profiles.campaign_file import (
-    AWAY, DONE, FAILED, StepRecord, append_record, codes_of_work, file_sha256, read_journal, verdicts,
+    AWAY,
+    DONE,
+    FAILED,
+    StepRecord,
+    append_record,
+    codes_of_work,
+    file_sha256,
+    read_journal,
+    verdicts,
 )  # fmt: skip
 from hil.profiles.campaign_page import as_csv, render
 from payload.errors import InputError
@@ -90,7 +98,9 @@ def test_a_device_that_is_away_is_asked_again_after_the_others_and_told_of(plan,
     bench = Bench({("there", 1): gone})
     records = go(replace(plan, rounds=1), tmp_path / "back", bench, MadeUpDay())
     assert [r.state for r in records] == [DONE, DONE] and [r.tries for r in records] == [1, 2]
-    records = go(replace(plan, rounds=1), tmp_path / "gone", Bench({("there", 1): gone, ("there", 2): gone}), MadeUpDay())
+    records = go(
+        replace(plan, rounds=1), tmp_path / "gone", Bench({("there", 1): gone, ("there", 2): gone}), MadeUpDay()
+    )
     assert [r.state for r in records] == [DONE, AWAY]
     found = {words: held for words, held, _ in verdicts(records, 2)}
     assert found["every step was done"] is False

@@ -137,8 +137,8 @@ def test_without_cpufreq_the_clock_is_what_cpuinfo_says(tmp_path):
 def under(ceiling_gmac_s, seconds):
     layer = LayerTime("clouds", "stem", "Convolution", "INT8", 6e6, 2e5, seconds)
     return Roofline(
-        "b", 0.1, 0.01, 10.0, 100.0, ceiling_gmac_s, 8.0, "INT8", "INT8", ceilings={"INT8": ceiling_gmac_s, "FP32": 20.0},
-        layers=(layer,),
+        "b", 0.1, 0.01, 10.0, 100.0, ceiling_gmac_s, 8.0, "INT8", "INT8",
+        ceilings={"INT8": ceiling_gmac_s, "FP32": 20.0}, layers=(layer,),
     )  # fmt: skip
 
 
