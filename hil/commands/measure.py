@@ -132,8 +132,9 @@ def sweep(
     """A device over threads, batch and tile size, with the Pareto front: sweep.html, sweep.json and sweep.csv."""
     loaded = read_bundle(bundle, trusted_key)
     connector(device, loaded.directory)
-    plan = SweepPlan(*(_numbers(name, text) for name, text in (
-        ("threads", threads), ("batch", batch), ("tile-px", tile_px))), engine, repeats)  # fmt: skip
+    plan = SweepPlan(
+        _numbers("threads", threads), _numbers("batch", batch), _numbers("tile-px", tile_px), engine, repeats
+    )  # fmt: skip
     require_fresh(out, ("sweep.json", "sweep.html", "sweep.csv"), overwrite)
     read_as = reading(bands, scale, offset)
 
