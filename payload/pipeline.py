@@ -21,9 +21,8 @@ from payload.codec.registry import open_codec, open_fallback
 from payload.engine import Engine
 from payload.guard.guard import Coded, Good, Guard, unguarded
 from payload.guard.probes import HeardEngine
-from payload.guard.telemetry import Count, Mode, Telemetry
+from payload.guard.telemetry import Mode, Telemetry
 from payload.link import tile_code
-from payload.link.housekeeping import Status
 from payload.link.rate_control import Candidate, choose_layers
 from payload.link.scene_header import SceneHeader, headers_on_air, records
 from payload.link.streams import Sender, housekeeping_on_air
@@ -41,27 +40,22 @@ MaskObserver = Callable[[Tile, CloudMask], None]
 class Payload:
     """The payload of one bundle under one policy. `watch.seconds` sums the time spent per stage."""
 
-    def __init__(
-        self, bundle: Bundle, policy: Policy, engine: Engine, protection: Protection | None = None,
-        telemetry: Telemetry | None = None,
-    ) -> None:  # fmt: skip
-        """`telemetry`: where it was begun before the payload, to go on in."""
+    def __init__(self, bundle: Bundle, policy: Policy, engine: Engine, protection: Protection | None = None) -> None:
         self.bundle, self.policy = bundle, policy
         self._engine = engine if protection is None else HeardEngine(engine)
         self._open()
-        self.telemetry = telemetry or Telemetry()
+        self.telemetry = Telemetry()
         self.guard = Guard(self, protection, bundle, self.telemetry) if protection is not None else None
         self.watch = Stopwatch()
         self.work: Counter[str] = Counter()  # tiles judged, withheld, coded (thumbnails too), and valid pixels
         self.last_stages: dict[str, float] = {}
-        self._sender = self._sender_at(None)
+        self.sender = Sender(policy)  # of the last scene
 
     def _open(self) -> None:
-        bundle, policy = self.bundle, self.policy
-        self.codec = open_codec(bundle, self._engine)
-        compares = policy.fallback == "compare" and self.codec.code_kind is Kind.CODED
-        self._other = open_fallback(bundle) if compares else None
-        self.clouds = load_cloud_net(bundle, self._engine) if "clouds" in bundle.manifest else None
+        self.codec = open_codec(self.bundle, self._engine)
+        compares = self.policy.fallback == "compare" and self.codec.code_kind is Kind.CODED
+        self._other = open_fallback(self.bundle) if compares else None
+        self.clouds = load_cloud_net(self.bundle, self._engine) if "clouds" in self.bundle.manifest else None
 
     def reopen(self) -> None:
         """Codec and gate anew from the bundle's files, which are checked again."""
@@ -79,21 +73,13 @@ class Payload:
         """Space packets of a scene in sending order, housekeeping first and last; `observe` is shown every cloud mask.
         Without `header` the scene has the id 0 and is described by what its `info` says."""
         header = header or self.header_of(scene)
-        sender, self.telemetry.scene_id = self._sender_at(scene.info.sensed_at), header.scene_id
-        self._sender = sender
+        sender = self.sender = Sender(self.policy, scene.info.sensed_at, self.telemetry.status)
         yield from sender.begin_scene()
         for record in records(header, self.tile_codes(scene, header, observe)):
             with self.watch.stage("packets"):
                 packets = sender.packets(record)
             yield from packets
         yield from sender.housekeeping()
-
-    def housekeeping(self) -> bytes:
-        """The housekeeping record as it stands."""
-        return self._sender.record()
-
-    def _sender_at(self, time: str | None) -> Sender:
-        return Sender(self.policy, time, Status if self.guard is None else self.telemetry.status)
 
     def header_of(self, scene: Scene, scene_id: int = 0) -> SceneHeader:
         """What goes down of a scene besides its tiles."""
@@ -115,7 +101,7 @@ class Payload:
         else:
             offered = list(candidates)
             headers = headers_on_air(header, len(offered) + len(audit.thumbnails), self.policy.packet_octets)
-            headers += housekeeping_on_air(self.policy.packet_octets, len(Count) if self.guard is not None else 0)
+            headers += housekeeping_on_air(self.policy.packet_octets, len(self.telemetry.status().counts))
             yield from choose_layers(offered, self.policy, self._shorten, audit.thumbnails, headers)
         yield from audit.thumbnails
 
@@ -145,9 +131,7 @@ class Payload:
         self.last_stages = {k: v - before.get(k, 0.0) for k, v in self.watch.seconds.items()}
         return code
 
-    def _of_scene(
-        self, tile: Tile, header: SceneHeader, audit: AuditDraw, observe: MaskObserver | None
-    ) -> Candidate:
+    def _of_scene(self, tile: Tile, header: SceneHeader, audit: AuditDraw, observe: MaskObserver | None) -> Candidate:
         code, errors = self._one(tile, audit, observe)
         mask = pack_mask(tile.valid) if code.layers else b""
         return Candidate(replace(code, scene_id=header.scene_id, mask=mask, sent_octets=-1), errors)

@@ -91,6 +91,7 @@ class Guard:
     ) -> None:  # fmt: skip
         """`known`: self-test vectors of bundles that are not listed, by their id."""
         self.telemetry, self.protection = telemetry, protection
+        telemetry.guarded = True
         self.watchdog = Watchdog(protection.watchdog_s)
         self._payload, self._bundle_id = payload, bundle.bundle_id
         self._shape = len(bundle.bands), bundle.tile_px

@@ -12,7 +12,7 @@ what the spacecraft's clock says, and it may jump: order comes from the event's 
 
 import struct
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -119,6 +119,7 @@ class Telemetry:
     clock: Callable[[], float] = lambda: 0.0
     mode: Mode = Mode.NOMINAL
     scene_id: int = 0
+    guarded: bool = False  # without a guard nothing is counted, and no counters go down
     counts: Counter[Count] = field(default_factory=Counter)
     waiting: deque[Event] = field(default_factory=lambda: deque(maxlen=MOST_WAITING))
     log: deque[Event] = field(default_factory=lambda: deque(maxlen=MOST_WAITING))  # the last ones, sent or not
@@ -149,17 +150,19 @@ class Telemetry:
 
     def status(self) -> Status:
         """Mode and counters as they stand, for a housekeeping record."""
-        return Status(self.mode, self.scene_id, tuple(min(self.counts[count], MOST_COUNT) for count in Count))
+        counts = tuple(min(self.counts[count], MOST_COUNT) for count in Count) if self.guarded else ()
+        return Status(self.mode, self.scene_id, counts)
+
+    def adopt(self, earlier: "Telemetry") -> None:
+        """Goes on with what was counted and told before the payload was there."""
+        self.counts.update(earlier.counts)
+        self.waiting.extendleft(reversed(earlier.waiting))
+        self.log.extendleft(reversed(earlier.log))
 
 
 def named(counts: Sequence[int]) -> dict[str, int]:
     """Counters of a housekeeping record by their names; those that this reader does not know are left out."""
     return {count.name.lower(): value for count, value in zip(Count, counts, strict=False)}
-
-
-def by_name(counts: Mapping[Count, int]) -> dict[str, int]:
-    """Every counter by its name in lower case, zeros too: for reports."""
-    return {count.name.lower(): counts.get(count, 0) for count in Count}
 
 
 def pack_event(event: Event) -> bytes:

@@ -8,7 +8,7 @@ import typer
 from hil.command_group import Root
 from hil.console import set_up_logging
 from payload.version import described
-from sim.commands import archive, bench, campaign, clouds, faults, live, missions, scenes, telecommand
+from sim.commands import archive, bench, campaign, clouds, faults, live, missions, scenes
 from sim.commands import verify as verification
 from sim.commands import viewer as viewing
 
@@ -55,7 +55,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate-clouds": clouds.evaluate_clouds,
     "evaluate-corsa": bench.evaluate_corsa,
     "audit": clouds.audit,
-    "command": telecommand.command,
+    "command": scenes.command,
     "faults": faults.faults,
     "soak": faults.soak,
     "missions": missions.missions,

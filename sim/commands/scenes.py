@@ -1,4 +1,5 @@
-"""`sim downlink` and `sim receive`: a scene through the whole system, and a stream of packets on its own."""
+"""`sim downlink`, `sim receive`, `sim command`: a scene through the whole system, a stream of packets on its own, and
+telecommands for the payload."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,10 +8,18 @@ import typer
 
 from payload.bundle import DEFAULT
 from payload.errors import InputError
+from payload.link.telecommand import Command, Opcode, pack
 from sim.commands import options
 from sim.commands.console import progress
 from sim.commands.live import live_page
 from sim.commands.options import MAX_PIXELS_DEFAULT
+
+#: What may be said, and what it is in octets.
+WORDS = {
+    "nominal": (Opcode.SET_MODE, b"\x00"), "safe": (Opcode.SET_MODE, b"\x02"), "self-test": (Opcode.SELF_TEST, b""),
+    "scrub": (Opcode.SCRUB, b""), "dump-events": (Opcode.DUMP_EVENTS, b""),
+    "slot-a": (Opcode.SELECT_SLOT, b"\x00"), "slot-b": (Opcode.SELECT_SLOT, b"\x01"),
+}  # fmt: skip
 
 
 def downlink(
@@ -93,3 +102,24 @@ def receive(
         request = ReceiveRequest(stream, out, mission, bundles, engine, overwrite, trusted, decoder, jobs)
         report = run(request, advance)
     print(canonical_json(report) if as_json else as_text(report, out), end="")
+
+
+def command(
+    what: Annotated[str, typer.Argument(help=f"One of {', '.join(WORDS)}.")],
+    key: Annotated[Path, typer.Option(help="Private key (PEM) whose public half the mission trusts.")],
+    counter: Annotated[int, typer.Option(min=1, help="Higher than that of every command before.")],
+    out: Annotated[Path, typer.Option(help="File of commands; this one goes to its end.")] = Path("commands.bin"),
+    mission: Annotated[str, typer.Option(help="Shipped mission or a TOML file: whose payload it is.")] = "phisat2",
+) -> None:
+    """Write one signed telecommand to the end of a file, for sim downlink --commands."""
+    from sim.mission.spec import load_mission
+    from sim.mission.trust import load_private
+
+    if what not in WORDS:
+        raise InputError(f"{what!r} is no command; wanted one of {', '.join(WORDS)}")
+    opcode, arguments = WORDS[what]
+    packet = pack(Command(opcode, counter, arguments), load_mission(mission).policy.apid, load_private(key).sign)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with out.open("ab") as stream:
+        stream.write(packet)
+    print(f"{out}: {what}, counter {counter}, {len(packet)} octets")

@@ -61,7 +61,8 @@ def _killed(end: Callable[[int], None], hang: Callable[[], None], hung: int = -1
         _, status = os.waitpid(pid, 0)
         told = _told(read)
         died = os.WIFSIGNALED(status)
-        return _resumed(FolderFiles(Path(folder), ROOM), told, died, time.perf_counter() - started)
+        barked = died and os.WTERMSIG(status) == signal.SIGALRM
+        return _resumed(FolderFiles(Path(folder), ROOM), told, died, time.perf_counter() - started, barked)
 
 
 def _child(folder: Path, pipe: int, hang: Callable[[], None], hung: int) -> None:
@@ -100,12 +101,12 @@ def _told(pipe: int) -> bytes:
     return found
 
 
-def _resumed(files: Files, told: bytes, died: bool, seconds: float) -> Outcome:
+def _resumed(files: Files, told: bytes, died: bool, seconds: float, by_watchdog: bool = False) -> Outcome:
     """Opens the store again: what was acknowledged is there, one tile at most is coded twice, all octets are right."""
     scene = here()
     words = [(told[i : i + 1], told[i + 1]) for i in range(0, len(told), 2)]
     begun, acknowledged = ({row for word, row in words if word == kind} for kind in (b"b", b"a"))
-    store = Store(files)
+    store = Store(files, by_watchdog=by_watchdog)
     at_first = {row for log in store.scenes.values() for row, _ in log.tiles}
     intact = all(_right(code) for log in store.scenes.values() for code in (c.code for c in stored(log)))
     again = 0

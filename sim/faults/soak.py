@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from payload.guard.telemetry import Count, by_name
+from payload.guard.telemetry import Count, named
 from payload.guard.twins import octets_of
 from payload.link.space_packet import read_packets
 from payload.link.tile_code import Kind, TileCode
@@ -102,7 +102,7 @@ def soak(days: float, factor: float, seed: int, advance: Progress) -> Week:
             week.memory_mib.append(_resident_mib())
             week.files.append(len(list(Path("/proc/self/fd").iterdir())))
         advance("orbits", orbits)
-    week.counters = by_name(satellite.payload.telemetry.counts)
+    week.counters = named(satellite.payload.telemetry.status().counts)
     return week
 
 

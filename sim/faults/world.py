@@ -115,7 +115,7 @@ def judged(here: World, payload: Payload, codes: list[TileCode], seconds: float,
 def telemetry_octets(payload: Payload) -> int:
     """Octets of the events that wait, and of one housekeeping record."""
     events = sum(len(pack_event(event)) for event in payload.telemetry.waiting)
-    return events + len(payload.housekeeping())
+    return events + len(payload.sender.record())
 
 
 def quality_db(here: World, code: TileCode, wanted: TileCode) -> float:

@@ -3,12 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from payload.bundle import Bundle, bare_bundle, load_bundle, shipped_bundles
-from payload.errors import BundleError, SignatureError
+from payload.errors import BundleError, InputError, SignatureError
 from payload.signature import key_id, load_public_key, read_signature
 from sim.mission.spec import Mission
 from sim.scenes.sentinel2 import BANDS_10M
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 UNSIGNED = "unsigned, which the mission allows"
 
@@ -63,6 +67,23 @@ def signer(bundle: Bundle, mission: Mission) -> str:
     found = read_signature(bundle.directory)
     known = {key_id(key) for key in trusted_keys(mission) or ()}
     return f"signed by key {found.key_id}" if found is not None and found.key_id in known else UNSIGNED
+
+
+def load_private(path: Path) -> "Ed25519PrivateKey":
+    """The key that signs telecommands: a PEM file as `python -m export sign --new-key` writes it."""
+    try:
+        from cryptography.exceptions import UnsupportedAlgorithm
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+        from cryptography.hazmat.primitives.serialization import load_pem_private_key
+    except ImportError:
+        raise InputError("commands are signed with the cryptography package; pip install cryptography") from None
+    try:
+        private = load_pem_private_key(path.read_bytes() if path.is_file() else b"", password=None)
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm):
+        private = None
+    if not isinstance(private, Ed25519PrivateKey):
+        raise InputError(f"{path}: no Ed25519 key (PEM); make one: `python -m export sign --new-key {path}`")
+    return private
 
 
 def _remedy(error: SignatureError) -> str:

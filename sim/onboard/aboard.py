@@ -73,8 +73,9 @@ class Aboard:
         folder = SHIPPED / where if where in shipped_bundles() else Path(where)
         return self.slots.install(folder, load_bundle(folder, flight_only=True).bundle_id)
 
-    def take_commands(self, payload: Payload) -> None:
-        """Every packet of the file, one after the other; what is refused is counted and told."""
+    def begin(self, payload: Payload) -> None:
+        """What the slots told, then every packet of the file in order; what is refused is counted and told."""
+        payload.telemetry.adopt(self.telemetry)
         commander = Commander(payload, self.state, trusted_keys(self.mission) or (), self.slots)
         for packet in self.packets:
             commander.take(packet)

@@ -106,8 +106,7 @@ def send(
     """The payload at work: packets.bin in `folder`, beside it the cloud mask that it judged by and, where the mission
     protects it, its telemetry. There is no watchdog: nobody would start the payload again."""
     ran.warn_of_numpy()
-    telemetry = memory.telemetry if memory is not None else None
-    payload = Payload(bundle, policy, engine, protection and replace(protection, watchdog_s=None), telemetry)
+    payload = Payload(bundle, policy, engine, protection and replace(protection, watchdog_s=None))
     payload.watch = watch = TileStopwatch(clock=time.process_time)  # what a busy host does beside it does not count
     start, before_mib = time.perf_counter(), peak_rss_mib()
     with (
@@ -116,7 +115,7 @@ def send(
         CloudStrips(folder / ONBOARD_CLOUD_FILE, scene.info, bundle.tile_px, progress) as clouds,
     ):
         if memory is not None:
-            memory.take_commands(payload)
+            memory.begin(payload)
         for packet in payload.transmit(scene, header, clouds.observe):
             stream.write(packet)
             tell()
@@ -135,7 +134,7 @@ def _telemetry(payload: Payload, protection: Protection | None, folder: Path) ->
         return
     counter = SequenceCounter(protection.apid)
     every = protection.housekeeping_tiles
-    beacon = Beacon(payload.telemetry, payload.housekeeping, counter, payload.policy.packet_octets, every)
+    beacon = Beacon(payload.telemetry, lambda: payload.sender.record(), counter, payload.policy.packet_octets, every)
     with (folder / TELEMETRY_FILE).open("wb") as stream:
         yield lambda: stream.writelines(beacon.due())
         stream.writelines(beacon.now())

@@ -33,9 +33,13 @@ from payload.codec.jpeg2000 import FallbackCodec
 from payload.codec.lapped.tables import load_tables
 from payload.codec.registry import open_codec
 from payload.errors import InputError, StreamError
-from payload.link import file_pdu, fountain_packet, scene_header, tile_code, valid_mask
+from payload.guard.telemetry import Event, EventId, pack_event
+from payload.guard.telemetry import unpack as unpack_event
+from payload.link import file_pdu, fountain_packet, housekeeping, scene_header, telecommand, tile_code, valid_mask
+from payload.link.housekeeping import Housekeeping, Status
 from payload.link.space_packet import Reassembler, read_packets
 from payload.signature import read_signature
+from payload.store import record
 from payload.tiles import Tile
 from sim.archive import layout
 from sim.mission.spec import SHIPPED as MISSIONS
@@ -248,6 +252,23 @@ def symbols() -> list[bytes]:
     return [fountain_packet.pack(fountain_packet.Symbol(fountain_packet.Generation(1, 0, 60, 7, 16), 2, bytes(16)))]
 
 
+def telecommands() -> list[bytes]:
+    return [telecommand.pack(telecommand.Command(code, 7, b"\2"), POLICY.apid, command_key().sign) for code in (1, 3)]
+
+
+@cache
+def command_key() -> Any:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    return Ed25519PrivateKey.from_private_bytes(bytes(32))
+
+
+def read_telecommands(octets: bytes) -> None:
+    trusted = [command_key().public_key().public_bytes_raw()]
+    for piece in telecommand.split(octets):
+        telecommand.unpack(piece, POLICY.apid, trusted)
+
+
 TARGETS: dict[str, Target] = {
     "tile codes": Target(codes, tile_code.unpack),
     "tile codes to pixels": Target(codes, decode_tile, 100),
@@ -256,6 +277,11 @@ TARGETS: dict[str, Target] = {
     "scene headers": Target(lambda: [scene_header.pack(s.header) for s in line().sent.values()], scene_header.unpack),
     "valid masks": Target(masks, lambda octets: valid_mask.unpack_mask(octets, TILE_PX)),
     "packets": Target(packets, read_stream, 60),
+    "telecommands": Target(telecommands, read_telecommands),
+    "housekeeping": Target(lambda: [housekeeping.pack(Housekeeping(None, 1, status=Status(1, 2, (3, 4))))],
+                           housekeeping.unpack),
+    "events": Target(lambda: [pack_event(Event(1, EventId.STARTED, 2, 3, (4, 5), "six"))], unpack_event),
+    "store records": Target(lambda: [record.pack(record.Record(record.Kind.TILE, 1, 2, b"three"))], record.unpack),
     "CFDP PDUs": Target(file_pdus, file_pdu.parse_pdu),
     "fountain packets": Target(symbols, fountain_packet.unpack),
     "archive files": Target(archive_heads, read_archive),

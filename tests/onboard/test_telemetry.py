@@ -35,12 +35,22 @@ def test_octets_by_hand() -> None:
 
 
 def test_a_status_has_every_counter_and_names_them() -> None:
-    log = Telemetry(mode=Mode.SAFE, scene_id=9)
+    log = Telemetry(mode=Mode.SAFE, scene_id=9, guarded=True)
     log.count(Count.ROLLBACKS, 2)
     log.count(Count.TILES, 1 << 33)  # stops at its end
     status = log.status()
     assert (status.mode, status.scene_id, status[Count.ROLLBACKS], status[200]) == (2, 9, 2, 0)
     assert named(status.counts)["tiles"] == (1 << 32) - 1 and len(named((1, 2))) == 2
+
+
+def test_what_was_told_before_the_payload_was_there_comes_first() -> None:
+    earlier, log = Telemetry(), Telemetry(guarded=True)
+    earlier.count(Count.ROLLBACKS)
+    earlier.tell(EventId.ROLLED_BACK)
+    log.adopt(earlier)
+    log.tell(EventId.STARTED)
+    assert [event.number for event in log.take()] == [1, 2] and log.status()[Count.ROLLBACKS] == 1
+    assert Telemetry().status().counts == ()  # nobody guards: nothing is counted
 
 
 def test_the_log_can_be_told_again() -> None:
