@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Protocol
 
+from hil.agent import myriad
 from payload.bundle import load_bundle
-from payload.engine import NATIVE, open_engine
+from payload.engine import NATIVE, Engine, open_engine
 from payload.link.tile_code import pack
 from payload.native import library
 from payload.pipeline import Payload
@@ -29,14 +30,15 @@ class PayloadEncoder:
     """What flies, on this machine's runtime."""
 
     def __init__(self, bundle: Path, policy: Policy, engine: str, threads: int) -> None:
-        runtime = open_engine(engine, threads)
+        loaded = load_bundle(bundle, flight_only=True)
+        runtime: Engine = myriad.MyriadEngine(loaded) if engine == myriad.NAME else open_engine(engine, threads)
         self.engine = f"{runtime.name} {runtime.version.partition('-')[0]}"  # without the build's hash
         kernel = "compiled kernel" if library.available else "numpy"
         encoder = kernel if runtime.name == NATIVE else self.engine
         self.ran = {"own code": kernel, "encoder network": encoder, "cloud network": self.engine}
         self.stages_s: dict[str, float] = {}
         self.kind = ""
-        self._payload = Payload(load_bundle(bundle, flight_only=True), policy, runtime)
+        self._payload = Payload(loaded, policy, runtime)
 
     def encode(self, tile: Tile) -> bytes:
         code = self._payload.encode_tile(tile)
