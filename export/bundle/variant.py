@@ -36,7 +36,7 @@ def write_variant(bundle: Bundle, target: Target, reports: list[MyriadReport], b
     missing = [name for name in flight_networks(bundle) if name not in made]
     if missing:
         raise InputError(
-            f"{missing[0]} was not compiled for tiles of {bundle.tile_px} px; give --toolkit and --tile {bundle.tile_px}"
+            f"{missing[0]} was not compiled for {bundle.tile_px} px tiles; give --toolkit and --tile {bundle.tile_px}"
         )
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:

@@ -5,7 +5,7 @@ import json
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from export.commands.shared import (
     HELD,
@@ -13,20 +13,14 @@ from export.commands.shared import (
     STEPS_DN,
     Commands,
     add_command,
-    networks_of,
     positive,
     say,
     takes_bundle,
     takes_pool,
 )
+from hil.devices.targets import Target, load_target, load_targets
 from payload.bundle import Bundle, load_bundle
 from payload.errors import InputError
-
-if TYPE_CHECKING:
-    from export.devices.to_myriad import MyriadReport
-    from export.proof.half_precision import Agreement
-    from export.proof.inputs import TilePool
-    from hil.devices.targets import Target
 
 TOOLKIT_VARIABLE = "NADIR_MYRIAD_TOOLKIT"
 
@@ -60,7 +54,6 @@ def add_to(commands: Commands) -> None:
 def _compile(arguments: argparse.Namespace) -> int:
     from export.devices.myriad_toolkit import HOW_TO_INSTALL, find_toolkit
     from export.devices.to_myriad import as_text, compile_bundle
-    from hil.devices.targets import load_target
 
     bundle, target = load_bundle(arguments.bundle), load_target(arguments.target)
     folder = arguments.toolkit or os.environ.get(TOOLKIT_VARIABLE)
@@ -82,7 +75,7 @@ def _compile(arguments: argparse.Namespace) -> int:
 
 
 def _write_variant(
-    bundle: Bundle, target: "Target", reports: "list[MyriadReport]", blobs: Path, arguments: argparse.Namespace
+    bundle: Bundle, target: Target, reports: list[Any], blobs: Path, arguments: argparse.Namespace
 ) -> None:
     from export.bundle.sign import sign_bundle
     from export.bundle.variant import write_variant
@@ -98,7 +91,6 @@ def _write_variant(
 def _calibrate(arguments: argparse.Namespace) -> int:
     from export.devices.calibrate import as_text, calibrate, compile_references, reference_work, write
     from export.devices.myriad_toolkit import find_toolkit
-    from hil.devices.targets import load_target
 
     targets = [load_target(name) for name in arguments.target]
     if arguments.toolkit:
@@ -113,7 +105,7 @@ def _calibrate(arguments: argparse.Namespace) -> int:
 
 def _print_agreement(bundle: Bundle, arguments: argparse.Namespace, out: Path) -> None:
     """What FP16 changes, in simulation: indices, classes, octets and PSNR."""
-    from export.proof.half_device import SUMS, end_to_end
+    from export.proof.half_device import SUMS, end_to_end, network_agreement
     from export.proof.half_device import as_text as as_table
     from export.proof.half_precision import as_text
     from export.proof.inputs import real_pool
@@ -122,32 +114,15 @@ def _print_agreement(bundle: Bundle, arguments: argparse.Namespace, out: Path) -
     told = {}
     for sums, tiles in zip(SUMS, (arguments.fp16_tiles, arguments.fp16_sums), strict=True):
         if tiles:
-            networks = _network_agreement(bundle, pool, tiles, sums)
+            networks = network_agreement(bundle, pool, tiles, sums, STEPS_DN)
             tables = end_to_end(bundle, pool, tiles, sums, STEPS_DN)
             print(as_text(networks, sums), as_table(tables), sep="\n")
             told[sums] = {"networks": [asdict(a) for a in networks], "end_to_end": [asdict(e) for e in tables]}
     (out / "fp16.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
 
 
-def _network_agreement(bundle: Bundle, pool: "TilePool", tiles: int, sums: str) -> "list[Agreement]":
-    from export.proof.front_ends import feeder_for, front_end_for, quantiser_for
-    from export.proof.half_device import HalfEngine
-    from export.proof.half_precision import compare
-    from payload.engine import open_engine
-
-    agreements = []
-    for name in networks_of(bundle, None):
-        if front_end_for(bundle, name) is not None:
-            quantisers = {q.name: q for q in (quantiser_for(bundle, name, s) for s in STEPS_DN)}
-            reference = open_engine("onnxruntime").load(bundle.file(name)).run
-            half, feeder = HalfEngine(bundle, sums).load(bundle.file(name)).run, feeder_for(bundle, name, pool)
-            agreements += compare(name, reference, half, feeder, tiles, list(quantisers.values()))
-    return agreements
-
-
 def _targets(arguments: argparse.Namespace) -> int:
     from export.devices.estimates import estimates_table, table
-    from hil.devices.targets import load_targets
 
     targets = load_targets()
     print(table(targets))

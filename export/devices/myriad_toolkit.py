@@ -83,7 +83,7 @@ def compile_shortest(model: onnx.ModelProto, target: Target, toolkit: Toolkit) -
     flat = any(len(shapes[v.name]) != 4 for v in [*model.graph.input, *model.graph.output])
     tries = [(form, made, ends) for form, made in forms(model).items() for ends in ((PLAIN,) if flat else ENDS)]
     with ThreadPoolExecutor(len(tries)) as pool:  # most of a compile is waiting for a device that is not there
-        found = list(pool.map(lambda one: _tried(*one, target, toolkit), tries))
+        found = list(pool.map(lambda one: _tried(one[0], one[1], one[2], target, toolkit), tries))
     made = [one for one in found if isinstance(one, Compiled)]
     if not made:
         raise next(one for one in found if isinstance(one, InputError))

@@ -5,6 +5,7 @@ Batch normalisation is folded into the convolutions, as every compiler does. Eac
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -91,7 +92,7 @@ class _Builder:
         bounds = [self._constant(np.array(b, np.float32)) for b in (0, most)]
         return self._node("Clip", [y, *bounds], self.channels[x])
 
-    def _node(self, op: str, inputs: list[str], channels: int, **attributes: object) -> str:
+    def _node(self, op: str, inputs: list[str], channels: int, **attributes: Any) -> str:
         name = f"{op.lower()}{len(self.nodes)}"
         self.nodes.append(helper.make_node(op, inputs, [name], name=name, **attributes))
         self.channels[name] = channels

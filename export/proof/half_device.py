@@ -13,11 +13,13 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from export.builds import flight_networks
 from export.devices.myriad_toolkit import forms
 from export.graphs.ends import Ends, ends_of
 from export.graphs.graph import load_graph
 from export.graphs.to_float import to_float_model
-from export.proof.half_precision import PEAK_DN, Run, open_half
+from export.proof.front_ends import feeder_for, front_end_for, quantiser_for
+from export.proof.half_precision import PEAK_DN, Agreement, Run, compare, open_half
 from export.proof.half_sums import open_half_sums
 from export.proof.inputs import TilePool
 from payload.bundle import Bundle
@@ -103,6 +105,22 @@ def end_to_end(bundle: Bundle, pool: TilePool, tiles: int, sums: str, steps_dn: 
             if all(dn is not None for _, _, dn in found):
                 tally.add(tile.dn, [(code, codec.finest(i), dn) for code, i, dn in found if dn is not None])
     return [tally.result(sums, step_dn) for step_dn, tally in tallies.items()]
+
+
+def network_agreement(
+    bundle: Bundle, pool: TilePool, tiles: int, sums: str, steps_dn: Sequence[float]
+) -> list[Agreement]:
+    """Latents and classes of every flight network that the payload has a front end for, FP16 against INT8."""
+    agreements = []
+    for name in flight_networks(bundle):
+        if front_end_for(bundle, name) is not None:
+            quantisers = {q.name: q for q in (quantiser_for(bundle, name, step) for step in steps_dn)}
+            reference, half = (
+                e.load(bundle.file(name)) for e in (open_engine("onnxruntime"), HalfEngine(bundle, sums))
+            )
+            feeder = feeder_for(bundle, name, pool)
+            agreements += compare(name, reference.run, half.run, feeder, tiles, list(quantisers.values()))
+    return agreements
 
 
 class _Tally:

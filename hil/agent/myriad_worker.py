@@ -8,9 +8,10 @@ inputs have been read, its outputs. Arrays are FP16, octets in the order of memo
 
 import json
 import sys
+from typing import Any
 
 
-def main(blob, source, sink):
+def main(blob: str, source: Any, sink: Any) -> None:
     try:
         network = load(blob)
     except Exception as error:  # whatever the toolkit raises is told to the engine, which knows what to say
@@ -33,14 +34,14 @@ def main(blob, source, sink):
         sink.flush()
 
 
-def octets_of(end):
+def octets_of(end: Any) -> int:
     count = 2
     for size in end["shape"]:
-        count *= size
+        count *= int(size)
     return count
 
 
-def load(blob):
+def load(blob: str) -> "Network":
     from openvino.inference_engine import IECore
 
     return Network(IECore().import_network(blob, "MYRIAD"))
@@ -49,12 +50,12 @@ def load(blob):
 class Network:
     """A blob on the device. The toolkit gives shapes in the order N, C, H, W whatever lies in memory."""
 
-    def __init__(self, network):
+    def __init__(self, network: Any) -> None:
         self._network = network
         self.inputs = [described(name, info.input_data) for name, info in network.input_info.items()]
         self.outputs = [described(name, data) for name, data in network.outputs.items()]
 
-    def run(self, given):
+    def run(self, given: Any) -> Any:
         import numpy
 
         arrays = {
@@ -65,7 +66,7 @@ class Network:
         return {name: numpy.ascontiguousarray(array, numpy.float16).tobytes() for name, array in found.items()}
 
 
-def described(name, data):
+def described(name: str, data: Any) -> Any:
     if data.precision != "FP16":
         raise ValueError(f"{name} of the blob is {data.precision}, wanted FP16; compile it again")
     return {"name": name, "shape": list(data.shape), "layout": data.layout}

@@ -207,7 +207,10 @@ def _published(file: str, value: Mapping[str, Any]) -> Published:
         raise InputError(f"{what}: wanted latency_ms or fps, one of them")
     if value["timed"] not in ("device", "host"):
         raise InputError(f"{what}: timed is {value['timed']!r}, wanted device or host")
-    numbers = {key: float(value[key]) if key in value else None for key in ("latency_ms", "fps", "mmacs", "power_w")}
-    counts = {key: int(value.get(key, 1)) for key in ("batch", "requests")}
-    texts = {key: value[key] for key in RUN_TEXTS}
-    return Published(**texts, **numbers, **counts, calibrates=bool(value.get("calibrates", False)))
+    latency_ms, fps, mmacs, power_w = (
+        float(value[key]) if key in value else None for key in ("latency_ms", "fps", "mmacs", "power_w")
+    )
+    return Published(
+        value["network"], int(value.get("batch", 1)), int(value.get("requests", 1)), value["precision"], value["timed"],
+        value["date"], value["source"], latency_ms, fps, mmacs, power_w, bool(value.get("calibrates", False)),
+    )  # fmt: skip
