@@ -17,7 +17,7 @@ from pathlib import Path
 import onnx
 
 from export.devices.myriad_blob import BlobHeader, Stage, parse_stages, parse_used_memory, read_blob
-from export.graphs.fewer_stages import bias_as_channel, fewer_stages
+from export.graphs.fewer_stages import forms
 from export.graphs.graph import load_graph
 from hil.devices.targets import Target
 from payload.errors import InputError
@@ -68,13 +68,6 @@ def find_toolkit(folder: Path) -> Toolkit:
             f"libusb-1.0 was not found; install it as a system package, or unzip libusb-package into {folder}"
         )
     return Toolkit(libs.resolve(), Path(libusb))
-
-
-def forms(model: onnx.ModelProto) -> dict[str, onnx.ModelProto]:
-    """A float twin in the forms that compute the same, but for bounds that the host keeps."""
-    short = fewer_stages(model)
-    channel = bias_as_channel(short)
-    return {"bounds left out": short} | ({"bounds left out, biases as a channel": channel} if channel else {})
 
 
 def compile_shortest(model: onnx.ModelProto, target: Target, toolkit: Toolkit) -> Compiled:

@@ -14,8 +14,8 @@ import onnx
 from numpy.typing import NDArray
 
 from export.builds import flight_networks
-from export.devices.myriad_toolkit import forms
 from export.graphs.ends import Ends, ends_of
+from export.graphs.fewer_stages import forms
 from export.graphs.graph import load_graph
 from export.graphs.to_float import to_float_model
 from export.proof.front_ends import feeder_for, front_end_for, quantiser_for

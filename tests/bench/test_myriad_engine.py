@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 from export.bundle.sign import new_key, public_path, sign_bundle
-from export.devices.myriad_toolkit import forms
 from export.devices.to_myriad import float_twin
 from export.graphs.ends import ends_of
+from export.graphs.fewer_stages import forms
 from export.graphs.graph import load_graph
+from hil.agent.blobs.myriad import PYTHON, MyriadEngine, variant_part
 from hil.agent.encoding import PayloadEncoder
-from hil.agent.myriad import PYTHON, MyriadEngine, variant_part
 from hil.agent.trust import Trust
 from hil.host.client import DeviceError, open_device
 from payload.bundle import DEFAULT, load_bundle, shipped_bundles

@@ -58,9 +58,8 @@ def test_a_dilated_convolution_is_refused(qcdq, tmp_path):
 
 def test_the_ends_of_the_shipped_networks():
     bundle = load_bundle("edge")
-    clouds, encoder = (
-        ends_of(load_graph(bundle.file(f"flight/{name}.onnx"), free_px=256)).to_table() for name in ("clouds", "encoder")
-    )
+    graphs = (load_graph(bundle.file(f"flight/{name}.onnx"), free_px=256) for name in ("clouds", "encoder"))
+    clouds, encoder = (ends_of(graph).to_table() for graph in graphs)
     assert clouds == {
         "inputs": ({"name": "tile", "low": 0.0, "high": 255.0},), "outputs": ({"name": "logits", "dtype": "int8"},),
     }  # fmt: skip

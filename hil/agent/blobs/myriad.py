@@ -39,7 +39,7 @@ def command_here() -> list[str] | None:
 
 def _source() -> str:
     """The worker's own text: in a zipapp it is no file that another Python could open."""
-    return files("hil.agent").joinpath(WORKER).read_text(encoding="utf-8")
+    return files("hil.agent.blobs").joinpath(WORKER).read_text(encoding="utf-8")
 
 
 class MyriadEngine:
