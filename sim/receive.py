@@ -35,6 +35,7 @@ from sim.products.provenance import provenance
 from sim.products.publish import publish, write_collection, write_item
 from sim.products.rasters import CloudClassWriter, PictureWriter, ProvenanceWriter
 from sim.progress import Progress
+from sim.apps.products import write_answers
 from sim.report.received import write_received_report
 from sim.spread import Spread
 
@@ -85,7 +86,8 @@ def receive(request: ReceiveRequest, progress: Progress) -> dict[str, Any]:
         delivered = list(
             deliver_all(reception, bundles, engine, mission, folder, progress, request.decoder, spread)
         )
-        if not delivered:
+        answered = write_answers(list(reception.scenes.values()), mission, folder)
+        if not delivered and not answered:
             raise InputError(nothing_there(request.stream, reception, apid, frames))
         report = write_received_report(request.stream, mission.name, reception, frames, delivered, folder)
         write_catalogue(delivered, folder)
