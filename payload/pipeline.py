@@ -3,7 +3,7 @@
     scene -> tiles -> cloud mask -> latents -> indices -> tile codes -> packets
                           `-> applications -> records, which go first
 
-Tiles stream. In memory is one strip of tiles; where there are a byte budget or applications, also the scene's tile codes.
+Tiles stream. In memory is one strip of tiles; with a byte budget or applications the scene's tile codes, too.
 """
 
 from collections import Counter
@@ -77,7 +77,7 @@ class Payload:
     def transmit(
         self, scene: Scene, header: SceneHeader | None = None, observe: MaskObserver | None = None
     ) -> Iterator[bytes]:
-        """Space packets of a scene in sending order: answers of applications; the scene between two housekeeping records.
+        """Space packets of a scene in sending order: answers of applications, then the scene between housekeeping.
         `observe` is shown every cloud mask. Without `header` the scene has the id 0 and is described by its `info`."""
         sender, header = Sender(self.policy, scene.info.sensed_at), header or self.header_of(scene)
         answers, rest = self.apps.first(records(header, self.tile_codes(scene, header, observe)))

@@ -17,6 +17,7 @@ from payload.link.space_packet import is_packet, read_packets
 from payload.link.streams import apids_of
 from payload.link.tile_code import Kind
 from payload.scene import SceneInfo
+from sim.apps.products import write_answers
 from sim.clouds.ground_mask import GroundMask, open_ground_mask
 from sim.ground.arriving_files import FILE_APIDS, packets_and_files
 from sim.ground.decoder import FULL, Decoder
@@ -35,7 +36,6 @@ from sim.products.provenance import provenance
 from sim.products.publish import publish, write_collection, write_item
 from sim.products.rasters import CloudClassWriter, PictureWriter, ProvenanceWriter
 from sim.progress import Progress
-from sim.apps.products import write_answers
 from sim.report.received import write_received_report
 from sim.spread import Spread
 

@@ -67,4 +67,5 @@ def _shapes(values: Any) -> list[tuple[int, tuple[int, ...]]]:
 
 
 def _told(shapes: list[tuple[int, tuple[int, ...]]]) -> str:
-    return ", ".join(f"{onnx.TensorProto.DataType.Name(kind).lower()} {list(shape)}" for kind, shape in shapes) or "nothing"
+    names = (f"{onnx.TensorProto.DataType.Name(kind).lower()} {list(shape)}" for kind, shape in shapes)
+    return ", ".join(names) or "nothing"

@@ -95,7 +95,8 @@ def gate_work(bundle: Bundle, target: Target) -> Work:
 
 def coding_work(bundle: Bundle, target: Target) -> Work:
     """What a tile costs beyond the gate if it is coded: the other flight networks and the context model."""
-    others = [n for n in bundle.manifest.get("networks", {}) if n.startswith("flight/") and n != GATE and not n.startswith(APPS)]
+    flying = [n for n in bundle.manifest.get("networks", {}) if n.startswith("flight/")]
+    others = [n for n in flying if n != GATE and not n.startswith(APPS)]
     entropy = bundle.codec.get("entropy_macs_per_px", 0.0) * bundle.tile_px**2
     return sum((network_work(bundle, name, target) for name in others), Work(entropy_macs=entropy))
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from payload.apps.collected import Collected, CutOff, Placed, overlap
-from payload.apps.interface import App, Finding, Meter, OverBudget, TileView, View
+from payload.apps.collected import Collected, CutOff, Placed, overlap, region_of
+from payload.apps.interface import App, Finding, Meter, OverBudgetError, TileView, View
 from payload.apps.registry import open_app
 from payload.apps.settings import AppPlan, AppSettings, PlacedSite
 from payload.bundle import Bundle
@@ -21,7 +21,6 @@ from payload.engine import Engine
 from payload.errors import InputError
 from payload.link.app_record import PARTS, AppRecord, Cause, Flag, pack
 from payload.memory import RunsInside
-from payload.policy import Region
 from payload.scene import SceneInfo
 from payload.tiles import Tile
 
@@ -52,8 +51,7 @@ class Flown:
 
     def areas(self, tile: Tile, info: SceneInfo) -> Iterator[tuple[int | None, tuple[int, int, int, int]]]:
         """Number of a place and the part of it in this tile: top, left, height, width in pixels of the scene."""
-        size = tile.valid.shape[0]
-        region = Region(tile.row * size, tile.col * size, (tile.row + 1) * size, (tile.col + 1) * size)
+        region = region_of((tile.row, tile.col), tile.valid.shape[0])
         inside = overlap(region, (0, 0, info.height_px, info.width_px))
         if self.tile_is_the_place and inside is not None:
             yield None, inside
@@ -93,7 +91,7 @@ class Apps:
             took_s = self._clock() - start
             if limit_s is not None and took_s > limit_s:
                 cause, words = Cause.LATE, f"{took_s:.3f} s"
-        except OverBudget as error:
+        except OverBudgetError as error:
             cause, words = Cause.COST, str(error)
         except Exception as error:  # an application is other people's code: nothing of it may cost the tile
             cause, words = Cause.FAILED, f"{type(error).__name__}: {error}"
@@ -107,7 +105,7 @@ class Apps:
         size, placed = tile.valid.shape[0], []
         meter = Meter(settings.macs_per_px * size**2, settings.memory_mib * MIB)
         if flown.app.macs_per_px > settings.macs_per_px:
-            raise OverBudget(f"{flown.app.macs_per_px:g} operations a pixel, budget {settings.macs_per_px:g}")
+            raise OverBudgetError(f"{flown.app.macs_per_px:g} operations a pixel, budget {settings.macs_per_px:g}")
         for number, (top, left, height, width) in flown.areas(tile, found.header.info):
             down, right = top - tile.row * size, left - tile.col * size
             ndvi = None if number is None else flown.sites[number].ndvi
@@ -199,8 +197,8 @@ def _summed(
 
 
 def _record(
-    flown: Flown, found: Collected, place: int | None, box: tuple[int, int, int, int], counts: tuple[int, ...], seen: int,
-    confidence: int | None,
+    flown: Flown, found: Collected, place: int | None, box: tuple[int, int, int, int], counts: tuple[int, ...],
+    seen: int, confidence: int | None,
 ) -> AppRecord:  # fmt: skip
     header, site = found.header, None if place is None else flown.sites[place]
     flags = Flag.WITHHELD if found.hides(box) else Flag(0)

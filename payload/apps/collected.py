@@ -54,10 +54,7 @@ class Collected:
 
     def hides(self, box: tuple[int, int, int, int]) -> bool:
         """Whether a tile that the box touches is withheld."""
-        size = self.header.tile_px
-        return any(
-            overlap(Region(row * size, col * size, (row + 1) * size, (col + 1) * size), box) for row, col in self.withheld
-        )
+        return any(overlap(region_of(address, self.header.tile_px), box) for address in self.withheld)
 
     def place_of(self, box: tuple[int, int, int, int]) -> tuple[int, int] | None:
         """Longitude and latitude of a box's centre, between the scene's corners linear, in whole numbers."""
@@ -73,6 +70,12 @@ class Collected:
             for a, b, c, d in zip(top_left, top_right, bottom_left, bottom_right, strict=True)
         )
         return longitude, latitude
+
+
+def region_of(tile: Address, size: int) -> Region:
+    """The pixels of a tile."""
+    row, col = tile
+    return Region(row * size, col * size, (row + 1) * size, (col + 1) * size)
 
 
 def overlap(region: Region, box: tuple[int, int, int, int]) -> tuple[int, int, int, int] | None:

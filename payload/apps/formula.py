@@ -85,7 +85,7 @@ class Test:
 
     def _compared(self, bands: Bands) -> NDArray[np.bool_]:
         left, right, below = self.parts
-        low, high = below.bounds
+        low, _ = below.bounds
         a, b = left.of(bands), right.of(bands)
         straight = np.asarray(_COMPARE[self.op](a, b))
         if low > 0:

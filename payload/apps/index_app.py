@@ -54,8 +54,8 @@ def _require_role(band: str, bundle: Bundle) -> None:
         raise InputError(f"formula: {band!r} is no band of bundle {bundle.name}; wanted one of {known}") from None
 
 
-#: NDWI of McFeeters 1996 (International Journal of Remote Sensing 17, 1425-1432), above -0.1 instead of 0 because floods
-#: are muddy, and dark in the near infrared, which cloud is not. Chosen on half of the cellula chips.
+#: NDWI of McFeeters 1996 (International Journal of Remote Sensing 17, 1425-1432), above -0.1 instead of 0 because
+#: floods are muddy, and dark in the near infrared, which cloud is not. Chosen on half of the cellula chips.
 WATER = "(green - nir) / (green + nir) > -0.1 and nir < 1500"
 #: Burned area index of Chuvieco, Martin and Palacios 2002 (International Journal of Remote Sensing 23, 5103-5110):
 #: 1 / ((0.1 - red)^2 + (0.06 - nir)^2), above 250, in DN; less what is darker in the near infrared than in the green,

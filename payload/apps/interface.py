@@ -24,7 +24,7 @@ Need = Literal["mask", "features", "sites", "ndvi"]
 FIRST_OWN_INDICATOR = 128
 
 
-class OverBudget(Exception):
+class OverBudgetError(Exception):
     """An application asked for more than its budget; it is cut off."""
 
 
@@ -54,7 +54,7 @@ class Finding:
 
 @dataclass(eq=False)
 class Meter:
-    """Counts what an application uses. OverBudget where that is more than it has."""
+    """Counts what an application uses. OverBudgetError where that is more than it has."""
 
     macs: float
     octets: float
@@ -64,9 +64,9 @@ class Meter:
         """`macs` operations, `octets` of memory held at once."""
         self.spent_macs += macs
         if self.spent_macs > self.macs:
-            raise OverBudget(f"{self.spent_macs:.0f} operations, budget {self.macs:.0f}")
+            raise OverBudgetError(f"{self.spent_macs:.0f} operations, budget {self.macs:.0f}")
         if octets > self.octets:
-            raise OverBudget(f"{octets:.0f} octets, budget {self.octets:.0f}")
+            raise OverBudgetError(f"{octets:.0f} octets, budget {self.octets:.0f}")
 
 
 @dataclass(eq=False)

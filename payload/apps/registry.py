@@ -1,5 +1,5 @@
-"""The applications there are, by the names that missions use: entry points of group `nadir.apps`, and networks that the
-bundle itself holds. Where no package is installed (one zip file on a board) the shipped ones are found by the same names.
+"""The applications there are, by the names that missions use: entry points of group `nadir.apps`, and networks that
+the bundle itself holds. Where no package is installed (a zip file on a board) the shipped ones are found all the same.
 """
 
 from collections.abc import Callable
@@ -48,5 +48,6 @@ def _maker(name: str, bundle: Bundle) -> MakeApp:
     try:
         maker: MakeApp = point.load()
     except (ImportError, AttributeError) as error:
-        raise InputError(f"app {name!r} is registered as {point.value}, which does not load ({error}); mend it") from None
+        found_as = f"app {name!r} is registered as {point.value}"
+        raise InputError(f"{found_as}, which does not load ({error}); install its package again") from None
     return maker

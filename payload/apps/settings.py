@@ -32,9 +32,9 @@ class AppSettings:
 
     `app`: what it is registered as, where that is not the name of its table. `threshold`: of its indicator, the
     application's own where it is left out. `sites`: names of those it answers for; none: all of the mission, and where
-    that has none every tile by itself. `withheld`: it looks at tiles, too, that the cloud gate withholds. `formula`: for
-    the application `index`. `least_seen_percent`: of a place that must be seen for an answer. The rest is its budget:
-    operations a pixel, memory, records a scene, and time a tile (None: no deadline, so that nothing depends on a clock).
+    that has none every tile by itself. `withheld`: it looks at tiles, too, that the cloud gate withholds. `formula`:
+    for the application `index`. `least_seen_percent`: of a place that must be seen for an answer. The rest is its
+    budget: operations a pixel, memory, records a scene, and time a tile (None: nothing depends on a clock).
     """
 
     app: str | None = None

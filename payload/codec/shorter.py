@@ -8,7 +8,9 @@ from payload.stopwatch import Stopwatch
 from payload.tiles import Tile
 
 
-def shorter(tile: Tile, coded: CodedTile, codec: Codec, other: Codec | None, watch: Stopwatch) -> tuple[Kind, CodedTile]:
+def shorter(
+    tile: Tile, coded: CodedTile, codec: Codec, other: Codec | None, watch: Stopwatch
+) -> tuple[Kind, CodedTile]:
     """`coded` as `codec` made it, or the tile by `other` where that says the same in fewer octets."""
     if other is None or not coded.errors:
         return codec.code_kind, coded

@@ -42,6 +42,10 @@ class Flag(IntFlag):
     PLACED = 16  # longitude and latitude are known
 
 
+#: An answer below its threshold, and nothing else.
+NOTHING = Flag(0)
+
+
 class Cause(IntEnum):
     """Why an application was cut off."""
 
@@ -65,7 +69,7 @@ class AppRecord:
     value: int
     threshold: int
     box: tuple[int, int, int, int]
-    flags: Flag = Flag(0)
+    flags: Flag = NOTHING
     site: int | None = None
     time: str | None = None
     confidence: int | None = None  # per cent
@@ -79,7 +83,7 @@ class AppRecord:
 def pack(record: AppRecord) -> bytes:
     """The octets of a record. InputError where a value does not fit its field."""
     time = NO_TIME if record.time is None else pack_time(record.time)
-    flags = record.flags & ~Flag.PLACED | (Flag.PLACED if record.place is not None else Flag(0))
+    flags = record.flags & ~Flag.PLACED | (Flag.PLACED if record.place is not None else NOTHING)
     try:
         octets = _FIXED.pack(
             VERSION << 4 | MARK, flags, record.scene_id, record.number, record.total, record.app, record.indicator,

@@ -169,8 +169,8 @@ def burned(bench: Bench) -> dict[str, Any]:
     said = np.array([row >= PARTS * app.default_threshold for row in (*rows, *drawn) if row is not None])
     true = np.array([k >= len(rows) for k, row in enumerate((*rows, *drawn)) if row is not None])
     of = (
-        f"of {int((~true).sum())} chips of 128 px of {len(set(sites.tolist()))} sites (real) in which no fire is known; "
-        "found: a fifth of each drawn as burned (composited: assumed reflectance, no real scar was at hand)"
+        f"of {int((~true).sum())} chips of 128 px of {len(set(sites.tolist()))} sites (real) in which no fire is "
+        "known; found: a fifth of each drawn as burned (composited: assumed reflectance, no real scar was at hand)"
     )
     return _rates(app, said, true, of)
 

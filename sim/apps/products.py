@@ -1,11 +1,12 @@
 """Answers of applications -> answers.geojson (RFC 7946): each a place on Earth with what was said of it.
 
-Read from octets alone: a record's place is the box on the scene's grid where the header came, its own point where it did
-not, and nothing where the scene has no place on Earth.
+Read from octets alone: a record's place is the box on the scene's grid where the header came, its own point where it
+did not, and nothing where the scene has no place on Earth.
 """
 
 import json
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -91,4 +92,4 @@ def _ring(box: tuple[int, int, int, int], info: SceneInfo) -> list[list[float]] 
 
 def _area(ring: list[list[float]]) -> float:
     """Twice the signed area: positive counter-clockwise."""
-    return sum(a[0] * b[1] - b[0] * a[1] for a, b in zip(ring, ring[1:], strict=False))
+    return sum(a[0] * b[1] - b[0] * a[1] for a, b in pairwise(ring))

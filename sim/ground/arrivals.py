@@ -28,7 +28,8 @@ class Arrivals:
     """Layers of tiles in the order in which they came, by the clock of the pass, and counters beside them.
 
     events: [s, row, col, kind, layers, layers sent, octets received]. samples: [s, `unit` sent, `unit` arrived,
-    octets sent]. answers: when each record of an application was first here. `pace` is told the clock before anything is taken: whoever watches live makes it wait.
+    octets sent]. answers: when each record of an application was first here. `pace` is told the clock before anything
+    is taken: whoever watches live makes it wait.
     """
 
     def __init__(self, header: SceneHeader, apid: int, pace: Pace = lambda now_s: None) -> None:

@@ -138,7 +138,7 @@ class Mission:
     delivery: Delivery = field(default_factory=Delivery)
     apps: Mapping[str, AppSettings] = field(default_factory=dict)  # applications on board, by the mission's names
     sites: tuple[Site, ...] = ()  # places that they answer for
-    alerts: Alerts = Alerts()  # how their answers go down
+    alerts: Alerts = field(default_factory=Alerts)  # how their answers go down
     trusted_keys: tuple[str, ...] = ()  # Ed25519 public keys in hex; if any, the bundle must be signed by one
     allow_unsigned: bool = False  # a bundle without a signature is taken all the same, and reported as such
 

@@ -41,7 +41,9 @@ def apps_section(
     }  # fmt: skip
 
 
-def _app(app: AppRun, mission: Mission, answers: Iterable[AppRecord], measured: Mapping[str, Quality]) -> dict[str, Any]:
+def _app(
+    app: AppRun, mission: Mission, answers: Iterable[AppRecord], measured: Mapping[str, Quality]
+) -> dict[str, Any]:
     mine = [answer for answer in answers if answer.app == app.digest]
     quality = measured.get(app.kind)
     fits = quality is not None and round(quality.threshold * PARTS) == app.threshold

@@ -45,7 +45,7 @@ def write_received_report(
         "records_refused": Counter(reception.unaddressed),
         "scenes": [_scene(product, folder) for product in products],
         "scenes_not_shown": len(reception.scenes) - len(products),
-        "answers": [answer_row(answer) for scene in reception.scenes.values() for _, answer in sorted(scene.answers.items())],
+        "answers": [answer_row(a) for s in reception.scenes.values() for _, a in sorted(s.answers.items())],
     }
     (folder / "report.json").write_text(canonical_json(report), encoding="utf-8", newline="\n")
     return report

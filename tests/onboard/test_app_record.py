@@ -12,7 +12,6 @@ from payload.link.app_record import OCTETS, AppRecord, Flag, pack, unpack
 from payload.link.streams import Stream, stream_of
 
 
-
 def random_record(seed: int) -> AppRecord:
     """Every field anywhere in its range; one draw of hypothesis, which is slow at eighteen of them."""
     rng = Random(seed)
