@@ -243,7 +243,7 @@ def _open_water(wet: Mask, reach: int = 14) -> Mask:
 
 def _with_vessel(chip: Dn, row: int, col: int, size: tuple[int, int], height_dn: int) -> Dn:
     """A bright rectangle with its middle at a pixel, through optics of 1 4 1 over 6 each way."""
-    added = np.zeros(chip.shape[1:], np.float32)
+    added: NDArray[np.float64] = np.zeros(chip.shape[1:])
     added[row : row + size[1], col - size[0] // 2 : col - size[0] // 2 + size[0]] = height_dn
     for axis in (0, 1):
         added = (np.roll(added, 1, axis) + np.roll(added, -1, axis) + 4 * added) / 6

@@ -81,7 +81,7 @@ def _ring(box: tuple[int, int, int, int], info: SceneInfo) -> list[list[float]] 
     top, left, height, width = box
     bottom, right = top + height, left + width
     affine = Affine(*info.transform)
-    corners = [affine * at for at in ((left, top), (left, bottom), (right, bottom), (right, top), (left, top))]
+    corners = [affine @ at for at in ((left, top), (left, bottom), (right, bottom), (right, top), (left, top))]
     try:
         xs, ys = transform(CRS.from_user_input(info.crs_wkt), WGS84, *zip(*corners, strict=True))
     except (CRSError, RasterioError, ValueError):

@@ -30,7 +30,7 @@ def corners_of(info: SceneInfo) -> Corners | None:
     if info.transform is None or info.crs_wkt is None:
         return None
     affine, rows, cols = Affine(*info.transform), (0, info.height_px), (0, info.width_px)
-    points = [affine * (col, row) for row in rows for col in cols]
+    points = [affine @ (col, row) for row in rows for col in cols]
     try:
         xs, ys = transform(CRS.from_wkt(info.crs_wkt), WGS84, *zip(*points, strict=True))
         corners = [(round(x * PARTS_OF_A_DEGREE), round(y * PARTS_OF_A_DEGREE)) for x, y in zip(xs, ys, strict=True)]
