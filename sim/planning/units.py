@@ -21,7 +21,8 @@ F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 ANSWER, ALERT, THUMBNAIL, REGION, COARSE, FINE = range(6)
 CLASSES = (
-    "records of applications", "alerts and headers", "thumbnails", "regions of interest", "coarse layers", "fine layers",
+    "records of applications", "alerts and headers", "thumbnails", "regions of interest", "coarse layers",
+    "fine layers",
 )  # fmt: skip
 RECORD = -1  # in place of a tile: a scene's headers, or its applications' records
 
