@@ -136,7 +136,7 @@ class Mission:
     policy: Policy = field(default_factory=Policy)
     protection: Protection | None = None  # against upsets; None: no guard
     delivery: Delivery = field(default_factory=Delivery)
-    apps: Mapping[str, AppSettings] = field(default_factory=dict)  # applications on board, by the mission's names
+    apps: Mapping[str, AppSettings] = field(default_factory=dict, hash=False)  # on board, by the mission's names
     sites: tuple[Site, ...] = ()  # places that they answer for
     alerts: Alerts = field(default_factory=Alerts)  # how their answers go down
     trusted_keys: tuple[str, ...] = ()  # Ed25519 public keys in hex; if any, the bundle must be signed by one
