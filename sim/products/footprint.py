@@ -72,7 +72,7 @@ def place_corners(info: SceneInfo, tile_px: int) -> Placed | None:
             return None
         at = transform(crs, WGS84, xs, ys)
         longitude, latitude = (np.array(axis, np.float64).reshape(grid[0].shape) for axis in at)
-    except (RasterioError, CPLE_BaseError, ValueError):
+    except (RasterioError, CPLE_BaseError):
         return None
     if not (np.isfinite(longitude).all() and np.isfinite(latitude).all()):
         return None

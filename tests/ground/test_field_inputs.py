@@ -20,7 +20,9 @@ from rasterio.transform import Affine, from_origin
 
 from payload.errors import InputError
 from payload.policy import Gate, LonLatRegion
+from payload.scene import SceneInfo
 from payload.sensor import RGBN
+from sim.ground.place import rpcs_of
 from sim.mission.regions import regions_in_pixels
 from sim.products.footprint import place_corners
 from sim.products.rasters import CloudProbabilityWriter, PictureWriter
@@ -316,6 +318,13 @@ def test_zeros_in_every_band_that_are_not_the_declared_no_data_are_said(tmp_path
     assert valid.all() and any(note.startswith("25 % of the pixels looked at are 0 in every band") for note in notes)
 
 
+def test_a_large_scene_that_is_empty_where_it_is_looked_at_is_read_on(tmp_path: Path) -> None:
+    values = np.zeros((4, 1100, 1100), np.uint16)
+    values[:, 1040:, :40] = TYPICAL
+    dn, valid, _ = read(write(tmp_path / "a.tif", values, nodata=0))
+    assert valid.sum() == 60 * 40 and (dn[:, 1040:, :40] == TYPICAL).all()
+
+
 def test_a_no_data_value_that_no_sample_can_hold_masks_nothing(tmp_path: Path) -> None:
     values = pixels()
     values[:, :24] = 1
@@ -424,7 +433,8 @@ def test_a_layers_number_is_no_bands_name(tmp_path: Path, names: list[str]) -> N
 
 def test_the_usual_stack_of_ten_is_named_in_full(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tif", np.concatenate([pixels()] * 3)[:10], tuple(f"Band {i}" for i in range(1, 11)))
-    refused(path, "as in --bands B02,B03,B04,B05,B06,B07,B08,B8A,B11,B12")
+    named = "('Band 1' to 'Band 10' name no bands)"
+    refused(path, named, "as in --bands B02,B03,B04,B05,B06,B07,B08,B8A,B11,B12")
 
 
 def test_names_of_sentinel_2_with_their_gaps_are_names(tmp_path: Path) -> None:
@@ -634,3 +644,17 @@ def test_demo_is_the_generated_scene_whatever_lies_in_the_folder(
     with open_scene("./demo:300") as scene:
         assert scene.info.height_px == SIDE
     refused(Path("demo"), "--scale has no use", scale=0.0001)
+
+
+# -- what a header says over the link ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("said", [(("LINE_OFF", "x"),), (("LINE_OFF", "1"),), ()])
+def test_polynomials_that_are_none_leave_a_scene_without_a_place(said: tuple[tuple[str, str], ...]) -> None:
+    assert rpcs_of(said) == ()
+
+
+@pytest.mark.parametrize("points", [((0.0, 0.0, 1.0, 1.0, 0.0),) * 3, ((0.0, 0.0, float("nan"), 1.0, 0.0),) * 4])
+def test_points_that_place_nothing_leave_a_scene_without_a_footprint(points: tuple[tuple[float, ...], ...]) -> None:
+    info = SceneInfo("x", 64, 64, RGBN, 10.0, crs_wkt=CRS.from_epsg(4326).to_wkt(), gcps=points)
+    assert place_corners(info, 64) is None

@@ -266,3 +266,12 @@ def test_a_product_is_a_scene_again_with_its_time(tmp_path) -> None:
     with open_scene(str(tmp_path / "reconstruction.tif")) as scene:
         dn, valid = scene.read(0, 0, 4, 4)
         assert scene.info.sensed_at == NOW and dn[:, 0, 0].tolist() == [500, 500, 4000, 500] and valid.all()
+
+
+@pytest.mark.parametrize(
+    ("columns", "wanted"),
+    [("98067A  ", "1998-067A"), ("57001B  ", "1957-001B"), ("56001ABC", "2056-001ABC"), ("98067   ", None),
+     ("        ", None), ("XY067AB ", None)],
+)  # fmt: skip
+def test_a_designator_is_read_from_columns_10_to_17_or_not_at_all(columns: str, wanted: str | None) -> None:
+    assert designator_of(f"1 25544U {columns} 24001.5") == wanted and designator_of(None) is None

@@ -396,6 +396,14 @@ def test_saturated_samples_are_said(tmp_path: Path) -> None:
 def test_an_offset_that_is_applied_is_said_and_one_that_is_missing_too(tmp_path: Path) -> None:
     with open_scene(str(make_product(tmp_path, "L2A"))) as scene:
         assert any("baseline 05.11: offset B02 -1001" in note for note in scene.info.notes)
+    for others, said in (("-1000", "offset -1000 added"), ("0", "offset B04 -1000 added")):
+        product = make_product(tmp_path / others, "L2A")
+        text = (product / "MTD_MSIL2A.xml").read_text(encoding="utf-8")
+        text = re.sub(r'(?<=<BOA_ADD_OFFSET band_id=")(\d+)">[^<]*', rf'\1">{others}', text)
+        text = text.replace(f'band_id="3">{others}', 'band_id="3">-1000')
+        (product / "MTD_MSIL2A.xml").write_text(text, encoding="utf-8")
+        with open_scene(str(product)) as scene:
+            assert any(said in note for note in scene.info.notes), scene.info.notes
     missing = rewrite(make_product(tmp_path / "b", "L2A", offset=None), ("02.08", "05.11"))
     with open_scene(str(missing)) as scene:
         assert any("its metadata states none" in note for note in scene.info.notes)
