@@ -21,6 +21,7 @@ from payload.scene import SceneInfo
 from payload.sensor import RGBN
 from sim.downlink import Request, downlink
 from sim.ground.reception import SceneReception
+from sim.products import publish
 from sim.products.footprint import footprint, place_corners
 from sim.products.kmz import write_kmz
 from sim.products.origin import Origin, designator_of
@@ -275,3 +276,15 @@ def test_a_product_is_a_scene_again_with_its_time(tmp_path) -> None:
 )  # fmt: skip
 def test_a_designator_is_read_from_columns_10_to_17_or_not_at_all(columns: str, wanted: str | None) -> None:
     assert designator_of(f"1 25544U {columns} 24001.5") == wanted and designator_of(None) is None
+
+
+@pytest.mark.parametrize("crs_wkt", ["WKT", None])
+@pytest.mark.parametrize("transform", [(10.0, 0.0, 0.0, 0.0, -10.0, 0.0), None])
+def test_a_super_overlay_needs_a_grid_on_the_earth(tmp_path, monkeypatch, crs_wkt, transform) -> None:
+    """Control points place a footprint, and no grid of pixels."""
+    written = []
+    for name in ("place_corners", "footprint", "_quicklook", "write_json", "write_kmz"):
+        monkeypatch.setattr(publish, name, lambda *_, name=name: written.append(name) or name)
+    info = SceneInfo("x", 64, 64, RGBN, 10.0, crs_wkt=crs_wkt, transform=transform)
+    assert publish.publish(None, info, Origin("m", "M", "00000000"), tmp_path, 64) == "place_corners"
+    assert ("write_kmz" in written) == (crs_wkt is not None and transform is not None)
