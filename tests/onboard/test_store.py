@@ -244,5 +244,5 @@ def test_a_scene_that_a_store_cannot_even_begin_is_not_begun(
 ) -> None:
     Store(FolderFiles(tmp_path, 1 << 20))
     used = sum(path.stat().st_size for path in tmp_path.iterdir())
-    full = Store(FolderFiles(tmp_path, 2 * used + 20))  # its state may be written anew, and nothing else
+    full = Store(FolderFiles(tmp_path, used + 20))
     assert record_scene(payload, full, scene) == Recorded(None, 0, 0, False)
