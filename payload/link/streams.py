@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from enum import IntEnum
 
-from payload.link import housekeeping
+from payload.link import app_record, housekeeping
 from payload.link.housekeeping import Housekeeping, Status
 from payload.link.space_packet import SequenceCounter, octets_on_air, segment
 from payload.link.tile_code import Kind
@@ -16,7 +16,7 @@ from payload.policy import Policy
 
 
 class Stream(IntEnum):
-    """What goes down apart from what. ALERTS is kept for onboard applications: nothing of this payload sends any."""
+    """What goes down apart from what. ALERTS: the answers of onboard applications."""
 
     LAYERS = 0
     TELEMETRY = 1
@@ -34,6 +34,8 @@ def stream_of(record: bytes) -> Stream:
     mark = record[0] & 15
     if mark == housekeeping.MARK:
         return Stream.TELEMETRY
+    if mark == app_record.MARK:
+        return Stream.ALERTS
     return Stream.THUMBNAILS if mark == Kind.AUDIT else Stream.LAYERS
 
 
@@ -71,12 +73,12 @@ class Sender:
         """What has been sent so far, as packets."""
         return self.packets(self.record())
 
+    @property
+    def housekeeping_octets(self) -> int:
+        """Octets of packets that the housekeeping of a scene takes, before it and behind it."""
+        return 2 * octets_on_air(housekeeping.octets_with(len(self._status().counts)), self._packet_octets)
+
     def record(self) -> bytes:
         """What has been sent so far, and the status, as a housekeeping record."""
         tiles, status = tuple(self._tiles[kind] for kind in range(6)), self._status()
         return housekeeping.pack(Housekeeping(self.time, self._scenes, tiles, tuple(self._packets), status))
-
-
-def housekeeping_on_air(packet_octets: int, counters: int) -> int:
-    """Octets of packets that the housekeeping of a scene takes, before it and behind it."""
-    return 2 * octets_on_air(housekeeping.octets_with(counters), packet_octets)
