@@ -8,7 +8,7 @@ import typer
 from hil.command_group import Root
 from hil.console import set_up_logging
 from payload.version import described
-from sim.commands import archive, bench, campaign, clouds, faults, live, missions, scenes
+from sim.commands import archive, bench, campaign, clouds, faults, features, live, missions, scenes
 from sim.commands import verify as verification
 from sim.commands import viewer as viewing
 
@@ -44,6 +44,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "downlink": scenes.downlink,
     "receive": scenes.receive,
     "view": live.view,
+    "features": features.features,
     "verify": verification.verify,
     "compare": verification.compare,
     "sweep": verification.sweep,

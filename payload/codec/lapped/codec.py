@@ -20,11 +20,12 @@ from payload.codec.interface import (
     PEAK_DN,
     TABLES_FILE,
     CodedTile,
+    FeatureLevel,
     LatentQuantiser,
     Quality,
     to_dn,
 )
-from payload.codec.lapped import compiled, layers, quantiser, synthesis, tables
+from payload.codec.lapped import compiled, features, layers, quantiser, synthesis, tables
 from payload.codec.lapped.compiled_layers import EntropyKernel
 from payload.codec.lapped.context_model import frequency_neighbours, zones
 from payload.codec.lapped.power_law import LEAST_GAMMA, LINEAR, compand, expand, expanded, stretch, table
@@ -201,19 +202,31 @@ class FsqCodec:
 
     @cached_property
     def _functions(self) -> tuple[synthesis.Functions, synthesis.Functions]:
+        kernels = self._kernels
+        return synthesis.dual_functions(kernels, synthesis.NARROW), synthesis.dual_functions(kernels, synthesis.WIDE)
+
+    @cached_property
+    def _kernels(self) -> tables.Kernels:
         kernels = tables.load_kernels(self._bundle.file(TABLES_FILE))
         if kernels is None:
             raise BundleError(
-                f"bundle {self._bundle.name}: no kernels in {TABLES_FILE} to decode by without a network; decode with "
-                "--decoder full, or rebuild the bundle"
+                f"bundle {self._bundle.name}: no kernels in {TABLES_FILE} to decode by without a network, nor for "
+                "features; decode with --decoder full, or rebuild the bundle"
             )
-        return synthesis.dual_functions(kernels, synthesis.NARROW), synthesis.dual_functions(kernels, synthesis.WIDE)
+        return kernels
 
     @cached_property
     def _synthesis(self) -> compiled.Synthesis | None:
         if not library.available:
             return None
         return compiled.Synthesis(*self._functions, expanded(self._gamma), self._bands, self._tile_px)
+
+    def features(self, indices: tuple[tuple[Rotation, int], Indices]) -> tuple[FeatureLevel, ...]:
+        """Coefficients of the bands, dequantised, and their activity."""
+        (rotation, index), found = indices
+        step_dn = quantiser.step_dn(index) * 2.0**found.missing
+        undo = *inverse_of(rotation), self._kernels.gain_of_first
+        return features.of_levels(_levels(found), step_dn, *undo, self._bundle.bands)
 
     def step_of(self, side: bytes, layers: int) -> float:
         rotation, index = _unpack_side(side, self._bands)

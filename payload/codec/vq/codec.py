@@ -15,6 +15,7 @@ from payload.codec.interface import (
     ENCODER_FILE,
     TABLES_FILE,
     CodedTile,
+    FeatureLevel,
     LatentQuantiser,
     Quality,
     to_dn,
@@ -116,6 +117,17 @@ class VqCodec:
             maps.append(np.zeros((1, book.vectors.shape[1], cells, cells), np.float32))
         (standardised,) = network.run(*maps)
         return to_dn(standardised[0] * self._books.scale_dn[:, None, None] + self._books.mean_dn[:, None, None])
+
+    def features(self, indices: Maps) -> tuple[FeatureLevel, ...]:
+        """The codebook vector of every index, a level for each codebook that arrived."""
+        levels = zip(self._books.books, self._books.strides, indices, strict=False)
+        return tuple(
+            FeatureLevel(
+                f"codebook_{stride}px", stride, tuple(f"{k}" for k in range(book.vectors.shape[1])),
+                "int8 values of the encoder's latents", np.ascontiguousarray(book.vectors[found].transpose(2, 0, 1)),
+            )
+            for book, stride, found in levels
+        )  # fmt: skip
 
     def step_of(self, side: bytes, layers: int) -> float:
         """A codebook has no step."""

@@ -1,0 +1,42 @@
+"""`sim features`: what the decoder knows before it makes pixels."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from payload.bundle import DEFAULT
+from sim.commands import options
+from sim.commands.console import progress
+from sim.commands.options import MAX_PIXELS_DEFAULT
+
+
+def features(
+    source: Annotated[str, typer.Argument(help="A run's folder, packets.bin, frames.bin, a scene or a .nadir file.")],
+    bundle: options.Bundle = DEFAULT,
+    mission: options.Mission = "phisat2",
+    engine: options.Engine = "openvino",
+    step: Annotated[float | None, typer.Option(help="Of a scene: quantiser step in DN; else the mission's.")] = None,
+    scene_id: Annotated[str | None, typer.Option("--scene-id", help="Which of several scenes in a stream.")] = None,
+    formats: Annotated[str, typer.Option(help="Some of zarr, geotiff, parquet.")] = "zarr,geotiff,parquet",
+    bands: options.Bands = None,
+    scale: options.Scale = None,
+    offset: options.Offset = None,
+    max_pixels: options.MaxPixels = MAX_PIXELS_DEFAULT,
+    seed: Annotated[int, typer.Option(help="Of the demo scene.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder of the features.")] = Path("out/features"),
+    overwrite: options.Overwrite = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Features without decoding: per level on its own grid as Zarr and GeoTIFF, an embedding per tile as GeoParquet."""
+    from sim.features.service import FeaturesRequest, as_text
+    from sim.features.service import features as run
+    from sim.features.source import Asked
+
+    reading = options.reading(bands, scale, offset, max_pixels)
+    asked = Asked(source, bundle, mission, engine, step, scene_id, reading, seed)
+    wanted = tuple(name.strip() for name in formats.split(","))
+    with progress("features") as advance:
+        record = run(FeaturesRequest(asked, out, wanted, overwrite), advance)
+    print(json.dumps(record, indent=1) + "\n" if as_json else as_text(record, out), end="")
