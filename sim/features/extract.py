@@ -71,5 +71,4 @@ def _of_scene(row: int, col: int, levels: tuple[FeatureLevel, ...], valid: Mask)
 def cells_of(valid: Mask, stride_px: int) -> Mask:
     """Cells [T / stride, T / stride] in which any pixel of [T, T] is valid."""
     cells = len(valid) // stride_px
-    found: Mask = valid.reshape(cells, stride_px, cells, stride_px).any(axis=(1, 3))
-    return found
+    return np.asarray(valid.reshape(cells, stride_px, cells, stride_px).any(axis=(1, 3)), bool)

@@ -8,7 +8,7 @@ import json
 import warnings
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import rasterio
@@ -47,6 +47,13 @@ def transform_of(info: SceneInfo, stride_px: int) -> Affine | None:
 def cells_of(info: SceneInfo, stride_px: int) -> tuple[int, int]:
     """Rows and columns of cells that hold pixels of the scene."""
     return -(-info.height_px // stride_px), -(-info.width_px // stride_px)
+
+
+class Writer(Protocol):
+    """What takes features tile by tile."""
+
+    def write(self, tile: TileFeatures) -> None: ...
+    def close(self) -> None: ...
 
 
 class ZarrWriter:
@@ -136,7 +143,8 @@ class ParquetWriter:
         self._arrow, self._parquet = need("pyarrow"), need("pyarrow.parquet")
         self._source, self._path = source, folder / PARQUET
         self._placed = place_corners(source.info, source.bundle.tile_px)
-        self._rows, self._writer = list[dict[str, Any]](), None
+        self._rows: list[dict[str, Any]] = []
+        self._writer = self._open()
 
     def write(self, tile: TileFeatures) -> None:
         self._rows.append(self._row(tile))
@@ -145,7 +153,7 @@ class ParquetWriter:
 
     def close(self) -> None:
         self._flush()
-        self._writer.close()  # type: ignore[attr-defined]
+        self._writer.close()
 
     def _row(self, tile: TileFeatures) -> dict[str, Any]:
         source = self._source
@@ -155,15 +163,16 @@ class ParquetWriter:
             "embedding": tile.embedding.tolist(), "geometry": _outline(self._placed, tile),
         }  # fmt: skip
 
-    def _flush(self) -> None:
+    def _open(self) -> Any:
         arrow = self._arrow
-        if self._writer is None:
-            texts = [(name, arrow.string()) for name in ("scene", "scene_id", "sensed_at", "bundle")]
-            numbers = [("row", arrow.int32()), ("col", arrow.int32()), ("valid_share", arrow.float32())]
-            last = [("embedding", arrow.list_(arrow.float32())), ("geometry", arrow.binary())]
-            schema = arrow.schema(texts + numbers + last, metadata={"geo": json.dumps(GEO)})
-            self._writer = self._parquet.ParquetWriter(self._path, schema, compression="zstd")
-        self._writer.write_table(arrow.Table.from_pylist(self._rows, self._writer.schema))
+        texts = [(name, arrow.string()) for name in ("scene", "scene_id", "sensed_at", "bundle")]
+        numbers = [("row", arrow.int32()), ("col", arrow.int32()), ("valid_share", arrow.float32())]
+        last = [("embedding", arrow.list_(arrow.float32())), ("geometry", arrow.binary())]
+        schema = arrow.schema(texts + numbers + last, metadata={"geo": json.dumps(GEO)})
+        return self._parquet.ParquetWriter(self._path, schema, compression="zstd")
+
+    def _flush(self) -> None:
+        self._writer.write_table(self._arrow.Table.from_pylist(self._rows, self._writer.schema))
         self._rows = []
 
 

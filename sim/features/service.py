@@ -2,20 +2,20 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from payload.errors import InputError
 from sim.features.extract import TileFeatures, extract
-from sim.features.files import ParquetWriter, TiffWriter, ZarrWriter, cells_of
+from sim.features.files import ParquetWriter, TiffWriter, Writer, ZarrWriter, cells_of
 from sim.features.source import Asked, Source, open_source
 from sim.products.delivery import whole_or_nothing
 from sim.progress import Progress
 
 SCHEMA, RECORD = "nadir-features/1", "features.json"
-WRITERS = {"zarr": ZarrWriter, "geotiff": TiffWriter, "parquet": ParquetWriter}
+WRITERS: dict[str, Callable[[Path, Source], Writer]] = {"zarr": ZarrWriter, "geotiff": TiffWriter, "parquet": ParquetWriter}
 
 
 @dataclass(frozen=True)
