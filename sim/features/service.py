@@ -15,7 +15,8 @@ from sim.products.delivery import whole_or_nothing
 from sim.progress import Progress
 
 SCHEMA, RECORD = "nadir-features/1", "features.json"
-WRITERS: dict[str, Callable[[Path, Source], Writer]] = {"zarr": ZarrWriter, "geotiff": TiffWriter, "parquet": ParquetWriter}
+MakeWriter = Callable[[Path, Source], Writer]
+WRITERS: dict[str, MakeWriter] = {"zarr": ZarrWriter, "geotiff": TiffWriter, "parquet": ParquetWriter}
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ def of_levels(
     `inverse` [B, B] and `means` [B] undo the rotation; `gain`: what the first function makes of a constant 1."""
     cells = levels.shape[-1]
     turned = (inverse * np.float32(step_dn)) @ levels.reshape(len(bands), -1)
-    coefficients: NDArray[np.float32] = turned.astype(np.float32, copy=False).reshape(len(bands), COEFFICIENTS, cells, cells)
+    coefficients = turned.astype(np.float32, copy=False).reshape(len(bands), COEFFICIENTS, cells, cells)
     coefficients[:, 0] = coefficients[:, 0] / np.float32(gain) + means[:, None, None]
     names = tuple(f"{band}_{v}{u}" for band in bands for v in range(BLOCK) for u in range(BLOCK))
     busy = ("mean", "averages", *ZONES)
