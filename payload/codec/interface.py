@@ -8,7 +8,7 @@ A codec is one class that answers as `Codec` says, registered under the name tha
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,28 +71,6 @@ class LatentQuantiser:
     indices: Callable[[NDArray[Any]], NDArray[Any]]
     rebuilt: Callable[[NDArray[Any]], NDArray[Any]]
     unit_dn: float | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class FeatureLevel:
-    """What a decoder knows of a tile before it makes pixels, on one grid: f32 [C, T / stride, T / stride], cell (i, j)
-    over pixels from (i stride, j stride) on. `pooled`: its means and deviations go into the tile's embedding."""
-
-    name: str
-    stride_px: int
-    channels: tuple[str, ...]
-    unit: str
-    values: NDArray[np.float32]
-    pooled: bool = True
-
-
-@runtime_checkable
-class KnowsFeatures(Protocol):
-    """A codec that has features to show. Those that ship with bundles do; yours may."""
-
-    def features(self, indices: Any) -> tuple[FeatureLevel, ...]:
-        """What `decode` gave -> features, coarse or fine first as the codec has them; levels that did not arrive are
-        not there."""
 
 
 class Codec(Protocol):

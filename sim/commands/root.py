@@ -10,7 +10,6 @@ from hil.console import set_up_logging
 from payload.version import described
 from sim.commands import archive, bench, campaign, clouds, faults, features, live, missions, scenes
 from sim.commands import verify as verification
-from sim.commands import viewer as viewing
 
 app = typer.Typer(
     name="sim",
@@ -49,7 +48,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "compare": verification.compare,
     "sweep": verification.sweep,
     "campaign": campaign.campaign,
-    "serve": viewing.serve,
+    "serve": live.serve,
     "passes": missions.passes,
     "bench": bench.bench,
     "evaluate": bench.evaluate,

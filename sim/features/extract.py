@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from payload.codec.interface import FeatureLevel, KnowsFeatures
+from payload.codec.features import FeatureLevel, KnowsFeatures
 from payload.codec.registry import open_codec
 from payload.errors import InputError, StreamError
 from payload.link.tile_code import Kind

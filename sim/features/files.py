@@ -17,7 +17,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
-from payload.codec.interface import FeatureLevel
+from payload.codec.features import FeatureLevel
 from payload.errors import InputError
 from payload.scene import SceneInfo
 from sim.features.extract import TileFeatures

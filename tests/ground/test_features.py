@@ -11,7 +11,8 @@ import rasterio
 from typer.testing import CliRunner
 
 from payload.bundle import load_bundle
-from payload.codec.interface import FeatureLevel, Quality
+from payload.codec.features import FeatureLevel
+from payload.codec.interface import Quality
 from payload.codec.lapped import synthesis, tables
 from payload.codec.lapped.power_law import expand
 from payload.codec.registry import open_codec

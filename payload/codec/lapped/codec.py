@@ -14,18 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from payload.bundle import Bundle
+from payload.codec.features import FeatureLevel, of_blocks
 from payload.codec.interface import (
     DECODER_FILE,
     ENCODER_FILE,
     PEAK_DN,
     TABLES_FILE,
     CodedTile,
-    FeatureLevel,
     LatentQuantiser,
     Quality,
     to_dn,
 )
-from payload.codec.lapped import compiled, features, layers, quantiser, synthesis, tables
+from payload.codec.lapped import compiled, layers, quantiser, synthesis, tables
 from payload.codec.lapped.compiled_layers import EntropyKernel
 from payload.codec.lapped.context_model import frequency_neighbours, zones
 from payload.codec.lapped.power_law import LEAST_GAMMA, LINEAR, compand, expand, expanded, stretch, table
@@ -222,11 +222,13 @@ class FsqCodec:
         return compiled.Synthesis(*self._functions, expanded(self._gamma), self._bands, self._tile_px)
 
     def features(self, indices: tuple[tuple[Rotation, int], Indices]) -> tuple[FeatureLevel, ...]:
-        """Coefficients of the bands, dequantised, and their activity."""
+        """Coefficients of the bands, dequantised, in companded DN, and their activity."""
         (rotation, index), found = indices
-        step_dn = quantiser.step_dn(index) * 2.0**found.missing
-        undo = *inverse_of(rotation), self._kernels.gain_of_first
-        return features.of_levels(_levels(found), step_dn, *undo, self._bundle.bands)
+        levels = _levels(found) * np.float32(quantiser.step_dn(index) * 2.0**found.missing)
+        inverse, means = inverse_of(rotation)
+        turned = (inverse @ levels.reshape(self._bands, -1)).reshape(self._bands, COEFFICIENTS, *levels.shape[1:])
+        turned[:, 0] = turned[:, 0] / np.float32(self._kernels.gain_of_first) + means[:, None, None]
+        return of_blocks(turned, self._bundle.bands)
 
     def step_of(self, side: bytes, layers: int) -> float:
         rotation, index = _unpack_side(side, self._bands)

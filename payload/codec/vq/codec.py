@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from payload.bundle import Bundle
+from payload.codec.features import FeatureLevel
 from payload.codec.interface import (
     DECODER_FILE,
     ENCODER_FILE,
     TABLES_FILE,
     CodedTile,
-    FeatureLevel,
     LatentQuantiser,
     Quality,
     to_dn,
