@@ -54,6 +54,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": bench.evaluate,
     "evaluate-clouds": clouds.evaluate_clouds,
     "evaluate-corsa": bench.evaluate_corsa,
+    "evaluate-tasks": bench.evaluate_tasks,
     "audit": clouds.audit,
     "faults": faults.faults,
     "soak": faults.soak,
