@@ -99,7 +99,7 @@ def evaluate_corsa(
 def evaluate_tasks(
     data: Annotated[Path, typer.Option(help="The data folder: docs/tasks.md names its files.")],
     tasks: Annotated[str | None, typer.Option(help="Some of the tasks, comma-separated; all if left out.")] = None,
-    bundle: Annotated[list[str] | None, typer.Option(help="Bundle or directory; repeat it. First: decoded, too.")] = None,
+    bundle: Annotated[list[str] | None, typer.Option(help="Bundle or directory; repeat it. First: decoded.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Few pictures, one seed, little training: a look.")] = False,
     jobs: options.Jobs = 1,
     out: Annotated[Path, typer.Option(help="Where tasks.json, tasks.csv and tasks.html go.")] = Path("out/tasks"),
