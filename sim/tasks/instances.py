@@ -8,8 +8,9 @@ from payload.scene import Dn
 from sim.tasks.task import Labels
 
 SMOOTH_PX = 1.0
-#: A marker is where the gradient lies below this share of all; markers smaller than so many pixels are none.
-QUIET_SHARE, LEAST_MARKER_PX = 0.45, 12
+#: A marker is where the gradient lies below this share of all, or below this part of the strongest, which noise does;
+#: markers smaller than so many pixels are none.
+QUIET_SHARE, QUIET_PART, LEAST_MARKER_PX = 0.45, 0.03, 12
 
 
 def boundaries_of(dn: Dn) -> Labels:
@@ -24,10 +25,11 @@ def boundaries_of(dn: Dn) -> Labels:
 def instances_of(dn: Dn) -> NDArray[np.int32]:
     """Numbers from 1, [H, W]."""
     gradient = _gradient(dn)
-    markers, _ = ndimage.label(gradient < np.quantile(gradient, QUIET_SHARE))
+    quiet, strongest = np.quantile(gradient, (QUIET_SHARE, 0.999))
+    markers, _ = ndimage.label(gradient < max(quiet, QUIET_PART * strongest))
     sizes = np.bincount(markers.ravel())
     markers[(sizes < LEAST_MARKER_PX)[markers]] = 0
-    scaled = np.clip(gradient / np.quantile(gradient, 0.999), 0, 1) * 65_535
+    scaled = np.clip(gradient / strongest, 0, 1) * 65_535
     found: NDArray[np.int32] = ndimage.watershed_ift(scaled.astype(np.uint16), markers.astype(np.int32))
     return found
 
