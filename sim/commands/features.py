@@ -1,4 +1,4 @@
-"""`sim features`: what the decoder knows before it makes pixels."""
+"""`sim features`, `sim search`: what the decoder knows before it makes pixels, on disk and searched."""
 
 import json
 from pathlib import Path
@@ -40,3 +40,23 @@ def features(
     with progress("features") as advance:
         record = run(FeaturesRequest(asked, out, wanted, overwrite), advance)
     print(json.dumps(record, indent=1) + "\n" if as_json else as_text(record, out), end="")
+
+
+def search(
+    folders: Annotated[list[Path], typer.Argument(help="Folders with embeddings of sim features, however deep.")],
+    like: Annotated[str, typer.Option(help="FOLDER@ROW,COL, a tile of the index; or a picture as sim features reads.")],
+    count: Annotated[int, typer.Option(min=1, help="So many hits.")] = 12,
+    bundle: Annotated[str | None, typer.Option(help="Whose embeddings, where there are several.")] = None,
+    mission: options.Mission = "phisat2",
+    out: Annotated[Path | None, typer.Option(help="The page of hits to write, as in out/search.html.")] = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Tiles like one tile, over the embeddings of many runs."""
+    from sim.features import search as module
+    from sim.features.source import Asked
+
+    asked = Asked(like, mission=mission)
+    found = module.search(module.SearchRequest(like, folders, asked, count, bundle))
+    if out is not None:
+        module.write_page(found, out)
+    print(json.dumps(found, indent=1) + "\n" if as_json else module.as_text(found), end="")

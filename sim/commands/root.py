@@ -44,6 +44,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "receive": scenes.receive,
     "view": live.view,
     "features": features.features,
+    "search": features.search,
     "verify": verification.verify,
     "compare": verification.compare,
     "sweep": verification.sweep,

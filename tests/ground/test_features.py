@@ -131,6 +131,26 @@ def test_bad_input_is_told_and_leaves_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_a_search_finds_the_same_ground_in_another_run_and_not_the_tile_itself(written: Path, tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+    other = tmp_path / "other"
+    features(FeaturesRequest(Asked(f"demo:{SIDE}", step_dn=300.0), other), silent)  # the same scene, coarser
+    words = ["search", str(written), str(other), "--like", f"{written}@0,1"]
+    done = run.invoke(app, [*words, "--json", "--out", str(tmp_path / "search.html")])
+    hits = json.loads(done.stdout)["hits"]
+    assert (hits[0]["folder"], hits[0]["row"], hits[0]["col"]) == (str(other), 0, 1)
+    assert len(hits) == 7 and [h["distance"] for h in hits] == sorted(h["distance"] for h in hits)
+    assert (tmp_path / "search.html").read_text().count("data:image/png") == 7
+
+
+def test_a_search_that_cannot_be_is_told(written: Path, tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+    for like, folder, wanted in ((f"{written}@7,7", written, "no such tile"), (f"{written}@x", written, "FOLDER@ROW"),
+                                 (f"{written}@0,0", tmp_path, "run `sim features` first")):  # fmt: skip
+        found = run.invoke(app, ["search", str(folder), "--like", like])
+        assert wanted in str(found.exception)
+
+
 def test_a_second_run_replaces_the_first_where_it_may(written: Path) -> None:
     request = FeaturesRequest(Asked("demo:256"), written, ("zarr",))
     with pytest.raises(InputError, match="--overwrite"):
