@@ -1,4 +1,4 @@
-"""`sim features`, `sim search`: what the decoder knows before it makes pixels, on disk and searched."""
+"""`sim features`, `sim search`, `sim change`: what the decoder knows before it makes pixels, on disk and searched."""
 
 import json
 from pathlib import Path
@@ -60,3 +60,24 @@ def search(
     if out is not None:
         module.write_page(found, out)
     print(json.dumps(found, indent=1) + "\n" if as_json else module.as_text(found), end="")
+
+
+def change(
+    before: Annotated[str, typer.Argument(help="The earlier pass: whatever sim features reads.")],
+    after: Annotated[str, typer.Argument(help="The later pass, registered with it.")],
+    bundle: options.Bundle = DEFAULT,
+    mission: options.Mission = "phisat2",
+    false_alarms: Annotated[
+        float, typer.Option("--false-alarms", help="Share of blocks called changed where nothing changed.")
+    ] = 0.01,
+    out: Annotated[Path, typer.Option(help="Folder of the map.")] = Path("out/change"),
+    overwrite: options.Overwrite = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Change between two passes over a place, from features alone, as a map with a false-alarm rate."""
+    from sim.features import change_files as module
+    from sim.features.source import Asked
+
+    passes = (Asked(where, bundle, mission) for where in (before, after))
+    record = module.change(module.ChangeRequest(*passes, out, false_alarms, overwrite))
+    print(json.dumps(record, indent=1) + "\n" if as_json else module.as_text(record, out), end="")

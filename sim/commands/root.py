@@ -45,6 +45,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "view": live.view,
     "features": features.features,
     "search": features.search,
+    "change": features.change,
     "verify": verification.verify,
     "compare": verification.compare,
     "sweep": verification.sweep,

@@ -26,6 +26,7 @@ OUR_FILES = frozenset(
         "footprint.geojson", "reconstruction.kmz", "item.json", "collection.json", "original.tif",
         "passes.json", "passes.html", "mission.json", "mission.html", "timeline.svg", "map.svg",
         "features.json", "embeddings.parquet", "coefficients.tif", "activity.tif",
+        "change.tif", "change.json", "change.html",
         *(f"codebook_{stride}px.tif" for stride in (2, 4, 8, 16, 32, 64)),
     }
 )  # fmt: skip
@@ -34,7 +35,7 @@ OUR_TREES = frozenset({"features.zarr"})
 SCENE_FOLDER = re.compile(r"[0-9a-f]{8}|no-id")
 #: What a folder must hold, one of them, to be taken for an earlier run's.
 REPORT = "report.json"
-RECORDS = (REPORT, "passes.json", "mission.json", "features.json")
+RECORDS = (REPORT, "passes.json", "mission.json", "features.json", "change.json")
 
 log = logging.getLogger(__name__)
 
