@@ -78,6 +78,6 @@ def change(
     from sim.features import change_files as module
     from sim.features.source import Asked
 
-    passes = (Asked(where, bundle, mission) for where in (before, after))
-    record = module.change(module.ChangeRequest(*passes, out, false_alarms, overwrite))
+    earlier, later = Asked(before, bundle, mission), Asked(after, bundle, mission)
+    record = module.change(module.ChangeRequest(earlier, later, out, false_alarms, overwrite))
     print(json.dumps(record, indent=1) + "\n" if as_json else module.as_text(record, out), end="")
