@@ -55,6 +55,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "bench": bench.bench,
     "evaluate": bench.evaluate,
     "evaluate-clouds": clouds.evaluate_clouds,
+    "evaluate-apps": clouds.evaluate_apps,
     "evaluate-corsa": bench.evaluate_corsa,
     "evaluate-tasks": bench.evaluate_tasks,
     "audit": clouds.audit,

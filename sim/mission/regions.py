@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import rasterio
+from rasterio._err import CPLE_BaseError  # PROJ's own errors, which rasterio lets through
 from rasterio.crs import CRS
 from rasterio.errors import CRSError, RasterioError
 from rasterio.transform import Affine
@@ -37,7 +38,7 @@ def regions_in_pixels(gate: Gate, info: SceneInfo) -> Gate:
     """
     for sentence in regions_outside(gate, info):
         log.warning("%s: %s", info.name, sentence)
-    boxes = [box for region in gate.regions for box in _boxes(region, info)]
+    boxes = [box for region in gate.regions for box in boxes_of(region, info)]
     return replace(gate, regions=tuple(boxes))
 
 
@@ -46,18 +47,19 @@ def regions_outside(gate: Gate, info: SceneInfo) -> tuple[str, ...]:
     return tuple(
         f"always-keep region {_shown(region)} lies outside the scene: nothing is kept for it"
         for region in gate.regions
-        if not _boxes(region, info)
+        if not boxes_of(region, info)
     )
 
 
-def _boxes(region: Region | LonLatRegion, info: SceneInfo) -> list[Region]:
+def boxes_of(region: Region | LonLatRegion, info: SceneInfo) -> list[Region]:
+    """A region in pixels of the scene; none where it lies outside. InputError as in `regions_in_pixels`."""
     if isinstance(region, Region):
         inside = region.top_px < info.height_px and region.left_px < info.width_px
         return [region] if inside and region.bottom_px > 0 and region.right_px > 0 else []
     try:
         with rasterio.Env():
             return list(_in_pixels(region, info))
-    except (CRSError, RasterioError) as error:
+    except (CRSError, RasterioError, CPLE_BaseError) as error:
         raise InputError(
             f"scene {info.name}: {region} cannot be turned into its coordinates ({' '.join(str(error).split())}); "
             "give pixels"
