@@ -140,7 +140,7 @@ class Head:
     def _train(self, inputs: Floats, targets: Labels, units: Units) -> None:
         budget = self._budget
         self._network = _classifier()(
-            units.hidden, batch_size=budget.batch, max_iter=budget.rounds, learning_rate_init=budget.rate, tol=0.0,
+            hidden_layer_sizes=units.hidden, batch_size=budget.batch, max_iter=budget.rounds, learning_rate_init=budget.rate, tol=0.0,
             n_iter_no_change=10**6, random_state=self._seed, warm_start=True,
         )  # fmt: skip
         with warnings.catch_warnings():

@@ -158,7 +158,7 @@ def test_an_unknown_task_and_a_folder_without_data_are_told(tmp_path: Path) -> N
 @pytest.mark.realdata
 @pytest.mark.skipif(not DATA.is_dir(), reason="no data folder beside the checkout")
 def test_every_task_runs_on_real_data_and_is_shown() -> None:
-    plan = replace(QUICK, pixel_cr=(20.0,), budget=Budget(units=600, rounds=1, last_rounds=1), pictures=8)
+    plan = replace(QUICK, pixel_cr=(20.0,), budget=Budget(units=300, rounds=1, last_rounds=1), pictures=6)
     result = evaluate(TasksRequest(DATA, NAMES, ("edge",), plan), silent)
     assert set(result["summary"]["tables"]) == set(NAMES)
     page = render_page(result)
