@@ -1,5 +1,4 @@
-"""`sim archive`: put, get, list, verify, measure: scenes kept at a fraction of their octets, proved before the originals
-go."""
+"""`sim archive`: put, get, list, verify, measure: scenes at a fraction of their octets, proved before originals go."""
 
 import json
 import logging

@@ -133,9 +133,9 @@ def benchmark(question: Question, granule_px: int, advance: Progress = silent) -
     """Speeds over tiles, coded without the gate and then with it, what the guard against upsets costs, then the memory
     of a scene of granule_px x granule_px (0: leave it out)."""
     bundle = load_bundle(question.bundle)
-    tiles = _tiles(question, bundle.tile_px)
+    tiles = tiles_of(question, bundle.tile_px)
     first = Payload(bundle, EVERYTHING, open_engine(question.engines[0], threads=1))
-    policy = replace(EVERYTHING, step_dn=_step_for(first, tiles, question.ratio))
+    policy = replace(EVERYTHING, step_dn=step_for(first, tiles, question.ratio))
     own, stages = [], []
     steps = len(question.engines) + 3
     for engine in question.engines:
@@ -166,7 +166,8 @@ def benchmark(question: Question, granule_px: int, advance: Progress = silent) -
     return Benchmark(host, about, tuple(stages), coders, memory, guarded)
 
 
-def _tiles(question: Question, tile_px: int) -> list[Tile]:
+def tiles_of(question: Question, tile_px: int) -> list[Tile]:
+    """The tiles that are asked about; of a generated scene where none are."""
     if not question.tiles:
         return list(split(demo_scene(SCENE_PX, SCENE_PX, 0), tile_px))
     everywhere = np.ones((tile_px, tile_px), bool)
@@ -176,7 +177,7 @@ def _tiles(question: Question, tile_px: int) -> list[Tile]:
     ]
 
 
-def _step_for(payload: Payload, tiles: Sequence[Tile], ratio: float) -> float:
+def step_for(payload: Payload, tiles: Sequence[Tile], ratio: float) -> float:
     """The step (DN) whose tile codes have about this ratio over all tiles; any where the codec knows no steps."""
     payload.clouds = None
     low, high = 1.0, 8192.0
@@ -218,11 +219,11 @@ def _time_payload(payload: Payload, tiles: Sequence[Tile], name: str) -> tuple[S
 def _time_opponents(tiles: Sequence[Tile], octets: int) -> list[Speed]:
     """OpenJPEG and JPEG XL at the setting that comes nearest to `octets`; HTJ2K and CCSDS 121 without loss."""
     openjpeg, xl = open_codecs("jpeg2000")[0], open_codecs("jpegxl")[0]
-    speeds = [_time_coder(codec, tiles, _setting_near(codec, tiles, octets)) for codec in (openjpeg, xl)]
+    speeds = [_time_coder(codec, tiles, setting_near(codec, tiles, octets)) for codec in (openjpeg, xl)]
     return speeds + [_time_coder(open_codecs(name)[0], tiles, LOSSLESS) for name in ("htj2k", "ccsds121")]
 
 
-def _setting_near(codec: Codec, tiles: Sequence[Tile], octets: int) -> float:
+def setting_near(codec: Codec, tiles: Sequence[Tile], octets: int) -> float:
     """The setting that gives about `octets`: bisection over the codec's settings, coarse to fine, then between two."""
 
     def too_coarse(setting: float) -> bool:

@@ -97,8 +97,9 @@ def test_a_bucket_that_is_not_there_is_one_clear_line(s3: str, verb: tuple[str, 
 
 def test_a_server_that_does_not_answer_is_one_clear_line(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    impatient = {"skip_instance_cache": True, "config_kwargs": {"retries": {"max_attempts": 0}}}
     with pytest.raises(InputError, match="s3://elsewhere"):
-        Store("s3://elsewhere", {"skip_instance_cache": True, "config_kwargs": {"retries": {"max_attempts": 0}}}).names()
+        Store("s3://elsewhere", impatient).names()
 
 
 def test_without_credentials_a_bucket_is_one_clear_line(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
