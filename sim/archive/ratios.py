@@ -29,7 +29,7 @@ from sim.metrics.catalogue import BY_KEY
 from sim.metrics.distortion import SceneQuality, rate_figures
 from sim.metrics.radiometry import ClassTally
 from sim.onboard.sending import header_of
-from sim.progress import Progress
+from sim.progress import Progress, in_parts
 from sim.report.tables import attribution_of
 from sim.scenes.open_scene import AS_STORED, Reading
 
@@ -87,7 +87,7 @@ def measure(trial: Trial, progress: Progress) -> dict[str, Any]:
 
 
 def _rows(scene: Scene, trial: Trial, bundle: Bundle, mask: GroundMask, progress: Progress) -> Iterator[dict[str, Any]]:
-    header = header_of(scene, bundle)
+    header, progress = header_of(scene, bundle), in_parts(progress, len(trial.ratios))
     for ratio in trial.ratios:
         with tempfile.TemporaryDirectory(prefix="nadir-archive-") as folder:
             path = Path(folder) / "scene.nadir"
