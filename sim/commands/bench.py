@@ -31,7 +31,9 @@ def bench(
     as_json: options.AsJson = False,
 ) -> None:
     """Speed of each stage beside classical coders, and the memory of a granule. Exit 1 if that passes its limit."""
-    from sim.compare import decoding_speed, speed
+    from dataclasses import asdict
+
+    from sim.compare import speed
 
     engines = (engine,) if engine else speed.engines_here()
     question = speed.Question(
@@ -39,8 +41,8 @@ def bench(
     )
     if decoders:
         with progress("bench") as advance:
-            rows = decoding_speed.decoder_speeds(question, advance)
-        print(json.dumps(decoding_speed.as_dicts(rows), indent=2) if as_json else decoding_speed.as_text(rows))
+            rows = speed.decoder_speeds(question, advance)
+        print(json.dumps([asdict(row) for row in rows], indent=2) if as_json else speed.decoders_text(rows))
         return
     with progress("bench") as advance:
         result = speed.benchmark(question, granule_px, advance)

@@ -13,17 +13,17 @@ from payload.errors import InputError
 from payload.link import tile_code
 from payload.pipeline import Payload
 from payload.tiles import Tile
-from sim.compare import decoding_speed
 from sim.compare.speed import (
     EVERYTHING,
     Benchmark,
     Memory,
     Speed,
     _against,
+    _decoders_at_one_rate,
+    _setting_near,
     _time_coder,
     as_text,
     measure_memory,
-    setting_near,
 )
 from sim.ground.decoder import Decoder
 
@@ -48,12 +48,12 @@ TILES = [Tile(0, col, np.zeros((4, 64, 64), np.uint16), np.ones((64, 64), bool))
 
 @pytest.mark.parametrize(("octets_a_tile", "setting"), [(0, 1), (1, 1), (500, 500), (10_000, 500)])
 def test_the_setting_stays_within_the_codecs_own(octets_a_tile: int, setting: float) -> None:
-    assert setting_near(Counting(), TILES, octets_a_tile * len(TILES)) == setting
+    assert _setting_near(Counting(), TILES, octets_a_tile * len(TILES)) == setting
 
 
 @pytest.mark.parametrize("octets_a_tile", [3, 6, 50, 99, 333])
 def test_the_setting_comes_near_the_octets_from_above(octets_a_tile: int) -> None:
-    found = len(Counting().encode(TILES[0].dn, setting_near(Counting(), TILES, octets_a_tile * len(TILES))))
+    found = len(Counting().encode(TILES[0].dn, _setting_near(Counting(), TILES, octets_a_tile * len(TILES))))
     assert octets_a_tile <= found <= octets_a_tile * 1.12 + 1
 
 
@@ -87,7 +87,7 @@ def test_the_decoders_are_timed_beside_openjpeg_on_the_same_pixels() -> None:
     tile = Tile(0, 0, pixels, np.ones((256, 256), bool))
     bundle = load_bundle("edge")
     code = Payload(bundle, EVERYTHING, open_engine("native", threads=1)).encode_tile(tile)
-    peer, *own = decoding_speed._at_one_rate(bundle, [tile], [code])
+    peer, *own = _decoders_at_one_rate(bundle, [tile], [code])
     assert [row.decoder for row in own] == ["fast", "full"]
     dn = Decoder(bundle, open_engine("openvino"), "fast").decode_tile(code).astype(np.float64)
     assert own[0].psnr_10k_db == pytest.approx(10 * np.log10(1e8 / np.mean((dn - pixels) ** 2)))
