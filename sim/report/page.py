@@ -39,6 +39,7 @@ def _context(report: Mapping[str, Any], pictures: Mapping[str, Path]) -> dict[st
         "rate_rows": names.grouped(report["rate"], names.RATE),
         "link_rows": names.grouped(report["link"], names.LINK, ["loss_profile"]),
         "delivery_rows": _delivery(report.get("delivery")),
+        "stream_rows": _streams(report.get("delivery")),
         "cloud_rows": [*names.grouped(report["clouds"], names.CLOUDS), *names.grouped(audit, names.AUDIT, _TOLD)],
         "notes": report.get("notes", ()),
         "decoder": _decoder(report),
@@ -52,6 +53,12 @@ def _context(report: Mapping[str, Any], pictures: Mapping[str, Path]) -> dict[st
 def _delivery(delivery: Mapping[str, Any] | None) -> list[names.Rows]:
     """What a file took to come down; nothing where the packets went as they are."""
     return names.grouped(delivery, names.DELIVERY) if delivery and delivery["mode"] != "raw" else []
+
+
+def _streams(delivery: Mapping[str, Any] | None) -> dict[str, list[names.Rows]]:
+    """The same, stream by stream, where more than one went down."""
+    streams = (delivery or {}).get("streams", {})
+    return {name: names.grouped(stream, names.DELIVERY) for name, stream in streams.items()} if len(streams) > 1 else {}
 
 
 _TOLD = ("withheld", "tiles")  # of the audit: stand elsewhere on the page

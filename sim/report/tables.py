@@ -17,7 +17,7 @@ from payload.scene import SceneInfo
 from payload.tiles import grid
 from payload.version import software
 from sim.clouds import audit
-from sim.delivery.transfer import DeliveryReport
+from sim.delivery.rounds import DeliveryReport
 from sim.ground.decoder import FULL, Decoder
 from sim.ground.decoder_size import decoder_size
 from sim.ground.reception import Address, Reception, SceneReception
@@ -56,7 +56,7 @@ class Run:
     received: SceneReception  # of it, this scene
     delivery: DeliveryReport = field(default_factory=lambda: DeliveryReport("raw"))
     broken: str | None = None  # why the bundle failed its checks, where the mission flew on without it
-    layers: LayerOctets | None = None  # what each layer of the link added, where packets are sent as they are
+    layers: LayerOctets | None = None  # what each layer of the link added
     frames: FrameReception | None = None  # as the ground decoded them, where frames were sent
     decoder: str = FULL
 

@@ -17,7 +17,7 @@ from payload.errors import InputError
 from payload.link.frames.convolutional import ConvolutionalEncoder
 from payload.link.frames.randomiser import randomise
 from payload.link.frames.reed_solomon import SYMBOLS, ReedSolomon
-from payload.link.frames.security import Security, sealed, without_security
+from payload.link.frames.security import Sealer, Security, without_security
 from payload.link.frames.transfer_frame import FrameFormat, Kind
 from payload.link.frames.virtual_channels import frames_of
 from payload.link.space_packet import OVERHEAD_OCTETS
@@ -100,22 +100,29 @@ class Stack:
         return self.packet_layout.data_octets / self.unit_octets
 
 
-def encode_frames(frames: Iterable[bytes], stack: Stack) -> Iterator[bytes]:
-    """Each frame as it is on the air, `unit_octets` each."""
-    frames, code, convolutional = iter(frames), stack.code, ConvolutionalEncoder()
-    while batch := list(islice(frames, BATCH_FRAMES)):
-        blocks = np.frombuffer(b"".join(batch), np.uint8).reshape(len(batch), -1)
-        blocks = blocks if code is None else code.encode(blocks)
-        blocks = randomise(blocks) if stack.randomiser else blocks
-        for block in blocks:
-            unit = stack.marker + block.tobytes()
-            yield convolutional.encode(unit) if stack.convolutional else unit
+class FrameCoder:
+    """Transfer frames -> units on the air. Security's numbers and the convolutional code run on from call to call."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack, self._code, self._convolutional = stack, stack.code, ConvolutionalEncoder()
+        self._sealer = None if stack.security is None else Sealer(stack.security, stack.layout)
+
+    def units(self, frames: Iterable[bytes]) -> Iterator[bytes]:
+        """Each frame as it is on the air, `unit_octets` each."""
+        frames, stack = iter(frames), self._stack
+        while batch := list(islice(frames, BATCH_FRAMES)):
+            sealed = batch if self._sealer is None else [self._sealer.seal(frame) for frame in batch]
+            blocks = np.frombuffer(b"".join(sealed), np.uint8).reshape(len(batch), -1)
+            blocks = blocks if self._code is None else self._code.encode(blocks)
+            blocks = randomise(blocks) if stack.randomiser else blocks
+            for block in blocks:
+                unit = stack.marker + block.tobytes()
+                yield self._convolutional.encode(unit) if stack.convolutional else unit
 
 
 def packets_on_air(packets: Iterable[tuple[int, bytes]], stack: Stack) -> Iterator[bytes]:
     """(virtual channel, packet) in sending order -> frames as they are on the air, the lead-in first."""
-    frames = frames_of(packets, stack.packet_layout, stack.lead_in_frames)
-    return encode_frames(frames if stack.security is None else sealed(frames, stack.security, stack.layout), stack)
+    return FrameCoder(stack).units(frames_of(packets, stack.packet_layout, stack.lead_in_frames))
 
 
 @dataclass(frozen=True)
@@ -124,6 +131,7 @@ class LayerOctets:
 
     payload_octets: int  # records: tile codes, scene headers, housekeeping
     packet_octets: int  # headers and CRCs of packets
+    delivery_octets: int = 0  # what CFDP or RaptorQ adds: PDU headers, repetitions, repair, and packets around them
     frame_octets: int = 0  # headers and CRCs of frames, and what security adds
     idle_octets: int = 0  # what fills the last frames, and idle frames
     parity_octets: int = 0
@@ -135,17 +143,21 @@ class LayerOctets:
         return sum(asdict(self).values())
 
 
-def octets_by_layer(packets: int, packet_octets: int, stack: Stack | None, frames: int = 0) -> LayerOctets:
-    """For so many packets of so many octets in all, in so many frames; without a stack packets alone are sent."""
+def octets_by_layer(
+    packets: int, packet_octets: int, stack: Stack | None, frames: int = 0, delivery_octets: int = 0
+) -> LayerOctets:
+    """For so many packets of the payload of so many octets in all, with what delivering them as files adds, in so many
+    frames; without a stack packets alone are sent."""
     heads = packets * OVERHEAD_OCTETS
     if stack is None:
-        return LayerOctets(packet_octets - heads, heads)
+        return LayerOctets(packet_octets - heads, heads, delivery_octets)
     layout, marker, held = stack.layout, len(stack.marker), stack.packet_layout.data_octets
     return LayerOctets(
         packet_octets - heads,
         heads,
+        delivery_octets,
         frames * (layout.octets - held),
-        frames * held - packet_octets,
+        frames * held - packet_octets - delivery_octets,
         frames * (stack.coded_octets - layout.octets),
         frames * marker,
         frames * (marker + stack.coded_octets) * stack.convolutional,
