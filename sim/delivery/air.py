@@ -86,9 +86,12 @@ class FrameAir:
             yield unit
 
     def _frames(self, packets: Iterable[Tagged]) -> Iterator[bytes]:
-        """The frames of a round, each as long as a pass has room for it."""
-        yield from self._timed(self._lead_in())
+        """The frames of a round, each as long as a pass has room for it; none where there is nothing to say."""
+        begun = False
         for channel, packet in packets:
+            if not begun:
+                yield from self._timed(self._lead_in())
+                begun = True
             if not self._holds(channel, packet):
                 yield from self._timed(self._framer.flush())
                 if not self._contact.next_pass():

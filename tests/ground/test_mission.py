@@ -11,7 +11,7 @@ from hil.devices.states import States
 from payload.errors import InputError
 from payload.link.frames.stack import Stack
 from payload.policy import Gate, LonLatRegion, Policy, Region
-from sim.delivery.spec import Delivery, Uplink
+from sim.delivery.spec import Delivery, StreamDelivery, Uplink
 from sim.link.chances import BitBurst, Burst
 from sim.link.link import Link, Mishaps
 from sim.link.link_budget import Radio
@@ -212,7 +212,7 @@ def test_regions_of_the_gate_are_told_apart_by_their_keys(tmp_path):
 
 
 TABLES = [Mission, Imager, Orbit, Station, Link, Burst, BitBurst, Mishaps, Stack]
-TABLES += [Radio, States, Power, Budgets, Requirements, Delivery, Uplink]
+TABLES += [Radio, States, Power, Budgets, Requirements, Delivery, StreamDelivery, Uplink]
 
 
 @pytest.mark.parametrize("kind", TABLES)
@@ -221,10 +221,12 @@ def test_the_user_page_names_every_key(kind):
     page = page.replace("delivery.uplink]", "uplink]").replace("delivery.uplink.burst]", "burst]")
     tables = {"imager", "orbit", "link", "budgets", "requirements", "policy", "stations", "radio", "states", "power"}
     tables |= {"delivery", "uplink", "protection"}
+    streams = {"layers", "telemetry", "alerts", "thumbnails"}
     inner = {"burst", "bit_burst", "mishaps", "stack", "security"}
     for field in fields(kind):
         table = f"[link.{field.name}]" if field.name in inner and kind in (Link, Stack) else f"[{field.name}]"
-        assert (table if field.name in tables | inner else f"`{field.name}`") in page
+        table = f"[delivery.{field.name}]" if field.name in streams else table
+        assert (table if field.name in tables | inner | streams else f"`{field.name}`") in page
 
 
 @dataclass(frozen=True)
