@@ -16,12 +16,10 @@ def layer_octets(layers: LayerOctets) -> dict[str, int]:
 
 def frames_read(found: FrameReception) -> dict[str, Any]:
     """What synchroniser, decoders and frame layer counted, in the order of the way back."""
-    not_coded = "LDPC, turbo codes and DVB-S2 are curves of frame errors in the link budget; no octet here is coded so"
     frames = {f"frames_{name}": count for name, count in asdict(found.frames).items() if "packets" not in name}
     sync = {f"sync_{name}": count for name, count in asdict(found.sync).items()}
     return (
-        {"not_coded": not_coded}
-        | sync
+        sync
         | {
             "channel_symbols_turned": found.channel_symbols_turned,
             "symbols_corrected": found.symbols_corrected,

@@ -24,6 +24,7 @@ from sim.ground.reception import Address, Reception, SceneReception
 from sim.link.channel import LinkReport
 from sim.link.frames.channel import FrameLinkReport
 from sim.link.frames.receiver import FrameReception
+from sim.link.rate_steps import NOT_CODED
 from sim.metrics import distortion
 from sim.metrics.catalogue import REPORTED
 from sim.mission import budgets
@@ -160,7 +161,7 @@ def _link(run: Run) -> dict[str, Any]:
     """What the channel did to the packets, and what the ground saw of it."""
     others = [key for key in run.reception.scenes if key != run.received.scene_id]
     return (
-        {"basis": LINK_BASIS}
+        {"basis": LINK_BASIS, "not_coded": NOT_CODED}
         | asdict(run.link)
         | ({} if run.layers is None else layer_octets(run.layers))
         | ({} if run.frames is None else frames_read(run.frames))
