@@ -1,7 +1,7 @@
 """The payload's packets, stream by stream: some as they are, some as a file by CFDP or RaptorQ, in frames or alone."""
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -38,11 +38,8 @@ class ByStream:
         self._folder, self._stack, self._delivery, self._policy = folder, link.stack, delivery, policy
         self._seed, self._arrivals = seed, arrivals
         self._contact = Contact(link, delivery.passes, delivery.gap_s)
-        over_all_passes = replace(link, pass_s=link.pass_s * delivery.passes)
-        self.receiver = None if link.stack is None else FrameReceiver(link.stack)
-        self.channel: Channel | FrameChannel = (
-            Channel(over_all_passes, seed) if link.stack is None else FrameChannel(over_all_passes, seed)
-        )
+        self.receiver: FrameReceiver | None = None
+        self.channel, self._air = self._over(replace(link, pass_s=link.pass_s * delivery.passes))
         self.report, self.layers = DeliveryReport(delivery.name), LayerOctets(0, 0)
         self._ends: dict[Stream, list[int]] = {}  # of each packet in the octets of its stream
         self._raw: dict[Stream, StreamReport] = {}
@@ -72,13 +69,15 @@ class ByStream:
         """What takes everything that goes down."""
         return self._folder / (DOWNLINK_FILE if self._stack is None else FRAMES_FILE)
 
-    def _air(self, log: BinaryIO) -> Air:
-        if isinstance(self.channel, Channel):
-            return PacketAir(self._contact, self.channel, log, self._arrivals)
-        if self._stack is None or self.receiver is None:
-            raise ValueError("frames without a stack")
-        self._arrivals.unit = "frames"
-        return FrameAir(self._stack, self._contact, self.channel, self.receiver, log, self._arrivals)
+    def _over(self, link: Link) -> tuple[Channel | FrameChannel, Callable[[BinaryIO], Air]]:
+        """The channel over all passes, and what makes the air of a file that logs it."""
+        contact, arrivals = self._contact, self._arrivals
+        if link.stack is None:
+            alone = Channel(link, self._seed)
+            return alone, lambda log: PacketAir(contact, alone, log, arrivals)
+        stack, channel, receiver = link.stack, FrameChannel(link, self._seed), FrameReceiver(link.stack)
+        self.receiver, arrivals.unit = receiver, "frames"
+        return channel, lambda log: FrameAir(stack, contact, channel, receiver, log, arrivals)
 
     def _sorted_into(self, place: Path, packets: Iterable[bytes]) -> list[Transfer]:
         """Writes packets that go as they are into one file, those of every other stream into its own; gives the
