@@ -25,8 +25,8 @@ from sim.toml_tables import from_table, read_json
 SCHEMA = "nadir-catalogue/1"
 DEMO = "demo"
 SCENE_SUFFIXES = (".tif", ".tiff", ".zip", ".safe")
-#: How long a generated scene is taken for at most, in s: a strip of 140 km at 510 km.
-TAKE_S = 20.0
+#: How long a generated scene is taken for, in s, at most and at least: strips of 140 and of 7 km at 510 km.
+TAKE_S, SHORTEST_TAKE_S = 20.0, 1.0
 #: The lowest sun over a place that is imaged.
 SUN_DEG = 10.0
 MOST_TAKES = 20_000
@@ -71,10 +71,11 @@ def read_takes(
 
 
 def demo_take_s(mission: Mission, days: float, count: int) -> float:
-    """How long each of so many generated takes is: together no more than the mission images in the days."""
+    """How long each of so many generated takes is: together no more than the mission images in the days, if each is
+    longer than SHORTEST_TAKE_S."""
     planned_s = mission.budgets.imaging_s_per_orbit
     orbits = days * 86400 / period_s(mission.orbit)
-    return TAKE_S if planned_s is None else min(TAKE_S, planned_s * orbits / count)
+    return TAKE_S if planned_s is None else min(TAKE_S, max(SHORTEST_TAKE_S, planned_s * orbits / count))
 
 
 def as_json(takes: Sequence[Take]) -> dict[str, Any]:
