@@ -1,4 +1,4 @@
-"""The program on the device: answers HELLO, LOAD, HOLD, INFER, STREAM, STATS, RESET over one line; outlives its hosts.
+"""The program on the device: answers the requests of a host over one line, and outlives its hosts.
 
 Standard library, numpy, one inference runtime. Named methods only: nothing that arrives is ever run. Three threads: the
 reader takes frames off the line, the main loop answers them in order, the ticker sends a BEAT every second while a
@@ -19,7 +19,9 @@ from typing import Any
 
 from hil.agent.admission import Admission, RefusedError
 from hil.agent.connection import WINDOW_TILES, AgentRequest, Arrival, Connection
-from hil.agent.device import SYS, PowerSampler, SysfsPower, ceilings, describe, peak_memory_mib, temperatures_c
+from hil.agent.device import PowerSampler, SysfsPower, describe, peak_memory_mib
+from hil.agent.health import health, temperatures_c
+from hil.agent.kernel_files import SYS
 from hil.agent.trust import Trust
 from hil.line import protocol
 from hil.line.channels import DeviceChannel
@@ -38,6 +40,8 @@ PART_TILES = 256
 LONGEST_STREAM_S = 600.0
 LEAST_PERIOD_S = 0.001
 WATCHDOG_EXIT = 86
+#: What NETWORKS may ask for -> the most of it.
+NETWORK_BOUNDS = {"threads": 256, "batch": 64, "runs": 200}
 
 log = logging.getLogger("hil.agent.agent")
 
@@ -77,6 +81,8 @@ class Agent:
             Type.INFER: self._infer,
             Type.STREAM: self._stream,
             Type.STATS: self._stats,
+            Type.NETWORKS: self._networks,
+            Type.MASK: self._mask,
             Type.RESET: self._reset,
         }
         threading.Thread(target=self._tick, daemon=True).start()
@@ -223,6 +229,7 @@ class Agent:
         """
         fields, _ = unpack_body(request.frame.body)
         seconds, work, period_s, power = (fields.get(name) for name in ("seconds", "work", "period_s", "power"))
+        watched = fields.get("health") is True
         if not isinstance(seconds, (int, float)) or not 0 < seconds <= LONGEST_STREAM_S:
             raise ProtocolError(f"seconds is {seconds!r}, wanted more than 0, at most {LONGEST_STREAM_S:g}")
         if not isinstance(period_s, (int, float)) or not LEAST_PERIOD_S <= period_s <= LONGEST_STREAM_S:
@@ -231,16 +238,19 @@ class Agent:
             raise RefusedError("refused", "no tiles are held; HOLD some first")
         if power is not None and not isinstance(power, str):
             raise ProtocolError(f"power is {power!r}, wanted the path of a power1_input or energy_uj")
-        self._encoder()
+        if work:
+            self._encoder()
         meter = SysfsPower(power, self._settings.sys_root) if power is not None else None
         sampler = PowerSampler(meter, float(period_s)) if meter else None
         try:
-            return self._work(line, request.frame, float(seconds), bool(work), sampler)
+            return self._work(line, request.frame, float(seconds), bool(work), sampler, watched)
         finally:
             if sampler:
                 sampler.stop()
 
-    def _work(self, line: Connection, frame: Frame, seconds: float, work: bool, sampler: PowerSampler | None) -> bytes:
+    def _work(
+        self, line: Connection, frame: Frame, seconds: float, work: bool, sampler: PowerSampler | None, watched: bool
+    ) -> bytes:
         start_s = time.monotonic()
         part, done, sent_s = 0, 0, start_s
         codes: list[list[Any]] = []
@@ -251,9 +261,11 @@ class Agent:
             over = late or line.lost.is_set() or not line.requests.empty()
             if over or now_s - sent_s >= PART_S or len(codes) >= PART_TILES:
                 power = sampler.take() if sampler else []
+                looks = [health(str(self._settings.sys_root))] if watched else []
                 body = pack_body(
-                    {"part": part, "last": over, "start_s": start_s, "end_s": now_s, "tiles": codes, "power": power}
-                )
+                    {"part": part, "last": over, "start_s": start_s, "end_s": now_s, "tiles": codes, "power": power,
+                     "health": looks}
+                )  # fmt: skip
                 if over:
                     return body
                 line.reply(frame, Type.STREAM, body)
@@ -267,10 +279,8 @@ class Agent:
                 time.sleep(min(0.05, max(0.001, start_s + seconds - now_s)))
 
     def _stats(self, line: Connection, request: AgentRequest) -> bytes:
-        fields, _ = unpack_body(request.frame.body)
         return pack_body(
             {
-                "ceilings": ceilings() if fields.get("ceilings") is True else None,
                 "clock_s": time.monotonic(),
                 "tiles": self._tiles_done,
                 "discarded_octets": line.reader.discarded_octets,
@@ -278,6 +288,30 @@ class Agent:
                 "temperatures_c": temperatures_c(),
             }
         )
+
+    def _networks(self, line: Connection, request: AgentRequest) -> bytes:
+        """Times of the networks alone, on a held tile, and what the runtime reaches at best."""
+        fields, _ = unpack_body(request.frame.body)
+        threads, batch, runs = (_count(fields, name, most) for name, most in NETWORK_BOUNDS.items())
+        inside = getattr(self._encoder(), "networks", None)
+        if inside is None:
+            return pack_body(
+                {"networks": [], "ceilings": None, "why": "this agent's encoder has no networks to look at"}
+            )
+        return pack_body(inside(self._held_tile(fields), threads, batch, runs, fields.get("layers") is True))
+
+    def _mask(self, line: Connection, request: AgentRequest) -> bytes:
+        """What the cloud network takes for cloud in a held tile: a bit a pixel, rows first."""
+        fields, _ = unpack_body(request.frame.body)
+        mask = getattr(self._encoder(), "mask", None)
+        found = mask(self._held_tile(fields)) if mask else None
+        return pack_body({"mask": found is not None}, found or b"")
+
+    def _held_tile(self, fields: dict[str, Any]) -> Tile:
+        number = fields.get("held")
+        if type(number) is not int or not 0 <= number < len(self._held):
+            raise ProtocolError(f"held is {number!r}, wanted one of the {len(self._held)} held tiles; HOLD some first")
+        return self._held[number]
 
     def _reset(self, line: Connection, request: AgentRequest) -> bytes:
         """Forgets what is loaded and held; with `held_only` the held tiles alone."""
@@ -311,3 +345,10 @@ class Agent:
                 log.error("request %#04x has taken more than %g s: ending", frame.kind, self._settings.watchdog_s)
                 os._exit(WATCHDOG_EXIT)
             line.beat(frame, time.monotonic() - since_s)
+
+
+def _count(fields: dict[str, Any], name: str, most: int) -> int:
+    value = fields.get(name)
+    if type(value) is not int or not 1 <= value <= most:
+        raise ProtocolError(f"{name} is {value!r}, wanted 1 to {most}")
+    return value

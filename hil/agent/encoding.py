@@ -1,11 +1,19 @@
 """The payload as the agent sees it: a tile in, octets out. Behind it the real pipeline, or a fake in tests."""
 
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+import numpy as np
+
+from hil.agent.ceilings import best_of, ceilings
+from hil.agent.layers import batched, network_times
 from payload.bundle import load_bundle
+from payload.clouds.gate import detect_clouds
 from payload.engine import NATIVE, open_engine
 from payload.link.tile_code import pack
+from payload.memory import RunsInside
 from payload.native import library
 from payload.pipeline import Payload
 from payload.policy import Policy
@@ -30,6 +38,7 @@ class PayloadEncoder:
 
     def __init__(self, bundle: Path, policy: Policy, engine: str, threads: int) -> None:
         runtime = open_engine(engine, threads)
+        self._runtime = runtime.name
         self.engine = f"{runtime.name} {runtime.version.partition('-')[0]}"  # without the build's hash
         kernel = "compiled kernel" if library.available else "numpy"
         encoder = kernel if runtime.name == NATIVE else self.engine
@@ -43,3 +52,29 @@ class PayloadEncoder:
         octets = pack(code)
         self.kind, self.stages_s = code.kind.name.lower(), dict(self._payload.last_stages)
         return octets
+
+    def mask(self, tile: Tile) -> bytes | None:
+        """A bit for every pixel that the cloud network takes for cloud; None where the bundle has none."""
+        net = self._payload.clouds
+        return None if net is None else np.packbits(detect_clouds(tile, net).cloudy).tobytes()
+
+    def networks(self, tile: Tile, threads: int, batch: int, runs: int, layers: bool) -> dict[str, Any]:
+        """Every flight network that a runtime runs, alone: as JSON values. With `layers`, the ceilings too."""
+        before = ceilings(self._runtime, threads) if layers else None
+        found = [self._network(inside, threads, batch, runs, layers) for inside in self._inside(tile)]
+        best = before and best_of(before, ceilings(self._runtime, threads))
+        return {"networks": found, "ceilings": best, "why": ""}
+
+    def _inside(self, tile: Tile) -> Iterator[RunsInside]:
+        parts = [self._payload.codec, *([self._payload.clouds] if self._payload.clouds else [])]
+        return chain.from_iterable(part.runs_inside(tile) for part in parts if hasattr(part, "runs_inside"))
+
+    def _network(self, inside: RunsInside, threads: int, batch: int, runs: int, layers: bool) -> dict[str, Any]:
+        inputs = batched(inside.inputs, batch)
+        told = {"name": inside.name, "shapes": [list(array.shape) for array in inputs]}
+        try:
+            path = self._payload.bundle.file(f"flight/{inside.name}.onnx")
+            times = network_times(path, inputs, self._runtime, threads, runs, layers)
+        except Exception as error:  # runtimes raise families of their own; the host hears why there are no times
+            return told | {"run_s": [], "layers": [], "why": " ".join(str(error).split())[-200:]}
+        return told | times.fields() | {"why": ""}

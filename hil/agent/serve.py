@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from hil.agent.agent import Agent, AgentSettings, MakeEncoder
-from hil.agent.device import SYS
 from hil.agent.door import Door
+from hil.agent.kernel_files import SYS
 from hil.agent.trust import Trust
 from hil.line.channels import FdChannel, listen_tcp, open_line
 from hil.line.key import read_key

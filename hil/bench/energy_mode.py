@@ -6,7 +6,7 @@ whose times are spread as theirs are.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import mean, median
 from typing import Any
 
@@ -19,6 +19,8 @@ from hil.host.client import DeviceSession
 from hil.host.session_values import ClockOffset
 from hil.line.channels import ChannelClosedError
 from hil.line.messages import DeviceReply
+from hil.line.protocol import Type
+from hil.profiles.findings import MeterNote
 from hil.profiles.profile_file import Energy, StageSpan
 from payload.errors import InputError
 from payload.tiles import Tile
@@ -58,18 +60,23 @@ class EnergyRepeat:
 
 def measure_energy(
     session: DeviceSession, tiles: Sequence[Tile], alone: Sequence[Sequence[DeviceReply]], meter: Meter,
-    repeats: int, window_s: float, sample_s: float, tell: Tell,
+    repeats: int, window_s: float, sample_s: float, tell: Tell, calibration: str = "",
 ) -> tuple[Energy, list[str]]:  # fmt: skip
     """Medians over the repeats, and what makes them doubtful. `alone`: performance mode's replies, pass by pass."""
     seconds = [mean(replies[n].latency_s for replies in alone) for n in range(len(tiles))]
-    held = hold_tiles(session, tiles, seconds)
     clock = session.clock()
+    bare_w = None if isinstance(meter, ModelMeter) else _bare_w(session, meter, window_s, sample_s, clock)
+    held = hold_tiles(session, tiles, seconds)
     found = []
     for repeat in range(repeats):
         tell("energy windows", repeat, repeats)
         found.append(energy_repeat(session, meter, window_s, sample_s, clock))
     drift_s = abs(session.clock().offset_s - clock.offset_s)
-    energy = _energy(found, held, meter, window_s, tiles[0].dn[0].size / 1e6, _clock_note(meter, clock, drift_s))
+    energy = replace(
+        _energy(found, held, meter, window_s, tiles[0].dn[0].size / 1e6, _clock_note(meter, clock, drift_s)),
+        states_w=_states_w(bare_w, found),
+        meter=_meter_note(meter, found, calibration, clock.uncertainty_s + drift_s),
+    )
     return energy, _doubts(found, mean(seconds[n] for n in held), len(held), len(tiles))
 
 
@@ -94,29 +101,66 @@ def energy_repeat(
     session: DeviceSession, meter: Meter, window_s: float, sample_s: float, clock: ClockOffset
 ) -> EnergyRepeat:
     """Rest, then work, with the meter running."""
-    path = meter.path if isinstance(meter, SysfsMeter) else None
-    asked: dict[str, Any] = {"seconds": window_s, "power": path, "period_s": sample_s}
-    sampler = None if isinstance(meter, (SysfsMeter, ModelMeter)) else HostSampler(meter, sample_s)
-    try:
-        rest = stream_windows(session, asked | {"work": False})
-        work = stream_windows(session, asked | {"work": True})
-    finally:
-        on_host = sampler.stop() if sampler else []
+    (rest, work), measured = _metered(session, meter, window_s, sample_s, clock, (False, True))
     idle = Window(rest[0]["start_s"], rest[-1]["end_s"])
     done = tuple(DoneTile(*tile) for part in work for tile in part["tiles"])
     if not done:
         raise InputError("no tile was finished in the window; use a longer one (--window-s)")
     busy = Window(done[0].start_s, done[-1].end_s, len(done))
-    on_device = [(float(t), float(w)) for part in (*rest, *work) for t, w in part["power"]]
-    if isinstance(meter, ModelMeter):
-        trace = _modelled(meter, idle, busy)
-    else:
-        trace = PowerTrace.of(on_device) if path else PowerTrace.of(on_host, clock.offset_s)
-    if len(trace.t_s) < 2:
-        raise InputError(f"the power meter gave {len(trace.t_s)} samples ({meter.label}); check its path or address")
+    trace = _modelled(meter, idle, busy) if isinstance(meter, ModelMeter) else measured
+    _require_samples(trace, meter)
     peak_w = float(trace.between(busy.start_s, busy.end_s).power_w.max())
     idle_w, busy_w = trace.mean_w(idle.start_s, idle.end_s), trace.mean_w(busy.start_s, busy.end_s)
     return EnergyRepeat(trace, idle, busy, done, idle_w, busy_w, peak_w)
+
+
+def _metered(
+    session: DeviceSession, meter: Meter, window_s: float, sample_s: float, clock: ClockOffset, works: Sequence[bool]
+) -> tuple[list[list[dict[str, Any]]], PowerTrace]:
+    """The device's reports of windows of work or rest, and the power meanwhile, on the device's clock."""
+    path = meter.path if isinstance(meter, SysfsMeter) else None
+    asked: dict[str, Any] = {"seconds": window_s, "power": path, "period_s": sample_s}
+    sampler = None if isinstance(meter, (SysfsMeter, ModelMeter)) else HostSampler(meter, sample_s)
+    try:
+        windows = [stream_windows(session, asked | {"work": work}) for work in works]
+    finally:
+        on_host = sampler.stop() if sampler else []
+    if path is None:
+        return windows, PowerTrace.of(on_host, clock.offset_s)
+    told = [part["power"] for parts in windows for part in parts]
+    return windows, PowerTrace.of([(float(t), float(w)) for power in told for t, w in power])
+
+
+def _require_samples(trace: PowerTrace, meter: Meter) -> None:
+    if len(trace.t_s) < 2:
+        raise InputError(f"the power meter gave {len(trace.t_s)} samples ({meter.label}); check its path or address")
+
+
+def _bare_w(session: DeviceSession, meter: Meter, window_s: float, sample_s: float, clock: ClockOffset) -> float:
+    """Mean power of the device with the agent up and nothing loaded; the bundle is loaded again afterwards."""
+    session.call(Type.RESET, {})
+    (parts,), trace = _metered(session, meter, window_s, sample_s, clock, (False,))
+    session.reload()
+    _require_samples(trace, meter)
+    return trace.mean_w(parts[0]["start_s"], parts[-1]["end_s"])
+
+
+def _states_w(bare_w: float | None, found: Sequence[EnergyRepeat]) -> dict[str, float]:
+    """The baseline states, each with its mean power: what rest is subtracted, and what loading costs at rest."""
+    states = {} if bare_w is None else {"agent up, nothing loaded": bare_w}
+    states["bundle loaded, at rest"] = median(repeat.idle_w for repeat in found)
+    return states | {"at work": median(repeat.busy_w for repeat in found)}
+
+
+def _meter_note(meter: Meter, found: Sequence[EnergyRepeat], calibration: str, sync_s: float) -> MeterNote:
+    """What clocks that disagree shift into the window of work is at most the step in power at both of its ends."""
+    if isinstance(meter, ModelMeter):
+        return MeterNote(meter.about)
+    last = found[-1]
+    inside = last.trace.between(last.busy.start_s, last.busy.end_s)
+    uncertain_s = 0.0 if isinstance(meter, SysfsMeter) else sync_s
+    shifted_j = 2 * uncertain_s * abs(last.busy_w - last.idle_w)
+    return MeterNote(meter.about, (len(inside.t_s) - 2) / last.busy.seconds, calibration, uncertain_s, shifted_j)
 
 
 def stream_windows(session: DeviceSession, fields: dict[str, Any]) -> list[dict[str, Any]]:
@@ -135,8 +179,9 @@ def _energy(
     found: Sequence[EnergyRepeat], held: tuple[int, ...], meter: Meter, window_s: float, tile_mpx: float, clock: str
 ) -> Energy:
     idle_w, busy_w = median(repeat.idle_w for repeat in found), median(repeat.busy_w for repeat in found)
-    tile_j = median(repeat.busy_w * repeat.tile_s for repeat in found)
-    net_j = median((repeat.busy_w - repeat.idle_w) * repeat.tile_s for repeat in found)
+    gross = [repeat.busy_w * repeat.tile_s for repeat in found]
+    net = [(repeat.busy_w - repeat.idle_w) * repeat.tile_s for repeat in found]
+    tile_j, net_j = median(gross), median(net)
     last = found[-1]
     stages_s: dict[str, float] = {}
     kinds_s: dict[str, list[float]] = {}
@@ -168,6 +213,8 @@ def _energy(
         tile_s=median(repeat.tile_s for repeat in found),
         kind_gross_j={kind: busy_w * mean(seconds) for kind, seconds in kinds_s.items()},
         kind_net_j={kind: (busy_w - idle_w) * mean(seconds) for kind, seconds in kinds_s.items()},
+        tile_gross_range_j=(min(gross), max(gross)),
+        tile_net_range_j=(min(net), max(net)),
     )
 
 

@@ -25,6 +25,7 @@ class PowerMeter(Protocol):
     """A meter on the host's side."""
 
     label: str  # 'measured by ...'
+    about: str  # what kind of instrument it is, and how it is read
 
     def poll(self) -> Samples: ...
 
@@ -37,6 +38,8 @@ class SysfsMeter:
     def __init__(self, path: str) -> None:
         self.path = path
         self.label = f"measured by sysfs {path}"
+        counter = "energy counter, mean power between readings" if path.endswith("energy_uj") else "power sensor"
+        self.about = f"{counter} of the device's kernel, read by the agent beside its own clock"
 
 
 class ModelMeter:
@@ -45,6 +48,7 @@ class ModelMeter:
     def __init__(self, idle_w: float, busy_w: float) -> None:
         self.idle_w, self.busy_w = idle_w, busy_w
         self.label = f"modelled: {idle_w:g} W idle, {busy_w:g} W busy, as given"
+        self.about = "no instrument: two figures as given"
 
 
 class ScpiMeter:
@@ -68,6 +72,7 @@ class ScpiMeter:
                 f"{resource}: no SCPI meter answers {query} there ({_one_line(error)}); check address and query"
             ) from None
         self.label = f"measured by SCPI {name}"
+        self.about = f"polled by this host with {query}; a reading counts for the middle of its exchange"
 
     def poll(self) -> Samples:
         before_s = time.monotonic()
@@ -103,6 +108,7 @@ class Ppk2Meter:
         self._device.start_measuring()
         self._last_s = time.monotonic()
         self.label = f"measured by PPK2 at {volts:g} V"
+        self.about = f"ampere meter, 100 000 samples a second averaged over each poll, times {volts:g} V as given"
 
     def poll(self) -> Samples:
         data = self._device.get_data()
@@ -132,6 +138,7 @@ class JoulescopeMeter:
         self._device = joulescope.scan_require_one(config="auto")
         self._device.open()
         self.label = f"measured by {self._device}"
+        self.about = f"current times voltage, averaged over {1e3 * self.STRETCH_S:g} ms"
 
     def poll(self) -> Samples:
         before_s = time.monotonic()

@@ -37,7 +37,7 @@ def measure_performance(
     return Performance(
         basis=METHOD,
         repeats=repeats,
-        tile_s=Spread.of(latencies),
+        tile_s=_spread(flat),
         stages_s=_stages(flat),
         cold_start_s=median(cold_s),
         tile_mpx_s=tile_mpx / mean(latencies),
@@ -95,11 +95,19 @@ def _streamed(session: DeviceSession, tiles: Sequence[Tile]) -> tuple[float, flo
 
 def _kind_times(replies: Sequence[DeviceReply], kind: str, repeats: int) -> KindTimes:
     of_kind = [reply for reply in replies if reply.kind == kind]
-    return KindTimes(len(of_kind) // repeats, Spread.of([reply.latency_s for reply in of_kind]), _stages(of_kind))
+    return KindTimes(len(of_kind) // repeats, _spread(of_kind), _stages(of_kind))
+
+
+def _spread(replies: Sequence[DeviceReply]) -> Spread:
+    return Spread.of([reply.latency_s for reply in replies], [(reply.row, reply.col) for reply in replies])
 
 
 def _stages(replies: Sequence[DeviceReply]) -> dict[str, Spread]:
     """Each stage over the tiles that went through it."""
     names = dict.fromkeys(name for reply in replies for name in reply.stages_s)
-    taken = {name: [s for reply in replies if (s := reply.stages_s.get(name, 0.0)) > 0.0] for name in names}
-    return {name: Spread.of(seconds) for name, seconds in taken.items() if seconds}
+    taken = {name: [reply for reply in replies if reply.stages_s.get(name, 0.0) > 0.0] for name in names}
+    return {
+        name: Spread.of([reply.stages_s[name] for reply in those], [(reply.row, reply.col) for reply in those])
+        for name, those in taken.items()
+        if those
+    }

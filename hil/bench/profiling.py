@@ -1,16 +1,24 @@
-"""`hil profile`: performance mode and energy mode, apart from each other as MLPerf Tiny does it, and the roofline."""
+"""`hil profile`: performance, energy and accuracy of the same tiles in one submission, each by a mode of its own.
+
+As MLPerf Tiny has it: performance mode times, energy mode draws power, and neither disturbs the other.
+"""
 
 import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from hil.bench.accuracy import measure_accuracy
 from hil.bench.energy_mode import Meter, measure_energy
 from hil.bench.performance import Tell, measure_performance, performance_doubts
-from hil.bench.roofline import measure_roofline
+from hil.bench.roofline import measure_roofline, roofline_doubts
+from hil.bench.soak import measure_soak
 from hil.host.client import DeviceSession
 from hil.line.code_id import code_id
-from hil.profiles.profile_file import FORMAT, BenchProfile, ProfiledDevice
+from hil.line.messages import DeviceReply
+from hil.profiles.findings import Accuracy
+from hil.profiles.profile_file import CODED, FORMAT, BenchProfile, Energy, Performance, ProfiledDevice, Roofline
 from payload.bundle import Bundle
 from payload.errors import InputError
 from payload.tiles import Tile
@@ -27,6 +35,11 @@ class Plan:
     threads: int = 1
     peak_gmac_s: float | None = None  # the device's published peak, if the roofline is to have one
     peak_source: str = ""
+    calibration: str = ""  # of the power meter, as its owner states it
+    soak_s: float | None = None  # length of the sustained run
+    accuracy: bool = True
+    scene: str | None = None  # where the tiles are from: whoever knows its clouds may say so
+    cloud_reference: Path | None = None
 
 
 def profile(
@@ -34,22 +47,13 @@ def profile(
     tell: Tell = lambda what, done, total: None,
 ) -> BenchProfile:  # fmt: skip
     """The profile of a device on these tiles. An emulated device is refused: its times mean nothing."""
-    if session.info.emulated is not None:
-        raise InputError(
-            f"device {session.name} is emulated ({session.info.emulated}): its times and power mean nothing; "
-            "use `hil run --reference` to show that its octets are right"
-        )
-    if not tiles:
-        raise InputError("there are no tiles to measure with; give a scene or --tiles with at least one")
+    _require_device(session, tiles)
     performance, alone = measure_performance(session, tiles, plan.repeats, tell)
-    doubts, energy = performance_doubts(performance), None
-    if meter:
-        energy, more = measure_energy(session, tiles, alone, meter, plan.repeats, plan.window_s, plan.sample_s, tell)
-        doubts += more
-    if session.incidents.reconnects:
-        doubts.append(
-            f"the line was lost {session.incidents.reconnects} times while measuring; measure again on a quiet line"
-        )
+    energy, of_energy = _energy(session, tiles, alone, meter, plan, tell)
+    roofline, of_roofline = _roofline(session, tiles, alone[0], performance, bundle, plan)
+    accuracy, of_accuracy = _accuracy(session, tiles, alone[0], bundle, plan, tell)
+    soak, of_soak = measure_soak(session, tiles, plan.soak_s, tell) if plan.soak_s is not None else (None, [])
+    doubts = [*performance_doubts(performance), *of_energy, *of_roofline, *of_accuracy, *of_soak]
     return BenchProfile(
         format=FORMAT,
         made_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -62,10 +66,56 @@ def profile(
         sha256=hashlib.sha256(b"".join(reply.octets for reply in alone[0])).hexdigest(),
         performance=performance,
         energy=energy,
-        roofline=measure_roofline(session, performance, bundle, plan.peak_gmac_s, plan.peak_source),
-        complaints=tuple(doubts),
+        roofline=roofline,
+        complaints=(*doubts, *_line_doubts(session)),
         software=described(),
+        accuracy=accuracy,
+        soak=soak,
     )
+
+
+def _require_device(session: DeviceSession, tiles: Sequence[Tile]) -> None:
+    if session.info.emulated is not None:
+        raise InputError(
+            f"device {session.name} is emulated ({session.info.emulated}): its times and power mean nothing; "
+            "use `hil run --reference` to show that its octets are right"
+        )
+    if not tiles:
+        raise InputError("there are no tiles to measure with; give a scene or --tiles with at least one")
+
+
+def _energy(
+    session: DeviceSession, tiles: Sequence[Tile], alone: Sequence[Sequence[DeviceReply]], meter: Meter | None,
+    plan: Plan, tell: Tell,
+) -> tuple[Energy | None, list[str]]:  # fmt: skip
+    if meter is None:
+        return None, []
+    return measure_energy(
+        session, tiles, alone, meter, plan.repeats, plan.window_s, plan.sample_s, tell, plan.calibration
+    )  # fmt: skip
+
+
+def _roofline(
+    session: DeviceSession, tiles: Sequence[Tile], replies: Sequence[DeviceReply], performance: Performance,
+    bundle: Bundle, plan: Plan,
+) -> tuple[Roofline | None, list[str]]:  # fmt: skip
+    sample = next((tile for tile, reply in zip(tiles, replies, strict=True) if reply.kind == CODED), tiles[0])
+    found = measure_roofline(session, performance, bundle, sample, plan.threads, plan.peak_gmac_s, plan.peak_source)
+    return found, roofline_doubts(found) if found else []
+
+
+def _accuracy(
+    session: DeviceSession, tiles: Sequence[Tile], replies: Sequence[DeviceReply], bundle: Bundle, plan: Plan,
+    tell: Tell,
+) -> tuple[Accuracy | None, list[str]]:  # fmt: skip
+    if not plan.accuracy:
+        return None, []
+    return measure_accuracy(session, tiles, replies, bundle, plan.scene, plan.cloud_reference, tell)
+
+
+def _line_doubts(session: DeviceSession) -> list[str]:
+    lost = session.incidents.reconnects
+    return [f"the line was lost {lost} times while measuring; measure again on a quiet line"] if lost else []
 
 
 def _device(session: DeviceSession, threads: int) -> ProfiledDevice:

@@ -154,6 +154,11 @@ class DeviceSession:
                 raise DeviceError(f"device {self.name}: the line failed while it took tiles; run again on a better one")
         return sent
 
+    def mask(self, held: int) -> bytes | None:
+        """Bits of the cloud mask of a held tile; None where the device's bundle has no cloud network."""
+        fields, octets = self._with_patience(lambda: self._exchange(Type.MASK, pack_body({"held": held})))
+        return octets if fields.get("mask") is True else None
+
     def reload(self) -> float:
         """LOAD again, after a RESET; gives the seconds it took on the device."""
         return float(self._with_patience(self._load)["load_s"])
@@ -269,10 +274,14 @@ class DeviceSession:
         return self._call_with_body(kind, pack_body(fields), silence_s)
 
     def _call_with_body(self, kind: Type, body: bytes, silence_s: float | None = None) -> dict[str, Any]:
+        return self._exchange(kind, body, silence_s)[0]
+
+    def _exchange(self, kind: Type, body: bytes, silence_s: float | None = None) -> tuple[dict[str, Any], bytes]:
+        """A request and its reply: its fields, and the octets behind them."""
         reply = self._reply_to(self._send(kind, body), silence_s)
         if reply.kind != kind | REPLY:
             raise ChannelClosedError(f"the device answers {kind.name} with {reply.kind:#04x}")
-        return _fields(reply)
+        return _body(reply)
 
     def _send(self, kind: Type, body: bytes) -> int:
         self._seq = (self._seq + 1) % 2**32
@@ -347,7 +356,12 @@ def _device_reply(frame: Frame, request_crc: int) -> DeviceReply:
 
 
 def _fields(frame: Frame) -> dict[str, Any]:
+    return _body(frame)[0]
+
+
+def _body(frame: Frame) -> tuple[dict[str, Any], bytes]:
     try:
-        return unpack_body(frame.body)[0]
+        fields, octets = unpack_body(frame.body)
+        return fields, bytes(octets)
     except ProtocolError as error:
         raise ChannelClosedError(f"the device's reply makes no sense: {error}") from None

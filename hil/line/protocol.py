@@ -48,6 +48,8 @@ class Type(IntEnum):
     RESET = 0x06  # forget the loaded bundle and the held tiles
     BEAT = 0x07  # alive and busy
     HOLD = 0x08  # one tile to keep for STREAM, not coded
+    NETWORKS = 0x09  # times of the networks alone, layer by layer, and the runtime's ceilings
+    MASK = 0x0A  # what is cloud in a held tile
     ERROR = 0x7F  # one line: found, wanted, how to mend
 
 
@@ -60,6 +62,8 @@ LONGEST_REPLY: Mapping[int, int] = {
     Type.INFER | REPLY: MAX_BODY_OCTETS,
     Type.STREAM | REPLY: 1024 * 1024,
     Type.STATS | REPLY: 64 * 1024,
+    Type.NETWORKS | REPLY: 1024 * 1024,
+    Type.MASK | REPLY: 4096 * 4096 // 8 + 4096,
 }
 
 

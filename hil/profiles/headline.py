@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from hil.profiles.findings import Accuracy
 from hil.profiles.profile_file import CODED, WITHHELD, BenchProfile, Energy, Performance
 
 
@@ -23,7 +24,8 @@ class KeyFigure:
 def headline(profile: BenchProfile) -> list[KeyFigure]:
     """Coded tiles first: their figures do not depend on how cloudy the scene was."""
     figures = _of_time(profile.performance) if profile.performance else []
-    return figures + (_of_energy(profile.energy) if profile.energy else [])
+    figures += _of_energy(profile.energy) if profile.energy else []
+    return figures + (_of_accuracy(profile.accuracy) if profile.accuracy else [])
 
 
 def short_basis(basis: str) -> str:
@@ -59,3 +61,15 @@ def _of_energy(found: Energy) -> list[KeyFigure]:
     if not figures:
         figures.append(KeyFigure("tile, energy", f"{1e3 * found.tile_net_j:.4g}", "mJ", basis, "idle subtracted"))
     return [*figures, KeyFigure("power at work", f"{found.busy_w:.4g}", "W", basis, f"{found.idle_w:.4g} W at rest")]
+
+
+def _of_accuracy(found: Accuracy) -> list[KeyFigure]:
+    figures = []
+    if found.coded_bpp is not None:
+        figures.append(KeyFigure("rate, coded tiles", f"{found.coded_bpp:.4g}", "bit/px", "measured", "all bands"))
+    if (psnr := found.distortion.get("psnr_10k_pooled_db")) is not None:
+        figures.append(KeyFigure("PSNR, coded tiles", f"{psnr:.4g}", "dB", "measured", "peak 10 000, pooled"))
+    if found.clouds and found.clouds.iou is not None:
+        note = f"against {found.clouds.basis}"
+        figures.append(KeyFigure("cloud IoU", f"{found.clouds.iou:.3f}", "", "measured", note))
+    return figures

@@ -1,10 +1,15 @@
 """Charts of a profile, drawn by the house's one set (sim/design/charts.py): inline SVG, colours by CSS class."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from hil.profiles.findings import Soak
 from hil.profiles.profile_file import CODED, WITHHELD, Energy, Performance, Roofline, Spread
 from sim.design.charts import Axis, Plot, Svg, histogram
+
+ROOFLINE_HEIGHT = 240
+#: Precision of a layer or a ceiling -> series of the style sheet.
+PRECISION_CSS = {"INT8": "s1", "FP32": "s2", "INT16": "s3", "FP16": "s4"}
 
 
 def latency_histograms(performance: Performance) -> list[tuple[str, Svg]]:
@@ -66,20 +71,54 @@ def first_tiles(energy: Energy) -> Svg:
 
 
 def roofline(found: Roofline) -> Svg:
-    """Where the networks stand under the device's two ceilings; both axes are logarithmic."""
-    corner = found.peak_gmac_s / found.memory_gb_s  # MAC per octet where both ceilings meet
-    low_x, high_x = min(corner, found.macs_per_octet) / 20, max(corner, found.macs_per_octet) * 20
-    high_y = max(found.peak_gmac_s, found.achieved_gmac_s) * 3
-    low_y = min(found.achieved_gmac_s, low_x * found.memory_gb_s) / 3
+    """The networks, and each layer by its precision, under the device's ceilings; both axes are logarithmic."""
+    layers = [layer for layer in found.layers if layer.macs and layer.octets]
+    peaks = found.ceilings or {found.peak_precision: found.peak_gmac_s}
+    places = [(found.macs_per_octet, found.achieved_gmac_s), *((one.macs_per_octet, one.gmac_s) for one in layers)]
+    corners = [peak / found.memory_gb_s for peak in peaks.values()]  # MAC per octet where both ceilings meet
+    low_x, high_x = min(*corners, *(x for x, _ in places)) / 3, max(*corners, *(x for x, _ in places)) * 6
+    low_y = min(low_x * found.memory_gb_s, *(y for _, y in places)) / 2
+    high_y = max(found.peak_gmac_s, *peaks.values(), *(y for _, y in places)) * 3
     across, up = Axis(low_x, high_x, log=True), Axis(low_y, high_y, log=True)
-    plot = Plot(across, up, "multiply-accumulates per octet moved, logarithmic", "GMAC/s, logarithmic")
-    slope = [(low_x, low_x * found.memory_gb_s), (corner, found.peak_gmac_s), (high_x, found.peak_gmac_s)]
-    plot.line(slope, "s5")
+    plot = Plot(across, up, "multiply-accumulates per octet moved, logarithmic", "GMAC/s, logarithmic", ROOFLINE_HEIGHT)
+    for layer in layers:
+        told = f"{layer.network}: {layer.name}, {layer.precision}, {layer.gmac_s:.3g} GMAC/s"
+        plot.dot(layer.macs_per_octet, layer.gmac_s, PRECISION_CSS.get(layer.precision, "s8"), 3, told)
+    if not any(math.isclose(found.peak_gmac_s, peak) for peak in peaks.values()):
+        plot.rule_at_y(found.peak_gmac_s, f"published peak {found.peak_gmac_s:.3g}")
+    _ceilings(plot, peaks, found.memory_gb_s, (low_x, high_x))
     plot.dot(found.macs_per_octet, found.achieved_gmac_s, "s0", 5)
-    at = plot.x(found.macs_per_octet) + 9, plot.y(found.achieved_gmac_s) + 4
-    plot.text(*at, f"achieved {found.achieved_gmac_s:.3g}", css="name")
-    plot.text(plot.x(high_x) - 2, plot.y(found.peak_gmac_s) - 6, f"peak {found.peak_gmac_s:.3g} GMAC/s", "end")
-    middle = math.sqrt(low_x * corner)  # of the slope, on its logarithmic axis; the words stand to its right
-    beside = plot.x(middle) + 12, plot.y(middle * found.memory_gb_s) + 10
-    plot.text(*beside, f"memory {found.memory_gb_s:.3g} GB/s")
-    return plot.svg("Roofline of the networks, logarithmic axes")
+    plot.text(plot.x(found.macs_per_octet) + 8, plot.y(found.achieved_gmac_s) + 4, "networks", css="name over")
+    return plot.svg("Roofline of the networks and their layers, logarithmic axes")
+
+
+def _ceilings(plot: Plot, peaks: Mapping[str, float], memory_gb_s: float, ends: tuple[float, float]) -> None:
+    """The slope of the memory up to the highest peak, and a level for every precision."""
+    low_x, high_x = ends
+    for precision, peak in peaks.items():
+        plot.line([(peak / memory_gb_s, peak), (high_x, peak)], PRECISION_CSS.get(precision, "s5"))
+        plot.text(plot.x(high_x) - 2, plot.y(peak) - 4, f"{precision} {peak:.3g} GMAC/s", "end", "over")
+    corner = max(peaks.values()) / memory_gb_s
+    plot.line([(low_x, low_x * memory_gb_s), (corner, corner * memory_gb_s)], "s5")
+    middle = math.sqrt(low_x * corner)  # of the slope, on its logarithmic axis; the words stand below it
+    plot.text(plot.x(middle) + 8, plot.y(middle * memory_gb_s) + 12, f"memory {memory_gb_s:.3g} GB/s", css="over")
+
+
+def soak(found: Soak) -> list[tuple[str, Svg]]:
+    """(title, chart over time): time of a tile, and clock and temperature where the device tells them."""
+    rows: list[tuple[str, str, str, list[tuple[float, float]]]] = [
+        ("How long a tile takes", "ms", "s1", [(p.t_s, 1e3 * p.tile_s) for p in found.points]),
+        ("Clock", "MHz", "s3", [(p.t_s, p.clock_mhz) for p in found.points if p.clock_mhz is not None]),
+        ("Hottest part", "°C", "s0", [(p.t_s, p.hottest_c) for p in found.points if p.hottest_c is not None]),
+    ]
+    return [(what, _over_time(what, unit, css, points, found.seconds)) for what, unit, css, points in rows if points]
+
+
+def _over_time(what: str, unit: str, css: str, points: Sequence[tuple[float, float]], seconds: float) -> Svg:
+    values = [value for _, value in points]
+    low = 0.0 if unit == "ms" else min(values) * 0.97
+    plot = Plot(Axis(0, seconds), Axis(low, max(values) * 1.06), "time, s", unit)
+    plot.line(points, css)
+    if len(points) < 2:
+        plot.dot(*points[0], css)
+    return plot.svg(f"{what} over a sustained run")

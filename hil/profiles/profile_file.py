@@ -7,22 +7,27 @@ no performance and no energy, only equality.
 import dataclasses
 import json
 import types
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
+from numpy.typing import NDArray
 
+from hil.profiles.findings import Accuracy, LayerTime, MeterNote, Soak
 from payload.errors import InputError
 
-FORMAT = 2
-READABLE = (1, 2)  # 1: tiles of every fate in one lump, and percentiles of however few samples
+FORMAT = 3
+#: 1: tiles of every fate in one lump, percentiles of however few samples; 2: neither layers nor accuracy.
+READABLE = (1, 2, 3)
 #: The fewest samples of which a percentile is given: one of them is expected to lie beyond it.
 FEWEST = {95: 20, 99: 100}
 #: What becomes of a tile on board, as the agent names it. The gate's share is that of the withheld ones.
 CODED, WITHHELD = "coded", "withheld"
-RESAMPLES = 500
+RESAMPLES = 1000
+FEWEST_GROUPS = 5
 T = TypeVar("T")
 
 
@@ -30,7 +35,8 @@ T = TypeVar("T")
 class Spread:
     """Seconds of something that was done n times. `jitter_s` is the standard deviation.
 
-    A percentile of too few samples (FEWEST) is None. `p50_range_s`: 95 % bootstrap interval of the median.
+    A percentile of too few samples (FEWEST) is None. `..._range_s`: 95 % bootstrap interval, empty where there is no
+    figure. The same tile timed again is no other tile: tiles are drawn whole, with all their repeats.
     """
 
     n: int
@@ -41,16 +47,34 @@ class Spread:
     max_s: float
     jitter_s: float
     p50_range_s: tuple[float, ...] = ()
+    mean_range_s: tuple[float, ...] = ()
+    p95_range_s: tuple[float, ...] = ()
+    p99_range_s: tuple[float, ...] = ()
 
     @classmethod
-    def of(cls, seconds: Sequence[float]) -> "Spread":
+    def of(cls, seconds: Sequence[float], groups: Sequence[Hashable] = ()) -> "Spread":
+        """`groups`: which tile each value is of, where tiles were timed more than once."""
         x = np.array(seconds, np.float64)
         p95, p99 = (float(np.percentile(x, q)) if len(x) >= fewest else None for q, fewest in FEWEST.items())
-        medians = np.median(np.random.default_rng(0).choice(x, (RESAMPLES, len(x))), axis=1)
-        low, high = (float(q) for q in np.percentile(medians, [2.5, 97.5]))
-        return cls(
-            len(x), float(x.mean()), float(np.median(x)), p95, p99, float(x.max()), float(x.std()), (low, high)
-        )  # fmt: skip
+        drawn = np.sort(_resampled(x, groups), axis=1)  # [RESAMPLES, n]
+        ranges = [_range(np.median(drawn, axis=1)), _range(drawn.mean(axis=1))]
+        ranges += [_range(np.percentile(drawn, q, axis=1)) if len(x) >= n else () for q, n in FEWEST.items()]
+        return cls(len(x), float(x.mean()), float(np.median(x)), p95, p99, float(x.max()), float(x.std()), *ranges)
+
+
+def _resampled(x: NDArray[np.float64], groups: Sequence[Hashable]) -> NDArray[np.float64]:
+    """Draws with replacement: whole groups where there are FEWEST_GROUPS of one size, else single values."""
+    random, members = np.random.default_rng(0), defaultdict(list)
+    for place, group in enumerate(groups):
+        members[group].append(place)
+    if len(members) < FEWEST_GROUPS or len({len(places) for places in members.values()}) > 1:
+        return random.choice(x, (RESAMPLES, len(x)))
+    table = x[np.array(list(members.values()))]  # [groups, repeats]
+    return table[random.integers(0, len(table), (RESAMPLES, len(table)))].reshape(RESAMPLES, -1)
+
+
+def _range(values: NDArray[np.float64]) -> tuple[float, ...]:
+    return tuple(float(q) for q in np.percentile(values, [2.5, 97.5]))
 
 
 @dataclass(frozen=True)
@@ -147,6 +171,10 @@ class Energy:
     tile_s: float | None = None  # the window's time over its tiles
     kind_gross_j: dict[str, float] = field(default_factory=dict)  # of a tile of each fate, by its share of the time
     kind_net_j: dict[str, float] = field(default_factory=dict)
+    tile_gross_range_j: tuple[float, ...] = ()  # least and most of the repeats
+    tile_net_range_j: tuple[float, ...] = ()
+    states_w: dict[str, float] = field(default_factory=dict)  # baseline states -> mean power
+    meter: MeterNote | None = None
 
     @property
     def modelled(self) -> bool:
@@ -170,6 +198,10 @@ class Roofline:
     peak_precision: str = "f32"
     network_precision: str = ""
     copied_mib: float | None = None  # moved at once to measure the memory: more than the caches hold
+    ceilings: dict[str, float] = field(default_factory=dict)  # precision -> GMAC/s the runtime reached at best
+    ceilings_by: str = ""  # what it was given to reach them
+    layers: tuple[LayerTime, ...] = ()
+    untold: dict[str, str] = field(default_factory=dict)  # network -> why its layers are not known
 
     @property
     def attainable_gmac_s(self) -> float:
@@ -180,6 +212,13 @@ class Roofline:
         """Of what the ceilings allow; None where they are of another precision."""
         same = self.network_precision == self.peak_precision
         return self.achieved_gmac_s / self.attainable_gmac_s if same else None
+
+    def share_of(self, layer: LayerTime) -> float | None:
+        """What a layer reaches of what its own precision's ceiling and the memory allow; None without such a one."""
+        peak = self.ceilings.get(layer.precision)
+        if peak is None or not layer.macs:
+            return None
+        return layer.gmac_s / min(peak, layer.macs_per_octet * self.memory_gb_s)
 
 
 @dataclass(frozen=True)
@@ -200,6 +239,8 @@ class BenchProfile:
     roofline: Roofline | None = None
     complaints: tuple[str, ...] = field(default=())
     software: str = ""  # version and commit of the host's side
+    accuracy: Accuracy | None = None
+    soak: Soak | None = None
 
 
 def save_profile(profile: BenchProfile, path: Path) -> None:

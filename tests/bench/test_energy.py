@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from hil.agent.agent import Agent, AgentSettings
-from hil.agent.device import SysfsPower, temperatures_c
+from hil.agent.device import SysfsPower
+from hil.agent.health import temperatures_c
 from hil.bench.energy import PowerTrace, Window, complaints, spread_complaint
 from hil.bench.energy_mode import energy_repeat, measure_energy
 from hil.bench.fakes import FakeHwmon, FakeSupply, KnownPower

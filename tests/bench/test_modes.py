@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from hil.agent.agent import HELD_OCTETS, Agent, AgentSettings
-from hil.agent.device import copied_octets
+from hil.agent.ceilings import copied_octets
 from hil.bench.energy_mode import representative
 from hil.bench.meters import ModelMeter
 from hil.bench.performance import performance_doubts
