@@ -7,7 +7,9 @@ what went up into the air, and hand on what came down.
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO, Protocol
 
-from payload.link.frames.stack import FrameCoder, Stack
+from payload.link.frames.convolutional import ConvolutionalEncoder
+from payload.link.frames.security import Sealer
+from payload.link.frames.stack import Stack, encode_frames
 from payload.link.frames.virtual_channels import Framer
 from sim.delivery.contact import Contact
 from sim.ground.arrivals import Arrivals
@@ -66,7 +68,8 @@ class FrameAir:
     ) -> None:  # fmt: skip
         self._stack, self._contact, self._channel, self._receiver = stack, contact, channel, receiver
         self._log, self._arrivals, self.frames = log, arrivals, 0
-        self._framer, self._coder = Framer(stack.packet_layout), FrameCoder(stack)
+        self._framer, self._convolutional = Framer(stack.packet_layout), ConvolutionalEncoder()
+        self._sealer = None if stack.security is None else Sealer(stack.security, stack.layout)
 
     @property
     def arrived_frames(self) -> int:
@@ -74,7 +77,10 @@ class FrameAir:
         return counts.received - counts.refused
 
     def send(self, packets: Iterable[Tagged]) -> Iterator[Tagged]:
-        for octets in self._channel.send(self._logged(self._coder.units(self._frames(packets)))):
+        frames = self._frames(packets)
+        sealed = frames if self._sealer is None else map(self._sealer.seal, frames)
+        units = encode_frames(sealed, self._stack, self._convolutional)
+        for octets in self._channel.send(self._logged(units)):
             yield from self._receiver.push(octets)
         yield from self._receiver.settle()
 

@@ -56,7 +56,7 @@ def carry(
     `arrivals` keeps what came when. Where streams go as files, what goes down is written beside the file: frames.bin,
     or downlink.bin where there are no frames.
     """
-    if not delivery.raw:
+    if not delivery.in_frames:
         sorted_out = ByStream(path.parent, link, delivery, policy, seed, arrivals)
         came = sorted_out.arriving(packets(path))
         return Carried(came, sorted_out.report, sorted_out.channel, sorted_out.receiver, sorted_out)

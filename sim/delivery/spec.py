@@ -66,8 +66,8 @@ class Delivery:
         return own or StreamDelivery(self.mode, self.overhead)
 
     @property
-    def raw(self) -> bool:
-        """Whether every stream goes in packets as they are."""
+    def in_frames(self) -> bool:
+        """Whether every stream goes in packets as they are, so that frames.bin holds them before anything is sent."""
         return self._modes == {"raw"}
 
     @property
@@ -85,7 +85,7 @@ class Delivery:
         check_range("round_trip_s", self.round_trip_s, 0, 10)
         check_range("timer_s", self.timer_s, 0.01, 3600)
         StreamDelivery(self.mode, self.overhead)
-        if self.raw and self.passes > 1:
+        if self.in_frames and self.passes > 1:
             raise InputError(f"passes is {self.passes} with raw packets, which have one; take cfdp1, cfdp2 or raptorq")
         if self.uplink is not None and "cfdp2" not in self._modes:
             raise InputError(f"uplink is given for {self.name}, which is one-way; leave it out, or take cfdp2")

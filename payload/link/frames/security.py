@@ -8,6 +8,7 @@ Not checked against another implementation of the standard. `cryptography` is ne
 """
 
 from binascii import crc_hqx
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,13 @@ class Sealer:
         header, data = _parts(frame, self._layout)
         clear = header + self._spi + iv
         return _with_fecf(clear + self._cipher.encrypt(iv, data, clear), self._layout)
+
+
+def sealed(frames: Iterable[bytes], security: Security, layout: FrameFormat) -> Iterator[bytes]:
+    """Every frame of a run, sealed."""
+    sealer = Sealer(security, layout)
+    for frame in frames:
+        yield sealer.seal(frame)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from payload.errors import InputError
 from payload.link.frames.convolutional import ConvolutionalEncoder
 from payload.link.frames.randomiser import randomise
 from payload.link.frames.reed_solomon import SYMBOLS, ReedSolomon
-from payload.link.frames.security import Sealer, Security, without_security
+from payload.link.frames.security import Security, sealed, without_security
 from payload.link.frames.transfer_frame import FrameFormat, Kind
 from payload.link.frames.virtual_channels import frames_of
 from payload.link.space_packet import OVERHEAD_OCTETS
@@ -100,29 +100,25 @@ class Stack:
         return self.packet_layout.data_octets / self.unit_octets
 
 
-class FrameCoder:
-    """Transfer frames -> units on the air. Security's numbers and the convolutional code run on from call to call."""
-
-    def __init__(self, stack: Stack) -> None:
-        self._stack, self._code, self._convolutional = stack, stack.code, ConvolutionalEncoder()
-        self._sealer = None if stack.security is None else Sealer(stack.security, stack.layout)
-
-    def units(self, frames: Iterable[bytes]) -> Iterator[bytes]:
-        """Each frame as it is on the air, `unit_octets` each."""
-        frames, stack = iter(frames), self._stack
-        while batch := list(islice(frames, BATCH_FRAMES)):
-            sealed = batch if self._sealer is None else [self._sealer.seal(frame) for frame in batch]
-            blocks = np.frombuffer(b"".join(sealed), np.uint8).reshape(len(batch), -1)
-            blocks = blocks if self._code is None else self._code.encode(blocks)
-            blocks = randomise(blocks) if stack.randomiser else blocks
-            for block in blocks:
-                unit = stack.marker + block.tobytes()
-                yield self._convolutional.encode(unit) if stack.convolutional else unit
+def encode_frames(
+    frames: Iterable[bytes], stack: Stack, convolutional: ConvolutionalEncoder | None = None
+) -> Iterator[bytes]:
+    """Each frame as it is on the air, `unit_octets` each. `convolutional`: the encoder that has coded what went before;
+    None where nothing did."""
+    frames, code, convolutional = iter(frames), stack.code, convolutional or ConvolutionalEncoder()
+    while batch := list(islice(frames, BATCH_FRAMES)):
+        blocks = np.frombuffer(b"".join(batch), np.uint8).reshape(len(batch), -1)
+        blocks = blocks if code is None else code.encode(blocks)
+        blocks = randomise(blocks) if stack.randomiser else blocks
+        for block in blocks:
+            unit = stack.marker + block.tobytes()
+            yield convolutional.encode(unit) if stack.convolutional else unit
 
 
 def packets_on_air(packets: Iterable[tuple[int, bytes]], stack: Stack) -> Iterator[bytes]:
     """(virtual channel, packet) in sending order -> frames as they are on the air, the lead-in first."""
-    return FrameCoder(stack).units(frames_of(packets, stack.packet_layout, stack.lead_in_frames))
+    frames = frames_of(packets, stack.packet_layout, stack.lead_in_frames)
+    return encode_frames(frames if stack.security is None else sealed(frames, stack.security, stack.layout), stack)
 
 
 @dataclass(frozen=True)
