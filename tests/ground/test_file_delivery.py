@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from payload.errors import InputError
 from payload.link.file_pdu import parse_pdu
 from payload.link.fountain_packet import Generation, Symbol
+from payload.link.frames.security import Security
 from payload.link.frames.stack import Stack
 from payload.link.scene_header import SceneHeader
 from payload.link.space_packet import (
@@ -202,6 +203,12 @@ def records(stream: int, octets: int) -> list[list[bytes]]:
 #: Records of every stream in turn, as a payload mixes them.
 IN_TURN = zip(records(0, 6000), records(1, 40), records(2, 20), records(3, 300), strict=True)
 MIXED = [packet for turn in IN_TURN for packets in turn for packet in packets]
+
+
+def records_of(stream: int) -> list[bytes]:
+    return [packet for packet in MIXED if unpack(packet).apid == APID + stream]
+
+
 OWN = Delivery(
     "raw", passes=60, timer_s=0.1, uplink=Uplink(burst=FIFTH), layers=StreamDelivery("cfdp2"),
     alerts=StreamDelivery("raptorq", 3.0), thumbnails=StreamDelivery("cfdp1"),
@@ -217,7 +224,7 @@ def test_each_stream_goes_as_the_mission_says_and_comes_back_whole(tmp_path, sta
         "layers": "cfdp2", "telemetry": "raw", "alerts": "raptorq", "thumbnails": "cfdp1"
     }  # fmt: skip
     for k, name in enumerate(("layers", "telemetry", "alerts", "thumbnails")):
-        own = [packet for packet in MIXED if unpack(packet).apid == APID + k]
+        own = records_of(k)
         assert [packet for packet in came if unpack(packet).apid == APID + k] == own
         assert report.streams[name].file_octets == report.streams[name].held_octets == sum(map(len, own))
 
@@ -231,7 +238,7 @@ def test_class_2_in_frames_delivers_every_octet_through_a_fifth_lost_both_ways_a
     assert layers.complete and layers.sent_again_octets > 0 and report.passes_used > 2
     assert layers.sent_file_octets == layers.file_octets and layers.arrived_twice_octets == 0
     arrived = [packet for packet in came if is_packet(packet) and unpack(packet).apid == APID]
-    assert arrived == [packet for packet in MIXED if unpack(packet).apid == APID]
+    assert arrived == records_of(0)
 
 
 @pytest.mark.parametrize("delivery", [OWN, replace(OWN, passes=2), Delivery("cfdp2"), Delivery("raptorq", overhead=1)])
@@ -250,6 +257,15 @@ def test_frames_of_files_are_read_alone_as_the_run_read_them(tmp_path):
     assert Counter(packet for _, packet in alone) == Counter(came)
     streams = Counter(channel for channel, _ in packets_off_air([sent], FrameReceiver(link.stack)))
     assert set(streams) == {0, 1, 2, 3}  # each stream's packets, PDUs or symbols in its own virtual channel
+
+
+def test_secured_frames_of_files_are_numbered_on_from_round_to_round(tmp_path):
+    """The ground refuses a number that it has taken: what is sent again would never come."""
+    (tmp_path / "key").write_text("5a" * 32)
+    link = replace(LINK, stack=Stack(convolutional=True), security=Security(str(tmp_path / "key")))
+    report, came, _ = carry(tmp_path, replace(OWN, passes=1), link, content=b"".join(MIXED))
+    assert report.streams["layers"].complete and report.nak_rounds > 0
+    assert [packet for packet in came if packet in MIXED and unpack(packet).apid == APID] == records_of(0)
 
 
 def test_files_of_two_senders_on_channels_of_their_own_never_mix():
