@@ -113,7 +113,6 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
         )
 
         # Verification alone opens the original again.
-        layers = layers or carried.layers
         kinds = tables.kinds(received, grid(scene.info, bundle.tile_px))
         picture = delivered.picture if delivered else None
         cloud = folder / CLOUD_FILE if delivered else None
@@ -123,7 +122,7 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
         ground = tables.Ground(delivered.seconds if delivered else 0.0, peak_rss_mib(), decoder.speed_mpx_s)
         run = tables.Run(
             request.seed, info, bundle, mission, engine, carried.link, reception, received, carried.report, broken,
-            layers, carried.frames, request.decoder,
+            layers or carried.layers, carried.frames, request.decoder,
         )  # fmt: skip
         report = tables.compose(run, onboard, ground, comparison, tables.audit_section(received, decoder))
         write_report(report, comparison.pictures.paths, folder)
