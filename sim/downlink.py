@@ -113,7 +113,7 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
         )
 
         # Verification alone opens the original again.
-        kinds = tables.kinds(received, grid(scene.info, bundle.tile_px))
+        kinds, layers = tables.kinds(received, grid(scene.info, bundle.tile_px)), layers or carried.layers
         picture = delivered.picture if delivered else None
         cloud = folder / CLOUD_FILE if delivered else None
         if request.keep_original:
@@ -122,7 +122,7 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
         ground = tables.Ground(delivered.seconds if delivered else 0.0, peak_rss_mib(), decoder.speed_mpx_s)
         run = tables.Run(
             request.seed, info, bundle, mission, engine, carried.link, reception, received, carried.report, broken,
-            layers or carried.layers, carried.frames, request.decoder,
+            layers, carried.frames, request.decoder,
         )  # fmt: skip
         report = tables.compose(run, onboard, ground, comparison, tables.audit_section(received, decoder))
         write_report(report, comparison.pictures.paths, folder)
