@@ -5,6 +5,7 @@ from typing import Any
 
 from payload.link.frames.stack import LayerOctets
 from sim.link.frames.receiver import FrameReception
+from sim.link.rate_steps import NOT_CODED
 
 
 def layer_octets(layers: LayerOctets) -> dict[str, int]:
@@ -19,7 +20,8 @@ def frames_read(found: FrameReception) -> dict[str, Any]:
     frames = {f"frames_{name}": count for name, count in asdict(found.frames).items() if "packets" not in name}
     sync = {f"sync_{name}": count for name, count in asdict(found.sync).items()}
     return (
-        sync
+        {"not_coded": NOT_CODED}
+        | sync
         | {
             "channel_symbols_turned": found.channel_symbols_turned,
             "symbols_corrected": found.symbols_corrected,

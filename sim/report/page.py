@@ -4,6 +4,7 @@ import base64
 import io
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,6 @@ def _context(report: Mapping[str, Any], pictures: Mapping[str, Path]) -> dict[st
         "cloud_rows": [*names.grouped(report["clouds"], names.CLOUDS), *names.grouped(audit, names.AUDIT, _TOLD)],
         "notes": report.get("notes", ()),
         "decoder": _decoder(report),
-        "stream_rows": _streams(report.get("delivery")),
         "maps": _maps(report["tiles"]),
         "plots": _plots(report),
         "pictures": {name: _embed(path, smooth=name != "mask") for name, path in pictures.items()},
@@ -51,14 +51,16 @@ def _context(report: Mapping[str, Any], pictures: Mapping[str, Path]) -> dict[st
 
 
 def _delivery(delivery: Mapping[str, Any] | None) -> list[names.Rows]:
-    """What a file took to come down; nothing where the packets went as they are."""
-    return names.grouped(delivery, names.DELIVERY) if delivery and delivery["mode"] != "raw" else []
-
-
-def _streams(delivery: Mapping[str, Any] | None) -> dict[str, list[names.Rows]]:
-    """The same, stream by stream, where more than one went down."""
-    streams = (delivery or {}).get("streams", {})
-    return {name: names.grouped(stream, names.DELIVERY) for name, stream in streams.items()} if len(streams) > 1 else {}
+    """What files took to come down, in all and stream by stream; nothing where the packets went as they are."""
+    if not delivery or delivery["mode"] == "raw":
+        return []
+    streams = delivery.get("streams", {})
+    apart = [
+        replace(rows, title=f"{name}: {rows.title}")
+        for name, stream in streams.items() if len(streams) > 1
+        for rows in names.grouped(stream, names.DELIVERY)
+    ]  # fmt: skip
+    return names.grouped(delivery, names.DELIVERY) + apart
 
 
 _TOLD = ("withheld", "tiles")  # of the audit: stand elsewhere on the page

@@ -10,7 +10,6 @@ from payload.scene import SceneInfo
 from sim.ground.place import name_of
 from sim.ground.reception import Reception, SceneReception
 from sim.link.frames.receiver import FrameReception
-from sim.link.rate_steps import NOT_CODED
 from sim.report.files import canonical_json
 from sim.report.link import frames_read
 from sim.report.tables import kinds, tile_row
@@ -38,7 +37,6 @@ def write_received_report(
     """report.json in `folder`; gives what it says."""
     report: dict[str, Any] = {
         "schema": SCHEMA,
-        "not_coded": NOT_CODED,
         "inputs": {"stream": stream.name, "mission": mission},
         "packets": asdict(reception.counts),
         "frames": None if frames is None else frames_read(frames),

@@ -221,12 +221,10 @@ def test_the_user_page_names_every_key(kind):
     page = page.replace("delivery.uplink]", "uplink]").replace("delivery.uplink.burst]", "burst]")
     tables = {"imager", "orbit", "link", "budgets", "requirements", "policy", "stations", "radio", "states", "power"}
     tables |= {"delivery", "uplink", "protection"}
-    streams = {"layers", "telemetry", "alerts", "thumbnails"}
     inner = {"burst", "bit_burst", "mishaps", "stack", "security"}
     for field in fields(kind):
         table = f"[link.{field.name}]" if field.name in inner and kind in (Link, Stack) else f"[{field.name}]"
-        table = f"[delivery.{field.name}]" if field.name in streams else table
-        assert (table if field.name in tables | inner | streams else f"`{field.name}`") in page
+        assert (table if field.name in tables | inner else f"`{field.name}`") in page
 
 
 @dataclass(frozen=True)
