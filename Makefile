@@ -116,8 +116,8 @@ $(VENV)/.ground: pyproject.toml constraints.txt $(KERNEL) | $(VENV)/bin/python
 
 $(VENV)/.everything: pyproject.toml constraints.txt $(KERNEL) | $(VENV)/bin/python
 	$(INSTALL) --editable ".[ground,archive,campaign,viewer,opponents,bench,train,test,check]"
-	@test -d build/referees || $(INSTALL) $(REFEREES) || echo "NOT INSTALLED: fprime-gds; the tests that need it will skip"
 	touch $@ $(VENV)/.ground
+	@test -d build/referees || $(INSTALL) $(REFEREES) || echo "NOT INSTALLED: fprime-gds; the tests that need it will skip"
 
 build/onboard/.installed: pyproject.toml constraints.txt $(KERNEL)
 	test -x build/onboard/bin/python || $(PYTHON) -m venv build/onboard
