@@ -53,6 +53,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "bench": bench.bench,
     "evaluate": bench.evaluate,
     "evaluate-clouds": clouds.evaluate_clouds,
+    "evaluate-apps": clouds.evaluate_apps,
     "evaluate-corsa": bench.evaluate_corsa,
     "audit": clouds.audit,
     "faults": faults.faults,
