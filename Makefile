@@ -115,7 +115,7 @@ $(VENV)/.ground: pyproject.toml constraints.txt $(KERNEL) | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/.everything: pyproject.toml constraints.txt $(KERNEL) | $(VENV)/bin/python
-	$(INSTALL) --editable ".[ground,archive,campaign,viewer,opponents,bench,train,test,check]"
+	$(INSTALL) --editable ".[ground,archive,campaign,viewer,features,opponents,bench,train,test,check]"
 	touch $@ $(VENV)/.ground
 	@test -d build/referees || $(INSTALL) $(REFEREES) || echo "NOT INSTALLED: fprime-gds; the tests that need it will skip"
 
