@@ -110,9 +110,7 @@ def _one_setting(
         return [SweepPoint(PAYLOAD, plan.engine, threads, 1, bundle.tile_px, why=str(error)[-300:])], ""
 
 
-def _payload(
-    session: DeviceSession, tiles: Sequence[Tile], bundle: Bundle, repeats: int, threads: int
-) -> SweepPoint:
+def _payload(session: DeviceSession, tiles: Sequence[Tile], bundle: Bundle, repeats: int, threads: int) -> SweepPoint:
     """Coded tiles one at a time; all tiles where none was coded."""
     list(session.encode_tiles(tiles[:1]))  # the first tile after LOAD takes longer
     replies = [reply for _ in range(repeats) for reply in session.encode_tiles(tiles, window=1)]

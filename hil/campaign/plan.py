@@ -1,26 +1,26 @@
 """What a campaign asks: devices, work, rounds. A TOML file -> a plan that is checked before anything is measured.
 
-    name = "a day on the flatsat"
-    rounds = 8                 # every device does all work in each
-    every = "1h"               # from the start of a round to the start of the next
-    tries = 3                  # a device that is away is asked so often in a round
-    pause = "1m"               # before it is asked again
+name = "a day on the flatsat"
+rounds = 8                 # every device does all work in each
+every = "1h"               # from the start of a round to the start of the next
+tries = 3                  # a device that is away is asked so often in a round
+pause = "1m"               # before it is asked again
 
-    [[devices]]
-    name = "pi"                # how the page names it
-    url = "ssh://pi@flatsat/home/pi/agents/agent-1234.pyz"
-    engine = "auto"            # these are optional
-    threads = 1
-    power = "scpi:TCPIP::192.168.1.5::5025::SOCKET"
+[[devices]]
+name = "pi"                # how the page names it
+url = "ssh://pi@flatsat/home/pi/agents/agent-1234.pyz"
+engine = "auto"            # these are optional
+threads = 1
+power = "scpi:TCPIP::192.168.1.5::5025::SOCKET"
 
-    [[work]]
-    name = "demo"
-    scene = "demo"             # or tiles = "tiles.npz"
-    bundle = "edge"            # these are optional
-    limit = 25
-    measure = "profile"        # or "run": every octet compared with this host's, tile by tile
-    repeats = 3
-    soak = "10m"
+[[work]]
+name = "demo"
+scene = "demo"             # or tiles = "tiles.npz"
+bundle = "edge"            # these are optional
+limit = 25
+measure = "profile"        # or "run": every octet compared with this host's, tile by tile
+repeats = 3
+soak = "10m"
 """
 
 import re

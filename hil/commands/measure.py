@@ -150,7 +150,7 @@ def sweep(
     for point in found.points:
         setting = f"{point.what:<15}{point.tile_px:>5} px {point.threads:>3} thr  batch {point.batch:<3}"
         known = point.call_s is not None and point.mpx_s is not None
-        figures = f"{1e3 * (point.call_s or 0):>9.3g} ms {point.mpx_s:>8.4g} Mpx/s" if known else point.why
+        figures = f"{1e3 * (point.call_s or 0):>9.4g} ms {point.mpx_s:>8.4g} Mpx/s" if known else point.why
         print(f"{setting} {figures}{'  on the front' if point.front else ''}")
     say(f"{out / 'sweep.html'}")
 

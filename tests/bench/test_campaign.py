@@ -14,10 +14,10 @@ from hil.profiles.campaign_file import (
     FAILED,
     StepRecord,
     append_record,
+    checks,
     codes_of_work,
     file_sha256,
     read_journal,
-    verdicts,
 )  # fmt: skip
 from hil.profiles.campaign_page import as_csv, render
 from payload.errors import InputError
@@ -90,7 +90,7 @@ def test_every_device_does_all_work_in_every_round_an_hour_apart(plan, tmp_path)
     records = go(plan, tmp_path / "o", bench, day)
     assert bench.asked == [(1, "here", "demo"), (1, "there", "demo"), (2, "here", "demo"), (2, "there", "demo")]
     assert day.waits == [3600.0]
-    assert all(held for _, held, _ in verdicts(records, 4))
+    assert all(check.held for check in checks(records, 4))
 
 
 def test_a_device_that_is_away_is_asked_again_after_the_others_and_told_of(plan, tmp_path):
@@ -102,8 +102,8 @@ def test_a_device_that_is_away_is_asked_again_after_the_others_and_told_of(plan,
         replace(plan, rounds=1), tmp_path / "gone", Bench({("there", 1): gone, ("there", 2): gone}), MadeUpDay()
     )
     assert [r.state for r in records] == [DONE, AWAY]
-    found = {words: held for words, held, _ in verdicts(records, 2)}
-    assert found["every step was done"] is False
+    found = {check.asked: (check.measured, check.wanted) for check in checks(records, 2)}
+    assert found["steps done"] == (1, 2)
     page = render("a day", records, 1, 2)
     assert "away after 2 tries" in page and "connection refused" in page
 
@@ -152,7 +152,7 @@ def test_unequal_codes_of_the_same_tiles_fail_and_say_who_has_which(plan, tmp_pa
     records = go(replace(plan, rounds=1), tmp_path / "o", Bench({("there", 1): "bb"}), MadeUpDay())
     (codes,) = codes_of_work(records)
     assert not codes.equal and codes.by_sha256 == {"aa" * 32: ("here",), "bb" * 32: ("there",)}
-    assert any(not held and "bbbb" in found for _, held, found in verdicts(records, 2))
+    assert any(not check.held and "bbbb" in check.found for check in checks(records, 2))
 
 
 def test_codes_of_another_bundle_are_another_work(plan, tmp_path):

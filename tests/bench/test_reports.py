@@ -61,7 +61,12 @@ def with_encoder(tiny_bundle, tmp_path):
         sessions.append(
             DeviceSession(
                 lambda: SocketChannel(socket.create_connection(address)),
-                "d", tiny_bundle, Policy(), "fake", 1, patience,
+                "d",
+                tiny_bundle,
+                Policy(),
+                "fake",
+                1,
+                patience,
             )
         )
         return sessions[-1]
