@@ -29,6 +29,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from hil.bench.profiling import Plan
 from hil.bench.soak import duration_s
 from hil.host.transports import connector
 from payload.bundle import DEFAULT
@@ -145,9 +146,13 @@ def _check_work(path: Path, work: Work) -> None:
         raise InputError(f"{path}: work {work.name}: measure is {work.measure!r}, wanted {' or '.join(MEASURES)}")
     if work.limit < 1 or work.repeats < 1:
         raise InputError(f"{path}: work {work.name}: limit and repeats are 1 at least")
-    for time in (work.window, work.soak):
-        if time is not None:
-            duration_s(time)
+    profile_plan(work, threads=1)
+
+
+def profile_plan(work: Work, threads: int) -> Plan:
+    """What `hil profile` would be asked. InputError where that cannot be measured."""
+    soak_s = duration_s(work.soak) if work.soak is not None else None
+    return Plan(work.repeats, duration_s(work.window), threads=threads, scene=work.scene, soak_s=soak_s)
 
 
 def _count(path: Path, table: dict[str, Any], key: str, default: int, most: int) -> int:

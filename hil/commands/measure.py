@@ -96,9 +96,9 @@ def profile(
         soak_s=duration_s(soak) if soak else None, accuracy=accuracy, scene=scene, cloud_reference=cloud_reference,
     )  # fmt: skip
     with open_device(device, loaded, policy, engine, threads) as session, progress() as told:
+        out.mkdir(parents=True, exist_ok=True)  # now: what took an hour must not fail for want of a folder
         found = take_profile(session, source, loaded, meter, plan, told)
     judged = margins(found, demand) if demand else []
-    out.mkdir(parents=True, exist_ok=True)
     save_profile(found, out / "profile.json")
     write_text(out / "profile.csv", as_table(found))
     write_page(found, out / "profile.html", demand.name if demand else "", judged)

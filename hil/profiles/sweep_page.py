@@ -68,5 +68,5 @@ def _pareto(points: Sequence[SweepPoint]) -> object:
         told = f"{words}, {point.threads} threads: {ms:.3g} ms, {mpx:.3g} Mpx/s"
         plot.dot(ms, mpx, series[point.threads], 5 if point.front else 3, told)
         if point.front and math.isfinite(mpx):
-            plot.text(plot.x(ms) + 8, plot.y(mpx) + 4, words, css="over")
+            plot.text(plot.x(ms) - 4, plot.y(mpx) - 9, words, css="over")
     return plot.svg("Time of a call against throughput; the line joins what no other setting beats")

@@ -7,7 +7,7 @@ import pytest
 
 from hil.campaign.plan import read_plan
 from hil.campaign.steps import Clock, run_campaign
-from hil.host.session_values import DeviceError
+from hil.host.session_values import DeviceError, DeviceLostError
 from hil.profiles.campaign_file import (
     AWAY,
     DONE,
@@ -94,7 +94,7 @@ def test_every_device_does_all_work_in_every_round_an_hour_apart(plan, tmp_path)
 
 
 def test_a_device_that_is_away_is_asked_again_after_the_others_and_told_of(plan, tmp_path):
-    gone = DeviceError("device there: lost after 3 attempts (connection refused)")
+    gone = DeviceLostError("device there: lost after 3 attempts (connection refused)")
     bench = Bench({("there", 1): gone})
     records = go(replace(plan, rounds=1), tmp_path / "back", bench, MadeUpDay())
     assert [r.state for r in records] == [DONE, DONE] and [r.tries for r in records] == [1, 2]
@@ -108,8 +108,16 @@ def test_a_device_that_is_away_is_asked_again_after_the_others_and_told_of(plan,
     assert "away after 2 tries" in page and "connection refused" in page
 
 
-def test_what_a_device_refuses_is_not_asked_again(plan, tmp_path):
-    bench = Bench({("there", 1): InputError("bundle 7 wanted, the device holds 8; deploy it again")})
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        DeviceError("device there: bundle 7 wanted, the device holds 8; deploy it again"),
+        InputError("no tiles"),
+        ValueError("nobody foresaw this"),
+    ],
+)
+def test_what_a_device_refuses_is_not_asked_again_and_ends_no_day(refusal, plan, tmp_path):
+    bench = Bench({("there", 1): refusal})
     records = go(replace(plan, rounds=1), tmp_path / "o", bench, MadeUpDay())
     assert [r.state for r in records] == [DONE, FAILED] and len(bench.asked) == 2
 
