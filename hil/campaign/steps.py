@@ -21,6 +21,7 @@ from hil.campaign.plan import CampaignDevice, CampaignPlan, Work, profile_plan
 from hil.host.client import open_device
 from hil.host.session_values import DeviceLostError, Patience
 from hil.host.tiles_in import npz_tiles, scene_tiles
+from hil.host.trusted_bundle import trusted_bundle
 from hil.profiles.campaign_file import (
     AWAY,
     DONE,
@@ -33,7 +34,7 @@ from hil.profiles.campaign_file import (
 )
 from hil.profiles.comparison import FIGURES
 from hil.profiles.profile_file import BenchProfile, save_profile
-from payload.bundle import Bundle, load_bundle
+from payload.bundle import Bundle
 from payload.engine import open_engine
 from payload.errors import InputError
 from payload.policy import Policy
@@ -124,7 +125,7 @@ def _tried(
 
 def measure_step(step: Step, plan: CampaignPlan, out: Path) -> StepRecord:
     """The step done, its result in the campaign's folder."""
-    bundle = load_bundle(step.work.bundle, flight_only=True)
+    bundle = trusted_bundle(step.work.bundle)
     tiles = _tiles(step.work, plan, bundle)
     (out / step.folder).mkdir(parents=True, exist_ok=True)
     if step.work.measure == "run":

@@ -85,7 +85,7 @@ def profile(
     overwrite: Overwrite = False,
 ) -> None:
     """Measures latency, memory, energy and accuracy of a device: profile.json, profile.html and profile.csv."""
-    loaded, policy = read_bundle(bundle, trusted_key), Policy(step_dn=step_dn)
+    loaded, policy = read_bundle(bundle, trusted_key, mission), Policy(step_dn=step_dn)
     connector(device, loaded.directory)
     source = list(read_tiles(scene, reading(bands, scale, offset), tiles, loaded).first(limit).tiles)
     require_fresh(out, ("profile.json", "profile.html", "profile.csv"), overwrite)
