@@ -92,9 +92,9 @@ def load_bundle(
 ) -> Bundle:  # fmt: skip
     """A bundle by shipped name or by directory, every listed file checked against its sha256.
 
-    `flight_only` checks and needs the flight part alone: what a device under test holds. Networks' OpenVINO IR may be
-    missing from it. `trusted_keys` (Ed25519 public keys) demands a signature by one of them; None demands none, and
-    `allow_unsigned` lets a bundle pass that has none.
+    `flight_only` checks and needs the flight part alone: what a device under test holds. Twins of networks that another
+    engine reads may be missing from it. `trusted_keys` (Ed25519 public keys) demands a signature by one of them; None
+    demands none, and `allow_unsigned` lets a bundle pass that has none.
     """
     directory = _find(where)
     if trusted_keys is not None and not (allow_unsigned and read_signature(directory) is None):
@@ -103,8 +103,8 @@ def load_bundle(
     for name, digest in manifest["files"].items():
         if flight_only and not name.startswith("flight/"):
             continue
-        if flight_only and is_ir(name, manifest["files"]) and not (directory / name).exists():
-            continue  # every engine reads the ONNX file: a device may do without its twin
+        if flight_only and is_spare(name, manifest["files"]) and not (directory / name).exists():
+            continue
         _check_file(directory, name, digest)
     return Bundle(directory, manifest)
 
@@ -113,6 +113,13 @@ def is_ir(name: str, files: Collection[str]) -> bool:
     """Whether one of a manifest's `files` is a network's OpenVINO IR: the twin of an ONNX file of the same stem."""
     stem, _, ending = name.rpartition(".")
     return ending in ("xml", "bin") and f"{stem}.onnx" in files
+
+
+def is_spare(name: str, files: Collection[str]) -> bool:
+    """Whether a device may do without one of a manifest's `files`: every engine reads ONNX and needs no IR, and a
+    network that was compiled for the device is run from its blob."""
+    stem, _, ending = name.rpartition(".")
+    return is_ir(name, files) or (ending == "onnx" and f"{stem}.blob" in files)
 
 
 def bare_bundle(where: str | Path, bands: tuple[str, ...], tile_px: int = 256) -> Bundle:

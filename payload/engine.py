@@ -166,6 +166,14 @@ def open_engine(name: str = "openvino", threads: int = 1) -> Engine:
         raise InputError(f"engine {name!r} is not installed here; pip install {error.name}") from None
 
 
+def as_integers(values: NDArray[Any], dtype: str) -> NDArray[Any]:
+    """What a device that runs floats gave, as the payload takes it: rounded half to even and bounded by an integer
+    type, or the floats themselves."""
+    if np.dtype(dtype).kind not in "iu":
+        return np.asarray(values, dtype)
+    return np.clip(np.rint(values), np.iinfo(dtype).min, np.iinfo(dtype).max).astype(dtype)
+
+
 def convolution_precisions(compiled: Any) -> dict[str, str]:
     """Runtime precision of every convolution in a compiled OpenVINO model, by layer name."""
     found = {}

@@ -92,7 +92,7 @@ def assemble(
         text = json.dumps(manifest, indent=1, sort_keys=True) + "\n"
         (folder / "manifest.json").write_text(text, encoding="utf-8")
         load_bundle(folder)
-        _move_into_place(folder, out)
+        move_into_place(folder, out)
     return load_bundle(out)
 
 
@@ -193,7 +193,7 @@ def _digests(folder: Path) -> dict[str, str]:
     return {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in paths}
 
 
-def _move_into_place(folder: Path, out: Path) -> None:
+def move_into_place(folder: Path, out: Path) -> None:
     """Replaces a former bundle as late as possible."""
     if out.exists() and not (out / "manifest.json").is_file() and any(out.iterdir()):
         raise InputError(f"{out}: exists and is not a bundle; choose another folder")

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from payload.bundle import Bundle, is_ir, load_bundle
+from payload.bundle import Bundle, is_spare, load_bundle
 from payload.errors import InputError
 
 MAGIC = b"NDLT\x01"
@@ -99,10 +99,11 @@ def apply_delta(old: Path, delta: bytes, out: Path) -> Bundle:
 def uplinked(directory: Path, with_ir: bool = False) -> list[str]:
     """Files of a bundle that are sent up: manifest, signature, and of the flight part what one device runs.
 
-    Every engine of the payload reads networks as ONNX; their IR is left out unless it is asked for."""
+    Every engine of the payload reads networks as ONNX; their IR is left out unless it is asked for. Of a variant that
+    holds blobs those go up."""
     names = [n for n in ("manifest.json", "signature.json") if (directory / n).is_file()]
     listed = load_bundle(directory, flight_only=True).manifest["files"]
-    return names + sorted(n for n in listed if n.startswith("flight/") and (with_ir or not is_ir(n, listed)))
+    return names + sorted(n for n in listed if n.startswith("flight/") and (with_ir or not is_spare(n, listed)))
 
 
 def pack(before: bytes, after: bytes, files: list[FileDelta]) -> bytes:

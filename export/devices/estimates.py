@@ -50,6 +50,7 @@ def table(targets: Mapping[str, Target]) -> str:
             lines.append(f"  {key:20} {figure!s:>16}  {figure.status:9}  {figure.source}")
         for anchor in target.anchors:
             lines.append(f"  anchor: {anchor.what}, {anchor.latency_ms:g} ms  {anchor.status:9}  {anchor.source}")
+        lines += [f"  published: {run}  {run.source}" for run in target.published]
         if target.refused_operators:
             lines.append(f"  does not run: {', '.join(target.refused_operators)}")
         if target.notes:
@@ -96,7 +97,7 @@ def work_of(graph: Graph, float_octets: int, stages: int | None = None) -> Work:
     `stages`: of the device's own compiler; without them each step that stores a tensor counts as one."""
     planned = plan(graph, float_octets)
     moved = sum(s.written_octets for s in planned.steps) * 2 + planned.weight_octets
-    return Work(total_macs(graph), stages if stages is not None else len(planned.steps), moved)
+    return Work(total_macs(graph), stages if stages is not None else len(planned.steps), moved, calls=1)
 
 
 def runs_here(target: Target) -> str:

@@ -117,11 +117,10 @@ def compare(
     return [tally.result(network, q, tiles) for q, tally in zip(quantisers, tallies, strict=True)]
 
 
-def as_text(found: Sequence[Agreement]) -> str:
+def as_text(found: Sequence[Agreement], sums: str = "f32") -> str:
     """The comparison as a table."""
-    lines = [
-        f"FP16 in simulation (storage FP16, sums f32); {'indices':>10} {'agree %':>9} {'PSNR int8':>10} {'cost dB':>8}"
-    ]
+    what = f"FP16 in simulation (storage FP16, sums {sums});"
+    lines = [f"{what:60} {'indices':>10} {'agree %':>9} {'PSNR int8':>10} {'cost dB':>8}"]
     for a in found:
         psnr = "" if a.psnr_reference_db is None else f"{a.psnr_reference_db:.2f} dB"
         cost = "" if a.psnr_cost_db is None else f"{a.psnr_cost_db:.4f}"

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from hil.agent.blobs import myriad
 from hil.agent.kernel_files import SYS, number, text
 from payload.engine import ENGINES
 from payload.errors import InputError
@@ -27,7 +28,7 @@ def describe(emulated: str | None) -> dict[str, Any]:
         "memory_mib": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20,
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
-        "engines": {name: version for name in ENGINES if (version := _version(name))},
+        "engines": _engines(),
         "kernel": "compiled" if library.available else "numpy",
         "emulated": emulated or ("unknown processor on x86" if mismatch else None),
     }
@@ -113,6 +114,12 @@ def _cpu_model() -> str:
             if line.startswith(key):
                 return line.partition(":")[2].strip()
     return text(Path("/proc/device-tree/model")) or platform.processor() or "unknown"
+
+
+def _engines() -> dict[str, str]:
+    """Runtimes that are here, by name: those of the payload, and the old toolkit for a Myriad where it is named."""
+    here = {name: version for name in ENGINES if (version := _version(name))}
+    return here | ({myriad.NAME: myriad.VERSION} if myriad.command_here() else {})
 
 
 def _version(engine: str) -> str | None:

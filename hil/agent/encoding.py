@@ -7,11 +7,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from hil.agent.blobs import myriad
 from hil.agent.ceilings import best_of, ceilings
 from hil.agent.layers import batched, network_times
 from payload.bundle import load_bundle
 from payload.clouds.gate import detect_clouds
-from payload.engine import NATIVE, open_engine
+from payload.engine import NATIVE, Engine, open_engine
 from payload.link.tile_code import pack
 from payload.memory import RunsInside
 from payload.native import library
@@ -37,7 +38,8 @@ class PayloadEncoder:
     """What flies, on this machine's runtime."""
 
     def __init__(self, bundle: Path, policy: Policy, engine: str, threads: int) -> None:
-        runtime = open_engine(engine, threads)
+        loaded = load_bundle(bundle, flight_only=True)
+        runtime: Engine = myriad.MyriadEngine(loaded) if engine == myriad.NAME else open_engine(engine, threads)
         self._runtime = runtime.name
         self.engine = f"{runtime.name} {runtime.version.partition('-')[0]}"  # without the build's hash
         kernel = "compiled kernel" if library.available else "numpy"
@@ -45,7 +47,7 @@ class PayloadEncoder:
         self.ran = {"own code": kernel, "encoder network": encoder, "cloud network": self.engine}
         self.stages_s: dict[str, float] = {}
         self.kind = ""
-        self._payload = Payload(load_bundle(bundle, flight_only=True), policy, runtime)
+        self._payload = Payload(loaded, policy, runtime)
 
     def encode(self, tile: Tile) -> bytes:
         code = self._payload.encode_tile(tile)

@@ -14,8 +14,10 @@ from typing import Any
 from payload.errors import InputError
 
 FOLDER = Path(__file__).parent / "data"
-STATUSES = ("measured", "published", "assumed")
+#: calibrated: found from published latencies by a model (export/devices/calibrate.py)
+STATUSES = ("measured", "published", "calibrated", "assumed")
 FIGURES = (
+    "call_overhead_us",
     "rate_gmac_per_s",
     "stage_overhead_us",
     "bandwidth_gb_per_s",
@@ -27,7 +29,7 @@ FIGURES = (
     "cmx_slices",
 )
 TEXTS = ("name", "title", "build", "engine", "runs", "equality", "shown_by")
-KEYS = {*TEXTS, "max_opset", "refused_operators", "platform", "notes", "figures", "anchors"}
+KEYS = {*TEXTS, "max_opset", "refused_operators", "platform", "notes", "figures", "anchors", "published"}
 #: Whether a device gives the integer reference's octets: shown by a command, or not to be counted on.
 EQUALITY = ("shown", "not promised")
 
@@ -46,6 +48,9 @@ class Figure:
         return f"{self.mid:g}" if self.low == self.high else f"{self.low:g}/{self.mid:g}/{self.high:g}"
 
 
+NOTHING = Figure(0.0, 0.0, 0.0, "not counted for this device", "assumed")
+
+
 @dataclass(frozen=True)
 class Anchor:
     """A published run on this device, to hold estimates against. `macs` is None where nobody published it."""
@@ -56,6 +61,36 @@ class Anchor:
     macs: int | None
     source: str
     status: str
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published run of a known network on this device. `latency_ms` of a batch; or `fps`, with several requests.
+
+    `requests`: how many were under way at once, 0 where a stream of them was.
+    `timed`: by the device (the sum of its layers) or by the host (the way there and back included). `calibrates`:
+    whether the model's figures are found from it. Watts are of what was metered, which `source` says.
+    """
+
+    network: str
+    batch: int
+    requests: int
+    precision: str
+    timed: str
+    date: str
+    source: str
+    latency_ms: float | None
+    fps: float | None
+    mmacs: float | None
+    power_w: float | None
+    calibrates: bool
+
+    def __str__(self) -> str:
+        speed = f"{self.fps:g} fps" if self.latency_ms is None else f"{self.latency_ms:g} ms"
+        watts = "" if self.power_w is None else f", {self.power_w:g} W"
+        requests = f"{self.requests} in flight" if self.requests else "streaming"
+        how = f"{self.precision}, batch {self.batch}, {requests}, timed by the {self.timed}"
+        return f"{self.network}: {speed}{watts} ({how}, {self.date})"
 
 
 @dataclass(frozen=True)
@@ -75,6 +110,12 @@ class Target:
     notes: str
     figures: Mapping[str, Figure]
     anchors: tuple[Anchor, ...]
+    published: tuple[Published, ...] = ()
+
+    @property
+    def call_overhead(self) -> Figure:
+        """What starting one network costs, in us; nothing where the device has no such figure."""
+        return self.figures.get("call_overhead_us", NOTHING)
 
     def figure(self, key: str) -> Figure:
         if key not in self.figures:
@@ -110,10 +151,12 @@ def parse_target(file: str, table: Mapping[str, Any]) -> Target:
         raise InputError(f"{file}: equality is {table['equality']!r}, wanted one of {', '.join(EQUALITY)}")
     figures = {key: _figure(file, key, value) for key, value in table["figures"].items()}
     anchors = tuple(_anchor(file, value) for value in table.get("anchors", []))
+    published = tuple(_published(file, value) for value in table.get("published", []))
     return Target(
         table["name"], table["title"], table["build"], table["engine"], table["runs"], table["equality"],
         table["shown_by"], int(table["max_opset"]),
         tuple(table.get("refused_operators", [])), table.get("platform", ""), table.get("notes", ""), figures, anchors,
+        published,
     )  # fmt: skip
 
 
@@ -144,3 +187,30 @@ def _anchor(file: str, value: Mapping[str, Any]) -> Anchor:
     return Anchor(
         value["what"], float(value["latency_ms"]), int(value["pixels"]), macs, value["source"], value["status"]
     )
+
+
+#: Texts of a published run, and its numbers with the least they may be.
+RUN_TEXTS = ("network", "precision", "timed", "date", "source")
+RUN_NUMBERS = {"latency_ms": 1e-3, "fps": 1e-3, "mmacs": 1e-3, "power_w": 1e-3, "batch": 1.0, "requests": 0.0}
+
+
+def _published(file: str, value: Mapping[str, Any]) -> Published:
+    what = f"{file}: published run of {value.get('network')!r}"
+    _refuse_unknown(file, "key of a published run", value, {*RUN_TEXTS, *RUN_NUMBERS, "calibrates"})
+    for key in RUN_TEXTS:
+        if not isinstance(value.get(key), str) or not value[key]:
+            raise InputError(f"{what}: {key} is missing; wanted a text")
+    for key, least in RUN_NUMBERS.items():
+        if key in value and not (isinstance(value[key], (int, float)) and value[key] >= least):
+            raise InputError(f"{what}: {key} is {value[key]!r}, wanted a number from {least:g} up")
+    if ("latency_ms" in value) == ("fps" in value):
+        raise InputError(f"{what}: wanted latency_ms or fps, one of them")
+    if value["timed"] not in ("device", "host"):
+        raise InputError(f"{what}: timed is {value['timed']!r}, wanted device or host")
+    latency_ms, fps, mmacs, power_w = (
+        float(value[key]) if key in value else None for key in ("latency_ms", "fps", "mmacs", "power_w")
+    )
+    return Published(
+        value["network"], int(value.get("batch", 1)), int(value.get("requests", 1)), value["precision"], value["timed"],
+        value["date"], value["source"], latency_ms, fps, mmacs, power_w, bool(value.get("calibrates", False)),
+    )  # fmt: skip

@@ -179,12 +179,27 @@ def bundles(as_json: options.AsJson = False) -> None:
 
 
 def devices(as_json: options.AsJson = False) -> None:
-    """List the devices that time and energy can be modelled for."""
+    """List the devices that time and energy can be modelled for, and what they run of a bundle."""
     from hil.devices.targets import load_target
     from sim.mission.devices import device_names
 
     found = [load_target(name) for name in device_names()]
-    _print_rows([{"name": t.name, "title": t.title, "engine": t.engine} for t in found], as_json)
+    _print_rows(
+        [
+            {
+                "name": t.name,
+                "equality": t.equality,
+                "rate_gmac_per_s": str(t.figure("rate_gmac_per_s")),
+                "rate_is": t.figure("rate_gmac_per_s").status,
+                "published_runs": len(t.published),
+                "title": t.title,
+                "engine": t.engine,
+                "runs": t.runs,
+            }
+            for t in found
+        ],
+        as_json,
+    )
 
 
 def engines(as_json: options.AsJson = False) -> None:

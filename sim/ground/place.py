@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import rasterio
 from rasterio.errors import CRSError
+from rasterio.rpc import RPC
 
 from payload.bundle import Bundle
 from payload.scene import SceneInfo
@@ -20,7 +21,15 @@ def scene_info(scene: SceneReception, bundle: Bundle) -> SceneInfo:
         side = bundle.tile_px
         return SceneInfo(name_of(scene), rows * side, cols * side, bundle.bands, gsd_m=0.0, bits=USUAL_BITS)
     info = scene.header.info
-    return replace(info, crs_wkt=wkt_of(info.crs_wkt))
+    return replace(info, crs_wkt=wkt_of(info.crs_wkt), rpcs=rpcs_of(info.rpcs))
+
+
+def rpcs_of(said: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+    """Rational polynomials as a scene header has them; none where one is missing or no number."""
+    try:
+        return said if said and RPC.from_gdal(dict(said)) else ()
+    except (KeyError, ValueError):
+        return ()
 
 
 def name_of(scene: SceneReception) -> str:

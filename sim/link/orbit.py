@@ -103,7 +103,12 @@ def inclination_deg(orbit: Orbit) -> float:
 def _check_tle(line_1: str, line_2: str) -> None:
     for number, line in ((1, line_1), (2, line_2)):
         if len(line) != 69 or line[0] != str(number) or not line.isascii():
-            raise InputError(f"tle_{number} has {len(line)} characters, wanted 69 that begin with {number}, in ASCII")
+            raise InputError(
+                f"tle_{number} has {len(line)} characters and begins with {line[:1]!r}, wanted 69 that begin with "
+                f"{number}, in ASCII"
+            )
         digits = sum(int(c) if c.isdigit() else c == "-" for c in line[:68])
         if str(digits % 10) != line[68]:
             raise InputError(f"tle_{number} ends in checksum {line[68]}, its digits give {digits % 10}; copy it again")
+    if line_1[2:7] != line_2[2:7]:
+        raise InputError(f"tle_1 is of satellite {line_1[2:7]}, tle_2 of {line_2[2:7]}, wanted one satellite's")

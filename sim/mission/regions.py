@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import rasterio
+from rasterio._err import CPLE_BaseError  # PROJ's own errors, which rasterio lets through
 from rasterio.crs import CRS
 from rasterio.errors import CRSError, RasterioError
 from rasterio.transform import Affine
@@ -57,7 +58,7 @@ def _boxes(region: Region | LonLatRegion, info: SceneInfo) -> list[Region]:
     try:
         with rasterio.Env():
             return list(_in_pixels(region, info))
-    except (CRSError, RasterioError) as error:
+    except (CRSError, RasterioError, CPLE_BaseError) as error:
         raise InputError(
             f"scene {info.name}: {region} cannot be turned into its coordinates ({' '.join(str(error).split())}); "
             "give pixels"

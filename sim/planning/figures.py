@@ -47,19 +47,24 @@ def strategy_rows(report: Mapping[str, Any]) -> list[dict[str, str]]:
 
 def lever_rows(report: Mapping[str, Any]) -> list[Row]:
     """(lever, km2 that a tenth more gains, share)"""
-    base = report["strategies"][0]["clear_km2"] or 1.0
+    base = report["strategies"][0]["clear_km2"]
     ordered = sorted(report["a_tenth_more_km2"].items(), key=lambda row: -row[1])
-    return [(name, figure(float(round(km2))), percent(km2 / base)) for name, km2 in ordered]
+    return [(name, figure(float(round(km2))), _share(km2, base)) for name, km2 in ordered]
 
 
 def fate_rows(report: Mapping[str, Any]) -> list[Row]:
-    whole = report["imaged"]["clear_km2"] or 1.0
+    whole = report["imaged"]["clear_km2"]
 
     def area(row: Mapping[str, Any], key: str) -> str:
         return figure(float(round(row[key])))
 
     rows = report["fate"]
-    return [(r["cause"], area(r, "km2"), area(r, "clear_km2"), percent(r["clear_km2"] / whole)) for r in rows]
+    return [(r["cause"], area(r, "km2"), area(r, "clear_km2"), _share(r["clear_km2"], whole)) for r in rows]
+
+
+def _share(part: float, whole: float) -> str:
+    """A dash where there is nothing of which it could be one."""
+    return percent(part / whole if whole else None, "–")
 
 
 def hours(seconds: float | None) -> str:

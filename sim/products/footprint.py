@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError  # PROJ's own errors, which rasterio lets through
 from rasterio.control import GroundControlPoint
 from rasterio.errors import RasterioError
 from rasterio.rpc import RPC
@@ -71,7 +72,7 @@ def place_corners(info: SceneInfo, tile_px: int) -> Placed | None:
             return None
         at = transform(crs, WGS84, xs, ys)
         longitude, latitude = (np.array(axis, np.float64).reshape(grid[0].shape) for axis in at)
-    except (RasterioError, ValueError):
+    except (RasterioError, CPLE_BaseError):
         return None
     if not (np.isfinite(longitude).all() and np.isfinite(latitude).all()):
         return None

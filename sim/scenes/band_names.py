@@ -57,18 +57,22 @@ def canonical(where: str, name: str) -> str:
 
 def known_name(text: str) -> str | None:
     """Sentinel-2 name of a band description (B2, b02, "B2, central wavelength 490 nm", blue); None if it has none."""
-    head = re.split(r"[,;(]", text)[0].strip().upper().replace("_", " ")
+    head = re.split(r"[,;(]", text)[0].strip().upper().replace("_", " ").replace("-", " ")
     number = re.fullmatch(r"B0*(\d{1,2}A?)", head)
     name = f"B{number[1].zfill(2)}" if number else ALIASES.get(head)
     return name if name in BAND_NAMES else None
 
 
 def _names_of_layers(described: Sequence[str | None]) -> list[str | None]:
-    """Band names of the layers; none at all where each layer is only called by its own number."""
+    """Band names of the layers; a bare number is none where all that have one are called by their own ("B1", "B2").
+
+    B8A among them says that they are Sentinel-2's.
+    """
     names = [known_name(text or "") for text in described]
-    coloured = any(known_name(text or "") and not re.match(r"\s*B0*\d+\s*$", text or "", re.I) for text in described)
-    numbered = all(name is None or name == f"B{layer:02d}" for layer, name in enumerate(names, 1))
-    return [None] * len(names) if numbered and not coloured else names
+    bare = [re.fullmatch(r"\s*B0*\d+\s*", text or "", re.IGNORECASE) is not None for text in described]
+    numbers = [(layer, name) for layer, (name, number) in enumerate(zip(names, bare, strict=True), 1) if number]
+    own = "B8A" not in names and all(name == f"B{layer:02d}" for layer, name in numbers)
+    return [None if number and own else name for name, number in zip(names, bare, strict=True)]
 
 
 def _user_names(where: str, count: int, bands: tuple[str, ...]) -> list[str | None]:

@@ -1,6 +1,7 @@
 """Raster files through GDAL: opened read-only with bounded memory, refused in one line where they cannot be used."""
 
 import logging
+import math
 import stat
 import warnings
 from pathlib import Path
@@ -84,6 +85,23 @@ def check_size(path: str, file: rasterio.DatasetReader, indexes: tuple[int, ...]
             f"{STRIP_LIMIT_OCTETS // 2**20}; cut it with: "
             f"gdal_translate -of COG -srcwin 0 0 {fitting} {height} {path} part.tif"
         )
+
+
+def scale_and_offset(file: rasterio.DatasetReader, layer: int) -> tuple[float, float]:
+    """Of one layer, as GDAL reads them, else by the names of netCDF (CF), which xarray leaves among a file's tags."""
+    scale, offset = file.scales[layer - 1], file.offsets[layer - 1]
+    tags = file.tags() | file.tags(layer)
+    if (scale, offset) == (1.0, 0.0) and tags.keys() & {"scale_factor", "add_offset"}:
+        return _number(tags.get("scale_factor", "1")), _number(tags.get("add_offset", "0"))
+    return scale, offset
+
+
+def _number(text: str) -> float:
+    """NaN for what is no number: it is refused as a scale of NaN is."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def broken_sidecar(path: str) -> list[str]:

@@ -19,7 +19,7 @@ from payload.sensor import RGBN
 from sim.scenes.band_names import canonical
 from sim.scenes.block_rows import BlockRows
 from sim.scenes.demo import demo_scene
-from sim.scenes.gdal_files import MAX_PIXELS, check_size, open_file
+from sim.scenes.gdal_files import MAX_PIXELS, check_size, gdal_environment, open_file
 from sim.scenes.place import Place, place_of, placed
 from sim.scenes.radiometry import DN_PER_REFLECTANCE, Conversion
 from sim.scenes.rasters import RasterScene, Source, look, open_raster
@@ -184,7 +184,8 @@ def _place_of_product(source: Source, product: SafeProduct) -> Place:
     if file.crs is not None or tile is None:
         return place_of(source.path, file)
     try:
-        crs = CRS.from_user_input(tile.crs)
+        with gdal_environment():
+            crs = CRS.from_user_input(tile.crs)
     except CRSError as error:
         raise InputError(f"{source.path}: MTD_TL.xml names {tile.crs!r} ({error}), wanted an EPSG code") from None
     affine = Affine(tile.dx_m, 0, tile.x_m, 0, tile.dy_m, tile.y_m)

@@ -6,9 +6,11 @@ the middle of the scene.
 
 import math
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import rasterio
+from rasterio._err import CPLE_BaseError  # PROJ's own errors, which rasterio lets through
 from rasterio.crs import CRS
 from rasterio.errors import CRSError, RasterioError
 from rasterio.transform import Affine, from_gcps
@@ -19,6 +21,8 @@ from payload.scene import SceneInfo
 
 #: Assumed where a file has no georeference: the pixel of Sentinel-2's 10 m bands.
 ASSUMED_GSD_M = 10.0
+#: Characters of a .prj: one projection, as WKT, takes some hundred.
+PRJ_LIMIT = 20_000
 #: Projected pixels whose size on the ground differs by more than this (Mercator far north) are measured there.
 TRUE_SCALE_TOLERANCE = 0.02
 
@@ -46,7 +50,7 @@ def place_of(where: str, file: rasterio.DatasetReader) -> Place:
     """The place of an open file. InputError where its georeference cannot be."""
     try:
         if file.crs is not None or not file.transform.is_identity:
-            return placed(where, file.crs, file.transform, file.shape)
+            return _placed_with_projection(where, file)
         points, crs = file.gcps
         rpcs = tuple(sorted(file.rpcs.to_gdal().items())) if file.rpcs else ()
         if points:
@@ -62,6 +66,16 @@ def place_of(where: str, file: rasterio.DatasetReader) -> Place:
             "set one with gdal_edit.py -a_srs, or take it off with gdal_edit.py -unsetgt"
         ) from error
     return Place(ASSUMED_GSD_M, notes=(f"no georeference: pixels taken as {ASSUMED_GSD_M:g} m, products have none",))
+
+
+def _placed_with_projection(where: str, file: rasterio.DatasetReader) -> Place:
+    """By the file's transform, or a world file's; that has no projection, which a .prj beside it may name."""
+    sidecar = Path(where).with_suffix(".prj")
+    if file.crs is not None or not sidecar.is_file():
+        return placed(where, file.crs, file.transform, file.shape)
+    crs = CRS.from_wkt(sidecar.read_text(encoding="utf-8", errors="replace")[:PRJ_LIMIT], morph_from_esri_dialect=True)
+    found = placed(where, crs, file.transform, file.shape)
+    return replace(found, notes=(*found.notes, f"projection from {sidecar.name}"))
 
 
 def placed(where: str, crs: CRS | None, affine: Affine, shape: tuple[int, int]) -> Place:
@@ -98,7 +112,10 @@ def _true_side_m(crs: CRS, affine: Affine, shape: tuple[int, int]) -> float:
     row, col = shape[0] / 2, shape[1] / 2
     corners = [_at(affine, *at) for at in ((col, row), (col + 1, row), (col, row + 1))]
     xs, ys = (list(values) for values in zip(*corners, strict=True))
-    lon, lat = transform(crs, CRS.from_epsg(4326), xs[:1], ys[:1])
+    try:
+        lon, lat = transform(crs, CRS.from_epsg(4326), xs[:1], ys[:1])
+    except CPLE_BaseError:  # the middle lies outside of the projection, as off the disc of a geostationary picture
+        return math.inf
     if not (math.isfinite(lon[0]) and math.isfinite(lat[0])):
         return math.inf
     plane = CRS.from_proj4(f"+proj=aeqd +lat_0={lat[0]!r} +lon_0={lon[0]!r} +datum=WGS84 +units=m")

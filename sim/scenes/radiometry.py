@@ -22,6 +22,8 @@ DN_PER_REFLECTANCE = 10_000
 FULL_SCALE_DN = 65_535
 #: Reflectance above this is not met by more than 2 of 100 pixels, clouds and snow included.
 BRIGHTEST_REFLECTANCE = 1.6
+#: Some band reaches this by day in 2 of 100 samples, open water included.
+DARKEST_DN = 100
 #: A scale below this gives reflectance; one around 1 gives DN. Percent is 0.01, an 8-bit full scale 0.0039.
 REFLECTANCE_SCALE_LIMIT = 0.05
 #: No processing shifts reflectance by more than this.
@@ -114,7 +116,7 @@ def check_dn(where: str, conversion: Conversion, says: Stated, bands: Sequence[s
     dn = conversion.apply(sample.copy()[:, None])[:, 0]  # [b, n]
     full = (dn == FULL_SCALE_DN).mean(axis=1)
     cut = ((dn == 0) & (sample != 0)).mean(axis=1)
-    if conversion.changes:
+    if conversion.changes or not says.nothing:
         _refuse_implausible(where, says, bands, dn, full, cut, sample)
     notes = [
         f"{band}: {100 * share:.1f} % of the samples looked at are at full scale (65535)"
@@ -212,7 +214,7 @@ def _to_dn(where: str, scale: float, offset: float, by: str, stored: np.dtype[An
 
 
 def _remedy(stored: np.dtype[Any]) -> str:
-    usual = "1" if stored.kind == "f" else "0.0001"
+    usual = "1" if stored.kind == "f" else "0.0001" if stored.itemsize > 1 else f"{1 / np.iinfo(stored).max:.6f}"
     return f"give what is right, as in --scale {usual} --offset 0 (reflectance = stored x scale + offset)"
 
 
@@ -228,12 +230,12 @@ def _refuse_implausible(
         raise InputError(f"{where}: {scale}, {100 * full[worst]:.0f} % of {bands[worst]} are at full scale; {end}")
     if np.median(cut) >= 0.5:  # a dark band may lie below its offset, half of the bands do not
         most = int(np.argmax(cut))
-        raise InputError(f"{where}: {scale}, {100 * cut[most]:.0f} % of {bands[most]} fall below 0; {end}")
+        raise InputError(f"{where}: {scale}, {100 * cut[most]:.0f} % of {bands[most]} fall to 0 or below; {end}")
     middle, levels = np.median(dn), len(np.unique(sample[:, :4096]))
     if middle > BRIGHTEST_REFLECTANCE * DN_PER_REFLECTANCE:
         raise InputError(f"{where}: {scale}, half of the reflectance is above {middle / 1e4:.2f}; {end}")
-    if np.percentile(dn, 98) < 10 and levels > 64:
-        raise InputError(f"{where}: {scale}, 98 % of the DN are below 10 (reflectance 0.001); {end}")
+    if np.percentile(dn, 98) < DARKEST_DN and levels > 16:
+        raise InputError(f"{where}: {scale}, 98 % of the DN are below {DARKEST_DN} (reflectance 0.01); {end}")
 
 
 def _listed(numbers: Sequence[float]) -> str:

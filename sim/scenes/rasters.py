@@ -21,7 +21,14 @@ from payload.errors import InputError
 from payload.scene import Dn, Mask, SceneInfo
 from sim.scenes.band_names import choose_bands
 from sim.scenes.block_rows import BlockRows, Samples
-from sim.scenes.gdal_files import broken_sidecar, cause_of, check_size, gdal_environment, open_file
+from sim.scenes.gdal_files import (
+    broken_sidecar,
+    cause_of,
+    check_size,
+    gdal_environment,
+    open_file,
+    scale_and_offset,
+)
 from sim.scenes.place import place_of
 from sim.scenes.radiometry import Conversion, check_dn, conversion_for, stated
 
@@ -30,6 +37,8 @@ LOOK_PX = 2**20
 LOOK_WINDOW_PX = 256
 WANTED = "GeoTIFF, COG or Sentinel-2 product"
 
+#: Floating-point samples from here on are fill (1e20, 9.97e36, the lowest number) in any unit that is read.
+FLOAT_LIMIT = 1e6
 #: Tag of a GeoTIFF with the time it was taken, ISO 8601.
 TIME_TAG = "ACQUISITIONDATETIME"
 
@@ -53,7 +62,7 @@ class Source:
         stored = self.rows.read(row_px, col_px, height_px, width_px)
         usable = np.ones(stored.shape[1:], bool)
         if stored.dtype.kind == "f":
-            usable &= np.isfinite(stored).all(axis=0)
+            usable &= (np.abs(stored) < FLOAT_LIMIT).all(axis=0)  # false for NaN, too
         window = (row_px, row_px + height_px), (col_px, col_px + width_px)
         if self.masked:
             usable &= self.file.read_masks(self.indexes[0], window=window) > 0
@@ -116,7 +125,7 @@ def open_raster(
         indexes, named = choose_bands(where, file.descriptions, bands, wanted)
         check_size(where, file, indexes, max_pixels)
         source, tagged = _source(where, file, indexes)
-        says = stated([(file.scales[i - 1], file.offsets[i - 1]) for i in indexes], scale, offset, _dtype(source))
+        says = stated([scale_and_offset(file, i) for i in indexes], scale, offset, _dtype(source))
         sample, partly = look((source,), file.shape, path.stem)
         conversion, read_as = conversion_for(where, says, _dtype(source), sample[0])
         source = replace(source, conversion=conversion)
@@ -155,12 +164,13 @@ def look(sources: Sequence[Source], shape: tuple[int, int], name: str) -> tuple[
     InputError if nothing is measured: an empty scene is read whole before that is said.
     """
     samples: list[list[Samples]] = [[] for _ in sources]
-    partly = counted = 0
+    partly = black = counted = 0
     for window in _windows(shape):
         stored, valid = read_stored(sources, *window)
         for kept, part in zip(samples, stored, strict=True):
             kept.append(part[:, valid])
         partly += int(_partly_empty(sources, stored, valid).sum())
+        black += int((valid & ~np.logical_or.reduce([part.any(axis=0) for part in stored])).sum())
         counted += int(valid.sum())
     if not counted:
         return [_first_measured(sources, shape, name)[k] for k in range(len(sources))], []
@@ -169,6 +179,11 @@ def look(sources: Sequence[Source], shape: tuple[int, int], name: str) -> tuple[
         notes.append(
             f"{100 * partly / counted:.2g} % of the pixels looked at hold the no-data value in some bands only: "
             "they count as measured"
+        )
+    if black:
+        notes.append(
+            f"{100 * black / counted:.2g} % of the pixels looked at are 0 in every band, where the file's no data is "
+            "declared otherwise: they count as measured"
         )
     return [np.concatenate(kept, axis=1) for kept in samples], notes
 
@@ -224,11 +239,10 @@ def _source(where: str, file: rasterio.DatasetReader, indexes: tuple[int, ...]) 
 def _usual_fills(dtype: np.dtype[Any]) -> tuple[float, ...]:
     """What people fill with who declare no no-data value: counts only where every band holds it."""
     if dtype.kind == "f":
-        return (0.0, -9999.0)
+        return (0.0, -9999.0, -32768.0)
     limits = np.iinfo(dtype)
-    if dtype.kind == "i":
-        return (0, -9999, limits.min) if dtype.itemsize > 1 else (0, limits.min)
-    return (0, limits.max) if dtype.itemsize > 1 else (0,)
+    signed = (-9999, limits.min) if dtype.kind == "i" else ()
+    return (0, *signed, limits.max) if dtype.itemsize > 1 else (0, *signed[1:])
 
 
 def _dtype(source: Source) -> np.dtype[Any]:
@@ -258,7 +272,9 @@ def _equal(plane: Samples, value: float) -> Mask:
     """Where samples [h, w] hold a no-data value, NaN included."""
     if np.isnan(value):
         return np.isnan(plane) if plane.dtype.kind == "f" else np.zeros(plane.shape, bool)
-    if plane.dtype.kind != "f" and not (np.iinfo(plane.dtype).min <= value <= np.iinfo(plane.dtype).max):
-        return np.zeros(plane.shape, bool)
+    if plane.dtype.kind != "f":
+        limits = np.iinfo(plane.dtype)
+        if not limits.min <= value <= limits.max or value != int(value):
+            return np.zeros(plane.shape, bool)
     same: Mask = plane == plane.dtype.type(value)
     return same

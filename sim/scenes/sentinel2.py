@@ -84,8 +84,10 @@ def read_safe(path: Path, wanted: tuple[str, ...]) -> SafeProduct:
             return _read_product(path, ZipFiles(path, archive), wanted)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error}); check the path and its rights") from None
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
         raise InputError(f"{path}: broken zip ({error}), wanted a whole product; download it again") from error
+    except RuntimeError as error:  # zipfile has no error of its own for a password
+        raise InputError(f"{path}: is encrypted, wanted a zip without a password; give the unzipped folder") from error
 
 
 def _is_metadata(name: str) -> bool:

@@ -103,7 +103,8 @@ class Pair:
 
     def _valid(self, window: Any) -> Mask:
         """What both rasters hold, and what the mask lets through (its first band is not 0)."""
-        valid = (self.original.dataset_mask(window=window) > 0) & (self.received.dataset_mask(window=window) > 0)
+        masks = [file.dataset_mask(window=window).astype(bool) for file in (self.original, self.received)]
+        valid: Mask = np.logical_and(*masks)
         return valid if self.mask is None else valid & (self.mask.read(1, window=window) != 0)
 
     def __enter__(self) -> Self:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from hil.agent.admission import error_body
 from hil.agent.agent import Agent, AgentSettings
 from hil.agent.device import SysfsPower
 from hil.agent.door import Door
@@ -420,3 +421,7 @@ def test_hostile_frames_of_a_host_that_was_let_in_cost_no_memory_and_end_nothing
     with open_device(agent.url, tiny_bundle, POLICY, "fake", patience=HASTY) as session:
         assert session.encode_tile(make_tiles(1)[0]).octets == fake_agent.expected(make_tiles(1)[0], POLICY)
         assert session.peak_memory_mib() <= 256
+
+
+def test_an_error_is_one_line_of_at_most_500_characters():
+    assert unpack_body(error_body("failed", "a\n\n b" + "x" * 600))[0]["error"] == "a b" + "x" * 497

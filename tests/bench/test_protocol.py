@@ -1,10 +1,13 @@
 """Frames and bodies: one law over random values, octets derived by hand, and hostile input."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hil.host.client import DeviceSession
 from hil.line.messages import DeviceReply, pack_coded, pack_tile, policy_fields, policy_of, unpack_coded, unpack_tile
 from hil.line.protocol import Frame, FrameReader, ProtocolError, Type, pack, pack_body, unpack_body
 from payload.policy import Gate, Policy, Region
@@ -164,3 +167,12 @@ def test_a_policy_round_trips_and_a_strange_one_is_refused():
     ):
         with pytest.raises(ProtocolError, match="deploy"):
             policy_of(strange)
+
+
+def test_the_clocks_offset_is_that_of_the_fastest_round_trip(monkeypatch):
+    """Of 4, 1 and 6 s the second: its middle is 10.5 s here and 110.75 s there."""
+    here, there = iter([0.0, 4.0, 10.0, 11.0, 20.0, 26.0]), iter([102.0, 110.75, 123.0])
+    monkeypatch.setattr("hil.host.client.time.monotonic", lambda: next(here))
+    session = SimpleNamespace(call=lambda *_: {"clock_s": next(there)})
+    found = DeviceSession.clock(session, rounds=3)
+    assert (found.offset_s, found.uncertainty_s) == (100.25, 0.5)

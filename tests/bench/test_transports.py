@@ -5,6 +5,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import termios
 import threading
 import time
 
@@ -14,6 +15,7 @@ from hil.host.agent_zip import agent_name, pack_agent, write_agent
 from hil.host.client import DeviceError, Patience, open_device
 from hil.host.deploy import deploy
 from hil.host.transports import connector
+from hil.line.channels import open_line
 from hil.line.code_id import code_id
 from hil.line.protocol import Frame, FrameReader, Type, pack, pack_body, unpack_body
 from payload.errors import InputError
@@ -60,6 +62,15 @@ def test_a_command_that_ends_at_once_is_a_clear_error(tiny_bundle):
 def test_a_serial_line_that_is_not_there_is_a_clear_error(tiny_bundle):
     with pytest.raises(DeviceError, match="cannot be opened"):
         open_device("serial:///dev/no-such-line", tiny_bundle, Policy(), "fake", patience=Patience(attempts=1))
+
+
+def test_a_serial_line_has_its_speed_in_both_directions():
+    there, here = os.openpty()
+    channel = open_line(os.ttyname(here), 57_600)
+    speeds = termios.tcgetattr(here)[4:6]
+    channel.close()
+    os.close(there)
+    assert speeds == [termios.B57600, termios.B57600]
 
 
 @pytest.fixture

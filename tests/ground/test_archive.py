@@ -343,6 +343,12 @@ def test_verify_names_the_tile_and_reading_it_is_refused(tmp_path: Path, path: P
         scene[:, 256:300, 300:310]
 
 
+def test_a_file_that_is_not_there_is_told_as_such(tmp_path: Path) -> None:
+    for work in (lambda octets: octets.size(), lambda octets: octets.read([(0, 4)])):
+        with pytest.raises(InputError, match=r"not found, wanted a \.nadir scene file"):
+            work(Octets(str(tmp_path / "none.nadir")))
+
+
 @pytest.mark.parametrize("cut", [0, 5, 63, 200, -1])
 def test_a_file_cut_short_is_refused_in_words(tmp_path: Path, path: Path, cut: int) -> None:
     copy = tmp_path / "short.nadir"

@@ -93,6 +93,11 @@ def test_dominated_and_lossless_points_are_no_part_of_a_curve():
     assert Curve.of([100, 200, 300], [30, 29, 28]) is None
 
 
+def test_of_two_points_of_one_cost_the_better_is_the_curves():
+    curve = Curve.of([100, 100, 200, 400], [30.0, 31.0, 35.0, 40.0])
+    assert np.exp(curve.log_octets) == pytest.approx([100, 200, 400]) and curve.psnr_db.tolist() == [31, 35, 40]
+
+
 def test_nothing_is_extrapolated():
     curve = Curve.of(OCTETS, exponential(OCTETS))
     assert math.isnan(curve.psnr_at(OCTETS[-1] * 1.01)) and math.isnan(curve.octets_at(10.0))

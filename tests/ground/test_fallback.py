@@ -58,6 +58,8 @@ def test_the_extremes_survive() -> None:
         coded = codec.encode(tile, Quality(psnr_db=50.0), Stopwatch())
         found = codec.reconstruct(codec.decode(coded.side, coded.layers), None)
         assert coded.octets < most_octets
+        spread = ((tile.dn - tile.dn.mean(axis=(1, 2), keepdims=True)) ** 2).sum()
+        assert coded.errors[0] == pytest.approx(spread, rel=0.01, abs=4 * T * T)  # nothing sent: the tile's own energy
         assert np.abs(found.astype(int) - tile.dn).max() < 2000
 
 

@@ -1,18 +1,22 @@
 """The fault campaign and the soak: a small share of each; `sim faults --trials` runs the rest."""
 
 from dataclasses import fields
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from payload.native import library
 from payload.policy import Protection
+from sim.faults import campaign
 from sim.faults.campaign import Question, run
 from sim.faults.outcomes import Outcome, row_of
 from sim.faults.page import as_text, render_page
 from sim.faults.rates import environment
 from sim.faults.rows import ROWS, chosen
-from sim.faults.soak import soak
+from sim.faults.soak import Week, _resident_mib, soak
+from sim.faults.soak import as_text as soak_text
 from sim.faults.volatile import PowerCutError, VolatileFiles
 from sim.mission import SHIPPED
 from sim.progress import silent
@@ -90,6 +94,37 @@ def test_half_a_simulated_day_under_all_faults_loses_nothing_silently() -> None:
     week = soak(0.5, 2000.0, 3, silent)
     assert (week.wrong, week.acknowledged_lost) == (0, 0)
     assert week.flips > 0 and week.counters["memory_hits"] + week.counters["copy_hits"] > 0
+
+
+class GonePipe:
+    """A process that ended: nothing comes any more."""
+
+    def recv(self) -> Outcome:
+        raise EOFError
+
+
+@pytest.mark.parametrize("hung", [True, False])
+def test_a_trial_whose_process_hangs_or_ends_is_a_crash_and_the_rest_of_its_task_is_left(hung: bool) -> None:
+    process = SimpleNamespace(join=lambda: None, exitcode=-11)
+    worker = campaign._Worker(process, GonePipe(), campaign.Task("process/x", 10, 5, 0), done=1)
+    outcome = campaign._received(worker, hung)
+    assert (outcome.right, outcome.detected, outcome.crashed) == (False, True, True)
+    assert outcome.note == ("hangs" if hung else "exit code -11")
+    assert campaign._rest(worker) == [campaign.Task("process/x", 12, 3, 0)]
+
+
+def test_memory_of_the_soak_is_in_mib(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process with numpy in it takes tens to some thousands of them, now and at its peak."""
+    now = _resident_mib()
+    monkeypatch.setattr("sim.faults.soak.Path", lambda _: Path("/nowhere/there"))
+    assert 20 < now <= 1.1 * _resident_mib() < 20_000
+
+
+def test_the_soaks_words_are_its_figures() -> None:
+    week = Week(7.0, 100.0, scenes=3, memory_mib=[101.25, 150.0, 102.5], files=[7, 9, 8], counters={"held": 2, "x": 0})
+    told = soak_text(week)
+    assert "memory 101.2 to 102.5 MiB" in told and "open files 7 to 8" in told
+    assert "counters: held 2\n" in told
 
 
 def test_every_row_has_a_trial() -> None:

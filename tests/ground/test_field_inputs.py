@@ -14,12 +14,17 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
-from rasterio.enums import ColorInterp
+from rasterio.enums import ColorInterp, WktVersion
 from rasterio.rpc import RPC
 from rasterio.transform import Affine, from_origin
 
 from payload.errors import InputError
+from payload.policy import Gate, LonLatRegion
+from payload.scene import SceneInfo
 from payload.sensor import RGBN
+from sim.ground.place import rpcs_of
+from sim.mission.regions import regions_in_pixels
+from sim.products.footprint import place_corners
 from sim.products.rasters import CloudProbabilityWriter, PictureWriter
 from sim.scenes.open_scene import open_scene
 
@@ -212,8 +217,44 @@ def test_scale_and_offset_that_make_no_sense_are_refused(
 def test_an_offset_that_was_taken_off_before_is_no_picture(tmp_path: Path) -> None:
     """Three of four bands fell to 0 and the near infrared did not: on the tree before that ran, with exit code 0."""
     path = tagged(write(tmp_path / "a.tif", pixels()), (1.0,) * 4, (-1000.0,) * 4)
-    message = refused(path, "100 % of B02 fall below 0", "--scale")
+    message = refused(path, "100 % of B02 fall to 0 or below", "--scale")
     assert (remedied(path, message) == pixels()).all()
+
+
+def test_reflectance_that_was_scaled_already_is_not_scaled_again(tmp_path: Path) -> None:
+    """What is left of the packed file is its scale: on the tree before, every sample became 0, with exit code 0."""
+    path = tagged(write(tmp_path / "a.tif", (pixels() / 10_000).astype(np.float32)), (0.0001,) * 4, (0.0,) * 4)
+    assert (remedied(path, refused(path, "with scale 0.0001", "fall to 0 or below")) == pixels()).all()
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_a_scale_to_percent_makes_no_picture_of_a_thousandth(tmp_path: Path, dtype: str) -> None:
+    """Stored x scale is percent here, and neither DN nor reflectance."""
+    full = np.iinfo(dtype).max
+    values = np.rint(pixels() / 10_000 * full).astype(dtype)
+    path = tagged(write(tmp_path / "a.tif", values, photometric="MINISBLACK"), (100 / full,) * 4, (0.0,) * 4)
+    message = refused(path, "of the file", "--scale")
+    if dtype == "uint8":
+        assert "98 % of the DN are below 100" in message
+        assert np.abs(remedied(path, message).astype(int) - pixels()).max() <= 0.5 * 10_000 / 255 + 1
+
+
+@pytest.mark.parametrize("of_file", [True, False])
+def test_scale_and_offset_by_the_names_of_netcdf(tmp_path: Path, of_file: bool) -> None:
+    """xarray leaves them among the tags, of the file or of each band; on the tree before 1000 DN too many, unsaid."""
+    path = write(tmp_path / "a.tif", pixels() + np.uint16(1000))
+    with rasterio.open(path, "r+") as file:
+        for layer in [0] if of_file else range(1, 5):
+            file.update_tags(layer, scale_factor="0.0001", add_offset="-0.1")
+    dn, _, notes = read(path)
+    assert (dn == pixels()).all() and any("scale 0.0001 and offset -0.1 of the file" in note for note in notes)
+
+
+def test_a_netcdf_scale_that_is_no_number_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.tif", pixels())
+    with rasterio.open(path, "r+") as file:
+        file.update_tags(scale_factor="ten")
+    refused(path, "scale nan and offset 0 of the file")
 
 
 def test_the_users_scale_and_offset_come_before_the_files(tmp_path: Path) -> None:
@@ -244,13 +285,51 @@ def test_samples_at_full_scale_are_said(tmp_path: Path) -> None:
 # -- fill and masks ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("dtype", "fill"), [("uint16", 0), ("uint16", 65_535), ("int16", -9999), ("int16", -32_768)])
+@pytest.mark.parametrize(
+    ("dtype", "fill"),
+    [
+        ("uint16", 0), ("uint16", 65_535), ("int16", -9999), ("int16", -32_768), ("int16", 32_767),
+        ("int32", 2**31 - 1), ("float32", 0), ("float32", -9999), ("float32", -32_768),
+    ],
+)  # fmt: skip
 def test_undeclared_fill_in_every_band_is_no_data(tmp_path: Path, dtype: str, fill: int) -> None:
-    values = pixels().astype(dtype)
+    values = (pixels() / 10_000 if dtype == "float32" else pixels()).astype(dtype)
     values[:, :24] = fill
     values[1, 30, 30] = fill  # in one band only: measured
     _, valid, _ = read(write(tmp_path / "a.tif", values))
     assert not valid[:24].any() and valid[24:].all()
+
+
+@pytest.mark.parametrize("fill", [1e20, 9.96921e36, -3.4028234663852886e38])
+@pytest.mark.parametrize("declared", [None, -3.4e38])
+def test_floating_point_fill_beyond_any_unit_is_no_data(tmp_path: Path, fill: float, declared: float | None) -> None:
+    """netCDF's, other people's, and the lowest number, which is often declared with two digits."""
+    values = (pixels() / 10_000).astype(np.float32)
+    values[:, :24] = fill
+    dn, valid, notes = read(write(tmp_path / "a.tif", values, nodata=declared))
+    assert not valid[:24].any() and valid[24:].all() and (dn[:, 24:] == pixels()[:, 24:]).all()
+    assert any("read as reflectance" in note for note in notes)
+
+
+def test_zeros_in_every_band_that_are_not_the_declared_no_data_are_said(tmp_path: Path) -> None:
+    values = pixels()
+    values[:, :24] = 0
+    _, valid, notes = read(write(tmp_path / "a.tif", values, nodata=65_535))
+    assert valid.all() and any(note.startswith("25 % of the pixels looked at are 0 in every band") for note in notes)
+
+
+def test_a_large_scene_that_is_empty_where_it_is_looked_at_is_read_on(tmp_path: Path) -> None:
+    values = np.zeros((4, 1100, 1100), np.uint16)
+    values[:, 1040:, :40] = TYPICAL
+    dn, valid, _ = read(write(tmp_path / "a.tif", values, nodata=0))
+    assert valid.sum() == 60 * 40 and (dn[:, 1040:, :40] == TYPICAL).all()
+
+
+def test_a_no_data_value_that_no_sample_can_hold_masks_nothing(tmp_path: Path) -> None:
+    values = pixels()
+    values[:, :24] = 1
+    path = sidecar(write(tmp_path / "a.tif", values), band="<NoDataValue>1.5</NoDataValue>")
+    assert read(path)[1].all()
 
 
 def test_dark_water_is_masked_neither_with_nor_without_a_nodata_value(tmp_path: Path) -> None:
@@ -340,6 +419,8 @@ def test_a_broken_sidecar_is_no_end_of_the_run(tmp_path: Path) -> None:
         [f"B{i:02d}" for i in range(1, 9)],
         ["B1", "B2", "B3", "B4"],
         [str(i) for i in range(1, 11)],
+        ["B1", "B2", "B3", "B4", "NIR"],  # RapidEye: B4 is its red edge
+        [*(f"B{i}" for i in range(1, 9)), "nir"],
     ],
 )
 def test_a_layers_number_is_no_bands_name(tmp_path: Path, names: list[str]) -> None:
@@ -352,7 +433,8 @@ def test_a_layers_number_is_no_bands_name(tmp_path: Path, names: list[str]) -> N
 
 def test_the_usual_stack_of_ten_is_named_in_full(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tif", np.concatenate([pixels()] * 3)[:10], tuple(f"Band {i}" for i in range(1, 11)))
-    refused(path, "as in --bands B02,B03,B04,B05,B06,B07,B08,B8A,B11,B12")
+    named = "('Band 1' to 'Band 10' name no bands)"
+    refused(path, named, "as in --bands B02,B03,B04,B05,B06,B07,B08,B8A,B11,B12")
 
 
 def test_names_of_sentinel_2_with_their_gaps_are_names(tmp_path: Path) -> None:
@@ -361,6 +443,16 @@ def test_names_of_sentinel_2_with_their_gaps_are_names(tmp_path: Path) -> None:
     dn, _, notes = read(write(tmp_path / "a.tif", values, names))
     assert (dn == values[[1, 2, 3, 7]]).all()
     assert any("B02 = layer 2 (B2)" in note and "B08 = layer 8 (B8)" in note for note in notes)
+
+
+def test_b8a_says_that_numbers_are_sentinel_2s(tmp_path: Path) -> None:
+    names = (*(f"B{i}" for i in range(1, 9)), "B8A")
+    values = np.concatenate([pixels()] * 3)[:9] + np.arange(9, dtype=np.uint16)[:, None, None]
+    assert (read(write(tmp_path / "a.tif", values, names))[0] == values[[1, 2, 3, 7]]).all()
+
+
+def test_near_infrared_may_have_a_hyphen(tmp_path: Path) -> None:
+    assert (read(write(tmp_path / "a.tif", pixels(), ("Blue", "Green", "Red", "Near-Infrared")))[0] == pixels()).all()
 
 
 def test_names_against_the_files_own_are_said(tmp_path: Path) -> None:
@@ -423,6 +515,28 @@ def test_rational_polynomials_go_on_to_the_products(tmp_path: Path) -> None:
 def test_a_scene_without_a_place_says_what_is_assumed(tmp_path: Path) -> None:
     notes = read(write(tmp_path / "a.tif", pixels(), crs=None, transform=None))[2]
     assert notes == ("no georeference: pixels taken as 10 m, products have none",)
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_a_world_file_has_its_projection_from_the_prj_beside_it(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.tif", pixels(), crs=None, transform=None)
+    (tmp_path / "a.tfw").write_text("10\n0\n0\n-10\n362615\n2420205\n")
+    (tmp_path / "a.prj").write_text(CRS.from_epsg(32643).to_wkt(version=WktVersion.WKT1_ESRI))
+    assert read(path)[2] == ("projection from a.prj",)
+    with rasterio.open(products(path, tmp_path)[0]) as file:
+        assert file.crs.to_epsg() == 32643 and file.transform == from_origin(362_610, 2_420_210, 10, 10)
+    (tmp_path / "a.prj").write_text("no projection")
+    refused(path, "its georeference cannot be read")
+
+
+def test_a_picture_off_the_disc_of_the_earth_has_its_pixels_size_and_no_traceback(tmp_path: Path) -> None:
+    disc = "+proj=geos +h=35785831 +lon_0=0 +datum=WGS84"
+    path = write(tmp_path / "a.tif", pixels(), crs=disc, transform=from_origin(9e6, 9e6, 1000, 1000))
+    with open_scene(str(path)) as scene:
+        assert scene.info.gsd_m == 1000
+        assert place_corners(scene.info, 64) is None
+        with pytest.raises(InputError, match="cannot be turned into its coordinates"):
+            regions_in_pixels(Gate(regions=(LonLatRegion(0, 0, 1, 1),)), scene.info)
 
 
 def test_a_site_grid_is_carried_and_its_pixels_are_metres(tmp_path: Path) -> None:
@@ -530,3 +644,17 @@ def test_demo_is_the_generated_scene_whatever_lies_in_the_folder(
     with open_scene("./demo:300") as scene:
         assert scene.info.height_px == SIDE
     refused(Path("demo"), "--scale has no use", scale=0.0001)
+
+
+# -- what a header says over the link ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("said", [(("LINE_OFF", "x"),), (("LINE_OFF", "1"),), ()])
+def test_polynomials_that_are_none_leave_a_scene_without_a_place(said: tuple[tuple[str, str], ...]) -> None:
+    assert rpcs_of(said) == ()
+
+
+@pytest.mark.parametrize("points", [((0.0, 0.0, 1.0, 1.0, 0.0),) * 3, ((0.0, 0.0, float("nan"), 1.0, 0.0),) * 4])
+def test_points_that_place_nothing_leave_a_scene_without_a_footprint(points: tuple[tuple[float, ...], ...]) -> None:
+    info = SceneInfo("x", 64, 64, RGBN, 10.0, crs_wkt=CRS.from_epsg(4326).to_wkt(), gcps=points)
+    assert place_corners(info, 64) is None

@@ -181,6 +181,7 @@ def test_the_clock_stands_still_between_passes():
     assert contact.take(200) and contact.number == 2 and contact.now_s == 12 and contact.elapsed_s == 62
     assert contact.wait(3) and contact.now_s == 15
     assert not contact.wait(6) and not contact.take(1) and contact.now_s == 20
+    assert contact.sent_octets == 1100
 
 
 @pytest.mark.parametrize(

@@ -133,3 +133,17 @@ def test_octets_of_any_kind_raise_nothing(stack, octets, piece) -> None:
     for at in range(0, len(octets), piece):
         receiver.push(octets[at : at + piece])
     receiver.finish()
+
+
+def test_octets_one_by_one_say_the_same_as_all_at_once() -> None:
+    """A slip that is decided before more is known would be taken for a damaged marker."""
+    marker, rng = SYNC_MARKER, random.Random(3)
+    frames = [marker + rng.randbytes(60) for _ in range(12)]
+    air = b"".join(frames[:5]) + b"\x55" + b"".join(frames[5:])
+    found = []
+    for pieces in ([air], [air[at : at + 1] for at in range(len(air))]):
+        line = Synchroniser(marker, 60)
+        got = [frame.tobytes() for piece in pieces for some in line.push(piece) for frame in some]
+        got += [frame.tobytes() for some in line.finish() for frame in some]
+        found.append((got, line.counts))
+    assert found[0] == found[1] and found[0][1].slips == 1 and found[0][1].flywheel == 0

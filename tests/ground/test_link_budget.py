@@ -12,7 +12,7 @@ from payload.errors import InputError
 from payload.link.frames.stack import Stack
 from sim.link.atmosphere import loss_db
 from sim.link.link import Link
-from sim.link.link_budget import Radio, budget, profile
+from sim.link.link_budget import FADES, WEIGHTS, Radio, budget, profile
 from sim.link.orbit import Station
 from sim.link.propagation import Look
 from sim.link.rate_steps import HOLDS_AT, steps
@@ -141,3 +141,8 @@ def test_framing_takes_the_header_of_the_frame():
 def test_a_station_without_g_over_t_is_named():
     with pytest.raises(InputError, match="station Dish has no g_over_t_db_k"):
         budget(RADIO, replace(DISH, g_over_t_db_k=None), seen())
+
+
+def test_fades_are_a_normal_distribution_by_points():
+    assert WEIGHTS.sum() == pytest.approx(1) and FADES.tolist() == pytest.approx((-FADES[::-1]).tolist())
+    assert (WEIGHTS * FADES**2).sum() == pytest.approx(1, abs=1e-4) and FADES[-1] == 5

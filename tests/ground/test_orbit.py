@@ -26,6 +26,8 @@ EPOCH = datetime(2026, 6, 21, tzinfo=UTC)
 PHISAT2 = Orbit(altitude_km=510.0, epoch=EPOCH, ltan_h=22.5)
 SVALBARD = Station("Svalbard", 78.2297, 15.4078)
 # The International Space Station, from the documentation of the sgp4 library.
+#: The same line of the next number: its checksum is one more, 9991 -> 9992.
+OTHERS_FIRST_LINE = "1 25545U 98067A   19343.69339541  .00001764  00000-0  38792-4 0  9992"
 ISS = Orbit(
     altitude_km=420.0,
     epoch=EPOCH,
@@ -219,6 +221,7 @@ def test_no_time_is_given_twice_and_every_pass_is_accounted_for(rows):
         ({"ltan_h": 25}, "ltan_h is 25"),
         ({"tle_1": ISS.tle_1}, "one line of the element set is missing"),
         ({"tle_1": ISS.tle_2, "tle_2": ISS.tle_2}, "wanted 69 that begin with 1"),
+        ({"tle_1": OTHERS_FIRST_LINE, "tle_2": ISS.tle_2}, "tle_1 is of satellite 25545, tle_2 of 25544"),
         ({"tle_1": ISS.tle_1[:-1] + "0", "tle_2": ISS.tle_2}, "checksum 0, its digits give 1"),
     ],
 )

@@ -4,6 +4,7 @@ import json
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,7 +23,8 @@ from sim.link.sunlight import sun_elevation_deg
 from sim.mission.power import Power
 from sim.mission.spec import load_mission
 from sim.mission.windows import Window
-from sim.planning import mission_plan, onboard, schedule, units
+from sim.planning import coded, figures, mission_plan, onboard, schedule, units
+from sim.planning import report as planning_report
 from sim.planning.catalogue import Take, as_json, read_takes
 from sim.planning.delivered import Delivered, delivered
 from sim.planning.mission_plan import PlanRequest, plan_mission
@@ -40,9 +42,7 @@ def take(at_s=0.0, **fields):
 def window(begin_s, seconds, rate_bps, lost=0.0):
     at_s = np.arange(0.5, seconds)
     flat = np.ones(len(at_s))
-    profile = Profile(
-        at_s, 1.0, flat, flat, flat, flat, flat.astype(np.int64), ("x",), rate_bps * flat, lost * flat
-    )
+    profile = Profile(at_s, 1.0, flat, flat, flat, flat, flat.astype(np.int64), ("x",), rate_bps * flat, lost * flat)
     contact = Pass("A", START + timedelta(seconds=begin_s), seconds, 45.0)
     return Window(Share(contact, 0.0, seconds), profile, int(profile.octets[-1]), 1.0, 0.0)
 
@@ -288,6 +288,74 @@ def test_a_thousand_takes_over_a_week_and_every_km2_is_accounted_for(made_up_cod
     assert sum(row["clear_km2"] for row in report["passes"]) == pytest.approx(report["strategies"][0]["clear_km2"])
     first, p95 = report["strategies"][0]["first_picture_s"]
     assert 0 < first < p95 < 7 * DAY
+    assert all(0 < row["usable_s"] < 900 for row in report["passes"])  # no pass of a low orbit is longer
+
+
+def test_of_nothing_there_is_no_share():
+    report = {
+        "strategies": [{"clear_km2": 0.0}],
+        "a_tenth_more_km2": {"energy": 3.0},
+        "imaged": {"clear_km2": 0.0},
+        "fate": [{"cause": "down", "km2": 2.0, "clear_km2": 0.0}],
+    }
+    assert figures.lever_rows(report) == [("energy", "3", "–")]
+    assert figures.fate_rows(report) == [("down", "2", "0", "–")]
+
+
+def test_the_first_guess_looks_at_tiles_all_over_what_is_sent(monkeypatch):
+    tiles = [SimpleNamespace(at=at, withheld=at % 2 == 0) for at in range(8 * coded.PROBED)]
+    seen = []
+    monkeypatch.setattr(coded, "_first_guess", lambda samples, *_: seen.append([s.at for s in samples]) or 10.0)
+    monkeypatch.setattr(coded, "_coded", lambda *_: None)
+    monkeypatch.setattr(coded, "_mean", lambda _: 0.0)
+    for some in (tiles, [tile for tile in tiles if tile.withheld]):
+        coded._at_quality(some, SimpleNamespace(policy=MISSION.policy), None, 0.01, lambda *_: None)
+    sent, withheld = seen
+    assert len(sent) >= coded.PROBED / 2 and sent[-1] >= 6 * coded.PROBED and all(at % 2 for at in sent)
+    assert len(withheld) == coded.PROBED
+
+
+def test_the_first_guess_follows_the_power_of_the_error(monkeypatch):
+    """Twice the error at four times the step is a power of 1/2: 1.97 times the error is 1.97^2 times the step."""
+    errors = iter([0.01, 0.02])
+    monkeypatch.setattr(coded, "_coded", lambda *_, **__: None)
+    monkeypatch.setattr(coded, "_mean", lambda _: next(errors))
+    found = coded._first_guess([], SimpleNamespace(policy=MISSION.policy), None, 0.02)
+    assert found == pytest.approx(100 * 1.97**2)
+
+
+def test_a_table_holds_octets_ndvi_error_and_squared_error_of_every_layer():
+    def sample(scene, keep):
+        tile = SimpleNamespace(dn=np.array([[[1, 3]]] * 4, np.uint16), valid=np.ones((1, 2), bool))
+        return coded.Sample(scene, tile, np.array([[True, False]]), scene == 1, keep)
+
+    made = coded._table([sample(0, None), sample(1, 1)], [[(10, 0.5, 7.0), (20, 0.25, 3.0)], [(5, 0.75, 9.0)]])
+    assert made.octets.tolist() == [[10, 20], [5, 0]]
+    assert made.ndvi_mae[0].tolist() == [0.5, 0.25] and made.ndvi_mae[1, 0] == 0.75
+    assert made.mse[0].tolist() == [7, 3] and made.mse[1, 0] == 9 and np.isnan(made.mse[1, 1])
+    assert made.spread.tolist() == [1, 1] and made.keep.tolist() == [2, 1]  # variance of 1 and 3
+    assert made.clear_px.tolist() == [1, 1] and made.valid_px.tolist() == [2, 2]
+    assert made.withheld.tolist() == [False, True] and len(made.record_octets) == 2
+
+
+def test_a_layers_slope_is_the_error_it_removes_per_octet_over_clear_pixels():
+    """Errors of the table: 1e5 before anything, then 1e6 x 0.05^2 = 2500 and 1e6 x 0.01^2 = 100."""
+    found = units.slopes(table([(10, 20)], clear_px=[2.0]), gated=True)
+    assert found[0].tolist() == pytest.approx([(1e5 - 2500) * 2 / 10, (2500 - 100) * 2 / 20])
+    assert found[1].tolist() == [0, 0]  # headers
+
+
+def test_a_copy_whose_first_layer_was_dropped_is_dropped_and_one_that_lacks_a_finer_layer_is_down_in_part():
+    copies, arrived, dropped = (np.array(x) for x in ([5, 5], [4, 3], [1, 2]))
+    offered = SimpleNamespace(
+        tile=np.array([0, 0]), kind=np.array([units.RECORD, units.RECORD]), take=np.array([0, 0]),
+        layer=np.array([0, 1]), copies=copies,
+    )  # fmt: skip
+    run = SimpleNamespace(
+        offered=offered, contents=[None], outcome=SimpleNamespace(dropped=dropped),
+        strategy=SimpleNamespace(table=SimpleNamespace(scene=[0], layers=2)),
+    )  # fmt: skip
+    assert [float(part[0, 0]) for part in planning_report._copies_with(run, arrived)] == [3, 1, 1]
 
 
 def test_where_everything_comes_down_nothing_binds(made_up_codec):

@@ -21,6 +21,7 @@ from payload.scene import SceneInfo
 from payload.sensor import RGBN
 from sim.downlink import Request, downlink
 from sim.ground.reception import SceneReception
+from sim.products import publish
 from sim.products.footprint import footprint, place_corners
 from sim.products.kmz import write_kmz
 from sim.products.origin import Origin, designator_of
@@ -266,3 +267,24 @@ def test_a_product_is_a_scene_again_with_its_time(tmp_path) -> None:
     with open_scene(str(tmp_path / "reconstruction.tif")) as scene:
         dn, valid = scene.read(0, 0, 4, 4)
         assert scene.info.sensed_at == NOW and dn[:, 0, 0].tolist() == [500, 500, 4000, 500] and valid.all()
+
+
+@pytest.mark.parametrize(
+    ("columns", "wanted"),
+    [("98067A  ", "1998-067A"), ("57001B  ", "1957-001B"), ("56001ABC", "2056-001ABC"), ("98067   ", None),
+     ("        ", None), ("XY067AB ", None)],
+)  # fmt: skip
+def test_a_designator_is_read_from_columns_10_to_17_or_not_at_all(columns: str, wanted: str | None) -> None:
+    assert designator_of(f"1 25544U {columns} 24001.5") == wanted and designator_of(None) is None
+
+
+@pytest.mark.parametrize("crs_wkt", ["WKT", None])
+@pytest.mark.parametrize("transform", [(10.0, 0.0, 0.0, 0.0, -10.0, 0.0), None])
+def test_a_super_overlay_needs_a_grid_on_the_earth(tmp_path, monkeypatch, crs_wkt, transform) -> None:
+    """Control points place a footprint, and no grid of pixels."""
+    written = []
+    for name in ("place_corners", "footprint", "_quicklook", "write_json", "write_kmz"):
+        monkeypatch.setattr(publish, name, lambda *_, name=name: written.append(name) or name)
+    info = SceneInfo("x", 64, 64, RGBN, 10.0, crs_wkt=crs_wkt, transform=transform)
+    assert publish.publish(None, info, Origin("m", "M", "00000000"), tmp_path, 64) == "place_corners"
+    assert ("write_kmz" in written) == (crs_wkt is not None and transform is not None)

@@ -1,5 +1,6 @@
 """The metadata of Sentinel-2 products: structure and names as in real ones, offsets and truncation as they happen."""
 
+import re
 import zipfile
 from pathlib import Path
 
@@ -222,6 +223,15 @@ def test_quantification_that_is_no_number(tmp_path: Path) -> None:
     refused(make_product(tmp_path / "zero", quantification="0"), "QUANTIFICATION_VALUE is 0")
 
 
+def test_a_zip_with_a_password_is_not_called_broken(tmp_path: Path) -> None:
+    where = zip_product(make_product(tmp_path))
+    octets = bytearray(where.read_bytes())
+    for entry in re.finditer(rb"PK\x01\x02", bytes(octets)):
+        octets[entry.start() + 8] |= 1  # general purpose bit 0: encrypted
+    where.write_bytes(octets)
+    refused(where, "encrypted", "unzipped folder")
+
+
 def test_zip_of_something_else(tmp_path: Path) -> None:
     where = tmp_path / "holiday.zip"
     with zipfile.ZipFile(where, "w") as archive:
@@ -348,7 +358,7 @@ def test_several_tiles_in_one_product(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
-def test_images_without_a_place_take_the_granules(tmp_path: Path) -> None:
+def test_images_without_a_place_take_the_granules(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     product = make_product(tmp_path, "L2A", offset=None)
     for path, plane in zip(sorted(product.rglob("*_10m.jp2")), raw_numbers(), strict=True):
         with rasterio.open(
@@ -368,6 +378,10 @@ def test_images_without_a_place_take_the_granules(tmp_path: Path) -> None:
         assert rasterio.crs.CRS.from_wkt(scene.info.crs_wkt).to_epsg() == 32643
         assert scene.info.transform == (10, 0, 362_610, 0, -10, 2_420_210) and scene.info.gsd_m == 10.0
         assert any("MTD_TL.xml" in note for note in scene.info.notes)
+    at = product / "GRANULE" / "MTD_TL.xml"
+    at.write_text(at.read_text().replace("EPSG:32643", "EPSG:9999999"))
+    refused(product, "MTD_TL.xml names 'EPSG:9999999'")
+    assert "ERROR 1" not in capfd.readouterr().err  # PROJ has a line of its own, which is not for users
 
 
 def test_saturated_samples_are_said(tmp_path: Path) -> None:
@@ -382,6 +396,14 @@ def test_saturated_samples_are_said(tmp_path: Path) -> None:
 def test_an_offset_that_is_applied_is_said_and_one_that_is_missing_too(tmp_path: Path) -> None:
     with open_scene(str(make_product(tmp_path, "L2A"))) as scene:
         assert any("baseline 05.11: offset B02 -1001" in note for note in scene.info.notes)
+    for others, said in (("-1000", "offset -1000 added"), ("0", "offset B04 -1000 added")):
+        product = make_product(tmp_path / others, "L2A")
+        text = (product / "MTD_MSIL2A.xml").read_text(encoding="utf-8")
+        text = re.sub(r'(?<=<BOA_ADD_OFFSET band_id=")(\d+)">[^<]*', rf'\1">{others}', text)
+        text = text.replace(f'band_id="3">{others}', 'band_id="3">-1000')
+        (product / "MTD_MSIL2A.xml").write_text(text, encoding="utf-8")
+        with open_scene(str(product)) as scene:
+            assert any(said in note for note in scene.info.notes), scene.info.notes
     missing = rewrite(make_product(tmp_path / "b", "L2A", offset=None), ("02.08", "05.11"))
     with open_scene(str(missing)) as scene:
         assert any("its metadata states none" in note for note in scene.info.notes)

@@ -3,6 +3,7 @@
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,6 +34,25 @@ def test_a_scene_read_ahead_is_the_scene() -> None:
             assert len(ahead) == len(plain)
             assert all(np.array_equal(a.dn, b.dn) for a, b in zip(ahead, plain, strict=True))
             assert all(np.array_equal(a.valid, b.valid) for a, b in zip(ahead, plain, strict=True))
+
+
+def test_what_is_read_ahead_is_read_once_and_is_only_given_for_what_it_is() -> None:
+    scene, asked = demo_scene(300, 200, 0), []
+
+    class Counted:
+        info = scene.info
+
+        def read(self, *window: int) -> Any:
+            asked.append(window)
+            return scene.read(*window)
+
+    strips = [(0, 0, 64, 200), (64, 0, 64, 200), (128, 0, 64, 200)]
+    with Spread(2) as spread, spread.ahead(Counted()) as ahead:
+        for strip in strips:
+            ahead.read(*strip)
+        elsewhere, _ = ahead.read(10, 20, 30, 40)
+    assert [asked.count(strip) for strip in strips] == [1, 1, 1]
+    assert np.array_equal(elsewhere, scene.read(10, 20, 30, 40)[0])
 
 
 @pytest.mark.parametrize("jobs", [0, 257])

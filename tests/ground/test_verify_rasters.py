@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -20,7 +21,7 @@ from sim.metrics.radiometry import BandSums, ClassTally, Roles, Sharpness, kappa
 from sim.progress import silent
 from sim.verify import copex
 from sim.verify.pair import Pair
-from sim.verify.verify import VerifyRequest, as_json, as_text, verify
+from sim.verify.verify import VerifyRequest, _rows, as_json, as_text, verify
 
 
 def write(path: Path, picture: np.ndarray, names=RGBN, **more) -> Path:
@@ -123,6 +124,19 @@ def test_psnr_by_class_and_overlap_are_those_of_its_pixels() -> None:
         "a": pytest.approx(10 * np.log10(1e4 / 2)), "b": pytest.approx(10 * np.log10(1e4 / 100)), "c": None
     }  # fmt: skip
     assert tally.iou() == {"a": 0.5, "b": pytest.approx(2 / 3), "c": None} and tally.agreement()["oa"] == 0.75
+
+
+@pytest.mark.parametrize(("dtype", "peak"), [("float32", 1.0), ("uint8", 255.0), ("int16", 65_535.0)])
+def test_the_peak_is_the_range_of_the_type_and_1_for_floating_point(tmp_path, dtype, peak) -> None:
+    path = write(tmp_path / "a.tif", np.ones((4, 16, 16), dtype), photometric="MINISBLACK")
+    with Pair(path, path) as opened:
+        assert opened.peak == peak
+
+
+@pytest.mark.parametrize(("model", "ground", "rows"), [(None, None, 64), (None, 256, 256), (48, 128, 384)])
+def test_a_block_has_whole_squares_of_every_network_and_no_more(model, ground, rows) -> None:
+    side, tile = model and SimpleNamespace(side_px=model), ground and SimpleNamespace(tile_px=ground)
+    assert _rows(side, tile) == rows
 
 
 def test_a_mask_decides_what_counts(pair, tmp_path) -> None:

@@ -49,7 +49,7 @@ def _run(tree: Path, tests: list[str], log: Path, environment: dict[str, str]) -
         "mutants", deadline=None, derandomize=True, database=None, phases=found_is_enough
     )
     hypothesis.settings.load_profile("mutants")
-    os.setsid()
+    os.setpgid(0, 0)  # of its own, so that all it starts can be ended; the session stays, and its priority with it
     os.chdir(tree)
     os.environ.update(environment)
     with log.open("w", encoding="utf-8") as words:

@@ -98,6 +98,13 @@ def test_every_packet_comes_back_in_its_channel(layout, packets, lead_in) -> Non
     assert (counts.refused, counts.late, counts.missing, counts.packets_cut) == (0, 0, 0, 0)
 
 
+@given(sent)
+def test_the_master_count_numbers_the_frames_of_all_channels_modulo_256(packets) -> None:
+    layout = FrameFormat("tm", 64)
+    counts = [unpack(frame, layout).master_count for frame in frames_of(packets, layout, lead_in=260)]
+    assert counts == [n % 256 for n in range(len(counts))]
+
+
 @settings(max_examples=200)
 @given(layouts, sent, st.sets(st.integers(0, 200)))
 def test_a_lost_frame_costs_the_packets_that_lie_in_it_and_no_other(layout, packets, lost) -> None:

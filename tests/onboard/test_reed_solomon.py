@@ -187,3 +187,8 @@ def test_a_code_that_is_none_of_the_standards_is_misuse(fields, cause) -> None:
 
 def test_logarithms_and_powers_belong_together() -> None:
     assert np.array_equal(EXP[LOG[1:]], np.arange(1, 256, dtype=np.uint8)) and np.array_equal(EXP[:255], EXP[255:510])
+
+
+def test_the_usual_code_has_five_codewords_of_255_symbols_in_a_block() -> None:
+    usual = ReedSolomon()
+    assert (usual.parity, usual.interleave, usual.dual_basis, usual.data_symbols) == (32, 5, True, 223)

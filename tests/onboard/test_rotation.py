@@ -186,3 +186,12 @@ def test_the_order_of_pixels_does_not_matter() -> None:
     dn = tile_of(9, 4, 1.7)
     shuffled = dn.reshape(4, -1)[:, np.random.default_rng(1).permutation(SIDE * SIDE)].reshape(dn.shape)
     assert fit(dn, ALL) == fit(np.ascontiguousarray(shuffled), ALL)
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_the_reach_is_a_bound_and_no_wild_one(seed: int) -> None:
+    """Each rotated value is a sum of four, of which no weight is above 1."""
+    dn = tile_of(seed, 4, 2.0)
+    found = fit(dn, np.ones(dn.shape[1:], bool))
+    bound = rotation.reach(rotation.statistics(dn, np.ones(dn.shape[1:], bool)), found)
+    assert np.abs(rotate(dn, np.ones(dn.shape[1:], bool), found)).max() - 1 <= bound <= 4 * 65_535

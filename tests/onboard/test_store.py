@@ -22,7 +22,7 @@ from payload.sensor import RGBN
 from payload.store import record, state
 from payload.store.files import FolderFiles
 from payload.store.record import Kind, Record
-from payload.store.recorder import record_scene, send_scene
+from payload.store.recorder import Recorded, record_scene, send_scene
 from payload.store.store import Store
 
 ROOM = 1 << 24
@@ -38,7 +38,7 @@ def test_unpack_is_the_inverse_of_pack(one: Record) -> None:
 
 def test_octets_of_a_record_by_hand() -> None:
     packed = record.pack(Record(Kind.TILE, 7, 3, b"ab"))
-    assert packed[:-4].hex() == "4e52" "01" "02" "00000007" "00000003" "00000002" "6162"
+    assert packed[:-4].hex() == "4e5201020000000700000003000000026162"
     with pytest.raises(StreamError, match="cut short"):
         record.unpack(packed[:-1])
 
@@ -120,9 +120,7 @@ def test_a_scene_goes_on_behind_its_last_tile_and_its_octets_are_the_same(
     assert (EventId.UNCLEAN_START in events, EventId.RESUMED in events) == (stop > 0, stop > 0)
 
 
-def test_a_torn_record_is_cut_off_and_its_tile_is_pending(
-    payload: Payload, scene: ArrayScene, tmp_path: Path
-) -> None:
+def test_a_torn_record_is_cut_off_and_its_tile_is_pending(payload: Payload, scene: ArrayScene, tmp_path: Path) -> None:
     store = Store(FolderFiles(tmp_path / "s", ROOM))
     record_scene(payload, store, scene)
     complete = (tmp_path / "s" / "00000001.scene").read_bytes()
@@ -239,3 +237,12 @@ def test_files_of_a_stream_are_read_from_the_beginning(tmp_path: Path) -> None:
     stream: BinaryIO = files.read("a")
     assert stream.read() == b"123"
     stream.close()
+
+
+def test_a_scene_that_a_store_cannot_even_begin_is_not_begun(
+    payload: Payload, scene: ArrayScene, tmp_path: Path
+) -> None:
+    Store(FolderFiles(tmp_path, 1 << 20))
+    used = sum(path.stat().st_size for path in tmp_path.iterdir())
+    full = Store(FolderFiles(tmp_path, used + 20))
+    assert record_scene(payload, full, scene) == Recorded(None, 0, 0, False)

@@ -13,7 +13,9 @@ from payload.clouds.network import load_cloud_net
 from payload.codec.lapped.context_model import feature_count
 from payload.codec.lapped.range_coder import ONE
 from payload.codec.lapped.tables import load_kernels, load_tables
+from payload.codec.lapped.transform import LATENT_BITS
 from payload.codec.registry import open_codec
+from payload.codec.rotation import PLANE_LIMIT
 from payload.errors import BundleError, InputError
 
 BANDS, LAYERS = 2, 3
@@ -156,3 +158,20 @@ def test_an_array_that_says_it_is_longer_than_its_octets_is_refused(tmp_path) ->
     with zipfile.ZipFile(tmp_path / "t.npz", "w") as archive:
         archive.writestr("order.npy", octets)
     refused(tmp_path / "t.npz", "not readable as an .npz of numbers")
+
+
+def test_sums_of_a_function_may_reach_32_bits_and_no_further(toy_kernels, tmp_path) -> None:
+    """Sum of the magnitudes, times the largest value of a plane, at the function's exponent; the mean's stays small."""
+    most = int(np.abs(toy_kernels[1:].astype(int)).sum(axis=(1, 2)).max())
+    told = {}
+    for exponent in range(LATENT_BITS + 1):
+        exponents = np.full(64, exponent)
+        exponents[0] = LATENT_BITS
+        path = written(tmp_path, {"kernels": toy_kernels, "exponents": exponents})
+        try:
+            told[exponent] = load_kernels(path) is not None
+        except BundleError as error:
+            assert "sums that fit 32 bits" in str(error)
+            told[exponent] = False
+    fits = {e: most * (PLANE_LIMIT + 1) * 2 ** (LATENT_BITS - e) < 2**31 for e in told}
+    assert told == fits and set(fits.values()) == {True, False}

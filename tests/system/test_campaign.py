@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet
@@ -199,3 +200,11 @@ def test_killed_workers_and_a_killed_campaign_lose_nothing_and_repeat_nothing(tm
     assert len(after) == count and before.items() <= after.items()  # none is written again
     read = pyarrow.parquet.read_table(out / "results.parquet").to_pylist()
     assert len(read) == len({row["digest"] for row in read}) == len({row["scene"] for row in read}) == count
+
+
+def test_why_an_item_failed_is_told_in_300_characters() -> None:
+    future = SimpleNamespace(exception=lambda: OSError("x" * 400))
+    row = run._row(future, Item("a.tif", 7))
+    assert row == {
+        "state": "failed", "reason": "OSError: " + "x" * 300, "scene": "a.tif", "seed": 7, "skipped": False,
+    }  # fmt: skip

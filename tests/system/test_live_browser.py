@@ -90,6 +90,7 @@ def test_the_record_agrees_with_the_report(run, ground_of) -> None:
     lost = {(tile["row"], tile["col"]) for tile in report["tiles"]["list"] if tile["kind"] == "lost"}
     assert not lost & set(layers)
     times = [row[0] for row in record["events"]]
+    assert times[0] < 0.5 * times[-1]  # on the way, not when all is over
     assert times == sorted(times) and any(row[4] == 1 for row in record["events"])  # coarse first
     last = record["samples"][-1]
     unit = record["scene"]["unit"]
@@ -100,12 +101,23 @@ def test_the_server_is_for_this_machine_and_for_what_it_shows(server) -> None:
     assert server.address.startswith("http://127.0.0.1:")
     assert get(server, "")[0] == 503
     server.show = Show({"name": "x"}, False, 1.0, lambda after: {"after": after}, lambda *key: None)
+    server.show.page = lambda: "its page"
+    assert get(server, "") == (200, b"its page")
     assert get(server, "state?after=7") == (200, b'{"after": 7}') and get(server, "state?after=x")[0] == 200
     assert get(server, "state", host="elsewhere.example")[0] == 403
     for target in ("../etc/passwd", "tile/0/0/1", "tile/0/0", "tile/-1/0/1", "other"):
         assert get(server, target)[0] == 404
     with pytest.raises(InputError, match="choose another --port"):
         LiveServer(server.port)
+
+
+def test_a_run_waits_for_the_wall_and_never_for_the_past(server, monkeypatch) -> None:
+    run, clock, waited = LiveRun(server, speed=2.0), iter([100.0, 101.0, 103.0]), []
+    monkeypatch.setattr("sim.live.watching.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr(run.stopped, "wait", waited.append)
+    for now_s in (0.0, 4.0, 4.5):  # of the pass: 0, 2 and 2.25 s of the wall after the first
+        run.pace(now_s)
+    assert waited == [1.0]
 
 
 def test_a_browser_that_goes_away_leaves_no_traceback(server, capfd) -> None:

@@ -2,6 +2,7 @@
 
 import platform
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -183,6 +184,17 @@ def test_weight_width_and_unfolded_clips_are_read_from_the_graph(build_cnn, tmp_
     eight = load_graph(build_cnn(tmp_path / "8.onnx", 8, folded=False))
     assert set(weight_bits(seven).values()) == {7} and unfolded_weights(seven) == []
     assert set(weight_bits(eight).values()) == {8} and len(unfolded_weights(eight)) == 5
+
+
+@pytest.mark.parametrize(("weights", "bits"), [((0, 0), 1), ((-1, 0), 1), ((1, 0), 2), ((-2, 0), 2), ((-3, 1), 3)])
+def test_bits_of_a_weight_are_those_of_two_s_complement(weights, bits):
+    values = np.array(weights, np.int8).reshape(2, 1, 1, 1)
+    nodes = {
+        "c": SimpleNamespace(op_type="Conv", input=["x", "w"], output=["c"], name="c"),
+        "w": SimpleNamespace(op_type="DequantizeLinear", input=["q", "s"], output=["w"], name="w"),
+    }
+    graph = SimpleNamespace(nodes=list(nodes.values()), producers=lambda: nodes, constants={"q": values})
+    assert list(weight_bits(graph).values()) == [bits]
 
 
 def test_cost_of_the_layers_by_hand(build_cnn, tmp_path):

@@ -18,15 +18,9 @@ from export.devices.myriad_blob import (
     parse_used_memory,
     read_blob,
 )
-from export.devices.myriad_compiler import OldString, empty_map, plugins_xml
-from export.devices.to_myriad import (
-    _compiler_words,
-    _limits,
-    compile_bundle,
-    find_toolkit,
-    float_twin,
-    report_network,
-)
+from export.devices.myriad_compiler import OldString, empty_map, map_entries, plugins_xml
+from export.devices.myriad_toolkit import compile_form, compile_shortest, compiler_words, find_toolkit
+from export.devices.to_myriad import _limits, compile_bundle, float_twin, report_network
 from export.devices.to_myriad import as_text as report_text
 from export.graphs.graph import load_graph
 from export.graphs.to_float import to_float_model
@@ -125,6 +119,20 @@ def test_the_empty_map_points_to_itself():
     assert (parent, left, right, count) == (0, header, header, 0)
 
 
+def test_a_map_is_read_in_the_order_of_its_keys():
+    """header -> root "b", whose left is "a": each node is four words, its key's pointer, what its value points to."""
+    import ctypes
+
+    keys = [ctypes.create_string_buffer(text) for text in (b"a", b"b")]
+    a, b = ((ctypes.c_uint64 * 6)(), (ctypes.c_uint64 * 6)())
+    for node, key, value in ((a, keys[0], 11), (b, keys[1], 22)):
+        node[4], node[5] = ctypes.addressof(key), value
+    b[2] = ctypes.addressof(a)
+    tree = empty_map()
+    ctypes.c_uint64.from_address(ctypes.addressof(tree) + 16).value = ctypes.addressof(b)
+    assert map_entries(tree) == [(b"a", 11), (b"b", 22)] and map_entries(empty_map()) == []
+
+
 def test_the_plugin_file_names_platform_and_dump():
     text = plugins_xml(Path("/t/libs"), "VPU_MYRIAD_2450", Path("/s/graph.dot"))
     assert (
@@ -136,8 +144,8 @@ def test_the_compilers_own_words_come_through():
     noise = (
         "\x1b[1;33m[Warning][VPU] Deprecated\x1b[0m\nterminate called after throwing\n  what():  [ ERROR ]\nlayer Abs\n"
     )
-    assert _compiler_words(noise) == "[ ERROR ] layer Abs"
-    assert _compiler_words("") == "no message"
+    assert compiler_words(noise) == "[ ERROR ] layer Abs"
+    assert compiler_words("") == "no message"
 
 
 def test_a_missing_toolkit_says_what_to_install(tmp_path):
@@ -179,9 +187,9 @@ def test_a_real_compile(build_two_planes, tmp_path, name):
         blob = (out / report.blob).read_bytes()
         assert read_blob(blob) == report.header and report.header.stages >= 4
         cells = report.tile_px // 8 + 1
-        assert report.header.batch == 4 and report.header.input_octets == 2 * 4 * (
+        assert report.header.batch == 4 and report.header.input_octets == 2 * 2 * (
             4 * 64 * cells * cells
-        )  # two f32 inputs
+        )  # two FP16 inputs
         assert any("Convolution" in s.kind or s.kind == "MyriadXHwOp" for s in report.stages)
         assert report.used_memory["BSS"] == report.header.bss_octets and report.held
     assert reports[1].header.bss_octets > reports[0].header.bss_octets
@@ -190,18 +198,28 @@ def test_a_real_compile(build_two_planes, tmp_path, name):
 
 @needs_toolkit
 @pytest.mark.slow
+def test_the_shipped_cloud_network_is_at_most_40_stages_on_myriad_2():
+    """The compiler is the judge: no form that it is given computes anything else but bounds that the host keeps."""
+    from payload.bundle import load_bundle
+
+    bundle = load_bundle("edge")
+    twin = float_twin(bundle.file("flight/clouds.onnx"), 256, 256)
+    made = compile_shortest(twin, load_target("myriad2"), find_toolkit(Path(TOOLKIT)))
+    assert made.header.stages <= 40 and made.ends == "NHWC" and made.form.endswith("biases as a channel")
+    assert made.header.input_octets == 2 * 8 * 128 * 128 and made.header.output_octets == 2 * 64 * 32 * 32
+    plain = compile_form(twin, load_target("myriad2"), find_toolkit(Path(TOOLKIT)))
+    assert plain.header.stages > 60
+
+
+@needs_toolkit
+@pytest.mark.slow
 def test_an_operator_the_compiler_refuses_is_told_in_its_words(qcdq, tmp_path):
     import onnx
-
-    from export.devices.to_myriad import compile_network
 
     b = qcdq()
     b.save(tmp_path / "e.onnx", {"x": (1, 4, 4, 4)}, {b.node("Abs", "x"): (1, 4, 4, 4)}, opset=13)
     with pytest.raises(InputError, match=r"myriad2: the toolkit's compiler refused the network: .*Abs"):
-        compile_network(
-            onnx.load(str(tmp_path / "e.onnx")), load_target("myriad2"), find_toolkit(Path(TOOLKIT)), tmp_path / "x"
-        )
-    assert not (tmp_path / "x").exists()
+        compile_shortest(onnx.load(str(tmp_path / "e.onnx")), load_target("myriad2"), find_toolkit(Path(TOOLKIT)))
 
 
 def test_half_precision_rounds_every_result(qcdq, tmp_path):

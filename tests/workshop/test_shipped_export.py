@@ -8,7 +8,8 @@ import onnx
 import pytest
 
 from export.builds import flight_networks
-from export.devices.to_myriad import compile_bundle, find_toolkit
+from export.devices.myriad_toolkit import find_toolkit
+from export.devices.to_myriad import compile_bundle
 from export.proof.check import check_bundle, table
 from export.proof.front_ends import feeder_for
 from export.proof.inputs import real_pool

@@ -9,7 +9,7 @@ from export.devices.estimates import against_anchors, refuse_operators, table
 from export.graphs.graph import load_graph
 from export.graphs.memory_plan import chart, fits, plan, plan_for_tiles
 from hil.devices.latency import Work, estimate
-from hil.devices.targets import FOLDER, load_target, load_targets, parse_target
+from hil.devices.targets import FOLDER, STATUSES, load_target, load_targets, parse_target
 from payload.errors import InputError
 
 MYRIAD2 = tomllib.loads((FOLDER / "myriad2.toml").read_text())
@@ -24,19 +24,26 @@ def test_all_targets_load_and_every_figure_has_source_and_status():
         assert {"rate_gmac_per_s", "stage_overhead_us", "bandwidth_gb_per_s", "power_w", "memory_mib"} <= set(
             target.figures
         )
-        assert all(f.source and f.status in ("measured", "published", "assumed") for f in target.figures.values())
+        assert all(f.source and f.status in STATUSES for f in target.figures.values())
     text = table(targets)
     assert text.count("  runs: ") == text.count("  equality with the reference: ") == len(targets)
     assert {n for n, t in targets.items() if t.equality == "shown"} == {"x86-vnni", "cortex-a53", "cortex-a76"}
-    assert "CloudScout" in text and "assumed" in text and "published" in text
+    assert "CloudScout" in text and "assumed" in text and "calibrated" in text
+    assert text.count("  published: ") == sum(len(t.published) for t in targets.values()) >= 30
 
 
 def test_an_estimate_by_hand():
-    """Myriad 2, middle: 80 MMAC / 8 GMAC/s = 10 ms; 20 x 150 us = 3 ms; 20 MB / 2 GB/s = 10 ms; x 1.8 W = 41.4 mJ."""
-    found = estimate(load_target("myriad2"), Work(80_000_000, 20, 20_000_000))
-    assert found.latency_ms[1] == pytest.approx(23.0) and found.energy_mj[1] == pytest.approx(41.4)
+    """Cortex-A53, middle: 30 MMAC / 3 GMAC/s = 10 ms; 20 x 30 us = 0.6 ms; 3 MB / 1.5 GB/s = 2 ms; x 0.6 W."""
+    found = estimate(load_target("cortex-a53"), Work(30_000_000, 20, 3_000_000, calls=3))
+    assert found.latency_ms[1] == pytest.approx(12.6) and found.energy_mj[1] == pytest.approx(12.6 * 0.6)
     assert found.latency_ms[0] < found.latency_ms[1] < found.latency_ms[2]
-    assert found.latency_ms[0] == pytest.approx(80 / 15 + 20 * 0.05 + 20 / 4)
+    assert found.latency_ms[0] == pytest.approx(30 / 6 + 20 * 0.01 + 3 / 3)
+
+
+def test_starting_a_network_costs_what_the_device_says():
+    changed = copy.deepcopy(MYRIAD2)
+    changed["figures"]["call_overhead_us"] = {"low": 100, "mid": 200, "high": 400, "status": "assumed", "source": "s"}
+    assert estimate(parse_target("m.toml", changed), Work(calls=3)).latency_ms == pytest.approx((0.3, 0.6, 1.2))
 
 
 def test_anchors_compare_per_pixel():
@@ -62,6 +69,11 @@ def test_an_unknown_target_names_the_known_ones():
         (lambda t: t["figures"]["power_w"].pop("source"), "power_w needs a source and a status"),
         (lambda t: t["figures"]["power_w"].update(low=5), "wanted low <= mid <= high"),
         (lambda t: t["anchors"][0].pop("source"), "anchor .* needs a source"),
+        (lambda t: t["published"][0].pop("source"), "published run of 'googlenet': source is missing"),
+        (lambda t: t["published"][0].pop("latency_ms"), "wanted latency_ms or fps, one of them"),
+        (lambda t: t["published"][0].update(batch=0), "batch is 0, wanted a number from 1 up"),
+        (lambda t: t["published"][0].update(timed="me"), "timed is 'me', wanted device or host"),
+        (lambda t: t["published"][0].update(speed=3), "key of a published run 'speed' is unknown"),
     ],
 )
 def test_an_unsound_table_names_file_and_key(change, message):
