@@ -109,7 +109,7 @@ $(VENV)/.ground: pyproject.toml constraints.txt $(KERNEL) | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/.everything: pyproject.toml constraints.txt $(KERNEL) | $(VENV)/bin/python
-	$(INSTALL) --editable ".[ground,archive,campaign,viewer,opponents,bench,train,test,check]"
+	$(INSTALL) --editable ".[ground,archive,campaign,viewer,features,opponents,bench,train,test,check]"
 	touch $@ $(VENV)/.ground
 
 build/onboard/.installed: pyproject.toml constraints.txt $(KERNEL)

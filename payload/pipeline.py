@@ -1,8 +1,9 @@
 """Scene -> packets: what flies, on one page.
 
     scene -> tiles -> cloud mask -> latents -> indices -> tile codes -> packets
+                          `-> applications -> records, which go first
 
-Tiles stream. In memory are one strip of tiles and, where a byte budget has to be met, the tile codes of the scene.
+Tiles stream. In memory is one strip of tiles; with a byte budget or applications the scene's tile codes, too.
 """
 
 from collections import Counter
@@ -11,13 +12,16 @@ from dataclasses import replace
 
 import numpy as np
 
+from payload.apps.first import Applications
+from payload.apps.settings import AppPlan
 from payload.bundle import Bundle, load_bundle
 from payload.clouds.audit import AuditDraw
-from payload.clouds.gate import Action, Decision, decide, detect_clouds, flatten_clouds
+from payload.clouds.gate import Action, Decision, judge
 from payload.clouds.mask import CloudMask
 from payload.clouds.network import load_cloud_net
-from payload.codec.interface import PEAK_DN, CodedTile, Quality
+from payload.codec.interface import CodedTile, Quality
 from payload.codec.registry import open_codec, open_fallback
+from payload.codec.shorter import shorter
 from payload.engine import Engine
 from payload.guard.guard import Coded, Good, Guard, unguarded
 from payload.guard.telemetry import Mode, Telemetry
@@ -39,9 +43,12 @@ MaskObserver = Callable[[Tile, CloudMask], None]
 class Payload:
     """The payload of one bundle under one policy. `watch.seconds` sums the time spent per stage."""
 
-    def __init__(self, bundle: Bundle, policy: Policy, engine: Engine, protection: Protection | None = None) -> None:
-        self.bundle, self.policy = bundle, policy
-        self._engine = engine
+    def __init__(
+        self, bundle: Bundle, policy: Policy, engine: Engine, protection: Protection | None = None,
+        plan: AppPlan | None = None,
+    ) -> None:  # fmt: skip
+        self.bundle, self.policy, self._engine = bundle, policy, engine
+        self.apps = Applications(plan, bundle, engine)
         self._open()
         self.telemetry = Telemetry()
         self.guard = Guard(self, protection, bundle, self.telemetry) if protection is not None else None
@@ -50,30 +57,33 @@ class Payload:
         self.last_stages: dict[str, float] = {}
 
     def _open(self) -> None:
-        bundle, policy = self.bundle, self.policy
-        self.codec = open_codec(bundle, self._engine)
-        compares = policy.fallback == "compare" and self.codec.code_kind is Kind.CODED
-        self._other = open_fallback(bundle) if compares else None
-        self.clouds = load_cloud_net(bundle, self._engine) if "clouds" in bundle.manifest else None
+        self.codec = open_codec(self.bundle, self._engine)
+        compares = self.policy.fallback == "compare" and self.codec.code_kind is Kind.CODED
+        self._other = open_fallback(self.bundle) if compares else None
+        self.clouds = load_cloud_net(self.bundle, self._engine) if "clouds" in self.bundle.manifest else None
 
     def reopen(self) -> None:
         """Codec and gate anew from the bundle's files, which are checked again."""
         load_bundle(self.bundle.directory, flight_only=True)
         forget(self.codec)
         self._open()
+        self.apps.open()
 
     def fall_back(self) -> None:
-        """Goes on with fallback tiles, without a gate."""
+        """Goes on with fallback tiles, without a gate and without applications."""
         self.codec, self._other, self.clouds = open_fallback(self.bundle), None, None
+        self.apps.stop()
 
     def transmit(
         self, scene: Scene, header: SceneHeader | None = None, observe: MaskObserver | None = None
     ) -> Iterator[bytes]:
-        """Space packets of a scene in sending order, housekeeping first and last; `observe` is shown every cloud mask.
-        Without `header` the scene has the id 0 and is described by what its `info` says."""
+        """Space packets of a scene in sending order: answers of applications, then the scene between housekeeping.
+        `observe` is shown every cloud mask. Without `header` the scene has the id 0 and is described by its `info`."""
         sender, header = Sender(self.policy, scene.info.sensed_at), header or self.header_of(scene)
+        answers, rest = self.apps.first(records(header, self.tile_codes(scene, header, observe)))
+        yield from (packet for answer in answers for packet in sender.packets(answer))
         yield from sender.begin_scene()
-        for record in records(header, self.tile_codes(scene, header, observe)):
+        for record in rest:
             with self.watch.stage("packets"):
                 packets = sender.packets(record)
             yield from packets
@@ -98,8 +108,8 @@ class Payload:
             yield from (candidate.code for candidate in candidates)
         else:
             offered = list(candidates)
-            headers = headers_on_air(header, len(offered) + len(audit.thumbnails), self.policy.packet_octets)
-            headers += housekeeping_on_air(self.policy.packet_octets)
+            packet, codes = self.policy.packet_octets, len(offered) + len(audit.thumbnails)
+            headers = headers_on_air(header, codes, packet) + housekeeping_on_air(packet) + self.apps.on_air(packet)
             yield from choose_layers(offered, self.policy, self._shorten, audit.thumbnails, headers)
         yield from audit.thumbnails
 
@@ -116,6 +126,7 @@ class Payload:
     ) -> tuple[Callable[[Tile], Candidate], Callable[[tuple[int, int]], Candidate]]:
         """How a tile is coded, and how one is coded again that was read before."""
         self.telemetry.scene_id = header.scene_id
+        self.apps.begin(header)
 
         def again(address: tuple[int, int]) -> Candidate:
             return self._of_scene(cut(scene, *address, self.bundle.tile_px), header, audit, None)
@@ -125,48 +136,39 @@ class Payload:
     def encode_tile(self, tile: Tile) -> TileCode:
         """One tile on its own: gate, codec, no byte budget."""
         before = dict(self.watch.seconds)
-        code, _ = self._one(tile, None, None)
+        code = self._one(tile, None, None).code
         self.last_stages = {k: v - before.get(k, 0.0) for k, v in self.watch.seconds.items()}
         return code
 
-    def _of_scene(
-        self, tile: Tile, header: SceneHeader, audit: AuditDraw, observe: MaskObserver | None
-    ) -> Candidate:
-        code, errors = self._one(tile, audit, observe)
-        mask = pack_mask(tile.valid) if code.layers else b""
-        return Candidate(replace(code, scene_id=header.scene_id, mask=mask, sent_octets=-1), errors)
+    def _of_scene(self, tile: Tile, header: SceneHeader, audit: AuditDraw, observe: MaskObserver | None) -> Candidate:
+        found = self._one(tile, audit, observe)
+        mask = pack_mask(tile.valid) if found.code.layers else b""
+        return replace(found, code=replace(found.code, scene_id=header.scene_id, mask=mask, sent_octets=-1))
 
-    def _one(
-        self, tile: Tile, audit: "AuditDraw | None", observe: MaskObserver | None
-    ) -> tuple[TileCode, tuple[float, ...]]:
+    def _one(self, tile: Tile, audit: AuditDraw | None, observe: MaskObserver | None) -> Candidate:
         require_tile(tile, len(self.bundle.bands), self.bundle.tile_px)
         address = (tile.row, tile.col, self.bundle.bundle_id)
         if tile.empty:
-            return TileCode(Kind.EMPTY, *address), ()
+            return Candidate(TileCode(Kind.EMPTY, *address), ())
         if self.telemetry.mode is Mode.SAFE:
-            return TileCode(Kind.OMITTED, *address), ()
+            return Candidate(TileCode(Kind.OMITTED, *address), ())
         self.work["valid_px"] += int(np.count_nonzero(tile.valid))
-        decision, tile = self._gate(tile, observe)
+        decision, mask, flat = self._gate(tile, observe)
         percent = tile_code.UNKNOWN_CLOUD if decision is None else round(decision.cloud_percent)
         if decision is not None and decision.action is Action.WITHHOLD:
             self.work["withheld"] += 1
+            self.apps.look(self.watch, tile, mask)
             if audit is not None:
-                audit.offer(tile, percent, self)
-            return TileCode(Kind.WITHHELD, *address, percent), ()
-        kind, coded = self._code(tile, decision.layers if decision is not None else None)
-        return TileCode(kind, *address, percent, coded.side, coded.layers), coded.errors
+                audit.offer(flat, percent, self)
+            return Candidate(TileCode(Kind.WITHHELD, *address, percent), ())
+        kind, coded = self._code(flat, decision.layers if decision is not None else None)
+        self.apps.look(self.watch, tile, mask, lambda: self.codec.decode(coded.side, coded.layers))
+        return Candidate(TileCode(kind, *address, percent, coded.side, coded.layers), coded.errors)
 
     def _code(self, tile: Tile, keep: int | None) -> tuple[Kind, CodedTile]:
-        """The tile by the bundle's codec, or by the fallback where that says the same in fewer octets."""
         with_errors = self.policy.budget_octets is not None or self._other is not None
         coded = self._encoded(tile, self._quality(keep, with_errors))
-        if self._other is None or not coded.errors:
-            return self.codec.code_kind, coded
-        mse = max(coded.errors[-1] / (len(tile.dn) * np.count_nonzero(tile.valid)), 1e-3)
-        wanted = Quality(psnr_db=10 * np.log10(PEAK_DN**2 / mse))
-        other = self._other.encode(tile, wanted, self.watch)
-        chosen, code = (self._other, other) if other.octets < coded.octets else (self.codec, coded)
-        return chosen.code_kind, code
+        return shorter(tile, coded, self.codec, self._other, self.watch)
 
     def _quality(self, keep: int | None = None, with_errors: bool = False) -> Quality:
         return Quality(self.policy.step_dn, self.policy.psnr_db, keep, with_errors)
@@ -175,18 +177,16 @@ class Payload:
         with self.watch.stage("entropy"):
             return self.codec.shorten(layers, octets)
 
-    def _gate(self, tile: Tile, observe: MaskObserver | None) -> tuple[Decision | None, Tile]:
-        """The gate's word, and the tile as it is to be coded."""
+    def _gate(self, tile: Tile, observe: MaskObserver | None) -> tuple[Decision | None, CloudMask | None, Tile]:
+        """As `judge`, where the bundle has a gate."""
         if self.clouds is None:
-            return None, tile
+            return None, None, tile
         self.work["judged"] += 1
         with self.watch.stage("clouds"):
-            mask = detect_clouds(tile, self.clouds)
-            decision = decide(mask, self.policy.gate, tile)
-            flat = flatten_clouds(tile, mask) if self.policy.gate.flatten_clouds else tile
+            decision, mask, flat = judge(tile, self.clouds, self.policy.gate)
         if observe is not None:
             observe(tile, mask)
-        return decision, flat
+        return decision, mask, flat
 
     def thumbnail(self, tile: Tile) -> CodedTile:
         """The coarsest layer of a tile, for the audit."""

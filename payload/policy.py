@@ -17,7 +17,7 @@ class Region:
 
     def __post_init__(self) -> None:
         if not (0 <= self.top_px < self.bottom_px and 0 <= self.left_px < self.right_px):
-            raise InputError(f"gate.regions: {self} is empty; wanted top < bottom and left < right, from 0 on")
+            raise InputError(f"{self} is empty; wanted top < bottom and left < right, from 0 on")
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class LonLatRegion:
         wide = 0.0 < self.east_deg - self.west_deg <= 360.0
         if not (edges and (wide or across) and -90.0 <= self.south_deg < self.north_deg <= 90.0):
             raise InputError(
-                f"gate.regions: {self} is no box; wanted west < east in -180 to 360 (or west > east for up to 180 "
+                f"{self} is no box; wanted west < east in -180 to 360 (or west > east for up to 180 "
                 "degrees across the antimeridian) and south < north in +-90"
             )
 

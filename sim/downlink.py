@@ -13,26 +13,19 @@ from payload.bundle import DEFAULT, Bundle, bare_bundle, shipped_bundles
 from payload.engine import open_engine
 from payload.errors import BundleError
 from payload.tiles import grid
+from sim.apps.products import write_answers
 from sim.clouds.ground_mask import open_ground_mask
 from sim.delivery.carry import carry
 from sim.ground.arrivals import Watch, unwatched
 from sim.ground.decoder import FULL, Decoder
 from sim.ground.reception import by_id, receive_channels
 from sim.mission.regions import regions_in_pixels, regions_outside
+from sim.mission.sites import plan_of
 from sim.mission.spec import DEFAULT as DEFAULT_MISSION
 from sim.mission.spec import Mission, load_mission
 from sim.mission.trust import MISSIONS_OWN, Trust, load_trusted
 from sim.onboard.device import refuse_scene_policy
-from sim.onboard.sending import (
-    PACKETS_FILE,
-    Device,
-    header_of,
-    packets_in,
-    peak_rss_mib,
-    put_on_air,
-    send,
-    send_by_device,
-)  # fmt: skip
+from sim.onboard.sending import PACKETS_FILE, Device, header_of, packets_in, put_on_air, send, send_by_device
 from sim.products.delivery import whole_or_nothing
 from sim.products.rasters import ORIGINAL_FILE, write_scene
 from sim.progress import Progress, in_parts
@@ -94,9 +87,10 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
         info = replace(scene.info, notes=scene.info.notes + regions_outside(mission.policy.gate, scene.info))
         header = header_of(scene, bundle)
         if request.device is None:
-            onboard = send(scene, header, bundle, policy, engine, folder, progress, mission.protection)
+            flown = mission.protection, plan_of(mission, info)
+            onboard = send(scene, header, bundle, policy, engine, folder, progress, *flown)
         else:
-            refuse_scene_policy(policy, mission.name)
+            refuse_scene_policy(policy, mission.name, bool(mission.apps))
             onboard = send_by_device(request.device, scene, header, bundle, policy, engine, folder, progress)
         layers = put_on_air(folder, mission.link.stack, policy, onboard) if mission.delivery.in_frames else None
 
@@ -107,6 +101,7 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
         reception = receive_channels(carried.packets, by_id([bundle]), policy.apid)
         received, decoder = reception.scene(header.scene_id), Decoder(bundle, engine, request.decoder)
         arrivals.finish(received.codes.values(), folder)
+        write_answers([received], mission, folder)
         mask = open_ground_mask(bundle, engine)
         delivered = (
             deliver(received, bundle, decoder, mask, mission, folder, progress, spread) if any(received.grid) else None
@@ -119,10 +114,10 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
         if request.keep_original:
             write_scene(folder / ORIGINAL_FILE, scene)
         comparison = compare_with_original(scene, picture, cloud, mask, folder, kinds, progress, spread)
-        ground = tables.Ground(delivered.seconds if delivered else 0.0, peak_rss_mib(), decoder.speed_mpx_s)
+        ground = tables.Ground.now(delivered.seconds if delivered else 0.0, decoder.speed_mpx_s)
         run = tables.Run(
             request.seed, info, bundle, mission, engine, carried.link, reception, received, carried.report, broken,
-            layers, carried.frames, request.decoder,
+            layers, carried.frames, request.decoder, arrivals.answers_s,
         )  # fmt: skip
         report = tables.compose(run, onboard, ground, comparison, tables.audit_section(received, decoder))
         write_report(report, comparison.pictures.paths, folder)

@@ -17,6 +17,7 @@ from payload.link.space_packet import is_packet, read_packets
 from payload.link.streams import apids_of
 from payload.link.tile_code import Kind
 from payload.scene import SceneInfo
+from sim.apps.products import write_answers
 from sim.clouds.ground_mask import GroundMask, open_ground_mask
 from sim.ground.arriving_files import FILE_APIDS, packets_and_files
 from sim.ground.decoder import FULL, Decoder
@@ -85,7 +86,8 @@ def receive(request: ReceiveRequest, progress: Progress) -> dict[str, Any]:
         delivered = list(
             deliver_all(reception, bundles, engine, mission, folder, progress, request.decoder, spread)
         )
-        if not delivered:
+        answered = write_answers(list(reception.scenes.values()), mission, folder)
+        if not delivered and not answered:
             raise InputError(nothing_there(request.stream, reception, apid, frames))
         report = write_received_report(request.stream, mission.name, reception, frames, delivered, folder)
         write_catalogue(delivered, folder)

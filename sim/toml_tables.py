@@ -120,6 +120,8 @@ def _convert(value: Any, hint: Any, source: str, where: str) -> Any:
         return from_table(cast(type, hint), value, source, where)
     if get_origin(hint) is tuple:
         return _convert_tuple(value, get_args(hint), source, where)
+    if get_origin(hint) is Mapping:
+        return _convert_named(value, get_args(hint)[1], source, where)
     if not _fits(value, hint):
         raise InputError(f"{source}: {where} is {_shown(value)}, wanted {_wanted(hint)}")
     return float(value) if hint is float else value
@@ -135,6 +137,13 @@ def _convert_tuple(value: Any, kinds: tuple[Any, ...], source: str, where: str) 
             _convert(v, kind, source, f"{where}[{i}]") for i, (v, kind) in enumerate(zip(value, kinds, strict=True))
         )
     return tuple(_convert(v, kinds[0], source, f"{where}[{i}]") for i, v in enumerate(value))
+
+
+def _convert_named(value: Any, kind: Any, source: str, where: str) -> dict[str, Any]:
+    """Tables under names of the user's own."""
+    if not isinstance(value, Mapping):
+        raise InputError(f"{source}: {where} is {_shown(value)}, wanted tables [{where}.NAME]")
+    return {name: _convert(one, kind, source, f"{where}.{name}") for name, one in value.items()}
 
 
 def _fits(value: Any, hint: Any) -> bool:

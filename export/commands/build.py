@@ -15,7 +15,8 @@ from export.commands.shared import (
     takes_clouds,
     takes_network,
 )
-from payload.bundle import load_bundle
+from payload.bundle import DEFAULT, load_bundle
+from payload.errors import InputError
 
 
 def add_to(commands: Commands) -> None:
@@ -26,6 +27,9 @@ def add_to(commands: Commands) -> None:
     build.add_argument("--checkpoints", type=Path, help="what training wrote; default build/RECIPE")
     takes_clouds(build)
     build.add_argument("--keep-rounding", action="store_true", help="round activations in a float build as INT8 does")
+    build.add_argument("--app", metavar="NAME=FILE.onnx", help="an INT8 network of an application, into --bundle")
+    build.add_argument("--app-counts", type=int, default=1, metavar="CLASS", help="of --app: the class that is counted")
+    build.add_argument("--app-cell", type=int, choices=(2, 4), default=2, metavar="PX", help="of --app: 2 or 4")
     build.add_argument("--out", type=Path)
 
     memory = add_command(commands, "memory", _memory, "peak activation memory per tile size")
@@ -37,10 +41,18 @@ def add_to(commands: Commands) -> None:
 
 
 def _build(arguments: argparse.Namespace) -> int:
+    from export.bundle.add_app import add_app
     from export.bundle.assemble import derive
     from export.bundle.from_recipe import build_recipe
 
-    if arguments.bundle is None:
+    if arguments.app is not None:
+        name, _, file = arguments.app.partition("=")
+        if not (name and file):
+            raise InputError(f"--app is {arguments.app!r}, wanted NAME=FILE.onnx")
+        bundle = load_bundle(arguments.bundle or DEFAULT)
+        out = arguments.out or Path("build") / f"{bundle.name}-{name}"
+        built = add_app(bundle, name, Path(file), out, arguments.app_counts, arguments.app_cell)
+    elif arguments.bundle is None:
         where = arguments.checkpoints, arguments.clouds
         built = build_recipe(arguments.recipe, *where, arguments.target, arguments.out)
     else:

@@ -23,6 +23,8 @@ STATEMENT = (
     "rotation, quantiser, range coder, packets, reading and idle are left out, so time and energy are lower bounds"
 )
 GATE = "flight/clouds.onnx"
+#: Networks of applications: what they cost is counted as they work, not with every tile.
+APPS = "flight/apps/"
 COMPILED_FILE = "compiled.json"
 #: Build of a bundle -> the precision its networks run in.
 PRECISIONS = {"int8-po2w7": "int8", "fp16-vpu": "fp16", "fp32": "fp32"}
@@ -94,7 +96,8 @@ def gate_work(bundle: Bundle, target: Target) -> Work:
 
 def coding_work(bundle: Bundle, target: Target) -> Work:
     """What a tile costs beyond the gate if it is coded: the other flight networks and the context model."""
-    others = [n for n in bundle.manifest.get("networks", {}) if n.startswith("flight/") and n != GATE]
+    flying = [n for n in bundle.manifest.get("networks", {}) if n.startswith("flight/")]
+    others = [n for n in flying if n != GATE and not n.startswith(APPS)]
     entropy = bundle.codec.get("entropy_macs_per_px", 0.0) * bundle.tile_px**2
     return sum((network_work(bundle, name, target) for name in others), Work(entropy_macs=entropy))
 

@@ -132,3 +132,9 @@ def touches_region(tile: Tile | None, gate: Gate) -> bool:
         if rows_meet and region.left_px < left + size and region.right_px > left:
             return True
     return False
+
+
+def judge(tile: Tile, net: CloudNet, gate: Gate) -> tuple[Decision, CloudMask, Tile]:
+    """The gate's word on a tile, what it judged by, and the tile as it is to be coded."""
+    mask = detect_clouds(tile, net)
+    return decide(mask, gate, tile), mask, flatten_clouds(tile, mask) if gate.flatten_clouds else tile

@@ -42,6 +42,7 @@ class Guarded(Protocol):
 
     codec: Codec
     clouds: Any
+    apps: Any
 
     def reopen(self) -> None:
         """Makes codec and gate anew from the golden copy. BundleError where that is no longer what it was."""
@@ -110,7 +111,8 @@ class Guard:
 
     def _watch(self) -> None:
         """Takes copies of all held memory and the networks' answers."""
-        owners = [owner for owner in (self._payload.codec, self._payload.clouds) if isinstance(owner, Holding)]
+        everyone = self._payload.codec, self._payload.clouds, self._payload.apps
+        owners = [owner for owner in everyone if isinstance(owner, Holding)]
         tile = known_tile(*self._shape)
         inside = [part for owner in owners if hasattr(owner, "runs_inside") for part in owner.runs_inside(tile)]
         self.probes = [Probe(part) for part in inside]

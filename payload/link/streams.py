@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from enum import IntEnum
 
-from payload.link import housekeeping
+from payload.link import app_record, housekeeping
 from payload.link.housekeeping import Housekeeping
 from payload.link.space_packet import SequenceCounter, octets_on_air, segment
 from payload.link.tile_code import Kind
@@ -16,7 +16,7 @@ from payload.policy import Policy
 
 
 class Stream(IntEnum):
-    """What goes down apart from what. ALERTS is kept for onboard applications: nothing of this payload sends any."""
+    """What goes down apart from what. ALERTS: the answers of onboard applications."""
 
     LAYERS = 0
     TELEMETRY = 1
@@ -34,6 +34,8 @@ def stream_of(record: bytes) -> Stream:
     mark = record[0] & 15
     if mark == housekeeping.MARK:
         return Stream.TELEMETRY
+    if mark == app_record.MARK:
+        return Stream.ALERTS
     return Stream.THUMBNAILS if mark == Kind.AUDIT else Stream.LAYERS
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from payload.clouds.audit import AuditDraw
+from payload.errors import InputError
 from payload.guard.guard import Address, Coded
 from payload.link import scene_header
 from payload.link.rate_control import Candidate
@@ -33,6 +34,8 @@ def record_scene(
 ) -> Recorded:
     """Codes what is not stored of a scene yet, and stores it: a scene that a cut left open goes on behind its last
     tile. `acknowledged` is told of every tile that is on disk."""
+    if payload.apps.plan is not None:
+        raise InputError("the store keeps no records of applications; fly them without it, or it without them")
     log = store.open_scene(payload.header_of(scene))
     if log is None:
         return Recorded(None, 0, 0, False)

@@ -30,6 +30,27 @@ def evaluate_clouds(
         raise typer.Exit(1)
 
 
+def evaluate_apps(
+    data: Annotated[Path | None, typer.Option(help="Folder of the Sentinel-2 tiles; else NADIR_DATA.")] = None,
+    bundle: options.Bundle = "edge",
+    engine: options.Engine = "openvino",
+    out: Annotated[Path, typer.Option(help="Folder for quality.toml and quality.json.")] = Path("build/apps-report"),
+) -> None:
+    """The applications that ship on real pixels: what they find, and how often they are wrong."""
+    from payload.bundle import load_bundle
+    from payload.engine import open_engine
+    from sim.apps import evaluate
+    from sim.clouds.samples import data_folder
+
+    with progress("applications") as advance:
+        figures = evaluate.evaluate_apps(data_folder(data), load_bundle(bundle), open_engine(engine), advance)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "quality.toml").write_text(evaluate.as_toml(figures), encoding="utf-8")
+    (out / "quality.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    print(evaluate.as_text(figures))
+    print(f"wrote {out / 'quality.toml'} and {out / 'quality.json'}")
+
+
 def audit(
     reports: Annotated[list[Path], typer.Argument(help="report.json of runs.")],
     verdicts: Annotated[Path | None, typer.Option(help="CSV of a person's verdicts: scene, row, col, verdict.")] = None,

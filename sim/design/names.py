@@ -97,6 +97,12 @@ NAMES = {
     "scene_j": "energy of this scene", "orbit_j": "energy of an orbit", "orbit_assumption": "in the energy of an orbit",
     "pass_mpx": "a pass carries, at this rate",
     "macs": "multiply-accumulates of the networks", "reconnects": "connections mended",
+    # applications
+    "answers_made": "records made on board", "answers_received": "on the ground", "answers_missing": "missing there",
+    "copies": "copies sent of each", "first_alert_s": "first alert on the ground",
+    "last_alert_s": "last alert on the ground", "answer_packet_octets": "all copies, headers and CRCs of packets too",
+    "answer_share_percent": "share of everything downlinked",
+    "picture_octets": "tile codes of the same places, for comparison", "energy_j": "energy of all operations",
     # decoder
     "parameters": "parameters", "decoder_kmac_px": "multiply-accumulates a pixel", "decoder_octets": "network file",
     "decoder_mpx_s": "speed on this host",
@@ -201,6 +207,16 @@ AUDIT = (
          "destroyed_share_of_all_tiles"),
     ),
     Group("The claim", "assumed", ("claim", "claim_held", "audits_needed")),
+)  # fmt: skip
+
+APPS = (
+    Group(
+        "Answers", "measured",
+        ("answers_made", "answers_received", "answers_missing", "alerts", "copies"),
+    ),
+    Group("After the pass began", "modelled", ("first_alert_s", "last_alert_s")),
+    Group("Octets", "measured", ("answer_packet_octets", "answer_share_percent", "picture_octets")),
+    Group("Energy", "modelled", ("energy_j",)),
 )  # fmt: skip
 
 

@@ -9,9 +9,10 @@ from typing import Any
 from payload.bundle import Bundle
 from payload.engine import Engine
 from payload.errors import StreamError
-from payload.link import scene_header, tile_code
+from payload.link import app_record, scene_header, tile_code
 from payload.link.scene_header import SceneHeader
 from payload.link.space_packet import HEADER_OCTETS, Reassembler, read_packets, unpack
+from payload.link.streams import Stream
 from payload.link.tile_code import TileCode
 from sim.ground.received_file import ReceivedFile
 
@@ -27,7 +28,8 @@ class Arrivals:
     """Layers of tiles in the order in which they came, by the clock of the pass, and counters beside them.
 
     events: [s, row, col, kind, layers, layers sent, octets received]. samples: [s, `unit` sent, `unit` arrived,
-    octets sent]. `pace` is told the clock before anything is taken: whoever watches live makes it wait.
+    octets sent]. answers: when each record of an application was first here. `pace` is told the clock before anything
+    is taken: whoever watches live makes it wait.
     """
 
     def __init__(self, header: SceneHeader, apid: int, pace: Pace = lambda now_s: None) -> None:
@@ -36,6 +38,7 @@ class Arrivals:
         self.events: list[list[Any]] = []
         self.samples: list[list[Any]] = []
         self.codes: dict[tuple[int, int], TileCode] = {}
+        self.answers_s: dict[int, float] = {}  # by number
         self.now_s, self.over = 0.0, False
         self._sent = self._arrived = self._octets = 0
         self._looked_at = 0  # octets of the open record when it was last looked at
@@ -79,6 +82,8 @@ class Arrivals:
         self._sample()
         self.over = True
         record = {"schema": SCHEMA, "scene": self.scene(), "events": self.events, "samples": self.samples}
+        if self.answers_s:
+            record["answers"] = sorted([round(at_s, 6), number] for number, at_s in self.answers_s.items())
         text = json.dumps(record, sort_keys=True, separators=(",", ":"), allow_nan=False)
         (folder / ARRIVALS_FILE).write_text(text + "\n", encoding="utf-8", newline="\n")
 
@@ -93,12 +98,20 @@ class Arrivals:
 
     def _take(self, now_s: float, packet: bytes) -> None:
         self.now_s = max(self.now_s, now_s)
+        if int.from_bytes(packet[:2], "big") & 0x7FF == self._apid + Stream.ALERTS:
+            self._note_answer(packet)
         for assembly in self._reassembler.push(packet):
             self._note(assembly.data)
             self._looked_at = 0
         if self._reassembler.open_octets > LOOK_AGAIN * self._looked_at:
             self._looked_at = self._reassembler.open_octets
             self._note(self._reassembler.open_record)
+
+    def _note_answer(self, packet: bytes) -> None:
+        with suppress(StreamError):
+            answer = app_record.unpack(unpack(packet).data)
+            if answer.scene_id == self.header.scene_id:
+                self.answers_s.setdefault(answer.number, self.now_s)
 
     def _note(self, record: bytes) -> None:
         """A record, whole or its beginning: an event where it brings layers that were not here."""

@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, field
 
 from payload.bundle import Bundle
 from payload.errors import StreamError
-from payload.link import housekeeping, scene_header, tile_code
+from payload.link import app_record, housekeeping, scene_header, tile_code
+from payload.link.app_record import AppRecord
 from payload.link.housekeeping import Housekeeping
 from payload.link.scene_header import SceneHeader
 from payload.link.space_packet import Assembly, Reassembler, ReceptionCounts
@@ -36,6 +37,7 @@ class SceneReception:
     audits: dict[Address, TileCode] = field(default_factory=dict)
     refused: dict[Address, str] = field(default_factory=dict)
     outside: list[Address] = field(default_factory=list)  # tiles beyond the grid that the header gives
+    answers: dict[int, AppRecord] = field(default_factory=dict)  # of applications, by number; copies are one
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -155,6 +157,10 @@ class _Reassembly:
 def _take(reception: Reception, assembly: Assembly, bundles: Mapping[int, Bundle]) -> None:
     if housekeeping.is_housekeeping(assembly.data):
         reception.housekeeping.append(housekeeping.unpack(assembly.data))
+        return
+    if app_record.is_app_record(assembly.data):
+        answer = app_record.unpack(assembly.data)
+        reception.scene(answer.scene_id).answers[answer.number] = answer
         return
     if scene_header.is_header(assembly.data):
         _take_header(reception, scene_header.unpack(assembly.data))

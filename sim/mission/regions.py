@@ -38,7 +38,7 @@ def regions_in_pixels(gate: Gate, info: SceneInfo) -> Gate:
     """
     for sentence in regions_outside(gate, info):
         log.warning("%s: %s", info.name, sentence)
-    boxes = [box for region in gate.regions for box in _boxes(region, info)]
+    boxes = [box for region in gate.regions for box in boxes_of(region, info)]
     return replace(gate, regions=tuple(boxes))
 
 
@@ -47,11 +47,12 @@ def regions_outside(gate: Gate, info: SceneInfo) -> tuple[str, ...]:
     return tuple(
         f"always-keep region {_shown(region)} lies outside the scene: nothing is kept for it"
         for region in gate.regions
-        if not _boxes(region, info)
+        if not boxes_of(region, info)
     )
 
 
-def _boxes(region: Region | LonLatRegion, info: SceneInfo) -> list[Region]:
+def boxes_of(region: Region | LonLatRegion, info: SceneInfo) -> list[Region]:
+    """A region in pixels of the scene; none where it lies outside. InputError as in `regions_in_pixels`."""
     if isinstance(region, Region):
         inside = region.top_px < info.height_px and region.left_px < info.width_px
         return [region] if inside and region.bottom_px > 0 and region.right_px > 0 else []

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hil.devices.states import States
+from payload.apps.settings import Alerts, AppSettings, Site
 from payload.errors import InputError
 from payload.link.streams import apids_of
 from payload.policy import Policy, Protection
@@ -25,6 +26,7 @@ from sim.mission.power import Power
 from sim.toml_tables import check_range, from_table, nearest, read_toml
 
 DEFAULT = "phisat2"
+MOST_APPS, MOST_SITES = 16, 10_000
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,9 @@ class Mission:
     policy: Policy = field(default_factory=Policy)
     protection: Protection | None = None  # against upsets; None: no guard
     delivery: Delivery = field(default_factory=Delivery)
+    apps: Mapping[str, AppSettings] = field(default_factory=dict, hash=False)  # on board, by the mission's names
+    sites: tuple[Site, ...] = ()  # places that they answer for
+    alerts: Alerts = field(default_factory=Alerts)  # how their answers go down
     trusted_keys: tuple[str, ...] = ()  # Ed25519 public keys in hex; if any, the bundle must be signed by one
     allow_unsigned: bool = False  # a bundle without a signature is taken all the same, and reported as such
 
@@ -151,9 +156,22 @@ class Mission:
         load_device(self.device)  # unknown, or a profile that cannot be read: said now
         if self.protection is not None and self.protection.apid in apids_of(self.policy.apid):
             raise InputError(f"protection.apid is {self.protection.apid}, which is of the streams; give it one apart")
-        names = [station.name for station in self.stations]
-        if len(set(names)) < len(names):
-            raise InputError(f"stations share a name ({', '.join(names)}); give each its own")
+        for kind, named in (("stations", self.stations), ("sites", self.sites)):
+            names = [one.name for one in named]
+            if len(set(names)) < len(names):
+                raise InputError(f"{kind} share a name ({', '.join(names)[:200]}); give each its own")
+        self._check_apps()
+
+    def _check_apps(self) -> None:
+        """Sites that applications answer for exist, and there are no more of either than records can number."""
+        for limit, what, count in ((MOST_APPS, "apps", len(self.apps)), (MOST_SITES, "sites", len(self.sites))):
+            if count > limit:
+                raise InputError(f"{count} {what}, wanted at most {limit}; fly fewer")
+        known = [site.name for site in self.sites]
+        for name, settings in self.apps.items():
+            for site in settings.sites:
+                if site not in known:
+                    raise InputError(f"app {name}: site '{site}' is unknown; {nearest(site, known)}")
 
     def station(self, name: str) -> Station:
         for station in self.stations:

@@ -38,13 +38,13 @@ class DeviceRun:
         return self.info.emulated is None
 
 
-def refuse_scene_policy(policy: Policy, mission: str) -> None:
-    """InputError where the policy asks for what only a whole scene can tell."""
-    if policy.budget_octets is not None:
-        raise InputError(
-            f"mission {mission}: budget_octets is set, and a device codes tile by tile; "
-            "leave it out, or run without --device"
-        )
+def refuse_scene_policy(policy: Policy, mission: str, apps: bool = False) -> None:
+    """InputError where what is asked for only a whole scene can tell."""
+    for asked, what in ((policy.budget_octets is not None, "budget_octets is set"), (apps, "it flies [apps]")):
+        if asked:
+            raise InputError(
+                f"mission {mission}: {what}, and a device codes tile by tile; leave it out, or run without --device"
+            )
 
 
 def codes_of(

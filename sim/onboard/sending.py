@@ -13,6 +13,7 @@ from pathlib import Path
 import rasterio
 
 from hil.host.client import open_device
+from payload.apps.settings import AppPlan
 from payload.bundle import Bundle
 from payload.clouds.gate import detect_clouds
 from payload.clouds.network import load_cloud_net
@@ -31,6 +32,7 @@ from payload.stopwatch import Stopwatch
 from payload.tiles import split
 from sim.link.frames.channel import FRAMES_FILE
 from sim.onboard import ran
+from sim.onboard.apps_run import AppsRun, apps_run
 from sim.onboard.cloud_strips import ONBOARD_CLOUD_FILE, CloudStrips
 from sim.onboard.device import DeviceRun, codes_of, of_scene
 from sim.progress import Progress
@@ -68,6 +70,7 @@ class Onboard:
     work: dict[str, int] = field(default_factory=dict)
     tile_s: dict[str, list[float]] = field(default_factory=dict)  # per stage, of each tile that went through it
     protection: dict[str, int] | None = None  # the guard's counters; None: there was no guard
+    apps: AppsRun | None = None  # what applications did; None: there were none
     device: DeviceRun | None = None
 
 
@@ -101,12 +104,12 @@ def header_of(scene: Scene, bundle: Bundle) -> SceneHeader:
 
 def send(
     scene: Scene, header: SceneHeader, bundle: Bundle, policy: Policy, engine: Engine, folder: Path, progress: Progress,
-    protection: Protection | None = None,
+    protection: Protection | None = None, plan: AppPlan | None = None,
 ) -> Onboard:  # fmt: skip
     """The payload at work: packets.bin in `folder`, beside it the cloud mask that it judged by and, where the mission
     protects it, its telemetry. There is no watchdog: nobody would start the payload again."""
     ran.warn_of_numpy()
-    payload = Payload(bundle, policy, engine, protection and replace(protection, watchdog_s=None))
+    payload = Payload(bundle, policy, engine, protection and replace(protection, watchdog_s=None), plan)
     payload.watch = watch = TileStopwatch(clock=time.process_time)  # what a busy host does beside it does not count
     start, before_mib = time.perf_counter(), peak_rss_mib()
     with (
@@ -119,7 +122,8 @@ def send(
             tell()
     took_s = time.perf_counter() - start
     counts = by_name(payload.telemetry.counts) if protection is not None else None
-    return Onboard(watch.seconds, took_s, peak_rss_mib(), before_mib, dict(payload.work), watch.tile_s, counts)
+    done = dict(payload.work), watch.tile_s, counts, apps_run(payload.apps)
+    return Onboard(watch.seconds, took_s, peak_rss_mib(), before_mib, *done)
 
 
 @contextmanager

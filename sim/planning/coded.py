@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from payload.apps.first import Applications
 from payload.bundle import Bundle
 from payload.clouds.gate import Action, decide, detect_clouds
 from payload.clouds.network import load_cloud_net
@@ -22,13 +23,15 @@ from payload.link.space_packet import octets_on_air
 from payload.link.tile_code import TileCode
 from payload.link.valid_mask import pack_mask
 from payload.pipeline import Payload
-from payload.policy import Policy
 from payload.scene import Dn, Mask, SceneInfo
+from payload.stopwatch import Stopwatch
 from payload.tiles import Tile, split
 from sim.compare.classical import LOSSLESS, Ccsds121, Codec, Jpeg2000Joint
 from sim.ground.decoder import Decoder
 from sim.metrics.distortion import ndvi
 from sim.mission.regions import regions_in_pixels
+from sim.mission.sites import plan_of
+from sim.mission.spec import Mission
 from sim.onboard.sending import header_of
 from sim.planning.table import TileTable
 from sim.progress import Progress
@@ -66,14 +69,16 @@ class CodedScenes:
 
 
 def code_scenes(
-    names: Sequence[str], bundle: Bundle, engine: Engine, policy: Policy, ndvi_mae: float, progress: Progress
+    names: Sequence[str], bundle: Bundle, engine: Engine, mission: Mission, ndvi_mae: float, progress: Progress
 ) -> CodedScenes:
-    """Codes up to MOST_TILES tiles of each scene with all three codecs, at an NDVI error of at most `ndvi_mae`."""
-    samples, infos, records = _samples(names, bundle, engine, policy)
+    """Codes up to MOST_TILES tiles of each scene with all three codecs, at an NDVI error of at most `ndvi_mae`; the
+    mission's applications look at the same tiles."""
+    policy = mission.policy
+    samples, infos, records, answers = _samples(names, bundle, engine, mission)
     payload, decoder = Payload(bundle, policy, engine), Decoder(bundle, engine)
     payload.clouds = None  # the gate has spoken already
     step_dn, table = _at_quality(samples, payload, decoder, ndvi_mae, progress)
-    ours = replace(table, record_octets=records)
+    ours = replace(table, record_octets=records, answer_octets=answers if mission.apps else None)
     packet = policy.packet_octets
     lossless = _opponent(samples, Ccsds121(), LOSSLESS, bundle.bands, packet)
     progress("lossless", len(samples))
@@ -86,28 +91,35 @@ def code_scenes(
 
 
 def _samples(
-    names: Sequence[str], bundle: Bundle, engine: Engine, policy: Policy
-) -> tuple[list[Sample], list[SceneInfo], NDArray[np.float64]]:
-    """The tiles that are coded, the scenes' descriptions, and the octets of each scene's headers."""
+    names: Sequence[str], bundle: Bundle, engine: Engine, mission: Mission
+) -> tuple[list[Sample], list[SceneInfo], NDArray[np.float64], NDArray[np.float64]]:
+    """The tiles that are coded, the scenes' descriptions, and the octets of each scene's headers and answers."""
+    policy, watch = mission.policy, Stopwatch()
     net = load_cloud_net(bundle, engine) if "clouds" in bundle.manifest else None
     samples: list[Sample] = []
     infos: list[SceneInfo] = []
     records: list[float] = []
+    answers: list[float] = []
     for number, name in enumerate(names):
         with _open(name, bundle) as scene:
             gate = regions_in_pixels(policy.gate, scene.info)
             tiles = _some([tile for tile in split(scene, bundle.tile_px) if not tile.empty])
             if not tiles:
                 raise InputError(f"{name}: holds no valid pixel, wanted a scene with data")
-            records.append(float(headers_on_air(header_of(scene, bundle), 1, policy.packet_octets)))
+            header = header_of(scene, bundle)
+            records.append(float(headers_on_air(header, 1, policy.packet_octets)))
             infos.append(scene.info)
+            apps = Applications(plan_of(mission, scene.info), bundle, engine)
+            apps.begin(header)
         for tile in tiles:
             mask = detect_clouds(tile, net) if net else None
             decision = decide(mask, gate, tile) if mask else None
             withheld = decision is not None and decision.action is Action.WITHHOLD
             clear = tile.valid & ~mask.cloudy if mask else tile.valid
             samples.append(Sample(number, tile, clear, withheld, decision.layers if decision else None))
-    return samples, infos, np.array(records)
+            apps.look(watch, tile, mask, None if withheld else lambda: None)
+        answers.append(float(apps.on_air(policy.packet_octets)))
+    return samples, infos, np.array(records), np.array(answers)
 
 
 def _open(name: str, bundle: Bundle) -> OpenScene:

@@ -109,7 +109,7 @@ def plan_mission(request: PlanRequest, progress: Progress = lambda *_: None) -> 
     flight = prepare(request)
     bundle, engine = load_bundle(request.bundle, trusted_keys=_keys(request.mission)), open_engine(request.engine)
     names, scene_of = _represented(flight.takes, request.sample)
-    coded = code_scenes(names, bundle, engine, request.mission.policy, request.ndvi_mae, progress)
+    coded = code_scenes(names, bundle, engine, request.mission, request.ndvi_mae, progress)
     plan = _sized(flight, coded, bundle, scene_of)
     for strategy in strategies(coded):
         plan.runs.append(fly(plan, strategy))

@@ -14,7 +14,7 @@ from sim.planning.catalogue import SCHEMA as CATALOGUE_SCHEMA
 from sim.planning.catalogue import as_json as catalogue_json
 from sim.planning.delivered import delivered, latency_s
 from sim.planning.mission_plan import MissionPlan, Run
-from sim.planning.units import ALERT, CLASSES, FINE, RECORD, THUMBNAIL
+from sim.planning.units import ALERT, ANSWER, CLASSES, FINE, RECORD, THUMBNAIL
 
 SCHEMA = "nadir-mission/1"
 #: A lever binds where a tenth more of it gains at least this share of the area.
@@ -79,8 +79,8 @@ def strategy_figures(plan: MissionPlan, run: Run) -> dict[str, Any]:
         "offered_octets": run.offered.total_octets,
         "first_picture_s": _known(latency_s(run.offered, run.outcome, sensed, table, first & shown)),
         "whole_quality_s": _known(latency_s(run.offered, run.outcome, sensed, table, whole & shown)),
-        "alerts_s": _known(_record_latency(plan, run)),
-    }
+        "alerts_s": _known(_record_latency(plan, run, ALERT)),
+    } | ({"app_records_s": _known(_record_latency(plan, run, ANSWER))} if (run.offered.kind == ANSWER).any() else {})
 
 
 def uplink_octets(plan: MissionPlan, run: Run) -> float:
@@ -170,13 +170,13 @@ def queue_classes(run: Run) -> dict[str, float]:
     """Octets of each class, as offered."""
     return {
         CLASSES[k]: float((run.offered.octets * run.offered.copies)[run.offered.kind == k].sum())
-        for k in range(ALERT, len(CLASSES)) if (run.offered.kind == k).any()
+        for k in range(len(CLASSES)) if (run.offered.kind == k).any()
     }  # fmt: skip
 
 
-def _record_latency(plan: MissionPlan, run: Run) -> tuple[float, float]:
-    """Of alerts and scene headers: median and 95th percentile of the time to the ground."""
-    got = (run.offered.kind == ALERT) & (run.outcome.arrived > 0)
+def _record_latency(plan: MissionPlan, run: Run, kind: int) -> tuple[float, float]:
+    """Of records of a class: median and 95th percentile of the time from sensing to the ground."""
+    got = (run.offered.kind == kind) & (run.outcome.arrived > 0)
     if not got.any():
         return float("nan"), float("nan")
     waited = run.outcome.arrived_s[got] - plan.flight.sensed_s[run.offered.take[got]]

@@ -25,6 +25,7 @@ class TileTable:
     withheld: NDArray[np.bool_]  # [K]
     keep: NDArray[np.int64]  # [K]
     record_octets: F64  # [S], scene headers
+    answer_octets: F64 | None = None  # [S], all copies of the applications' records; None: none fly
 
     @property
     def layers(self) -> int:

@@ -25,5 +25,9 @@ def as_text(report: Mapping[str, Any]) -> str:
     lines += [f"a tenth more {name}: {km2} km2 more ({share})" for name, km2, share in lever_rows(report)]
     alerts = report["strategies"][0]["alerts_s"]
     lines.append(f"scene headers and alerts: {hours(alerts[0])} h median, {hours(alerts[1])} h at 95 %")
+    if "app_records_s" in report["strategies"][0]:
+        answers = report["strategies"][0]["app_records_s"]
+        told = f"{hours(answers[0])} h median, {hours(answers[1])} h at 95 %"
+        lines.append(f"records of applications, from sensing to the ground: {told}")
     lines.append(f"binding: {binding['constraint'] or 'nothing; what was imaged and clear came down'}")
     return "\n".join([*lines, *(f"note: {note}" for note in report["notes"])])

@@ -1,9 +1,9 @@
 """What waits on board as units: one layer of one tile of one take, in the order in which it is to be sent.
 
-Classes, the first first: alerts and scene headers; thumbnails of withheld tiles; regions of interest; then of clear
-area the coarsest layer of every tile before a finer layer of any. Within a class the steepest goes first: `value`
-counts the clear area that reaches the wanted quality per octet, so that a tile's fine layers go together; `layers` the
-squared error that each layer removes per octet. docs/planning.md says what that trades.
+Classes, the first first: records of applications; alerts and scene headers; thumbnails of withheld tiles; regions of
+interest; then of clear area the coarsest layer of every tile before a finer layer of any. Within a class the steepest
+goes first: `value` counts the clear area that reaches the wanted quality per octet, so that a tile's fine layers go
+together; `layers` the squared error that each layer removes per octet. docs/planning.md says what that trades.
 """
 
 from collections.abc import Sequence
@@ -19,9 +19,12 @@ from sim.planning.table import TileTable
 Order = Literal["value", "layers", "fifo", "random"]
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
-ALERT, THUMBNAIL, REGION, COARSE, FINE = range(5)
-CLASSES = ("alerts and headers", "thumbnails", "regions of interest", "coarse layers", "fine layers")
-RECORD = -1  # in place of a tile: a scene's headers
+ANSWER, ALERT, THUMBNAIL, REGION, COARSE, FINE = range(6)
+CLASSES = (
+    "records of applications", "alerts and headers", "thumbnails", "regions of interest", "coarse layers",
+    "fine layers",
+)  # fmt: skip
+RECORD = -1  # in place of a tile: a scene's headers, or its applications' records
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +84,8 @@ def _of_take(
 ) -> list[tuple[NDArray, ...]]:
     """(take, tile, layer, octets, copies, class) of one take."""
     parts = []
+    if table.answer_octets is not None and table.answer_octets[scene]:
+        parts.append(_rows(number, [RECORD], [0], [table.answer_octets[scene]], [1], [ANSWER]))
     if table.record_octets[scene]:
         parts.append(_rows(number, [RECORD], [0], [table.record_octets[scene]], [1], [ALERT]))
     octets = table.octets[content.tiles]  # [K, L]

@@ -40,7 +40,8 @@ REQUIRED: dict[str, tuple[str, ...]] = {
 }
 #: Tables that say what their figures rest on; the rows of a list say it each for itself.
 WITH_BASIS = (
-    "tiles", "link", "delivery", "rate", "quality", "clouds", "measured_on_host", "measured_on_device", "modelled",
+    "tiles", "link", "delivery", "rate", "quality", "clouds", "apps", "measured_on_host",
+    "measured_on_device", "modelled",
 )  # fmt: skip
 LISTS = ("budgets", "checks", "conventions", "attribution")
 REQUIRED_IN_INPUTS: dict[str, tuple[str, ...]] = {

@@ -11,7 +11,7 @@ import numpy as np
 from sim.mission import budgets
 from sim.onboard import ran
 from sim.onboard.device import DeviceRun
-from sim.onboard.sending import Onboard
+from sim.onboard.sending import Onboard, peak_rss_mib
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,11 @@ class Ground:
     seconds: float
     peak_mib: float
     decoder_mpx_s: float | None = None  # tile code to DN
+
+    @classmethod
+    def now(cls, seconds: float, decoder_mpx_s: float | None) -> "Ground":
+        """With the peak memory of this process up to now."""
+        return cls(seconds, peak_rss_mib(), decoder_mpx_s)
 
 
 def on_host(onboard: Onboard, ground: Ground, cost: budgets.SceneRun, tile_px: int) -> dict[str, Any]:

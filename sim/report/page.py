@@ -39,6 +39,7 @@ def _context(report: Mapping[str, Any], pictures: Mapping[str, Path]) -> dict[st
         "rate_rows": names.grouped(report["rate"], names.RATE),
         "link_rows": names.grouped(report["link"], names.LINK, ["loss_profile"]),
         "delivery_rows": _delivery(report.get("delivery")),
+        "apps_rows": names.grouped(report.get("apps", {}), names.APPS, ["list", "answers", "file"]),
         "cloud_rows": [*names.grouped(report["clouds"], names.CLOUDS), *names.grouped(audit, names.AUDIT, _TOLD)],
         "notes": report.get("notes", ()),
         "decoder": _decoder(report),

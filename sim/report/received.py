@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from payload.scene import SceneInfo
+from sim.apps.products import ANSWERS_FILE, answer_row
 from sim.ground.place import name_of
 from sim.ground.reception import Reception, SceneReception
 from sim.link.frames.receiver import FrameReception
@@ -44,6 +45,7 @@ def write_received_report(
         "records_refused": Counter(reception.unaddressed),
         "scenes": [_scene(product, folder) for product in products],
         "scenes_not_shown": len(reception.scenes) - len(products),
+        "answers": [answer_row(a) for s in reception.scenes.values() for _, a in sorted(s.answers.items())],
     }
     (folder / "report.json").write_text(canonical_json(report), encoding="utf-8", newline="\n")
     return report
@@ -57,11 +59,20 @@ def as_text(report: dict[str, Any], out: Path) -> str:
         f"packets  {packets['received']} pieces: {packets['refused']} damaged, {packets['foreign']} of other "
         f"applications, {packets['missing']} missing"
     )
+    lines += _answers(report["answers"], out)
     for scene in report["scenes"]:
         counts = ", ".join(f"{n} {kind}" for kind, n in scene["tiles"].items() if n)
         lines.append(f"scene    {scene['name']}: {counts}; {out / scene['picture']}")
         lines += [f"         {note}" for note in scene["notes"]]
     return "\n".join(lines) + "\n"
+
+
+def _answers(answers: list[dict[str, Any]], out: Path) -> list[str]:
+    if not answers:
+        return []
+    alerts, cut = (sum(bool(answer[key]) for answer in answers) for key in ("alert", "cut_off"))
+    told = f"; {cut} applications were cut off" if cut else ""
+    return [f"answers  {len(answers)} of applications, {alerts} alerts{told}; {out / ANSWERS_FILE}"]
 
 
 def _frames(frames: dict[str, Any] | None) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from hil.devices.latency import Work
 from payload.bundle import Bundle
 from payload.engine import Engine
 from payload.errors import StreamError
@@ -34,6 +35,7 @@ from sim.mission.verification import verify
 from sim.onboard.device import DeviceRun
 from sim.onboard.sending import Onboard
 from sim.products.origin import attribution
+from sim.report.apps import apps_section
 from sim.report.comparison import Comparison
 from sim.report.link import frames_read, layer_octets
 from sim.report.measured import Ground, on_device, on_host
@@ -59,6 +61,7 @@ class Run:
     layers: LayerOctets | None = None  # what each layer of the link added, where packets are sent as they are
     frames: FrameReception | None = None  # as the ground decoded them, where frames were sent
     decoder: str = FULL
+    answers_s: Mapping[int, float] = field(default_factory=dict)  # when each answer was here, s after the pass began
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -110,7 +113,7 @@ def compose(
         "conventions": CONVENTIONS,
         "attribution": attribution_of(run.info),
         "measured_on_host": on_host(onboard, ground, cost, run.bundle.tile_px),
-    } | on_device(onboard.device, cost, run.bundle.tile_px)  # fmt: skip
+    } | _apps(run, onboard, tiles) | on_device(onboard.device, cost, run.bundle.tile_px)  # fmt: skip
 
 
 CONVENTIONS = [
@@ -251,9 +254,17 @@ def notes(run: Run) -> list[str]:
     return [*info.notes, *told]
 
 
+def _apps(run: Run, onboard: Onboard, tiles: dict[str, Any]) -> dict[str, Any]:
+    """Answers of applications beside the pictures; nothing where none flew."""
+    if onboard.apps is None:
+        return {}
+    return {"apps": apps_section(run.mission, onboard.apps, run.received, run.answers_s, tiles, _octets(run))}
+
+
 def _cost(run: Run, onboard: Onboard) -> budgets.SceneRun:
     looked_at, coded = onboard.work.get("judged", 0), onboard.work.get("coded", 0)
     work = scene_work(run.bundle, run.mission.device, looked_at, coded)
+    work += Work(macs=sum(app.macs for app in onboard.apps.apps) if onboard.apps else 0.0)
     pixels = onboard.work.get("valid_px") or run.info.height_px * run.info.width_px
     if onboard.device is None:
         return budgets.SceneRun(pixels, _octets(run), work, sum(onboard.seconds.values()), onboard.peak_mib)

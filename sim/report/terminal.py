@@ -39,6 +39,7 @@ def _facts(report: Mapping[str, Any], arranged: Mapping[str, Any]) -> Iterator[s
     if "octets_on_air" in report["link"]:
         yield f"on air   {_on_air(report['link'])}"
     yield f"rate     {octets(rate['octets'])}, CR {rate['cr16']:.1f} against 16 bit, {rate['bpp']:.3f} bit/px"
+    yield from _answers(report.get("apps"))
     yield from _delivery(report.get("delivery", {}))
     yield "quality  " + "; ".join(_metric(report, key) for key in SHOWN)
     yield f"on board {_on_board(arranged)}"
@@ -55,6 +56,21 @@ def _on_air(link: Mapping[str, Any]) -> str:
     layers = [(name.replace("_", " "), link.get(f"layer_{name}_octets", 0)) for name in LAYERS]
     told = ", ".join(f"{name} {count:,}" for name, count in layers if count)
     return f"{link['octets_on_air']:,} octets: {told}"
+
+
+def _answers(apps: Mapping[str, Any] | None) -> Iterator[str]:
+    """What the applications on board said; nothing where none flew."""
+    if apps is None:
+        return
+    here = f"{apps['answers_received']} of {apps['answers_made']} answers of applications here, {apps['alerts']} alerts"
+    first = apps["first_alert_s"]
+    after = f", the first after {figure(first)} s" if first is not None else ""
+    yield f"answers  {here}{after}; {octets(apps['answer_packet_octets'])} in {apps['copies']} copies"
+    for app in apps["list"]:
+        rate = app["false_alarm_percent"]
+        wrong = "unknown" if rate is None else f"{figure(rate)} %"
+        cut = f", CUT OFF ({app['cut_off']})" if app["cut_off"] else ""
+        yield f"         {app['name']}: {app['alerts']} alerts; false alarms {wrong}, {app['false_alarms_of']}{cut}"
 
 
 def _delivery(delivery: Mapping[str, Any]) -> Iterator[str]:

@@ -21,6 +21,7 @@ from payload.link.frames.security import Security, sealed, without_security
 from payload.link.frames.transfer_frame import FrameFormat, Kind
 from payload.link.frames.virtual_channels import frames_of
 from payload.link.space_packet import OVERHEAD_OCTETS
+from payload.link.streams import Stream
 
 SYNC_MARKER = bytes.fromhex("1acffc1d")
 #: Frames coded at once: enough to keep numpy busy, few enough to keep memory small.
@@ -114,7 +115,7 @@ def encode_frames(frames: Iterable[bytes], stack: Stack) -> Iterator[bytes]:
 
 def packets_on_air(packets: Iterable[tuple[int, bytes]], stack: Stack) -> Iterator[bytes]:
     """(virtual channel, packet) in sending order -> frames as they are on the air, the lead-in first."""
-    frames = frames_of(packets, stack.packet_layout, stack.lead_in_frames)
+    frames = frames_of(packets, stack.packet_layout, stack.lead_in_frames, urgent=Stream.ALERTS)
     return encode_frames(frames if stack.security is None else sealed(frames, stack.security, stack.layout), stack)
 
 

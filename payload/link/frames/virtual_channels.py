@@ -80,12 +80,18 @@ class Framer:
         return pack(Frame(channel, count, pointer, data, master), self.layout)
 
 
-def frames_of(packets: Iterable[tuple[int, bytes]], layout: FrameFormat, lead_in: int = 0) -> Iterator[bytes]:
-    """(channel, packet) in sending order -> frames, so many idle frames before them, the last ones filled up."""
-    framer = Framer(layout)
+def frames_of(
+    packets: Iterable[tuple[int, bytes]], layout: FrameFormat, lead_in: int = 0, urgent: int | None = None
+) -> Iterator[bytes]:
+    """(channel, packet) in sending order -> frames, so many idle frames before them, the last ones filled up. What the
+    channel `urgent` holds does not wait for more: its frame is filled up as soon as another channel has its turn."""
+    framer, before = Framer(layout), None
     for _ in range(lead_in):
         yield framer.idle_frame()
     for channel, packet in packets:
+        if urgent is not None and before == urgent != channel:
+            yield from framer.flush_channel(urgent)
+        before = channel
         yield from framer.push(channel, packet)
     yield from framer.flush()
 
