@@ -27,7 +27,8 @@ def restored_db(task: Task, seen: Dn, budget: Budget, seed: int) -> dict[str, fl
     known = inputs[at].reshape(budget.units, -1)
     mean, scale = known.mean(axis=0), known.std(axis=0) + 1e-3
     network = importlib.import_module("sklearn.neural_network").MLPRegressor(
-        hidden_layer_sizes=PIXEL_HIDDEN, batch_size=budget.batch, max_iter=budget.rounds + budget.last_rounds, random_state=seed,
+        hidden_layer_sizes=PIXEL_HIDDEN, batch_size=budget.batch, max_iter=budget.rounds + budget.last_rounds,
+        random_state=seed,
         learning_rate_init=budget.last_rate, tol=0.0, n_iter_no_change=10**6,
     )  # fmt: skip
     spread = rest[at].std()

@@ -1,7 +1,7 @@
 """What a downstream task is: pictures, labels to learn from, labels to be judged by, and a score."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,6 @@ class Task:
     note: str
     finer: int = 1
     truth_dn: Dn | None = None
-    extra: Mapping[str, str] = field(default_factory=dict)
 
     def with_share(self, share: float, seed: int) -> "Task":
         """The task with a share of its labels, drawn in squares of 32 px so that few labels are few places."""
