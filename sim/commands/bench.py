@@ -24,16 +24,26 @@ def bench(
     offset: options.Offset = None,
     max_pixels: options.MaxPixels = MAX_PIXELS_DEFAULT,
     cr: Annotated[float, typer.Option(min=2.0, help="Compression ratio to code at, against 16 bit.")] = 20.0,
+    decoders: Annotated[
+        bool, typer.Option("--decoders", help="The ground's decoders beside OpenJPEG at CR 20, 50, 100, and no more.")
+    ] = False,
     granule_px: Annotated[int, typer.Option(help="Side of the scene whose memory is measured; 0: none.")] = 10_980,
     as_json: options.AsJson = False,
 ) -> None:
     """Speed of each stage beside classical coders, and the memory of a granule. Exit 1 if that passes its limit."""
+    from dataclasses import asdict
+
     from sim.compare import speed
 
     engines = (engine,) if engine else speed.engines_here()
     question = speed.Question(
         bundle, engines, tuple(tiles or ()), cr, options.reading(bands, scale, offset, max_pixels)
     )
+    if decoders:
+        with progress("bench") as advance:
+            rows = speed.decoder_speeds(question, advance)
+        print(json.dumps([asdict(row) for row in rows], indent=2) if as_json else speed.decoders_text(rows))
+        return
     with progress("bench") as advance:
         result = speed.benchmark(question, granule_px, advance)
     print(json.dumps(result.as_dict(), indent=2) if as_json else speed.as_text(result))
