@@ -10,6 +10,10 @@ SAY_KERNEL = $(BIN)/python -c 'from payload.native.library import available as b
 	print("Compiled kernel: built" if built else "Compiled kernel: NOT BUILT (no C compiler with Python headers); the payload runs in numpy, same octets, some thirteen times slower")'
 INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
+# F Prime's ground system judges our TM frames. It has a folder of its own, as it brings a plugin for pytest and some
+# thirty packages that its deframer does not need.
+REFEREES := --no-deps --target build/referees fprime-gds crcmod
+
 .PHONY: help demo test test-onboard check docs bench evaluate equal fuzz fuzz-kernel bench-link mutants sign clean
 
 help:
@@ -24,7 +28,8 @@ help:
 	@echo "make fuzz          10^6 damaged units of the link; every reader of foreign octets under atheris"
 	@echo "make fuzz-kernel   10^5 hostile layers, encodes and arguments for the kernel under ASan and UBSan"
 	@echo "make sign          signs the bundles that ship: KEY=KEY.pem"
-	@echo "make bench-link    speed of the link's layers beside libfec, and 10^6 words beyond what Reed-Solomon corrects"
+	@echo "make bench-link    speed of the link's layers beside libfec, 10^6 words beyond what Reed-Solomon corrects, and"
+	@echo "                   10 000 units of ours read by each of six other people's programs: some ten minutes"
 	@echo "make evaluate      rate, distortion and the cloud gate on the benchmark data, if its folder is there"
 
 demo: $(VENV)/.ground
@@ -91,9 +96,10 @@ sign: $(VENV)/.ground
 	@test -n "$(KEY)" || { echo "say which key: make sign KEY=KEY.pem"; exit 1; }
 	for bundle in payload/bundles/*/manifest.json; do $(BIN)/python -m export sign $$(dirname $$bundle) --key "$(KEY)" || exit 1; done
 
-# Speed of the frames' layers beside libfec, and 10^6 random words against Reed-Solomon.
+# Speed of the frames' layers beside libfec, 10^6 random words against Reed-Solomon, and all referees.
 bench-link: $(VENV)/.everything
 	$(BIN)/python tests/hostile/link_bars.py
+	$(BIN)/python tests/hostile/referees.py
 
 clean:
 	rm -rf $(VENV) build out
@@ -109,8 +115,9 @@ $(VENV)/.ground: pyproject.toml constraints.txt $(KERNEL) | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/.everything: pyproject.toml constraints.txt $(KERNEL) | $(VENV)/bin/python
-	$(INSTALL) --editable ".[ground,archive,campaign,viewer,opponents,bench,train,test,check]"
+	$(INSTALL) --editable ".[ground,archive,campaign,viewer,features,opponents,bench,train,test,check]"
 	touch $@ $(VENV)/.ground
+	@test -d build/referees || $(INSTALL) $(REFEREES) || echo "NOT INSTALLED: fprime-gds; the tests that need it will skip"
 
 build/onboard/.installed: pyproject.toml constraints.txt $(KERNEL)
 	test -x build/onboard/bin/python || $(PYTHON) -m venv build/onboard

@@ -48,7 +48,7 @@ from hil.host.transports import connector
 from hil.line.code_id import version
 from hil.line.key import write_key
 from hil.progress import progress
-from payload.bundle import DEFAULT, load_bundle
+from payload.bundle import DEFAULT
 from payload.engine import open_engine
 from payload.errors import InputError
 from payload.policy import Policy
@@ -173,7 +173,7 @@ def equal(
     overwrite: Overwrite = False,
 ) -> None:
     """The same tiles on several devices: one sha256 of the tile codes from each. Exit 1 if they differ."""
-    loaded, policy = load_bundle(bundle, flight_only=True), Policy(step_dn=step_dn)
+    loaded, policy = read_bundle(bundle), Policy(step_dn=step_dn)
     if not scene and not tiles:
         raise InputError("wanted --scene, --tiles or both, none is given")
     read_as = reading(bands, scale, offset)

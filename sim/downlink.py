@@ -108,7 +108,7 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
         )
 
         # Verification alone opens the original again.
-        kinds = tables.kinds(received, grid(scene.info, bundle.tile_px))
+        kinds, layers = tables.kinds(received, grid(scene.info, bundle.tile_px)), layers or carried.layers
         picture = delivered.picture if delivered else None
         cloud = folder / CLOUD_FILE if delivered else None
         if request.keep_original:

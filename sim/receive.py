@@ -172,11 +172,12 @@ def read_stream(path: Path, apid: int, receiver: FrameReceiver | None) -> Iterat
     receiver for them. InputError where the file cannot be read."""
     try:
         with path.open("rb") as stream:
+            pieces: Iterator[tuple[int, bytes]]
             if receiver is None:
-                pieces = read_packets(stream, (*apids_of(apid), *FILE_APIDS))
-                yield from ((0, packet) for packet in packets_and_files(pieces, apid))
+                pieces = ((0, piece) for piece in read_packets(stream, (*apids_of(apid), *FILE_APIDS)))
             else:
-                yield from packets_off_air(iter(lambda: stream.read(GATHERED_OCTETS), b""), receiver)
+                pieces = packets_off_air(iter(lambda: stream.read(GATHERED_OCTETS), b""), receiver)
+            yield from packets_and_files(pieces, apid)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}), wanted a file of packets or frames") from None
 

@@ -41,7 +41,7 @@ LONGEST_STREAM_S = 600.0
 LEAST_PERIOD_S = 0.001
 WATCHDOG_EXIT = 86
 #: What NETWORKS may ask for -> the most of it.
-NETWORK_BOUNDS = {"threads": 256, "batch": 64, "runs": 200}
+NETWORK_BOUNDS = {"threads": 256, "batch": 16, "runs": 200}
 
 log = logging.getLogger("hil.agent.agent")
 

@@ -5,6 +5,7 @@ points `nadir.judges`, so that the bench needs no ground where nobody asks for a
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -25,16 +26,41 @@ JUDGES = "nadir.judges"
 AT_ONCE = 16
 
 
+@dataclass(frozen=True)
+class CloudTruth:
+    """What is cloud in a tile, and where that is known, by somebody's word; or why nobody knows."""
+
+    basis: str = ""
+    of_tile: Callable[[Tile], tuple[Any, Any]] | None = None
+    why: str = ""
+
+
+def find_truth(bundle: Bundle, scene: str | None, reference: Path | None) -> CloudTruth:
+    """Before anything is measured: InputError where a reference that was given cannot be used."""
+    if reference is None and "clouds" not in bundle.manifest:
+        return CloudTruth()
+    try:
+        known = _judge("cloud_truth")(bundle, scene, reference)
+    except InputError as error:
+        if reference is not None:
+            raise
+        return CloudTruth(why=f"no cloud IoU: {error}")
+    if known is None:
+        why = "no cloud IoU: nobody knows the clouds of these tiles; --cloud-reference FILE.npz says where they are"
+        return CloudTruth(why=why)
+    return CloudTruth(*known)
+
+
 def measure_accuracy(
-    session: DeviceSession, tiles: Sequence[Tile], replies: Sequence[DeviceReply], bundle: Bundle,
-    scene: str | None, reference: Path | None, tell: Tell,
+    session: DeviceSession, tiles: Sequence[Tile], replies: Sequence[DeviceReply], bundle: Bundle, truth: CloudTruth,
+    tell: Tell,
 ) -> tuple[Accuracy, list[str]]:  # fmt: skip
     """Figures, and what is missing of them, each as a sentence."""
     pixels, octets = sum(int(tile.valid.sum()) for tile in tiles), sum(len(reply.octets) for reply in replies)
     coded = [(t, r.octets) for t, r in zip(tiles, replies, strict=True) if r.kind == CODED]
     coded_px = sum(int(tile.valid.sum()) for tile, _ in coded)
     distortion, doubts = _distortion(bundle, coded)
-    clouds, more = _clouds(session, tiles, bundle, scene, reference, tell)
+    clouds, more = _clouds(session, tiles, truth, tell)
     return Accuracy(
         tiles=len(tiles),
         decoded=len(coded) if distortion else 0,
@@ -56,27 +82,18 @@ def _distortion(bundle: Bundle, coded: Sequence[tuple[Tile, bytes]]) -> tuple[di
 
 
 def _clouds(
-    session: DeviceSession, tiles: Sequence[Tile], bundle: Bundle, scene: str | None, reference: Path | None, tell: Tell
+    session: DeviceSession, tiles: Sequence[Tile], truth: CloudTruth, tell: Tell
 ) -> tuple[CloudAgreement | None, list[str]]:
-    if reference is None and "clouds" not in bundle.manifest:
-        return None, []
-    try:
-        known = _judge("cloud_truth")(bundle, scene, reference)
-    except InputError as error:
-        if reference is not None:
-            raise
-        return None, [f"no cloud IoU: {error}"]
-    if known is None:
-        return None, ["no cloud IoU: nobody knows the clouds of these tiles; --cloud-reference FILE.npz says where"]
-    whose, truth = known
+    if truth.of_tile is None:
+        return None, [truth.why] if truth.why else []
     counts = np.zeros(4, np.int64)  # pixels that are cloud for both, the device only, the truth only, neither
     for done, (tile, found) in enumerate(_masks(session, tiles)):
         tell("cloud masks", done, len(tiles))
         if found is None:
             return None, ["no cloud IoU: the device's bundle has no cloud network"]
-        cloud, sure = truth(tile)
+        cloud, sure = truth.of_tile(tile)
         counts += np.bincount((2 * ~found + ~cloud)[sure], minlength=4)
-    return CloudAgreement(whose, *(int(count) for count in counts)), []
+    return CloudAgreement(truth.basis, *(int(count) for count in counts)), []
 
 
 def _masks(session: DeviceSession, tiles: Sequence[Tile]) -> Any:

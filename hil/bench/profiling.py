@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hil.bench.accuracy import measure_accuracy
+from hil.bench.accuracy import CloudTruth, find_truth, measure_accuracy
 from hil.bench.energy_mode import Meter, measure_energy
 from hil.bench.performance import Tell, measure_performance, performance_doubts
 from hil.bench.roofline import measure_roofline, roofline_doubts
-from hil.bench.soak import measure_soak
+from hil.bench.soak import measure_soak, require_length
 from hil.host.client import DeviceSession
 from hil.line.code_id import code_id
 from hil.line.messages import DeviceReply
@@ -23,6 +23,8 @@ from payload.bundle import Bundle
 from payload.errors import InputError
 from payload.tiles import Tile
 from payload.version import described
+
+LONGEST_WINDOW_S = 600.0
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,12 @@ class Plan:
     scene: str | None = None  # where the tiles are from: whoever knows its clouds may say so
     cloud_reference: Path | None = None
 
+    def __post_init__(self) -> None:
+        if not 0 < self.window_s <= LONGEST_WINDOW_S:
+            raise InputError(f"--window-s {self.window_s:g}: wanted more than 0, at most {LONGEST_WINDOW_S:g}")
+        if self.soak_s is not None:
+            require_length(self.soak_s)
+
 
 def profile(
     session: DeviceSession, tiles: Sequence[Tile], bundle: Bundle, meter: Meter | None, plan: Plan,
@@ -48,10 +56,11 @@ def profile(
 ) -> BenchProfile:  # fmt: skip
     """The profile of a device on these tiles. An emulated device is refused: its times mean nothing."""
     _require_device(session, tiles)
+    truth = find_truth(bundle, plan.scene, plan.cloud_reference) if plan.accuracy else None  # refused now, or never
     performance, alone = measure_performance(session, tiles, plan.repeats, tell)
     energy, of_energy = _energy(session, tiles, alone, meter, plan, tell)
     roofline, of_roofline = _roofline(session, tiles, alone[0], performance, bundle, plan)
-    accuracy, of_accuracy = _accuracy(session, tiles, alone[0], bundle, plan, tell)
+    accuracy, of_accuracy = _accuracy(session, tiles, alone[0], bundle, truth, tell)
     soak, of_soak = measure_soak(session, tiles, plan.soak_s, tell) if plan.soak_s is not None else (None, [])
     doubts = [*performance_doubts(performance), *of_energy, *of_roofline, *of_accuracy, *of_soak]
     return BenchProfile(
@@ -105,12 +114,10 @@ def _roofline(
 
 
 def _accuracy(
-    session: DeviceSession, tiles: Sequence[Tile], replies: Sequence[DeviceReply], bundle: Bundle, plan: Plan,
-    tell: Tell,
+    session: DeviceSession, tiles: Sequence[Tile], replies: Sequence[DeviceReply], bundle: Bundle,
+    truth: CloudTruth | None, tell: Tell,
 ) -> tuple[Accuracy | None, list[str]]:  # fmt: skip
-    if not plan.accuracy:
-        return None, []
-    return measure_accuracy(session, tiles, replies, bundle, plan.scene, plan.cloud_reference, tell)
+    return (None, []) if truth is None else measure_accuracy(session, tiles, replies, bundle, truth, tell)
 
 
 def _line_doubts(session: DeviceSession) -> list[str]:

@@ -31,10 +31,14 @@ def duration_s(text: str) -> float:
     return float(match[1]) * UNITS[match[2]]
 
 
-def measure_soak(session: DeviceSession, tiles: Sequence[Tile], seconds: float, tell: Tell) -> tuple[Soak, list[str]]:
-    """The run, and what it makes doubtful."""
+def require_length(seconds: float) -> None:
+    """InputError unless a sustained run can be of this length."""
     if not SHORTEST_S <= seconds <= LONGEST_S:
         raise InputError(f"--soak {seconds:g} s: wanted {SHORTEST_S:g} s to {LONGEST_S / 86400:g} days")
+
+
+def measure_soak(session: DeviceSession, tiles: Sequence[Tile], seconds: float, tell: Tell) -> tuple[Soak, list[str]]:
+    """The run, and what it makes doubtful."""
     if not session.hold(tiles):
         raise InputError(f"device {session.name}: has no room for a single tile; use a smaller tile size")
     stretches: list[_Stretch] = []
@@ -47,6 +51,10 @@ def measure_soak(session: DeviceSession, tiles: Sequence[Tile], seconds: float, 
         parts = stream_windows(session, ASKED | {"seconds": window_s})
         looks += [look for part in parts for look in part["health"]]
         stretches += _stretches(parts)
+        if not stretches:
+            raise InputError(
+                f"device {session.name}: no tile was done in {window_s:g} s; use a longer run (--soak)"
+            )
         start_s = parts[0]["start_s"] if start_s is None else start_s
     return _soak(stretches, looks, start_s), _doubts(stretches, looks, start_s)
 

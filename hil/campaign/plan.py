@@ -1,26 +1,26 @@
 """What a campaign asks: devices, work, rounds. A TOML file -> a plan that is checked before anything is measured.
 
-    name = "a day on the flatsat"
-    rounds = 8                 # every device does all work in each
-    every = "1h"               # from the start of a round to the start of the next
-    tries = 3                  # a device that is away is asked so often in a round
-    pause = "1m"               # before it is asked again
+name = "a day on the flatsat"
+rounds = 8                 # every device does all work in each
+every = "1h"               # from the start of a round to the start of the next
+tries = 3                  # a device that is away is asked so often in a round
+pause = "1m"               # before it is asked again
 
-    [[devices]]
-    name = "pi"                # how the page names it
-    url = "ssh://pi@flatsat/home/pi/agents/agent-1234.pyz"
-    engine = "auto"            # these are optional
-    threads = 1
-    power = "scpi:TCPIP::192.168.1.5::5025::SOCKET"
+[[devices]]
+name = "pi"                # how the page names it
+url = "ssh://pi@flatsat/home/pi/agents/agent-1234.pyz"
+engine = "auto"            # these are optional
+threads = 1
+power = "scpi:TCPIP::192.168.1.5::5025::SOCKET"
 
-    [[work]]
-    name = "demo"
-    scene = "demo"             # or tiles = "tiles.npz"
-    bundle = "edge"            # these are optional
-    limit = 25
-    measure = "profile"        # or "run": every octet compared with this host's, tile by tile
-    repeats = 3
-    soak = "10m"
+[[work]]
+name = "demo"
+scene = "demo"             # or tiles = "tiles.npz"
+bundle = "edge"            # these are optional
+limit = 25
+measure = "profile"        # or "run": every octet compared with this host's, tile by tile
+repeats = 3
+soak = "10m"
 """
 
 import re
@@ -29,6 +29,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from hil.bench.profiling import Plan
 from hil.bench.soak import duration_s
 from hil.host.transports import connector
 from payload.bundle import DEFAULT
@@ -145,9 +146,13 @@ def _check_work(path: Path, work: Work) -> None:
         raise InputError(f"{path}: work {work.name}: measure is {work.measure!r}, wanted {' or '.join(MEASURES)}")
     if work.limit < 1 or work.repeats < 1:
         raise InputError(f"{path}: work {work.name}: limit and repeats are 1 at least")
-    for time in (work.window, work.soak):
-        if time is not None:
-            duration_s(time)
+    profile_plan(work, threads=1)
+
+
+def profile_plan(work: Work, threads: int) -> Plan:
+    """What `hil profile` would be asked. InputError where that cannot be measured."""
+    soak_s = duration_s(work.soak) if work.soak is not None else None
+    return Plan(work.repeats, duration_s(work.window), threads=threads, scene=work.scene, soak_s=soak_s)
 
 
 def _count(path: Path, table: dict[str, Any], key: str, default: int, most: int) -> int:

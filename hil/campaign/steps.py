@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from hil.bench.meters import open_meter
-from hil.bench.profiling import Plan, profile
+from hil.bench.profiling import profile
 from hil.bench.run import RunFolder, RunReport, run, run_identity
-from hil.bench.soak import duration_s
-from hil.campaign.plan import CampaignDevice, CampaignPlan, Work
+from hil.campaign.plan import CampaignDevice, CampaignPlan, Work, profile_plan
 from hil.host.client import open_device
-from hil.host.session_values import DeviceError, Patience
+from hil.host.session_values import DeviceLostError, Patience
 from hil.host.tiles_in import npz_tiles, scene_tiles
+from hil.host.trusted_bundle import trusted_bundle
 from hil.profiles.campaign_file import (
     AWAY,
     DONE,
@@ -34,7 +34,7 @@ from hil.profiles.campaign_file import (
 )
 from hil.profiles.comparison import FIGURES
 from hil.profiles.profile_file import BenchProfile, save_profile
-from payload.bundle import Bundle, load_bundle
+from payload.bundle import Bundle
 from payload.engine import open_engine
 from payload.errors import InputError
 from payload.policy import Policy
@@ -111,13 +111,13 @@ def _tried(
     step: Step, plan: CampaignPlan, out: Path, clock: Clock, measure: Callable[[Step, CampaignPlan, Path], StepRecord],
     attempt: int,
 ) -> StepRecord:  # fmt: skip
-    """A step's record, whatever became of it. What is wrong with this host's disk is no device's fault, and raised."""
+    """A step's record, whatever became of it."""
     before_s = clock.now_s()
     try:
         record = measure(step, plan, out)
-    except DeviceError as error:
+    except DeviceLostError as error:
         record = StepRecord(*step.key, AWAY, 0.0, why=_one_line(error))
-    except InputError as error:
+    except Exception as error:  # one step must not end a day: what went wrong is told, and the next one is done
         record = StepRecord(*step.key, FAILED, 0.0, why=_one_line(error))
     now_s = clock.now_s()
     return replace(record, at_s=now_s, seconds=now_s - before_s, tries=attempt)
@@ -125,7 +125,7 @@ def _tried(
 
 def measure_step(step: Step, plan: CampaignPlan, out: Path) -> StepRecord:
     """The step done, its result in the campaign's folder."""
-    bundle = load_bundle(step.work.bundle, flight_only=True)
+    bundle = trusted_bundle(step.work.bundle)
     tiles = _tiles(step.work, plan, bundle)
     (out / step.folder).mkdir(parents=True, exist_ok=True)
     if step.work.measure == "run":
@@ -142,12 +142,8 @@ def _tiles(work: Work, plan: CampaignPlan, bundle: Bundle) -> list[Tile]:
 def _profile(step: Step, tiles: list[Tile], bundle: Bundle, out: Path) -> StepRecord:
     work, device = step.work, step.device
     meter = open_meter(device.power) if device.power else None
-    asked = Plan(
-        work.repeats, duration_s(work.window), threads=device.threads, scene=work.scene,
-        soak_s=duration_s(work.soak) if work.soak else None,
-    )  # fmt: skip
     with open_device(device.url, bundle, Policy(), device.engine, device.threads, PATIENCE) as session:
-        found = profile(session, tiles, bundle, meter, asked)
+        found = profile(session, tiles, bundle, meter, profile_plan(work, device.threads))
     name = f"{step.folder}/profile.json"
     save_profile(found, out / name)
     return StepRecord(
@@ -233,4 +229,6 @@ def _words(record: StepRecord) -> str:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+    """What a user can read; the kind of an error that was not foreseen stands before it."""
+    kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
+    return kind + " ".join(str(error).split())[:300]

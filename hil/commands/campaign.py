@@ -9,7 +9,7 @@ from hil.campaign.plan import read_plan
 from hil.campaign.steps import run_campaign
 from hil.commands.options import Out, write_text
 from hil.console import say
-from hil.profiles.campaign_file import verdicts
+from hil.profiles.campaign_file import checks
 from hil.profiles.campaign_page import as_csv, write_page
 
 
@@ -24,8 +24,9 @@ def campaign(
     planned = asked.rounds * len(asked.devices) * len(asked.work)
     write_text(out / "campaign.csv", as_csv(records))
     write_page(asked.name, records, asked.rounds, planned, out / "campaign.html")
-    judged = list(verdicts(records, planned))
-    for words, held, found in judged:
-        print(f"{'held' if held else 'FAILED':<7}{words}: {found}")
+    judged = list(checks(records, planned))
+    for check in judged:
+        state, counts = "held" if check.held else "FAILED", f"{check.measured}, wanted {check.wanted}"
+        print(f"{state:<7}{check.asked}: {counts} ({check.found})")
     say(f"{out / 'campaign.html'}")
-    raise typer.Exit(0 if all(held for _, held, _ in judged) else 1)
+    raise typer.Exit(0 if all(check.held for check in judged) else 1)

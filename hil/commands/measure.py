@@ -85,7 +85,7 @@ def profile(
     overwrite: Overwrite = False,
 ) -> None:
     """Measures latency, memory, energy and accuracy of a device: profile.json, profile.html and profile.csv."""
-    loaded, policy = read_bundle(bundle, trusted_key), Policy(step_dn=step_dn)
+    loaded, policy = read_bundle(bundle, trusted_key, mission), Policy(step_dn=step_dn)
     connector(device, loaded.directory)
     source = list(read_tiles(scene, reading(bands, scale, offset), tiles, loaded).first(limit).tiles)
     require_fresh(out, ("profile.json", "profile.html", "profile.csv"), overwrite)
@@ -96,9 +96,9 @@ def profile(
         soak_s=duration_s(soak) if soak else None, accuracy=accuracy, scene=scene, cloud_reference=cloud_reference,
     )  # fmt: skip
     with open_device(device, loaded, policy, engine, threads) as session, progress() as told:
+        out.mkdir(parents=True, exist_ok=True)  # now: what took an hour must not fail for want of a folder
         found = take_profile(session, source, loaded, meter, plan, told)
     judged = margins(found, demand) if demand else []
-    out.mkdir(parents=True, exist_ok=True)
     save_profile(found, out / "profile.json")
     write_text(out / "profile.csv", as_table(found))
     write_page(found, out / "profile.html", demand.name if demand else "", judged)
@@ -150,7 +150,7 @@ def sweep(
     for point in found.points:
         setting = f"{point.what:<15}{point.tile_px:>5} px {point.threads:>3} thr  batch {point.batch:<3}"
         known = point.call_s is not None and point.mpx_s is not None
-        figures = f"{1e3 * (point.call_s or 0):>9.3g} ms {point.mpx_s:>8.4g} Mpx/s" if known else point.why
+        figures = f"{1e3 * (point.call_s or 0):>9.4g} ms {point.mpx_s:>8.4g} Mpx/s" if known else point.why
         print(f"{setting} {figures}{'  on the front' if point.front else ''}")
     say(f"{out / 'sweep.html'}")
 

@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from hil.host.tiles_in import FileReading, TileSource, npz_tiles, scene_tiles
-from payload.bundle import Bundle, load_bundle
+from hil.host.trusted_bundle import trusted_bundle
+from payload.bundle import Bundle
 from payload.errors import InputError
 from payload.signature import load_public_key
 
@@ -35,9 +36,8 @@ Overwrite = Annotated[bool, typer.Option("--overwrite")]
 MissionName = Annotated[str | None, typer.Option("--mission", help="a shipped mission's name, or a TOML file")]
 
 
-def read_bundle(name: str, trusted: list[Path] | None) -> Bundle:
-    keys = [load_public_key(path) for path in trusted] if trusted else None
-    return load_bundle(name, flight_only=True, trusted_keys=keys)
+def read_bundle(name: str, trusted: list[Path] | None = None, mission: str | None = None) -> Bundle:
+    return trusted_bundle(name, [load_public_key(path) for path in trusted or ()], mission)
 
 
 def reading(bands: str | None, scale: float | None, offset: float | None) -> FileReading:

@@ -23,6 +23,7 @@ from hil.host.session_values import (
     DeviceError,
     DeviceFullError,
     DeviceInfo,
+    DeviceLostError,
     Incidents,
     Patience,
     SilenceError,
@@ -222,7 +223,7 @@ class DeviceSession:
             self.close()
             self.incidents.causes.append(cause)
             if failures >= self._patience.attempts:
-                raise DeviceError(
+                raise DeviceLostError(
                     f"device {self.name}: lost after {failures} attempts ({cause}); "
                     "check the line and the agent, then run again"
                 )
@@ -345,7 +346,7 @@ def open_device(
     try:
         return DeviceSession(connect, url, bundle, policy, engine, threads, patience or PATIENCE, key=key)
     except DeviceError as error:
-        raise DeviceError(with_remedy(url, engine, str(error))) from None
+        raise type(error)(with_remedy(url, engine, str(error))) from None
 
 
 def _device_reply(frame: Frame, request_crc: int) -> DeviceReply:

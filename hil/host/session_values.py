@@ -14,6 +14,10 @@ class DeviceError(InputError):
     """The device refuses, or cannot be reached any more. What came back before stands."""
 
 
+class DeviceLostError(DeviceError):
+    """Nobody answers, or not any more: the device is away, and may come back."""
+
+
 class DeviceFullError(DeviceError):
     """The device has no room for another tile."""
 

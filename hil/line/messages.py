@@ -61,9 +61,7 @@ def pack_tile(tile: Tile) -> bytes:
 
 def unpack_tile(body: Octets) -> Tile:
     """The tile of an INFER body. ProtocolError if it is not one."""
-    fields, octets = unpack_body(
-        memoryview(body), TILE_JSON_OCTETS
-    )  # a view: samples are copied once
+    fields, octets = unpack_body(memoryview(body), TILE_JSON_OCTETS)  # a view: samples are copied once
     row, col = _count(fields, "row", 0, 65535), _count(fields, "col", 0, 65535)
     bands, px = _count(fields, "bands", 1, MAX_BANDS), _count(fields, "px", 1, MAX_TILE_PX)
     all_valid = fields.get("all_valid") is True

@@ -100,13 +100,27 @@ def codes_of_work(records: Sequence[StepRecord]) -> list[CodesOfWork]:
     return [CodesOfWork(work, {sha: tuple(names) for sha, names in by.items()}) for work, by in found.items()]
 
 
-def verdicts(records: Sequence[StepRecord], planned: int) -> Iterator[tuple[str, bool, str]]:
-    """(what was asked, held, what was found)."""
+@dataclass(frozen=True)
+class Check:
+    """One thing that a campaign is held to: a count, and what it should be."""
+
+    asked: str
+    measured: int
+    wanted: int
+    found: str  # in words
+
+    @property
+    def held(self) -> bool:
+        return self.measured == self.wanted
+
+
+def checks(records: Sequence[StepRecord], planned: int) -> Iterator[Check]:
+    """Every step done, one sha256 of the tile codes for each work, and no run unlike this host's."""
     done = sum(record.state == DONE for record in records)
-    yield "every step was done", done == planned, f"{done} of {planned}"
+    yield Check("steps done", done, planned, f"{done} of {planned}")
     for codes in codes_of_work(records):
         names = "; ".join(f"{sha[:16]}: {', '.join(devices)}" for sha, devices in codes.by_sha256.items())
-        yield f"one sha256 of the tile codes: {codes.work}", codes.equal, names
+        yield Check(f"different tile codes of {codes.work}", len(codes.by_sha256), 1, names)
     broken = [f"round {r.round}, {r.device}, {r.work}" for r in records if not r.held]
     if broken:
-        yield "octets equal to the host's", False, "; ".join(broken)
+        yield Check("runs whose octets are not this host's", len(broken), 0, "; ".join(broken))

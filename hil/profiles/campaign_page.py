@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from hil.profiles.campaign_file import AWAY, DONE, FAILED, StepRecord, codes_of_work, verdicts
+from hil.profiles.campaign_file import AWAY, DONE, FAILED, StepRecord, checks, codes_of_work
 from hil.profiles.page import render_template, write_whole
 
 TEMPLATE = Path(__file__).parent / "templates" / "campaign.html"
@@ -62,12 +62,13 @@ def as_csv(records: Sequence[StepRecord]) -> str:
 
 def _context(name: str, records: Sequence[StepRecord], rounds: int, planned: int) -> dict[str, Any]:
     devices, works = (list(dict.fromkeys(getattr(r, key) for r in records)) for key in ("device", "work"))
-    judged = [(words[0].upper() + words[1:], held, found) for words, held, found in verdicts(records, planned)]
+    judged = list(checks(records, planned))
     return {
         "name": name,
         "devices": [(device, next((r.cpu for r in records if r.device == device and r.cpu), "")) for device in devices],
         "judged": judged,
-        "failed": [words for words, held, _ in judged if not held],
+        "failed": [check.asked for check in judged if not check.held],
+        "key_figures": _key_figures(records, planned, devices),
         "works": [(work, _rows(records, devices, work), _trends(records, devices, work)) for work in works],
         "keys": [(f"box s{1 + n % 9}", device) for n, device in enumerate(devices)],
         "codes": codes_of_work(records),
@@ -75,6 +76,19 @@ def _context(name: str, records: Sequence[StepRecord], rounds: int, planned: int
         "troubles": [r for r in records if r.state != DONE],
         "rounds": rounds,
     }
+
+
+def _key_figures(records: Sequence[StepRecord], planned: int, devices: Sequence[str]) -> list[tuple[str, ...]]:
+    """(name, value, unit, note, class) of the design's tiles."""
+    states = [record.state for record in records]
+    begun, ended = [record.at_s - record.seconds for record in records], [record.at_s for record in records]
+    hours = (max(ended, default=0.0) - min(begun, default=0.0)) / 3600
+    return [
+        ("Steps done", str(states.count(DONE)), f"of {planned}", f"{len(devices)} devices", ""),
+        ("Away", str(states.count(AWAY)), "", "did not answer", "warn" if AWAY in states else ""),
+        ("Refused", str(states.count(FAILED)), "", "by the device, or its work", "bad" if FAILED in states else ""),
+        ("From first to last", f"{hours:.3g}", "h", "measured", ""),
+    ]
 
 
 def _rows(records: Sequence[StepRecord], devices: Sequence[str], work: str) -> list[Row]:

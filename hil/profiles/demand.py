@@ -67,7 +67,7 @@ class Margin:
 def read_demand(where: str | Path, highest_c: float | None = None) -> Demand:
     """The demand of a mission, a TOML file or the name of a shipped one. Missions do not say `highest_c`, the
     temperature that the device may reach."""
-    path = _mission_file(where)
+    path = mission_file(where)
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -119,7 +119,7 @@ def margins(profile: BenchProfile, demand: Demand) -> list[Margin]:
     return sorted(found, key=lambda margin: margin.margin)
 
 
-def _mission_file(where: str | Path) -> Path:
+def mission_file(where: str | Path) -> Path:
     """A file as it is; else a shipped mission of that name, found through the entry point `nadir.missions`."""
     if Path(where).is_file() or Path(where).suffix == ".toml":
         return Path(where)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hil.profiles.page import render_template, write_whole
-from hil.profiles.sweep_file import Sweep, SweepPoint
+from hil.profiles.sweep_file import PAYLOAD, Sweep, SweepPoint
 
 TEMPLATE = Path(__file__).parent / "templates" / "sweep.html"
 
@@ -16,7 +16,7 @@ def render(sweep: Sweep) -> str:
     return render_template(
         TEMPLATE,
         lambda: {
-            "sweep": sweep, "keys": _keys(sweep.points),
+            "sweep": sweep, "keys": _keys(sweep.points), "key_figures": _key_figures(sweep.points),
             "panels": [(what, _pareto([point for point in sweep.points if point.what == what])) for what in kinds],
         },
     )  # fmt: skip
@@ -25,6 +25,24 @@ def render(sweep: Sweep) -> str:
 def write_page(sweep: Sweep, path: Path) -> None:
     """Whole or not at all."""
     write_whole(path, render(sweep))
+
+
+def _key_figures(points: Sequence[SweepPoint]) -> list[tuple[str, ...]]:
+    """(name, value, unit, note, class): what is soonest done and what gets most through, of the payload."""
+    whole = [point for point in points if point.what == PAYLOAD]
+    known = [(p, p.call_s, p.mpx_s) for p in whole if p.call_s is not None and p.mpx_s is not None]
+    if not known:
+        return []
+    (soon, call_s, _), (most, _, mpx_s) = min(known, key=lambda row: row[1]), max(known, key=lambda row: row[2])
+    return [
+        ("Soonest done", f"{1e3 * call_s:.4g}", "ms a tile", f"{_setting(soon)}; measured", ""),
+        ("Most through", f"{mpx_s:.4g}", "Mpx/s", f"{_setting(most)}; measured", ""),
+        ("Settings", str(len(points)), "", f"{sum(1 for p in points if p.why)} cannot be run", ""),
+    ]
+
+
+def _setting(point: SweepPoint) -> str:
+    return f"payload, {point.tile_px} px, {point.threads} thread{'s' if point.threads > 1 else ''}"
 
 
 def _series(points: Sequence[SweepPoint]) -> dict[int, str]:
@@ -50,5 +68,5 @@ def _pareto(points: Sequence[SweepPoint]) -> object:
         told = f"{words}, {point.threads} threads: {ms:.3g} ms, {mpx:.3g} Mpx/s"
         plot.dot(ms, mpx, series[point.threads], 5 if point.front else 3, told)
         if point.front and math.isfinite(mpx):
-            plot.text(plot.x(ms) + 8, plot.y(mpx) + 4, words, css="over")
+            plot.text(plot.x(ms) - 4, plot.y(mpx) - 9, words, css="over")
     return plot.svg("Time of a call against throughput; the line joins what no other setting beats")

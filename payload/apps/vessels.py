@@ -60,24 +60,19 @@ class VesselCandidates:
         seen = int(np.count_nonzero(water))
         if seen < LEAST_WATER_PX:
             return []
-        share = 100 * window_sums(water.astype(np.int32)) // window_areas(water.shape)
+        count = window_sums(water.astype(np.int32))
+        share = 100 * count // window_areas(water.shape)
         dark = int(nir.min(where=water, initial=PARTS * 8))
         bright = clear & (share >= LEAST_WATER_PERCENT) & (nir >= dark + self._least)
         for edge in (np.s_[:APART_PX], np.s_[-APART_PX:], np.s_[:, :APART_PX], np.s_[:, -APART_PX:]):
             bright[edge] = False  # of what is cut by the edge nobody knows how large it is
         if not bright.any():
             return []
-        contrast = _contrast(water, nir)
+        contrast = nir - window_sums(nir * water) // np.maximum(count, 1)  # above the mean of the water around, in DN
         return list(_targets(bright & (contrast >= self._least), contrast, share, clear, seen))
 
     def value(self, counts: tuple[int, ...], seen: int, ndvi: float | None) -> int:
         return counts[0]
-
-
-def _contrast(water: Mask, nir: I32) -> I32:
-    """The near infrared of each pixel above the mean of the water in the window around it, in DN. [h, w]"""
-    count = window_sums(water.astype(np.int32))
-    return nir - window_sums(nir * water) // np.maximum(count, 1)
 
 
 def window_areas(shape: tuple[int, ...], reach_px: int = REACH_PX) -> I32:
@@ -90,14 +85,17 @@ def window_areas(shape: tuple[int, ...], reach_px: int = REACH_PX) -> I32:
 
 
 def window_sums(values: I32, reach_px: int = REACH_PX) -> I32:
-    """Sums over the window around each pixel, as far as it lies inside. [h, w]"""
-    for axis in (0, 1):
-        size = values.shape[axis]
-        sums = np.zeros_like(values, shape=[n + (k == axis) for k, n in enumerate(values.shape)])
-        np.cumsum(values, axis=axis, out=sums[(slice(None),) * axis + (slice(1, None),)])
-        place = np.arange(size)
-        ends, starts = np.minimum(place + reach_px + 1, size), np.maximum(place - reach_px, 0)
-        values = sums.take(ends, axis=axis) - sums.take(starts, axis=axis)
+    """Sums over the window around each pixel, as far as it lies inside. [h, w]
+
+    Twice along rows, turned in between: running sums along columns are several times as slow.
+    """
+    for _ in range(2):
+        height, width = values.shape
+        sums = np.zeros((height, width + 2 * reach_px + 1), np.int32)
+        end = reach_px + 1 + width
+        np.cumsum(values, axis=1, out=sums[:, reach_px + 1 : end])
+        sums[:, end:] = sums[:, end - 1 : end]
+        values = np.ascontiguousarray((sums[:, 2 * reach_px + 1 :] - sums[:, :width]).T)
     return values
 
 

@@ -15,6 +15,7 @@
 #include "classes.c"
 #include "range_coder.c"
 #include "layers.c"
+#include "decoding.c"
 #include "synthesis.c"
 #include "winograd.c"
 #include "clouds.c"

@@ -1,4 +1,4 @@
-/* Layers <-> octets, group by group and class by class; twin of payload/codec/lapped/layers.py. */
+/* Layers -> octets, group by group and class by class; twin of payload/codec/lapped/layers.py, with decoding.c. */
 #include "kernel.h"
 
 /* Lists of symbols that are coded one after the other: runs by class, then sizes or refinements by theirs. */
@@ -14,9 +14,13 @@ static int longest_group_of(const Model *model) {
     return longest;
 }
 
+/* Of encoding's lists, or of decoding's counts, words, places and numbers. */
 EXPORT size_t nadir_scratch_octets(int channels, int h, int w, int longest_group) {
-    size_t cells = (size_t)longest_group * h * w;
-    return context_octets(channels, h, w) + LISTS * (cells + ROOM) + 4 * (size_t)channels * h * w + 64;
+    size_t cells = (size_t)longest_group * h * w, words = (size_t)h * ((w + STEP - 1) / STEP);
+    size_t lists = LISTS * (cells + ROOM) + 4 * (size_t)channels * h * w;
+    size_t numbers = (size_t)longest_group * (CLASSES + 1) + 2 * words + (size_t)channels * h * w + cells + CLASSES;
+    size_t decoding = sizeof(uint32_t) * numbers + cells;
+    return context_octets(channels, h, w) + (lists > decoding ? lists : decoding) + 64;
 }
 
 /* hits [C] of the coarser layer, or NULL where they are not known: a channel without any is known to be zeros. */
@@ -266,132 +270,4 @@ EXPORT int nadir_encode(const Model *model, const Layer *layer, int k, Span magn
     *written = encode(model, layer, k, magnitude.at, negative.at, size128.at, (const int32_t *)hits.at + k * channels,
                       shift, h, w, active, busy.at, scratch.at, out.at);
     return 0;
-}
-
-/* Marks the significant of a class: ones[place] over its `count` places. */
-static int take_ones(Decoder *coder, const uint32_t *lower, int longest, int count, uint8_t *ones) {
-    memset(ones, 0, (size_t)count);
-    for (int place = 0; place < count;) {
-        int run = take(coder, lower, longest + 1);
-        if (coder->failed)
-            return NO_ENCODERS;
-        place += run;
-        if (run == longest)
-            continue;
-        if (place >= count)
-            return RUN_TOO_LONG;
-        ones[place++] = 1;
-    }
-    return 0;
-}
-
-/* Classes of a row of blocks of the group's channel `at`. */
-static inline const uint8_t *classes_of_row(const Contexts *t, int at, int row) {
-    return t->found + (size_t)at * t->span + (size_t)row * t->pitch;
-}
-
-/* Counts the coefficients of a row that may become significant by class, and the others by size behind them. */
-static inline void count_row(const uint8_t *classes, const uint16_t *here, int w, int *counts) {
-    for (int i = 0; i < w; i++) {
-        int size = here[i] >> 1 > REFINEMENTS ? REFINEMENTS : here[i] >> 1;
-        counts[here[i] > 1 ? CLASSES + size - 1 : classes[i]]++;
-    }
-}
-
-/* Layer k from its octets behind the head: here [C][h w], negative [C][h w] where it became significant. `here` comes
- * as twice the coarser layer's magnitudes. raw [2]: how many signs and escapes there were. 0, or why not. */
-static int decode(const Model *model, const Layer *layer, int k, const uint8_t *octets, size_t count, int h, int w,
-                  int active, const int16_t *busy, uint8_t *scratch, uint16_t *here, uint8_t *negative, uint64_t *raw) {
-    int channels = model->bands * COEFFICIENTS, n = h * w, longest_group = longest_group_of(model), failed = 0;
-    Contexts t;
-    open_contexts(&t, model, layer, h, w, busy, scratch);
-    if (k)
-        know_everything_coarser(&t, here, 1, NULL);
-    uint8_t *pool = scratch + context_octets(channels, h, w), *list[LISTS];
-    for (int i = 0; i < LISTS; i++)
-        list[i] = pool + (size_t)i * ((size_t)longest_group * n + ROOM);
-    uintptr_t behind = (uintptr_t)(pool + LISTS * ((size_t)longest_group * n + ROOM));
-    uint32_t *fresh = (uint32_t *)((behind + 3) & ~(uintptr_t)3);
-    size_t signs = 0, escapes = 0;
-    Decoder coder;
-    open_decoder(&coder, octets, count);
-    for (int g = 0; g < model->groups && model->starts[g] < active && !failed; g++) {
-        int begin = model->starts[g], end = model->starts[g + 1] < active ? model->starts[g + 1] : active;
-        int counts[LISTS] = {0};
-        classes_of_group(&t, begin, end);
-        for (int rank = begin; rank < end; rank++) /* how many there are of every class */
-            for (int row = 0; row < h; row++)
-                count_row(classes_of_row(&t, rank - begin, row), here + (size_t)model->order[rank] * n + row * w, w,
-                          counts);
-        for (int c = 0; c < CLASSES && !failed; c++)
-            failed = take_ones(&coder, layer->runs + c * (LONGEST_RUN + 2), layer->longest[c], counts[c], list[c]);
-        const uint8_t *next[CLASSES];
-        memcpy(next, list, sizeof next);
-        for (int rank = begin; rank < end && !failed; rank++) /* and which of them are significant now */
-            for (int row = 0; row < h; row++) {
-                const uint8_t *classes = classes_of_row(&t, rank - begin, row);
-                size_t base = (size_t)model->order[rank] * n + (size_t)row * w;
-                for (int i = 0; i < w; i++) {
-                    if (here[base + i] > 1 || !*next[classes[i]]++)
-                        continue;
-                    here[base + i] = 1;
-                    counts[CLASSES + (classes[i] >> 2)] += k == 0;
-                    fresh[signs++] = (uint32_t)(base + i);
-                }
-            }
-        for (int c = 0; c < (k ? REFINEMENTS : SIZE_CLASSES) && !failed; c++)
-            for (int i = 0; i < counts[CLASSES + c]; i++)
-                list[CLASSES + c][i] =
-                    (uint8_t)take(&coder, k ? layer->refinement + c * 3 : layer->size + c * (ESCAPE + 1),
-                                  k ? 2 : ESCAPE);
-        failed = failed ? failed : coder.failed ? NO_ENCODERS : 0;
-        int at[SIZE_CLASSES] = {0};
-        for (int rank = begin; rank < end && !failed; rank++) {
-            uint16_t *to = here + (size_t)model->order[rank] * n;
-            for (int row = 0; row < h; row++, to += w) {
-                const uint8_t *classes = classes_of_row(&t, rank - begin, row);
-                for (int i = 0; i < w; i++) {
-                    if (k && to[i] > 1) {
-                        int size = to[i] >> 1 > REFINEMENTS ? REFINEMENTS : to[i] >> 1;
-                        to[i] |= list[CLASSES + size - 1][at[size - 1]++];
-                    } else if (!k && to[i]) {
-                        to[i] = (uint16_t)(1 + list[CLASSES + (classes[i] >> 2)][at[classes[i] >> 2]++]);
-                        escapes += to[i] == ESCAPE;
-                    }
-                }
-            }
-            to -= n;
-            know(&t, model->order[rank], to, 0, 0);
-        }
-    }
-    size_t octets_of_signs = (signs + 7) / 8;
-    if (failed)
-        return failed;
-    raw[0] = signs, raw[1] = escapes;
-    if (octets_of_signs + 2 * escapes > count)
-        return TOO_SHORT;
-    const uint8_t *sign = octets + count - octets_of_signs, *escape = sign - 2 * escapes;
-    for (size_t i = 0; i < signs; i++) {
-        negative[fresh[i]] = sign[i / 8] >> (7 - i % 8) & 1;
-        if (k == 0 && here[fresh[i]] == ESCAPE) {
-            here[fresh[i]] = (uint16_t)(escape[0] << 8 | escape[1]);
-            if (here[fresh[i]] < ESCAPE)
-                return SMALL_ESCAPE;
-            escape += 2;
-        }
-    }
-    return 0;
-}
-
-EXPORT int nadir_decode(const Model *model, const Layer *layer, int k, Span octets, int h, int w, int active, Span busy,
-                        Span scratch, Span here, Span negative, Span raw) {
-    int refused = refuse(model, layer, k, h, w, active, busy, scratch);
-    if (refused)
-        return refused;
-    size_t all = (size_t)model->bands * COEFFICIENTS * h * w;
-    if (octets.at == NULL || !HOLDS(here, uint16_t, all) || !HOLDS(negative, uint8_t, all) ||
-        !HOLDS(raw, uint64_t, 2))
-        return BUFFER_TOO_SMALL;
-    return decode(model, layer, k, octets.at, octets.octets, h, w, active, busy.at, scratch.at, here.at, negative.at,
-                  raw.at);
 }

@@ -61,12 +61,29 @@ static void open_decoder(Decoder *coder, const uint8_t *octets, size_t count) {
     coder->range = UINT64_MAX;
 }
 
-static inline int take(Decoder *coder, const uint32_t *lower, int symbols) {
-    uint64_t scale = coder->range >> 24, quantile = coder->offset / scale;
-    if (quantile >> 24) {
-        coder->failed = 1;
-        return 0;
+/* Where in the counts the next symbol lies, and the unit of that. */
+static inline uint32_t quantile_of(Decoder *coder, uint64_t *scale) {
+    *scale = coder->range >> 24;
+    uint64_t quantile = coder->offset / *scale;
+    coder->failed |= quantile >> 24 != 0;
+    return coder->failed ? 0 : (uint32_t)quantile;
+}
+
+static inline void narrow(Decoder *coder, uint64_t scale, uint32_t lower, uint32_t upper) {
+    coder->offset -= scale * lower;
+    coder->range = scale * (upper - lower);
+    if (coder->range < (uint64_t)1 << 32) {
+        coder->range <<= 32;
+        coder->offset = coder->offset << 32 | next_word(coder);
     }
+}
+
+/* The next of so many symbols; 0 once something has failed. */
+static inline int take(Decoder *coder, const uint32_t *lower, int symbols) {
+    uint64_t scale;
+    uint32_t quantile = quantile_of(coder, &scale);
+    if (coder->failed)
+        return 0;
     int first = 0, last = symbols; /* lower[first] <= quantile < lower[last] */
     while (last - first > 1) {
         int middle = (first + last) / 2;
@@ -75,11 +92,27 @@ static inline int take(Decoder *coder, const uint32_t *lower, int symbols) {
         else
             last = middle;
     }
-    coder->offset -= scale * lower[first];
-    coder->range = scale * (lower[first + 1] - lower[first]);
-    if (coder->range < (uint64_t)1 << 32) {
-        coder->range <<= 32;
-        coder->offset = coder->offset << 32 | next_word(coder);
-    }
+    narrow(coder, scale, lower[first], lower[first + 1]);
     return first;
 }
+
+#if HAVE_AVX2
+/* The same of one symbol more than a multiple of eight: compared with all at once. */
+AVX2 static inline int take_avx2(Decoder *coder, const uint32_t *lower, int symbols) {
+    uint64_t scale;
+    uint32_t quantile = quantile_of(coder, &scale);
+    if (coder->failed)
+        return 0;
+    __m256i here = _mm256_set1_epi32((int)quantile), above = _mm256_setzero_si256();
+    for (int i = 1; i < symbols; i += 8) {
+        __m256i eight = _mm256_loadu_si256((const __m256i *)(lower + i));
+        above = _mm256_add_epi32(above, _mm256_cmpgt_epi32(eight, here)); /* counts are below 2^25 */
+    }
+    __m128i half = _mm_add_epi32(_mm256_castsi256_si128(above), _mm256_extracti128_si256(above, 1));
+    half = _mm_add_epi32(half, _mm_shuffle_epi32(half, _MM_SHUFFLE(1, 0, 3, 2)));
+    half = _mm_add_epi32(half, _mm_shuffle_epi32(half, _MM_SHUFFLE(2, 3, 0, 1)));
+    int first = symbols - 1 + _mm_cvtsi128_si32(half);
+    narrow(coder, scale, lower[first], lower[first + 1]);
+    return first;
+}
+#endif

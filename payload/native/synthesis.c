@@ -22,47 +22,43 @@ AVX2 static inline void add_avx2(const float *function, int size, float level, f
             _mm256_storeu_ps(at, _mm256_add_ps(_mm256_loadu_ps(at), part));
         }
 }
+#endif
 
-/* One row of blocks of one coefficient: levels [w], of which zeros cost next to nothing. */
-AVX2 static void add_row_avx2(const float *levels, int w, const float *function, int size, float *to, int pitch) {
-    for (int c = 0; c < w; c += 8) {
-        __m256 eight = _mm256_loadu_ps(levels + c);
-        int hit = _mm256_movemask_ps(_mm256_cmp_ps(eight, _mm256_setzero_ps(), _CMP_NEQ_UQ));
-        for (; hit; hit &= hit - 1) {
-            int at = c + __builtin_ctz((unsigned)hit);
-            if (size == NARROW)
-                add_avx2(function, NARROW, levels[at], to + BLOCK * at, pitch);
-            else
-                add_avx2(function, WIDE, levels[at], to + BLOCK * at, pitch);
+/* One function [size][size], in the place of block `at`. */
+static inline __attribute__((always_inline)) void add(const float *function, int size, float level, float *to,
+                                                      int pitch, int vector) {
+#if HAVE_AVX2
+    if (vector && size == NARROW)
+        add_avx2(function, NARROW, level, to, pitch);
+    else if (vector)
+        add_avx2(function, WIDE, level, to, pitch);
+    else
+#endif
+        add_plain(function, size, level, to, pitch);
+}
+
+/* One row of blocks of one coefficient, from where it stands: levels in steps; or indices, of which what stands between
+ * two is rebuilt `inside` of it. Zeros cost next to nothing. */
+typedef struct {
+    const float *levels; /* [w], or NULL, and then */
+    const uint16_t *magnitude;
+    const uint8_t *negative;
+    float inside;
+} Row;
+
+static inline __attribute__((always_inline)) void add_row(Row row, int w, const float *function, int size, float *to,
+                                                          int pitch, int vector) {
+    for (int c = 0; row.levels && c < w; c++)
+        if (row.levels[c] != 0)
+            add(function, size, row.levels[c], to + BLOCK * c, pitch, vector);
+    for (int col = 0; !row.levels && col < w; col += STEP) {
+        uint32_t bits = some_of(row.magnitude + col, w - col < STEP ? w - col : STEP, 0, vector);
+        for (; bits; bits &= bits - 1) {
+            int c = col + __builtin_ctz(bits);
+            float level = (float)row.magnitude[c] + row.inside;
+            add(function, size, row.negative[c] ? -level : level, to + BLOCK * c, pitch, vector);
         }
     }
-}
-#endif
-
-static void add_row(const float *levels, int w, const float *function, int size, float *to, int pitch) {
-#if HAVE_AVX2
-    if (use_avx2() && w % 8 == 0) {
-        add_row_avx2(levels, w, function, size, to, pitch);
-        return;
-    }
-#endif
-    for (int c = 0; c < w; c++)
-        if (levels[c] != 0)
-            add_plain(function, size, levels[c], to + BLOCK * c, pitch);
-}
-
-/* Levels of a row of blocks, in steps: what stands between two indices is rebuilt `inside` of it. Whether any is not
- * zero. */
-VECTORISED static int levels_of(const uint16_t *magnitude, const uint8_t *negative, int w, float inside,
-                                float *levels) {
-    uint16_t any = 0;
-    for (int c = 0; c < w; c++)
-        any |= magnitude[c];
-    for (int c = 0; c < w && any; c++) {
-        float level = magnitude[c] ? (float)magnitude[c] + inside : 0.0f;
-        levels[c] = negative[c] ? -level : level;
-    }
-    return any != 0;
 }
 
 /* What lies beyond an edge belongs to the pixels that it mirrors. plane [side + 2 MARGIN][side + 2 MARGIN]. */
@@ -87,7 +83,7 @@ VECTORISED static void fold(float *plane, int side, float *band) {
     }
 }
 
-/* One row of blocks of one coefficient, from where it stands: as given, or from magnitudes and signs. */
+/* Coefficients of a tile: as given, or as indices with their block averages. */
 typedef struct {
     const float *levels; /* [bands * 64, h, h], or NULL, and then */
     const uint16_t *magnitude;
@@ -95,33 +91,53 @@ typedef struct {
     const float *inside, *averages; /* [bands * 64], [bands, h, h] */
 } Coefficients;
 
-static const float *row_of(Coefficients from, int band, int function, int row, int cells, float *scratch) {
+static inline Row row_of(Coefficients from, int band, int function, int row, int cells) {
     size_t channel = (size_t)band * COEFFICIENTS + function, blocks = (size_t)cells * cells;
     size_t at = channel * blocks + (size_t)row * cells;
     if (from.levels)
-        return from.levels + at;
+        return (Row){.levels = from.levels + at};
     if (!function)
-        return from.averages + band * blocks + (size_t)row * cells;
-    return levels_of(from.magnitude + at, from.negative + at, cells, from.inside[channel], scratch) ? scratch : NULL;
+        return (Row){.levels = from.averages + band * blocks + (size_t)row * cells};
+    return (Row){NULL, from.magnitude + at, from.negative + at, from.inside[channel]};
 }
 
-/* Rotated bands [bands, 8 h, 8 h] f32 in steps. narrow [64, 16, 16] and wide [64, 32, 32] f32 are the functions, and
- * is_wide [64] says which are taken wide. plane [(8 h + 24) (8 h + 24)]. */
-static void synthesis(Coefficients from, const float *narrow, const float *wide, const uint8_t *is_wide, int bands,
-                      int cells, float *plane, float *rotated) {
+/* The functions that coefficients are multiplied by: narrow [64, 16, 16], wide [64, 32, 32], and which [64] are wide. */
+typedef struct {
+    const float *narrow, *wide;
+    const uint8_t *is_wide;
+} Functions;
+
+/* A row of blocks of a band, onto a plane [8 h + 24][8 h + 24]. */
+static inline __attribute__((always_inline)) void add_blocks(Coefficients from, Functions by, int band, int row,
+                                                             int cells, float *plane, int vector) {
+    int pitch = BLOCK * cells + 2 * MARGIN;
+    for (int f = 0; f < COEFFICIENTS; f++) {
+        int size = by.is_wide[f] ? WIDE : NARROW, first = MARGIN - (size - BLOCK) / 2;
+        const float *function = size == WIDE ? by.wide + f * WIDE * WIDE : by.narrow + f * NARROW * NARROW;
+        float *to = plane + (size_t)(BLOCK * row + first) * pitch + first;
+        add_row(row_of(from, band, f, row, cells), cells, function, size, to, pitch, vector);
+    }
+}
+
+#if HAVE_AVX2
+__attribute__((target("avx2,bmi"))) static void add_blocks_avx2(Coefficients from, Functions by, int band, int row,
+                                                                int cells, float *plane) {
+    add_blocks(from, by, band, row, cells, plane, 1);
+}
+#endif
+
+/* Rotated bands [bands, 8 h, 8 h] f32 in steps. */
+static void synthesis(Coefficients from, Functions by, int bands, int cells, float *plane, float *rotated) {
     int side = BLOCK * cells, pitch = side + 2 * MARGIN;
-    float scratch[MAX_CELLS];
     for (int b = 0; b < bands; b++) {
         memset(plane, 0, (size_t)pitch * pitch * sizeof(float));
         for (int row = 0; row < cells; row++)
-            for (int f = 0; f < COEFFICIENTS; f++) {
-                const float *levels = row_of(from, b, f, row, cells, scratch);
-                if (levels == NULL)
-                    continue;
-                int size = is_wide[f] ? WIDE : NARROW, to = MARGIN - (size - BLOCK) / 2;
-                const float *function = size == WIDE ? wide + f * WIDE * WIDE : narrow + f * NARROW * NARROW;
-                add_row(levels, cells, function, size, plane + (size_t)(BLOCK * row + to) * pitch + to, pitch);
-            }
+#if HAVE_AVX2
+            if (use_avx2())
+                add_blocks_avx2(from, by, b, row, cells, plane);
+            else
+#endif
+                add_blocks(from, by, b, row, cells, plane, 0);
         fold(plane, side, rotated + (size_t)b * side * side);
     }
 }
@@ -142,7 +158,7 @@ EXPORT int nadir_synthesis(Span levels, Span magnitude, Span negative, Span insi
         !HOLDS(plane, float, pitch * pitch) || !HOLDS(rotated, float, samples))
         return BUFFER_TOO_SMALL;
     Coefficients from = {levels.at, magnitude.at, negative.at, inside.at, averages.at};
-    synthesis(from, narrow.at, wide.at, is_wide.at, bands, cells, plane.at, rotated.at);
+    synthesis(from, (Functions){narrow.at, wide.at, is_wide.at}, bands, cells, plane.at, rotated.at);
     return 0;
 }
 
@@ -163,6 +179,37 @@ VECTORISED static void turn_back(const float *rotated, const float *row, float m
     }
 }
 
+/* DN of companded values, between whole ones along a line. */
+static void expand_plain(const float *values, const float *table, int count, uint16_t *dn) {
+    for (int i = 0; i < count; i++) {
+        int whole = (int)values[i];
+        float low = table[whole], found = low + (values[i] - (float)whole) * (table[whole + 1] - low);
+        found = found > 0.0f ? found + 0.5f : 0.0f;
+        dn[i] = (uint16_t)(int)(found < 65535.0f ? found : 65535.0f);
+    }
+}
+
+#if HAVE_AVX2
+AVX2 static inline __m256i expand_eight(const float *values, const float *table) {
+    __m256 value = _mm256_loadu_ps(values), zero = _mm256_setzero_ps();
+    __m256i whole = _mm256_cvttps_epi32(value);
+    __m256 low = _mm256_i32gather_ps(table, whole, 4), high = _mm256_i32gather_ps(table + 1, whole, 4);
+    __m256 beyond = _mm256_sub_ps(value, _mm256_cvtepi32_ps(whole));
+    __m256 found = _mm256_add_ps(low, _mm256_mul_ps(beyond, _mm256_sub_ps(high, low)));
+    found = _mm256_and_ps(_mm256_add_ps(found, _mm256_set1_ps(0.5f)), _mm256_cmp_ps(found, zero, _CMP_GT_OQ));
+    return _mm256_cvttps_epi32(_mm256_min_ps(found, _mm256_set1_ps(65535.0f)));
+}
+
+AVX2 static void expand_avx2(const float *values, const float *table, int count, uint16_t *dn) {
+    int i = 0;
+    for (; i + 16 <= count; i += 16) {
+        __m256i both = _mm256_packus_epi32(expand_eight(values + i, table), expand_eight(values + i + 8, table));
+        _mm256_storeu_si256((__m256i *)(dn + i), _mm256_permute4x64_epi64(both, _MM_SHUFFLE(3, 1, 2, 0)));
+    }
+    expand_plain(values + i, table, count - i, dn + i);
+}
+#endif
+
 /* DN [bands, n] u16 of rotated bands [bands, n]: matrix [bands, bands] and means [bands] give companded values, table
  * [65537] the DN of each whole one; between two of them along a line. */
 EXPORT int nadir_unrotate(Span rotated, Span matrix, Span means, Span table, int bands, int n, Span dn) {
@@ -173,7 +220,6 @@ EXPORT int nadir_unrotate(Span rotated, Span matrix, Span means, Span table, int
     if (!HOLDS(rotated, float, samples) || !HOLDS(matrix, float, bands * bands) || !HOLDS(means, float, bands) ||
         !HOLDS(table, float, 65537) || !HOLDS(dn, uint16_t, samples))
         return BUFFER_TOO_SMALL;
-    const float *expanded = table.at;
     float values[CHUNK];
     for (int begin = 0; begin < n; begin += CHUNK) {
         int count = n - begin < CHUNK ? n - begin : CHUNK;
@@ -181,12 +227,12 @@ EXPORT int nadir_unrotate(Span rotated, Span matrix, Span means, Span table, int
             uint16_t *to = (uint16_t *)dn.at + (size_t)b * n + begin;
             turn_back((const float *)rotated.at + begin, (const float *)matrix.at + b * bands,
                       ((const float *)means.at)[b], bands, (size_t)n, count, values);
-            for (int i = 0; i < count; i++) {
-                int whole = (int)values[i];
-                float low = expanded[whole], found = low + (values[i] - (float)whole) * (expanded[whole + 1] - low);
-                found = found > 0.0f ? found + 0.5f : 0.0f;
-                to[i] = found < 65535.0f ? (uint16_t)(int)found : 65535;
-            }
+#if HAVE_AVX2
+            if (use_avx2())
+                expand_avx2(values, table.at, count, to);
+            else
+#endif
+                expand_plain(values, table.at, count, to);
         }
     }
     return 0;

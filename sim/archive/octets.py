@@ -1,6 +1,7 @@
 """Octets of a file by range, wherever it lies: a path, or any address that fsspec opens (http, s3, memory, ...)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from payload.errors import InputError
 
 #: Ranges nearer to each other than this are read as one where a request costs more than octets.
 REMOTE_GAP_OCTETS = 4096
+NOT_FOUND = "not found, wanted a .nadir scene file"
 
 
 class Octets:
@@ -40,23 +42,31 @@ class Octets:
 
     def size(self) -> int:
         """Octets of the whole file. InputError where it is not there."""
-        try:
+        with told(self.where, NOT_FOUND):
             return int(self._files.size(self._path))
-        except FileNotFoundError:
-            raise InputError(f"{self.where}: not found, wanted a .nadir scene file") from None
 
     def _fetch(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
-        try:
+        with told(self.where, NOT_FOUND):
             if self._local:
                 with Path(self._path).open("rb") as file:
                     return [_at(file, begin, end) for begin, end in ranges]
             begins, ends = [begin for begin, _ in ranges], [end for _, end in ranges]
             found: list[bytes] = self._files.cat_ranges([self._path] * len(ranges), begins, ends, on_error="raise")
             return found
-        except FileNotFoundError:
-            raise InputError(f"{self.where}: not found, wanted a .nadir scene file") from None
-        except (OSError, ValueError) as error:
-            raise InputError(f"{self.where}: cannot be read ({error})") from None
+
+
+@contextmanager
+def told(where: str, missing: str) -> Iterator[None]:
+    """Whatever a place raises, as an InputError that names it. Each library behind fsspec has errors of its own."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"{where}: {missing}") from None
+    except Exception as error:  # s3fs lets those of botocore through, which are no OSErrors
+        said = getattr(error, "strerror", None) or " ".join(str(error).split())[:300] or type(error).__name__
+        raise InputError(f"{where}: cannot be read or written ({said})") from None
 
 
 def _at(file: Any, begin: int, end: int) -> bytes:

@@ -130,7 +130,7 @@ class SceneFile:
         StreamError names a tile whose octets are damaged: nothing is invented."""
         dn = np.full((len(self.bands), height, width), self.fill, np.uint16)
         valid = np.zeros((height, width), bool)
-        for (row, col), code in self._codes(top, left, height, width):
+        for (row, col), code in self.codes(top, left, height, width):
             tile, mask = self._tile(code)
             there, here = _overlap(row, top, height, self.tile_px), _overlap(col, left, width, self.tile_px)
             window, part = (there[0], here[0]), (there[1], here[1])
@@ -144,7 +144,7 @@ class SceneFile:
         except StreamError as error:
             raise damaged(self.octets.where, (code.row, code.col), str(error)) from None
 
-    def _codes(self, top: int, left: int, height: int, width: int) -> Iterator[tuple[Address, TileCode]]:
+    def codes(self, top: int, left: int, height: int, width: int) -> Iterator[tuple[Address, TileCode]]:
         """Tile codes that hold pixels of the window, cut to the layers that are read; one row of tiles at a time."""
         if not height or not width:
             return

@@ -11,7 +11,7 @@ from typing import Any
 import fsspec
 
 from payload.errors import InputError
-from sim.archive.octets import Octets, protocols
+from sim.archive.octets import Octets, protocols, told
 
 ENDING = ".nadir"
 COPY_OCTETS = 1 << 20
@@ -31,10 +31,8 @@ class Store:
 
     def names(self) -> list[str]:
         """Of the scenes in it, in order."""
-        try:
+        with told(f"--store {self.where}", "no such folder; `sim archive put` makes it"):
             found = self._files.ls(self._root, detail=False)
-        except (FileNotFoundError, NotADirectoryError):
-            raise InputError(f"--store {self.where}: no such folder; `sim archive put` makes it") from None
         names = [str(path).rpartition("/")[2] for path in found]
         return sorted(name.removesuffix(ENDING) for name in names if name.endswith(ENDING) and name[0] != ".")
 
@@ -50,20 +48,19 @@ class Store:
         return self._options
 
     def has(self, name: str) -> bool:
-        return bool(self._files.exists(self._path(name)))
+        with told(f"--store {self.where}", "no such folder"):
+            return bool(self._files.exists(self._path(name)))
 
     def take(self, made: Path, name: str) -> None:
         """The file `made` under a name, whole or not at all, and read back: what lies there is what was made."""
         wanted = _digest_of(made)
         target = self._path(name)
-        try:
-            self._files.makedirs(self._root, exist_ok=True)
+        with told(f"--store {self.where}", "no such place; make the bucket first"):
             if "file" in protocols(self._files):
+                self._files.makedirs(self._root, exist_ok=True)
                 self._place(made, Path(target))
-            else:  # an object appears whole
+            else:  # an object appears whole, and needs no folder
                 self._files.put_file(str(made), target)
-        except OSError as error:
-            raise InputError(f"--store {self.where}: cannot be written ({error.strerror or error})") from None
         octets = self.open(name)
         digest = hashlib.sha256()
         for begin in range(0, size := octets.size(), COPY_OCTETS):

@@ -1,4 +1,4 @@
-"""`sim archive`: put, get, list, verify: scenes kept at a fraction of their octets, proved before the originals go."""
+"""`sim archive`: put, get, list, verify, measure: scenes at a fraction of their octets, proved before originals go."""
 
 import json
 import logging
@@ -13,7 +13,7 @@ from sim.commands import options
 from sim.commands.console import progress
 from sim.commands.options import MAX_PIXELS_DEFAULT
 
-archive_app = typer.Typer(help="Keep scenes: put, get, list and verify `.nadir` files.", no_args_is_help=True)
+archive_app = typer.Typer(help="Keep scenes: put, get, list, verify and measure `.nadir` files.", no_args_is_help=True)
 Where = Annotated[str, typer.Option("--store", help="A folder, or an address such as s3://bucket/prefix.")]
 log = logging.getLogger(__name__)
 
@@ -114,6 +114,32 @@ def verify(
     print(json.dumps([asdict(v) for v in verdicts], indent=2) if as_json else text.verdicts(verdicts), end="")
     if not all(verdict.sound for verdict in verdicts):
         raise typer.Exit(1)
+
+
+@archive_app.command("measure")
+def measure(
+    scene: Annotated[str, typer.Argument(help="A GeoTIFF, a product, or demo.")],
+    cr: Annotated[str, typer.Option(help="Compression ratios, comma-separated.")] = "20,50,100,150,250",
+    decoders: Annotated[str, typer.Option(help="Decoders to read back by, comma-separated.")] = "fast,full",
+    bundle: options.Bundle = DEFAULT,
+    engine: options.Engine = "openvino",
+    bands: options.Bands = None,
+    scale: options.Scale = None,
+    offset: options.Offset = None,
+    max_pixels: options.MaxPixels = MAX_PIXELS_DEFAULT,
+    seed: Annotated[int, typer.Option(help="Of the demo scene.")] = 0,
+    out: Annotated[Path, typer.Option(help="Where ratios.json and ratios.html go.")] = Path("out/ratios"),
+    as_json: options.AsJson = False,
+) -> None:
+    """What a ratio costs: a scene archived at each, read back, with every figure of the field. Nothing is kept."""
+    from sim.archive import ratios
+
+    reading, names = options.reading(bands, scale, offset, max_pixels), tuple(decoders.split(","))
+    trial = ratios.Trial(scene, ratios.numbers(cr), names, bundle, engine, reading, seed)
+    with progress("archive") as advance:
+        result = ratios.measure(trial, advance)
+    data, shown = ratios.write(result, out)
+    print(data.read_text(encoding="utf-8") if as_json else f"{ratios.as_text(result)}wrote {data} and {shown}")
 
 
 def _window(text: str | None) -> tuple[int, int, int, int] | None:

@@ -24,16 +24,26 @@ def bench(
     offset: options.Offset = None,
     max_pixels: options.MaxPixels = MAX_PIXELS_DEFAULT,
     cr: Annotated[float, typer.Option(min=2.0, help="Compression ratio to code at, against 16 bit.")] = 20.0,
+    decoders: Annotated[
+        bool, typer.Option("--decoders", help="The ground's decoders beside OpenJPEG at CR 20, 50, 100, and no more.")
+    ] = False,
     granule_px: Annotated[int, typer.Option(help="Side of the scene whose memory is measured; 0: none.")] = 10_980,
     as_json: options.AsJson = False,
 ) -> None:
     """Speed of each stage beside classical coders, and the memory of a granule. Exit 1 if that passes its limit."""
+    from dataclasses import asdict
+
     from sim.compare import speed
 
     engines = (engine,) if engine else speed.engines_here()
     question = speed.Question(
         bundle, engines, tuple(tiles or ()), cr, options.reading(bands, scale, offset, max_pixels)
     )
+    if decoders:
+        with progress("bench") as advance:
+            rows = speed.decoder_speeds(question, advance)
+        print(json.dumps([asdict(row) for row in rows], indent=2) if as_json else speed.decoders_text(rows))
+        return
     with progress("bench") as advance:
         result = speed.benchmark(question, granule_px, advance)
     print(json.dumps(result.as_dict(), indent=2) if as_json else speed.as_text(result))
@@ -94,3 +104,30 @@ def evaluate_corsa(
     with progress("coders") as advance:
         rows = corsa.compare(tiles, bundle or ["corsa-fpn3-512", DEFAULT], limit, engine, advance, reading)
     print(json.dumps(corsa.as_json(rows), indent=2) if as_json else corsa.as_text(rows))
+
+
+def evaluate_tasks(
+    data: Annotated[Path, typer.Option(help="The data folder: docs/tasks.md names its files.")],
+    tasks: Annotated[str | None, typer.Option(help="Some of the tasks, comma-separated; all if left out.")] = None,
+    bundle: Annotated[list[str] | None, typer.Option(help="Bundle or directory; repeat it. First: decoded.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Few pictures, one seed, little training: a look.")] = False,
+    jobs: options.Jobs = 1,
+    out: Annotated[Path, typer.Option(help="Where tasks.json, tasks.csv and tasks.html go.")] = Path("out/tasks"),
+    as_json: options.AsJson = False,
+) -> None:
+    """Small heads on originals, decoded pixels and features: what is left. Exit 1 if a bar is missed."""
+    from sim.tasks.evaluate import BUNDLES, NAMES, QUICK, Plan, TasksRequest
+    from sim.tasks.evaluate import evaluate as run
+    from sim.tasks.page import as_csv, as_text, render_page
+
+    wanted = tuple(name.strip() for name in tasks.split(",")) if tasks else NAMES
+    plan = QUICK if quick else Plan()
+    with progress("tasks") as advance:
+        result = run(TasksRequest(data, wanted, tuple(bundle or BUNDLES), plan, jobs), advance)
+    text = json.dumps(result, indent=1) + "\n"
+    out.mkdir(parents=True, exist_ok=True)
+    for name, content in (("tasks.json", text), ("tasks.csv", as_csv(result)), ("tasks.html", render_page(result))):
+        (out / name).write_text(content, encoding="utf-8")
+    print(text if as_json else as_text(result), end="")
+    if not all(bar["held"] for bar in result["summary"]["bars"]):
+        raise typer.Exit(1)

@@ -8,9 +8,8 @@ import typer
 from hil.command_group import Root
 from hil.console import set_up_logging
 from payload.version import described
-from sim.commands import archive, bench, campaign, clouds, faults, live, missions, scenes
+from sim.commands import archive, bench, campaign, clouds, faults, features, live, missions, scenes
 from sim.commands import verify as verification
-from sim.commands import viewer as viewing
 
 app = typer.Typer(
     name="sim",
@@ -44,17 +43,21 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "downlink": scenes.downlink,
     "receive": scenes.receive,
     "view": live.view,
+    "features": features.features,
+    "search": features.search,
+    "change": features.change,
     "verify": verification.verify,
     "compare": verification.compare,
     "sweep": verification.sweep,
     "campaign": campaign.campaign,
-    "serve": viewing.serve,
+    "serve": live.serve,
     "passes": missions.passes,
     "bench": bench.bench,
     "evaluate": bench.evaluate,
     "evaluate-clouds": clouds.evaluate_clouds,
     "evaluate-apps": clouds.evaluate_apps,
     "evaluate-corsa": bench.evaluate_corsa,
+    "evaluate-tasks": bench.evaluate_tasks,
     "audit": clouds.audit,
     "command": scenes.command,
     "faults": faults.faults,

@@ -1,4 +1,4 @@
-"""How fast the payload is on this host beside classical coders, and how much memory a whole granule takes.
+"""How fast payload and ground are on this host beside classical coders, and how much memory a whole granule takes.
 
 Speeds are pixels (all bands of one place count once) a second of processor time, all threads added up, the best of some
 rounds over the same tiles in one run. The ratio to OpenJPEG at about the same octets is what travels from host to host,
@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,18 +20,22 @@ from typing import Any
 
 import numpy as np
 
-from payload.bundle import load_bundle
+from payload.bundle import Bundle, load_bundle
 from payload.engine import ENGINES, NATIVE, open_engine
 from payload.errors import InputError
 from payload.link import tile_code
+from payload.link.tile_code import TileCode
 from payload.native import library
 from payload.pipeline import Payload
 from payload.policy import Gate, Policy
+from payload.scene import Dn
 from payload.stopwatch import Stopwatch
 from payload.tiles import Tile, split
 from sim.compare.classical import LOSSLESS, Codec, open_codecs
 from sim.compare.protection_cost import ProtectionCost, protection_costs
 from sim.compare.tiles import read_tiles
+from sim.ground.decoder import DECODERS, Decoder
+from sim.metrics.distortion import psnr_db
 from sim.onboard import ran
 from sim.progress import Progress, silent
 from sim.scenes.demo import demo_scene
@@ -40,6 +44,7 @@ from sim.scenes.open_scene import AS_STORED, Reading
 SCENE_PX = 1024
 ROUNDS, ROUND_S = 3, 1.0
 STEP_BISECTIONS = 9
+DECODED_RATIOS, DECODING_ROUNDS, PEER = (20.0, 50.0, 100.0), 5, "OpenJPEG, near the same octets"
 BISECTIONS = 4  # between two neighbouring settings of an opponent: brings the octets within some per cent
 MEMORY_LIMIT_MIB = 1536.0
 #: Sends every tile: a gate that withholds would make the encoder look faster than it is.
@@ -167,6 +172,7 @@ def benchmark(question: Question, granule_px: int, advance: Progress = silent) -
 
 
 def _tiles(question: Question, tile_px: int) -> list[Tile]:
+    """The tiles that are asked about; of a generated scene where none are."""
     if not question.tiles:
         return list(split(demo_scene(SCENE_PX, SCENE_PX, 0), tile_px))
     everywhere = np.ones((tile_px, tile_px), bool)
@@ -287,3 +293,71 @@ def measure_memory(side_px: int, bundle: str, engine: str) -> Memory:
         raise InputError(f"sim downlink of demo:{side_px} ended with {process.returncode} and said: {last}")
     per_mib = 2**20 if sys.platform == "darwin" else 2**10  # macOS counts octets, Linux kibioctets
     return Memory(side_px, process.returncode, seconds, usage.ru_maxrss / per_mib)
+
+
+@dataclass(frozen=True)
+class DecoderSpeed:
+    """One decoder over all tiles at one rate. `ratio` to OpenJPEG; PSNR (peak 10 000) is the mean over tiles."""
+
+    decoder: str
+    cr16: float
+    mpx_s: float
+    ratio: float
+    psnr_10k_db: float
+
+
+def decoder_speeds(question: Question, advance: Progress) -> list[DecoderSpeed]:
+    """Every decoder that the bundle has, tile code to DN on one core, at each of DECODED_RATIOS."""
+    bundle = load_bundle(question.bundle)
+    tiles = _tiles(question, bundle.tile_px)
+    payload = Payload(bundle, EVERYTHING, open_engine(question.engines[0], threads=1))
+    found = []
+    for ratio in DECODED_RATIOS:
+        payload.policy = replace(EVERYTHING, step_dn=_step_for(payload, tiles, ratio))
+        codes = [payload.encode_tile(tile) for tile in tiles]
+        found += list(_decoders_at_one_rate(bundle, tiles, codes))
+        advance(f"CR {ratio:g}", len(DECODED_RATIOS))
+    return found
+
+
+def _decoders_at_one_rate(bundle: Bundle, tiles: Sequence[Tile], codes: Sequence[TileCode]) -> Iterator[DecoderSpeed]:
+    octets = sum(len(tile_code.pack(code)) for code in codes)
+    cr16 = sum(2 * tile.dn.size for tile in tiles) / octets
+    openjpeg = open_codecs("jpeg2000-joint")[0]
+    setting = _setting_near(openjpeg, tiles, octets)
+    streams = [openjpeg.encode(tile.dn, setting) for tile in tiles]
+    peer_s, psnr = _timed(openjpeg.decode, streams, tiles)
+    pixels = sum(tile.valid.size for tile in tiles) / 1e6
+    yield DecoderSpeed(PEER, cr16, pixels / peer_s, 1.0, psnr)
+    for decoder in _decoders_of(bundle):
+        seconds, psnr = _timed(decoder.decode_tile, codes, tiles)
+        yield DecoderSpeed(decoder.kind, cr16, pixels / seconds, peer_s / seconds, psnr)
+
+
+def _decoders_of(bundle: Bundle) -> Iterator[Decoder]:
+    for kind in DECODERS:
+        try:
+            yield Decoder(bundle, open_engine("openvino", threads=1), kind)
+        except InputError:
+            continue  # the bundle has none of that name
+
+
+def _timed(decode: Callable[[Any], Dn], streams: Sequence[Any], tiles: Sequence[Tile]) -> tuple[float, float]:
+    """Seconds of the best round of each tile, added up, after one round that pays for memory; and the mean PSNR."""
+    errors = [np.mean((decode(s).astype(np.float64) - t.dn) ** 2) for s, t in zip(streams, tiles, strict=True)]
+    best = np.full(len(streams), np.inf)
+    for _ in range(DECODING_ROUNDS):
+        for k, stream in enumerate(streams):
+            start_s = time.process_time()
+            decode(stream)
+            best[k] = min(best[k], time.process_time() - start_s)
+    return float(best.sum()), float(np.mean([psnr_db(float(error)) for error in errors]))
+
+
+def decoders_text(found: Sequence[DecoderSpeed]) -> str:
+    """The table for people."""
+    host = f"{os.cpu_count()} cores, one thread, processor time, kernel: {ran.kernel()}, {ran.instruction_set()}"
+    lines = [host, "", f"{'tile code to DN':34}{'CR':>8}{'Mpx/s':>9}{'x OpenJPEG':>12}{'PSNR, dB':>10}"]
+    for row in found:
+        lines.append(f"{row.decoder:34}{row.cr16:8.1f}{row.mpx_s:9.2f}{row.ratio:12.2f}{row.psnr_10k_db:10.2f}")
+    return "\n".join(lines)

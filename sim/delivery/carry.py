@@ -1,16 +1,16 @@
-"""What the payload made, over the link, to the packets that the ground gets: raw, or as a file."""
+"""What the payload made, over the link, to the packets that the ground gets: each stream as the mission delivers it."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from payload.errors import InputError
-from payload.link.frames.stack import Stack
-from payload.link.streams import apids_of
+from payload.link.frames.stack import LayerOctets, Stack
 from payload.policy import Policy
+from sim.delivery.air import Tagged
+from sim.delivery.by_stream import ByStream
 from sim.delivery.contact import Contact
+from sim.delivery.rounds import DeliveryReport
 from sim.delivery.spec import Delivery
-from sim.delivery.transfer import DOWNLINK_FILE, DeliveryReport, air_of, carry_file
 from sim.ground.arrivals import Arrivals
 from sim.link.channel import Channel, LinkReport
 from sim.link.frames.channel import FRAMES_FILE, FrameChannel, FrameLinkReport, units_in
@@ -25,10 +25,11 @@ LOOKS = 256
 class Carried:
     """(virtual channel, packet) that arrived, to be read once. All else is whole when they have been."""
 
-    packets: Iterator[tuple[int, bytes]]
+    packets: Iterator[Tagged]
     report: DeliveryReport
     _channel: Channel | FrameChannel
     _receiver: FrameReceiver | None = None
+    _by_stream: ByStream | None = None
 
     @property
     def link(self) -> LinkReport | FrameLinkReport:
@@ -39,33 +40,36 @@ class Carried:
         """The frames as the ground decoded them; None where packets went without."""
         return None if self._receiver is None else self._receiver.reception
 
+    @property
+    def layers(self) -> LayerOctets | None:
+        """What each layer added, where streams went as files; None where all went in packets as they are."""
+        return None if self._by_stream is None else self._by_stream.layers
+
 
 def carry(
     packets: Callable[[Path], Iterable[bytes]], path: Path, link: Link, delivery: Delivery, policy: Policy, seed: int,
     arrivals: Arrivals,
 ) -> Carried:  # fmt: skip
-    """The packets of a file over `link` as the mission delivers them; `packets` reads them. Frames are those of
-    frames.bin beside it.
+    """The packets of a file over `link` as the mission delivers them; `packets` reads them. Where all go as they are,
+    frames are those of frames.bin beside the file.
 
-    `arrivals` keeps what came when. A file that goes down by CFDP or RaptorQ leaves what went down for it in
-    downlink.bin beside it.
+    `arrivals` keeps what came when. Where streams go as files, what goes down is written beside the file: frames.bin,
+    or downlink.bin where there are no frames.
     """
-    if delivery.mode == "raw" and link.stack is not None:
-        return _frames_of(path.parent / FRAMES_FILE, link, link.stack, arrivals, seed)
-    over_all_passes, contact = air_of(packet_link(link), delivery)
-    channel = Channel(over_all_passes, seed)
-    if delivery.mode == "raw":
-        sent = _sent(packets(path), contact, arrivals)
-        arriving = _first_channel(channel.send(sent))
-        return Carried(_seen(arriving, contact, arrivals, lambda: None), DeliveryReport("raw"), channel)
-    with (path.parent / DOWNLINK_FILE).open("wb") as log:
-        carried = carry_file(path, delivery, policy.packet_octets, contact, channel, seed, log, arrivals)
-    return Carried(_first_channel(carried.content.packets(apids_of(policy.apid))), carried.report, channel)
-
-
-def _frames_of(path: Path, link: Link, stack: Stack, arrivals: Arrivals, seed: int) -> Carried:
-    """The frames of a file over the air and through the ground's receiver."""
+    if not delivery.in_frames:
+        sorted_out = ByStream(path.parent, link, delivery, policy, seed, arrivals)
+        came = sorted_out.arriving(packets(path))
+        return Carried(came, sorted_out.report, sorted_out.channel, sorted_out.receiver, sorted_out)
     contact = Contact(link, 1, 0.0)
+    if link.stack is not None:
+        return _frames_of(path.parent / FRAMES_FILE, link, link.stack, contact, arrivals, seed)
+    channel = Channel(link, seed)
+    arriving = ((0, packet) for packet in channel.send(_sent(packets(path), contact, arrivals)))
+    return Carried(_seen(arriving, contact, arrivals, lambda: None), DeliveryReport("raw"), channel)
+
+
+def _frames_of(path: Path, link: Link, stack: Stack, contact: Contact, arrivals: Arrivals, seed: int) -> Carried:
+    """The frames of a file over the air and through the ground's receiver."""
     channel, receiver = FrameChannel(link, seed), FrameReceiver(stack)
     arrivals.unit = "frames"
     off_air = channel.send(_sent(units_in(path, stack), contact, arrivals))
@@ -89,34 +93,9 @@ def _sent(units: Iterable[bytes], contact: Contact, arrivals: Arrivals) -> Itera
 
 
 def _seen(
-    packets: Iterable[tuple[int, bytes]], contact: Contact, arrivals: Arrivals, arrived: Callable[[], int | None]
-) -> Iterator[tuple[int, bytes]]:
+    packets: Iterable[Tagged], contact: Contact, arrivals: Arrivals, arrived: Callable[[], int | None]
+) -> Iterator[Tagged]:
     """Packets as they come down. `arrived` counts frames, where they come in those."""
     for channel, packet in packets:
         arrivals.arrived(contact.now_s, packet, arrived())
         yield channel, packet
-
-
-def packet_link(link: Link) -> Link:
-    """The link as packets see it, for files: what frames leave of the rate, frames of that size thought of. Bit errors
-    are those that the code corrects; without a code they stay. InputError where that would say nothing."""
-    stack, hurt = link.stack, link.mishaps
-    if stack is None:
-        return link
-    if link.bit_burst is not None or hurt.bit_slip_rate or hurt.inversion or link.security is not None:
-        raise InputError(
-            "bit_burst, bit_slip_rate, inversion and security need real frames, which files (delivery.mode) are not "
-            "sent in; "
-            'take them out, or take mode = "raw"'
-        )
-    errors = 0.0 if stack.code is not None and link.bit_error_rate <= CORRECTED_RATE else link.bit_error_rate
-    size = stack.packet_layout.data_octets
-    return replace(link, stack=None, rate_bps=link.packet_rate_bps, frame_octets=size, bit_error_rate=errors)
-
-
-#: Share of bits in error up to which even (255,239) corrects all frames but one in 10^10 (binomial tail).
-CORRECTED_RATE = 1e-4
-
-
-def _first_channel(packets: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
-    return ((0, packet) for packet in packets)

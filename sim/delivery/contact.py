@@ -24,6 +24,11 @@ class Contact:
         """Seconds since the first pass began, the time between passes included."""
         return self.now_s + (self.number - 1) * self._gap_s
 
+    @property
+    def left_octets(self) -> int:
+        """That this pass still holds."""
+        return (self._pass_bits - self._used_bits) // 8
+
     def take(self, octets: int) -> bool:
         """Sends so many octets, in the next pass where this one is over. False: no pass is left that holds them."""
         if 8 * octets > self._pass_bits:

@@ -28,8 +28,9 @@ def symbol_octets(packet_octets: int) -> int:
     return octets
 
 
-def symbols_of(path: Path, packet_octets: int, overhead: float) -> Iterator[Symbol]:
-    """The symbols of a file, generation by generation: the source, then ceil(`overhead` x source) repair symbols."""
+def symbols_of(path: Path, packet_octets: int, overhead: float, transfer: int = 0) -> Iterator[Symbol]:
+    """The symbols of a file, generation by generation: the source, then ceil(`overhead` x source) repair symbols.
+    `transfer` tells files apart."""
     from raptorq import Encoder
 
     size = symbol_octets(packet_octets)
@@ -37,7 +38,7 @@ def symbols_of(path: Path, packet_octets: int, overhead: float) -> Iterator[Symb
     with path.open("rb") as file:
         offset = 0
         while data := file.read(longest):
-            generation = Generation(0, offset, len(data), crc32(data), size)
+            generation = Generation(transfer, offset, len(data), crc32(data), size)
             repair = ceil(overhead * generation.symbols)
             for encoded in Encoder.with_defaults(data, size).get_encoded_packets(repair):
                 yield Symbol(generation, int.from_bytes(encoded[1:4], "big"), encoded[4:])

@@ -46,7 +46,9 @@ NAMES = {
     "end_of_scene_arrived": "the end of the scene arrived", "other_scenes": "other scenes in the stream",
     # layers of the link, and frames at the ground
     "octets_on_air": "on the air in all", "layer_payload_octets": "payload: tile codes, headers, housekeeping",
-    "layer_packet_octets": "headers and CRCs of packets", "layer_frame_octets": "headers and CRCs of frames",
+    "layer_packet_octets": "headers and CRCs of packets",
+    "layer_delivery_octets": "CFDP or RaptorQ: headers, repetitions, repair",
+    "layer_frame_octets": "headers and CRCs of frames",
     "layer_idle_octets": "idle data", "layer_parity_octets": "Reed-Solomon parity",
     "layer_sync_marker_octets": "sync markers (ASM)", "layer_convolutional_octets": "convolutional code",
     "not_coded": "of codes that are curves",
@@ -68,7 +70,7 @@ NAMES = {
     "nak_rounds": "rounds of NAKs", "naks": "NAK PDUs", "sent_file_octets": "the file, each octet once",
     "sent_again_octets": "of the file again, on request", "sent_repair_octets": "repair symbols",
     "sent_header_octets": "headers of file data or symbols", "sent_directive_octets": "directives (Metadata, EOF, ACK)",
-    "sent_packet_octets": "headers and CRCs of packets", "uplink_packets": "packets up",
+    "sent_packet_octets": "headers and CRCs of packets around them", "uplink_packets": "packets up",
     "uplink_packets_lost": "of them lost", "uplink_octets": "octets up", "passes_used": "passes used",
     "in_contact_s": "time in contact", "elapsed_s": "from the first packet to the end, gaps included",
     # clouds
@@ -147,8 +149,8 @@ RATE = (Group("", "measured", ("octets", "cr16", "cr_sensor", "bpp", "bpppb", "b
 LINK = (
     Group(
         "Octets of each layer", "measured",
-        ("octets_on_air", "layer_payload_octets", "layer_packet_octets", "layer_frame_octets", "layer_idle_octets",
-         "layer_parity_octets", "layer_sync_marker_octets", "layer_convolutional_octets"), True,
+        ("octets_on_air", "layer_payload_octets", "layer_packet_octets", "layer_delivery_octets", "layer_frame_octets",
+         "layer_idle_octets", "layer_parity_octets", "layer_sync_marker_octets", "layer_convolutional_octets"), True,
     ),
     Group(
         "Sent", "measured",

@@ -55,11 +55,11 @@ class Arrivals:
         self._take(now_s, packet)
         self._sample_now_and_then()
 
-    def file_grew(self, now_s: float, content: ReceivedFile) -> None:
+    def file_grew(self, now_s: float, content: ReceivedFile, frames: int | None = None) -> None:
         """A packet with a part of the file came down: the payload's packets in what is new of it, over holes. What
-        fills a hole later is seen when the file is over."""
+        fills a hole later is seen when the file is over. `frames` as in `arrived`."""
         self._pace(now_s)
-        self._arrived, self.now_s = self._arrived + 1, now_s
+        self._arrived, self.now_s = self._arrived + 1 if frames is None else frames, now_s
         self._sample_now_and_then()
         start, end = content.last_stretch
         if start > self._front:

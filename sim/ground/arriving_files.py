@@ -22,7 +22,8 @@ FOUNTAIN_APID = 2039
 FILE_APIDS = (CFDP_APID, FOUNTAIN_APID)
 #: Files, and generations not decoded yet, that a stream may keep open.
 MOST_FILES, MOST_GENERATIONS = 256, 16
-Key = tuple[str, int, int]
+#: Protocol, virtual channel, source, number of the file.
+Key = tuple[str, int, int, int]
 
 
 @dataclass
@@ -43,20 +44,20 @@ class ArrivingFile:
 
 
 class ArrivingFiles:
-    """Takes packets and keeps the files that are in them."""
+    """Takes packets and keeps the files that are in them, those of each virtual channel apart."""
 
     def __init__(self) -> None:
         self.files: dict[Key, ArrivingFile] = {}
-        self._decoders: dict[Generation, Any] = {}  # oldest first
-        self._decoded: set[Generation] = set()
+        self._decoders: dict[tuple[int, Generation], Any] = {}  # by channel; oldest first
+        self._decoded: set[tuple[int, Generation]] = set()
 
-    def take(self, packet: bytes) -> ArrivingFile | None:
+    def take(self, packet: bytes, channel: int = 0) -> ArrivingFile | None:
         """The file that a packet belongs to; None if it carries no part of one, or is damaged."""
         if int.from_bytes(packet[:2], "big") not in FILE_APIDS:
             return None
         try:
             parsed = unpack(packet)
-            return self._take_pdu(parsed) if parsed.apid == CFDP_APID else self._take_symbol(parsed)
+            return (self._take_pdu if parsed.apid == CFDP_APID else self._take_symbol)(parsed, channel)
         except StreamError:
             return None
 
@@ -65,9 +66,9 @@ class ArrivingFiles:
             raise StreamError(f"more than {MOST_FILES} files in a stream")
         return self.files.setdefault(key, ArrivingFile())
 
-    def _take_pdu(self, packet: Packet) -> ArrivingFile:
+    def _take_pdu(self, packet: Packet, channel: int) -> ArrivingFile:
         pdu: Any = parse_pdu(packet.data)
-        file = self._file(("cfdp", pdu.source_entity_id.value, pdu.transaction_seq_num.value))
+        file = self._file(("cfdp", channel, pdu.source_entity_id.value, pdu.transaction_seq_num.value))
         if hasattr(pdu, "file_data"):
             file.content.write(pdu.offset, bytes(pdu.file_data))
             file.arrived_octets += len(pdu.file_data)
@@ -75,45 +76,47 @@ class ArrivingFiles:
             file.octets, file.checksum = pdu.file_size, int.from_bytes(pdu.file_checksum, "big")
         return file
 
-    def _take_symbol(self, packet: Packet) -> ArrivingFile:
+    def _take_symbol(self, packet: Packet, channel: int) -> ArrivingFile:
         symbol = fountain_packet.unpack(packet.data)
         generation = symbol.generation
-        file = self._file(("raptorq", 0, generation.transfer))
+        file = self._file(("raptorq", channel, 0, generation.transfer))
         file.octets = max(file.octets or 0, generation.offset + generation.octets)
         file.arrived_octets += len(symbol.octets)
-        if generation not in self._decoded:
-            self._place(symbol, file.content)
+        if (channel, generation) not in self._decoded:
+            self._place(symbol, channel, file.content)
         return file
 
-    def _place(self, symbol: Symbol, content: ReceivedFile) -> None:
+    def _place(self, symbol: Symbol, channel: int, content: ReceivedFile) -> None:
         """A source symbol is the file itself; any symbol helps the decoder, until the generation is whole."""
         generation = symbol.generation
         if symbol.number < generation.symbols:
             start = symbol.number * generation.symbol_octets
             content.write(generation.offset + start, symbol.octets[: generation.octets - start])
-        whole = self._decoder(generation).decode(symbol.number.to_bytes(4, "big") + symbol.octets)
+        whole = self._decoder(channel, generation).decode(symbol.number.to_bytes(4, "big") + symbol.octets)
         if whole is not None:
-            del self._decoders[generation]
+            del self._decoders[channel, generation]
             if crc32(whole) == generation.crc:  # a damaged symbol that no CRC caught would spoil all of it
                 content.write(generation.offset, whole)
-                self._decoded.add(generation)
+                self._decoded.add((channel, generation))
 
-    def _decoder(self, generation: Generation) -> Any:
-        if generation not in self._decoders:
+    def _decoder(self, channel: int, generation: Generation) -> Any:
+        key = channel, generation
+        if key not in self._decoders:
             while len(self._decoders) >= MOST_GENERATIONS:
                 del self._decoders[next(iter(self._decoders))]
-            self._decoders[generation] = _raptorq().Decoder.with_defaults(generation.octets, generation.symbol_octets)
-        return self._decoders[generation]
+            self._decoders[key] = _raptorq().Decoder.with_defaults(generation.octets, generation.symbol_octets)
+        return self._decoders[key]
 
 
-def packets_and_files(pieces: Iterable[bytes], apid: int) -> Iterator[bytes]:
-    """The payload's packets in a stream: those that lie in it, then those in the files that come in it."""
+def packets_and_files(pieces: Iterable[tuple[int, bytes]], apid: int) -> Iterator[tuple[int, bytes]]:
+    """The payload's packets in a stream, with their virtual channels: those that lie in it, then those in the files
+    that come in it."""
     arriving = ArrivingFiles()
-    for piece in pieces:
-        if arriving.take(piece) is None:
-            yield piece
-    for file in arriving.files.values():
-        yield from file.content.packets(apids_of(apid))
+    for channel, piece in pieces:
+        if arriving.take(piece, channel) is None:
+            yield channel, piece
+    for (_, channel, _, _), file in arriving.files.items():
+        yield from ((channel, packet) for packet in file.content.packets(apids_of(apid)))
         file.content.close()
 
 

@@ -1,7 +1,8 @@
 """Steps of rate a modem chooses from, each with its frame-error rate over Es/N0 (sim/link/data/rate_steps.toml).
 
 Nothing here is coded or decoded: LDPC and the inner code are curves. Those of DVB-S2 go through the one point that the
-standard states; those of CCSDS are computed from theory below.
+standard states; those of CCSDS's Reed-Solomon are computed from theory below, those of its LDPC codes are modelled from
+published thresholds (sim/link/ldpc_curves.py).
 """
 
 import tomllib
@@ -16,9 +17,16 @@ from numpy.typing import NDArray
 from scipy.special import ndtr
 from scipy.stats import binom
 
-Family = Literal["dvb_s2", "ccsds_rs", "ccsds_concatenated"]
+from sim.link.ldpc_curves import frame_error_rate
+
+Family = Literal[
+    "dvb_s2", "ccsds_rs", "ccsds_concatenated",
+    "ccsds_ldpc_1024", "ccsds_ldpc_4096", "ccsds_ldpc_16384", "ccsds_ldpc_7_8",
+]  # fmt: skip
 F64 = NDArray[np.float64]
 FILE = Path(__file__).parent / "data" / "rate_steps.toml"
+#: Said in every report.
+NOT_CODED = "LDPC and DVB-S2 are curves of frame errors in the link budget; no octet here is coded so"
 #: The frame-error rate at which a link is said to hold; margins count from there.
 HOLDS_AT = 1e-7
 #: A frame of five RS(255,223) codewords: octets of the transfer frame, and on the channel with its sync marker.
@@ -59,7 +67,7 @@ def steps(family: Family) -> tuple[Step, ...]:
 
 
 def source(family: Family) -> str:
-    return str(_tables()[family]["source"])
+    return str(_tables()["ldpc" if family in _tables()["ldpc"]["families"] else family]["source"])
 
 
 def _all_steps(family: Family) -> list[Step]:
@@ -67,6 +75,9 @@ def _all_steps(family: Family) -> list[Step]:
         table = _tables()["dvb_s2"]
         fall = np.array([0.0, np.log10(table["error_rate"])])
         return [Step(name, bits, np.array([at - table["cliff_db"], at]), fall) for name, bits, at in table["steps"]]
+    if family in _tables()["ldpc"]["families"]:
+        codes = _tables()["ldpc"]["families"][family]
+        return [_ldpc(f"{name} ", bits, *code) for code in codes for name, bits in (("BPSK", 1), ("QPSK", 2))]
     inner = 1.0 if family == "ccsds_rs" else 0.5
     words = "RS (255,223)" if family == "ccsds_rs" else "conv. 1/2 + RS"
     bit_errors = _uncoded if family == "ccsds_rs" else _viterbi
@@ -80,6 +91,20 @@ def _computed(name: str, bits: int, inner: float, bit_errors: Callable[[F64], F6
     word = binom.sf(CORRECTED, 255, symbol)
     frame = np.clip(-np.expm1(CODEWORDS * np.log1p(-np.minimum(word, 1 - 1e-12))), 1e-12, 1.0)
     return Step(name, bits * inner * FRAME_OCTETS / CHANNEL_OCTETS, es_n0_db, np.log10(frame))
+
+
+def _ldpc(modulation: str, bits: int, name: str, k: int, n: int, marker_bits: int, threshold_db: float) -> Step:
+    """The curve of an LDPC code, a frame a codeword, down to HOLDS_AT: nothing better is claimed."""
+    table = _tables()["ldpc"]
+    allowance_db = table["allowance_db"] * np.sqrt(table["allowance_at_bits"] / n)
+    eb_n0_db = np.arange(-2.0, 8.0, 0.01)
+    log_rate = np.log10(np.maximum(frame_error_rate(eb_n0_db, k, n, threshold_db, allowance_db), 1e-30))
+    holds_db = float(np.interp(-np.log10(HOLDS_AT), -log_rate, eb_n0_db))
+    above = log_rate > np.log10(HOLDS_AT)
+    es_n0_db = np.append(eb_n0_db[above], holds_db) + 10 * np.log10(bits * k / n)
+    return Step(
+        modulation + name, bits * k / (n + marker_bits), es_n0_db, np.append(log_rate[above], np.log10(HOLDS_AT))
+    )
 
 
 def _uncoded(per_bit: F64) -> F64:

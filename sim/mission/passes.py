@@ -11,6 +11,7 @@ from payload.errors import InputError
 from sim.link.link_budget import Profile
 from sim.link.orbit import Orbit, Station
 from sim.link.propagation import elements_epoch, propagation_error, satellite_of
+from sim.link.rate_steps import NOT_CODED
 from sim.link.sunlight import beta_deg, lit
 from sim.mission.spec import Mission
 from sim.mission.windows import Window, at, windows
@@ -97,6 +98,7 @@ def as_json(plan: PassPlan) -> dict[str, Any]:
     """The plan for machines. Times are UTC, ISO 8601."""
     return {
         "schema": SCHEMA,
+        "not_coded": NOT_CODED,
         "mission": plan.mission.name,
         "rate_bps": plan.mission.link.rate_bps,
         "link_budget": plan.mission.radio is not None,

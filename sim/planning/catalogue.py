@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from payload.errors import InputError
-from sim.link.orbit import ground_speed_m_s
+from sim.link.orbit import ground_speed_m_s, period_s
 from sim.link.propagation import Vectors, points_below, satellite_of
 from sim.link.sunlight import sun_elevation_deg
 from sim.mission.spec import Mission
@@ -25,8 +25,8 @@ from sim.toml_tables import from_table, read_json
 SCHEMA = "nadir-catalogue/1"
 DEMO = "demo"
 SCENE_SUFFIXES = (".tif", ".tiff", ".zip", ".safe")
-#: How long a take of a scene is that has no length of its own, in s: a strip of 140 km at 510 km.
-TAKE_S = 20.0
+#: How long a generated scene is taken for, in s, at most and at least: strips of 140 and of 7 km at 510 km.
+TAKE_S, SHORTEST_TAKE_S = 20.0, 1.0
 #: The lowest sun over a place that is imaged.
 SUN_DEG = 10.0
 MOST_TAKES = 20_000
@@ -58,7 +58,7 @@ def read_takes(
     if where.partition(":")[0] == DEMO:
         count = _demo_count(where)
         scenes = [f"{DEMO}:{n % distinct}" for n in range(count)]
-        found = _spread(scenes, mission, start, days, take_s or TAKE_S, seed)
+        found = _spread(scenes, mission, start, days, take_s or demo_take_s(mission, days, count), seed)
     elif Path(where).is_dir():
         found = _spread(_files(Path(where)), mission, start, days, take_s, seed)
     else:
@@ -68,6 +68,14 @@ def read_takes(
     if not inside:
         raise InputError(f"{where}: no take between {start:%Y-%m-%d %H:%M} and {end:%Y-%m-%d %H:%M}; set --start")
     return inside
+
+
+def demo_take_s(mission: Mission, days: float, count: int) -> float:
+    """How long each of so many generated takes is: together no more than the mission images in the days, if each is
+    longer than SHORTEST_TAKE_S."""
+    planned_s = mission.budgets.imaging_s_per_orbit
+    orbits = days * 86400 / period_s(mission.orbit)
+    return TAKE_S if planned_s is None else min(TAKE_S, max(SHORTEST_TAKE_S, planned_s * orbits / count))
 
 
 def as_json(takes: Sequence[Take]) -> dict[str, Any]:

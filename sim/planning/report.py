@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from sim.link.orbit import period_s
+from sim.link.rate_steps import NOT_CODED
 from sim.mission.passes import iso
 from sim.planning.catalogue import SCHEMA as CATALOGUE_SCHEMA
 from sim.planning.catalogue import as_json as catalogue_json
@@ -29,6 +30,7 @@ def compose(plan: MissionPlan) -> dict[str, Any]:
     ours = plan.run("nadir")
     return {
         "schema": SCHEMA,
+        "not_coded": NOT_CODED,
         "mission": request.mission.name,
         "start": iso(flight.start),
         "days": request.days,

@@ -91,6 +91,11 @@ def geometry(placed: Placed) -> dict[str, Any]:
     return _geometry([placed.outline])
 
 
+def tile_geometry(placed: Placed, row: int, col: int) -> dict[str, Any]:
+    """The outline of one tile."""
+    return _geometry([placed.ring(row, row + 1, col, col + 1)])
+
+
 def _of_states(scene: SceneReception, placed: Placed) -> Iterator[dict[str, Any]]:
     rows, cols = (size - 1 for size in placed.longitude.shape)
     names = [[state_of(scene, (row, col))[0] for col in range(cols)] for row in range(rows)]

@@ -5,6 +5,7 @@ from typing import Any
 
 from payload.link.frames.stack import LayerOctets
 from sim.link.frames.receiver import FrameReception
+from sim.link.rate_steps import NOT_CODED
 
 
 def layer_octets(layers: LayerOctets) -> dict[str, int]:
@@ -16,11 +17,10 @@ def layer_octets(layers: LayerOctets) -> dict[str, int]:
 
 def frames_read(found: FrameReception) -> dict[str, Any]:
     """What synchroniser, decoders and frame layer counted, in the order of the way back."""
-    not_coded = "LDPC, turbo codes and DVB-S2 are curves of frame errors in the link budget; no octet here is coded so"
     frames = {f"frames_{name}": count for name, count in asdict(found.frames).items() if "packets" not in name}
     sync = {f"sync_{name}": count for name, count in asdict(found.sync).items()}
     return (
-        {"not_coded": not_coded}
+        {"not_coded": NOT_CODED}
         | sync
         | {
             "channel_symbols_turned": found.channel_symbols_turned,

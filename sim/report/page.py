@@ -4,6 +4,7 @@ import base64
 import io
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +60,16 @@ def _housekeeping(section: Mapping[str, Any]) -> list[names.Rows]:
 
 
 def _delivery(delivery: Mapping[str, Any] | None) -> list[names.Rows]:
-    """What a file took to come down; nothing where the packets went as they are."""
-    return names.grouped(delivery, names.DELIVERY) if delivery and delivery["mode"] != "raw" else []
+    """What files took to come down, in all and stream by stream; nothing where the packets went as they are."""
+    if not delivery or delivery["mode"] == "raw":
+        return []
+    streams = delivery.get("streams", {})
+    apart = [
+        replace(rows, title=f"{name}: {rows.title}")
+        for name, stream in streams.items() if len(streams) > 1
+        for rows in names.grouped(stream, names.DELIVERY)
+    ]  # fmt: skip
+    return names.grouped(delivery, names.DELIVERY) + apart
 
 
 _TOLD = ("withheld", "tiles")  # of the audit: stand elsewhere on the page

@@ -18,13 +18,14 @@ from payload.scene import SceneInfo
 from payload.tiles import grid
 from payload.version import software
 from sim.clouds import audit
-from sim.delivery.transfer import DeliveryReport
+from sim.delivery.rounds import DeliveryReport
 from sim.ground.decoder import FULL, Decoder
 from sim.ground.decoder_size import decoder_size
 from sim.ground.reception import Address, Reception, SceneReception
 from sim.link.channel import LinkReport
 from sim.link.frames.channel import FrameLinkReport
 from sim.link.frames.receiver import FrameReception
+from sim.link.rate_steps import NOT_CODED
 from sim.metrics import distortion
 from sim.metrics.catalogue import REPORTED
 from sim.mission import budgets
@@ -59,7 +60,7 @@ class Run:
     received: SceneReception  # of it, this scene
     delivery: DeliveryReport = field(default_factory=lambda: DeliveryReport("raw"))
     broken: str | None = None  # why the bundle failed its checks, where the mission flew on without it
-    layers: LayerOctets | None = None  # what each layer of the link added, where packets are sent as they are
+    layers: LayerOctets | None = None  # what each layer of the link added
     frames: FrameReception | None = None  # as the ground decoded them, where frames were sent
     decoder: str = FULL
     answers_s: Mapping[int, float] = field(default_factory=dict)  # when each answer was here, s after the pass began
@@ -165,7 +166,7 @@ def _link(run: Run) -> dict[str, Any]:
     """What the channel did to the packets, and what the ground saw of it."""
     others = [key for key in run.reception.scenes if key != run.received.scene_id]
     return (
-        {"basis": LINK_BASIS}
+        {"basis": LINK_BASIS, "not_coded": NOT_CODED}
         | asdict(run.link)
         | ({} if run.layers is None else layer_octets(run.layers))
         | ({} if run.frames is None else frames_read(run.frames))

@@ -51,7 +51,7 @@ def _facts(report: Mapping[str, Any], arranged: Mapping[str, Any]) -> Iterator[s
         yield f"note     {note}"
 
 
-LAYERS = ("payload", "packet", "frame", "idle", "parity", "sync_marker", "convolutional")
+LAYERS = ("payload", "packet", "delivery", "frame", "idle", "parity", "sync_marker", "convolutional")
 
 
 def _on_air(link: Mapping[str, Any]) -> str:
@@ -84,8 +84,15 @@ def _delivery(delivery: Mapping[str, Any]) -> Iterator[str]:
     held = f"{figure(delivery['held_octets'])} of {figure(delivery['file_octets'])} octets"
     time = f"{figure(delivery['in_contact_s'])} s in contact, passes: {delivery['passes_used']}"
     yield f"delivery {delivery['mode']}: {whole}, {held}; {time}"
+    if delivery["mode"] == "by stream":
+        yield "         " + "; ".join(_stream(name, stream) for name, stream in delivery["streams"].items())
     again, repair, up = (octets(delivery[f"{key}_octets"]) for key in ("sent_again", "sent_repair", "uplink"))
     yield f"         sent again {again}, repair {repair}; {delivery['nak_rounds']} rounds of NAKs, {up} up"
+
+
+def _stream(name: str, stream: Mapping[str, Any]) -> str:
+    held = f"{figure(stream['held_octets'])} of {figure(stream['file_octets'])} octets"
+    return f"{name} {stream['mode']}, {held}"
 
 
 def _tiles(tiles: Mapping[str, Any]) -> str:

@@ -7,17 +7,17 @@ import pytest
 
 from hil.campaign.plan import read_plan
 from hil.campaign.steps import Clock, run_campaign
-from hil.host.session_values import DeviceError
+from hil.host.session_values import DeviceError, DeviceLostError
 from hil.profiles.campaign_file import (
     AWAY,
     DONE,
     FAILED,
     StepRecord,
     append_record,
+    checks,
     codes_of_work,
     file_sha256,
     read_journal,
-    verdicts,
 )  # fmt: skip
 from hil.profiles.campaign_page import as_csv, render
 from payload.errors import InputError
@@ -90,11 +90,11 @@ def test_every_device_does_all_work_in_every_round_an_hour_apart(plan, tmp_path)
     records = go(plan, tmp_path / "o", bench, day)
     assert bench.asked == [(1, "here", "demo"), (1, "there", "demo"), (2, "here", "demo"), (2, "there", "demo")]
     assert day.waits == [3600.0]
-    assert all(held for _, held, _ in verdicts(records, 4))
+    assert all(check.held for check in checks(records, 4))
 
 
 def test_a_device_that_is_away_is_asked_again_after_the_others_and_told_of(plan, tmp_path):
-    gone = DeviceError("device there: lost after 3 attempts (connection refused)")
+    gone = DeviceLostError("device there: lost after 3 attempts (connection refused)")
     bench = Bench({("there", 1): gone})
     records = go(replace(plan, rounds=1), tmp_path / "back", bench, MadeUpDay())
     assert [r.state for r in records] == [DONE, DONE] and [r.tries for r in records] == [1, 2]
@@ -102,14 +102,22 @@ def test_a_device_that_is_away_is_asked_again_after_the_others_and_told_of(plan,
         replace(plan, rounds=1), tmp_path / "gone", Bench({("there", 1): gone, ("there", 2): gone}), MadeUpDay()
     )
     assert [r.state for r in records] == [DONE, AWAY]
-    found = {words: held for words, held, _ in verdicts(records, 2)}
-    assert found["every step was done"] is False
+    found = {check.asked: (check.measured, check.wanted) for check in checks(records, 2)}
+    assert found["steps done"] == (1, 2)
     page = render("a day", records, 1, 2)
     assert "away after 2 tries" in page and "connection refused" in page
 
 
-def test_what_a_device_refuses_is_not_asked_again(plan, tmp_path):
-    bench = Bench({("there", 1): InputError("bundle 7 wanted, the device holds 8; deploy it again")})
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        DeviceError("device there: bundle 7 wanted, the device holds 8; deploy it again"),
+        InputError("no tiles"),
+        ValueError("nobody foresaw this"),
+    ],
+)
+def test_what_a_device_refuses_is_not_asked_again_and_ends_no_day(refusal, plan, tmp_path):
+    bench = Bench({("there", 1): refusal})
     records = go(replace(plan, rounds=1), tmp_path / "o", bench, MadeUpDay())
     assert [r.state for r in records] == [DONE, FAILED] and len(bench.asked) == 2
 
@@ -152,7 +160,7 @@ def test_unequal_codes_of_the_same_tiles_fail_and_say_who_has_which(plan, tmp_pa
     records = go(replace(plan, rounds=1), tmp_path / "o", Bench({("there", 1): "bb"}), MadeUpDay())
     (codes,) = codes_of_work(records)
     assert not codes.equal and codes.by_sha256 == {"aa" * 32: ("here",), "bb" * 32: ("there",)}
-    assert any(not held and "bbbb" in found for _, held, found in verdicts(records, 2))
+    assert any(not check.held and "bbbb" in check.found for check in checks(records, 2))
 
 
 def test_codes_of_another_bundle_are_another_work(plan, tmp_path):

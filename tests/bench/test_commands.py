@@ -114,7 +114,7 @@ def test_two_runs_into_one_folder_are_refused_in_one_line_and_harm_nothing(tmp_p
 
 def test_a_mission_is_found_by_its_name():
     assert read_demand("phisat2").name == "phisat2"
-    assert read_demand("phisat2").realtime_factor == 0.02
+    assert read_demand("phisat2").realtime_factor == 0.04
     with pytest.raises(InputError, match=r"mission 'phisat3'.*phisat2"):
         read_demand("phisat3")
 

@@ -160,8 +160,8 @@ def test_networks_and_masks_are_asked_of_held_tiles_only(edge, edge_tiles):
         with pytest.raises(Exception, match="wanted one of the 0 held tiles"):
             session.mask(0)
         session.hold(edge_tiles[:1])
-        with pytest.raises(Exception, match="batch is 65, wanted 1 to 64"):
-            session.call(Type.NETWORKS, {"held": 0, "threads": 1, "batch": 65, "runs": 1, "layers": False})
+        with pytest.raises(Exception, match="batch is 17, wanted 1 to 16"):
+            session.call(Type.NETWORKS, {"held": 0, "threads": 1, "batch": 17, "runs": 1, "layers": False})
         assert len(session.mask(0)) == edge.tile_px**2 // 8
 
 

@@ -12,7 +12,7 @@ from hil.host.agent_zip import write_agent
 from hil.line.code_id import SOURCES, agent_sources
 
 #: Rooms of the bench that stay on the host. A new room is the agent's until it is named here.
-OF_THE_HOST = {"host", "bench", "profiles", "devices"}
+OF_THE_HOST = {"host", "bench", "campaign", "commands", "profiles", "devices"}
 
 
 def on_disk():

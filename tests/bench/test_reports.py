@@ -9,10 +9,11 @@ import pytest
 
 from hil.agent.agent import Agent, AgentSettings
 from hil.bench import accuracy as accuracy_module
-from hil.bench.accuracy import measure_accuracy
+from hil.bench.accuracy import find_truth, measure_accuracy
 from hil.bench.energy_mode import measure_energy
 from hil.bench.fakes import FakeHwmon, FakeSupply, KnownPower
 from hil.bench.meters import ScpiMeter, SysfsMeter
+from hil.bench.profiling import Plan
 from hil.bench.soak import duration_s, measure_soak
 from hil.bench.sweep import SweepPlan, sweep, tile_size
 from hil.host.client import DeviceSession, Patience
@@ -61,7 +62,12 @@ def with_encoder(tiny_bundle, tmp_path):
         sessions.append(
             DeviceSession(
                 lambda: SocketChannel(socket.create_connection(address)),
-                "d", tiny_bundle, Policy(), "fake", 1, patience,
+                "d",
+                tiny_bundle,
+                Policy(),
+                "fake",
+                1,
+                patience,
             )
         )
         return sessions[-1]
@@ -88,7 +94,7 @@ def test_the_cloud_iou_is_of_the_masks_that_the_device_sends(with_encoder, make_
     monkeypatch.setitem(tiny_bundle.manifest, "clouds", {})
     session, tiles = with_encoder(Encoder()), make_tiles(20)
     replies = list(session.encode_tiles(tiles))
-    found, doubts = measure_accuracy(session, tiles, replies, tiny_bundle, "demo", None, quiet)
+    found, doubts = measure_accuracy(session, tiles, replies, tiny_bundle, find_truth(tiny_bundle, "demo", None), quiet)
     assert doubts == []
     assert (found.clouds.both_px, found.clouds.found_only_px, found.clouds.true_only_px) == (20 * 256,) * 3
     assert found.clouds.iou == pytest.approx(1 / 3) and found.clouds.basis == "a drawing"
@@ -103,7 +109,8 @@ def test_what_nobody_knows_of_the_accuracy_is_said(with_encoder, make_tiles, tin
 
     monkeypatch.setattr(accuracy_module, "_judge", judge)
     session, tiles = with_encoder(Encoder()), make_tiles(1)
-    found, doubts = measure_accuracy(session, tiles, list(session.encode_tiles(tiles)), tiny_bundle, None, None, quiet)
+    replies, truth = list(session.encode_tiles(tiles)), find_truth(tiny_bundle, None, None)
+    found, doubts = measure_accuracy(session, tiles, replies, tiny_bundle, truth, quiet)
     assert found.distortion == {} and found.clouds is None
     assert doubts == ["no PSNR: the ground is not installed; pip install it"]
 
@@ -171,9 +178,14 @@ def test_a_sustained_run_shows_that_a_device_gets_slower(with_encoder, make_tile
     assert sum(point.tiles for point in found.points) == found.tiles
 
 
-def test_a_sustained_run_of_no_length_is_refused(with_encoder, make_tiles):
+def test_what_cannot_be_measured_is_refused_before_anything_is(tiny_bundle, tmp_path):
     with pytest.raises(InputError, match="wanted 1 s to 7 days"):
-        measure_soak(with_encoder(Encoder()), make_tiles(1), 0.0, quiet)
+        Plan(soak_s=0.0)
+    with pytest.raises(InputError, match="--window-s nan: wanted more than 0"):
+        Plan(window_s=float("nan"))
+    pytest.importorskip("rasterio", reason="the ground is not installed")
+    with pytest.raises(InputError, match="not a usable"):
+        find_truth(tiny_bundle, None, tmp_path / "none.npz")
 
 
 def test_tiles_are_drawn_whole_for_the_interval():
@@ -241,7 +253,7 @@ def test_the_page_and_the_table_of_a_sweep():
 
 
 @pytest.mark.parametrize(("values", "words"), [
-    ({"threads": (0,)}, "--threads 0: wanted"), ({"batches": (65,)}, "--batch 65: wanted"),
+    ({"threads": (0,)}, "--threads 0: wanted"), ({"batches": (17,)}, "--batch 17: wanted"),
     ({"tile_px": (100,)}, "--tile-px 100: wanted multiples of 64"), ({"threads": ()}, "--threads"),
 ])  # fmt: skip
 def test_a_sweep_over_what_cannot_be_is_refused(values, words):

@@ -11,9 +11,11 @@ from hil.agent.trust import Trust
 from hil.host.agent_zip import write_agent
 from hil.host.client import open_device
 from hil.host.session_values import DeviceError, Patience
+from hil.host.trusted_bundle import shipped_keys, trusted_bundle
 from payload.bundle import load_bundle
-from payload.errors import BundleError, InputError
+from payload.errors import BundleError, InputError, SignatureError
 from payload.policy import Policy
+from payload.signature import load_public_key
 
 pytest.importorskip("cryptography", reason="cryptography is not installed")
 HASTY = Patience(hello_s=10.0, silence_s=10.0, attempts=2, pause_s=0.05)
@@ -134,3 +136,34 @@ def test_a_serial_that_is_none_is_refused(serial, signed, tmp_path):
     bundle = signed(serial)
     with pytest.raises(BundleError, match="serial is"):
         Trust(tmp_path / "trust").load(bundle)
+
+
+def test_the_bench_refuses_a_signed_bundle_that_was_changed_though_nobody_names_a_key(signed, tmp_path):
+    """On the tree before, `hil run` held it: one octet of the manifest is another, and no key was asked for."""
+    directory, key = signed(1), load_public_key(tmp_path / "trust" / "flight.pub")
+    with pytest.raises(SignatureError, match="--trusted-key"):
+        trusted_bundle(directory)  # signed by somebody unknown
+    assert trusted_bundle(directory, [key]).name == load_bundle(directory, flight_only=True).name
+    manifest = directory / "manifest.json"
+    manifest.write_text(manifest.read_text().replace("tiny", "tinY"))
+    for keys in ([], [key]):
+        with pytest.raises(SignatureError):
+            trusted_bundle(directory, keys)
+
+
+def test_the_bench_takes_an_unsigned_bundle_unless_key_or_mission_ask(tiny_bundle, signed, tmp_path):
+    key = load_public_key(tmp_path / "trust" / "flight.pub")
+    assert trusted_bundle(tiny_bundle.directory).bundle_id == tiny_bundle.bundle_id
+    with pytest.raises(SignatureError, match="unsigned"):
+        trusted_bundle(tiny_bundle.directory, [key])
+    (tmp_path / "m.toml").write_text(f'trusted_keys = ["{key.hex()}"]\n')
+    with pytest.raises(SignatureError, match="unsigned"):
+        trusted_bundle(tiny_bundle.directory, (), str(tmp_path / "m.toml"))
+    (tmp_path / "m.toml").write_text("trusted_keys = [7]\n")
+    with pytest.raises(InputError, match="trusted_keys cannot be read"):
+        trusted_bundle(tiny_bundle.directory, (), str(tmp_path / "m.toml"))
+
+
+def test_the_shipped_bundle_passes_by_the_shipped_missions_key():
+    pytest.importorskip("sim.mission.spec", reason="the ground is not installed")
+    assert shipped_keys() and trusted_bundle("edge").name == "edge"

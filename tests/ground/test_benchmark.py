@@ -7,9 +7,25 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+from payload.bundle import load_bundle
+from payload.engine import open_engine
 from payload.errors import InputError
+from payload.link import tile_code
+from payload.pipeline import Payload
 from payload.tiles import Tile
-from sim.compare.speed import Benchmark, Memory, Speed, _against, _setting_near, _time_coder, as_text, measure_memory
+from sim.compare.speed import (
+    EVERYTHING,
+    Benchmark,
+    Memory,
+    Speed,
+    _against,
+    _decoders_at_one_rate,
+    _setting_near,
+    _time_coder,
+    as_text,
+    measure_memory,
+)
+from sim.ground.decoder import Decoder
 
 
 @dataclass(frozen=True)
@@ -64,3 +80,17 @@ def test_memory_is_held_below_its_limit(peak_mib: float, held: bool) -> None:
 def test_a_run_that_cannot_start_is_bad_input() -> None:
     with pytest.raises(InputError, match=r"demo:256 ended with 2 and said: .*no such bundle"):
         measure_memory(256, "no such bundle", "openvino")
+
+
+def test_the_decoders_are_timed_beside_openjpeg_on_the_same_pixels() -> None:
+    pixels = np.random.default_rng(1).integers(300, 3000, (4, 16, 16), dtype=np.uint16).repeat(16, 1).repeat(16, 2)
+    tile = Tile(0, 0, pixels, np.ones((256, 256), bool))
+    bundle = load_bundle("edge")
+    code = Payload(bundle, EVERYTHING, open_engine("native", threads=1)).encode_tile(tile)
+    peer, *own = _decoders_at_one_rate(bundle, [tile], [code])
+    assert [row.decoder for row in own] == ["fast", "full"]
+    dn = Decoder(bundle, open_engine("openvino"), "fast").decode_tile(code).astype(np.float64)
+    assert own[0].psnr_10k_db == pytest.approx(10 * np.log10(1e8 / np.mean((dn - pixels) ** 2)))
+    for row in own:
+        assert row.ratio == pytest.approx(row.mpx_s / peer.mpx_s)
+        assert row.cr16 == 2 * pixels.size / len(tile_code.pack(code))

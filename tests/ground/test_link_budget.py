@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import pairwise
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -11,11 +12,13 @@ import pytest
 from payload.errors import InputError
 from payload.link.frames.stack import Stack
 from sim.link.atmosphere import loss_db
+from sim.link.ldpc_curves import frame_error_rate
+from sim.link.ldpc_curves import limit_db as ldpc_limit_db
 from sim.link.link import Link
 from sim.link.link_budget import FADES, WEIGHTS, Radio, budget, profile
 from sim.link.orbit import Station
 from sim.link.propagation import Look
-from sim.link.rate_steps import HOLDS_AT, steps
+from sim.link.rate_steps import HOLDS_AT, Family, source, steps
 from sim.mission.spec import load_mission
 from sim.mission.windows import windows
 
@@ -74,7 +77,7 @@ def test_gases_follow_the_cosecant_law_and_rain_takes_more():
 
 
 def test_every_curve_falls_and_holds_where_it_says():
-    for family in ("dvb_s2", "ccsds_rs", "ccsds_concatenated"):
+    for family in get_args(Family):
         ladder = steps(family)
         assert all(a.needed_es_n0_db < b.needed_es_n0_db for a, b in pairwise(ladder))
         for step in ladder:
@@ -82,6 +85,45 @@ def test_every_curve_falls_and_holds_where_it_says():
             rates = step.frame_error_rate(places)
             assert (np.diff(rates) <= 0).all() and rates[0] > 0.9
             assert step.frame_error_rate(np.array([step.needed_es_n0_db]))[0] == pytest.approx(HOLDS_AT, rel=1e-6)
+
+
+LDPC = ("ccsds_ldpc_1024", "ccsds_ldpc_4096", "ccsds_ldpc_16384")
+
+
+def test_ldpc_codes_are_those_of_the_standard_and_cost_what_frames_and_markers_take():
+    """CCSDS 131.0-B-3: codeblocks of table 7-5, 64 bits of marker before them; (8160, 7136) with 32."""
+    for family, k in zip(LDPC, (1024, 4096, 16384), strict=True):
+        ladder = {step.name: step.efficiency for step in steps(family)}
+        for rate, n in (("1/2", 2 * k), ("2/3", 3 * k // 2), ("4/5", 5 * k // 4)):
+            assert ladder[f"QPSK LDPC {rate} k {k}"] == pytest.approx(2 * k / (n + 64))
+    assert [step.efficiency for step in steps("ccsds_ldpc_7_8")] == pytest.approx([7136 / 8192, 2 * 7136 / 8192])
+
+
+def test_an_ldpc_curve_lies_between_the_codes_threshold_and_what_published_simulations_reach():
+    """No code does better than its threshold (rate 1/2: 0.628 dB, Divsalar et al. 2009); longer ones come nearer."""
+    needed = {}
+    for family in LDPC:
+        step = next(step for step in steps(family) if step.name.startswith("BPSK LDPC 1/2"))
+        k = int(step.name.split()[-1])
+        needed[k] = step.needed_es_n0_db - 10 * math.log10(0.5)
+        assert step.frame_error_rate(np.array([0.628 - 0.1 + 10 * math.log10(0.5)]))[0] > 0.5
+    assert 0.628 < needed[16384] < needed[4096] < needed[1024] < 2.5
+    assert needed[16384] - 0.628 < 0.5 < 1.4 < needed[1024] - 0.628 + 0.5
+
+
+@pytest.mark.parametrize(("rate", "limit_db"), [(1 / 2, 0.187), (2 / 3, 1.059), (4 / 5, 2.040)])
+def test_the_limit_that_no_code_passes_is_the_published_one(rate, limit_db):
+    """Capacity of BPSK in white noise (table I of Divsalar et al. 2009): half of long codewords are lost there."""
+    a_very_long_code = frame_error_rate(np.array([limit_db]), int(rate * 1e9), int(1e9), limit_db, 0.0)
+    assert 0 < ldpc_limit_db(rate) - limit_db + 0.002 < 0.004 and 0.01 < a_very_long_code[0] < 0.99
+
+
+def test_a_mission_that_names_ldpc_gets_its_steps_along_the_pass():
+    """At the worked example's 9.02 dB less 3, QPSK carries the fastest code that holds there: LDPC 4/5."""
+    row = profile(replace(RADIO, steps="ccsds_ldpc_4096"), 1e9, 1.0, DISH, seen(), np.array([1.0]))
+    assert row.names[row.step[0]] == "QPSK LDPC 4/5 k 4096"
+    assert float(row.rate_bps[0]) == pytest.approx(5e6 * 2 * 4096 / 5184)
+    assert "modelled" in source("ccsds_ldpc_4096") and "assumed" in source("ccsds_ldpc_4096")
 
 
 def test_reed_solomon_curve_by_hand():

@@ -12,7 +12,7 @@ from payload.apps.settings import Alerts, AppSettings, Site
 from payload.errors import InputError
 from payload.link.frames.stack import Stack
 from payload.policy import Gate, LonLatRegion, Policy, Region
-from sim.delivery.spec import Delivery, Uplink
+from sim.delivery.spec import Delivery, StreamDelivery, Uplink
 from sim.link.chances import BitBurst, Burst
 from sim.link.link import Link, Mishaps
 from sim.link.link_budget import Radio
@@ -216,7 +216,7 @@ TABLES = [Mission, Imager, Orbit, Station, Link, Burst, BitBurst, Mishaps, Stack
 TABLES += [Radio, States, Power, Budgets, Requirements, Delivery, Uplink, AppSettings, Site, Alerts]
 
 
-@pytest.mark.parametrize("kind", TABLES)
+@pytest.mark.parametrize("kind", [*TABLES, StreamDelivery])
 def test_the_user_page_names_every_key(kind):
     page = (Path(__file__).parents[2] / "docs" / "mission.md").read_text(encoding="utf-8")
     page = page.replace("delivery.uplink]", "uplink]").replace("delivery.uplink.burst]", "burst]")

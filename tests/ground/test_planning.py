@@ -66,6 +66,15 @@ def test_generated_takes_lie_in_daylight_and_do_not_overlap():
     assert takes == read_takes("demo:200", MISSION, START, 2, None, 0, 3)
 
 
+@pytest.mark.parametrize(("count", "wanted_s"), [(1000, 113.0 * 7 * 86400 / 5689.363 / 1000), (100, 20.0)])
+def test_generated_takes_are_together_no_more_than_the_mission_images(count, wanted_s):
+    """113 s in each of the 106 orbits of a week; few takes are 20 s long."""
+    takes = read_takes(f"demo:{count}", MISSION, START, 7, None, 0, 3)
+    assert {round(take.take_s, 3) for take in takes} == {round(wanted_s, 3)}
+    assert read_takes(f"demo:{count}", MISSION, START, 7, 3.0, 0, 3)[0].take_s == 3.0
+
+
+
 def test_a_catalogue_is_read_back_as_it_was_written(tmp_path):
     takes = [take(3600.0), replace(take(7200.0, priority=2, alert=True), take_s=None)]
     path = tmp_path / "takes.json"
@@ -279,7 +288,7 @@ def slow_link(rate_bps=2e6):
 
 
 def test_a_thousand_takes_over_a_week_and_every_km2_is_accounted_for(made_up_codec):
-    plan = plan_mission(PlanRequest(slow_link(), "demo:1000", 7, ("Svalbard",)))
+    plan = plan_mission(PlanRequest(slow_link(), "demo:1000", 7, ("Svalbard",), take_s=20.0))
     report = compose(plan)
     assert sum(row["km2"] for row in report["fate"]) == pytest.approx(report["imaged"]["km2"], rel=1e-9)
     assert sum(row["clear_km2"] for row in report["fate"]) == pytest.approx(report["imaged"]["clear_km2"], rel=1e-9)

@@ -206,3 +206,12 @@ def test_a_layout_that_no_header_can_tell_is_misuse(fields, cause) -> None:
 def test_a_channel_that_does_not_exist_is_misuse() -> None:
     with pytest.raises(InputError, match="virtual channel 7, wanted 0 to 6"):
         Framer(FrameFormat("tm", 64)).push(7, packet_of(20, 1))
+
+
+@given(sent, st.integers(0, 6), st.integers(7, 300), layouts)
+def test_the_frames_foretold_are_those_that_a_packet_and_filling_up_take(before, channel, octets, layout) -> None:
+    framer = Framer(layout)
+    for number, packet in before:
+        framer.push(number, packet)
+    foretold = framer.frames_until_flushed(channel, octets)
+    assert foretold == len(framer.push(channel, packet_of(octets, 1))) + len(framer.flush())

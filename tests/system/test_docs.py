@@ -116,6 +116,7 @@ NOT_RUN = {
     "hil run --device emulated": "needs qemu; `make equal` runs it",
     "hil run --device 'ssh": "needs a board",
     "hil deploy --to 'ssh": "needs a board",
+    "sim evaluate-tasks": "needs the data folder; tests/ground/test_tasks.py runs it",
     "sim serve": "runs until it is stopped; tests/system/test_viewer.py asks it",
     "sim downlink --scene demo --live": "serves until it is stopped; tests/system/test_live_browser.py looks at it",
     "python -m export sign my-bundle": "needs a bundle of one's own; tests/system/test_signed_bundle.py signs one",

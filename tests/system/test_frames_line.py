@@ -53,6 +53,7 @@ def test_without_frames_the_layers_are_payload_and_packets(toy_line, ground_of) 
     layers = layers_of(report)
     assert sum(layers.values()) == layers["payload"] + layers["packet"] == (folder / "packets.bin").stat().st_size
     assert not (folder / "frames.bin").exists()
+    assert "no octet here is coded so" in report["link"]["not_coded"]  # said with frames and without
 
 
 def test_frames_alone_in_an_empty_folder_give_the_same_picture(

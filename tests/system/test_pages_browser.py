@@ -12,8 +12,11 @@ import pytest
 from chromium import CONTRAST, Page
 from made_up_scenes import made_up_scenes
 
+from hil.profiles import campaign_page, sweep_page
 from hil.profiles import page as profile_page
+from hil.profiles.campaign_file import AWAY, DONE, StepRecord
 from hil.profiles.demand import Demand, margins
+from hil.profiles.findings import Accuracy, CloudAgreement, LayerTime, Soak, SoakPoint
 from hil.profiles.profile_file import (
     FORMAT,
     BenchProfile,
@@ -24,6 +27,7 @@ from hil.profiles.profile_file import (
     Spread,
     StageSpan,
 )
+from hil.profiles.sweep_file import NETWORKS, PAYLOAD, Sweep, SweepPoint, with_front
 from sim.campaign import table as campaign_table
 from sim.clouds import page as clouds_page
 from sim.clouds.evaluate import Material
@@ -46,7 +50,7 @@ from sim.report.files import write_report
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-PAGES = ("report", "rd", "clouds", "profile", "passes", "mission", "faults", "campaign", "compare")
+PAGES = ("report", "rd", "clouds", "profile", "passes", "mission", "faults", "campaign", "compare", "sweep", "day")
 SHA = "a8745130e85fd2ed8c6a8197212bb4a48bb8eb26338b3d9c14f255bec048e48d"
 
 #: Cells and texts that are cut off: they stick out of the window, and no box of their own scrolls to them.
@@ -93,6 +97,7 @@ def opened(
         else:
             texts = {"rd": rd_text, "clouds": clouds_text, "profile": profile_text}
             texts |= {"passes": passes_text, "mission": mission_text, "faults": faults_text, "campaign": campaign_text}
+            texts |= {"sweep": sweep_text, "day": day_text}
             path.write_text(texts[request.param](), encoding="utf-8")
     browser.events.clear()
     browser.open(path.as_uri())
@@ -118,7 +123,7 @@ def test_a_page_fits_its_window_and_nothing_is_clipped(opened: Page, width_px: i
 
 def test_measured_limit_and_held_are_in_sight_on_a_telephone(opened: Page) -> None:
     reopen(opened, 400)
-    without = ("rd", "passes", "mission", "faults", "campaign", "compare")  # comparisons and plans have none
+    without = ("rd", "passes", "mission", "faults", "campaign", "compare", "sweep")  # comparisons and plans have none
     if not opened.value("location.href").removesuffix(".html").endswith(without):
         rows = opened.value(REQUIREMENTS)
         assert rows and all(all(row) and len(row) == 4 for row in rows)
@@ -265,12 +270,36 @@ def profile_text() -> str:
     )  # fmt: skip
     machine = ("tcp://board:9000", "aarch64", "Cortex-A53", 4, 1024, "Linux 6", "3.11.2", "openvino 2026.4", 1)
     device = ProfiledDevice(*machine)
-    roofline = Roofline("counted", 0.2, 0.007, 28.0, 120.0, 65.0, 8.0)
+    layers = [LayerTime("clouds", f"/a/long/name/of/the/layer/{n}/Conv", "Convolution", kind, 6e6, 2e5, 1e-3 * (n + 1))
+              for n, kind in enumerate(("INT8", "FP32", "INT8"))]  # fmt: skip
+    roofline = Roofline(
+        "counted", 0.2, 0.007, 28.0, 120.0, 65.0, 8.0, ceilings={"INT8": 65.0, "FP32": 20.0}, layers=tuple(layers)
+    )
     profile = BenchProfile(
         FORMAT, "2026-01-01T00:00:00Z", SHA, "edge", 77, 256, device, 6, SHA, performance, energy, roofline, ("doubt",),
+        accuracy=Accuracy(6, 5, 10_000, 1.5, 1.8, {"psnr_10k_pooled_db": 47.5}, CloudAgreement("drawn", 5, 1, 1, 9)),
+        soak=Soak(60.0, 600, 0.1, 0.12, 0.2, (SoakPoint(5, 50, 0.1, 1500, 60), SoakPoint(55, 50, 0.12, 1200, 80))),
     )  # fmt: skip
     demand = Demand("m", 9.0, 5700.0, 60.0, 100.0, 6.1, 256.0, 85.0)
     return profile_page.render(profile, "m", margins(profile, demand))
+
+
+def sweep_text() -> str:
+    points = [SweepPoint(PAYLOAD, "e", n, 1, px, 0.01 * px / n, 5.0 + n, 9) for n in (1, 2) for px in (128, 256)]
+    refused = SweepPoint(NETWORKS, "e", 1, 4, 256, why="invalid dimensions for input: planes, got 32, expected 8")
+    return sweep_page.render(Sweep("now", "host:", "A processor", "edge", 7, "v", with_front([*points, refused])))
+
+
+def day_text() -> str:
+    def step(n: int, device: str, state: str = DONE) -> StepRecord:
+        figures = {"p50": 10.0 + n, "net_mj": 20.0 - n, "hottest_c": 60.0 + n}
+        return StepRecord(
+            n, device, "demo", state, 3600.0 * n, 60.0, 1, "" if state == DONE else "lost after 3 attempts (refused)",
+            codes_sha256=SHA, codes_of="bundle edge 00000007, 25 tiles", cpu="Cortex-A76", figures=figures,
+        )  # fmt: skip
+
+    steps = [step(n, device) for n in (1, 2, 3) for device in ("pi", "zynq")] + [step(4, "pi"), step(4, "zynq", AWAY)]
+    return campaign_page.render("a day on the flatsat", steps, 4, 8)
 
 
 def passes_text() -> str:

@@ -20,7 +20,7 @@ from rasterio.warp import transform
 from payload.errors import InputError
 from payload.scene import SceneInfo
 from payload.sensor import RGBN
-from sim.commands.viewer import serve
+from sim.commands.live import serve
 from sim.products.origin import Origin
 from sim.products.provenance import VALUE
 from sim.products.rasters import CloudClassWriter, PictureWriter, ProvenanceWriter

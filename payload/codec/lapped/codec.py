@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from payload.bundle import Bundle
+from payload.codec.features import FeatureLevel, of_blocks
 from payload.codec.interface import (
     DECODER_FILE,
     ENCODER_FILE,
@@ -201,19 +202,33 @@ class FsqCodec:
 
     @cached_property
     def _functions(self) -> tuple[synthesis.Functions, synthesis.Functions]:
+        kernels = self._kernels
+        return synthesis.dual_functions(kernels, synthesis.NARROW), synthesis.dual_functions(kernels, synthesis.WIDE)
+
+    @cached_property
+    def _kernels(self) -> tables.Kernels:
         kernels = tables.load_kernels(self._bundle.file(TABLES_FILE))
         if kernels is None:
             raise BundleError(
-                f"bundle {self._bundle.name}: no kernels in {TABLES_FILE} to decode by without a network; decode with "
-                "--decoder full, or rebuild the bundle"
+                f"bundle {self._bundle.name}: no kernels in {TABLES_FILE} to decode by without a network, nor for "
+                "features; decode with --decoder full, or rebuild the bundle"
             )
-        return synthesis.dual_functions(kernels, synthesis.NARROW), synthesis.dual_functions(kernels, synthesis.WIDE)
+        return kernels
 
     @cached_property
     def _synthesis(self) -> compiled.Synthesis | None:
         if not library.available:
             return None
         return compiled.Synthesis(*self._functions, expanded(self._gamma), self._bands, self._tile_px)
+
+    def features(self, indices: tuple[tuple[Rotation, int], Indices]) -> tuple[FeatureLevel, ...]:
+        """Coefficients of the bands, dequantised, in companded DN, and their activity."""
+        (rotation, index), found = indices
+        levels = _levels(found) * np.float32(quantiser.step_dn(index) * 2.0**found.missing)
+        inverse, means = inverse_of(rotation)
+        turned = (inverse @ levels.reshape(self._bands, -1)).reshape(self._bands, COEFFICIENTS, *levels.shape[1:])
+        turned[:, 0] = turned[:, 0] / np.float32(self._kernels.gain_of_first) + means[:, None, None]
+        return of_blocks(turned, self._bundle.bands)
 
     def step_of(self, side: bytes, layers: int) -> float:
         rotation, index = _unpack_side(side, self._bands)

@@ -68,6 +68,11 @@ class Kernels:
     values: NDArray[np.int8]
     exponents: NDArray[np.int8]
 
+    @property
+    def gain_of_first(self) -> float:
+        """What the first function makes of a constant 1; the others are blind to it."""
+        return float(self.values[0].sum(dtype=np.int64)) * 2.0 ** -int(self.exponents[0])
+
 
 def load_tables(path: Path, bands: int | None = None) -> ContextTables:
     """The entropy model for so many bands (None: as many as it holds). BundleError says what does not hold."""

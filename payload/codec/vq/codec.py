@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from payload.bundle import Bundle
+from payload.codec.features import FeatureLevel
 from payload.codec.interface import (
     DECODER_FILE,
     ENCODER_FILE,
@@ -116,6 +117,17 @@ class VqCodec:
             maps.append(np.zeros((1, book.vectors.shape[1], cells, cells), np.float32))
         (standardised,) = network.run(*maps)
         return to_dn(standardised[0] * self._books.scale_dn[:, None, None] + self._books.mean_dn[:, None, None])
+
+    def features(self, indices: Maps) -> tuple[FeatureLevel, ...]:
+        """The codebook vector of every index, a level for each codebook that arrived."""
+        levels = zip(self._books.books, self._books.strides, indices, strict=False)
+        return tuple(
+            FeatureLevel(
+                f"codebook_{stride}px", stride, tuple(f"{k}" for k in range(book.vectors.shape[1])),
+                "int8 values of the encoder's latents", np.ascontiguousarray(book.vectors[found].transpose(2, 0, 1)),
+            )
+            for book, stride, found in levels
+        )  # fmt: skip
 
     def step_of(self, side: bytes, layers: int) -> float:
         """A codebook has no step."""

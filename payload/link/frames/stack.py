@@ -101,9 +101,12 @@ class Stack:
         return self.packet_layout.data_octets / self.unit_octets
 
 
-def encode_frames(frames: Iterable[bytes], stack: Stack) -> Iterator[bytes]:
-    """Each frame as it is on the air, `unit_octets` each."""
-    frames, code, convolutional = iter(frames), stack.code, ConvolutionalEncoder()
+def encode_frames(
+    frames: Iterable[bytes], stack: Stack, convolutional: ConvolutionalEncoder | None = None
+) -> Iterator[bytes]:
+    """Each frame as it is on the air, `unit_octets` each. `convolutional`: the encoder that has coded what went before;
+    None where nothing did."""
+    frames, code, convolutional = iter(frames), stack.code, convolutional or ConvolutionalEncoder()
     while batch := list(islice(frames, BATCH_FRAMES)):
         blocks = np.frombuffer(b"".join(batch), np.uint8).reshape(len(batch), -1)
         blocks = blocks if code is None else code.encode(blocks)
@@ -125,6 +128,7 @@ class LayerOctets:
 
     payload_octets: int  # records: tile codes, scene headers, housekeeping
     packet_octets: int  # headers and CRCs of packets
+    delivery_octets: int = 0  # what CFDP or RaptorQ adds: PDU headers, repetitions, repair, and packets around them
     frame_octets: int = 0  # headers and CRCs of frames, and what security adds
     idle_octets: int = 0  # what fills the last frames, and idle frames
     parity_octets: int = 0
@@ -136,17 +140,21 @@ class LayerOctets:
         return sum(asdict(self).values())
 
 
-def octets_by_layer(packets: int, packet_octets: int, stack: Stack | None, frames: int = 0) -> LayerOctets:
-    """For so many packets of so many octets in all, in so many frames; without a stack packets alone are sent."""
+def octets_by_layer(
+    packets: int, packet_octets: int, stack: Stack | None, frames: int = 0, delivery_octets: int = 0
+) -> LayerOctets:
+    """For so many packets of the payload of so many octets in all, with what delivering them as files adds, in so many
+    frames; without a stack packets alone are sent."""
     heads = packets * OVERHEAD_OCTETS
     if stack is None:
-        return LayerOctets(packet_octets - heads, heads)
+        return LayerOctets(packet_octets - heads, heads, delivery_octets)
     layout, marker, held = stack.layout, len(stack.marker), stack.packet_layout.data_octets
     return LayerOctets(
         packet_octets - heads,
         heads,
+        delivery_octets,
         frames * (layout.octets - held),
-        frames * held - packet_octets,
+        frames * held - packet_octets - delivery_octets,
         frames * (stack.coded_octets - layout.octets),
         frames * marker,
         frames * (marker + stack.coded_octets) * stack.convolutional,

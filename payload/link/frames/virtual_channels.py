@@ -58,6 +58,13 @@ class Framer:
         self._open[channel] = waiting, pointer
         return frames
 
+    def frames_until_flushed(self, channel: int, octets: int) -> int:
+        """How many frames it takes until a packet of so many octets, and all that waits, is sent and filled up."""
+        size, waiting = self.layout.data_octets, {number: len(data) for number, (data, _) in self._open.items()}
+        waiting[channel] = waiting.get(channel, 0) + octets
+        filled = (n if n % size == 0 else n + SHORTEST_PACKET_OCTETS for n in waiting.values())
+        return sum(-(-n // size) for n in filled)
+
     def flush(self) -> list[bytes]:
         """What waits in every channel, filled up with an idle packet each, in the order of the channels."""
         return [frame for channel in sorted(self._open) for frame in self.flush_channel(channel)]

@@ -169,8 +169,9 @@ class _Slips:
         return np.packbits(bits[:whole]).tobytes()
 
     def rest(self) -> bytes:
-        """The last bits, filled up with zeros."""
-        return np.packbits(self._left).tobytes()
+        """The last bits, filled up with zeros: nothing more comes for a while."""
+        last, self._left = np.packbits(self._left).tobytes(), self._left[:0]
+        return last
 
 
 def units_in(path: Path, stack: Stack) -> Iterator[bytes]:

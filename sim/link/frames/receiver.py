@@ -52,11 +52,17 @@ class FrameReceiver:
         decoded = octets if self._symbols is None else self._symbols.push(octets)
         return [packet for blocks in self._sync.push(decoded) for packet in self._packets(blocks)]
 
+    def settle(self) -> Packets:
+        """The packets that were held back; more may come after a while."""
+        blocks = [] if self._symbols is None else self._sync.push(self._symbols.finish())
+        last = [packet for block in [*blocks, *self._sync.settle()] for packet in self._packets(block)]
+        return last + self._deframer.finish()
+
     def finish(self) -> Packets:
         """The packets that were held back, when nothing more will come."""
-        blocks = [] if self._symbols is None else self._sync.push(self._symbols.finish())
-        last = [packet for block in [*blocks, *self._sync.finish()] for packet in self._packets(block)]
-        return last + self._deframer.finish()
+        last = self.settle()
+        self._sync.finish()
+        return last
 
     @property
     def reception(self) -> FrameReception:
@@ -116,6 +122,9 @@ class _Fixed:
         whole, self._left = self._left[: count * self._frame_octets], self._left[count * self._frame_octets :]
         self.counts.frames += count
         return [np.frombuffer(whole, np.uint8).reshape(count, -1)] if count else []
+
+    def settle(self) -> list[Octets]:
+        return []
 
     def finish(self) -> list[Octets]:
         self.counts.skipped_octets += len(self._left)

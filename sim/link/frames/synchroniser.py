@@ -49,9 +49,13 @@ class Synchroniser:
         self._buffer = np.concatenate([self._buffer, np.frombuffer(octets, np.uint8)])
         return self._frames(ended=False)
 
+    def settle(self) -> list[Octets]:
+        """The frames that were held back; more may come after a while."""
+        return self._frames(ended=True)
+
     def finish(self) -> list[Octets]:
-        """The frames that were held back."""
-        found = self._frames(ended=True)
+        """The frames that were held back, when nothing more will come."""
+        found = self.settle()
         self.counts.skipped_octets += max(0, self._bits - self._at) // 8
         return found
 

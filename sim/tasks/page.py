@@ -1,0 +1,89 @@
+"""tasks.json -> tasks.html, tasks.csv and the table for a terminal."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sim.design import charts
+from sim.design.page import TEMPLATES, render
+
+STYLES = {"original": "s0", "reconstruction": "s5", "features": "s2"}
+Line = Mapping[str, Any]
+
+
+def render_page(result: Mapping[str, Any]) -> str:
+    """The text of tasks.html."""
+    tables = result["summary"]["tables"]
+    sections = [
+        {"about": result["tasks"][name], "lines": [_shown(line) for line in lines if line["share"] == 1.0],
+         "few": _few(lines, result["tasks"][name]["title"])}
+        for name, lines in tables.items()
+    ]  # fmt: skip
+    bars = result["summary"]["bars"]
+    failed = [bar["bar"] for bar in bars if not bar["held"]]
+    figures = [
+        (bar["bar"].split(",")[0], f"{-bar['points_below']:+.2f}", "points", f"of F1, spread {bar['spread'] or 0:.2f}",
+         "" if bar["held"] else "bad")
+        for bar in bars
+    ]  # fmt: skip
+    return render(
+        TEMPLATES / "tasks.html",
+        {"result": result, "sections": sections, "failed": failed, "bars": bars, "key_figures": figures},
+    )
+
+
+def named(line: Line) -> str:
+    """What a head saw, in words."""
+    if line["input"] == "original":
+        return "original pixels"
+    words = "decoded pixels" if line["input"] == "reconstruction" else "features"
+    return f"{words}, {line['bundle']}, CR {line['cr16']:.0f}"
+
+
+def _shown(line: Line) -> dict[str, Any]:
+    return {"name": named(line), "ours": line["input"] == "features", **line}
+
+
+def _few(lines: Sequence[Line], title: str) -> dict[str, Any] | None:
+    """Label efficiency: one line an input that was run with few labels; None where none was."""
+    few = {named(line): line for line in lines if line["share"] < 1.0}
+    if not few:
+        return None
+    series = [
+        (name, STYLES[one["input"]], sorted((100 * ln["share"], ln["mean"]) for ln in lines if named(ln) == name))
+        for name, one in few.items()
+    ]
+    shares = sorted({share for _, _, points in series for share, _ in points})
+    across = charts.Axis(shares[0], 100.0, log=True, ticks=shares)
+    drawn = charts.lines([charts.Series(css, points) for _, css, points in series], across,
+                         "labels, %, logarithmic", "points", f"{title}: by share of labels")  # fmt: skip
+    return {"chart": drawn, "keys": [(css, name) for name, css, _ in series]}
+
+
+def as_csv(result: Mapping[str, Any]) -> str:
+    """Every run, a row each."""
+    names = list(dict.fromkeys(name for row in result["rows"] for name in row))
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(result["rows"])
+    return text.getvalue()
+
+
+def as_text(result: Mapping[str, Any]) -> str:
+    """The tables for a terminal."""
+    out = []
+    for name, lines in result["summary"]["tables"].items():
+        about = result["tasks"][name]
+        out.append(f"{about['title']} ({about['metric']}, points; spread over seeds)")
+        out += [_told(line) for line in lines if line["share"] == 1.0]
+    for bar in result["summary"]["bars"]:
+        out.append(f"{'held  ' if bar['held'] else 'MISSED'} {bar['bar']}: {-bar['points_below']:+.2f} points")
+    return "\n".join(out) + "\n"
+
+
+def _told(line: Line) -> str:
+    spread = "" if line["spread"] is None else f" +- {line['spread']:.2f}"
+    macs = "" if line["macs_per_px"] is None else f", {line['macs_per_px']:.0f} MAC/px"
+    return f"  {named(line):44} {line['mean']:6.2f}{spread}  ({line['difference']:+.2f}{macs})"

@@ -1,0 +1,167 @@
+"""Downstream tasks: what heads see is what was coded, what they are judged by is right, and the same twice."""
+
+import csv
+import io
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from payload.errors import InputError
+from payload.tiles import split
+from sim.progress import silent
+from sim.scenes.demo import demo_scene
+from sim.tasks import scores
+from sim.tasks.coded import BundleCoder
+from sim.tasks.data import load_task
+from sim.tasks.evaluate import NAMES, QUICK, TasksRequest, evaluate
+from sim.tasks.heads import Budget, Head, of_features, of_pixels
+from sim.tasks.instances import instances_of
+from sim.tasks.objects import with_objects
+from sim.tasks.page import as_csv, as_text, render_page
+from sim.tasks.summary import summary
+from sim.tasks.task import IGNORED, Task
+
+pytest.importorskip("sklearn", reason="the extra `features` is not installed")
+SMALL = Budget(units=1500, rounds=5, last_rounds=1)
+DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
+
+
+def pictures(count: int, side: int) -> np.ndarray:
+    dn = next(split(demo_scene(256, 256), 256)).dn
+    return np.stack([dn[:, 7 * k : 7 * k + side, 5 * k : 5 * k + side] for k in range(count)])
+
+
+def toy_task(count: int = 6, side: int = 64) -> Task:
+    """Bright where the near infrared is above its median: heads of pixels and of features can learn it."""
+    dn = pictures(count, side)
+    nir = ndimage.uniform_filter(dn[:, 3].astype(np.float32), (0, 3, 3))
+    labels = (nir > np.median(nir)).astype(np.uint8)
+    learn, judge = labels.copy(), labels.copy()
+    learn[count - 2 :], judge[: count - 2] = IGNORED, IGNORED
+    return Task("toy", "Toy", dn, learn, judge, ("dark", "bright"), "f1", scores.binary, "made up")
+
+
+@pytest.mark.parametrize(("count", "side"), [(5, 120), (2, 224), (3, 64)])
+def test_what_is_coded_comes_back_in_its_place(count: int, side: int) -> None:
+    dn = pictures(count, side)
+    coded = BundleCoder("edge", decoder="fast").code(dn, 8.0)
+    assert coded.pixels.shape == dn.shape
+    worst = np.abs(coded.pixels.astype(float) - dn).mean(axis=(1, 2, 3)) / dn.mean()
+    assert worst.max() < 0.1  # a picture in another's place differs by far more
+    assert coded.features[8].shape == (count, 256, side // 8, side // 8)
+    averages = dn[:, 0].reshape(count, side // 8, 8, side // 8, 8).mean(axis=(2, 4))
+    assert np.corrcoef(averages.ravel(), coded.features[8][:, 0].ravel())[0, 1] > 0.9
+
+
+def test_heads_of_pixels_and_of_features_learn_with_as_many_parameters_and_fewer_macs() -> None:
+    task = toy_task()
+    coded = BundleCoder("edge", decoder="fast").code(task.pictures, 10.0)
+    found = {}
+    for name, units in (("pixels", of_pixels(task.pictures)), ("features", of_features(coded.features, 4))):
+        head = Head(2, SMALL, 0).fit(units, task.learn)
+        found[name] = head, task.score(task.judge, head.predict(units))["f1"]
+    assert found["pixels"][1] > 0.9 and found["features"][1] > 0.75
+    assert 0.9 < found["pixels"][0].parameters / found["features"][0].parameters < 1.1
+    assert found["pixels"][0].parameters <= 50_000
+    assert found["pixels"][0].macs_per_px > 10 * found["features"][0].macs_per_px
+
+
+def test_a_head_gives_the_same_answer_for_the_same_seed_and_another_for_another() -> None:
+    task, few = toy_task(3), replace(SMALL, units=300, rounds=2)
+    units = of_pixels(task.pictures)
+    first, again, other = (Head(2, few, seed).fit(units, task.learn).predict(units) for seed in (0, 0, 1))
+    assert np.array_equal(first, again) and not np.array_equal(first, other)
+
+
+def test_no_label_that_is_judged_is_learnt_from() -> None:
+    task = toy_task()
+    assert not ((task.learn != IGNORED) & (task.judge != IGNORED)).any()
+    turned = replace(task, judge=(1 - task.judge).astype(np.uint8))  # other truth, same head
+    units = of_pixels(task.pictures)
+    heads = [Head(2, SMALL, 0).fit(units, t.learn).predict(units) for t in (task, turned)]
+    assert np.array_equal(*heads)
+
+
+def test_a_share_of_labels_is_that_share_of_places() -> None:
+    task = toy_task(20)
+    few = task.with_share(0.1, seed=1)
+    assert (few.learn != IGNORED).sum() / (task.learn != IGNORED).sum() == pytest.approx(0.1, abs=0.02)
+    assert np.array_equal(few.judge, task.judge)
+    assert not np.array_equal(few.learn, task.with_share(0.1, seed=2).learn)
+
+
+def test_scores_by_hand() -> None:
+    truth, guess = np.array([[[1, 1, 0, IGNORED]]], np.uint8), np.array([[[1, 0, 1, 1]]], np.uint8)
+    assert scores.binary(truth, guess) == {"f1": 0.5, "iou": 1 / 3, "accuracy": 1 / 3}
+    assert scores.classes(truth, truth)["miou"] == 1.0
+    objects = np.zeros((1, 9, 9), np.uint8)
+    objects[0, 1, 1:4], objects[0, 6, 6] = 1, 1
+    found = np.zeros_like(objects)
+    found[0, 1, 3], found[0, 4, 0], found[0, 8, 0] = 1, 1, 1  # one of two found, two of three false
+    assert scores.objects(objects, found) == pytest.approx({"object_f1": 0.4, "recall": 0.5, "precision": 1 / 3})
+
+
+def test_boundaries_may_lie_two_pixels_off_and_no_further() -> None:
+    truth = np.zeros((1, 20, 40), np.uint8)
+    truth[0, :, 20] = 1
+    moved = [np.roll(truth, shift, axis=2) for shift in (0, 2, 3)]
+    assert [scores.boundaries(truth, one)["boundary_f1"] for one in moved] == [1.0, 1.0, 0.0]
+    assert scores.boundaries(truth, moved[0])["parcel_iou"] == 1.0
+    assert scores.boundaries(truth, np.zeros_like(truth))["parcel_iou"] == pytest.approx((400 / 800 + 380 / 800) / 2)
+
+
+def test_objects_lie_on_water_and_nowhere_else() -> None:
+    dn, water = pictures(2, 64), np.zeros((2, 64, 64), bool)
+    water[:, :, 20:] = True
+    there, truth = with_objects(dn, water, seed=1)
+    assert truth.sum() > 4 and not truth[~water].any()
+    assert (there[:, 0][truth == 1] > dn[:, 0][truth == 1]).all()
+    assert np.array_equal(there[:, :, :, :15], dn[:, :, :, :15])
+
+
+def test_instances_are_told_apart_where_fields_meet() -> None:
+    dn = np.full((1, 4, 48, 48), 1000, np.uint16)
+    dn[:, :, :, 24:] = 2000
+    found = instances_of(dn + np.random.default_rng(0).integers(0, 20, dn.shape).astype(np.uint16))
+    left = [(found[:, :24] == k).sum() / (found == k).sum() for k in np.unique(found) if (found == k).sum() >= 30]
+    assert len(left) >= 2 and all(share < 0.15 or share > 0.85 for share in left)
+
+
+def row(kind: str, cr: float | None, f1: float, seed: int = 0) -> Mapping[str, object]:
+    macs = 400.0 if kind == "features" else 25_000.0
+    return {"task": "water", "input": kind, "bundle": "" if cr is None else "edge", "cr_asked": cr, "cr16": cr or 1.0,
+            "share": 1.0, "seed": seed, "parameters": 1, "macs_per_px": macs, "f1": f1}  # fmt: skip
+
+
+def test_bars_compare_with_the_original_in_points() -> None:
+    rows = [row("original", None, 0.80), row("original", None, 0.82, 1), row("features", 34.0, 0.80),
+            row("features", 34.0, 0.80, 1), row("reconstruction", 20.0, 0.795),
+            row("reconstruction", 100.0, 0.79)]  # fmt: skip
+    about = {"water": {"metric": "f1", "title": "Water", "note": "", "pictures": 1, "classes": []}}
+    bars = summary(rows, about)["bars"]
+    assert [(bar["points_below"], bar["held"]) for bar in bars] == [(1.0, True), (1.5, False), (2.0, True)]
+    assert bars[0]["times_fewer_macs"] == 62.5
+
+
+def test_an_unknown_task_and_a_folder_without_data_are_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="wanted some of water"):
+        TasksRequest(tmp_path, ("ships",))
+    with pytest.raises(InputError, match="--data"):
+        load_task("water", tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.realdata
+@pytest.mark.skipif(not DATA.is_dir(), reason="no data folder beside the checkout")
+def test_every_task_runs_on_real_data_and_is_shown() -> None:
+    plan = replace(QUICK, pixel_cr=(20.0,), budget=Budget(units=300, rounds=1, last_rounds=1), pictures=6)
+    result = evaluate(TasksRequest(DATA, NAMES, ("edge",), plan), silent)
+    assert set(result["summary"]["tables"]) == set(NAMES)
+    page = render_page(result)
+    assert all(about["title"] in page for about in result["tasks"].values())
+    rows = list(csv.DictReader(io.StringIO(as_csv(result))))
+    assert len(rows) == len(result["rows"]) and "Parcel boundaries" in as_text(result)
