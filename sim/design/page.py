@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import FileSystemLoader, StrictUndefined
+from jinja2.sandbox import SandboxedEnvironment
 
 from sim.design import figures
 from sim.design.names import plain_rows, requirement
@@ -22,7 +23,7 @@ FILTERS = {
 
 def render(template: Path, context: Mapping[str, Any]) -> str:
     """The page's text. `template` extends "frame.html"; what it names and the context lacks is an error."""
-    environment = Environment(
+    environment = SandboxedEnvironment(  # a bulletin's template may be somebody else's
         loader=FileSystemLoader([template.parent, TEMPLATES]),
         autoescape=True,
         undefined=StrictUndefined,
