@@ -59,7 +59,7 @@ def scene(path: Path, month: int, flood: float, cloud: bool = False) -> Path:
     wet = slice(top, top + round(flood * (bottom - top)))
     dn[:, wet, left:right] = np.array(WATER)[:, None, None] + noise[:, wet, left:right]
     if cloud:
-        dn[:] = 11_000
+        dn += 12_000
     profile = {"driver": "GTiff", "count": 4, "height": 128, "width": 192, "dtype": "uint16", "crs": CRS, "nodata": 0}
     place = rasterio.Affine(PX, 0, CORNER[0], 0, -PX, CORNER[1])
     with rasterio.open(path, "w", **profile, transform=place) as file:

@@ -57,10 +57,16 @@ def series(figures: Sequence[Figure], indicator: Indicator, name: str, site: str
     plot = Plot(_dates([x for x, *_ in points]), _heights([*heights, *limits], indicator), "", indicator.shown_unit)
     plot.line([(x, value) for x, value, _ in values], "s1")
     for x, value, run in points:
-        plot.dot(x, value, "s1", 1.8, f"run {run}, {_date(x)}: {told(value)}")
+        plot.dot(x, value, "s1", 1.8, f"{_date(x)}: {told(value)}, run {run}")
     for x, value, one in values:
         runs = ", ".join(map(str, one.runs))
-        plot.dot(x, value, COLOURS[one.state], 3.6, f"{one.period}: {told(value)}, {one.state}, figure {one.name}, runs {runs}")
+        plot.dot(
+            x,
+            value,
+            COLOURS[one.state],
+            3.6,
+            f"{one.period}: {told(value)}, {one.state}, figure {one.name}, runs {runs}",
+        )
     for words, limit in (("alert", indicator.alert), ("clear", indicator.clear)):
         if limit is not None:
             plot.rule_at_y(limit, words)

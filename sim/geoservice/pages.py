@@ -121,10 +121,11 @@ def _indicator(told: Told, name: str) -> dict[str, Any]:
     dates = {one.period: drawings.day(one.readings[-1].at) for one in told.figures if one.indicator == name}
     return {
         "name": name, "title": indicator.named(name), "unit": indicator.shown_unit, "rule": indicator.rule,
-        "basis": "modelled" if _of_plans(told, name) else "measured", "combine": indicator.over_passes, "counts": indicator.counts, "limits": _limits(told, name),
+        "basis": "modelled" if _of_plans(told, name) else "measured", "limits": _limits(told, name),
+        "combine": indicator.over_passes, "counts": indicator.counts,
         "chart": drawings.over_groups(rows, dates, indicator, indicator.named(name)),
         "keys": [(drawings.group_css(n), group) for n, group in enumerate(groups)],
-        "rows": [_aggregate(one) for one in newest],
+        "rows": newest,
     }  # fmt: skip
 
 
@@ -169,13 +170,6 @@ def _row(told: Told, one: Figure) -> dict[str, Any]:
         "comments": one.comments, "runs": one.runs, "limits": _limits(told, one.indicator),
         "cause": "; ".join(causes) if one.value is None else "", "waits": one.waits,
         "passes": sum(reading.value is not None for reading in one.readings),
-    }  # fmt: skip
-
-
-def _aggregate(one: Aggregate) -> dict[str, Any]:
-    return {
-        "group": one.group, "period": one.period, "value": one.value, "least": one.least, "greatest": one.greatest,
-        "seen": one.seen, "in_alert": one.in_alert, "runs": one.runs,
     }  # fmt: skip
 
 

@@ -84,12 +84,12 @@ def _add(
         return
     planes = {name: picture.read(number, window=strip)[clear].astype(np.int32) for name, number in bands.items()}
     for name, formula in formulas.items():
-        total, over = _over(formula, planes)
+        total, count = over(formula, planes)
         before = sums.found.get(name, (0.0, 0))
-        sums.found[name] = (before[0] + total, before[1] + over)
+        sums.found[name] = (before[0] + total, before[1] + count)
 
 
-def _over(formula: Formula | Quotient, planes: Mapping[str, NDArray[np.int32]]) -> tuple[float, int]:
+def over(formula: Formula | Quotient, planes: Mapping[str, NDArray[np.int32]]) -> tuple[float, int]:
     """Of a comparison: how many pixels meet it, of all. Of a number: its sum, over the pixels that have one."""
     count = len(next(iter(planes.values())))
     if isinstance(formula, Formula):

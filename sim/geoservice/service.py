@@ -18,7 +18,8 @@ SHARE = "share of the clear pixels"
 #: The formulas of the measures that ship; those of water and burned ground are the applications' own.
 FORMULAS = {"water": WATER, "burned": BURNED, "ndvi": "(nir - red) / (nir + red)"}
 TITLES = {
-    "water": "Water", "burned": "Burned ground", "ndvi": "Vegetation index", "clear": "Cloud-free share", "takes": "Takes",
+    "water": "Water", "burned": "Burned ground", "ndvi": "Vegetation index", "clear": "Cloud-free share",
+    "takes": "Takes",
 }  # fmt: skip
 UNITS = {"water": SHARE, "burned": SHARE, "ndvi": "mean NDVI", "clear": "share of the site", "takes": "takes"}
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
