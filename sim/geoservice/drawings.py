@@ -41,7 +41,7 @@ def site_map(sites: Sequence[Site], states: Mapping[str, State]) -> Svg:
 def world_map(sites: Sequence[Site], states: Mapping[str, State]) -> Svg:
     """Where on the Earth the sites are."""
     world = World()
-    for state, css in reversed(COLOURS.items()):
+    for state, css in reversed(list(COLOURS.items())):
         world.dots([site.middle for site in sites if states[site.name] == state], f"place {css}", 2.2)
     return world.svg("Where the sites lie on the Earth")
 
@@ -63,7 +63,7 @@ def series(figures: Sequence[Figure], indicator: Indicator, name: str, site: str
         plot.dot(
             x,
             value,
-            COLOURS[one.state],
+            css_of(one, indicator),
             3.6,
             f"{one.period}: {told(value)}, {one.state}, figure {one.name}, runs {runs}",
         )
@@ -87,6 +87,11 @@ def over_groups(rows: Sequence[Aggregate], dates: Mapping[str, float], indicator
             runs = ", ".join(map(str, row.runs))
             plot.dot(x, value, group_css(n), 2.6, f"{group}, {row.period}: {told(value)}, runs {runs}")
     return plot.svg(f"{name} of groups of sites over time")
+
+
+def css_of(one: Figure, indicator: Indicator) -> str:
+    """The class of a figure: of its state, where its indicator has a threshold or it was not seen."""
+    return "s1" if indicator.alert is None and one.value is not None else COLOURS[one.state]
 
 
 def group_css(number: int) -> str:

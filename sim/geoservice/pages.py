@@ -41,8 +41,10 @@ class Told:
 
     @property
     def states(self) -> dict[str, State]:
-        """The state of each site after all figures."""
-        return {site.name: last_state([f for f in self.figures if f.site == site.name]) for site in self.sites}
+        """The state of each site after all figures: by the indicators that have a threshold, where any has."""
+        watched = {name for name, indicator in self.service.indicators.items() if indicator.alert is not None}
+        figures = [one for one in self.figures if one.indicator in watched or not watched]
+        return {site.name: last_state([one for one in figures if one.site == site.name]) for site in self.sites}
 
     def until(self, period: str) -> "Told":
         """What was known at the end of a period."""
@@ -166,7 +168,8 @@ def _row(told: Told, one: Figure) -> dict[str, Any]:
     return {
         "name": one.name, "site": one.site, "indicator": indicator.named(one.indicator), "period": one.period,
         "value": one.value, "unit": indicator.shown_unit, "seen_percent": sum(seen) / len(seen) if seen else None,
-        "state": one.state, "css": drawings.COLOURS[one.state], "begins": one.begins, "verdict": one.verdict,
+        "state": "seen" if one.state == "calm" and indicator.alert is None else one.state,
+        "css": drawings.css_of(one, indicator), "begins": one.begins, "verdict": one.verdict,
         "comments": one.comments, "runs": one.runs, "limits": _limits(told, one.indicator),
         "cause": "; ".join(causes) if one.value is None else "", "waits": one.waits,
         "passes": sum(reading.value is not None for reading in one.readings),

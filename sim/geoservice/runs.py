@@ -194,8 +194,8 @@ def _unusable(folder: Path) -> tuple[str, str, datetime | None]:
 def _answers(path: Path) -> tuple[Mapping[str, Any], ...]:
     features = read_json(path, "answers of sim downlink")
     listed = features.get("features") if isinstance(features, dict) else None
-    right = isinstance(listed, list) and all(isinstance(one, dict) for one in listed)
-    if not right or not all(isinstance(one.get("properties"), dict) for one in listed):
+    properties = [one.get("properties") if isinstance(one, dict) else None for one in listed or ()]
+    if not isinstance(listed, list) or not all(isinstance(one, dict) for one in properties):
         raise InputError(f"{path}: holds no features with properties; run sim downlink or sim receive again")
     return tuple(listed)
 
