@@ -144,7 +144,8 @@ def groups_of(sites: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
 
 @dataclass(frozen=True)
 class Aggregate:
-    """One indicator over a group of sites in one period: mean over the sites seen (of counts: the sum)."""
+    """One indicator over a group of sites in one period: mean over the sites seen (of counts: the sum). `figures` and
+    `runs`: all that were looked at, seen or not."""
 
     group: str
     indicator: str
@@ -175,5 +176,5 @@ def _aggregate(group: str, name: str, indicator: Indicator, period: str, mine: S
     return Aggregate(
         group, name, period, combined(values, "sum" if indicator.counts else "mean"), min(values, default=None),
         max(values, default=None), len(seen), sum(one.state in ("alert", "unconfirmed") for one in mine),
-        tuple(one.name for one in seen), tuple(sorted({run for one in seen for run in one.runs})),
+        tuple(one.name for one in mine), tuple(sorted({run for one in mine for run in one.runs})),
     )  # fmt: skip

@@ -21,7 +21,7 @@ TITLES = {
     "water": "Water", "burned": "Burned ground", "ndvi": "Vegetation index", "clear": "Cloud-free share",
     "takes": "Takes",
 }  # fmt: skip
-UNITS = {"water": SHARE, "burned": SHARE, "ndvi": "mean NDVI", "clear": "share of the site", "takes": "takes"}
+UNITS = {"water": SHARE, "burned": SHARE, "ndvi": "mean NDVI", "clear": "share of the site", "takes": "number"}
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
 EMAIL = re.compile(r"[A-Za-z0-9_%+-]+(\.[A-Za-z0-9_%+-]+)*@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*")
 LONGEST_EMAIL = 254
