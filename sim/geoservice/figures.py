@@ -162,8 +162,9 @@ class Aggregate:
 def aggregates(service: Service, figures: Sequence[Figure], groups: Mapping[str, Sequence[str]]) -> list[Aggregate]:
     """By indicator, group and period."""
     found = []
+    sets = {group: set(members) for group, members in groups.items()}
     for name, indicator in service.indicators.items():
-        for group, members in groups.items():
+        for group, members in sets.items():
             mine = [one for one in figures if one.indicator == name and one.site in members]
             for period in sorted({one.period for one in mine}):
                 found.append(_aggregate(group, name, indicator, period, [one for one in mine if one.period == period]))

@@ -6,6 +6,7 @@ Every figure on them bears its name and the numbers of its runs, which lead to t
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -39,12 +40,15 @@ class Told:
     def periods(self) -> list[str]:
         return sorted({figure.period for figure in self.figures})
 
-    @property
+    @cached_property
     def states(self) -> dict[str, State]:
         """The state of each site after all figures: by the indicators that have a threshold, where any has."""
         watched = {name for name, indicator in self.service.indicators.items() if indicator.alert is not None}
-        figures = [one for one in self.figures if one.indicator in watched or not watched]
-        return {site.name: last_state([one for one in figures if one.site == site.name]) for site in self.sites}
+        by_site: dict[str, list[Figure]] = {site.name: [] for site in self.sites}
+        for one in self.figures:
+            if one.indicator in watched or not watched:
+                by_site[one.site].append(one)
+        return {name: last_state(figures) for name, figures in by_site.items()}
 
     def until(self, period: str) -> "Told":
         """What was known at the end of a period."""

@@ -178,9 +178,12 @@ def figure_in(out: Path, name: str) -> dict[str, Any]:
     record = read_json(out / RECORD, "--out, the folder that sim geoservice wrote")
     if not isinstance(record, dict) or record.get("schema") != SCHEMA:
         raise InputError(f"{out / RECORD}: is of no schema {SCHEMA}; run sim geoservice again")
-    found: dict[str, dict[str, Any]] = {one["name"]: one for one in record["figures"]}
-    if name not in found:
+    try:
+        found: dict[str, dict[str, Any]] = {one["name"]: one for one in record["figures"]}
         waiting = ", ".join(one["name"] for one in found.values() if one["waits"]) or "none"
+    except (KeyError, TypeError):
+        raise InputError(f"{out / RECORD}: its figures cannot be read; run sim geoservice again") from None
+    if name not in found:
         raise InputError(f"{out / RECORD}: has no figure {name}; those that wait for a verdict: {waiting[:200]}")
     return found[name]
 

@@ -91,7 +91,8 @@ def _value(name: str, indicator: Indicator, site: Site, run: Run, sums: Sums, sh
 def _answered(indicator: Indicator, site: Site, run: Run, enough: bool, clouded: str) -> tuple[float | None, str]:
     """What applications said of a site. That nothing is there is taken from a clear view alone, with every answer."""
     said = [answer["properties"] for answer in run.answers or () if _about(answer, indicator, site)]
-    cut_off = next((row["cut_off"] for row in said if row.get("cut_off")), None)
+    rows = [answer["properties"] for answer in run.answers or ()]
+    cut_off = next((r["cut_off"] for r in rows if r.get("name") == indicator.answer and r.get("cut_off")), None)
     values = [row["value"] for row in said if row.get("value") is not None]
     alerts = sum(bool(row.get("alert")) for row in said)
     if indicator.take == "value":
@@ -122,6 +123,9 @@ def _middle(geometry: Any) -> tuple[float, float] | None:
     """Of a point or of a polygon's outer ring."""
     if not isinstance(geometry, dict):
         return None
-    corners = [geometry["coordinates"]] if geometry.get("type") == "Point" else geometry["coordinates"][0][:-1]
-    x, y = (sum(corner[k] for corner in corners) / len(corners) for k in (0, 1))
+    try:
+        corners = [geometry["coordinates"]] if geometry.get("type") == "Point" else geometry["coordinates"][0][:-1]
+        x, y = (sum(corner[k] for corner in corners) / len(corners) for k in (0, 1))
+    except (KeyError, IndexError, TypeError, ZeroDivisionError):
+        raise InputError("an answer's place is neither a point nor a polygon; run sim receive again") from None
     return x, y

@@ -7,7 +7,7 @@ import hashlib
 import importlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -50,7 +50,7 @@ class Run:
     at: datetime | None = None
     takes: tuple[PlannedTake, ...] = ()
     answers: tuple[Mapping[str, Any], ...] | None = None
-    apps: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    apps: frozenset[str] = frozenset()
     answers_missing: int = 0
 
     @property
@@ -116,10 +116,10 @@ def _of_campaign(campaign: Path, name: str, notes: list[str]) -> Iterator[Path]:
     except ModuleNotFoundError:
         raise InputError("pyarrow is not installed; pip install 'nadir-payload[campaign]'") from None
     try:
-        rows = parquet.read_table(campaign / RESULTS, columns=["digest", "folder", "state"]).to_pylist()
+        rows = parquet.read_table(campaign / RESULTS, columns=["folder", "state"]).to_pylist()
+        listed = {str(row["folder"]) for row in rows if row["folder"] and row["state"] == "done"}
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{campaign / RESULTS}: cannot be read ({str(error)[:100]}), wanted sim campaign's") from None
-    listed = {str(row["folder"]) for row in rows if row["folder"] and row["state"] == "done"}
     without = len(rows) - len(listed)
     if without:
         notes.append(f"campaign {name}: {without} of {len(rows)} rows have no picture, left out")
@@ -137,8 +137,9 @@ def _read(number: int, kind: Any, folder: Path, name: str, notes: list[str]) -> 
 
 def _mission(number: int, folder: Path, name: str, notes: list[str]) -> Run | None:
     plan = read_json(folder / MISSION, "a plan of sim mission")
-    takes = plan.get("catalogue", {}).get("takes") if isinstance(plan, dict) else None
-    if not isinstance(takes, list) or plan.get("schema") != MISSION_SCHEMA:
+    catalogue = plan.get("catalogue") if isinstance(plan, dict) and plan.get("schema") == MISSION_SCHEMA else None
+    takes = catalogue.get("takes") if isinstance(catalogue, dict) else None
+    if not isinstance(takes, list):
         notes.append(f"{name}: its {MISSION} is no plan of schema {MISSION_SCHEMA}, left out")
         return None
     placed = [take for take in takes if isinstance(take, dict) and isinstance(take.get("footprint"), list)]
@@ -168,9 +169,15 @@ def _scene(number: int, kind: Any, folder: Path, name: str, notes: list[str]) ->
     files = {file: _sha256(folder / file) for file in names}
     if flown:  # of the report this section alone: the rest holds times of the host
         files[f"{REPORT}, apps"] = hashlib.sha256(json.dumps(flown, sort_keys=True).encode()).hexdigest()
-    apps = {str(app.get("indicator")): app for app in flown.get("list", []) if isinstance(app, dict)}
-    missing = int(flown.get("answers_missing") or 0)
-    return Run(number, kind, folder, name, files, scene, at, (), answers, apps, missing)
+    return Run(number, kind, folder, name, files, scene, at, (), answers, *_flown(flown, folder))
+
+
+def _flown(section: Mapping[str, Any], folder: Path) -> tuple[frozenset[str], int]:
+    """What the applications of a run look for, and how many of their answers were lost."""
+    listed, missing = section.get("list", []), section.get("answers_missing", 0)
+    if not isinstance(listed, list) or not all(isinstance(app, dict) for app in listed) or not isinstance(missing, int):
+        raise InputError(f"{folder / REPORT}: its section apps cannot be read; run sim downlink again")
+    return frozenset(str(app.get("indicator")) for app in listed), missing
 
 
 def _unusable(folder: Path) -> tuple[str, str, datetime | None]:
@@ -197,6 +204,8 @@ def _answers(path: Path) -> tuple[Mapping[str, Any], ...]:
     properties = [one.get("properties") if isinstance(one, dict) else None for one in listed or ()]
     if not isinstance(listed, list) or not all(isinstance(one, dict) for one in properties):
         raise InputError(f"{path}: holds no features with properties; run sim downlink or sim receive again")
+    if not all(isinstance(one.get("value"), int | float | None) for one in properties if one):
+        raise InputError(f"{path}: a value is no number; run sim downlink or sim receive again")
     return tuple(listed)
 
 

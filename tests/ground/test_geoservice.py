@@ -280,6 +280,7 @@ def test_a_rerun_needs_leave_and_deletes_no_file_of_others(work: Path, year: Pat
     produced(work, year)
     with pytest.raises(InputError, match="already there"):
         produced(work, year)
+    geoservice(GeoserviceRequest(work / "service.toml", year / "runs", work / "out", overwrite=True), silent)
     (work / "out" / "outbox" / "letter.txt").write_text("mine")
     with pytest.raises(InputError, match=r"outbox/letter\.txt"):
         geoservice(GeoserviceRequest(work / "service.toml", year / "runs", work / "out", overwrite=True), silent)
@@ -330,7 +331,7 @@ def test_answers_are_counted_where_they_lie_or_by_the_site_they_name(work: Path)
         ([], 0, False, 0.0, ""),
         ([], 3, False, None, "3 answers were lost on the link"),
         ([], 0, True, None, "0 % of the site clear"),
-        ([answer((10, 10, 12, 12), value=None, alert=False, cut_off="time")], 0, False, None, "cut off: time"),
+        ([answer((100, 80, 102, 82), value=None, alert=False, cut_off="time")], 0, False, None, "cut off: time"),
     ],
 )
 def test_that_nothing_is_there_is_said_of_what_was_seen_whole_alone(
@@ -489,3 +490,39 @@ def test_a_service_reads_with_all_its_defaults(work: Path) -> None:
     (work / "service.toml").write_text(PLAIN)
     service = load_service(work / "service.toml")
     assert (service.period, service.moderated, service.recipients) == ("month", True, ())
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "said"),
+    [
+        ("answers.geojson", '{"features": [{"properties": 3}]}', "holds no features with properties"),
+        ("answers.geojson", '{"features": [{"properties": {"value": "x"}}]}', "a value is no number"),
+        (
+            "answers.geojson",
+            '{"features": [{"properties": {"name": "vessel candidate"}, "geometry": {"type": "Polygon"}}]}',
+            "run a: an answer's place",
+        ),
+        ("report.json", '{"apps": {"list": 3}}', "its section apps cannot be read"),
+        ("report.json", "{", "is not valid JSON"),
+        (
+            "mission.json",
+            '{"schema": "nadir-mission/1", "catalogue": {"takes": [{"footprint": ["x", 1]}]}}',
+            "a take has",
+        ),
+    ],
+)
+def test_a_run_s_file_that_cannot_be_read_is_one_line(
+    file: str, text: str, said: str, work: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (made_up.write_run(work / "ships" / "a", 1, 0.5) / file).write_text(text)
+    (work / "service.toml").write_text(VESSELS)
+    words = ("geoservice", work / "service.toml", "--runs", work / "ships", "--out", work / "out")
+    code, _, told = sim(capsys, monkeypatch, *words)
+    assert code == 2 and said in told and len(told.splitlines()) == 1, told
+
+
+def test_a_plan_of_another_shape_is_noted(work: Path, year: Path) -> None:
+    made_up.write_run(work / "runs" / "a", 1, 0.5)
+    (work / "runs" / "a" / "mission.json").write_text('{"schema": "nadir-mission/1", "catalogue": []}')
+    notes: list[str] = []
+    assert len(find_runs(work / "runs", notes)) == 1 and "no plan of schema" in notes[0]
