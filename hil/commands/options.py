@@ -27,7 +27,7 @@ FileBands = Annotated[str | None, typer.Option("--bands", help="names of the sce
 Scale = Annotated[float | None, typer.Option("--scale", help="reflectance = stored x scale + offset")]
 Offset = Annotated[float | None, typer.Option("--offset", help="as --scale")]
 TilesFile = Annotated[Path | None, typer.Option("--tiles", help=".npz with x uint16 [N, bands, height, width]")]
-EngineName = Annotated[str, typer.Option("--engine", help="auto, openvino, onnxruntime or native: on the device")]
+EngineName = Annotated[str, typer.Option("--engine", help="on the device: auto, openvino, onnxruntime, native, myriad")]
 Threads = Annotated[int, typer.Option("--threads", min=1, max=256, help="of the device's runtime")]
 StepDn = Annotated[float, typer.Option("--step-dn", help="finest quantiser step in DN")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="at most so many tiles")]

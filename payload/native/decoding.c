@@ -37,14 +37,6 @@ static inline __attribute__((always_inline)) uint32_t some_of(const uint16_t *he
     return events_plain(here, count, shift, shift).some;
 }
 
-static inline __attribute__((always_inline)) int all_alike(const uint8_t *classes, int count, int vector) {
-#if HAVE_AVX2
-    if (vector && count == STEP)
-        return equal_avx2(classes, classes[0]) == UINT32_MAX;
-#endif
-    return 0;
-}
-
 /* Which blocks of a channel the coarser layer knows. Whether there are any. */
 static inline __attribute__((always_inline)) int find_old(Group *g, int channel, const uint16_t *here, int vector) {
     const Contexts *t = &g->contexts;
@@ -56,43 +48,76 @@ static inline __attribute__((always_inline)) int find_old(Group *g, int channel,
     return 1;
 }
 
+#if HAVE_AVX2
+/* Coefficients of a channel of STEP blocks a row by class, four classes at a time. Counts of a lane fit an octet. */
+AVX2 static void count_classes_avx2(const Contexts *t, int at, uint32_t *counts) {
+    __m256i least = _mm256_set1_epi8(CLASSES - 1), most = _mm256_setzero_si256();
+    for (int row = 0; row < t->h; row++) {
+        __m256i here = _mm256_loadu_si256((const __m256i *)classes_of_row(t, at, row));
+        least = _mm256_min_epu8(least, here), most = _mm256_max_epu8(most, here);
+    }
+    uint8_t low[STEP], high[STEP], first = CLASSES - 1, last = 0;
+    _mm256_storeu_si256((__m256i *)low, least), _mm256_storeu_si256((__m256i *)high, most);
+    for (int i = 0; i < STEP; i++)
+        first = low[i] < first ? low[i] : first, last = high[i] > last ? high[i] : last;
+    memset(counts, 0, CLASSES * sizeof *counts);
+    for (int c = first & ~3; c <= last; c += 4) {
+        __m256i seen[4] = {_mm256_setzero_si256(), _mm256_setzero_si256(), _mm256_setzero_si256(), _mm256_setzero_si256()};
+        for (int row = 0; row < t->h; row++) {
+            __m256i here = _mm256_loadu_si256((const __m256i *)classes_of_row(t, at, row));
+            for (int i = 0; i < 4; i++)
+                seen[i] = _mm256_sub_epi8(seen[i], _mm256_cmpeq_epi8(here, _mm256_set1_epi8((char)(c + i))));
+        }
+        for (int i = 0; i < 4; i++) {
+            __m256i sums = _mm256_sad_epu8(seen[i], _mm256_setzero_si256());
+            __m128i half = _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
+            counts[c + i] = (uint32_t)(_mm_cvtsi128_si32(half) + _mm_extract_epi32(half, 2));
+        }
+    }
+}
+#endif
+
+static void count_classes_plain(const Contexts *t, int at, uint32_t *counts) {
+    uint32_t seen[CLASSES][4] = {0}; /* four: none waits for the last */
+    for (int row = 0; row < t->h; row++) {
+        const uint8_t *classes = classes_of_row(t, at, row);
+        for (int i = 0; i < t->w; i++)
+            seen[classes[i]][i & 3]++;
+    }
+    for (int c = 0; c < CLASSES; c++)
+        counts[c] = seen[c][0] + seen[c][1] + seen[c][2] + seen[c][3];
+}
+
 /* Counts the open coefficients of the group's channel `at` by class, and the others by size. */
 static inline __attribute__((always_inline)) void count_channel(Group *g, int at, const uint16_t *here, int known,
                                                                 int vector) {
     const Contexts *t = &g->contexts;
-    uint32_t seen[CLASSES][4] = {0}, *counts = g->counts + (size_t)at * COUNTS; /* four: none waits for the last */
-    for (int row = 0, word = 0; row < t->h; row++, here += t->w) {
-        const uint8_t *classes = classes_of_row(t, at, row);
-        for (int col = 0; col < t->w; col += STEP, word++) {
-            int count = t->w - col < STEP ? t->w - col : STEP;
-            if (all_alike(classes + col, count, vector))
-                seen[classes[col]][0] += STEP;
-            else
-                for (int i = col; i < col + count; i++)
-                    seen[classes[i]][i & 3]++;
-            for (uint32_t old = known ? g->old[word] : 0; old; old &= old - 1) {
-                int i = col + __builtin_ctz(old);
-                seen[classes[i]][0]--;
-                g->more[size_class(here[i])]++;
-            }
-        }
-    }
-    for (int c = 0; c < CLASSES; c++)
-        counts[c] = seen[c][0] + seen[c][1] + seen[c][2] + seen[c][3];
+    uint32_t *counts = g->counts + (size_t)at * COUNTS;
+#if HAVE_AVX2
+    if (vector && t->w == STEP && t->h <= UINT8_MAX)
+        count_classes_avx2(t, at, counts);
+    else
+#endif
+        count_classes_plain(t, at, counts);
     counts[HELD] = (uint32_t)known;
+    for (int word = 0; known && word < t->h * g->words; word++)
+        for (uint32_t old = g->old[word]; old; old &= old - 1) {
+            int row = word / g->words, i = word % g->words * STEP + __builtin_ctz(old);
+            counts[classes_of_row(t, at, row)[i]]--;
+            g->more[size_class(here[row * t->w + i])]++;
+        }
 }
 
 /* Numbers of the significant ones among `count` of a class. 0, or what is wrong with the octets. */
-static inline __attribute__((always_inline)) int take_ones(Group *g, const uint32_t *lower, int longest,
-                                                           uint32_t count, int vector) {
+static int take_ones(Group *g, int class, uint32_t count) {
+    const Layer *layer = g->contexts.layer;
+    const uint32_t *lower = layer->runs + class * (LONGEST_RUN + 2);
+    const uint8_t *guess = layer->guess + class * GUESSES;
+    int longest = layer->longest[class];
     uint32_t *ones = g->ones;
     Decoder coder = g->coder; /* a copy that need not be written back for every symbol */
     for (uint32_t place = 0; place < count;) {
-#if HAVE_AVX2
-        int run = vector && longest % 8 == 0 ? take_avx2(&coder, lower, longest + 1) : take(&coder, lower, longest + 1);
-#else
-        int run = take(&coder, lower, longest + 1);
-#endif
+        int run = take_guessed(&coder, lower, guess);
         if (coder.failed)
             return NO_ENCODERS;
         place += (uint32_t)run;
@@ -184,12 +209,14 @@ static inline __attribute__((always_inline)) void set_ones(Group *g, int at, siz
 static void take_more(Group *g) {
     const Layer *layer = g->contexts.layer;
     uint8_t *to = g->symbols;
+    Decoder coder = g->coder;
     for (int c = 0; c < (g->k ? REFINEMENTS : SIZE_CLASSES); c++) {
         const uint32_t *lower = g->k ? layer->refinement + c * 3 : layer->size + c * (ESCAPE + 1);
         g->symbol[c] = to;
         for (uint32_t i = 0; i < g->more[c]; i++)
-            *to++ = (uint8_t)take(&g->coder, lower, g->k ? 2 : ESCAPE);
+            *to++ = (uint8_t)(g->k ? take_bit(&coder, lower) : take(&coder, lower, ESCAPE));
     }
+    g->coder = coder;
 }
 
 /* A bit more of what was known; or, in the coarsest layer, sizes of what has become significant. */
@@ -227,7 +254,7 @@ static inline __attribute__((always_inline)) int decode_group(Group *g, int begi
     }
     for (int c = 0; c < CLASSES; c++) {
         g->next[c] = g->ones;
-        int failed = take_ones(g, t->layer->runs + c * (LONGEST_RUN + 2), t->layer->longest[c], all[c], vector);
+        int failed = take_ones(g, c, all[c]);
         if (failed)
             return failed;
     }

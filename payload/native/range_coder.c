@@ -69,13 +69,31 @@ static inline uint32_t quantile_of(Decoder *coder, uint64_t *scale) {
     return coder->failed ? 0 : (uint32_t)quantile;
 }
 
-static inline void narrow(Decoder *coder, uint64_t scale, uint32_t lower, uint32_t upper) {
-    coder->offset -= scale * lower;
-    coder->range = scale * (upper - lower);
+static inline void widen(Decoder *coder) {
     if (coder->range < (uint64_t)1 << 32) {
         coder->range <<= 32;
         coder->offset = coder->offset << 32 | next_word(coder);
     }
+}
+
+static inline void narrow(Decoder *coder, uint64_t scale, uint32_t lower, uint32_t upper) {
+    coder->offset -= scale * lower;
+    coder->range = scale * (upper - lower);
+    widen(coder);
+}
+
+/* The next of two symbols, without a division or a branch that nobody can foresee. */
+static inline int take_bit(Decoder *coder, const uint32_t *lower) {
+    uint64_t scale = coder->range >> 24, first = scale * lower[1], second = scale * (lower[2] - lower[1]);
+    coder->failed |= coder->offset >= scale << 24;
+    if (coder->failed)
+        return 0;
+    int bit = coder->offset >= first;
+    uint64_t mask = -(uint64_t)bit;
+    coder->offset -= first & mask;
+    coder->range = (second & mask) | (first & ~mask);
+    widen(coder);
+    return bit;
 }
 
 /* The next of so many symbols; 0 once something has failed. */
@@ -96,23 +114,17 @@ static inline int take(Decoder *coder, const uint32_t *lower, int symbols) {
     return first;
 }
 
-#if HAVE_AVX2
-/* The same of one symbol more than a multiple of eight: compared with all at once. */
-AVX2 static inline int take_avx2(Decoder *coder, const uint32_t *lower, int symbols) {
+/* The same, from a first guess by the quantile's first eight bits: mostly right, or next to it. */
+static inline int take_guessed(Decoder *coder, const uint32_t *lower, const uint8_t *guess) {
     uint64_t scale;
     uint32_t quantile = quantile_of(coder, &scale);
     if (coder->failed)
         return 0;
-    __m256i here = _mm256_set1_epi32((int)quantile), above = _mm256_setzero_si256();
-    for (int i = 1; i < symbols; i += 8) {
-        __m256i eight = _mm256_loadu_si256((const __m256i *)(lower + i));
-        above = _mm256_add_epi32(above, _mm256_cmpgt_epi32(eight, here)); /* counts are below 2^25 */
-    }
-    __m128i half = _mm_add_epi32(_mm256_castsi256_si128(above), _mm256_extracti128_si256(above, 1));
-    half = _mm_add_epi32(half, _mm_shuffle_epi32(half, _MM_SHUFFLE(1, 0, 3, 2)));
-    half = _mm_add_epi32(half, _mm_shuffle_epi32(half, _MM_SHUFFLE(2, 3, 0, 1)));
-    int first = symbols - 1 + _mm_cvtsi128_si32(half);
+    int first = guess[quantile >> 16];
+    while (lower[first] > quantile) /* the first is 0, and what stands behind the last is above every quantile */
+        first--;
+    while (lower[first + 1] <= quantile)
+        first++;
     narrow(coder, scale, lower[first], lower[first + 1]);
     return first;
 }
-#endif

@@ -190,10 +190,14 @@ static void expand_plain(const float *values, const float *table, int count, uin
 }
 
 #if HAVE_AVX2
+/* Each entry of the table and the next come in one look-up; a shuffle takes them apart. */
 AVX2 static inline __m256i expand_eight(const float *values, const float *table) {
     __m256 value = _mm256_loadu_ps(values), zero = _mm256_setzero_ps();
-    __m256i whole = _mm256_cvttps_epi32(value);
-    __m256 low = _mm256_i32gather_ps(table, whole, 4), high = _mm256_i32gather_ps(table + 1, whole, 4);
+    __m256i whole = _mm256_cvttps_epi32(value), order = _mm256_permute4x64_epi64(whole, _MM_SHUFFLE(3, 1, 2, 0));
+    __m256d first = _mm256_i32gather_pd((const double *)table, _mm256_castsi256_si128(order), 4);
+    __m256d second = _mm256_i32gather_pd((const double *)table, _mm256_extracti128_si256(order, 1), 4);
+    __m256 a = _mm256_castpd_ps(first), b = _mm256_castpd_ps(second);
+    __m256 low = _mm256_shuffle_ps(a, b, _MM_SHUFFLE(2, 0, 2, 0)), high = _mm256_shuffle_ps(a, b, _MM_SHUFFLE(3, 1, 3, 1));
     __m256 beyond = _mm256_sub_ps(value, _mm256_cvtepi32_ps(whole));
     __m256 found = _mm256_add_ps(low, _mm256_mul_ps(beyond, _mm256_sub_ps(high, low)));
     found = _mm256_and_ps(_mm256_add_ps(found, _mm256_set1_ps(0.5f)), _mm256_cmp_ps(found, zero, _CMP_GT_OQ));

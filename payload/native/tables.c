@@ -30,9 +30,10 @@ typedef struct {
     const uint8_t *weighted;    /* features with weights, `weights` of them */
     const uint8_t *mixed;       /* features of the sums that have gain: those of sum e end at mixed_ends[e] */
     const int32_t *mixed_ends;  /* [4] */
+    const uint8_t *guess;       /* [32][256] the symbol of `runs` that a quantile's first eight bits begin in */
     int32_t weights;
-    size_t octets[16]; /* of the arrays above */
-    uintptr_t complements[16];
+    size_t octets[17]; /* of the arrays above */
+    uintptr_t complements[17];
 } Layer;
 
 static int feature_count(int bands) { return 3 + 5 + 2 * (bands - 1) + 2 * (ZONES + 1); }
@@ -101,17 +102,18 @@ static int fits_layer(const Model *m, const Layer *l, int k) {
     size_t c = (size_t)m->bands * COEFFICIENTS, f = (size_t)feature_count(m->bands);
     const size_t wanted[] = {c * f, SUMS * c, f, 2 * SUMS, 2 * c, 2 * c, 2 * c, 4 * CLASSES * (LONGEST_RUN + 2),
                              4 * CLASSES, 4 * 3 * REFINEMENTS, 4 * SIZE_CLASSES * (ESCAPE + 1), CLASSES, f, 0, 0,
-                             4 * SUMS};
-    for (int i = 0; i < 16; i++)
+                             4 * SUMS, CLASSES * GUESSES};
+    for (int i = 0; i < 17; i++)
         if (l->octets[i] < wanted[i])
             return 0;
     const void *const arrays[] = {l->weight, l->gain, l->mix, l->floor, l->base, l->position, l->activity, l->runs,
                                   l->longest, l->refinement, l->size, l->worth, l->used, l->weighted, l->mixed,
-                                  l->mixed_ends};
-    int found = intact(arrays, l->complements, 16) && lists_fit(l, (int)f);
+                                  l->mixed_ends, l->guess};
+    int found = intact(arrays, l->complements, 17) && lists_fit(l, (int)f);
     for (int i = 0; found && i < CLASSES; i++)
         found = within(l->longest[i], 1, LONGEST_RUN) && (l->longest[i] & (l->longest[i] - 1)) == 0 &&
-                rises(l->runs + i * (LONGEST_RUN + 2), l->longest[i] + 1);
+                rises(l->runs + i * (LONGEST_RUN + 2), l->longest[i] + 1) &&
+                all_below(l->guess + i * GUESSES, GUESSES, l->longest[i] + 1);
     for (int i = 0; found && i < (k ? REFINEMENTS : SIZE_CLASSES); i++)
         found = k ? rises(l->refinement + i * 3, 2) : rises(l->size + i * (ESCAPE + 1), ESCAPE);
     return found;

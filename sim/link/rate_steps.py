@@ -14,8 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr
-from scipy.stats import binom
+from scipy.special import bdtrc, ndtr
 
 from sim.link.ldpc_curves import frame_error_rate
 
@@ -88,7 +87,7 @@ def _computed(name: str, bits: int, inner: float, bit_errors: Callable[[F64], F6
     """The curve of a Reed-Solomon frame: lost with any codeword, a codeword with more than 16 wrong octets."""
     es_n0_db = np.arange(-6.0, 16.0, 0.05)
     symbol = -np.expm1(8 * np.log1p(-bit_errors(10 ** (es_n0_db / 10) / bits)))  # chance that an octet is wrong
-    word = binom.sf(CORRECTED, 255, symbol)
+    word = bdtrc(CORRECTED, 255, symbol)
     frame = np.clip(-np.expm1(CODEWORDS * np.log1p(-np.minimum(word, 1 - 1e-12))), 1e-12, 1.0)
     return Step(name, bits * inner * FRAME_OCTETS / CHANNEL_OCTETS, es_n0_db, np.log10(frame))
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import beta
+from scipy.special import betaincinv
 
 from payload.errors import InputError
 
@@ -73,7 +73,7 @@ def lower_bound(draws: Sequence[Draw], confidence: float = CONFIDENCE) -> float:
 
 def binomial_upper(found: int, drawn: int, tail: float) -> float:
     """Clopper and Pearson: at a higher share so few would be rarer than `tail`; 1 without draws."""
-    return 1.0 if found == drawn else float(beta.ppf(1.0 - tail, found + 1, drawn - found))
+    return 1.0 if found == drawn else float(betaincinv(found + 1, drawn - found, 1.0 - tail))
 
 
 def clopper_pearson(found: int, drawn: int, confidence: float = CONFIDENCE) -> tuple[float, float]:

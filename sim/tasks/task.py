@@ -48,12 +48,19 @@ class Task:
         return replace(self, learn=np.where(mask[:, :height, :width], self.learn, IGNORED).astype(np.uint8))
 
     def first(self, pictures: int) -> "Task":
-        """The task with so many pictures at most, evenly taken: for a quick look."""
+        """The task with so many pictures at most, half of them to learn from and half to judge, evenly taken: for a
+        quick look."""
         if len(self.pictures) <= pictures:
             return self
-        at = np.unique(np.linspace(0, len(self.pictures) - 1, pictures).round().astype(int))
+        at = np.union1d(_evenly(self.learn, (pictures + 1) // 2), _evenly(self.judge, pictures // 2))
         truth = None if self.truth_dn is None else self.truth_dn[at]
         return replace(self, pictures=self.pictures[at], learn=self.learn[at], judge=self.judge[at], truth_dn=truth)
+
+
+def _evenly(labels: Labels, count: int) -> NDArray[np.intp]:
+    """So many of the pictures [N, H, W] that have a label, or all of them."""
+    labelled = np.flatnonzero((labels != IGNORED).any(axis=(1, 2)))
+    return labelled[np.linspace(0, len(labelled) - 1, min(count, len(labelled))).round().astype(int)]
 
 
 def _squares(labels: Labels, side: int) -> list[Labels]:

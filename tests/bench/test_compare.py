@@ -106,6 +106,6 @@ def test_a_profile_of_format_1_is_still_read(tmp_path):
     """As the tree before wrote it: no kinds, percentiles of however few tiles."""
     path = tmp_path / "old.json"
     save_profile(made_up(), path)
-    text = path.read_text().replace('"format": 2', '"format": 1')
+    text = path.read_text().replace('"format": 3', '"format": 1')
     path.write_text(text)
     assert load_profile(path).format == 1

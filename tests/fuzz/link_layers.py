@@ -99,7 +99,7 @@ def pdus(rng: Rng, ours: Packets, other: Packets, apid: int) -> tuple[Iterator[C
     """A scene as a file; its PDUs damaged, also under a packet whose CRC is right."""
     found, count = happened(rng, pdus_of(ours), pdus_of(other))
     found = [inside(rng, packet) if rng.random() < 0.02 else packet for packet in found]
-    return ((0, packet) for packet in packets_and_files(iter(found), apid)), count
+    return packets_and_files(((0, packet) for packet in found), apid), count
 
 
 def inside(rng: Rng, packet: bytes) -> bytes:

@@ -47,7 +47,7 @@ def test_energy_on_the_device():
     assert load.scene_s == pytest.approx(16 / RATE.mid)  # 16 GMAC
     assert load.scene_s_range == pytest.approx((16 / RATE.high, 16 / RATE.low))
     assert load.scene_j == pytest.approx(1.8 * 16 / RATE.mid)  # W
-    scenes = 60 * PHISAT2.imager.rate_px_s(PHISAT2.orbit) / 4e6
+    scenes = 113 * PHISAT2.imager.rate_px_s(PHISAT2.orbit) / 4e6
     assert scenes_per_orbit(RUN, PHISAT2) == pytest.approx(scenes)
     boot_j = 20.0  # 1 W for 20 s, once an orbit, and nothing while it is off
     assert load.orbit_j == pytest.approx(scenes * 1.8 * 16 / RATE.mid + boot_j)
@@ -109,10 +109,10 @@ def test_each_budget_can_be_overdrawn(change, name):
 
 
 def test_the_raw_store_holds_what_the_imager_is_ahead_of_the_payload():
-    """60 s at 6.07 Mpx/s, 4 bands of 12 bit, against a payload of 8 Mpx / its slowest time for 4 Mpx."""
+    """113 s at 6.07 Mpx/s, 4 bands of 12 bit, against a payload of 8 Mpx / its slowest time for 4 Mpx."""
     slowest_s = estimate("myriad2", RUN.work, RUN.scene_px).latency_worst_s
     imager_px_s = 4096 * ground_speed_m_s(PHISAT2.orbit) / 4.75
-    waiting_px = (imager_px_s - 4e6 / slowest_s) * 60
+    waiting_px = (imager_px_s - 4e6 / slowest_s) * 113
     found = rows()["raw store"]
     assert found.used == pytest.approx(waiting_px * 4 * 12 / 8 / 2**20) and found.used > 256
     assert (found.available, found.unit, found.basis, found.held) == (4096.0, "MiB", "modelled", True)
@@ -122,8 +122,8 @@ def test_the_raw_store_holds_what_the_imager_is_ahead_of_the_payload():
 
 
 def test_a_payload_that_stands_still_leaves_all_of_the_imaging_raw_and_a_fast_one_nothing():
-    all_of_it = 60 * PHISAT2.imager.rate_px_s(PHISAT2.orbit) * 4 * 12 / 8 / 2**20
-    assert all_of_it == pytest.approx(2085, abs=1)
+    all_of_it = 113 * PHISAT2.imager.rate_px_s(PHISAT2.orbit) * 4 * 12 / 8 / 2**20
+    assert all_of_it == pytest.approx(3927, abs=1)
     assert rows(replace(RUN, work=Work(macs=1e30)))["raw store"].used == pytest.approx(all_of_it)
     assert rows(replace(RUN, work=Work(macs=1.0)))["raw store"].used == 0.0
     sixteen = replace(PHISAT2, imager=replace(PHISAT2.imager, bits=16, bands=8))

@@ -230,7 +230,7 @@ def test_times_of_an_emulated_device_are_known_as_such(monkeypatch, timed: bool,
         bundle=None, mission=SimpleNamespace(device="d"), info=SimpleNamespace(height_px=3, width_px=5)
     )
     device = SimpleNamespace(timed=timed, tile_s=[0.25, 0.5], peak_memory_mib=7.0)
-    onboard: Any = SimpleNamespace(work={}, device=device)
+    onboard: Any = SimpleNamespace(work={}, device=device, apps=None)
     cost = tables._cost(run, onboard)
     assert (cost.timed_on, cost.onboard_s, cost.peak_memory_mib) == (said, 0.75, 7.0)
     assert (cost.scene_px, cost.downlinked_octets) == (15, 17)

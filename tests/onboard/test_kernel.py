@@ -290,6 +290,30 @@ def test_the_most_that_a_coefficient_can_take_fits(tables) -> None:
     assert 8.1 < len(octets) / sent.magnitude.size < MOST_OCTETS
 
 
+@both_loops
+@pytest.mark.parametrize("hit", [0, 1])
+def test_first_guesses_that_are_wrong_lead_to_the_same_indices(tables, plain, hit) -> None:
+    coder, sent = EntropyKernel(tables[0], 32, 32), random_indices(3, 32, 32, 0.1)
+    coded = coder.encode_layers(sent)
+    wanted = coder.decode_layers(coded)
+    for held in coder.held():
+        if held.name.endswith(".guess"):
+            held.memory[:] = hit
+    library.plain_only(plain)
+    found = coder.decode_layers(coded)
+    library.plain_only(False)
+    assert np.array_equal(found.magnitude, wanted.magnitude) and np.array_equal(found.negative, wanted.negative)
+
+
+def test_a_first_guess_beyond_the_longest_run_is_refused(tables) -> None:
+    coder = EntropyKernel(tables[0], 32, 32)
+    coded = coder.encode_layers(random_indices(3, 32, 32, 0.1))
+    (guess,) = (held.memory for held in coder.held() if held.name == "kernel.layer0.guess")
+    guess[0, 0] = 255
+    with pytest.raises(BundleError, match="tables in memory"):
+        coder.decode_layers(coded)
+
+
 def test_it_can_be_left_out() -> None:
     """NADIR_KERNEL=0: the same payload in numpy."""
     command = [sys.executable, "-c", "from payload.native import library; print(library.available)"]

@@ -130,7 +130,7 @@ NOT_RUN = {
     "sim soak": "a week's orbits; tests/ground/test_faults.py runs half a day",
     "sim mission --mission": "hundreds of scenes; tests/ground/test_planning.py runs some",
     "hil sweep --device host:": "eighteen settings; tests/bench/test_reports.py sweeps some",
-    "hil campaign day.toml": "a day; tests/bench/test_campaign.py runs one in small",
+    "hil campaign day.toml": "a day; tests/bench/test_device_campaign.py runs one in small",
     "hil budget profile.json": "an overview's line; tests/bench runs it",
     "hil devices the kinds": "an overview's line; tests/bench runs it",
     "hil compare A/": "an overview's line; tests/bench runs it",

@@ -21,7 +21,7 @@ from payload.codec.lapped.layers import (
     too_short,
 )
 from payload.codec.lapped.quantiser import Indices
-from payload.codec.lapped.range_coder import NO_ENCODERS, Table
+from payload.codec.lapped.range_coder import NO_ENCODERS, PRECISION, Table
 from payload.codec.lapped.tables import LONGEST_RUN, WEIGHTS, ContextTables, LayerTables
 from payload.codec.lapped.transform import COEFFICIENTS
 from payload.errors import InputError, StreamError
@@ -32,6 +32,8 @@ from payload.native.library import BOOL, I8, I16, I32, NONE, U8, U16, U32, U64, 
 _CAUSES, _TOO_SHORT = {1: NO_ENCODERS, 2: RUN_TOO_LONG, 4: SMALL_ESCAPE}, 3
 #: A coefficient takes 8.2 octets at most: two symbols of 24 bits, an escape, a sign (nadir_encode asks for so much).
 MOST_OCTETS, LAST_OCTETS = 9, 64
+#: First guesses for every table of runs, by a quantile's first eight bits.
+GUESSES = 256
 _MOST_POINTER = (1 << 8 * ctypes.sizeof(ctypes.c_void_p)) - 1
 
 
@@ -48,11 +50,11 @@ class _Model(ctypes.Structure):
 class _Layer(ctypes.Structure):
     arrays = (
         "weight", "gain", "mix", "floor", "base", "position", "activity", "runs", "longest", "refinement", "size",
-        "worth", "used", "weighted", "mixed", "mixed_ends",
+        "worth", "used", "weighted", "mixed", "mixed_ends", "guess",
     )  # fmt: skip
     _fields_ = (
-        *((name, ctypes.c_void_p) for name in arrays), ("weights", ctypes.c_int32), ("octets", ctypes.c_size_t * 16),
-        ("complements", ctypes.c_void_p * 16),
+        *((name, ctypes.c_void_p) for name in arrays), ("weights", ctypes.c_int32), ("octets", ctypes.c_size_t * 17),
+        ("complements", ctypes.c_void_p * 17),
     )  # fmt: skip
 
 
@@ -108,7 +110,7 @@ class EntropyKernel:
             (w.weight, I8), (w.gain, I8), (w.mix, I8), (w.floor, I16), (w.base, I16), (w.position, I16),
             (w.activity, I16), (_lower(layer.runs, LONGEST_RUN + 2), U32),
             ([len(t.counts) - 1 for t in layer.runs], I32), (_lower(layer.refinement, 3), U32),
-            (_lower(layer.size, 17), U32), (layer.worth, U8), *features,
+            (_lower(layer.size, 17), U32), (layer.worth, U8), *features, (_guesses(layer.runs), U8),
         )  # fmt: skip
         where, octets = self._hold(f"kernel.layer{k}", _Layer.arrays, arrays)
         return _Layer(*where, len(features[1][0]), octets, _complements(where))
@@ -212,6 +214,12 @@ def _lower(tables: tuple[Table, ...], width: int) -> NDArray[np.uint32]:
     for row, t in zip(found, tables, strict=True):
         row[: len(t.lower)] = t.lower
     return found
+
+
+def _guesses(tables: tuple[Table, ...]) -> NDArray[np.uint8]:
+    """Of every table [256]: the symbol that the first of each 256th of all quantiles belongs to."""
+    firsts = np.arange(GUESSES) << PRECISION - 8
+    return np.array([np.searchsorted(t.lower, firsts, side="right") - 1 for t in tables], np.uint8)
 
 
 def _hits(magnitude: NDArray[np.uint16], layers: int) -> NDArray[np.int32]:
