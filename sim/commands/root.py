@@ -50,6 +50,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "compare": verification.compare,
     "sweep": verification.sweep,
     "campaign": campaign.campaign,
+    "geoservice": campaign.geoservice,
+    "moderate": campaign.moderate,
     "serve": live.serve,
     "passes": missions.passes,
     "bench": bench.bench,
