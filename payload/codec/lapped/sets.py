@@ -119,4 +119,5 @@ class Sets:
         if not layers or not shortfall:
             behind = part.behind if part.behind is not None else np.zeros(len(part.magnitude), bool)
             return replace(part, behind=behind)
-        return replace(part, magnitude=(part.magnitude << 1).astype(np.uint16), behind=np.ones(len(part.magnitude), bool))
+        doubled = (part.magnitude << 1).astype(np.uint16)
+        return replace(part, magnitude=doubled, behind=np.ones(len(doubled), bool))
