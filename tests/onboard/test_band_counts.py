@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from payload.bundle import load_bundle
 from payload.codec.interface import Quality
 from payload.codec.lapped.codec import FsqCodec
+from payload.codec.lapped.many.sets import Sets, set_bands, sets_of
 from payload.codec.lapped.quantiser import Indices
-from payload.codec.lapped.sets import Sets, set_bands, sets_of
 from payload.codec.leading import leading
 from payload.codec.rotation import (
     SIDE_PER_SAMPLE,

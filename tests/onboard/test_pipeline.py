@@ -14,7 +14,7 @@ from toys import ArrayScene
 
 from payload.bundle import load_bundle
 from payload.codec.interface import Quality
-from payload.codec.lapped import side as side_information
+from payload.codec.lapped.many import side as side_information
 from payload.codec.registry import open_codec
 from payload.codec.rotation import Rotation
 from payload.engine import open_engine

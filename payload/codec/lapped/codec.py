@@ -4,7 +4,7 @@
 
 Side information: means 16 bits each, angles 12 bits each, step index 8, shift 8. What runs in C where the kernel was
 built, in numpy elsewhere, gives the same octets; who runs the encoder network is the engine's choice. More than sixteen
-bands go in sets (payload/codec/lapped/sets.py).
+bands go in sets (payload/codec/lapped/many/sets.py).
 """
 
 import math
@@ -29,11 +29,11 @@ from payload.codec.interface import (
 from payload.codec.lapped import compiled, layers, quantiser, synthesis, tables
 from payload.codec.lapped.compiled_layers import EntropyKernel
 from payload.codec.lapped.context_model import frequency_neighbours, zones
+from payload.codec.lapped.many.sets import LayerCoder, Sets, set_bands, sets_of
+from payload.codec.lapped.many.side import pack_side, unpack_side
 from payload.codec.lapped.power_law import LEAST_GAMMA, LINEAR, MOST_GAIN, compand, expand, expanded, stretch, table
 from payload.codec.lapped.proof import latent_quantiser
 from payload.codec.lapped.quantiser import Indices
-from payload.codec.lapped.sets import LayerCoder, Sets, set_bands, sets_of
-from payload.codec.lapped.side import pack_side, unpack_side
 from payload.codec.lapped.transform import BLOCK, COEFFICIENTS, Latents, dct, encode, first_level, planes
 from payload.codec.rotation import MOST_BANDS, Rotation, circle, fit, held_circle, inverse_of, rotate, unrotate
 from payload.engine import NATIVE, Engine, Network
