@@ -158,3 +158,13 @@ CONTRAST = """(() => {
   const b = luminance(numbers(getComputedStyle(ground).backgroundColor));
   return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
 })()"""
+
+#: Cells and texts that are cut off: they stick out of the window, and no box of their own scrolls to them.
+CLIPPED = """[...document.querySelectorAll('th, td, dd, p, h1, h2, h3, li, svg.chart text')].filter((cell) => {
+  const box = cell.getBoundingClientRect();
+  if (!box.width || cell.closest('thead') && cell.closest('.cards')) return false; // a card's rows name its columns
+  const scrolls = cell.closest('.scroll');
+  if (scrolls) return !['auto', 'scroll'].includes(getComputedStyle(scrolls).overflowX);
+  const drawn = cell instanceof SVGElement; // a drawing's text has no box of its own to be cut by
+  return box.left < -0.5 || box.right > innerWidth + 0.5 || !drawn && cell.scrollWidth > cell.clientWidth + 1;
+}).map((cell) => cell.outerHTML.slice(0, 90))"""

@@ -119,19 +119,35 @@ class Formula:
         return self.test.operations
 
 
+@dataclass(frozen=True)
+class Quotient:
+    """A parsed number: one whole number over another, a pixel."""
+
+    text: str
+    bands: tuple[str, ...]
+    ratio: Ratio
+
+
 def parse(text: str) -> Formula:
     """The formula in `text`. InputError says what was found where, and what was wanted."""
+    found = parse_any(text)
+    if isinstance(found, Quotient):
+        raise InputError(f"formula {text!r} is a number, wanted a comparison, as in `{text} > 0`")
+    return found
+
+
+def parse_any(text: str) -> Formula | Quotient:
+    """The comparison or the number in `text`. The ground takes both; an application takes comparisons."""
     if len(text) > LONGEST_FORMULA:
         raise InputError(f"formula of {len(text)} characters, wanted at most {LONGEST_FORMULA}")
     parser = _Parser(text)
     found = parser.test(0)
     if parser.at < len(parser.tokens):
         raise parser.error("the end, or an operator before it")
-    if not isinstance(found, Test):
-        raise InputError(f"formula {text!r} is a number, wanted a comparison, as in `{text} > 0`")
-    if not parser.bands:
+    words, bands = " ".join(parser.tokens), tuple(sorted(parser.bands))
+    if not bands:
         raise InputError(f"formula {text!r} names no band, wanted one such as nir, red, green, blue or B08")
-    return Formula(" ".join(parser.tokens), tuple(sorted(parser.bands)), found)
+    return Formula(words, bands, found) if isinstance(found, Test) else Quotient(words, bands, found)
 
 
 class _Parser:

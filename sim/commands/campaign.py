@@ -1,6 +1,8 @@
-"""`sim campaign`: many scenes at once, on Dask."""
+"""`sim campaign`: many scenes at once, on Dask. `sim geoservice`, `sim moderate`: what many runs say of sites."""
 
+import json
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -48,3 +50,39 @@ def campaign(
     print(f"wrote {paths[0]} and {paths[1]}")
     if outcome.failed or outcome.not_held:
         raise typer.Exit(1)
+
+
+def geoservice(
+    service: Annotated[Path, typer.Argument(help="SERVICE.toml: sites, indicators, period, recipients, bulletin.")],
+    runs: Annotated[Path, typer.Option(help="Folder of runs, however deep: downlink, receive, campaign, mission.")],
+    out: Annotated[Path, typer.Option(help="Folder of dashboard, bulletins and outbox.")] = Path("out/geoservice"),
+    overwrite: options.Overwrite = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Sites watched over many runs: figures, alerts, a dashboard, bulletins, mails as files (none is sent)."""
+    from sim.geoservice import produce
+
+    with progress("geoservice") as advance:
+        record = produce.geoservice(produce.GeoserviceRequest(service, runs, out, overwrite), advance)
+    print(json.dumps(record, indent=1) + "\n" if as_json else produce.as_text(record, out), end="")
+
+
+def moderate(
+    service: Annotated[Path, typer.Argument(help="SERVICE.toml, whose verdicts lie beside it.")],
+    figure: Annotated[str, typer.Argument(help="The figure's name, as the dashboard shows it.")],
+    verdict: Annotated[Literal["accept", "reject", "comment"], typer.Argument(help="What is said of it.")],
+    by: Annotated[str, typer.Option(help="Who says so.")],
+    comment: Annotated[str, typer.Option(help="Why.")] = "",
+    out: Annotated[Path, typer.Option(help="Where sim geoservice wrote the figure.")] = Path("out/geoservice"),
+) -> None:
+    """A moderator's verdict on a figure; the next sim geoservice takes it up."""
+    from sim.geoservice import produce, verdicts
+    from sim.geoservice.service import load_service
+
+    load_service(service)
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    said = verdicts.Verdict(figure, verdict, by, now, comment)
+    one = produce.figure_in(out, figure)
+    path = verdicts.verdicts_file(service)
+    verdicts.add_verdict(path, said)
+    print(f"{verdict}: figure {figure}, {one['site']}, {one['indicator']}, {one['period']}; written to {path}")

@@ -50,6 +50,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "compare": verification.compare,
     "sweep": verification.sweep,
     "campaign": campaign.campaign,
+    "geoservice": campaign.geoservice,
+    "moderate": campaign.moderate,
     "serve": live.serve,
     "passes": missions.passes,
     "bench": bench.bench,
@@ -64,6 +66,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "soak": faults.soak,
     "missions": missions.missions,
     "bundles": missions.bundles,
+    "sensors": missions.sensors,
     "devices": missions.devices,
     "engines": missions.engines,
 }

@@ -5,10 +5,12 @@ no other of this repository, so that the ground and the bench can both use it.
 """
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import FileSystemLoader, StrictUndefined
+from jinja2.sandbox import SandboxedEnvironment
 
 from sim.design import figures
 from sim.design.names import plain_rows, requirement
@@ -22,12 +24,18 @@ FILTERS = {
 
 def render(template: Path, context: Mapping[str, Any]) -> str:
     """The page's text. `template` extends "frame.html"; what it names and the context lacks is an error."""
-    environment = Environment(
-        loader=FileSystemLoader([template.parent, TEMPLATES]),
+    return _environment(template.parent).get_template(template.name).render(**context)
+
+
+@cache
+def _environment(folder: Path) -> SandboxedEnvironment:
+    """Of the templates in a folder; compiled once. Sandboxed, as a bulletin's template may be somebody else's."""
+    environment = SandboxedEnvironment(
+        loader=FileSystemLoader([folder, TEMPLATES]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters.update(FILTERS)
-    return environment.get_template(template.name).render(**context)
+    return environment

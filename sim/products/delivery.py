@@ -26,16 +26,18 @@ OUR_FILES = frozenset(
         "footprint.geojson", "reconstruction.kmz", "item.json", "collection.json", "original.tif",
         "passes.json", "passes.html", "mission.json", "mission.html", "timeline.svg", "map.svg",
         "features.json", "embeddings.parquet", "coefficients.tif", "activity.tif",
-        "change.tif", "change.json", "change.html",
+        "change.tif", "change.json", "change.html", "geoservice.json", "dashboard.html",
         *(f"codebook_{stride}px.tif" for stride in (2, 4, 8, 16, 32, 64)),
     }
 )  # fmt: skip
 #: Folders of files that a run writes: whatever lies in them is a run's.
 OUR_TREES = frozenset({"features.zarr"})
+#: Bulletins and mails of a geoservice, in folders of their own.
+LETTER = re.compile(r"bulletins/[^/]+\.html|outbox/[^/]+\.eml")
 SCENE_FOLDER = re.compile(r"[0-9a-f]{8}|no-id")
 #: What a folder must hold, one of them, to be taken for an earlier run's.
 REPORT = "report.json"
-RECORDS = (REPORT, "passes.json", "mission.json", "features.json", "change.json")
+RECORDS = (REPORT, "passes.json", "mission.json", "features.json", "change.json", "geoservice.json")
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +118,7 @@ def _free_name(out: Path) -> Path:
 
 def _is_ours(path: Path, known: frozenset[str]) -> bool:
     """Whether a file in an output folder is one that runs write."""
-    if path.parts[0] in OUR_TREES:
+    if path.parts[0] in OUR_TREES or LETTER.fullmatch(path.as_posix()):
         return True
     in_scene = len(path.parts) == 2 and SCENE_FOLDER.fullmatch(path.parts[0])
     return path.name in known and (len(path.parts) == 1 or bool(in_scene))

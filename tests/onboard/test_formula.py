@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from payload.apps.formula import parse
+from payload.apps.formula import Formula, Quotient, parse, parse_any
 from payload.errors import InputError
 
 BANDS = {"red": 0, "nir": 1, "B03": 2}
@@ -91,3 +91,12 @@ def test_what_is_no_formula_is_refused_in_one_line(text, said) -> None:
 def test_any_text_is_a_formula_or_an_input_error(text) -> None:
     with suppress(InputError):
         assert parse(text).operations >= 1
+
+
+def test_the_ground_takes_numbers_and_comparisons_alike() -> None:
+    number, comparison = parse_any("(nir-red) / B03"), parse_any("nir > red")
+    assert isinstance(number, Quotient) and isinstance(comparison, Formula)
+    assert (number.text, number.bands) == ("( nir - red ) / B03", ("B03", "nir", "red"))
+    bands = {"nir": np.array([7, 1], np.int32), "red": np.array([4, 3], np.int32), "B03": np.array([2, 0], np.int32)}
+    above, below = (part.of(bands.__getitem__) for part in (number.ratio.above, number.ratio.below))
+    assert above.tolist() == [3, -2] and below.tolist() == [2, 0]

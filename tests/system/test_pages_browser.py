@@ -9,7 +9,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from chromium import CONTRAST, Page
+from chromium import CLIPPED, CONTRAST, Page
 from made_up_scenes import made_up_scenes
 
 from hil.profiles import campaign_page, sweep_page
@@ -53,15 +53,6 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 PAGES = ("report", "rd", "clouds", "profile", "passes", "mission", "faults", "campaign", "compare", "sweep", "day")
 SHA = "a8745130e85fd2ed8c6a8197212bb4a48bb8eb26338b3d9c14f255bec048e48d"
 
-#: Cells and texts that are cut off: they stick out of the window, and no box of their own scrolls to them.
-CLIPPED = """[...document.querySelectorAll('th, td, dd, p, h1, h2, h3, li, svg.chart text')].filter((cell) => {
-  const box = cell.getBoundingClientRect();
-  if (!box.width || cell.closest('thead') && cell.closest('.cards')) return false; // a card's rows name its columns
-  const scrolls = cell.closest('.scroll');
-  if (scrolls) return !['auto', 'scroll'].includes(getComputedStyle(scrolls).overflowX);
-  const drawn = cell instanceof SVGElement; // a drawing's text has no box of its own to be cut by
-  return box.left < -0.5 || box.right > innerWidth + 0.5 || !drawn && cell.scrollWidth > cell.clientWidth + 1;
-}).map((cell) => cell.outerHTML.slice(0, 90))"""
 #: Of every row of a table of requirements: whether requirement, state, measured and limit lie inside the window.
 REQUIREMENTS = """[...document.querySelectorAll('tr.row-held, tr.row-failed')].map((row) =>
   [row.querySelector('th'), row.querySelector('.state'), ...row.querySelectorAll('td.num')].map((cell) => {
