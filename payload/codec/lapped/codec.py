@@ -9,6 +9,7 @@ bands go in sets (payload/codec/lapped/many/sets.py).
 
 import math
 from collections.abc import Iterator
+from copy import copy
 from functools import cached_property
 
 import numpy as np
@@ -111,6 +112,16 @@ class FsqCodec:
         """The encoder where a runtime has it, with `tile` as it goes into it."""
         if self._network is not None and self._transform is None:
             yield RunsInside("encoder", self._network, self.network_inputs(tile))
+
+    def smallest(self) -> tuple["FsqCodec", int] | None:
+        """This codec for the smallest tiles there are, by the same memory, and their side. None where a runtime has the
+        encoder, or where the kernel was not built."""
+        if self._transform is None or not isinstance(self._entropy, EntropyKernel):
+            return None
+        other, side = copy(self), TILE_MULTIPLE_PX
+        other._tile_px, other._buffers = side, compiled.Buffers(self._bands, side)
+        other._entropy = self._entropy.of_size(side // BLOCK, side // BLOCK)
+        return other, side
 
     @staticmethod
     def forget() -> None:
