@@ -9,8 +9,9 @@
     |  side   |  mask   | n (length 3, crc 4) | crc | n layers, coarse first
     +---------+---------+---------------------+-----+------------------------
 
-Version 5. Version 4, a tile on its own, has no scene id and no mask (m). Versions 3 and 2, which older payloads send,
-are these two with CRCs of 16 bits. docs/format.md says what each field means.
+Version 5. Version 4, a tile on its own, has no scene id and no mask (m). Versions 7 and 6 are these two with a bound
+(16) and a checksum of samples (32) before the side information: their last layer is a residual layer. Versions 3 and 2,
+which older payloads send, are 5 and 4 with CRCs of 16 bits. docs/format.md says what each field means.
 
 The CRCs are of 32 bits and not the packets' own: damage inside a layer that one polynomial misses, it misses again.
 """
@@ -21,6 +22,7 @@ from enum import IntEnum
 from zlib import crc32
 
 from payload.errors import InputError, StreamError
+from payload.scene import Dn, Mask
 
 UNKNOWN_CLOUD = 255
 LENGTH_OCTETS = 3
@@ -28,11 +30,13 @@ LENGTH_OCTETS = 3
 
 @dataclass(frozen=True)
 class Layout:
-    """What versions differ in: octets before the side information, whether a scene is named, octets of a CRC."""
+    """What versions differ in: octets before the side information, whether a scene is named, octets of a CRC, and
+    whether the error is bounded."""
 
     fixed: int
     of_a_scene: bool
     crc: int
+    bounded: bool = False
 
     @property
     def entry(self) -> int:
@@ -45,9 +49,14 @@ class Layout:
         return found.to_bytes(self.crc, "big")
 
 
-LAYOUTS = {2: Layout(12, False, 2), 3: Layout(19, True, 2), 4: Layout(12, False, 4), 5: Layout(19, True, 4)}
-#: What is written: a tile code with a scene id and a mask, and one without either.
+LAYOUTS = {
+    2: Layout(12, False, 2), 3: Layout(19, True, 2), 4: Layout(12, False, 4), 5: Layout(19, True, 4),
+    6: Layout(18, False, 4, True), 7: Layout(25, True, 4, True),
+}  # fmt: skip
+#: What is written: a tile code with a scene id and a mask, and one without either; with a bound two more.
 VERSION, VERSION_OF_A_LONE_TILE = 5, 4
+VERSIONS = {(True, False): VERSION, (False, False): VERSION_OF_A_LONE_TILE, (True, True): 7, (False, True): 6}
+BOUND_OCTETS = 6
 
 
 class Kind(IntEnum):
@@ -62,12 +71,32 @@ class Kind(IntEnum):
 
 
 @dataclass(frozen=True)
+class Bound:
+    """What the last layer of a tile code promises: no valid sample is off by more than `error_dn`. `samples_crc`:
+    CRC-32 over the samples that all layers decode to (`crc_of_samples`)."""
+
+    error_dn: int
+    samples_crc: int
+
+    def __post_init__(self) -> None:
+        for name, value, bits in (("error_dn", self.error_dn, 16), ("samples_crc", self.samples_crc, 32)):
+            if not 0 <= value < 1 << bits:
+                raise InputError(f"{name} {value} does not fit in {bits} bits")
+
+
+def crc_of_samples(dn: Dn, valid: Mask) -> int:
+    """CRC-32 over the valid samples of a tile [B, T, T]: band by band, row by row, 16 bits each."""
+    return crc32(dn[:, valid].astype(">u2").tobytes())
+
+
+@dataclass(frozen=True)
 class TileCode:
     """What is sent of one tile. `side` is the codec's side information, `layers` embedded layers, coarse first.
 
     `scene_id` tells the scenes of a stream apart; None for a tile on its own. `mask` says which pixels are valid
     (payload/link/valid_mask.py), empty where all are. `declared` is how many layers were sent and `sent_octets` how
-    long the tile code was; on the ground `layers` may hold fewer, and `cause` says why.
+    long the tile code was; on the ground `layers` may hold fewer, and `cause` says why. `bound`: the last layer that
+    was sent is a residual layer.
     """
 
     kind: Kind
@@ -82,6 +111,7 @@ class TileCode:
     scene_id: int | None = None
     mask: bytes = b""
     sent_octets: int = field(default=-1, compare=False)
+    bound: Bound | None = None
 
     def __post_init__(self) -> None:
         for name, value, bits in (("row", self.row, 16), ("col", self.col, 16), ("bundle_id", self.bundle_id, 32)):
@@ -97,6 +127,8 @@ class TileCode:
             raise InputError(f"scene_id {self.scene_id} does not fit in 32 bits")
         if len(self.mask) >= 1 << 24 or (self.mask and self.scene_id is None):
             raise InputError(f"a mask of {len(self.mask)} octets, wanted under 16 MiB, and a scene that it belongs to")
+        if self.bound is not None and not self.layers and self.declared < 1:
+            raise InputError("a bound without a layer that keeps it; leave it out")
         if self.declared < 0:
             object.__setattr__(self, "declared", len(self.layers))
         if self.sent_octets < 0:
@@ -108,6 +140,16 @@ class TileCode:
         return len(self.layers) < self.declared
 
     @property
+    def bounded(self) -> bool:
+        """Whether the residual layer is here, and with it all before it."""
+        return self.bound is not None and not self.incomplete
+
+    @property
+    def base_layers(self) -> tuple[bytes, ...]:
+        """The layers that are here, less the residual layer."""
+        return self.layers[:-1] if self.bounded else self.layers
+
+    @property
     def usable_octets(self) -> int:
         """Octets of the header, as it was sent, and of the layers that are here."""
         return self.head_octets(self.declared) + sum(map(len, self.layers))
@@ -115,12 +157,12 @@ class TileCode:
     def head_octets(self, layers: int) -> int:
         """Octets of this tile code that are not layers, were it cut to so many; without any it has no side or mask."""
         side, mask = (len(self.side), len(self.mask)) if layers else (0, 0)
-        return header_octets(side, layers, None if self.scene_id is None else mask)
+        return header_octets(side, layers, None if self.scene_id is None else mask, self.bound is not None)
 
 
 def pack(code: TileCode) -> bytes:
-    """The octets of a tile code: version 5 where it belongs to a scene, version 4 for a tile on its own."""
-    version = VERSION_OF_A_LONE_TILE if code.scene_id is None else VERSION
+    """The octets of a tile code: version 5 where it belongs to a scene, 4 for a lone tile; with a bound 7 or 6."""
+    version = VERSIONS[code.scene_id is not None, code.bound is not None]
     layout = LAYOUTS[version]
     head = bytearray([version << 4 | code.kind]) + code.bundle_id.to_bytes(4, "big")
     if code.scene_id is not None:
@@ -129,6 +171,8 @@ def pack(code: TileCode) -> bytes:
     head += bytes([code.cloud_percent, len(code.side), len(code.layers)])
     if code.scene_id is not None:
         head += len(code.mask).to_bytes(3, "big")
+    if code.bound is not None:
+        head += code.bound.error_dn.to_bytes(2, "big") + code.bound.samples_crc.to_bytes(4, "big")
     head += code.side + code.mask
     for layer in code.layers:
         head += len(layer).to_bytes(LENGTH_OCTETS, "big") + layout.check(layer)
@@ -150,10 +194,10 @@ def unpack(octets: bytes) -> TileCode:
     fixed = layout.fixed
     if len(octets) < fixed:
         raise StreamError(f"{len(octets)} octets are too few for a tile code")
-    at = fixed - 10 if layout.of_a_scene else fixed - 7  # of row, column and what follows them
+    at = 9 if layout.of_a_scene else 5  # of row, column and what follows them
     row, col = int.from_bytes(octets[at : at + 2], "big"), int.from_bytes(octets[at + 2 : at + 4], "big")
     cloud, side, declared = octets[at + 4 : at + 7]
-    mask = int.from_bytes(octets[at + 7 : fixed], "big")
+    mask = int.from_bytes(octets[at + 7 : at + 10], "big") if layout.of_a_scene else 0
     table = fixed + side + mask
     start = table + layout.entry * declared  # of the CRC over all before it
     end = start + layout.crc
@@ -162,13 +206,20 @@ def unpack(octets: bytes) -> TileCode:
     if not (cloud <= 100 or cloud == UNKNOWN_CLOUD):
         raise StreamError(f"cloud percentage {cloud}")
     entries = [octets[k : k + layout.entry] for k in range(table, start, layout.entry)]
+    if layout.bounded and not declared:
+        raise StreamError("a tile code with a bound and without layers")
     layers, cause = _layers(octets, entries, end, layout)
     sent = end + sum(int.from_bytes(entry[:LENGTH_OCTETS], "big") for entry in entries)
     scene_id = int.from_bytes(octets[5:9], "big") if layout.of_a_scene else None
     return TileCode(
         Kind(kind), row, col, int.from_bytes(octets[1:5], "big"), cloud, octets[fixed : fixed + side], layers,
         declared, cause, scene_id, octets[fixed + side : table], sent,
+        _bound(octets[fixed - BOUND_OCTETS : fixed]) if layout.bounded else None,
     )  # fmt: skip
+
+
+def _bound(octets: bytes) -> Bound:
+    return Bound(int.from_bytes(octets[:2], "big"), int.from_bytes(octets[2:], "big"))
 
 
 def _layers(
@@ -187,7 +238,7 @@ def _layers(
     return tuple(layers), None
 
 
-def header_octets(side_octets: int, layers: int, mask_octets: int | None = None) -> int:
+def header_octets(side_octets: int, layers: int, mask_octets: int | None = None, bounded: bool = False) -> int:
     """Octets of a tile code that are not layers. `mask_octets` None: a tile on its own."""
-    layout = LAYOUTS[VERSION_OF_A_LONE_TILE if mask_octets is None else VERSION]
+    layout = LAYOUTS[VERSIONS[mask_octets is not None, bounded]]
     return layout.fixed + side_octets + (mask_octets or 0) + layout.entry * layers + layout.crc

@@ -31,6 +31,7 @@ from payload.codec.lapped.context_model import frequency_neighbours, zones
 from payload.codec.lapped.power_law import LEAST_GAMMA, LINEAR, compand, expand, expanded, stretch, table
 from payload.codec.lapped.proof import latent_quantiser
 from payload.codec.lapped.quantiser import Indices
+from payload.codec.lapped.residual.bounded import BASE_STEP_DN, Bounded
 from payload.codec.lapped.transform import BLOCK, COEFFICIENTS, Latents, dct, encode, first_level, planes
 from payload.codec.rotation import (
     SHIFT_LIMIT,
@@ -47,10 +48,10 @@ from payload.codec.rotation import (
 )
 from payload.engine import NATIVE, Engine, Network
 from payload.errors import BundleError, InputError, StreamError
-from payload.link.tile_code import Kind
+from payload.link.tile_code import Bound, Kind
 from payload.memory import Held, RunsInside
 from payload.native import library
-from payload.scene import Dn
+from payload.scene import Dn, Mask
 from payload.stopwatch import Stopwatch
 from payload.tiles import Tile, require_tile
 
@@ -110,6 +111,8 @@ class FsqCodec:
 
     def encode(self, tile: Tile, quality: Quality, watch: Stopwatch) -> CodedTile:
         require_tile(tile, self._bands, self._tile_px)
+        if quality.max_error_dn is not None:
+            return self._encode_bounded(tile, quality.max_error_dn, watch)
         with watch.stage("rotate"):
             values, rotation, rotated = self._rotate(tile)
         with watch.stage("encode"):
@@ -126,6 +129,13 @@ class FsqCodec:
             keep = min(self.layers if quality.keep is None else quality.keep, self.layers - unsent)
             layers = self._entropy.encode_layers(indices, keep)
         return CodedTile(_pack_side(rotation, index), layers, errors[: len(layers) + 1])
+
+    def _encode_bounded(self, tile: Tile, bound_dn: int, watch: Stopwatch) -> CodedTile:
+        coded = self.encode(tile, Quality(BASE_STEP_DN), watch)
+        with watch.stage("residual"):
+            (rotation, index), indices = self.decode(coded.side, coded.layers)
+            layer, bound = self._bounded.layer(tile, indices, rotation, index, bound_dn)
+        return CodedTile(coded.side, (*coded.layers, layer), bound=bound)
 
     def _rotate(self, tile: Tile) -> tuple[NDArray[np.uint16], Rotation, NDArray[np.int16]]:
         """Companded bands, their rotation, rotated bands."""
@@ -171,6 +181,14 @@ class FsqCodec:
 
     def decode(self, side: bytes, layers: tuple[bytes, ...]) -> tuple[tuple[Rotation, int], Indices]:
         return _unpack_side(side, self._bands), self._entropy.decode_layers(layers)
+
+    def reconstruct_bounded(self, side: bytes, layers: tuple[bytes, ...], valid: Mask, bound: Bound) -> Dn:
+        (rotation, index), indices = self.decode(side, layers[:-1])
+        return self._bounded.tile(indices, rotation, index, layers[-1], valid, bound)
+
+    @cached_property
+    def _bounded(self) -> Bounded:
+        return Bounded(self._kernels, self._gamma)
 
     def reconstruct(self, indices: tuple[tuple[Rotation, int], Indices], network: Network | None) -> Dn:
         """indices -> levels -> decoder network -> rotated bands -> DN. The network works in steps.
