@@ -19,11 +19,10 @@ from payload.clouds.audit import AuditDraw
 from payload.clouds.gate import Action, Decision, judge
 from payload.clouds.mask import CloudMask
 from payload.clouds.network import load_cloud_net
-from payload.codec.interface import Bounding, CodedTile, Quality
+from payload.codec.interface import CodedTile, Quality
 from payload.codec.registry import open_codec, open_fallback
 from payload.codec.shorter import shorter
 from payload.engine import Engine
-from payload.errors import BundleError
 from payload.guard.guard import Coded, Good, Guard, unguarded
 from payload.guard.probes import HeardEngine
 from payload.guard.telemetry import Mode, Telemetry
@@ -59,13 +58,8 @@ class Payload:
         self.sender = Sender(policy, None, self.telemetry.status)  # of the last scene
 
     def _open(self) -> None:
-        self.codec = open_codec(self.bundle, self._engine)
-        bounds, learned = self.policy.max_error_dn is not None, self.codec.code_kind is Kind.CODED
-        if bounds and learned and not isinstance(self.codec, Bounding):
-            raise BundleError(
-                f"bundle {self.bundle.name}: its codec has no residual layer for max_error_dn; fly edge or leave it out"
-            )
-        compares = self.policy.fallback == "compare" and learned and not bounds
+        self.codec = open_codec(self.bundle, self._engine, self.policy.max_error_dn is not None)
+        compares = self.policy.compares and self.codec.code_kind is Kind.CODED
         self._other = open_fallback(self.bundle) if compares else None
         self.clouds = load_cloud_net(self.bundle, self._engine) if "clouds" in self.bundle.manifest else None
 
@@ -169,8 +163,7 @@ class Payload:
             return Candidate(TileCode(Kind.WITHHELD, *address, percent), ())
         kind, coded = self._code(flat, decision.layers if decision is not None else None)
         self.apps.look(self.watch, tile, mask, lambda: self.codec.decode(coded.side, coded.base_layers))
-        code = TileCode(kind, *address, percent, coded.side, coded.layers, bound=coded.bound)
-        return Candidate(code, coded.errors)
+        return Candidate(TileCode(kind, *address, percent, coded.side, coded.layers, bound=coded.bound), coded.errors)
 
     def _code(self, tile: Tile, keep: int | None) -> tuple[Kind, CodedTile]:
         with_errors = self.policy.budget_octets is not None or self._other is not None

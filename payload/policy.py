@@ -127,6 +127,11 @@ class Policy:
                 raise InputError(f"max_error_dn and {name} are both set; a bound needs every layer: leave one out")
 
     @property
+    def compares(self) -> bool:
+        """Whether each tile is coded without the bundle as well; within a bound only the bundle's codec keeps it."""
+        return self.fallback == "compare" and self.max_error_dn is None
+
+    @property
     def gate_in_use(self) -> Gate:
         """The gate, which within a bound sends a tile as it is or not at all."""
         if self.max_error_dn is None:

@@ -9,6 +9,7 @@ import resource
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -139,10 +140,10 @@ def within_bounds(
 ) -> dict[str, Any]:  # fmt: skip
     """A bundle beside the lossless and near-lossless codecs: a row for every codec and bound, means over tiles."""
     (ours,), tile_px, bands = open_bundles([bundle], engine, FAST)
-    tiles, rows = read_tiles(paths, tile_px, limit, reading, bands), []
-    for bound_dn in bounds_dn:
-        for codec in (replace(ours, bounded=True), *(_LOSSLESS if bound_dn == 0 else _NEAR_LOSSLESS)):
-            rows.append({"codec": codec.name, "bound_dn": bound_dn, **_within(codec, bound_dn, tiles, advance)})
+    tiles, bounded = read_tiles(paths, tile_px, limit, reading, bands), replace(ours, bounded=True)
+    pairs = [(c, d) for d in bounds_dn for c in (bounded, *(_LOSSLESS if d == 0 else _NEAR_LOSSLESS))]
+    tick = partial(advance, "bounds", len(pairs) * len(tiles))
+    rows = [{"codec": codec.name, "bound_dn": d, **_within(codec, d, tiles, tick)} for codec, d in pairs]
     notes = {codec.name: codec.note for codec in (*_LOSSLESS, *_NEAR_LOSSLESS)}
     return {"schema": "nadir-bounds/1", "tiles": len(tiles), "tile_px": tile_px, "codecs": notes, "rows": rows}
 
@@ -151,13 +152,13 @@ _NEAR_LOSSLESS = (JpegLs(),)
 _LOSSLESS = (Ccsds121(), JpegLs(), JpegXl(7), Jpeg2000Lossless())
 
 
-def _within(codec: Codec, bound_dn: int, tiles: Sequence[BenchTile], advance: Advance) -> dict[str, float]:
+def _within(codec: Codec, bound_dn: int, tiles: Sequence[BenchTile], tick: Callable[[], None]) -> dict[str, float]:
     octets, largest, start_s = 0, 0, processor_s()
     for tile in tiles:
         coded = codec.encode(tile.dn, bound_dn)
         error = np.abs(codec.decode(coded).astype(np.int64) - tile.dn)
         octets, largest = octets + len(coded), max(largest, int(error.max()))
-        advance(f"{codec.name} {bound_dn} DN", len(tiles))
+        tick()
     samples = sum(tile.dn.size for tile in tiles)
     return {"bits_per_sample": 8 * octets / samples, "largest_error_dn": largest, "seconds": processor_s() - start_s}
 
