@@ -9,9 +9,10 @@
     |  side   |  mask   | n (length 3, crc 4) | crc | n layers, coarse first
     +---------+---------+---------------------+-----+------------------------
 
-Version 5. Version 4, a tile on its own, has no scene id and no mask (m). Versions 7 and 6 are these two with a bound
-(16) and a checksum of samples (32) before the side information: their last layer is a residual layer. Versions 3 and 2,
-which older payloads send, are 5 and 4 with CRCs of 16 bits. docs/format.md says what each field means.
+Version 5. Version 4, a tile on its own, has no scene id and no mask (m). Versions 7 and 6, of sensors of many bands,
+are these two with 16 bits for s. Versions 9 and 8 are 7 and 6 with a bound (16) and a checksum of samples (32) before
+the side information: their last layer is a residual layer. Versions 3 and 2, which older payloads send, are 5 and 4
+with CRCs of 16 bits. docs/format.md says what each field means.
 
 The CRCs are of 32 bits and not the packets' own: damage inside a layer that one polynomial misses, it misses again.
 """
@@ -30,12 +31,13 @@ LENGTH_OCTETS = 3
 
 @dataclass(frozen=True)
 class Layout:
-    """What versions differ in: octets before the side information, whether a scene is named, octets of a CRC, and
-    whether the error is bounded."""
+    """What versions differ in: octets before the side information, whether a scene is named, octets of a CRC and of the
+    length of the side information, and whether the error is bounded."""
 
     fixed: int
     of_a_scene: bool
     crc: int
+    side: int = 1
     bounded: bool = False
 
     @property
@@ -51,11 +53,12 @@ class Layout:
 
 LAYOUTS = {
     2: Layout(12, False, 2), 3: Layout(19, True, 2), 4: Layout(12, False, 4), 5: Layout(19, True, 4),
-    6: Layout(18, False, 4, True), 7: Layout(25, True, 4, True),
+    6: Layout(13, False, 4, 2), 7: Layout(20, True, 4, 2),
+    8: Layout(19, False, 4, 2, True), 9: Layout(26, True, 4, 2, True),
 }  # fmt: skip
-#: What is written: a tile code with a scene id and a mask, and one without either; with a bound two more.
-VERSION, VERSION_OF_A_LONE_TILE = 5, 4
-VERSIONS = {(True, False): VERSION, (False, False): VERSION_OF_A_LONE_TILE, (True, True): 7, (False, True): 6}
+#: What is written: a tile code with a scene id and a mask, and one without either; two more for long side information,
+#: four more with a bound.
+VERSION, VERSION_OF_A_LONE_TILE, FOR_LONG_SIDE, FOR_A_BOUND = 5, 4, 2, 4
 BOUND_OCTETS = 6
 
 
@@ -119,9 +122,9 @@ class TileCode:
                 raise InputError(f"{name} {value} does not fit in {bits} bits; cut the scene into fewer tiles")
         if not (0 <= self.cloud_percent <= 100 or self.cloud_percent == UNKNOWN_CLOUD):
             raise InputError(f"cloud_percent is {self.cloud_percent}, wanted 0 to 100, or 255 for unknown")
-        if len(self.side) > 255 or len(self.layers) > 255 or any(len(layer) >= 1 << 24 for layer in self.layers):
+        if len(self.side) >= 1 << 16 or len(self.layers) > 255 or any(len(layer) >= 1 << 24 for layer in self.layers):
             raise InputError(
-                "side information over 255 octets, over 255 layers or a layer over 16 MiB; use smaller tiles"
+                "side information over 65 535 octets, over 255 layers or a layer over 16 MiB; use smaller tiles"
             )
         if not (self.scene_id is None or 0 <= self.scene_id < 1 << 32):
             raise InputError(f"scene_id {self.scene_id} does not fit in 32 bits")
@@ -161,14 +164,15 @@ class TileCode:
 
 
 def pack(code: TileCode) -> bytes:
-    """The octets of a tile code: version 5 where it belongs to a scene, 4 for a lone tile; with a bound 7 or 6."""
-    version = VERSIONS[code.scene_id is not None, code.bound is not None]
+    """The octets of a tile code: version 5 where it belongs to a scene, version 4 for a tile on its own; 7 and 6 where
+    the side information is longer than 255 octets, 9 and 8 with a bound."""
+    version = _version(code.scene_id is not None, len(code.side), code.bound is not None)
     layout = LAYOUTS[version]
     head = bytearray([version << 4 | code.kind]) + code.bundle_id.to_bytes(4, "big")
     if code.scene_id is not None:
         head += code.scene_id.to_bytes(4, "big")
     head += code.row.to_bytes(2, "big") + code.col.to_bytes(2, "big")
-    head += bytes([code.cloud_percent, len(code.side), len(code.layers)])
+    head += bytes([code.cloud_percent]) + len(code.side).to_bytes(layout.side, "big") + bytes([len(code.layers)])
     if code.scene_id is not None:
         head += len(code.mask).to_bytes(3, "big")
     if code.bound is not None:
@@ -195,9 +199,10 @@ def unpack(octets: bytes) -> TileCode:
     if len(octets) < fixed:
         raise StreamError(f"{len(octets)} octets are too few for a tile code")
     at = 9 if layout.of_a_scene else 5  # of row, column and what follows them
+    behind = at + 5 + layout.side  # the length of the side information
     row, col = int.from_bytes(octets[at : at + 2], "big"), int.from_bytes(octets[at + 2 : at + 4], "big")
-    cloud, side, declared = octets[at + 4 : at + 7]
-    mask = int.from_bytes(octets[at + 7 : at + 10], "big") if layout.of_a_scene else 0
+    cloud, side, declared = octets[at + 4], int.from_bytes(octets[at + 5 : behind], "big"), octets[behind]
+    mask = int.from_bytes(octets[behind + 1 : behind + 4], "big") if layout.of_a_scene else 0
     table = fixed + side + mask
     start = table + layout.entry * declared  # of the CRC over all before it
     end = start + layout.crc
@@ -240,5 +245,10 @@ def _layers(
 
 def header_octets(side_octets: int, layers: int, mask_octets: int | None = None, bounded: bool = False) -> int:
     """Octets of a tile code that are not layers. `mask_octets` None: a tile on its own."""
-    layout = LAYOUTS[VERSIONS[mask_octets is not None, bounded]]
+    layout = LAYOUTS[_version(mask_octets is not None, side_octets, bounded)]
     return layout.fixed + side_octets + (mask_octets or 0) + layout.entry * layers + layout.crc
+
+
+def _version(of_a_scene: bool, side_octets: int, bounded: bool) -> int:
+    version = VERSION if of_a_scene else VERSION_OF_A_LONE_TILE
+    return version + (FOR_A_BOUND if bounded else FOR_LONG_SIDE * (side_octets > 255))

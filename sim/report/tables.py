@@ -15,6 +15,7 @@ from payload.errors import StreamError
 from payload.link.frames.stack import LayerOctets
 from payload.link.tile_code import UNKNOWN_CLOUD, Kind
 from payload.scene import SceneInfo
+from payload.sensor import Sensor
 from payload.tiles import grid
 from payload.version import software
 from sim.clouds import audit
@@ -27,7 +28,7 @@ from sim.link.frames.channel import FrameLinkReport
 from sim.link.frames.receiver import FrameReception
 from sim.link.rate_steps import NOT_CODED
 from sim.metrics import distortion
-from sim.metrics.catalogue import REPORTED
+from sim.metrics.catalogue import BY_KIND, REPORTED
 from sim.mission import budgets
 from sim.mission.devices import scene_work
 from sim.mission.spec import Mission
@@ -114,7 +115,7 @@ def compose(
         "checks": [*map(asdict, checks), *bound.checks(*bounded), *_octets_compared(onboard.device)],
         "modelled": _modelled(cost, run.mission),
         "decoder": decoder_size(run.bundle, run.decoder),
-        "conventions": CONVENTIONS,
+        "conventions": [_what_dn_is(run.bundle.sensor), *CONVENTIONS],
         "attribution": attribution_of(run.info),
         "measured_on_host": on_host(onboard, ground, cost, run.bundle.tile_px),
     } | bound.section(*bounded) | _apps(run, onboard, tiles) | on_device(
@@ -122,8 +123,14 @@ def compose(
     )  # fmt: skip
 
 
+def _what_dn_is(sensor: Sensor) -> str:
+    if sensor.unit == "reflectance" and sensor.scale == 1e-4:
+        return "DN = reflectance x 10 000, processing offset removed."
+    offset = sensor.offset + sensor.scale * sensor.lowest
+    return f"{sensor.unit} = {sensor.scale:g} x DN + {offset:g} (sensor {sensor.name})."
+
+
 CONVENTIONS = [
-    "DN = reflectance x 10 000, processing offset removed.",
     "Octets: every octet on the air: tile codes, headers, CRCs, audit thumbnails, housekeeping and, where the mission "
     "sends frames, their headers, idle data, parity and markers.",
     "Compression ratios and bits per pixel are over the pixels the ground holds: withheld tiles do not flatter them.",
@@ -284,7 +291,7 @@ def _quality(figures: Mapping[str, float | None], comparison: Comparison) -> dic
         "basis": "measured",
         "metrics": [
             {"name": m.name, "value": figures.get(m.key), "unit": m.unit, "convention": m.convention, "key": m.key}
-            for m in REPORTED
+            for m in (*REPORTED, *(m for m in BY_KIND if m.key in figures))
         ],
         "error_scale": comparison.pictures.error_scale,
         "mask_legend": comparison.pictures.mask_legend,

@@ -110,7 +110,7 @@ def test_no_entry_lies_where_two_machines_could_round_it_differently() -> None:
     """Doubles err by 1e-9 of these numbers at most; the nearest rounding edge is a thousand times as far."""
     bundle = load_bundle("edge")
     functions = base_picture.unrounded_functions(load_kernels(bundle.file(TABLES_FILE)))
-    expansion = base_picture.unrounded_expansion(bundle.codec["compand"])
+    expansion = base_picture.unrounded_expansion(bundle.codec["compand"], 1)
     for values in (functions, expansion, *(spreads.edges(k) for k in range(spreads.TABLES))):
         assert np.abs(values - np.floor(values) - 0.5).min() > 1e-6
     for table in spreads.tables():
@@ -119,7 +119,7 @@ def test_no_entry_lies_where_two_machines_could_round_it_differently() -> None:
 
 @pytest.fixture(scope="module")
 def picture() -> BasePicture:
-    return BasePicture(load_kernels(load_bundle("edge").file(TABLES_FILE)), load_bundle("edge").codec["compand"])
+    return BasePicture(load_kernels(load_bundle("edge").file(TABLES_FILE)), load_bundle("edge").codec["compand"], 1)
 
 
 def indices_of(rng: np.random.Generator, bands: int, cells: int, most: int) -> Indices:

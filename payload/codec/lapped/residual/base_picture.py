@@ -37,33 +37,40 @@ def unrounded_functions(kernels: Kernels) -> Exact:
     return synthesis.dual_functions_f64(kernels, synthesis.WIDE) * float(1 << FUNCTION_BITS)
 
 
-def unrounded_expansion(gamma: float) -> Exact:
+def unrounded_expansion(gamma: float, gain: int) -> Exact:
     """Sixteenths of a DN of every whole companded value [65537], before they are rounded."""
-    values = np.arange(TOP + 2, dtype=np.float64)
+    values = np.arange(TOP + 2, dtype=np.float64) / gain
     if gamma != LINEAR:
         values = REFERENCE_DN * (values * (gamma / REFERENCE_DN)) ** (1 / gamma)
     return np.minimum(values, TOP) * FINE
 
 
 @lru_cache(maxsize=4)
-def expansion(gamma: float) -> Integers:
+def expansion(gamma: float, gain: int) -> Integers:
     """`unrounded_expansion`, rounded. No entry lies so near a rounding edge that two machines' powers could disagree
     (tested for the gammas that ship)."""
-    return np.rint(unrounded_expansion(gamma)).astype(np.int64)
+    return np.rint(unrounded_expansion(gamma, gain)).astype(np.int64)
 
 
 class BasePicture:
     """The integer synthesis of one bundle."""
 
-    def __init__(self, kernels: Kernels, gamma: float) -> None:
+    def __init__(self, kernels: Kernels, gamma: float, gain: int) -> None:
         self._functions = np.rint(unrounded_functions(kernels))
-        self._expansion = expansion(gamma)
+        self._expansion = expansion(gamma, gain)
 
     def of(self, indices: Indices, rotation: Rotation, step_index: int) -> Dn:
         """DN uint16 [B, T, T]."""
+        step = step_units(step_index) << indices.missing
+        bands = [_rotated(self._sums(indices, band), step) for band in range(len(rotation.means))]
+        return self._dn(np.array(bands), rotation)
+
+    def _sums(self, indices: Indices, band: int) -> Integers:
+        """One rotated band [T, T] in 2^-20 steps. Bands are taken one by one: doubles of many would fill the memory."""
+        own = slice(band * COEFFICIENTS, (band + 1) * COEFFICIENTS)
+        levels = _levels(Indices(indices.magnitude[own], indices.negative[own], indices.missing))
         every = np.ones(COEFFICIENTS, np.bool_)
-        sums = synthesis.synthesise(_levels(indices), self._functions, self._functions, every)
-        return self._dn(_rotated(sums.astype(np.int64), step_units(step_index) << indices.missing), rotation)
+        return synthesis.synthesise(levels, self._functions, self._functions, every)[0].astype(np.int64)
 
     def _dn(self, rotated: Integers, rotation: Rotation) -> Dn:
         flat = rotation.matrix.T @ rotated.reshape(len(rotated), -1)
