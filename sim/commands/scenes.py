@@ -30,6 +30,7 @@ def downlink(
     allow_unsigned: options.AllowUnsigned = False,
     engine: options.Engine = "openvino",
     decoder: options.Decoder = "full",
+    cloud_mask: options.CloudMask = "bundle",
     jobs: options.Jobs = 1,
     psnr: Annotated[float | None, typer.Option(help="Constant quality: PSNR (peak 10 000) of every tile, dB.")] = None,
     max_error: options.MaxError = None,
@@ -69,7 +70,7 @@ def downlink(
         with progress("downlink") as advance:
             request = Request(
                 scene, out, mission, bundle, engine, seed, reading, overwrite, under_test, psnr, trusted, decoder,
-                jobs, keep_original, Change(max_error_dn=max_error), Uplink(upload, commands, memory), watch,
+                cloud_mask, jobs, keep_original, Change(max_error_dn=max_error), Uplink(upload, commands, memory), watch,
             )  # fmt: skip
             report = run(request, advance)
         print(canonical_json(arrange(report)) if as_json else as_text(report, out), end="", flush=True)
@@ -85,6 +86,7 @@ def receive(
     allow_unsigned: options.AllowUnsigned = False,
     engine: Annotated[str, typer.Option(help="openvino or onnxruntime.")] = "openvino",
     decoder: options.Decoder = "full",
+    cloud_mask: options.CloudMask = "bundle",
     jobs: options.Jobs = 1,
     out: Annotated[Path, typer.Option(help="Folder for rasters and report.")] = Path("out/received"),
     overwrite: options.Overwrite = False,
@@ -100,7 +102,7 @@ def receive(
     with progress("receive") as advance:
         trusted = Trust(tuple(trust or ()), allow_unsigned)
         bundles = tuple(bundle or [DEFAULT])
-        request = ReceiveRequest(stream, out, mission, bundles, engine, overwrite, trusted, decoder, jobs)
+        request = ReceiveRequest(stream, out, mission, bundles, engine, overwrite, trusted, decoder, jobs, cloud_mask)
         report = run(request, advance)
     print(canonical_json(report) if as_json else as_text(report, out), end="")
 
