@@ -70,7 +70,8 @@ def downlink(
         with progress("downlink") as advance:
             request = Request(
                 scene, out, mission, bundle, engine, seed, reading, overwrite, under_test, psnr, trusted, decoder,
-                cloud_mask, jobs, keep_original, Change(max_error_dn=max_error), Uplink(upload, commands, memory), watch,
+                cloud_mask, jobs, keep_original, Change(max_error_dn=max_error), Uplink(upload, commands, memory),
+                watch,
             )  # fmt: skip
             report = run(request, advance)
         print(canonical_json(arrange(report)) if as_json else as_text(report, out), end="", flush=True)
