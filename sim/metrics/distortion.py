@@ -7,16 +7,20 @@ is not defined (no valid pixel, tile too small for a window) is NaN; the PSNR of
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from payload.errors import InputError
+from payload.native import library
+from payload.native.library import BOOL, U16, call, span
 from payload.scene import Dn, Mask
 from payload.sensor import place_of
 from sim.metrics import thematic
 from sim.metrics.cover import CoverAgreement
+from sim.metrics.radiometry import spectra
 
 F64 = NDArray[np.float64]
 
@@ -124,7 +128,7 @@ class SsimSums:
     @classmethod
     def of(cls, original: NDArray, reconstruction: NDArray, valid: Mask, data_range: float = PEAK_10K) -> "SsimSums":
         """Of two pictures [B, h, w]; wide ones go through in slices."""
-        known = original[:, valid]  # [B, n]
+        known = spectra(original, valid)
         spans = np.ptp(known, axis=1) if known.size else np.zeros(len(original))
         fixed, own, windows = 0.0, 0.0, 0
         width, margin = valid.shape[1], 2 * SSIM_RADIUS_PX
@@ -132,10 +136,9 @@ class SsimSums:
             slices = slice(left, min(left + SSIM_SLICE_PX + margin, width))  # they overlap: no window is lost
             whole = _whole_windows(valid[:, slices])
             windows += int(whole.sum())
-            for a, b, span in zip(original[:, :, slices], reconstruction[:, :, slices], spans, strict=True):
-                moments = _window_moments(a.astype(np.float64), b.astype(np.float64))
-                fixed += float(_similarity(moments, data_range)[0][whole].sum())
-                own += float(_similarity(moments, max(float(span), 1.0))[0][whole].sum())
+            for a, b, extent in zip(original[:, :, slices], reconstruction[:, :, slices], spans, strict=True):
+                sums = _similarity_sums(a, b, whole, (data_range, max(float(extent), 1.0)))
+                fixed, own = fixed + sums[0], own + sums[1]
         return cls(fixed / len(original), own / len(original), windows)
 
     def __add__(self, other: "SsimSums") -> "SsimSums":
@@ -187,6 +190,30 @@ def _similarity(moments: tuple[F64, F64, F64, F64], data_range: float) -> tuple[
     return luminance * contrast, contrast
 
 
+def _similarity_sums(a: NDArray, b: NDArray, whole: Mask, ranges: tuple[float, float]) -> tuple[float, float]:
+    """SSIM summed over the windows of a band that count, for two ranges; by the kernel where it can."""
+    if not library.available or not whole.any() or a.dtype != np.uint16 or b.dtype != np.uint16:
+        moments = _window_moments(a.astype(np.float64), b.astype(np.float64))
+        first, second = (float(_similarity(moments, extent)[0][whole].sum()) for extent in ranges)
+        return first, second
+    sums, scratch = np.empty(2), np.empty((2 * SSIM_RADIUS_PX + 2, 5, whole.shape[1]))
+    constants = np.square([[SSIM_K1 * extent, SSIM_K2 * extent] for extent in ranges])
+    pair = [span(np.ascontiguousarray(side), U16) for side in (a, b)]
+    call(
+        "similarity", *pair, span(np.ascontiguousarray(whole), BOOL), span(_taps(), library.F64), *a.shape,
+        span(constants, library.F64), span(scratch, library.F64), span(sums, library.F64),
+    )  # fmt: skip
+    return float(sums[0]), float(sums[1])
+
+
+@cache
+def _taps() -> F64:
+    """The window along one axis, as scipy's gaussian_filter has it."""
+    away = np.arange(-SSIM_RADIUS_PX, SSIM_RADIUS_PX + 1)
+    weights = np.exp(-0.5 / SSIM_SIGMA_PX**2 * away**2)
+    return np.asarray(weights / weights.sum())
+
+
 def _window_mean(a: F64) -> F64:
     r = SSIM_RADIUS_PX
     return ndimage.gaussian_filter(a, SSIM_SIGMA_PX, radius=r)[r : a.shape[0] - r, r : a.shape[1] - r]
@@ -225,8 +252,8 @@ class _Moments:
     @classmethod
     def of(cls, original: Dn, reconstruction: Dn, valid: Mask) -> "_Moments":
         _check_pair(original, reconstruction, valid)
-        x = original[:, valid].astype(np.int64)  # [B, n]
-        error = np.abs(x - reconstruction[:, valid].astype(np.int64))
+        x = spectra(original, valid).astype(np.int64)
+        error = np.abs(x - spectra(reconstruction, valid))
         return cls(
             pixels=x.shape[1],
             bands=len(x),
@@ -273,15 +300,15 @@ class _Moments:
 
 @dataclass(frozen=True, eq=False)
 class Look:
-    """What one piece adds to the figures of its scene: the piece itself, and what takes long to find of it."""
+    """What one piece adds to the figures of its scene."""
 
-    piece: tuple[Dn, Dn, Mask]
     moments: _Moments
     angle_sum_deg: float = 0.0
     ndvi_error_sum: float = 0.0
     ndvi_bins: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     ssim: SsimSums = field(default_factory=SsimSums)
     samples: tuple[Dn, Dn] = field(default_factory=lambda: (np.zeros((0, 0), np.uint16), np.zeros((0, 0), np.uint16)))
+    cover: CoverAgreement | None = None
 
 
 class SceneQuality:
@@ -309,15 +336,16 @@ class SceneQuality:
 
     def look(self, original: Dn, reconstruction: Dn, valid: Mask) -> "Look":
         """What a piece adds, without adding it: any thread may look, and the order of `take` is what counts."""
-        moments = _Moments.of(original, reconstruction, valid)
+        piece = original, reconstruction, valid
+        moments = _Moments.of(*piece)
         if not moments.pixels:
-            return Look((original, reconstruction, valid), moments)
+            return Look(moments)
         errors = np.abs(ndvi(original, self._bands) - ndvi(reconstruction, self._bands))[valid]
         angles = spectral_angle_deg(original, reconstruction)[valid]
         return Look(
-            (original, reconstruction, valid), moments, float(angles.sum()), float(errors.sum()),
+            moments, float(angles.sum()), float(errors.sum()),
             np.rint(errors * NDVI_BINS_PER_UNIT).astype(np.int64), SsimSums.of(original, reconstruction, valid),
-            thematic.sample_pair(original, reconstruction, valid),
+            thematic.sample_pair(original, reconstruction, valid), CoverAgreement.of(self._bands, *piece),
         )  # fmt: skip
 
     def take(self, look: "Look") -> None:
@@ -331,7 +359,8 @@ class SceneQuality:
         self._ndvi_error_sum += look.ndvi_error_sum
         self._ndvi_histogram += np.bincount(look.ndvi_bins, minlength=len(self._ndvi_histogram))
         self._ssim += look.ssim
-        self._cover.add(*look.piece)
+        if look.cover is not None:
+            self._cover.merge(look.cover)
         self._samples.append(look.samples)
 
     def figures(self) -> dict[str, float]:

@@ -12,9 +12,11 @@ from skimage.metrics import structural_similarity
 from sklearn.cluster import KMeans
 
 from payload.errors import InputError
+from payload.native import library
 from payload.sensor import RGBN
 from sim.metrics import distortion, thematic
-from sim.metrics.distortion import SceneQuality, tile_figures
+from sim.metrics.cover import CoverAgreement
+from sim.metrics.distortion import SceneQuality, SsimSums, tile_figures
 from sim.report import comparison
 
 SHAPE = (4, 64, 96)
@@ -370,3 +372,30 @@ def test_psnr_of_a_tile_in_a_report_by_hand():
     seen, known = original + np.uint16(10), np.ones((8, 8), bool)
     seen[:, 0], known[0] = 60_000, False
     assert comparison._tile_psnr_db(original, seen, known) == pytest.approx(60.0, abs=1e-9)
+
+
+@pytest.mark.skipif(not library.available, reason="the kernel was not built: no C compiler at install")
+@pytest.mark.parametrize(("height", "width"), [(11, 11), (40, 1100), (64, 37)])
+def test_the_kernels_ssim_is_that_of_numpy(monkeypatch: pytest.MonkeyPatch, height: int, width: int) -> None:
+    rng = np.random.default_rng(height)
+    original = rng.integers(0, 65536, (2, height, width), np.uint16)
+    received = np.clip(original + rng.normal(0, 900, original.shape), 0, 65535).astype(np.uint16)
+    valid = np.ones((height, width), bool)
+    valid[height // 2, width // 3 :: 17] = height <= 11
+    fast = SsimSums.of(original, received, valid)
+    monkeypatch.setattr(library, "available", False)
+    plain = SsimSums.of(original, received, valid)
+    assert fast.windows == plain.windows > 0
+    assert fast.fixed_range == pytest.approx(plain.fixed_range, rel=1e-12)
+    assert fast.own_range == pytest.approx(plain.own_range, rel=1e-12)
+
+
+def test_pieces_looked_at_apart_give_the_cover_of_all_of_them() -> None:
+    rng = np.random.default_rng(3)
+    original, received = rng.integers(1, 9000, (2, 4, 256, 256), np.uint16)
+    masks = [np.ones((256, 256), bool), rng.random((256, 256)) < 0.7]
+    whole, parts = CoverAgreement(RGBN), CoverAgreement(RGBN)
+    for valid in masks:
+        whole.add(original, received, valid)
+        parts.merge(CoverAgreement.of(RGBN, original, received, valid))
+    assert parts.figures() == pytest.approx(whole.figures(), rel=1e-12)
