@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from payload.scene import Dn, Mask
-from sim.metrics.radiometry import BandSums, ClassTally, Roles, Sharpness, indices, land_cover, spectra
+from payload.scene import Dn, Mask, spectra
+from sim.metrics.radiometry import BandSums, ClassTally, Roles, Sharpness, indices, land_cover
 
 REFLECTANCE_PER_DN = 1e-4
 #: One window of the sharpness in so many, along and across: four a tile of 256 px are plenty.

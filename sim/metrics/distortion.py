@@ -16,11 +16,10 @@ from scipy import ndimage
 from payload.errors import InputError
 from payload.native import library
 from payload.native.library import BOOL, U16, call, span
-from payload.scene import Dn, Mask
+from payload.scene import Dn, Mask, spectra
 from payload.sensor import place_of
 from sim.metrics import thematic
 from sim.metrics.cover import CoverAgreement
-from sim.metrics.radiometry import spectra
 
 F64 = NDArray[np.float64]
 

@@ -5,12 +5,11 @@ Sums over pieces of a scene, with bounded memory; every figure is one division a
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from payload.scene import Mask
+from payload.scene import Mask, spectra
 from payload.sensor import ROLES, place_of
 
 F64 = NDArray[np.float64]
@@ -21,11 +20,6 @@ WINDOW_PX = 64
 #: Rings of spatial frequency in cycles a pixel: about half the Nyquist frequency, and just below it.
 RINGS = {"half_nyquist": (0.20, 0.30), "nyquist": (0.40, 0.50)}
 CLASSES = ("water", "vegetation", "bright", "other")
-
-
-def spectra(picture: NDArray[Any], valid: Mask) -> NDArray[Any]:
-    """Valid pixels [B, n] of a picture [B, h, w]; where all are, picking them out would take longest of all."""
-    return picture.reshape(len(picture), -1) if valid.all() else picture[:, valid]
 
 
 class BandSums:
@@ -39,8 +33,9 @@ class BandSums:
         """Two pictures [B, h, w] and the mask [h, w] of what counts."""
         x, y = (spectra(picture, valid).astype(np.float64) for picture in (original, received))
         self._pixels += x.shape[1]
-        products = (x, y, x * x, x * y, (y - x) ** 2)
-        self._sums += np.stack([values.sum(axis=1) for values in products])
+        off = y - x
+        products = [np.einsum("bn,bn->b", a, b) for a, b in ((x, x), (x, y), (off, off))]
+        self._sums += np.stack([x.sum(axis=1), y.sum(axis=1), *products])
 
     def merge(self, other: "BandSums") -> None:
         self._pixels, self._sums = self._pixels + other._pixels, self._sums + other._sums
