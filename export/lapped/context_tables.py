@@ -80,10 +80,13 @@ def _layer_arrays(layer: LayerContext) -> Arrays:
     def integers(x: NDArray[Any], scale: float, limit: int) -> NDArray[np.int64]:
         return np.clip(np.rint(x * scale), -limit, limit).astype(np.int64)
 
+    features = feature_count(len(position))
+    weight, mixes = np.zeros((len(base), features), np.int8), np.zeros(features, np.uint8)
+    weight[:, layer.places], mixes[layer.places] = integers(weights, 1 / (8 * unit), 127), whole_mix
     return {
-        "weight": integers(weights, 1 / (8 * unit), 127).astype(np.int8),
+        "weight": weight,
         "gain": integers(gains, 1 / (8 * unit), 127).astype(np.int8),
-        "mix": whole_mix.astype(np.uint8),
+        "mix": mixes,
         "floor": whole_floor.astype(np.int16),
         "base": integers(base, 1 / unit, 32767).astype(np.int16),
         "position": integers(position, 1 / unit, 32767).astype(np.int16),
