@@ -1,4 +1,4 @@
-/* Structural similarity of two pictures, for the ground's verification; twin of `SsimSums` in sim/metrics/distortion.py.
+/* Structural similarity of two pictures, for the ground's verification; twin of `SsimSums` in sim/metrics/similarity.py.
  * Same formulas in doubles; sums are taken in another order than numpy's. */
 #include "kernel.h"
 
