@@ -15,6 +15,7 @@ Trust = Annotated[list[Path] | None, typer.Option("--trust", help="KEY.pub whose
 AllowUnsigned = Annotated[bool, typer.Option("--allow-unsigned", help="Take a bundle without a signature.")]
 Engine = Annotated[str, typer.Option(help="openvino, onnxruntime or native.")]
 Decoder = Annotated[str, typer.Option(help="fast (no network), full, or best where the bundle has it.")]
+CloudMask = Annotated[str, typer.Option(help="Who draws cloud.tif: bundle, ukis-csmask or ukis-csmask-l1c.")]
 Jobs = Annotated[int, typer.Option(min=1, help="Threads for one scene; octets and figures stay the same.")]
 Tiles = Annotated[list[Path], typer.Option(help="An .npz of tiles (x [N,B,H,W] uint16, bands), or GeoTIFFs.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="The first so many tiles only.")]
