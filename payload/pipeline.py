@@ -123,11 +123,6 @@ class Payload:
         code, again = self._ways(scene, header, audit, None)
         return unguarded(tiles, code) if self.guard is None else self.guard.steps(tiles, code, again, audit)
 
-    def coded_again(self, scene: Scene, header: SceneHeader, address: tuple[int, int]) -> TileCode:
-        """One tile of a scene by itself, as `steps` codes it."""
-        _, again = self._ways(scene, header, AuditDraw(self.policy, header.scene_id), None)
-        return again(address).code
-
     def _ways(
         self, scene: Scene, header: SceneHeader, audit: AuditDraw, observe: MaskObserver | None
     ) -> tuple[Callable[[Tile], Candidate], Callable[[tuple[int, int]], Candidate]]:

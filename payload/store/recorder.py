@@ -18,7 +18,7 @@ from payload.link.tile_code import Kind, TileCode
 from payload.pipeline import Payload
 from payload.scene import Scene
 from payload.store.store import SceneLog, Store
-from payload.tiles import grid
+from payload.tiles import cut, grid
 
 Told = Callable[[Address], None]
 #: A tile that was under way at so many unclean ends in a row is given up: it, or its pixels, may be what ends it.
@@ -81,7 +81,7 @@ def newest_is_right(payload: Payload, log: SceneLog, scene: Scene) -> bool:
     payload.guard.check_all("before a scene goes on")
     if payload.telemetry.mode is not Mode.NOMINAL:
         return True
-    again = payload.coded_again(scene, log.header, (newest.code.row, newest.code.col))
+    again = payload.encode_tile(cut(scene, newest.code.row, newest.code.col, log.header.tile_px))
     return (again.kind, again.side, again.layers) == (newest.code.kind, newest.code.side, newest.code.layers)
 
 
