@@ -11,6 +11,7 @@ from typing import Any
 
 from payload.bundle import DEFAULT
 from payload.engine import open_engine
+from payload.errors import InputError
 from payload.tiles import grid
 from sim.apps.products import write_answers
 from sim.clouds.ground_mask import BUNDLES_OWN, open_ground_mask
@@ -44,6 +45,7 @@ class Change:
     step_dn: float | None = None
     budget_octets: int | None = None
     packet_loss: float | None = None
+    max_error_dn: int | None = None  # takes the place of a byte budget and a PSNR, too
 
 
 @dataclass(frozen=True)
@@ -131,5 +133,9 @@ def mission_of(request: Request) -> Mission:
     mission = request.trust.added_to(load_mission(request.mission))
     asked = {"psnr_db": request.psnr_db, **asdict(request.change)}
     given = {name: value for name, value in asked.items() if value is not None}
+    if request.change.max_error_dn is not None:
+        if request.psnr_db is not None:
+            raise InputError("--max-error and --psnr both say how good every tile shall be; give one")
+        given |= {"budget_octets": None, "psnr_db": None}
     loss = {name: given.pop(name) for name in ("packet_loss",) if name in given}
     return replace(mission, policy=replace(mission.policy, **given), link=replace(mission.link, **loss))
