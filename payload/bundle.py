@@ -19,7 +19,8 @@ from typing import Any, NoReturn
 from numpy.typing import NDArray
 
 from payload.array_files import ArrayFileError, read_arrays
-from payload.errors import BundleError
+from payload.errors import BundleError, InputError
+from payload.sensor import Sensor, sensor_from, sensor_of
 from payload.signature import read_signature, require_signature
 
 FORMAT_VERSION = 2
@@ -47,6 +48,12 @@ class Bundle:
     @property
     def bands(self) -> tuple[str, ...]:
         return tuple(self.manifest["bands"])
+
+    @cached_property
+    def sensor(self) -> Sensor:
+        """Whose bands these are; Sentinel-2 where the manifest names none."""
+        table = self.manifest.get("sensor")
+        return sensor_of(self.bands) if table is None else _sensor(self.directory / "manifest.json", table, self.bands)
 
     @property
     def tile_px(self) -> int:
@@ -83,6 +90,7 @@ class Bundle:
 def identity(manifest: dict[str, Any]) -> bytes:
     """The octets a bundle's id is computed over: what decides the meaning of a stream, in canonical JSON."""
     decisive = {key: manifest[key] for key in ("format_version", "bands", "tile_px", "codec", "files")}
+    decisive |= {key: manifest[key] for key in ("sensor",) if key in manifest}
     return json.dumps(decisive, sort_keys=True, separators=(",", ":")).encode()
 
 
@@ -126,9 +134,10 @@ def bare_bundle(where: str | Path, bands: tuple[str, ...], tile_px: int = 256) -
     """What stands for a bundle that failed its checks: no networks, no tables. Tile size and bands are the manifest's
     where that can be read, `bands` and `tile_px` elsewhere."""
     manifest: dict[str, Any] = {"name": str(where), "bands": list(bands), "tile_px": tile_px}
+    kept = (*manifest, "sensor")
     try:
         directory = _find(where)
-        manifest |= {k: v for k, v in _read_manifest(directory / "manifest.json").items() if k in manifest}
+        manifest |= {k: v for k, v in _read_manifest(directory / "manifest.json").items() if k in kept}
     except BundleError:
         directory = Path(where)
     return Bundle(directory, manifest | {"format_version": FORMAT_VERSION, "codec": {"kind": BARE}, "files": {}})
@@ -224,6 +233,21 @@ def _check_values(path: Path, manifest: dict[str, Any]) -> None:
         if not held:
             found = repr(str(manifest[key])[:60])
             raise BundleError(f"{path}: {key} is {found}, wanted {wanted}; restore or rebuild the bundle")
+    if "sensor" in manifest:
+        _sensor(path, manifest["sensor"], tuple(bands))
+
+
+def _sensor(path: Path, table: Any, bands: tuple[str, ...]) -> Sensor:
+    try:
+        sensor = sensor_from(table, f"{path}, sensor")
+    except InputError as error:
+        raise BundleError(f"{error}; or rebuild the bundle") from None
+    if sensor.names != bands:
+        raise BundleError(
+            f"{path}: bands are {', '.join(bands)[:80]}, the sensor's {', '.join(sensor.names)[:80]}, wanted the same; "
+            "rebuild the bundle"
+        )
+    return sensor
 
 
 def _is_name(value: Any) -> bool:

@@ -1,10 +1,12 @@
 """What the imager hands to the payload: digital numbers on a grid, read in windows: no scene sits in memory whole."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from payload.sensor import SENTINEL2_RGBN, Sensor, sensor_of
 
 Dn = NDArray[np.uint16]
 Mask = NDArray[np.bool_]
@@ -14,7 +16,8 @@ Mask = NDArray[np.bool_]
 class SceneInfo:
     """Everything about a scene but its pixels.
 
-    `dn` means reflectance x 10 000 with any processing offset already removed.
+    `dn` means reflectance x 10 000 with any processing offset already removed, or what the `sensor` says. The sensor
+    does not go down with the scene: the ground has it from the bundle.
     `crs_wkt` and `transform` (a, b, c, d, e, f: x = a col + b row + c, y = d col + e row + f) are None where the
     file has no georeference. `nodata` is the DN that marks no data in the source, None if there is none.
     `bits` is the depth of the sensor, not of the container. A scene that is placed otherwise has `gcps`, ground control
@@ -35,6 +38,11 @@ class SceneInfo:
     gcps: tuple[tuple[float, float, float, float, float], ...] = ()
     rpcs: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
+    sensor: Sensor = field(default=SENTINEL2_RGBN, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.sensor.names != self.bands:
+            object.__setattr__(self, "sensor", sensor_of(self.bands))
 
 
 class Scene(Protocol):

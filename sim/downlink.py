@@ -78,7 +78,7 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
     engine = open_engine(request.engine)
     with (
         flying(request.bundle, request.uplink, mission) as (bundle, broken, memory),
-        request.reading.open(request.scene, bundle.bands, request.seed) as original,
+        request.reading.open(request.scene, bundle.sensor, request.seed) as original,
         whole_or_nothing(request.out, request.overwrite) as folder,
         Spread(request.jobs) as spread,
         spread.ahead(original) as scene,

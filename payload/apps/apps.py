@@ -77,7 +77,7 @@ class Apps:
         address, withheld = (tile.row, tile.col), features_of is None
         if withheld:
             found.withheld.add(address)
-        view = TileView(tile, self._bundle.bands, mask, features_of)
+        view = TileView(tile, self._bundle.sensor, mask, features_of)
         for flown in self.flown:
             if flown.name not in found.cut_off and (flown.settings.withheld or not withheld):
                 self._look(found, flown, view, address)

@@ -15,7 +15,6 @@ from payload.bundle import Bundle
 from payload.engine import Engine
 from payload.errors import InputError
 from payload.link.app_record import PARTS
-from payload.sensor import place_of
 
 #: Octets a pixel that the planes of a formula take at most: bands and two intermediate values of 64 bits.
 OCTETS_PER_PX = 8
@@ -30,8 +29,7 @@ class IndexApp:
         self.indicator, self.default_threshold = indicator, default_threshold
         self.formula: Formula = parse(formula)
         for band in self.formula.bands:
-            if band not in bundle.bands:
-                _require_role(band, bundle)
+            _require_band(band, bundle)
         self.macs_per_px = float(self.formula.operations)
         self.memory_octets = OCTETS_PER_PX * (len(self.formula.bands) + 2) * bundle.tile_px**2
         self.identity = self.formula.text
@@ -46,12 +44,10 @@ class IndexApp:
         return PARTS * counts[0] // seen
 
 
-def _require_role(band: str, bundle: Bundle) -> None:
-    try:
-        place_of(band, bundle.bands)
-    except KeyError:
-        known = ", ".join(("blue", "green", "red", "nir", *bundle.bands))
-        raise InputError(f"formula: {band!r} is no band of bundle {bundle.name}; wanted one of {known}") from None
+def _require_band(band: str, bundle: Bundle) -> None:
+    if bundle.sensor.place(band) is None:
+        known = ", ".join((*(one.role for one in bundle.sensor.bands if one.role), *bundle.bands))
+        raise InputError(f"formula: {band!r} is no band of bundle {bundle.name}; wanted one of {known}")
 
 
 #: NDWI of McFeeters 1996 (International Journal of Remote Sensing 17, 1425-1432), above -0.1 instead of 0 because

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from payload.apps.formula import Formula
 from payload.clouds.mask import CloudMask
 from payload.scene import Dn, Mask
-from payload.sensor import place_of
+from payload.sensor import Sensor
 from payload.tiles import Tile
 
 #: What an application may ask for besides the pixels of a tile: the cloud mask, what the codec made of the tile, places
@@ -75,7 +75,7 @@ class TileView:
     """One tile as applications see it; what several of them ask for is made once."""
 
     tile: Tile
-    bands: tuple[str, ...]
+    sensor: Sensor
     mask: CloudMask | None
     features_of: Callable[[], Any] | None = None  # indices of the tile's code; None: there is no code
     kept: dict[Any, Any] = field(default_factory=dict)  # by whoever made it
@@ -95,8 +95,7 @@ class TileView:
     def band(self, name: str) -> NDArray[np.int32]:
         """A band by its role (`blue`, `green`, `red`, `nir`) or its name, as whole numbers. [T, T]"""
         if name not in self.kept:
-            number = self.bands.index(name) if name in self.bands else place_of(name, self.bands)
-            self.kept[name] = self.tile.dn[number].astype(np.int32)
+            self.kept[name] = self.tile.dn[self.sensor.place_of(name)].astype(np.int32)
         found: NDArray[np.int32] = self.kept[name]
         return found
 

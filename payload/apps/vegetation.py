@@ -16,7 +16,6 @@ from payload.bundle import Bundle
 from payload.engine import Engine
 from payload.errors import InputError
 from payload.link.app_record import PARTS
-from payload.sensor import place_of
 
 
 class VegetationDrop:
@@ -31,8 +30,8 @@ class VegetationDrop:
     def __init__(self, settings: AppSettings, bundle: Bundle, engine: Engine | None) -> None:
         if settings.formula is not None:
             raise InputError("app vegetation has a formula of its own; take formula out, or app = \"index\"")
-        place_of("red", bundle.bands)
-        place_of("nir", bundle.bands)
+        bundle.sensor.place_of("red")
+        bundle.sensor.place_of("nir")
         self.memory_octets = 16 * bundle.tile_px**2
 
     def look(self, view: View) -> Sequence[Finding]:

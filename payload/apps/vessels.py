@@ -23,7 +23,6 @@ from payload.engine import Engine
 from payload.errors import InputError
 from payload.link.app_record import PARTS
 from payload.scene import Mask
-from payload.sensor import place_of
 
 WATER = parse(index_app.WATER)
 I32, U16, Ints = NDArray[np.int32], NDArray[np.uint16], NDArray[Any]
@@ -49,8 +48,8 @@ class VesselCandidates:
     def __init__(self, settings: AppSettings, bundle: Bundle, engine: Engine | None) -> None:
         if settings.formula is not None:
             raise InputError("app vessels has a rule of its own; take formula out, or app = \"index\"")
-        place_of("green", bundle.bands)
-        place_of("nir", bundle.bands)
+        bundle.sensor.place_of("green")
+        bundle.sensor.place_of("nir")
         threshold = self.default_threshold if settings.threshold is None else settings.threshold
         self._least = round(PARTS * threshold)
         self.memory_octets = 40 * bundle.tile_px**2

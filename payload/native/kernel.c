@@ -17,6 +17,7 @@
 #include "layers.c"
 #include "decoding.c"
 #include "synthesis.c"
+#include "products.c"
 #include "winograd.c"
 #include "clouds.c"
 #include "reed_solomon.c"

@@ -25,7 +25,6 @@ from payload.clouds.network import CloudNet, load_cloud_net
 from payload.engine import Engine
 from payload.link.app_record import PARTS
 from payload.scene import Dn, Mask
-from payload.sensor import place_of
 from payload.tiles import Tile
 from sim.clouds.samples import read_named
 from sim.metrics.intervals import clopper_pearson
@@ -62,7 +61,7 @@ def looked_at(app: App, chips: NDArray[np.uint16], bundle: Bundle, net: CloudNet
         group = chips[start : start + a_side**2]
         filled = np.concatenate([group, group[np.arange(a_side**2 - len(group)) % len(group)]])
         tile = Tile(0, 0, _mosaic(filled, a_side), np.ones((side, side), bool))
-        view = TileView(tile, bundle.bands, detect_clouds(tile, net) if net else None)
+        view = TileView(tile, bundle.sensor, detect_clouds(tile, net) if net else None)
         for k in range(len(group)):
             top, left = k // a_side * px, k % a_side * px
             part = View(view, (slice(top, top + px), slice(left, left + px)), Meter(np.inf, np.inf), 0.0)
@@ -125,7 +124,7 @@ def water(bench: Bench) -> dict[str, Any]:
 
 
 def _bands(chip: Dn, bundle: Bundle) -> Bands:
-    return lambda name: chip[place_of(name, bundle.bands)].astype(np.int32)
+    return lambda name: chip[bundle.sensor.place_of(name)].astype(np.int32)
 
 
 def vegetation(bench: Bench) -> dict[str, Any]:

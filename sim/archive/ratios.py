@@ -76,7 +76,7 @@ def measure(trial: Trial, progress: Progress) -> dict[str, Any]:
     mask = open_ground_mask(bundle, open_engine(trial.engine))
     for decoder in trial.decoders:
         Decoder(bundle, open_engine(trial.engine), decoder)  # one that the bundle lacks is refused now
-    with trial.reading.open(trial.scene, bundle.bands, trial.seed) as scene:
+    with trial.reading.open(trial.scene, bundle.sensor, trial.seed) as scene:
         rows = list(_rows(scene, trial, bundle, mask, progress))
         info = scene.info
     return {
@@ -107,7 +107,7 @@ def _rate(scene: Scene, octets: int) -> dict[str, float]:
 
 def _figures(scene: Scene, archived: SceneFile, mask: GroundMask) -> dict[str, float]:
     """Over the pixels that both hold, tile by tile."""
-    quality, clouds = SceneQuality(archived.bands), ClassTally(("clear", "cloud"))
+    quality, clouds = SceneQuality(scene.info.sensor), ClassTally(("clear", "cloud"))
     judged = mask.net is not None and set(RGBN) <= set(archived.bands)
     for tile in split(scene, archived.tile_px):
         dn, valid = _read(archived, tile)

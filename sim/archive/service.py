@@ -55,7 +55,7 @@ class Entry:
 def put(where: str, store: Store, order: Order, progress: Progress) -> Entry:
     """One scene into a store. InputError where it cannot be read, or lies there already."""
     bundle = load_bundle(order.bundle)
-    with order.reading.open(where, bundle.bands, order.seed) as scene:
+    with order.reading.open(where, bundle.sensor, order.seed) as scene:
         header = header_of(scene, bundle)
         name = name_for(scene.info.name, header.scene_id)
         if store.has(name) and not order.overwrite:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from payload.errors import InputError
+from payload.sensor import Sensor, as_table
 from sim.commands import options
 from sim.commands.console import progress
 
@@ -157,6 +158,38 @@ def missions(as_json: options.AsJson = False) -> None:
     _print_rows([{"name": m.name, "title": m.title, "device": m.device} for m in loaded], as_json)
 
 
+def sensors(
+    name: Annotated[str | None, typer.Argument(help="A sensor that ships, or a TOML file: its bands.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON; of one sensor as a manifest has it.")] = False,
+) -> None:
+    """List the sensors that ship with Nadir, or show one."""
+    from sim.scenes.sensor_files import load_sensor, shipped_sensors
+
+    if name is not None:
+        _show_sensor(load_sensor(name), as_json)
+        return
+    found = [load_sensor(shipped) for shipped in shipped_sensors()]
+    _print_rows(
+        [{"name": s.name, "kind": s.kind, "bands": len(s.bands), "bits": s.bits, "title": s.title} for s in found],
+        as_json,
+    )
+
+
+def _show_sensor(sensor: Sensor, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(as_table(sensor), indent=2))
+        return
+    print(f"{sensor.name}: {sensor.title or sensor.kind}")
+    counts, sign = f"{sensor.lowest} to {sensor.lowest + sensor.highest_dn}", "-" if sensor.offset < 0 else "+"
+    means = f"{sensor.unit} = {sensor.scale:g} x count {sign} {abs(sensor.offset):g}"
+    print(f"{sensor.kind}, {sensor.bits} bit, counts {counts}, {means}")
+    if sensor.nodata is not None:
+        print(f"no data is {sensor.nodata}")
+    _print_rows([{key: "" if value is None else value for key, value in vars(b).items()} for b in sensor.bands], False)
+    for group in sensor.groups:
+        print(f"group {group.name}: {', '.join(group.bands)}")
+
+
 def bundles(as_json: options.AsJson = False) -> None:
     """List the bundles that ship with Nadir."""
     from payload.bundle import load_bundle, shipped_bundles
@@ -168,6 +201,7 @@ def bundles(as_json: options.AsJson = False) -> None:
                 "name": b.name,
                 "id": f"0x{b.bundle_id:08x}",
                 "codec": b.manifest["codec"]["kind"],
+                "sensor": b.sensor.name,
                 "bands": " ".join(b.bands),
                 "tile_px": b.tile_px,
                 "flight_octets": sum(path.stat().st_size for path in (b.directory / "flight").rglob("*")),

@@ -66,6 +66,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "soak": faults.soak,
     "missions": missions.missions,
     "bundles": missions.bundles,
+    "sensors": missions.sensors,
     "devices": missions.devices,
     "engines": missions.engines,
 }

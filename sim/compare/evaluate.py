@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from payload.errors import InputError
-from payload.sensor import RGBN
+from payload.sensor import SENTINEL2_RGBN
 from sim.compare.classical import LOSSLESS, Codec, missing, open_codecs
 from sim.compare.nadir_codec import NadirCodec, open_bundles
 from sim.compare.report import document
@@ -61,16 +61,16 @@ def evaluate(
     pictures of that side whole, bundles cut them into their tiles; None: pictures of one tile. `reading` of rasters."""
     codecs, absent = open_opponents(against)
     ours: list[NadirCodec] = []
-    tile_px, bands = TILE_PX, RGBN
+    tile_px, sensor = TILE_PX, SENTINEL2_RGBN
     if bundles:
-        ours, tile_px, bands = open_bundles(bundles, engine, decoder)
+        ours, tile_px, sensor = open_bundles(bundles, engine, decoder)
         codecs = [*ours, *codecs]
     if not codecs:
         raise InputError("no codec to run: give --bundle, or opponents that are installed to --against")
     side_px = picture_px or tile_px
     if bundles and side_px % tile_px:
         raise InputError(f"--picture-px is {side_px}, wanted a multiple of the bundle's tiles of {tile_px} px")
-    tiles = read_tiles(paths, side_px, limit, reading, bands)
+    tiles = read_tiles(paths, side_px, limit, reading, sensor)
     rows = measure(tiles, codecs, advance)
     decoders = {codec.name: dict(codec.decoder_size) for codec in ours if codec.decoder_size}
     return document(rows, tiles, codecs, absent, paths) | {"decoders": decoders}
@@ -105,7 +105,7 @@ def _curve(tile: BenchTile, codec: Codec, classified: thematic.Reference | None)
         encoded = processor_s()
         reconstruction = codec.decode(octets)
         decoded = processor_s()
-        rate = rate_figures(len(octets), tile.dn[0].size, len(tile.dn), tile.sensor_bits)
+        rate = rate_figures(len(octets), tile.dn[0].size, len(tile.dn), tile.sensor.bits)
         quality_db = psnr_db(float(np.mean((tile.dn.astype(np.float64) - reconstruction) ** 2)))
         fine_enough |= rate["cr16"] < CR_FINE and quality_db > FINE_PSNR_DB
         if rate["cr16"] > COARSEST_CR:
@@ -117,7 +117,7 @@ def _curve(tile: BenchTile, codec: Codec, classified: thematic.Reference | None)
             "setting": setting,
             "octets": len(octets),
             **rate,
-            **tile_figures(tile.dn, reconstruction, valid, tile.bands, classified),
+            **tile_figures(tile.dn, reconstruction, valid, tile.sensor, classified),
             "encode_s": encoded - start,
             "decode_s": decoded - encoded,
         }

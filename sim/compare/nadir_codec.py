@@ -12,6 +12,7 @@ from payload.link import tile_code
 from payload.link.space_packet import Reassembler, SequenceCounter, read_packets, segment
 from payload.policy import Policy
 from payload.scene import Dn
+from payload.sensor import Sensor
 from payload.tiles import Tile
 from sim.compare.classical import geometric
 from sim.ground.decoder import FULL
@@ -72,15 +73,15 @@ class NadirCodec:
 
 def open_bundles(
     names: Sequence[str], engine: str, decoder: str = FULL
-) -> tuple[list[NadirCodec], int, tuple[str, ...]]:
-    """A codec for each bundle, told apart by name, the side of their tiles in px, and their bands. InputError where two
-    bundles cannot code the same tiles."""
+) -> tuple[list[NadirCodec], int, Sensor]:
+    """A codec for each bundle, told apart by name, the side of their tiles in px, and their sensor. InputError
+    where two bundles cannot code the same tiles."""
     bundles = [load_bundle(name) for name in names]
     for bundle in bundles:
-        if bundle.bands != bundles[0].bands or bundle.tile_px != bundles[0].tile_px:
+        if bundle.sensor != bundles[0].sensor or bundle.tile_px != bundles[0].tile_px:
             raise InputError(
-                f"bundle {bundle.name}: {bundle.tile_px} px tiles of {', '.join(bundle.bands)}, wanted "
-                f"{bundles[0].tile_px} px tiles of {', '.join(bundles[0].bands)} for all; "
+                f"bundle {bundle.name}: {bundle.tile_px} px tiles of {_sensor(bundle)}, wanted "
+                f"{bundles[0].tile_px} px tiles of {_sensor(bundles[0])} for all; "
                 "compare it in a run of its own"
             )
     if len({bundle.bundle_id for bundle in bundles}) < len(bundles):
@@ -90,8 +91,12 @@ def open_bundles(
     return (
         [open_bundle(b, engine, label, decoder) for b, label in zip(bundles, labels, strict=True)],
         bundles[0].tile_px,
-        bundles[0].bands,
+        bundles[0].sensor,
     )
+
+
+def _sensor(bundle: Bundle) -> str:
+    return f"{bundle.sensor.name} ({', '.join(bundle.bands)[:80]})"
 
 
 def open_bundle(

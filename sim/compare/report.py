@@ -54,10 +54,10 @@ def document(
         "inputs": {
             "files": [{"name": path.name, "sha256": digest(path)} for path in paths],
             "tiles": [tile.name for tile in tiles],
-            "bands": list(tiles[0].bands),
+            "bands": list(tiles[0].sensor.names),
             "height_px": int(tiles[0].dn.shape[1]),
             "width_px": int(tiles[0].dn.shape[2]),
-            "sensor_bits": tiles[0].sensor_bits,
+            "sensor_bits": tiles[0].sensor.bits,
         },
         "codecs": {codec.name: {"note": codec.note, "settings": list(codec.settings)} for codec in codecs},
         "absent": dict(absent),

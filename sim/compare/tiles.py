@@ -11,12 +11,11 @@ import numpy as np
 from payload.array_files import ArrayFileError, read_arrays
 from payload.errors import InputError
 from payload.scene import Dn
-from payload.sensor import RGBN
+from payload.sensor import SENTINEL2_RGBN, Sensor
 from payload.tiles import split
 from sim.scenes.open_scene import AS_STORED, Reading
 
 TILE_PX = 256
-SENSOR_BITS = 12  # of Sentinel-2's MSI; what an .npz of tiles is taken to hold
 log = logging.getLogger(__name__)
 
 
@@ -26,8 +25,7 @@ class BenchTile:
 
     name: str
     dn: Dn  # [B, T, T]
-    sensor_bits: int = SENSOR_BITS
-    bands: tuple[str, ...] = RGBN
+    sensor: Sensor = SENTINEL2_RGBN
 
 
 def read_tiles(
@@ -35,9 +33,10 @@ def read_tiles(
     tile_px: int = TILE_PX,
     limit: int | None = None,
     reading: Reading = AS_STORED,
-    bands: tuple[str, ...] = RGBN,
+    sensor: Sensor = SENTINEL2_RGBN,
 ) -> list[BenchTile]:
-    """The tiles of .npz files (`x` [N, B, H, W] uint16, `bands`) and of rasters, cut from the top left.
+    """The tiles of .npz files (`x` [N, B, H, W] uint16, `bands`) and of rasters, cut from the top left, in the
+    `sensor`'s bands.
 
     What does not fill a tile, and tiles with invalid pixels, are left out: a rate needs real pixels under it. How many
     were is logged. `reading` says how rasters are read.
@@ -47,7 +46,7 @@ def read_tiles(
     tiles: list[BenchTile] = []
     for path in paths:
         npz = path.suffix == ".npz"
-        cut = _npz_tiles(path, tile_px, bands) if npz else _raster_tiles(path, tile_px, reading, bands)
+        cut = _npz_tiles(path, tile_px, sensor) if npz else _raster_tiles(path, tile_px, reading, sensor)
         tiles += _whole(path, cut)
     if not tiles:
         raise InputError(f"{paths[0]}: no whole tile of {tile_px} x {tile_px} valid pixels; give larger pictures")
@@ -69,15 +68,15 @@ def _whole(path: Path, cut: Iterator[tuple[BenchTile, bool]]) -> list[BenchTile]
     return tiles
 
 
-def _npz_tiles(path: Path, tile_px: int, bands: tuple[str, ...]) -> Iterator[tuple[BenchTile, bool]]:
+def _npz_tiles(path: Path, tile_px: int, sensor: Sensor) -> Iterator[tuple[BenchTile, bool]]:
     x, held, names = _npz_arrays(path)
-    absent = [band for band in bands if band not in held]
+    absent = [band for band in sensor.names if band not in held]
     if absent:
-        wanted = f"{', '.join(absent)} missing, wanted {', '.join(bands)}"
-        raise InputError(f"{path}: bands are {', '.join(held)}; {wanted}; give tiles that hold them")
-    chosen = x[:, [held.index(band) for band in bands]]
+        wanted = f"{', '.join(absent)[:200]} missing, wanted {', '.join(sensor.names)[:200]}"
+        raise InputError(f"{path}: bands are {', '.join(held)[:200]}; {wanted}; give tiles that hold them")
+    chosen = x[:, [held.index(band) for band in sensor.names]]
     for name, picture in zip(names, chosen, strict=True):
-        yield from _cut(name, picture, tile_px, bands)
+        yield from _cut(name, picture, tile_px, sensor)
 
 
 def _npz_arrays(path: Path) -> tuple[Dn, list[str], list[str]]:
@@ -102,7 +101,7 @@ def _npz_arrays(path: Path) -> tuple[Dn, list[str], list[str]]:
     return x, bands, [str(name) for name in arrays["names"].ravel().astype(str)]
 
 
-def _cut(name: str, picture: Dn, tile_px: int, bands: tuple[str, ...]) -> Iterator[tuple[BenchTile, bool]]:
+def _cut(name: str, picture: Dn, tile_px: int, sensor: Sensor) -> Iterator[tuple[BenchTile, bool]]:
     """Tiles of a picture, and whether no pixel is fill: 0 or 65 535 in every band (docs/scenes.md)."""
     rows, cols = picture.shape[1] // tile_px, picture.shape[2] // tile_px
     for row in range(rows):
@@ -110,19 +109,19 @@ def _cut(name: str, picture: Dn, tile_px: int, bands: tuple[str, ...]) -> Iterat
             square = picture[:, row * tile_px : (row + 1) * tile_px, col * tile_px : (col + 1) * tile_px]
             label = name if rows * cols == 1 else f"{name}_r{row}c{col}"
             fill = (square == 0).all(axis=0) | (square == 65_535).all(axis=0)
-            yield BenchTile(label, np.ascontiguousarray(square), bands=bands), not fill.any()
+            yield BenchTile(label, np.ascontiguousarray(square), sensor), not fill.any()
 
 
 def _raster_tiles(
-    path: Path, tile_px: int, reading: Reading, bands: tuple[str, ...]
+    path: Path, tile_px: int, reading: Reading, sensor: Sensor
 ) -> Iterator[tuple[BenchTile, bool]]:
-    with reading.open(str(path), bands) as scene:
+    with reading.open(str(path), sensor) as scene:
         info = scene.info
         for tile in split(scene, tile_px):
             inside = (tile.row + 1) * tile_px <= info.height_px and (tile.col + 1) * tile_px <= info.width_px
             if inside:  # what sticks out of the scene does not fill a tile
                 label = f"{path.stem}_r{tile.row}c{tile.col}"
-                yield BenchTile(label, tile.dn, info.bits, bands), bool(tile.valid.all())
+                yield BenchTile(label, tile.dn, sensor), bool(tile.valid.all())
 
 
 def digest(path: Path) -> str | None:

@@ -78,7 +78,7 @@ def open_source(asked: Asked) -> Iterator[Source]:
         scene = _received(path, asked.scene_id, mission, bundle)
         yield _of_reception("stream", scene, [scene.codes[at] for at in sorted(scene.codes)], bundle)
     else:
-        with asked.reading.open(asked.where, bundle.bands, asked.seed) as opened:
+        with asked.reading.open(asked.where, bundle.sensor, asked.seed) as opened:
             policy = replace(POLICY, step_dn=asked.step_dn or mission.policy.step_dn)  # nothing is withheld
             payload, header = Payload(bundle, policy, open_engine(asked.engine)), header_of(opened, bundle)
             codes = payload.tile_codes(opened, header)

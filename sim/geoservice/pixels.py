@@ -18,7 +18,7 @@ from rasterio.windows import Window
 
 from payload.apps.formula import Formula, Quotient
 from payload.errors import InputError
-from payload.sensor import ROLES
+from payload.sensor import sensor_of
 from sim.geoservice.service import Indicator
 from sim.geoservice.sites import Site
 
@@ -101,14 +101,13 @@ def over(formula: Formula | Quotient, planes: Mapping[str, NDArray[np.int32]]) -
 
 def _bands_of(formulas: Mapping[str, Formula | Quotient], picture: Any) -> dict[str, int]:
     """The number of each band that a formula names, by its role or its name."""
-    names = [name or "" for name in picture.descriptions]
-    found = {}
+    sensor, found = sensor_of([name or "" for name in picture.descriptions]), {}
     for word in sorted({band for formula in formulas.values() for band in formula.bands}):
-        band = ROLES.get(word, word)
-        if band not in names:
-            known = ", ".join((*ROLES, *names))
+        place = sensor.place(word)
+        if place is None:
+            known = ", ".join((*(band.role for band in sensor.bands if band.role), *sensor.names))
             raise InputError(f"a formula names {word!r}, which its picture lacks; wanted one of {known}")
-        found[word] = names.index(band) + 1
+        found[word] = place + 1
     return found
 
 

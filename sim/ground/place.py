@@ -10,18 +10,16 @@ from payload.bundle import Bundle
 from payload.scene import SceneInfo
 from sim.ground.reception import SceneReception
 
-#: Depth of the sensor where no header says it.
-USUAL_BITS = 12
-
 
 def scene_info(scene: SceneReception, bundle: Bundle) -> SceneInfo:
     """The scene as its header describes it. Without one: no place, no time, a whole number of tiles."""
     if scene.header is None:
         rows, cols = scene.grid
         side = bundle.tile_px
-        return SceneInfo(name_of(scene), rows * side, cols * side, bundle.bands, gsd_m=0.0, bits=USUAL_BITS)
+        size, sensor = (rows * side, cols * side), bundle.sensor
+        return SceneInfo(name_of(scene), *size, bundle.bands, 0.0, sensor.bits, sensor=sensor)
     info = scene.header.info
-    return replace(info, crs_wkt=wkt_of(info.crs_wkt), rpcs=rpcs_of(info.rpcs))
+    return replace(info, sensor=bundle.sensor, crs_wkt=wkt_of(info.crs_wkt), rpcs=rpcs_of(info.rpcs))
 
 
 def rpcs_of(said: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:

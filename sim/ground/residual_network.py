@@ -3,14 +3,16 @@
     levels [1, C, h, h] -> near and far projection -> residual bricks -> better levels [1, C, h, h]
 
 Nine tenths of its work are convolutions of 3 x 3, which a runtime multiplies out. Winograd's F(4 x 4, 3 x 3) needs a
-quarter of the products: the kernel does the transforms around them (payload/native/winograd.c), BLAS the products. What
-comes behind, levels to DN, is the codec's own (`payload.codec.lapped.synthesis`).
+quarter of the products (payload/native/winograd.c). They are products of integers of 13 to 16 bits, which AVX2
+multiplies twice as fast as floats (payload/native/products.c); each row has a scale of its own. What comes behind,
+levels to DN, is the codec's own (`payload.codec.lapped.synthesis`).
 
 Weights are those of the bundle's ONNX file. Where it holds another network, or no kernel was built, a runtime runs it.
 """
 
 import re
 from collections.abc import Mapping
+from ctypes import c_float
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -21,12 +23,14 @@ from numpy.typing import NDArray
 
 from payload.engine import Engine, Network, OpenVinoEngine, constants_of
 from payload.native import library
-from payload.native.library import F32, call, span
+from payload.native.library import F32, I16, NONE, call, span
 
 F = NDArray[np.float32]
 #: F(4 x 4, 3 x 3): what the kernels are turned by (Lavin & Gray 2016), [6, 3].
 KERNEL_TURN = np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]) / 24
-POINTS, SQUARE, LANES = 36, 4, 32
+POINTS, SQUARE, LANES, COLUMNS, MOST_WIDTH = 36, 4, 32, 16, 512
+#: The largest of a product's rounded weights. Sums of products fit 32 bits: what is left is for the other factor.
+WEIGHT_LIMIT, VALUE_LIMIT, SUM_LIMIT = 8191, 32767, 2**31 - 1
 WHAT = ("weight", "bias")
 COEFFICIENTS = 64
 #: Names in the ONNX file, behind what its exporter put in front; weights in half precision end in `_half`.
@@ -34,12 +38,32 @@ NAME = re.compile(r"(?:.*\.)?decoder\.(near|far|average|depth|out|trunk\.\d+\.(?
 
 
 @dataclass(frozen=True, eq=False)
-class Brick:
-    """x + mix(relu(spread(relu(x)))): spread [36, C, C] turned for Winograd, mix [C, C], and their biases."""
+class Product:
+    """Matrices [n, in, out] f32 as the kernel multiplies by them: `weights` i16 in its order, `units` [n] f32 that turn
+    them back, `limits` [n] f32: the most that an integer which meets them may be."""
 
-    spread: F
+    weights: NDArray[np.int16]
+    units: F
+    limits: F
+
+    @classmethod
+    def of(cls, matrices: F) -> "Product":
+        n, rows, columns = matrices.shape
+        units = np.maximum(np.abs(matrices).max(axis=(1, 2)), np.float32(1e-30)) / np.float32(WEIGHT_LIMIT)
+        whole = np.rint(matrices / units[:, None, None]).astype(np.int16)
+        sums = np.abs(whole.astype(np.int64)).sum(axis=1).max(axis=1)
+        limits = np.minimum(SUM_LIMIT // np.maximum(sums, 1), VALUE_LIMIT).astype(np.float32)
+        paired = whole.reshape(n, rows // 2, 2, columns // COLUMNS, COLUMNS).transpose(0, 3, 1, 4, 2)
+        return cls(np.ascontiguousarray(paired), units, limits)
+
+
+@dataclass(frozen=True, eq=False)
+class Brick:
+    """x + mix(relu(spread(relu(x)))) and the biases: spread of 36 matrices [C, C], turned for Winograd, mix of one."""
+
+    spread: Product
     spread_bias: F
-    mix: F
+    mix: Product
     mix_bias: F
 
 
@@ -88,7 +112,6 @@ def weights_of(constants: Mapping[str, NDArray[Any]], operators: Mapping[str, in
     return _arranged(named, count)
 
 
-
 def _shapes_fit(named: Mapping[str, F], count: int) -> bool:
     channels, width = named["near.weight"].shape[1], named["near.weight"].shape[0]
     wanted = {
@@ -99,7 +122,8 @@ def _shapes_fit(named: Mapping[str, F], count: int) -> bool:
     for k in range(count):
         wanted |= {f"trunk.{k}.spread.weight": (width, width, 3, 3), f"trunk.{k}.mix.weight": (width, width, 1, 1)}
         wanted |= {f"trunk.{k}.{part}.bias": (width,) for part in ("spread", "mix")}
-    return width % LANES == 0 and all(named[name].shape == shape for name, shape in wanted.items())
+    fits = width % LANES == 0 and width <= MOST_WIDTH
+    return fits and all(named[name].shape == shape for name, shape in wanted.items())
 
 
 def _arranged(named: Mapping[str, F], count: int) -> Weights:
@@ -108,8 +132,8 @@ def _arranged(named: Mapping[str, F], count: int) -> Weights:
 
     bricks = tuple(
         Brick(
-            turned(named[f"trunk.{k}.spread.weight"]), named[f"trunk.{k}.spread.bias"], flat(f"trunk.{k}.mix"),
-            named[f"trunk.{k}.mix.bias"],
+            Product.of(turned(named[f"trunk.{k}.spread.weight"])), named[f"trunk.{k}.spread.bias"],
+            Product.of(flat(f"trunk.{k}.mix")[None]), named[f"trunk.{k}.mix.bias"],
         )
         for k in range(count)
     )  # fmt: skip
@@ -127,12 +151,24 @@ def turned(kernels: F) -> F:
     return np.ascontiguousarray(found.reshape(POINTS, *found.shape[2:]), np.float32)
 
 
+class Room:
+    """Memory that is kept from tile to tile."""
+
+    def __init__(self, cells: int, width: int) -> None:
+        squares, self.cells = (cells // SQUARE) ** 2, cells
+        self.spread = np.empty((POINTS, squares, width), np.int16)
+        self.spread_scales = np.empty((POINTS, squares), np.float32)
+        self.products = np.empty(self.spread.shape, np.float32)
+        self.hidden = np.empty((1, cells * cells, width), np.int16)
+        self.hidden_scales = np.empty((1, cells * cells), np.float32)
+
+
 class ResidualNetwork:
     """Runs the network on tiles of one size at a time. Its memory is kept from tile to tile: one thread, one object."""
 
     def __init__(self, weights: Weights) -> None:
         self._weights = weights
-        self._memory: tuple[int, F, F, F, F] | None = None
+        self._memory: Room | None = None
 
     def run(self, *inputs: NDArray[Any]) -> list[NDArray[Any]]:
         """levels [1, C, h, h] f32 in steps and depth [1, 1, 1, 1] -> better levels of the same shape, in a list."""
@@ -150,12 +186,9 @@ class ResidualNetwork:
         return [found.reshape(levels.shape)]
 
     def _through_bricks(self, x: F, cells: int) -> None:
-        spread, products, hidden, mixed = self._room(cells)
+        room = self._room(cells)
         for brick in self._weights.bricks:
-            _convolve(x, brick, cells, (spread, products, hidden))
-            np.matmul(hidden, brick.mix, out=mixed)
-            mixed += brick.mix_bias
-            x += mixed
+            add_brick(x, brick, cells, room)
 
     def _projected(self, held: F, there: NDArray[np.intp], averages: F) -> F:
         """What goes into the bricks but for the biases, [h h, W]. averages [h, h, B]."""
@@ -168,22 +201,35 @@ class ResidualNetwork:
         x += np.concatenate(parts, axis=1) @ w.average.reshape(-1, w.average.shape[2])
         return np.asarray(x, np.float32)
 
-    def _room(self, cells: int) -> tuple[F, F, F, F]:
-        width, squares = len(self._weights.bias), (cells // SQUARE) ** 2
-        if self._memory is None or self._memory[0] != cells:
-            spread, products = (np.empty((POINTS, squares, width), np.float32) for _ in range(2))
-            hidden, mixed = (np.empty((cells * cells, width), np.float32) for _ in range(2))
-            self._memory = cells, spread, products, hidden, mixed
-        return self._memory[1:]
+    def _room(self, cells: int) -> Room:
+        if self._memory is None or self._memory.cells != cells:
+            self._memory = Room(cells, len(self._weights.bias))
+        return self._memory
 
 
-def _convolve(x: F, brick: Brick, cells: int, room: tuple[F, F, F]) -> None:
-    """hidden [h h, W] = relu(spread(relu(x)))."""
-    spread, products, hidden = room
+def add_brick(x: F, brick: Brick, cells: int, room: Room) -> None:
+    """x [h h, W] += mix(relu(spread(relu(x)))), in place."""
     width = x.shape[1]
-    call("winograd_in", span(x, F32), cells, width, span(spread, F32))
-    np.matmul(spread, brick.spread, out=products)
-    call("winograd_out", span(products, F32), span(brick.spread_bias, F32), cells, width, span(hidden, F32))
+    spread, mix = brick.spread, brick.mix
+    call(
+        "winograd_in", span(x, F32), cells, width, span(spread.limits, F32), span(spread.units, F32),
+        span(room.spread, I16), span(room.spread_scales, F32),
+    )  # fmt: skip
+    multiply(room.spread, room.spread_scales, spread, None, room.products)
+    call(
+        "winograd_out", span(room.products, F32), span(brick.spread_bias, F32), cells, width, c_float(mix.limits[0]),
+        c_float(mix.units[0]), span(room.hidden, I16), span(room.hidden_scales, F32),
+    )  # fmt: skip
+    multiply(room.hidden, room.hidden_scales, mix, brick.mix_bias, x[None], add=True)
+
+
+def multiply(rows: NDArray[np.int16], scales: F, by: Product, bias: F | None, to: F, add: bool = False) -> None:
+    """to [n, rows, out] = (add: to) + bias + scales x (rows [n, rows, in] by the product's weights)."""
+    added = NONE if bias is None else span(bias, F32)
+    call(
+        "multiply", span(rows, I16), span(scales, F32), span(by.weights, I16), added, int(add), *rows.shape,
+        to.shape[2], span(to, F32),
+    )  # fmt: skip
 
 
 def _compressed(x: F) -> F:

@@ -17,6 +17,7 @@ from payload.link.tile_code import TileCode
 from payload.link.valid_mask import unpack_mask
 from sim.ground.decoder import Decoder
 from sim.ground.reception import PICTURED
+from sim.products.band_facts import picture_bands
 
 #: Longest side of the whole scene on the page.
 LONGEST_SIDE_PX = 1600
@@ -33,8 +34,7 @@ class TilePictures:
     ) -> None:
         self._codes, self._lock = codes, threading.Lock()
         self._decoder = Decoder(bundle, engine)
-        rgb = [bundle.bands.index(band) for band in ("B04", "B03", "B02") if band in bundle.bands]
-        self._rgb = rgb if len(rgb) == 3 else [0, 0, 0]
+        self._rgb = list(picture_bands(bundle.sensor))
         self._step = max(1, ceil(scene_px / LONGEST_SIDE_PX))
         self._kept: OrderedDict[tuple[int, int, int], bytes] = OrderedDict()
 

@@ -1,10 +1,9 @@
 """What a user would make of both pictures: land cover by a frozen rule, NDWI, sharpness, bias; summed over pieces."""
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from payload.scene import Dn, Mask
+from payload.sensor import Sensor
 from sim.metrics.radiometry import BandSums, ClassTally, Roles, Sharpness, indices, land_cover
 
 REFLECTANCE_PER_DN = 1e-4
@@ -15,9 +14,9 @@ WINDOWS_APART = 2
 class CoverAgreement:
     """Figures of a pair of pictures in DN; those that need bands which are not there are NaN."""
 
-    def __init__(self, bands: Sequence[str]) -> None:
-        self._roles = Roles.of(bands)
-        self.bands, self.sharpness, self.classes = BandSums(len(bands)), Sharpness(len(bands)), ClassTally()
+    def __init__(self, sensor: Sensor) -> None:
+        self._roles, count = Roles.of(sensor), len(sensor.bands)
+        self.bands, self.sharpness, self.classes = BandSums(count), Sharpness(count), ClassTally()
         self._ndwi_error = 0.0
 
     def add(self, original: Dn, received: Dn, valid: Mask) -> None:

@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from payload.errors import InputError
 from payload.scene import Dn, Mask
-from payload.sensor import place_of
+from payload.sensor import Sensor
 from sim.metrics import thematic
 from sim.metrics.cover import CoverAgreement
 
@@ -54,7 +54,7 @@ def tile_figures(
     original: Dn,
     reconstruction: Dn,
     valid: Mask,
-    bands: Sequence[str],
+    sensor: Sensor,
     classified: thematic.Reference | None = None,
 ) -> dict[str, float]:
     """Every figure of one tile: both pictures [B, h, w], mask [h, w]; what is streamed in SceneQuality is exact here.
@@ -67,7 +67,7 @@ def tile_figures(
     figures["ms_ssim_10k"] = ms_ssim(original, reconstruction, valid)
     angles = spectral_angle_deg(original, reconstruction)[valid]
     figures["sam_deg"] = float(angles.mean()) if angles.size else float("nan")
-    errors = np.abs(ndvi(original, bands) - ndvi(reconstruction, bands))[valid]
+    errors = _ndvi_errors(original, reconstruction, valid, sensor)
     figures["ndvi_mae"] = float(errors.mean()) if errors.size else float("nan")
     figures["ndvi_p95"] = float(np.percentile(errors, 95)) if errors.size else float("nan")
     return figures | thematic.agreement(original, reconstruction, valid, classified)
@@ -89,11 +89,18 @@ def per_tile_summary(mse_dn2: Sequence[float], pixels: Sequence[int]) -> dict[st
     }
 
 
-def ndvi(dn: Dn, bands: Sequence[str]) -> F64:
+def ndvi(dn: Dn, sensor: Sensor) -> F64:
     """Vegetation index (NIR - red) / (NIR + red) float64 [h, w], in -1..1; 0 where both bands are 0."""
-    red, nir = (dn[place_of(role, bands)].astype(np.float64) for role in ("red", "nir"))
+    red, nir = (dn[sensor.place_of(role)].astype(np.float64) for role in ("red", "nir"))
     total = red + nir
     return np.divide(nir - red, total, out=np.zeros_like(total), where=total > 0)
+
+
+def _ndvi_errors(original: Dn, reconstruction: Dn, valid: Mask, sensor: Sensor) -> F64:
+    """Absolute errors of the valid pixels; none where the sensor has no red or no near infrared."""
+    if sensor.places("red", "nir") is None:
+        return np.zeros(0)
+    return np.abs(ndvi(original, sensor) - ndvi(reconstruction, sensor))[valid]
 
 
 def spectral_angle_deg(original: Dn, reconstruction: Dn) -> F64:
@@ -292,8 +299,8 @@ class SceneQuality:
     Thematic agreement on every 10th row and column only (1 % of the pixels, which are kept).
     """
 
-    def __init__(self, bands: Sequence[str]) -> None:
-        self._bands = tuple(bands)
+    def __init__(self, sensor: Sensor) -> None:
+        self._sensor = sensor
         self._moments: _Moments | None = None
         self._pieces: list[tuple[float, int]] = []  # MSE in DN^2 and pixels of every piece with a valid pixel
         self._angle_sum_deg = 0.0
@@ -301,7 +308,7 @@ class SceneQuality:
         self._ndvi_histogram = np.zeros(2 * NDVI_BINS_PER_UNIT + 1, np.int64)
         self._ssim = SsimSums()
         self._samples: list[tuple[Dn, Dn]] = []  # pairs [n, B]
-        self._cover = CoverAgreement(self._bands)
+        self._cover = CoverAgreement(sensor)
 
     def add(self, original: Dn, reconstruction: Dn, valid: Mask) -> None:
         """One more piece: both pictures uint16 [B, h, w], mask bool [h, w]."""
@@ -312,7 +319,7 @@ class SceneQuality:
         moments = _Moments.of(original, reconstruction, valid)
         if not moments.pixels:
             return Look((original, reconstruction, valid), moments)
-        errors = np.abs(ndvi(original, self._bands) - ndvi(reconstruction, self._bands))[valid]
+        errors = _ndvi_errors(original, reconstruction, valid, self._sensor)
         angles = spectral_angle_deg(original, reconstruction)[valid]
         return Look(
             (original, reconstruction, valid), moments, float(angles.sum()), float(errors.sum()),
@@ -344,12 +351,15 @@ class SceneQuality:
         figures = self._moments.figures() | per_tile_summary(*zip(*self._pieces, strict=True))
         figures |= self._ssim.figures()
         figures["sam_deg"] = self._angle_sum_deg / pixels
-        figures["ndvi_mae"] = self._ndvi_error_sum / pixels
-        below = np.searchsorted(np.cumsum(self._ndvi_histogram), 0.95 * pixels)
-        figures["ndvi_p95"] = float(below) / NDVI_BINS_PER_UNIT
-        figures |= self._cover.figures()
+        figures |= self._ndvi_figures(pixels) | self._cover.figures()
         pairs = [np.concatenate(side) for side in zip(*self._samples, strict=True)]
         return figures | thematic.sampled_agreement(pairs[0], pairs[1])
+
+    def _ndvi_figures(self, pixels: int) -> dict[str, float]:
+        if self._sensor.places("red", "nir") is None:
+            return dict.fromkeys(("ndvi_mae", "ndvi_p95"), float("nan"))
+        below = np.searchsorted(np.cumsum(self._ndvi_histogram), 0.95 * pixels)
+        return {"ndvi_mae": self._ndvi_error_sum / pixels, "ndvi_p95": float(below) / NDVI_BINS_PER_UNIT}
 
 
 def _check_pair(original: Dn, reconstruction: Dn, valid: Mask) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from payload.scene import Mask
-from payload.sensor import ROLES, place_of
+from payload.sensor import Sensor
 
 F64 = NDArray[np.float64]
 #: Samples [B, h, w] of any kind of number.
@@ -150,11 +150,10 @@ class Roles:
     nir: int
 
     @classmethod
-    def of(cls, bands: Sequence[str]) -> "Roles | None":
+    def of(cls, sensor: Sensor) -> "Roles | None":
         """None where one of them is missing."""
-        if not {ROLES["green"], ROLES["red"], ROLES["nir"]} <= set(bands):
-            return None
-        return cls(*(place_of(role, bands) for role in ("green", "red", "nir")))
+        places = sensor.places("green", "red", "nir")
+        return None if places is None else cls(*places)
 
 
 def ratio(a: F64, b: F64) -> F64:

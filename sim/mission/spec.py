@@ -5,15 +5,18 @@ or next to the code that uses it; `sim/toml_tables.py` names every mistake.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from hil.devices.states import States
 from payload.apps.settings import Alerts, AppSettings, Site
+from payload.bundle import Bundle
 from payload.errors import InputError
 from payload.link.streams import apids_of
 from payload.policy import Policy, Protection
+from payload.sensor import SENTINEL2_RGBN, Sensor
 from sim.delivery.spec import Delivery
 from sim.ground.arriving_files import FILE_APIDS
 from sim.link.link import Link
@@ -23,6 +26,7 @@ from sim.metrics.catalogue import REQUIREMENTS
 from sim.mission import SHIPPED
 from sim.mission.devices import is_profile_file, load_device
 from sim.mission.power import Power
+from sim.scenes.sensor_files import load_sensor
 from sim.toml_tables import check_range, from_table, nearest, read_toml
 
 DEFAULT = "phisat2"
@@ -31,18 +35,41 @@ MOST_APPS, MOST_SITES = 16, 10_000
 
 @dataclass(frozen=True)
 class Imager:
-    """A push-broom imager: one line of `swath_px` pixels per ground sample distance flown."""
+    """A push-broom imager: one line of `swath_px` pixels per ground sample distance flown.
+
+    `sensor` (docs/sensors.md) is a shipped one or a file. Where it is named, a bundle of another one is refused, and
+    `bands` and `bits` are the sensor's.
+    """
 
     swath_px: int
     gsd_m: float
-    bands: int = 4  # those the payload uses
-    bits: int = 12
+    bands: int = len(SENTINEL2_RGBN.bands)  # those the payload uses
+    bits: int = SENTINEL2_RGBN.bits
+    sensor: str | None = None
 
     def __post_init__(self) -> None:
         check_range("swath_px", self.swath_px, 1, 1_000_000)
         check_range("gsd_m", self.gsd_m, 0.1, 10_000)
         check_range("bands", self.bands, 1, 1000)
         check_range("bits", self.bits, 1, 16)
+        if self.sensor is not None:
+            self._take_from(self.takes)
+
+    @cached_property
+    def takes(self) -> Sensor:
+        """The sensor it is; the four bands of Sentinel-2 where it names none."""
+        return SENTINEL2_RGBN if self.sensor is None else load_sensor(self.sensor)
+
+    def _take_from(self, sensor: Sensor) -> None:
+        """`bands` and `bits` of the sensor. InputError where the mission states others."""
+        usual = {field.name: field.default for field in fields(self)}
+        for name, own in (("bands", len(sensor.bands)), ("bits", sensor.bits)):
+            if getattr(self, name) not in (own, usual[name]):
+                raise InputError(
+                    f"{name} is {getattr(self, name)}, sensor {sensor.name} has {own}; leave {name} out, or name the "
+                    "sensor that has as many"
+                )
+            object.__setattr__(self, name, own)
 
     def line_rate_hz(self, orbit: Orbit) -> float:
         return ground_speed_m_s(orbit) / self.gsd_m
@@ -173,6 +200,17 @@ class Mission:
                 if site not in known:
                     raise InputError(f"app {name}: site '{site}' is unknown; {nearest(site, known)}")
 
+    def require_bundle(self, bundle: Bundle) -> None:
+        """InputError where the imager names a sensor that is not the bundle's."""
+        if self.imager.sensor is None or self.imager.takes == bundle.sensor:
+            return
+        takes = self.imager.takes
+        raise InputError(
+            f"mission {self.name} images with sensor {takes.name} ({len(takes.bands)} bands), bundle {bundle.name} is "
+            f"of {bundle.sensor.name} ({len(bundle.bands)} bands); fly a bundle of {takes.name}, or a mission whose "
+            f"imager names {bundle.sensor.name}"
+        )
+
     def station(self, name: str) -> Station:
         for station in self.stations:
             if station.name.casefold() == name.casefold():
@@ -190,6 +228,9 @@ def load_mission(where: str | Path = DEFAULT) -> Mission:
     security = table["link"].get("security") if isinstance(table.get("link"), dict) else None
     if isinstance(security, dict) and isinstance(security.get("key_file"), str):
         security["key_file"] = str(path.parent / security["key_file"])
+    imager = table.get("imager")
+    if isinstance(imager, dict) and str(imager.get("sensor", "")).endswith(".toml"):
+        imager["sensor"] = str(path.parent / imager["sensor"])
     return mission_from_table(table, str(path))
 
 

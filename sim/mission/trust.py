@@ -9,7 +9,6 @@ from payload.bundle import Bundle, bare_bundle, load_bundle, shipped_bundles
 from payload.errors import BundleError, InputError, SignatureError
 from payload.signature import key_id, load_public_key, read_signature
 from sim.mission.spec import Mission
-from sim.scenes.sentinel2 import BANDS_10M
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -44,9 +43,11 @@ def trusted_keys(mission: Mission) -> Sequence[bytes] | None:
 def load_trusted(where: str, mission: Mission) -> Bundle:
     """A bundle that the mission may fly. SignatureError says how to trust another one."""
     try:
-        return load_bundle(where, trusted_keys=trusted_keys(mission), allow_unsigned=mission.allow_unsigned)
+        bundle = load_bundle(where, trusted_keys=trusted_keys(mission), allow_unsigned=mission.allow_unsigned)
     except SignatureError as error:
         raise SignatureError(f"{error}; to fly it: {_remedy(error)}") from None
+    mission.require_bundle(bundle)
+    return bundle
 
 
 def load_or_stand_in(where: str, mission: Mission) -> tuple[Bundle, str | None]:
@@ -57,7 +58,7 @@ def load_or_stand_in(where: str, mission: Mission) -> tuple[Bundle, str | None]:
     except BundleError as error:
         if mission.policy.fallback == "never" or not (Path(where).is_dir() or where in shipped_bundles()):
             raise
-        return bare_bundle(where, BANDS_10M), str(error)
+        return bare_bundle(where, mission.imager.takes.names), str(error)
 
 
 def signer(bundle: Bundle, mission: Mission) -> str:

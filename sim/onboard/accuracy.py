@@ -31,7 +31,7 @@ FIGURES = ("psnr_10k_pooled_db", "psnr_10k_mean_db", "psnr_10k_worst_db", "sam_d
 def distortion(bundle: Bundle, pairs: Iterable[tuple[Tile, bytes]]) -> dict[str, float]:
     """FIGURES over the coded tiles, decoded by the bundle's own network; empty where none was coded."""
     ground = Decoder(load_bundle(bundle.directory), _engine(), FULL)
-    quality, coded = SceneQuality(bundle.bands), 0
+    quality, coded = SceneQuality(bundle.sensor), 0
     for tile, octets in pairs:
         code = tile_code.unpack(octets)
         if code.kind in (Kind.CODED, Kind.FALLBACK):
@@ -49,7 +49,7 @@ def cloud_truth(bundle: Bundle, scene: str | None, reference: Path | None) -> tu
         return f"{whose} of {reference.name}", lambda tile: _cut(cloud, known, tile)
     if scene is None or scene.split(":")[0] != "demo":
         return None
-    opened = open_scene(scene, None, bundle.bands)
+    opened = open_scene(scene, None, bundle.sensor)
     if not isinstance(opened, SyntheticScene):
         return None
     return "the generated scene's own light", lambda tile: _of_demo(opened, tile)

@@ -24,6 +24,7 @@ from payload.link.tile_code import TileCode
 from payload.link.valid_mask import pack_mask
 from payload.pipeline import Payload
 from payload.scene import Dn, Mask, SceneInfo
+from payload.sensor import Sensor
 from payload.stopwatch import Stopwatch
 from payload.tiles import Tile, split
 from sim.compare.classical import LOSSLESS, Ccsds121, Codec, Jpeg2000Joint
@@ -80,9 +81,9 @@ def code_scenes(
     step_dn, table = _at_quality(samples, payload, decoder, ndvi_mae, progress)
     ours = replace(table, record_octets=records, answer_octets=answers if mission.apps else None)
     packet = policy.packet_octets
-    lossless = _opponent(samples, Ccsds121(), LOSSLESS, bundle.bands, packet)
+    lossless = _opponent(samples, Ccsds121(), LOSSLESS, bundle.sensor, packet)
     progress("lossless", len(samples))
-    jpeg2000 = _jpeg2000(samples, _mean(ours), ours, bundle.bands, packet)
+    jpeg2000 = _jpeg2000(samples, _mean(ours), ours, bundle.sensor, packet)
     bare = np.zeros(len(infos))
     return CodedScenes(
         ours, replace(lossless, record_octets=bare), replace(jpeg2000, record_octets=bare), step_dn, tuple(infos),
@@ -126,7 +127,7 @@ def _open(name: str, bundle: Bundle) -> OpenScene:
     word, _, rest = name.partition(":")
     if word == "demo":
         return demo_scene(DEMO_PX, DEMO_PX, int(rest or 0))
-    return open_scene(name, wanted=bundle.bands)
+    return open_scene(name, sensor=bundle.sensor)
 
 
 def _some(tiles: list[Tile]) -> list[Tile]:
@@ -179,35 +180,35 @@ def _measured(
 ) -> list[tuple[float, float, float]]:
     """(octets of this layer on the link, NDVI error, squared error) after each layer."""
     row, before = [], 0
-    bands, packet = payload.bundle.bands, payload.policy.packet_octets
+    sensor, packet = payload.bundle.sensor, payload.policy.packet_octets
     for n in range(1, len(code.layers) + 1):
         cut = replace(code, layers=code.layers[:n], declared=n, sent_octets=-1)
         octets = octets_on_air(cut.head_octets(n) + sum(map(len, cut.layers)), packet)
         figures = (math.nan, math.nan) if finest and n < len(code.layers) else _errors(
-            sample, decoder.decode_tile(cut), bands
+            sample, decoder.decode_tile(cut), sensor
         )  # fmt: skip
         row.append((float(octets - before), *figures))
         before = octets
     return row
 
 
-def _errors(sample: Sample, decoded: Dn, bands: Sequence[str]) -> tuple[float, float]:
+def _errors(sample: Sample, decoded: Dn, sensor: Sensor) -> tuple[float, float]:
     """Mean NDVI error and mean squared error in DN^2 over clear pixels; over valid ones where none is clear."""
     here = sample.clear if sample.clear.any() else sample.tile.valid
-    index = np.abs(ndvi(decoded, bands) - ndvi(sample.tile.dn, bands))[here]
+    index = np.abs(ndvi(decoded, sensor) - ndvi(sample.tile.dn, sensor))[here]
     off = (decoded.astype(np.float64) - sample.tile.dn)[:, here]
     return float(index.mean()), float((off**2).mean())
 
 
 def _opponent(
-    samples: list[Sample], codec: Codec, setting: float, bands: Sequence[str], packet_octets: int
+    samples: list[Sample], codec: Codec, setting: float, sensor: Sensor, packet_octets: int
 ) -> TileTable:
     rows = []
     for sample in samples:
         counts, unit = _counts(sample.tile.dn) if setting == LOSSLESS else (sample.tile.dn, 1)
         octets = codec.encode(counts, setting)
         decoded = codec.decode(octets) * np.uint16(unit)
-        rows.append([(float(octets_on_air(len(octets), packet_octets)), *_errors(sample, decoded, bands))])
+        rows.append([(float(octets_on_air(len(octets), packet_octets)), *_errors(sample, decoded, sensor))])
     return _table(samples, rows)
 
 
@@ -218,11 +219,11 @@ def _counts(dn: Dn) -> tuple[Dn, int]:
 
 
 def _jpeg2000(
-    samples: list[Sample], error: float, ours: TileTable, bands: Sequence[str], packet_octets: int
+    samples: list[Sample], error: float, ours: TileTable, sensor: Sensor, packet_octets: int
 ) -> TileTable:
     """JPEG 2000 at the coarsest quality tried whose mean NDVI error is no larger than ours."""
     codec, rmse = Jpeg2000Joint(), math.sqrt(float(np.nanmean(ours.finest(ours.mse))))
-    make: Callable[[float], TileTable] = lambda r: _opponent(samples, codec, r, bands, packet_octets)  # noqa: E731
+    make: Callable[[float], TileTable] = lambda r: _opponent(samples, codec, r, sensor, packet_octets)  # noqa: E731
     table = make(rmse)
     for _ in range(TRIES):
         if 0.985 * error <= _mean(table) <= error:

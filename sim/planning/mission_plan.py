@@ -108,6 +108,7 @@ def plan_mission(request: PlanRequest, progress: Progress = lambda *_: None) -> 
     """The mission flown with every strategy. InputError where an input cannot be used."""
     flight = prepare(request)
     bundle, engine = load_bundle(request.bundle, trusted_keys=_keys(request.mission)), open_engine(request.engine)
+    request.mission.require_bundle(bundle)
     names, scene_of = _represented(flight.takes, request.sample)
     coded = code_scenes(names, bundle, engine, request.mission, request.ndvi_mae, progress)
     plan = _sized(flight, coded, bundle, scene_of)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from payload.scene import Dn, Mask, SceneInfo
+from sim.products.band_facts import picture_bands
 
 F32 = NDArray[np.float32]
 Rgb = NDArray[np.uint8]  # [h, w, 3]
@@ -107,7 +108,7 @@ class Quicklooks:
 
     def __init__(self, info: SceneInfo, max_px: int = MAX_PX) -> None:
         self.step = max(1, math.ceil(max(info.height_px, info.width_px) / max_px))
-        self._rgb = [info.bands.index(band) for band in ("B04", "B03", "B02")]
+        self._rgb = list(picture_bands(info.sensor))
         size = (info.height_px, info.width_px, self.step)
         self._original, self._reconstruction = Reducer(3, *size), Reducer(3, *size)
         self._error, self._cloud = Reducer(1, *size), Reducer(1, *size)

@@ -17,7 +17,6 @@ import rasterio
 import rasterio.shutil
 from numpy.typing import NDArray
 from rasterio.control import GroundControlPoint
-from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.rpc import RPC
 from rasterio.transform import Affine
@@ -25,6 +24,7 @@ from rasterio.windows import Window
 
 from payload.errors import InputError
 from payload.scene import Dn, Mask, Scene, SceneInfo
+from payload.sensor import Sensor
 from sim.products.band_facts import band_tags, colours
 from sim.products.origin import UNKNOWN, Origin
 from sim.products.provenance import STATES
@@ -37,7 +37,6 @@ BLOCK_PX = 512
 STRIP_BLOCK_PX = 256
 #: Deflate level. On noisy uint16 after the predictor, level 6 takes twice the time of level 1 and saves nothing.
 DEFLATE_LEVEL = 1
-REFLECTANCE_PER_DN = 1e-4
 ORIGINAL_FILE = "original.tif"
 
 
@@ -134,12 +133,13 @@ class _RasterWriter:
         else:
             self._file.update_tags(band, **tags)
 
-    def measure(self, colours: list[ColorInterp]) -> None:
-        """Says that the samples are DN of reflectance, and which colour each band is."""
-        self._file.colorinterp = colours
-        self._file.scales = (REFLECTANCE_PER_DN,) * len(colours)
-        self._file.offsets = (0.0,) * len(colours)
-        self._file.units = ("reflectance",) * len(colours)
+    def measure(self, sensor: Sensor) -> None:
+        """Says what the samples are, and which colour each band is."""
+        count = len(sensor.bands)
+        self._file.colorinterp = colours(sensor)
+        self._file.scales = (sensor.scale,) * count
+        self._file.offsets = (sensor.offset + sensor.scale * sensor.lowest,) * count
+        self._file.units = (sensor.unit,) * count
 
     def finish(self) -> None:
         """Strips -> COG -> its place."""
@@ -233,7 +233,7 @@ class PictureWriter(_Product):
         self._info, self._nodata = info, info.nodata
         self._statistics = Statistics(len(info.bands))
         self._raster = _RasterWriter(path, info, info.bands, "uint16", info.nodata)
-        self._raster.measure(colours(info.bands))
+        self._raster.measure(info.sensor)
         self._raster.describe(origin.tags(info))
 
     def write_strip(self, row_px: int, dn: Dn, known: Mask) -> None:
@@ -252,8 +252,8 @@ class PictureWriter(_Product):
 
     def before_the_end(self) -> None:
         pixels = self._info.height_px * self._info.width_px
-        for band, name in enumerate(self._info.bands):
-            self._raster.describe(band_tags(name) | self._statistics.tags(band, pixels), band + 1)
+        for number, band in enumerate(self._info.sensor.bands):
+            self._raster.describe(band_tags(band) | self._statistics.tags(number, pixels), number + 1)
 
 
 def write_scene(path: Path, scene: Scene, origin: Origin = UNKNOWN) -> None:

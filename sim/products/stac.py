@@ -14,8 +14,8 @@ from typing import Any
 import rasterio
 
 from payload.scene import SceneInfo
+from payload.sensor import Band
 from payload.version import VERSION
-from sim.products.band_facts import FACTS
 from sim.products.footprint import Placed, geometry
 from sim.products.origin import Origin, attribution
 from sim.products.provenance import STATES
@@ -148,19 +148,18 @@ def _bands(folder: Path, info: SceneInfo) -> dict[str, Any]:
     with rasterio.open(folder / "reconstruction.tif") as file:
         tags = [file.tags(index) for index in file.indexes]
         scale, offset = file.scales[0], file.offsets[0]
-    each = [_band(name, own) for name, own in zip(info.bands, tags, strict=True)]
-    common = {"data_type": "uint16", "nodata": info.nodata, "unit": "reflectance", "raster:scale": scale,
+    each = [_band(band, own) for band, own in zip(info.sensor.bands, tags, strict=True)]
+    common = {"data_type": "uint16", "nodata": info.nodata, "unit": info.sensor.unit, "raster:scale": scale,
               "raster:offset": offset, "raster:bits_per_sample": 16,
               "raster:spatial_resolution": info.gsd_m or None}  # fmt: skip
     return {key: value for key, value in common.items() if value is not None} | {"bands": each}
 
 
-def _band(name: str, tags: Mapping[str, str]) -> dict[str, Any]:
-    band: dict[str, Any] = {"name": name}
-    if name in FACTS:
-        facts = FACTS[name]
-        band |= {"eo:common_name": facts.common_name, "eo:center_wavelength": facts.centre_nm / 1000,
-                 "eo:full_width_half_max": facts.fwhm_nm / 1000}  # fmt: skip
+def _band(seen: Band, tags: Mapping[str, str]) -> dict[str, Any]:
+    wave = {"eo:center_wavelength": seen.centre_nm, "eo:full_width_half_max": seen.width_nm}
+    band: dict[str, Any] = {"name": seen.name} | {key: nm / 1000 for key, nm in wave.items() if nm is not None}
+    if seen.role and wave["eo:center_wavelength"] is not None:
+        band["eo:common_name"] = seen.role
     keys = {"minimum": "MINIMUM", "maximum": "MAXIMUM", "mean": "MEAN", "stddev": "STDDEV",
             "valid_percent": "VALID_PERCENT"}  # fmt: skip
     found = {key: float(tags[f"STATISTICS_{tag}"]) for key, tag in keys.items() if f"STATISTICS_{tag}" in tags}

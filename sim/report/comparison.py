@@ -72,7 +72,7 @@ def compare_with_original(
     """
     tile_px, tally, spread = mask.tile_px, MaskTally(mask), spread or Spread()
     info = scene.info
-    quality, looks = SceneQuality(info.bands), Quicklooks(info)
+    quality, looks = SceneQuality(info.sensor), Quicklooks(info)
     tile_psnr: dict[tuple[int, int], float] = {}
     compared_px, (rows, cols) = 0, grid(info, tile_px)
     with (

@@ -15,6 +15,7 @@ from payload.errors import StreamError
 from payload.link.frames.stack import LayerOctets
 from payload.link.tile_code import UNKNOWN_CLOUD, Kind
 from payload.scene import SceneInfo
+from payload.sensor import Sensor
 from payload.tiles import grid
 from payload.version import software
 from sim.clouds import audit
@@ -113,14 +114,20 @@ def compose(
         "checks": [asdict(check) for check in checks] + _octets_compared(onboard.device),
         "modelled": _modelled(cost, run.mission),
         "decoder": decoder_size(run.bundle, run.decoder),
-        "conventions": CONVENTIONS,
+        "conventions": [_what_dn_is(run.bundle.sensor), *CONVENTIONS],
         "attribution": attribution_of(run.info),
         "measured_on_host": on_host(onboard, ground, cost, run.bundle.tile_px),
     } | _apps(run, onboard, tiles) | on_device(onboard.device, cost, run.bundle.tile_px)  # fmt: skip
 
 
+def _what_dn_is(sensor: Sensor) -> str:
+    if sensor.unit == "reflectance" and sensor.scale == 1e-4:
+        return "DN = reflectance x 10 000, processing offset removed."
+    offset = sensor.offset + sensor.scale * sensor.lowest
+    return f"{sensor.unit} = {sensor.scale:g} x DN + {offset:g} (sensor {sensor.name})."
+
+
 CONVENTIONS = [
-    "DN = reflectance x 10 000, processing offset removed.",
     "Octets: every octet on the air: tile codes, headers, CRCs, audit thumbnails, housekeeping and, where the mission "
     "sends frames, their headers, idle data, parity and markers.",
     "Compression ratios and bits per pixel are over the pixels the ground holds: withheld tiles do not flatter them.",

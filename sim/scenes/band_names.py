@@ -8,13 +8,16 @@ import re
 from collections.abc import Sequence
 
 from payload.errors import InputError
+from payload.sensor import SENTINEL2, SENTINEL2_RGBN, Sensor
 
 #: Names in use -> Sentinel-2 names.
 ALIASES = {
     "COASTAL": "B01", "BLUE": "B02", "GREEN": "B03", "RED": "B04", "NIR": "B08", "NIR1": "B08", "NEAR INFRARED": "B08",
     "NIR08": "B8A", "SWIR16": "B11", "SWIR22": "B12",
 }  # fmt: skip
-BAND_NAMES = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B10", "B11", "B12")
+BAND_NAMES = tuple(SENTINEL2)
+#: Bands that a message lists before it breaks off.
+MOST_LISTED = 16
 #: Stacks of Sentinel-2 as they are usually made: without the 60 m bands, all of level 2A, all of level 1C.
 USUAL_SETS = {
     10: ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12"),
@@ -24,15 +27,19 @@ USUAL_SETS = {
 
 
 def choose_bands(
-    where: str, described: Sequence[str | None], bands: tuple[str, ...] | None, wanted: tuple[str, ...]
+    where: str, described: Sequence[str | None], bands: tuple[str, ...] | None, sensor: Sensor
 ) -> tuple[tuple[int, ...], list[str]]:
-    """Indexes (from 1) of the wanted bands among layers with these descriptions, and what is to be said about it.
+    """Indexes (from 1) of the sensor's bands among layers with these descriptions, and what is to be said about it.
 
-    `bands` are the user's names, one a layer, "-" for a layer that is not used. InputError where a band is not found or
-    is found twice.
+    `bands` are the user's names, one a layer, "-" for a layer that is not used. Layers without any name are taken in
+    their order where the sensor is no camera of colours and has as many. InputError where a band is not found or is
+    found twice.
     """
-    own = _names_of_layers(described)
-    names = own if bands is None else _user_names(where, len(described), bands)
+    wanted = sensor.names
+    own = _names_of_layers(described, sensor)
+    if bands is None and sensor.kind != "optical" and not any(own) and len(own) == len(wanted):
+        return tuple(range(1, len(own) + 1)), _in_order(sensor) if len(own) > 1 else []
+    names = own if bands is None else _user_names(where, len(described), bands, sensor)
     for band in wanted:
         if names.count(band) > 1:
             raise InputError(
@@ -40,19 +47,38 @@ def choose_bands(
             )
     missing = [band for band in wanted if band not in names]
     if missing:
-        raise InputError(_missing_bands(where, described, names, missing, wanted))
+        raise InputError(_missing_bands(where, described, names, missing, sensor))
     indexes = tuple(names.index(band) + 1 for band in wanted)
     return indexes, _notes(described, own, indexes, wanted, bands is not None)
 
 
-def canonical(where: str, name: str) -> str:
-    """The Sentinel-2 name of a band; InputError for a name that is not known."""
-    known = known_name(name)
+def _in_order(sensor: Sensor) -> list[str]:
+    return [f"layers without names: taken in the order of sensor {sensor.name}, {_listed(sensor.names)}"]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:MOST_LISTED]) + (f" and {len(names) - MOST_LISTED} more" if names[MOST_LISTED:] else "")
+
+
+def _canonical(where: str, name: str, sensor: Sensor) -> str:
+    """The sensor's or Sentinel-2's name of a band; InputError for a name that is neither."""
+    known = _name_in(name, sensor)
     if known is None:
+        names = dict.fromkeys((*sensor.names, *BAND_NAMES) if sensor.kind == "optical" else sensor.names)
         raise InputError(
-            f"{where}: unknown band {name.strip()!r}, wanted of {', '.join(BAND_NAMES)} or blue, green, red, nir"
+            f"{where}: unknown band {name.strip()!r}, wanted of {_listed(list(names))} or "
+            f"{_listed([band.role for band in sensor.bands if band.role]) or 'the like'}"
         )
     return known
+
+
+def _name_in(text: str, sensor: Sensor) -> str | None:
+    """The sensor's band that a description means, by name or by role; else what it means to Sentinel-2."""
+    head = re.split(r"[,;(]", text)[0].strip().casefold()
+    for band in sensor.bands:
+        if head and band.name not in BAND_NAMES and head in (band.name.casefold(), band.role):
+            return band.name
+    return known_name(text)
 
 
 def known_name(text: str) -> str | None:
@@ -63,45 +89,51 @@ def known_name(text: str) -> str | None:
     return name if name in BAND_NAMES else None
 
 
-def _names_of_layers(described: Sequence[str | None]) -> list[str | None]:
+def _names_of_layers(described: Sequence[str | None], sensor: Sensor) -> list[str | None]:
     """Band names of the layers; a bare number is none where all that have one are called by their own ("B1", "B2").
 
     B8A among them says that they are Sentinel-2's.
     """
-    names = [known_name(text or "") for text in described]
+    names = [_name_in(text or "", sensor) for text in described]
     bare = [re.fullmatch(r"\s*B0*\d+\s*", text or "", re.IGNORECASE) is not None for text in described]
     numbers = [(layer, name) for layer, (name, number) in enumerate(zip(names, bare, strict=True), 1) if number]
     own = "B8A" not in names and all(name == f"B{layer:02d}" for layer, name in numbers)
     return [None if number and own else name for name, number in zip(names, bare, strict=True)]
 
 
-def _user_names(where: str, count: int, bands: tuple[str, ...]) -> list[str | None]:
+def _user_names(where: str, count: int, bands: tuple[str, ...], sensor: Sensor) -> list[str | None]:
     if len(bands) != count:
         raise InputError(
             f"{where}: --bands names {len(bands)} of {count} bands; name all in the file's order, - to skip one"
         )
-    return [None if name.strip() == "-" else canonical(where, name) for name in bands]
+    return [None if name.strip() == "-" else _canonical(where, name, sensor) for name in bands]
 
 
 def _missing_bands(
-    where: str, described: Sequence[str | None], names: list[str | None], missing: list[str], wanted: tuple[str, ...]
+    where: str, described: Sequence[str | None], names: list[str | None], missing: list[str], sensor: Sensor
 ) -> str:
     short = [f"{band} (near infrared)" if band == "B08" else band for band in missing]
-    found = ", ".join(name for name in names if name) or _unnamed(described)
-    if len(names) < len(wanted):
-        return f"{where}: has {len(names)} band(s) ({found}), wanted {', '.join(wanted)}; stack them in one file"
+    found = _listed([name for name in names if name]) or _unnamed(described)
+    if len(names) < len(sensor.bands):
+        return f"{where}: has {len(names)} band(s) ({found}), wanted {_listed(sensor.names)}; {_other_scene(sensor)}"
     return (
-        f"{where}: no {', '.join(short)} among its {len(names)} bands ({found}); "
-        f"name every layer in the file's order, {_example(len(names), wanted)}"
+        f"{where}: no {_listed(short)} among its {len(names)} bands ({found}); "
+        f"name every layer in the file's order, {_example(len(names), sensor.names)}"
     )
+
+
+def _other_scene(sensor: Sensor) -> str:
+    if sensor == SENTINEL2_RGBN:
+        return "stack them in one file"
+    return f"give a scene of sensor {sensor.name}, or a bundle (--bundle) whose bands the file has"
 
 
 def _example(count: int, wanted: tuple[str, ...]) -> str:
     """How --bands is written for so many layers: usual sets of Sentinel-2 in full, no guess at any other."""
-    usual = {len(wanted): wanted, **USUAL_SETS}.get(count)
+    usual = {**USUAL_SETS, len(wanted): wanted}.get(count)
     if usual and set(wanted) <= set(usual):
         return f"as in --bands {','.join(usual)}"
-    return f"--bands with {count} of {', '.join(wanted)} and - for a layer that is not used"
+    return f"--bands with {count} of {_listed(wanted)} and - for a layer that is not used"
 
 
 def _unnamed(described: Sequence[str | None]) -> str:

@@ -15,8 +15,7 @@ from rasterio.transform import Affine
 
 from payload.errors import InputError
 from payload.scene import Scene, SceneInfo
-from payload.sensor import RGBN
-from sim.scenes.band_names import canonical
+from payload.sensor import RGBN, SENTINEL2_RGBN, Sensor
 from sim.scenes.block_rows import BlockRows
 from sim.scenes.demo import demo_scene
 from sim.scenes.gdal_files import MAX_PIXELS, check_size, gdal_environment, open_file
@@ -40,7 +39,7 @@ class OpenScene(Scene, Protocol):
 def open_scene(
     where: str,
     bands: tuple[str, ...] | None = None,
-    wanted: tuple[str, ...] = RGBN,
+    sensor: Sensor = SENTINEL2_RGBN,
     seed: int = 0,
     scale: float | None = None,
     offset: float | None = None,
@@ -48,21 +47,20 @@ def open_scene(
 ) -> OpenScene:
     """Opens `demo` (`demo:SIZE` for SIZE x SIZE px), a GeoTIFF/COG, or a Sentinel-2 product (.SAFE directory or .zip).
 
-    `bands` names the bands of a GeoTIFF whose descriptions do not; "-" skips one. `wanted` is what the scene will have,
-    in that order. `seed` is the generated scene's. `scale` and `offset` say what the numbers of a GeoTIFF mean
-    (reflectance = stored x scale + offset), before the file's own tags. Raises InputError for all that cannot be used;
-    reading does so for damage met later.
+    `bands` names the bands of a GeoTIFF whose descriptions do not; "-" skips one. The scene will have the bands of
+    `sensor` in that order, in its DN. `seed` is the generated scene's. `scale` and `offset` say what the numbers of a
+    GeoTIFF mean (reflectance, or the sensor's unit, = stored x scale + offset), before the file's own tags. Raises
+    InputError for all that cannot be used; reading does so for damage met later.
     """
-    wanted = tuple(canonical(where, name) for name in wanted)
     if where.split(":")[0] == DEMO:
-        return _open_demo(where, wanted, seed, _given(bands, scale, offset))
+        return _open_demo(where, sensor, seed, _given(bands, scale, offset))
     path = _existing(where)
     if not looks_like_safe(path):
-        scene = open_raster(path, bands, wanted, scale, offset, max_pixels)
+        scene = open_raster(path, bands, sensor, scale, offset, max_pixels)
     elif given := _given(bands, scale, offset):
         raise InputError(f"{where}: a product names its own bands and values, so {given} has no use here; leave it out")
     else:
-        scene = _open_safe(path, wanted, max_pixels)
+        scene = _open_safe(path, sensor, max_pixels)
     for note in scene.info.notes:
         log.warning("%s: %s", scene.info.name, note)
     return scene
@@ -77,8 +75,8 @@ class Reading:
     offset: float | None = None
     max_pixels: int = MAX_PIXELS
 
-    def open(self, where: str, wanted: tuple[str, ...] = RGBN, seed: int = 0) -> OpenScene:
-        return open_scene(where, self.bands, wanted, seed, self.scale, self.offset, self.max_pixels)
+    def open(self, where: str, sensor: Sensor = SENTINEL2_RGBN, seed: int = 0) -> OpenScene:
+        return open_scene(where, self.bands, sensor, seed, self.scale, self.offset, self.max_pixels)
 
 
 #: Nothing is said: files speak for themselves.
@@ -102,11 +100,14 @@ def _given(bands: tuple[str, ...] | None, scale: float | None, offset: float | N
     return ", ".join(name for name, value in options.items() if value is not None)
 
 
-def _open_demo(where: str, wanted: tuple[str, ...], seed: int, given: str) -> OpenScene:
+def _open_demo(where: str, sensor: Sensor, seed: int, given: str) -> OpenScene:
     if given:
         raise InputError(f"{where}: a generated scene names its own bands, so {given} has no use here; leave it out")
-    if wanted != RGBN:
-        raise InputError(f"{where}: has the bands {', '.join(RGBN)}, wanted {', '.join(wanted)}")
+    if sensor.names != RGBN:
+        raise InputError(
+            f"{where}: has the bands {', '.join(RGBN)}, wanted those of sensor {sensor.name}, "
+            f"{', '.join(sensor.names)[:100]}; give a scene of it, or fly a bundle of four bands (--bundle edge)"
+        )
     if Path(where).exists():
         log.warning("%s: the generated scene is taken; ./%s is the file or folder of that name", where, where)
     if where == DEMO:
@@ -120,7 +121,8 @@ def _open_demo(where: str, wanted: tuple[str, ...], seed: int, given: str) -> Op
     return demo_scene(int(size), int(size), seed)
 
 
-def _open_safe(path: Path, wanted: tuple[str, ...], max_pixels: int) -> RasterScene:
+def _open_safe(path: Path, sensor: Sensor, max_pixels: int) -> RasterScene:
+    wanted = sensor.names
     product = read_safe(path, wanted)
     sources: list[Source] = []
     try:
@@ -137,7 +139,7 @@ def _open_safe(path: Path, wanted: tuple[str, ...], max_pixels: int) -> RasterSc
             share = float((part == product.saturated).mean()) if part.size else 0.0
             if share:
                 notes.append(f"{band}: {100 * share:.2g} % of the samples looked at are SATURATED, and kept so")
-        info = _product_info(product, sources[0].file, wanted, (*_applied(product), *notes))
+        info = _product_info(product, sources[0].file, sensor, (*_applied(product), *notes))
         place = _place_of_product(sources[0], product)
     except (InputError, RasterioError):
         for source in sources:
@@ -171,11 +173,13 @@ def _applied(product: SafeProduct) -> list[str]:
 
 
 def _product_info(
-    product: SafeProduct, file: rasterio.DatasetReader, bands: tuple[str, ...], notes: tuple[str, ...]
+    product: SafeProduct, file: rasterio.DatasetReader, sensor: Sensor, notes: tuple[str, ...]
 ) -> SceneInfo:
     height, width = file.shape
-    info = SceneInfo(product.name, height, width, bands, 0.0, nodata=product.nodata, notes=notes)
-    return replace(info, sensed_at=product.sensed_at)
+    return SceneInfo(
+        product.name, height, width, sensor.names, 0.0, sensor.bits, product.sensed_at, nodata=product.nodata,
+        notes=notes, sensor=sensor,
+    )  # fmt: skip
 
 
 def _place_of_product(source: Source, product: SafeProduct) -> Place:

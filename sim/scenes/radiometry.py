@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from payload.errors import InputError
 from payload.scene import Dn
+from payload.sensor import Sensor
 from sim.scenes.block_rows import Samples
 
 #: Reflectance 1.
@@ -36,10 +37,11 @@ F64 = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Conversion:
-    """DN = stored x gain + shift, rounded and clipped to 0..65535; one gain and shift a band."""
+    """DN = stored x gain + shift, rounded and clipped to 0..`highest`; one gain and shift a band."""
 
     gains: tuple[float, ...]
     shifts: tuple[float, ...]
+    highest: int = FULL_SCALE_DN
 
     @property
     def changes(self) -> bool:
@@ -49,7 +51,7 @@ class Conversion:
         """dn uint16 [b, h, w] of samples [b, h, w]; uint16 that only lose an offset are changed in place."""
         dn: Dn = stored if stored.dtype == np.uint16 else np.empty(stored.shape, np.uint16)
         for out, plane, gain, shift in zip(dn, stored, self.gains, self.shifts, strict=True):
-            _convert(out, plane, gain, shift)
+            _convert(out, plane, gain, shift, self.highest)
         return dn
 
 
@@ -109,6 +111,37 @@ def conversion_for(where: str, says: Stated, stored: np.dtype[Any], sample: Samp
     return conversion, [note] if conversion.changes else []
 
 
+def is_reflectance(sensor: Sensor) -> bool:
+    """Whether a sensor's DN is reflectance x 10 000, so that the rules of this page hold for it."""
+    return sensor.unit == "reflectance" and sensor.scale * DN_PER_REFLECTANCE == 1.0 and not sensor.signed
+
+
+def counts_of(
+    where: str, says: Stated, stored: np.dtype[Any], sample: Samples, sensor: Sensor
+) -> tuple[Conversion, list[str]]:
+    """How samples become counts of any other sensor. Whole numbers are counts unless a scale is stated; numbers with a
+    fraction are in the sensor's unit. InputError where more than 2 of 100 lie beyond what the sensor counts."""
+    for scale, offset in zip(says.scales, says.offsets, strict=True):
+        _check_numbers(where, scale, offset, says.by)
+    are_counts = says.nothing and stored.kind != "f"
+    unit, zero = (1.0, 0.0) if are_counts else (sensor.scale, sensor.offset)
+    pairs = zip(says.scales, says.offsets, strict=True)
+    gains, shifts = zip(*((s / unit, (o - zero) / unit - sensor.lowest) for s, o in pairs), strict=True)
+    conversion = Conversion(gains, shifts, sensor.highest_dn)
+    dn = sample * np.array(gains)[:, None] + np.array(shifts)[:, None]  # [b, n]
+    outside = float(((dn < -0.5) | (dn > sensor.highest_dn + 0.5)).mean()) if dn.size else 0.0
+    counts = f"{sensor.lowest} to {sensor.highest_dn + sensor.lowest}"
+    if outside > 0.02:
+        raise InputError(
+            f"{where}: {100 * outside:.0f} % of the samples looked at are beyond sensor {sensor.name}, which counts "
+            f"{counts} ({sensor.unit} = {sensor.scale:g} x count + {sensor.offset:g}); give --scale and --offset "
+            f"({sensor.unit} = stored x scale + offset), or a sensor file with more bits"
+        )
+    notes = [f"{100 * outside:.2g} % of the samples looked at are beyond {counts} and clipped"] if outside else []
+    said = f"samples are {sensor.unit}: count = ({sensor.unit} - {sensor.offset:g}) / {sensor.scale:g}"
+    return conversion, notes if are_counts else [said, *notes]
+
+
 def check_dn(where: str, conversion: Conversion, says: Stated, bands: Sequence[str], sample: Samples) -> list[str]:
     """Looks at the DN of measured samples [b, n]: InputError where they are no picture, else what is to be said."""
     if not sample.shape[1]:
@@ -130,9 +163,9 @@ def check_dn(where: str, conversion: Conversion, says: Stated, bands: Sequence[s
     ]
 
 
-def _convert(out: Dn, plane: Samples, gain: float, shift: float) -> None:
+def _convert(out: Dn, plane: Samples, gain: float, shift: float, highest: int) -> None:
     """One band, DN = stored x gain + shift; `out` may be `plane`."""
-    if plane.dtype == np.uint16 and gain == 1.0 and shift == int(shift) <= 0:
+    if highest == FULL_SCALE_DN and plane.dtype == np.uint16 and gain == 1.0 and shift == int(shift) <= 0:
         lowest = np.uint16(min(-shift, FULL_SCALE_DN))
         np.maximum(plane, lowest, out=out)
         np.subtract(out, lowest, out=out)
@@ -141,7 +174,7 @@ def _convert(out: Dn, plane: Samples, gain: float, shift: float) -> None:
     values *= gain
     values += shift
     np.nan_to_num(values, copy=False, nan=0.0)  # pixels with NaN are not valid; C leaves the cast of a NaN open
-    np.copyto(out, np.clip(np.rint(values), 0, FULL_SCALE_DN), casting="unsafe")
+    np.copyto(out, np.clip(np.rint(values), 0, highest), casting="unsafe")
 
 
 def _without_scale(where: str, stored: np.dtype[Any], sample: Samples) -> tuple[Conversion, list[str]]:

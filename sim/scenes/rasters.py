@@ -19,6 +19,7 @@ from rasterio.errors import RasterioError
 
 from payload.errors import InputError
 from payload.scene import Dn, Mask, SceneInfo
+from payload.sensor import Sensor
 from sim.scenes.band_names import choose_bands
 from sim.scenes.block_rows import BlockRows, Samples
 from sim.scenes.gdal_files import (
@@ -30,7 +31,7 @@ from sim.scenes.gdal_files import (
     scale_and_offset,
 )
 from sim.scenes.place import place_of
-from sim.scenes.radiometry import Conversion, check_dn, conversion_for, stated
+from sim.scenes.radiometry import Conversion, Stated, check_dn, conversion_for, counts_of, is_reflectance, stated
 
 #: Scenes up to this size are looked at whole before the first tile is coded, larger ones in some windows.
 LOOK_PX = 2**20
@@ -115,26 +116,34 @@ class RasterScene:
 
 
 def open_raster(
-    path: Path, bands: tuple[str, ...] | None, wanted: tuple[str, ...], scale: float | None, offset: float | None,
+    path: Path, bands: tuple[str, ...] | None, sensor: Sensor, scale: float | None, offset: float | None,
     max_pixels: int,
 ) -> RasterScene:  # fmt: skip
     """A GeoTIFF as a scene. InputError where it cannot be used."""
     where = str(path)
     file = open_file(where, "GTiff", WANTED)
     try:
-        indexes, named = choose_bands(where, file.descriptions, bands, wanted)
+        indexes, named = choose_bands(where, file.descriptions, bands, sensor)
         check_size(where, file, indexes, max_pixels)
-        source, tagged = _source(where, file, indexes)
+        source, tagged = _source(where, file, indexes, sensor)
         says = stated([scale_and_offset(file, i) for i in indexes], scale, offset, _dtype(source))
         sample, partly = look((source,), file.shape, path.stem)
-        conversion, read_as = conversion_for(where, says, _dtype(source), sample[0])
+        conversion, read_as = _conversion(where, says, _dtype(source), sample[0], sensor)
         source = replace(source, conversion=conversion)
-        seen = check_dn(where, conversion, says, wanted, sample[0])
-        notes = (*named, *tagged, *read_as, *seen, *partly, *broken_sidecar(where))
-        return RasterScene(place_of(where, file).on(_info(path.stem, source, wanted, notes)), (source,))
+        notes = (*named, *tagged, *read_as, *partly, *broken_sidecar(where))
+        return RasterScene(place_of(where, file).on(_info(path.stem, source, sensor, notes)), (source,))
     except (InputError, RasterioError):
         file.close()
         raise
+
+
+def _conversion(
+    where: str, says: Stated, stored: np.dtype[Any], sample: Samples, sensor: Sensor
+) -> tuple[Conversion, list[str]]:
+    if not is_reflectance(sensor):
+        return counts_of(where, says, stored, sample, sensor)
+    conversion, read_as = conversion_for(where, says, stored, sample)
+    return conversion, read_as + check_dn(where, conversion, says, sensor.names, sample)
 
 
 def read_stored(
@@ -218,7 +227,9 @@ def _partly_empty(sources: Sequence[Source], stored: Sequence[Samples], valid: M
     return some & valid
 
 
-def _source(where: str, file: rasterio.DatasetReader, indexes: tuple[int, ...]) -> tuple[Source, list[str]]:
+def _source(
+    where: str, file: rasterio.DatasetReader, indexes: tuple[int, ...], sensor: Sensor
+) -> tuple[Source, list[str]]:
     """The bands of a GeoTIFF as they are stored, and what is to be said of its mask."""
     for i in indexes:
         if np.dtype(file.dtypes[i - 1]).kind not in "uif":
@@ -231,9 +242,16 @@ def _source(where: str, file: rasterio.DatasetReader, indexes: tuple[int, ...]) 
     nodata = tuple(file.nodatavals[i - 1] for i in indexes)
     as_stored = Conversion((1.0,) * len(indexes), (0.0,) * len(indexes))
     has_mask = masked or alpha is not None
-    fills = () if has_mask else _usual_fills(np.dtype(file.dtypes[indexes[0] - 1]))
+    fills = () if has_mask else _fills(np.dtype(file.dtypes[indexes[0] - 1]), sensor)
     rows = BlockRows(file, indexes)
     return Source(where, file, rows, indexes, as_stored, nodata, fills, masked, alpha), notes
+
+
+def _fills(dtype: np.dtype[Any], sensor: Sensor) -> tuple[float, ...]:
+    """Of reflectance what is usual; of counts the sensor's own no-data value alone, for a camera may well count 0."""
+    if is_reflectance(sensor) or dtype.kind == "f":
+        return _usual_fills(dtype)
+    return () if sensor.nodata is None else (sensor.nodata,)
 
 
 def _usual_fills(dtype: np.dtype[Any]) -> tuple[float, ...]:
@@ -249,12 +267,12 @@ def _dtype(source: Source) -> np.dtype[Any]:
     return np.result_type(*(source.file.dtypes[i - 1] for i in source.indexes))
 
 
-def _info(name: str, source: Source, bands: tuple[str, ...], notes: tuple[str, ...]) -> SceneInfo:
+def _info(name: str, source: Source, sensor: Sensor, notes: tuple[str, ...]) -> SceneInfo:
     height, width = source.file.shape
-    value = source.nodata[0]
+    value = source.nodata[0] if is_reflectance(sensor) else sensor.nodata_dn
     marks = value is not None and 0 <= value <= 65_535 and value == int(value)
     return SceneInfo(
-        name=name, height_px=height, width_px=width, bands=bands, gsd_m=0.0,
+        name=name, height_px=height, width_px=width, bands=sensor.names, gsd_m=0.0, bits=sensor.bits, sensor=sensor,
         sensed_at=_sensed_at(source.file), nodata=int(value) if marks and value is not None else None, notes=notes,
     )  # fmt: skip
 

@@ -74,7 +74,10 @@ def read_safe(path: Path, wanted: tuple[str, ...]) -> SafeProduct:
     """
     for band in wanted:
         if band not in BANDS_10M:
-            raise InputError(f"{path}: band {band} is not at 10 m, wanted of {', '.join(BANDS_10M)}")
+            raise InputError(
+                f"{path}: band {band} is not at 10 m, wanted of {', '.join(BANDS_10M)}; fly a bundle of these "
+                "(--bundle edge), or give a GeoTIFF of all bands on one grid"
+            )
     if _is_metadata(path.name) or OLD_METADATA.fullmatch(path.name):
         path = path.parent
     try:

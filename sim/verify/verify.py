@@ -11,7 +11,7 @@ import rasterio
 from numpy.typing import NDArray
 
 from payload.errors import InputError
-from payload.sensor import RGBN
+from payload.sensor import RGBN, sensor_of
 from sim.clouds.ground_mask import GroundMask
 from sim.metrics.catalogue import BY_KEY
 from sim.metrics.distortion import spectral_angle_deg
@@ -88,7 +88,7 @@ def _lpips(pair: Pair, weights: Path | None) -> list[float] | None:
 
 def _ours(pair: Pair, request: VerifyRequest, ground: GroundMask | None) -> dict[str, Any]:
     """Over the pixels that count: those that both rasters hold and the mask lets through."""
-    scale, roles = request.scale or pair.original.scales[0], Roles.of(pair.bands)
+    scale, roles = request.scale or pair.original.scales[0], Roles.of(sensor_of(pair.bands))
     if scale == 1.0 and np.dtype(pair.original.dtypes[0]).kind != "f":
         scale = 1e-4  # DN of reflectance, as everywhere here
     bands, sharpness, cover = BandSums(len(pair.bands)), Sharpness(len(pair.bands)), ClassTally()

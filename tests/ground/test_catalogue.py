@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from payload.sensor import RGBN
+from payload.sensor import SENTINEL2_RGBN
 from sim.compare.summary import METRICS
 from sim.design import names
 from sim.metrics import catalogue
@@ -26,13 +26,13 @@ def pictures() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def test_every_figure_that_is_computed_is_in_the_catalogue_and_the_other_way_round() -> None:
     dn, seen, valid = pictures()
-    scene = SceneQuality(RGBN)
+    scene = SceneQuality(SENTINEL2_RGBN)
     scene.add(dn, seen, valid)
-    computed = {**tile_figures(dn, seen, valid, RGBN), **scene.figures(), **per_tile_summary([1.0], [1])}
+    computed = {**tile_figures(dn, seen, valid, SENTINEL2_RGBN), **scene.figures(), **per_tile_summary([1.0], [1])}
     assert computed.keys() == {m.key for m in DISTORTION} - {"lpips"}
     assert rate_figures(1000, 4096, 4, 12).keys() == {m.key for m in RATE}
     assert scene.figures().keys() >= {m.key for m in REPORTED} - {"lpips"}
-    assert tile_figures(dn, seen, valid, RGBN).keys() >= set(METRICS)
+    assert tile_figures(dn, seen, valid, SENTINEL2_RGBN).keys() >= set(METRICS)
 
 
 def test_a_mission_may_require_what_the_catalogue_allows_and_nothing_else() -> None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from rasterio.transform import from_origin
 
 from payload.errors import InputError
+from payload.sensor import sensor_of
 from sim.scenes.open_scene import open_scene
 from sim.scenes.sentinel2 import read_safe
 
@@ -148,10 +149,10 @@ def test_metadata_file_and_stored_zip_open_too(tmp_path: Path) -> None:
         assert by_zip.info == by_folder.info
 
 
-def refused(where: Path, *words: str, wanted: tuple[str, ...] = BANDS) -> None:
+def refused(where: Path, *words: str, bands: tuple[str, ...] = BANDS) -> None:
     """Opening gives one line that holds the words."""
     with pytest.raises(InputError) as caught:
-        open_scene(str(where), wanted=wanted).close()
+        open_scene(str(where), sensor=sensor_of(bands)).close()
     message = str(caught.value)
     assert "\n" not in message and len(message) < 400
     for word in (str(where), *words):
@@ -248,7 +249,7 @@ def test_zip_of_two_products(tmp_path: Path) -> None:
 
 
 def test_bands_that_are_not_at_10_m(tmp_path: Path) -> None:
-    refused(make_product(tmp_path), "band B11 is not at 10 m", wanted=("B02", "B11"))
+    refused(make_product(tmp_path), "band B11 is not at 10 m", "--bundle edge", bands=("B02", "B11"))
 
 
 def test_strips_within_a_jpeg_2000_tile_decode_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,7 +260,7 @@ def test_strips_within_a_jpeg_2000_tile_decode_it_once(tmp_path: Path, monkeypat
     plane = np.random.default_rng(1).integers(1, 4000, (2048, 300)).astype(np.uint16)
     write_jp2(product / f"{name}.jp2", plane, block_px=256)
     (product / "MTD_MSIL1C.xml").write_text(metadata("L1C", 0, [name]), encoding="utf-8")
-    with open_scene(str(product), wanted=("B02",)) as scene:
+    with open_scene(str(product), sensor=sensor_of(("B02",))) as scene:
         first, _ = scene.read(768, 0, 64, 300)
         (product / f"{name}.jp2").write_bytes(b"")
         for row in (832, 896, 960):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rasterio.transform import from_origin
 
 from payload.errors import InputError
-from payload.sensor import RGBN
+from payload.sensor import RGBN, sensor_of
 from payload.tiles import split
 from sim.scenes.open_scene import open_scene
 
@@ -110,7 +110,7 @@ def test_bands_come_in_the_order_asked_for(tmp_path: Path) -> None:
     path = str(write_tif(tmp_path / "a.tif", values, ("B08", "B04", "SCL", "B03", "B8A", "B02")))
     with open_scene(path) as scene:
         assert (scene.read(0, 0, HEIGHT, WIDTH)[0] == values[[5, 3, 1, 0]]).all()
-    with open_scene(path, wanted=("nir", "B8A")) as scene:
+    with open_scene(path, sensor=sensor_of(("B08", "B8A"))) as scene:
         assert scene.info.bands == ("B08", "B8A")
         assert (scene.read(0, 0, HEIGHT, WIDTH)[0] == values[[0, 4]]).all()
 
@@ -257,7 +257,7 @@ def test_demo_by_name() -> None:
     refused("demo:big", "demo:10980")
     refused("demo:30", "64 to 20000")
     refused("demo", "--bands has no use", bands=RGBN)
-    refused("demo", "wanted B02, B11", wanted=("B02", "B11"))
+    refused("demo", "B02, B11; give a scene of it", "--bundle edge", sensor=sensor_of(("B02", "B11")))
 
 
 @pytest.mark.realdata

@@ -74,7 +74,7 @@ def test_the_network_of_the_page_is_the_same_on_both_runtimes_and_says_what_it_s
     found = []
     for engine in ("openvino", "onnxruntime", "native"):
         app = NetworkApp("green", bundle, open_engine(engine))
-        view = View(TileView(tile, bundle.bands, None), (slice(0, 256), slice(0, 256)), Meter(1e9, 1e9))
+        view = View(TileView(tile, bundle.sensor, None), (slice(0, 256), slice(0, 256)), Meter(1e9, 1e9))
         found.append(app.look(view))
     assert found[0] == found[1] == found[2]
     cells = tile.dn.reshape(4, 128, 2, 128, 2).astype(int).sum(axis=(2, 4))
