@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -58,10 +58,19 @@ class Whole:
         if self.left is None or self.right is None:
             return bands(self.band) if self.op == "band" else self.constant
         if id(self) not in known:
-            wide = np.int64 if max(map(abs, self.bounds)) >= 1 << 31 else np.int32
+            wide = np.int64 if self._passes_32_bits else np.int32
             left, right = self.left.of(bands, known), self.right.of(bands, known)
             known[id(self)] = _COMBINE[self.op](left, right, dtype=wide)
         return known[id(self)]
+
+    @property
+    def _passes_32_bits(self) -> bool:
+        return max(map(abs, self.bounds)) >= 1 << 31
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether it, or a number that it is made of, passes 32 bits."""
+        return self._passes_32_bits or any(part is not None and part.is_wide for part in (self.left, self.right))
 
     @property
     def operations(self) -> int:
@@ -88,10 +97,13 @@ class Test:
         """bool [h, w]"""
         if self.op in _COMPARE:
             return self._compared(bands, known)
-        found = [part.of(bands, known) for part in self.parts]
+        cheap, *others = sorted(self.parts, key=lambda part: part.operations)
+        found: NDArray[np.bool_] = cheap.of(bands, known)
         if self.op == "not":
-            return np.logical_not(found[0])
-        return np.logical_and(*found) if self.op == "and" else np.logical_or(*found)
+            return np.logical_not(found)
+        if self.op == "and":
+            return found & others[0].of(bands, known) if found.any() else found
+        return found if found.all() else found | others[0].of(bands, known)
 
     def _compared(self, bands: Bands, known: Known) -> NDArray[np.bool_]:
         left, right, below = self.parts
@@ -110,6 +122,11 @@ class Test:
     def operations(self) -> int:
         return 1 + sum(part.operations for part in self.parts)
 
+    @property
+    def is_wide(self) -> bool:
+        """Whether a number in it passes 32 bits."""
+        return any(part.is_wide for part in self.parts)
+
 
 @dataclass(frozen=True)
 class Formula:
@@ -124,6 +141,11 @@ class Formula:
     def of(self, bands: Bands, highest_dn: int = HIGHEST_DN) -> NDArray[np.bool_]:
         """Where it holds. `bands` gives each of them as int32 [h, w], no number above `highest_dn`."""
         return (self.narrow if highest_dn <= NARROW_DN else self.test).of(bands, {})
+
+    @cached_property
+    def is_wide(self) -> bool:
+        """Whether it is worth knowing that the pixels at hand are dark."""
+        return self.test.is_wide and not self.narrow.is_wide
 
     @property
     def operations(self) -> int:

@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from payload.apps.formula import Formula
+from payload.apps.formula import HIGHEST_DN, Formula
 from payload.clouds.mask import CloudMask
 from payload.scene import Dn, Mask
 from payload.sensor import Sensor
@@ -137,7 +137,7 @@ class View:
         rows, cols = self.window
         key = formula.text, rows.start, rows.stop, cols.start, cols.stop
         if key not in self.whole.kept:
-            self.whole.kept[key] = formula.of(self.band, self.whole.highest_dn)
+            self.whole.kept[key] = formula.of(self.band, self.whole.highest_dn if formula.is_wide else HIGHEST_DN)
         found: Mask = self.whole.kept[key]
         return found
 

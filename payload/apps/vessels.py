@@ -8,13 +8,14 @@ little comes first: most tiles hold no pixel that is bright enough and lies in w
 """
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from payload.apps import index_app
-from payload.apps.formula import HIGHEST_DN, parse
+from payload.apps.formula import parse
 from payload.apps.indicators import VESSEL
 from payload.apps.interface import Finding, Need, View
 from payload.apps.settings import AppSettings
@@ -61,21 +62,20 @@ class VesselCandidates:
         seen = int(np.count_nonzero(water))
         if seen < LEAST_WATER_PX:
             return []
-        dark = HIGHEST_DN - int(((HIGHEST_DN - nir) * water).max())  # the darkest water
-        bright = clear & (nir >= dark + self._least)
+        bright = clear & (nir >= int(nir.min()) + self._least)  # no water is darker than the darkest pixel
         for edge in (np.s_[:APART_PX], np.s_[-APART_PX:], np.s_[:, :APART_PX], np.s_[:, -APART_PX:]):
             bright[edge] = False  # of what is cut by the edge nobody knows how large it is
         if not bright.any():
             return []
-        count, areas = window_sums(water.astype(np.uint16)), window_areas(water.shape)
-        bright &= 100 * count.astype(np.int32) >= LEAST_WATER_PERCENT * areas
+        count = window_sums(water.view(np.uint8), np.uint16)
+        bright &= count >= least_water(water.shape)
         return list(self._targets(bright, nir, water, count, clear)) if bright.any() else []
 
     def _targets(self, bright: Mask, nir: I32, water: Mask, count: U16, clear: Mask) -> Iterator[Finding]:
         """Those of the bright pixels, in water for the most part, that stand out of it far enough."""
-        rows, cols = at = np.nonzero(bright)
+        rows, cols = at = np.divmod(np.flatnonzero(bright), bright.shape[1])
         around = _around(rows, bright.shape[0]), _around(cols, bright.shape[1])
-        sums = window_sums((nir * water)[around])[rows - around[0].start, cols - around[1].start]
+        sums = window_sums((nir * water)[around], np.int32)[rows - around[0].start, cols - around[1].start]
         contrast, share = np.zeros_like(nir), np.zeros_like(nir)
         contrast[at] = nir[at] - sums // count[at]  # above the mean of the water around, in DN
         bright[at] = contrast[at] >= self._least
@@ -84,6 +84,12 @@ class VesselCandidates:
 
     def value(self, counts: tuple[int, ...], seen: int, ndvi: float | None) -> int:
         return counts[0]
+
+
+@lru_cache(maxsize=4)
+def least_water(shape: tuple[int, ...]) -> U16:
+    """Pixels of water that the window around each pixel of a target holds at least. [h, w]"""
+    return (-(-LEAST_WATER_PERCENT * window_areas(shape) // 100)).astype(np.uint16)
 
 
 def window_areas(shape: tuple[int, ...], reach_px: int = REACH_PX) -> I32:
@@ -95,8 +101,9 @@ def window_areas(shape: tuple[int, ...], reach_px: int = REACH_PX) -> I32:
     return np.multiply.outer(*lengths)
 
 
-def window_sums(values: Ints, reach_px: int = REACH_PX) -> Ints:
-    """Sums over the window around each pixel, as far as it lies inside. [h, w] of the dtype of `values`
+def window_sums(values: Ints, dtype: Any, reach_px: int = REACH_PX) -> Ints:
+    """Sums over the window around each pixel, as far as it lies inside, [h, w] of `dtype`. Sums along a row fit the
+    dtype of `values`.
 
     Zeros stand around, so that a step along a row or a column is one of the flat array. Sums of 2, 4, 8 and so on are
     made of each other: many times as fast as running sums.
@@ -105,18 +112,18 @@ def window_sums(values: Ints, reach_px: int = REACH_PX) -> Ints:
     stride, length = width + 2 * reach_px, 2 * reach_px + 1
     padded = np.zeros((height + 2 * reach_px, stride), values.dtype)
     padded[reach_px : reach_px + height, reach_px : reach_px + width] = values
-    sums = _runs(_runs(padded.ravel(), length, 1), length, stride)
+    sums = _runs(_runs(padded.ravel(), length, 1).astype(dtype, copy=False), length, stride)
     return np.pad(sums, (0, length - 1)).reshape(height, stride)[:, :width]
 
 
 def _runs(values: Ints, length: int, step: int) -> Ints:
     """Sums of `length` numbers that lie `step` apart, from every place where so many are left."""
     places = len(values) - (length - 1) * step
-    total, at, size = np.zeros(places, values.dtype), 0, 1
+    total, at, size = None, 0, 1
     while True:
         if length & size:
-            total += values[at : at + places]
-            at += size * step
+            part = values[at : at + places]
+            total, at = part if total is None else total + part, at + size * step
         if 2 * size > length:
             return total
         values = values[: -size * step] + values[size * step :]

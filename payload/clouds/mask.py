@@ -25,14 +25,16 @@ NO_CLASS = 255
 Parts = NDArray[np.float32]  # probabilities of CLASSES, [4, s, s, h, w]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CloudCounts:
-    """Cells of a tile: all of them, those that are cloud, thin cloud, and cloud beyond doubt to the network."""
+    """Cells of a tile: all of them, those that are cloud, thin cloud, and cloud beyond doubt to the network; which are
+    cloud, in the network's order [s, s, h, w]."""
 
     cells: int
     cloud: int
     thin: int
     sure: int
+    is_cloudy: NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +75,8 @@ class CloudMask:
     @cached_property
     def cloudy(self) -> Mask:
         """Pixels of the cells taken for cloud, thick or thin: what `cloud_fraction` counts. [T, T]"""
-        return self._pixels(_picture(self._cloud > self.cloudy_above)) & self.valid
+        cells = self._cloud > self.cloudy_above if self.counts is None else self.counts.is_cloudy
+        return self._pixels(_picture(cells)) & self.valid
 
     @cached_property
     def sure(self) -> Mask:
@@ -156,7 +159,8 @@ class CloudMask:
         return float(self._valid_px[chosen].sum() / total) if total else 0.0
 
     def _pixels(self, cells: NDArray[Any]) -> NDArray[Any]:
-        return cells.repeat(self.cell_px, axis=1).repeat(self.cell_px, axis=0)  # short rows first: three times as fast
+        cell_px = self.valid.shape[0] // len(cells)
+        return cells.repeat(cell_px, axis=1).repeat(cell_px, axis=0)  # short rows first: three times as fast
 
 
 def _picture(parts: NDArray[Any]) -> NDArray[Any]:

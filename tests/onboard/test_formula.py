@@ -69,6 +69,12 @@ def test_and_binds_tighter_than_or_and_not_tighter_than_and() -> None:
     assert found == [r > 9 or (not n > 9 and b > 9) for r, n, b in ROWS]
 
 
+def test_what_one_side_decides_is_not_calculated_on_the_other() -> None:
+    bright = {"red": np.full((2, 2), 9, np.int32)}  # no nir: it would be a KeyError
+    for text, wanted in (("red - nir > 3 and red < 9", False), ("red > 8 or red - nir > 3", True)):
+        assert (parse(text).of(bright.__getitem__) == wanted).all()
+
+
 def test_what_differs_by_blanks_is_one_formula_and_its_cost_is_counted() -> None:
     formula = parse("(nir-red)/(nir+red)>0.25")
     assert formula.text == parse("( nir - red ) / ( nir + red ) > 0.25").text
