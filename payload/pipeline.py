@@ -23,7 +23,7 @@ from payload.codec.interface import CodedTile, Quality
 from payload.codec.registry import open_codec, open_fallback
 from payload.codec.shorter import shorter
 from payload.engine import Engine
-from payload.guard.guard import Coded, Good, Guard, unguarded
+from payload.guard.guard import Guard, Step, unguarded
 from payload.guard.probes import HeardEngine
 from payload.guard.telemetry import Mode, Telemetry
 from payload.link import tile_code
@@ -117,7 +117,7 @@ class Payload:
 
     def steps(
         self, scene: Scene, header: SceneHeader, audit: AuditDraw, skip: Collection[tuple[int, int]] = ()
-    ) -> Iterator[Coded[Candidate] | Good]:
+    ) -> Iterator[Step[Candidate]]:
         """Every tile but those to `skip` as it is coded, and again where the guard has it recoded."""
         tiles = (tile for tile in split(scene, self.bundle.tile_px) if (tile.row, tile.col) not in skip)
         code, again = self._ways(scene, header, audit, None)

@@ -52,6 +52,7 @@ class Sensor:
     nodata: int | None = None
     saturation: int | None = None  # None: the largest number of `bits`
     groups: tuple[Group, ...] = ()
+    dataset: str = ""  # of an HDF5 or netCDF file, by its path in it
     title: str = field(default="", compare=False)
 
     @property
@@ -137,7 +138,7 @@ def sensor_from(table: Any, where: str) -> Sensor:
         read.text("name"), read.one_of("kind", KINDS), _bands(read), bits, signed, read.text("unit", "reflectance"),
         read.number("scale", 1e-12, 1e12, 1e-4), read.number("offset", -1e12, 1e12, 0.0),
         read.whole("nodata", least, least + 65_535, None), read.whole("saturation", least + 1, least + 65_535, None),
-        _groups(read), read.text("title", ""),
+        _groups(read), read.text("dataset", ""), read.text("title", ""),
     )  # fmt: skip
     read.nothing_left()
     _check_names(sensor, where)
@@ -237,7 +238,7 @@ class _Table:
         return value
 
     def text(self, key: str, default: Any = _REQUIRED) -> str:
-        longest = LONGEST_TEXT if key == "title" else LONGEST_WORD
+        longest = LONGEST_TEXT if key in ("title", "dataset") else LONGEST_WORD
         found: str = self.take(key, str, f"a printable text of 1 to {longest} characters", default)
         if found is not default and not (found.isprintable() and 0 < len(found) <= longest):
             raise self.misfit(key, repr(found[:60]), f"a printable text of 1 to {longest} characters")

@@ -4,6 +4,7 @@ Twin of payload/codec/lapped/context_model.py on batches of tiles. What is sent 
 the tables are counted afterwards on training tiles and the arithmetic on board is integer only.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,8 @@ from payload.codec.lapped.context_model import (
 )
 from payload.codec.lapped.transform import BLOCK, COEFFICIENTS
 
+#: Up to so many bands every band's context looks at all others.
+FEW_BANDS = 4
 _LOG2 = torch.tensor(log2_eighths(np.arange(1, KNOWN_LIMIT + 2)) / 8.0, dtype=torch.float32)  # of 1 + x
 
 
@@ -48,6 +51,19 @@ def around(known: Tensor, offsets: Any) -> Tensor:
     return total
 
 
+def turns_of(bands: int) -> tuple[int, ...]:
+    """How many bands further on the bands lie that a channel looks at: all others up to four bands. Of more, the two
+    before it, which are coded first as a rule, and the next one: what is looked at does not grow with the bands."""
+    return tuple(range(1, bands)) if bands <= FEW_BANDS else (1, bands - 2, bands - 1)
+
+
+def places_of(bands: int) -> NDArray[np.int64]:
+    """Where the features of this model stand among those of the payload's."""
+    in_band, of_block = parts(bands)[2:]
+    turned = [in_band[0] + 2 * (turn - 1) + i for turn in turns_of(bands) for i in (0, 1)]
+    return np.array([*range(in_band[0]), *turned, *range(*of_block)])
+
+
 def features(known: Tensor, members: Tensor) -> Tensor:
     """x [N, M, h, w, F] of the channels `members`, from what is known of all channels [N, C, h, w]."""
     n, channels, h, w = known.shape
@@ -57,7 +73,7 @@ def features(known: Tensor, members: Tensor) -> Tensor:
     behind = torch.cat([known, torch.zeros(n, 1, h, w)], 1)
     for columns in frequency_neighbours(bands):
         found.append(behind[:, torch.from_numpy(columns)[members]].sum(2))
-    for turn in range(1, bands):
+    for turn in turns_of(bands):
         other = known[:, (members + turn * COEFFICIENTS) % channels]
         found += [other, around(other, SIDES)]
     by_band = known.reshape(n, bands, COEFFICIENTS, h, w)
@@ -96,7 +112,8 @@ class LayerContext(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         bands = channels // COEFFICIENTS
-        count, self.parts = feature_count(bands), parts(bands)
+        looking = 1 + len(turns_of(bands))
+        count, self.parts, self.places = feature_count(looking), parts(looking), places_of(bands)
         self.weight = nn.Parameter(torch.zeros(channels, count))
         self.shared_weight = nn.Parameter(torch.full((count,), 0.15))
         self.gain = nn.Parameter(torch.zeros(channels, len(self.parts)))
@@ -184,18 +201,24 @@ def channel_groups(coefficients: Tensor, groups: int, step_dn: float = 240.0) ->
     return order, [0, averages, *cuts]
 
 
-def nats(model: ContextModel, magnitude: Tensor, layer: int) -> Tensor:
-    """Cost of the significance decisions of one layer, from the finest magnitudes [N, C, h, w]: nats, summed."""
+def nats(
+    model: ContextModel, magnitude: Tensor, layer: int, draw: Callable[[Tensor], Tensor] = lambda members: members
+) -> Tensor:
+    """Cost of the significance decisions of one layer, from the finest magnitudes [N, C, h, w]: nats, summed.
+
+    `draw`: which channels of a group are looked at; they stand for the rest of it."""
     here = torch.floor(magnitude / 2 ** (len(model.layers) - 1 - layer))
     coarser = torch.floor(here / 2) if layer else torch.zeros_like(here)
     context, known, busy = model.layers[layer], (2 * coarser).clamp(max=KNOWN_LIMIT), activity(here)
     assert isinstance(context, LayerContext)
     total = torch.zeros(())
     for members in model.groups():
-        logits = context.group(known, members, busy)
-        open_ = coarser[:, members] == 0
-        wanted = (here[:, members] > 0).float()
-        total = total + functional.binary_cross_entropy_with_logits(logits[open_], wanted[open_], reduction="sum")
+        drawn = draw(members)
+        logits = context.group(known, drawn, busy)
+        open_ = coarser[:, drawn] == 0
+        wanted = (here[:, drawn] > 0).float()
+        cost = functional.binary_cross_entropy_with_logits(logits[open_], wanted[open_], reduction="sum")
+        total = total + cost * (len(members) / len(drawn))
         known = known.index_copy(1, members, here[:, members].clamp(max=KNOWN_LIMIT))
     return total
 
@@ -213,7 +236,15 @@ def draw_loss(model: ContextModel, coefficients: Tensor, settings: dict[str, Any
     tiles = coefficients[rng.choice(len(coefficients), settings["batch"])]
     step = torch.tensor(np.exp(rng.uniform(low, high, len(tiles))), dtype=torch.float32).reshape(-1, 1, 1, 1)
     layer = int(rng.choice(len(model.layers), p=_layer_shares(len(model.layers))))
-    return nats(model, magnitudes(tiles, step), layer) / (len(tiles) * tiles.shape[2] * tiles.shape[3] * 10.0)
+    most = settings.get("channels", tiles.shape[1])  # of a group and step; a quarter of a wide model teaches as much
+
+    def draw(members: Tensor) -> Tensor:
+        if len(members) <= most:
+            return members
+        return members[np.sort(rng.choice(len(members), most, replace=False))]
+
+    cost = nats(model, magnitudes(tiles, step), layer, draw)
+    return cost / (len(tiles) * tiles.shape[2] * tiles.shape[3] * 10.0)
 
 
 def _layer_shares(layers: int) -> NDArray[np.float64]:

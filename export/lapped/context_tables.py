@@ -63,12 +63,15 @@ def _layer_arrays(layer: LayerContext) -> Arrays:
     unit = CLASS_WIDTH / 2**LOGIT_BITS  # nats
     with torch.no_grad():
         mix, floor = layer.mixes().numpy(), torch.exp(layer.floor).numpy()
-        weights, gains = layer.weights().numpy(), layer.gains().numpy()  # nats an octave
+        weights, gains = layer.weights().numpy(), layer.gains().numpy().copy()  # nats an octave
         base = (layer.base + layer.shared_base).numpy().copy()
         slope = (layer.activity + layer.shared_activity).numpy()
         position = layer.position.numpy()
     whole_mix, whole_floor = np.zeros(len(mix), np.int64), np.zeros(len(floor), np.int64)
     for e, (begin, end) in enumerate(layer.parts):
+        if begin == end:  # one band has no others: the sum is its floor
+            base += gains[:, e] * np.log2(floor[e])
+            gains[:, e] = 0
         if not gains[:, e].any():  # an inner sum that nobody looks at
             whole_floor[e] = 1
             continue
@@ -80,10 +83,13 @@ def _layer_arrays(layer: LayerContext) -> Arrays:
     def integers(x: NDArray[Any], scale: float, limit: int) -> NDArray[np.int64]:
         return np.clip(np.rint(x * scale), -limit, limit).astype(np.int64)
 
+    features = feature_count(len(position))
+    weight, mixes = np.zeros((len(base), features), np.int8), np.zeros(features, np.uint8)
+    weight[:, layer.places], mixes[layer.places] = integers(weights, 1 / (8 * unit), 127), whole_mix
     return {
-        "weight": integers(weights, 1 / (8 * unit), 127).astype(np.int8),
+        "weight": weight,
         "gain": integers(gains, 1 / (8 * unit), 127).astype(np.int8),
-        "mix": whole_mix.astype(np.uint8),
+        "mix": mixes,
         "floor": whole_floor.astype(np.int16),
         "base": integers(base, 1 / unit, 32767).astype(np.int16),
         "position": integers(position, 1 / unit, 32767).astype(np.int16),

@@ -4,6 +4,9 @@ What classical coders have over a static network is adaptation to the tile; this
 The covariance comes from exact integer sums, the eigenvectors from Jacobi rotations in plain IEEE doubles (+ - * / and
 sqrt only), and are sent as B (B - 1) / 2 Givens angles of 12 bits. Both sides rebuild the same integer matrix from the
 angles, so the bits never depend on the eigen-solver.
+
+Of more than FEW_BANDS bands only the leading components are sent (payload/codec/leading.py): the angles of the first
+`rank` rows. The other rows complete the rotation; they hold what each band has left.
 """
 
 import math
@@ -14,6 +17,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from payload.codec.leading import leading
 from payload.memory import Held
 from payload.scene import Dn, Mask
 
@@ -25,8 +29,19 @@ JACOBI_SWEEPS = 12
 Diagonalise = Callable[[NDArray[np.float64], NDArray[np.float64]], None]
 #: Largest magnitude of a rotated value that the two int8 planes of the encoder can hold: 127 x 256 + 127.
 PLANE_LIMIT = 127 * 256 + 127
-#: Largest shift there is: sixteen bands rotate into one of at most 4 x 65535, which four halvings bring to the limit.
-SHIFT_LIMIT = 4
+#: Up to so many bands all components are sent; of more, as many leading ones at most.
+FEW_BANDS = 16
+#: Bands there may be.
+MOST_BANDS = 512
+#: Side information of many bands: at most so many octets of means and angles for a sample of the tile, 1 % at CR 50.
+SIDE_PER_SAMPLE = 0.01 * 2 / 50
+#: A leading component is worth its angles where, by its variance and the error allowed, it saves so many bits a pixel.
+BITS_PER_OCTAVE = 0.06
+#: Largest shift there is: sixteen bands rotate into one of at most 4 x 65535, which four halvings bring to the limit;
+#: 512 bands into one of 23 x 65535.
+SHIFT_LIMIT, MANY_BANDS_SHIFT_LIMIT = 4, 6
+#: Pixels of many bands that are rotated at a time, in doubles.
+CHUNK_PX = 4096
 
 
 @dataclass(frozen=True)
@@ -34,7 +49,7 @@ class Rotation:
     """Side information of one tile: what the ground needs to undo the rotation."""
 
     means: tuple[int, ...]  # DN, one per band
-    angles: tuple[int, ...]  # Givens angles in units of 2 pi / 4096, pairs (0,1) (0,2) ... (B-2,B-1)
+    angles: tuple[int, ...]  # Givens angles in units of 2 pi / 4096, pairs (0,1) (0,2) ... of the first rows
     shift: int  # rotated values are halved `shift` times so that they fit the encoder's planes
 
     @property
@@ -65,8 +80,21 @@ def statistics(dn: Dn, valid: Mask) -> Statistics:
     )
 
 
-def fit(dn: Dn, valid: Mask, known: Statistics | None = None, solve: Diagonalise | None = None) -> Rotation:
-    """The rotation of a tile dn [B, T, T] from its valid pixels, of which the statistics may be known already."""
+def fit(
+    dn: Dn,
+    valid: Mask,
+    known: Statistics | None = None,
+    solve: Diagonalise | None = None,
+    error_dn2: float = 400.0,
+    bounded: bool = True,
+) -> Rotation:
+    """The rotation of a tile dn [B, T, T] from its valid pixels, of which the statistics may be known already.
+
+    `error_dn2`: the squared error that may stay in a sample; of many bands, it decides how many components lead, up to
+    what side information may cost if that is `bounded`."""
+    if len(dn) > FEW_BANDS:
+        most = _most_leading(len(dn), dn.size) if bounded else FEW_BANDS
+        return _fit_many(dn, valid, solve or diagonalise, (error_dn2, most))
     found = known or statistics(dn, valid)
     bands, count, sums = len(found.sums), found.count, found.sums
     means = tuple((2 * s + count) // (2 * count) for s in sums)
@@ -77,6 +105,37 @@ def fit(dn: Dn, valid: Mask, known: Statistics | None = None, solve: Diagonalise
     bound = reach(found, Rotation(means, angles, 0))
     shift = 0 if bound < PLANE_LIMIT else _shift(dn, valid, Rotation(means, angles, 0))
     return Rotation(means, angles, shift)
+
+
+def _fit_many(dn: Dn, valid: Mask, solve: Diagonalise, wanted: tuple[float, int]) -> Rotation:
+    """From every second pixel of every second line: what 200 bands have in common shows in a quarter of the pixels."""
+    sums = dn[:, valid].sum(axis=1, dtype=np.int64)
+    count = int(valid.sum())
+    means = tuple(int(mean) for mean in (2 * sums + count) // (2 * count))
+    thinned = np.zeros_like(valid)
+    thinned[::2, ::2] = valid[::2, ::2]
+    chosen = thinned if thinned.any() else valid
+    centred = dn[:, chosen].astype(np.float64) - np.array(means, np.float64)[:, None]
+    covariance = (centred @ centred.T) / centred.shape[1]  # exact before the division
+    error_dn2, most = wanted
+    vectors, variances = leading(covariance, most, solve)
+    rank = max(1, sum(_worth_leading(v, p, len(dn), count, error_dn2) for p, v in enumerate(variances)))
+    vectors = np.where(vectors.sum(axis=1, keepdims=True) < 0, -vectors, vectors)[:rank]
+    angles = _many_angles(vectors)
+    rows = Rotation(means, angles, 0).matrix[:rank]  # the others hold what single bands have left
+    peak = max(int(np.abs(part).max()) for _, part in _rotated_chunks(dn[:, valid], rows, means))
+    return Rotation(means, angles, (peak // PLANE_LIMIT).bit_length())
+
+
+def _most_leading(bands: int, samples: int) -> int:
+    """Leading components whose side information is bounded."""
+    octets = SIDE_PER_SAMPLE * samples
+    return next((rank for rank in range(FEW_BANDS, 1, -1) if rotation_octets(bands, rank) <= octets), 1)
+
+
+def _worth_leading(variance: float, place: int, bands: int, pixels: int, error_dn2: float) -> bool:
+    saved = BITS_PER_OCTAVE * pixels * math.log2(1 + max(variance, 0.0) / error_dn2)
+    return saved > ANGLE_BITS * (bands - 1 - place)
 
 
 def reach(known: Statistics, rotation: Rotation) -> int:
@@ -93,12 +152,33 @@ def _shift(dn: Dn, valid: Mask, rotation: Rotation) -> int:
 
 def rotate(dn: Dn, valid: Mask, rotation: Rotation) -> NDArray[np.int32]:
     """Rotated bands [B, T, T] int32 in DN / 2^shift; pixels that are not valid become 0 (the tile's mean)."""
+    if len(dn) > FEW_BANDS:
+        return _rotate_many(dn, valid, rotation)
     rotated = _rotate(dn, rotation)
     if rotation.shift:
         rotated = (rotated + (1 << (rotation.shift - 1))) >> rotation.shift
     if not valid.all():
         rotated[:, ~valid] = 0
     return np.clip(rotated, -PLANE_LIMIT, PLANE_LIMIT, out=rotated)
+
+
+def _rotate_many(dn: Dn, valid: Mask, rotation: Rotation) -> NDArray[np.int32]:
+    rotated = np.empty((len(dn), dn[0].size), np.int32)
+    half = 1 << rotation.shift >> 1
+    for span, part in _rotated_chunks(dn.reshape(len(dn), -1), rotation.matrix, rotation.means):
+        np.clip((part + half) >> rotation.shift, -PLANE_LIMIT, PLANE_LIMIT, out=rotated[:, span])
+    rotated[:, ~valid.ravel()] = 0
+    return rotated.reshape(dn.shape)
+
+
+def _rotated_chunks(
+    pixels: Dn, rows: NDArray[np.int64], means: tuple[int, ...]
+) -> Iterator[tuple[slice, NDArray[np.int32]]]:
+    """Rotated values [R, n] of pixels [B, n] by rows [R, B] of a matrix, some pixels at a time."""
+    matrix, mean = rows.astype(np.float64), np.array(means, np.float64)[:, None]
+    for begin in range(0, pixels.shape[1], CHUNK_PX):
+        span = slice(begin, begin + CHUNK_PX)
+        yield span, _rounded(matrix @ (pixels[:, span].astype(np.float64) - mean))
 
 
 def unrotate(rotated: NDArray[np.floating], rotation: Rotation) -> NDArray[np.float32]:
@@ -119,10 +199,14 @@ def _rotate(dn: Dn, rotation: Rotation) -> NDArray[np.int32]:
     bands = dn.shape[0]
     centred = dn.reshape(bands, -1).astype(np.float64)
     centred -= np.array(rotation.means, np.float64)[:, None]
-    exact = rotation.matrix.astype(np.float64) @ centred  # integers below 2^53: exact in any order of summation
+    return _rounded(rotation.matrix.astype(np.float64) @ centred).reshape(dn.shape)
+
+
+def _rounded(exact: NDArray[np.float64]) -> NDArray[np.int32]:
+    """Sums of products, in place: integers below 2^53, exact in any order of summation, of unit 2^-14."""
     exact += float(1 << (MATRIX_BITS - 1))
     exact *= 2.0**-MATRIX_BITS
-    return np.floor(exact, out=exact).astype(np.int32).reshape(dn.shape)
+    return np.floor(exact, out=exact).astype(np.int32)
 
 
 def _eigenvectors(covariance: NDArray[np.float64], solve: Diagonalise) -> list[list[float]]:
@@ -191,17 +275,43 @@ def _angles(vectors: list[list[float]]) -> tuple[int, ...]:
     angles = []
     for p in range(n - 1):
         for q in range(p + 1, n):
-            c, s = rest[p][p], rest[p][q]
-            near = round(math.atan2(s, c) * (ANGLES / (2 * math.pi))) % ANGLES
-            around = ((near - 1) % ANGLES, near, (near + 1) % ANGLES)
-            best = max(around, key=lambda k, c=c, s=s: c * cosines(k) + s * sines(k))  # type: ignore[misc]
+            best = _angle(rest[p][p], rest[p][q])
             angles.append(best)
             _turn(rest, p, q, cosines(best), sines(best))
     return tuple(angles)
 
 
+def _angle(c: float, s: float) -> int:
+    """The angle that turns (c, s) onto the first axis best."""
+    cosines, sines = (table.item for table in circle())
+    near = round(math.atan2(s, c) * (ANGLES / (2 * math.pi))) % ANGLES
+    around = ((near - 1) % ANGLES, near, (near + 1) % ANGLES)
+    return max(around, key=lambda k: c * cosines(k) + s * sines(k))
+
+
+def _many_angles(vectors: NDArray[np.float64]) -> tuple[int, ...]:
+    """As `_angles`, of the first rows [R, B] of a rotation."""
+    rest, angles = vectors.T.copy(), []  # [B, R]
+    cosines, sines = (table.item for table in circle())
+    for p in range(rest.shape[1]):
+        for q in range(p + 1, len(rest)):
+            best = _angle(rest[p, p], rest[q, p])
+            angles.append(best)
+            _turn_rows(rest, p, q, cosines(best), sines(best))
+    return tuple(angles)
+
+
+def _turn_rows(matrix: NDArray[np.float64], p: int, q: int, cos: float, sin: float) -> None:
+    """As `_turn`, on the rows of an array."""
+    turned = cos * matrix[p] + sin * matrix[q]
+    matrix[q] = cos * matrix[q] - sin * matrix[p]
+    matrix[p] = turned
+
+
 @lru_cache(maxsize=64)
 def _matrix(angles: tuple[int, ...], bands: int) -> NDArray[np.int64]:
+    if bands > FEW_BANDS:
+        return _many_matrix(angles, bands)
     matrix = [[float(i == j) for j in range(bands)] for i in range(bands)]
     cosines, sines = (table.item for table in circle())
     pairs = [(p, q) for p in range(bands - 1) for q in range(p + 1, bands)]
@@ -210,24 +320,48 @@ def _matrix(angles: tuple[int, ...], bands: int) -> NDArray[np.int64]:
     return np.round(np.array(matrix) * 2.0**MATRIX_BITS).astype(np.int64)
 
 
+def _many_matrix(angles: tuple[int, ...], bands: int) -> NDArray[np.int64]:
+    transposed = np.eye(bands)
+    cosines, sines = (table.item for table in circle())
+    pairs = [(p, q) for p in range(bands - 1) for q in range(p + 1, bands)][: len(angles)]
+    for (p, q), angle in zip(reversed(pairs), reversed(angles), strict=True):
+        _turn_rows(transposed, p, q, cosines(angle), -sines(angle))
+    return np.round(transposed.T * 2.0**MATRIX_BITS).astype(np.int64)
+
+
 def pack_rotation(rotation: Rotation) -> bytes:
-    """Means and angles."""
-    angles = 0
-    for angle in rotation.angles:
-        angles = angles << ANGLE_BITS | angle
+    """Means and angles; of many bands, how many components lead stands before them."""
+    angles = int("".join(f"{angle:0{ANGLE_BITS}b}" for angle in rotation.angles) or "0", 2)
+    head = b"" if len(rotation.means) <= FEW_BANDS else bytes([rank_of(len(rotation.angles), len(rotation.means))])
     bits = ANGLE_BITS * len(rotation.angles)
     octets = b"".join(mean.to_bytes(2, "big") for mean in rotation.means)
-    return octets + (angles << -bits % 8).to_bytes(-(-bits // 8), "big")
+    return head + octets + (angles << -bits % 8).to_bytes(-(-bits // 8), "big")
 
 
-def rotation_octets(bands: int) -> int:
-    return 2 * bands - (-ANGLE_BITS * (bands * (bands - 1) // 2) // 8)
+def turns_of(bands: int, rank: int | None = None) -> int:
+    """Angles of the first `rank` rows, None: of all."""
+    rows = bands - 1 if rank is None else min(rank, bands - 1)
+    return rows * (bands - 1) - rows * (rows - 1) // 2
+
+
+def rank_of(turns: int, bands: int) -> int:
+    """How many components so many angles lead."""
+    return next(rank for rank in range(bands) if turns_of(bands, rank) >= turns)
+
+
+def rotation_octets(bands: int, rank: int | None = None) -> int:
+    """Of a packed rotation. `rank`: leading components, of more than FEW_BANDS bands."""
+    return (bands > FEW_BANDS) + 2 * bands - (-ANGLE_BITS * turns_of(bands, rank) // 8)
 
 
 def unpack_rotation(octets: bytes, bands: int, shift: int) -> Rotation:
-    """The rotation whose means and angles `octets` are, exactly rotation_octets(bands) long."""
-    turns = bands * (bands - 1) // 2
+    """The rotation that `octets` are, exactly rotation_octets(bands, rank) long."""
+    rank = None
+    if bands > FEW_BANDS:
+        rank, octets = octets[0], octets[1:]
+    turns = turns_of(bands, rank)
     means = tuple(int.from_bytes(octets[2 * b : 2 * b + 2], "big") for b in range(bands))
     packed = int.from_bytes(octets[2 * bands :], "big") >> -ANGLE_BITS * turns % 8
-    angles = tuple(packed >> ANGLE_BITS * (turns - 1 - k) & (ANGLES - 1) for k in range(turns))
+    digits = f"{packed:0{ANGLE_BITS * turns}b}" if turns else ""
+    angles = tuple(int(digits[ANGLE_BITS * k : ANGLE_BITS * (k + 1)], 2) for k in range(turns))
     return Rotation(means, angles, shift)

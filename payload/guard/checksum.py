@@ -7,8 +7,9 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-#: memcmp of the C library: two addresses and a count of octets; 0 where they hold the same.
-memcmp = ctypes.CDLL(None).memcmp
+#: memcmp of the C library: two addresses and a count of octets; 0 where they hold the same. It keeps the interpreter,
+#: which takes less than to hand it over and back for some microseconds.
+memcmp = ctypes.PyDLL(None).memcmp
 memcmp.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
 
 

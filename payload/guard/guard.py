@@ -9,7 +9,7 @@ code, and what is written anew for every tile while it is worked on; `read_back`
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -20,7 +20,7 @@ from payload.errors import InputError, StreamError
 from payload.guard.probes import Probe
 from payload.guard.telemetry import Count, EventId, Mode, Telemetry
 from payload.guard.twins import Hit, Mended, Scrubber
-from payload.guard.vector import Vector, coded_by, known_tile, known_vectors, octets_crc, vector_of
+from payload.guard.vector import Vector, coded_by, known_tile, known_vectors, octets_crc, short_test, vector_of
 from payload.guard.watchdog import Watchdog
 from payload.memory import Holding
 from payload.policy import Protection
@@ -74,6 +74,15 @@ class Good:
     count: int
 
 
+@dataclass(frozen=True)
+class Doubt:
+    """Something was found changed: every tile coded since the last `Good` may be wrong. Told before anything is mended,
+    so that whoever keeps tiles lets go of these first; they are coded again."""
+
+
+Step = Coded[Result] | Good | Doubt
+
+
 @dataclass
 class _Waiting(Generic[Result]):
     """A coded tile that is not known to be good yet, and the draw as it was before it."""
@@ -119,6 +128,7 @@ class Guard:
         inside = [part for owner in owners if hasattr(owner, "runs_inside") for part in owner.runs_inside(tile)]
         self.probes = [Probe(part) for part in inside]
         self.scrubber = Scrubber(held for owner in owners for held in owner.held())
+        self._short = short_test(self._payload.codec, len(tile.dn))
 
     def verified(
         self, tiles: Iterator[Tile], code: Callable[[Tile], Result], again: Callable[[Address], Result], draw: Draw
@@ -129,14 +139,14 @@ class Guard:
         for step in self.steps(tiles, code, again, draw):
             if isinstance(step, Coded):
                 waiting[step.address] = step.result
-                continue
-            for address in list(waiting)[: step.count - gone]:
-                yield waiting.pop(address)
-            gone = step.count
+            if isinstance(step, Good):
+                for address in list(waiting)[: step.count - gone]:
+                    yield waiting.pop(address)
+                gone = step.count
 
     def steps(
         self, tiles: Iterator[Tile], code: Callable[[Tile], Result], again: Callable[[Address], Result], draw: Draw
-    ) -> Iterator["Coded[Result] | Good"]:
+    ) -> Iterator[Step[Result]]:
         """The same as it happens: every tile when it is coded and when it is recoded, and up to where all is good."""
         with self.watchdog:
             self._begin()
@@ -144,13 +154,14 @@ class Guard:
             memory_good = network_good = gone = round_began = 0
             for coded, tile in enumerate(tiles, 1):
                 drawn = draw.state()
-                waiting.append(_Waiting((tile.row, tile.col), drawn, self._coded(tile, code)))
+                waiting.append(_Waiting((tile.row, tile.col), drawn, (yield from self._coded(tile, code))))
                 round_began = coded if self.scrubber.at_start else round_began
                 hits, complete = self.scrubber.scrub(self.protection.scrub_octets)
                 forget_matrices()
                 asked = bool(self.probes) and coded % self.protection.network_tiles == 0
                 if hits or self._doubt or (asked and not self._networks_pass()):
                     self._tell(hits)
+                    yield Doubt()
                     yield from self._mend_and_recode(waiting, again, draw)
                     memory_good = network_good = coded
                 else:
@@ -164,7 +175,8 @@ class Guard:
                     gone, waiting = ready, waiting[ready - gone :]
                     yield Good(gone)
                 self.watchdog.reset()
-            if not self.check_all("after the scene", whole=False):
+            if not self._find("after the scene", whole=False):
+                yield Doubt()
                 yield from self._mend_and_recode(waiting, again, draw)
             yield Good(gone + len(waiting))
 
@@ -190,14 +202,19 @@ class Guard:
             self._enter(Mode.SAFE, Count.SAFE_MODES, EventId.SAFE_MODE)
         self._commanded_safe = mode is Mode.SAFE
 
-    def check_all(self, when: str = "", whole: bool = True) -> bool:
-        """Compares all held memory, asks the networks and, where `when` says when, does the self-test (`whole`:
-        decoding, too). False where anything was found; by then it is mended, or the payload works in another mode."""
+    def check_all(self, when: str = "") -> bool:
+        """Compares all held memory, asks the networks and, where `when` says when, does the self-test. False where
+        anything was found; by then it is mended, or the payload works in another mode."""
+        sound = self._find(when)
+        if not sound:
+            self._mend()
+        return sound
+
+    def _find(self, when: str, whole: bool = True) -> bool:
+        """Whether nothing is found anywhere. Memory that was hit is mended from its copy, and no more than that."""
         hits = self._scrub_all()
         forget_matrices()
         passed = self.self_test(when, whole) if when and self.protection.self_test else self._networks_pass()
-        if not passed:
-            self._mend()
         return passed and not hits
 
     def _scrub_all(self) -> list[Hit]:
@@ -207,8 +224,9 @@ class Guard:
         return hits
 
     def self_test(self, when: str, whole: bool = True) -> bool:
-        """Whether the known tile gives its known octets and, for a `whole` test, they decode to the known indices; and
-        whether the networks pass, of which those that it took the tile through are not asked again."""
+        """Whether the known tile gives its known octets and they decode to the known indices, or, where the test need
+        not be `whole`, a small tile gives the octets it gave at first; and whether the networks pass, of which those
+        that it took the tile through are not asked again."""
         if self.telemetry.mode is Mode.SAFE:
             return True
         self._tested = True
@@ -221,6 +239,8 @@ class Guard:
         return self._networks_pass() and known
 
     def _known_answer(self, when: str, whole: bool) -> bool:
+        if not whole and self._short is not None:
+            return self._short.passes() or self._failed(when, "the short test")
         try:
             coded = coded_by(self._payload.codec, *self._shape)
             found = vector_of(self._payload.codec, coded) if whole or self.vector is None else None
@@ -259,7 +279,7 @@ class Guard:
             return False
         return True
 
-    def _coded(self, tile: Tile, code: Callable[[Tile], Result]) -> Result:
+    def _coded(self, tile: Tile, code: Callable[[Tile], Result]) -> Generator[Doubt, None, Result]:
         """One tile coded; where an error stops it, everything is checked and it is tried again."""
         self.telemetry.count(Count.TILES)
         self._doubt = False
@@ -271,9 +291,12 @@ class Guard:
             except Exception as error:  # memory that was hit may show as any error
                 self.telemetry.count(Count.ENCODER_FAULTS)
                 self.telemetry.tell(EventId.ENCODER_FAULT, str(error), (tile.row, tile.col))
-                if self.check_all("on doubt") and attempt:
+                sound, self._doubt = self._find("on doubt"), True
+                if sound and attempt:
                     raise  # nothing was found, twice: it is the tile's own
-                self._doubt = True
+                if not sound:
+                    yield Doubt()
+                    self._mend()
         else:
             raise InputError(f"tile ({tile.row}, {tile.col}) could not be coded in {TRIES} attempts, and memory is hit")
         limit_s, took_s = self.protection.tile_deadline_s, time.monotonic() - start
@@ -364,7 +387,7 @@ class Guard:
         return False
 
 
-def unguarded(tiles: Iterator[Tile], code: Callable[[Tile], Result]) -> Iterator[Coded[Result] | Good]:
+def unguarded(tiles: Iterator[Tile], code: Callable[[Tile], Result]) -> Iterator[Step[Result]]:
     """As `Guard.steps`, with nobody looking: every tile is taken for good as it comes."""
     for count, tile in enumerate(tiles, 1):
         yield Coded((tile.row, tile.col), code(tile))

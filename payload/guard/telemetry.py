@@ -84,6 +84,7 @@ class EventId(IntEnum):
     ENCODER_FAULT = 15
     READ_BACK_FAILED = 16
     RECODED = 20
+    TAKEN_BACK = 21  # stored tiles from this one on are pending again
     RELOADED = 30
     FALLBACK = 31
     SAFE_MODE = 32

@@ -9,6 +9,7 @@ import ctypes
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
+from itertools import starmap
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,19 +77,26 @@ class Scrubber:
     def scrub(self, octets: int) -> tuple[list[Hit], bool]:
         """Compares the next pieces of memory, about so many octets; what was found, and whether a round is complete."""
         slices = self._slices(octets)
-        hits = [Hit(twin.held.name, twin.mend()) for twin in slices[self._at] if memcmp(*twin.pair)]
+        hits = found(slices[self._at])
         self._at = (self._at + 1) % len(slices)
         return hits, self._at == 0
 
     def all(self) -> list[Hit]:
         """Compares everything, and starts a new round."""
         self._at = 0
-        return [Hit(twin.held.name, twin.mend()) for twin in self.twins if not twin.alike]
+        return found(self.twins)
 
     def _slices(self, octets: int) -> list[list[Twin]]:
         if self._slice[0] != octets:
             self._slice, self._at = (octets, sliced(self.twins, octets)), 0
         return self._slice[1]
+
+
+def found(twins: list[Twin]) -> list[Hit]:
+    """Those that differ from their copies, mended. Nearly always there are none, and that takes no step in Python."""
+    if not any(starmap(memcmp, [twin.pair for twin in twins])):
+        return []
+    return [Hit(twin.held.name, twin.mend()) for twin in twins if not twin.alike]
 
 
 def sliced(twins: list[Twin], octets: int) -> list[list[Twin]]:

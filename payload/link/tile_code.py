@@ -9,8 +9,9 @@
     |  side   |  mask   | n (length 3, crc 4) | crc | n layers, coarse first
     +---------+---------+---------------------+-----+------------------------
 
-Version 5. Version 4, a tile on its own, has no scene id and no mask (m). Versions 3 and 2, which older payloads send,
-are these two with CRCs of 16 bits. docs/format.md says what each field means.
+Version 5. Version 4, a tile on its own, has no scene id and no mask (m). Versions 7 and 6, of sensors of many bands,
+are these two with 16 bits for s. Versions 3 and 2, which older payloads send, are 5 and 4 with CRCs of 16 bits.
+docs/format.md says what each field means.
 
 The CRCs are of 32 bits and not the packets' own: damage inside a layer that one polynomial misses, it misses again.
 """
@@ -28,11 +29,13 @@ LENGTH_OCTETS = 3
 
 @dataclass(frozen=True)
 class Layout:
-    """What versions differ in: octets before the side information, whether a scene is named, octets of a CRC."""
+    """What versions differ in: octets before the side information, whether a scene is named, octets of a CRC and of the
+    length of the side information."""
 
     fixed: int
     of_a_scene: bool
     crc: int
+    side: int = 1
 
     @property
     def entry(self) -> int:
@@ -45,9 +48,12 @@ class Layout:
         return found.to_bytes(self.crc, "big")
 
 
-LAYOUTS = {2: Layout(12, False, 2), 3: Layout(19, True, 2), 4: Layout(12, False, 4), 5: Layout(19, True, 4)}
-#: What is written: a tile code with a scene id and a mask, and one without either.
-VERSION, VERSION_OF_A_LONE_TILE = 5, 4
+LAYOUTS = {
+    2: Layout(12, False, 2), 3: Layout(19, True, 2), 4: Layout(12, False, 4), 5: Layout(19, True, 4),
+    6: Layout(13, False, 4, 2), 7: Layout(20, True, 4, 2),
+}  # fmt: skip
+#: What is written: a tile code with a scene id and a mask, and one without either; two more for long side information.
+VERSION, VERSION_OF_A_LONE_TILE, FOR_LONG_SIDE = 5, 4, 2
 
 
 class Kind(IntEnum):
@@ -89,9 +95,9 @@ class TileCode:
                 raise InputError(f"{name} {value} does not fit in {bits} bits; cut the scene into fewer tiles")
         if not (0 <= self.cloud_percent <= 100 or self.cloud_percent == UNKNOWN_CLOUD):
             raise InputError(f"cloud_percent is {self.cloud_percent}, wanted 0 to 100, or 255 for unknown")
-        if len(self.side) > 255 or len(self.layers) > 255 or any(len(layer) >= 1 << 24 for layer in self.layers):
+        if len(self.side) >= 1 << 16 or len(self.layers) > 255 or any(len(layer) >= 1 << 24 for layer in self.layers):
             raise InputError(
-                "side information over 255 octets, over 255 layers or a layer over 16 MiB; use smaller tiles"
+                "side information over 65 535 octets, over 255 layers or a layer over 16 MiB; use smaller tiles"
             )
         if not (self.scene_id is None or 0 <= self.scene_id < 1 << 32):
             raise InputError(f"scene_id {self.scene_id} does not fit in 32 bits")
@@ -119,14 +125,15 @@ class TileCode:
 
 
 def pack(code: TileCode) -> bytes:
-    """The octets of a tile code: version 5 where it belongs to a scene, version 4 for a tile on its own."""
-    version = VERSION_OF_A_LONE_TILE if code.scene_id is None else VERSION
+    """The octets of a tile code: version 5 where it belongs to a scene, version 4 for a tile on its own; 7 and 6 where
+    the side information is longer than 255 octets."""
+    version = _version(code.scene_id is not None, len(code.side))
     layout = LAYOUTS[version]
     head = bytearray([version << 4 | code.kind]) + code.bundle_id.to_bytes(4, "big")
     if code.scene_id is not None:
         head += code.scene_id.to_bytes(4, "big")
     head += code.row.to_bytes(2, "big") + code.col.to_bytes(2, "big")
-    head += bytes([code.cloud_percent, len(code.side), len(code.layers)])
+    head += bytes([code.cloud_percent]) + len(code.side).to_bytes(layout.side, "big") + bytes([len(code.layers)])
     if code.scene_id is not None:
         head += len(code.mask).to_bytes(3, "big")
     head += code.side + code.mask
@@ -150,10 +157,11 @@ def unpack(octets: bytes) -> TileCode:
     fixed = layout.fixed
     if len(octets) < fixed:
         raise StreamError(f"{len(octets)} octets are too few for a tile code")
-    at = fixed - 10 if layout.of_a_scene else fixed - 7  # of row, column and what follows them
+    at = 9 if layout.of_a_scene else 5  # of row, column and what follows them
+    behind = at + 5 + layout.side  # the length of the side information
     row, col = int.from_bytes(octets[at : at + 2], "big"), int.from_bytes(octets[at + 2 : at + 4], "big")
-    cloud, side, declared = octets[at + 4 : at + 7]
-    mask = int.from_bytes(octets[at + 7 : fixed], "big")
+    cloud, side, declared = octets[at + 4], int.from_bytes(octets[at + 5 : behind], "big"), octets[behind]
+    mask = int.from_bytes(octets[behind + 1 : fixed], "big")
     table = fixed + side + mask
     start = table + layout.entry * declared  # of the CRC over all before it
     end = start + layout.crc
@@ -189,5 +197,10 @@ def _layers(
 
 def header_octets(side_octets: int, layers: int, mask_octets: int | None = None) -> int:
     """Octets of a tile code that are not layers. `mask_octets` None: a tile on its own."""
-    layout = LAYOUTS[VERSION_OF_A_LONE_TILE if mask_octets is None else VERSION]
+    layout = LAYOUTS[_version(mask_octets is not None, side_octets)]
     return layout.fixed + side_octets + (mask_octets or 0) + layout.entry * layers + layout.crc
+
+
+def _version(of_a_scene: bool, side_octets: int) -> int:
+    version = VERSION if of_a_scene else VERSION_OF_A_LONE_TILE
+    return version + FOR_LONG_SIDE * (side_octets > 255)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from payload.clouds.audit import AuditDraw
 from payload.errors import InputError
-from payload.guard.guard import Address, Coded
+from payload.guard.guard import Address, Doubt, Good
 from payload.guard.telemetry import Count, EventId
 from payload.link import scene_header
 from payload.link.rate_control import Candidate
@@ -20,6 +20,7 @@ from payload.scene import Scene
 from payload.store.store import SceneLog, Store
 from payload.tiles import grid
 
+Told = Callable[[Address], None]
 #: A tile that was under way at so many unclean ends in a row is given up: it, or its pixels, may be what ends it.
 MOST_STOPS = 3
 
@@ -35,10 +36,12 @@ class Recorded:
 
 
 def record_scene(
-    payload: Payload, store: Store, scene: Scene, acknowledged: Callable[[Address], None] = lambda address: None
-) -> Recorded:
+    payload: Payload, store: Store, scene: Scene, acknowledged: Told = lambda address: None,
+    withdrawn: Told = lambda address: None,
+) -> Recorded:  # fmt: skip
     """Codes what is not stored of a scene yet, and stores it: a scene that a cut left open goes on behind its last
-    tile. `acknowledged` is told of every tile that is on disk."""
+    tile. `acknowledged` is told of every tile that is on disk, `withdrawn` of one that is no more, since what made it
+    was found hit: it is pending again."""
     if payload.apps.plan is not None:
         raise InputError("the store keeps no records of applications; fly them without it, or it without them")
     log = store.open_scene(payload.header_of(scene))
@@ -46,18 +49,32 @@ def record_scene(
         return Recorded(None, 0, 0, False)
     if store.stops_at(log) >= MOST_STOPS:
         give_up_next(log, scene)
+    log.begun, there = len(log.tiles), set(log.tiles)
     draw = replay(payload, log)
     coded: list[Address] = []
-    for step in payload.steps(scene, log.header, draw, skip=log.tiles.keys()):
-        if not isinstance(step, Coded):
+    for step in payload.steps(scene, log.header, draw, skip=there):
+        if isinstance(step, Good):
             log.mark_good(step.count)
+            continue
+        if isinstance(step, Doubt):
+            for address in log.take_back():
+                withdrawn(address)
             continue
         coded.append(step.address)
         fresh = [t for t in draw.thumbnails if (t.row, t.col) == step.address or (t.row, t.col) not in log.audits]
         if not all(map(log.add_audit, fresh)) or not log.add(step.result):
+            _settle(payload, log)
             return Recorded(log.scene_id, len(log.tiles), len(coded), False)
         acknowledged(step.address)
     return Recorded(log.scene_id, len(log.tiles), len(coded), log.close())
+
+
+def _settle(payload: Payload, log: SceneLog) -> None:
+    """The scene is left in the middle: tiles that wait to be found good are so now, or are let go of."""
+    if payload.guard is None or payload.guard.check_all():
+        log.mark_good(len(log.tiles) - log.begun)
+    else:
+        log.take_back()
 
 
 def give_up_next(log: SceneLog, scene: Scene) -> None:

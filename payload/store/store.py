@@ -43,7 +43,7 @@ class SceneLog:
     audits: dict[tuple[int, int], Place] = field(default_factory=dict)  # by row and column
     good: int = 0  # tiles of the last call that were found good
     length: int = 0  # octets of the file that hold whole records
-    begun: int = 0  # tiles that were there when it was opened
+    begun: int = 0  # tiles that were there when its coding began or went on
     torn: bool = False  # behind them lies what could not be taken back
 
     @property
@@ -74,8 +74,30 @@ class SceneLog:
         """The first `count` tiles that were added since the scene was opened are good, and all before. Not synced: the
         next tile takes it along."""
         good = self.begun + count
-        if good > self.good and self.append(Kind.GOOD, good, b"", sync=False) is not None:
+        if good > self.good:
             self.good = good
+            self.append(Kind.GOOD, good, b"", sync=False)
+
+    def take_back(self) -> list[tuple[int, int]]:
+        """Lets go of the tiles that were added since the scene was opened and are not known to be good: the file is cut
+        off in front of them and synced, which takes no room. Their addresses; all these are pending again."""
+        keep = max(self.good, self.begun)
+        doubted = list(self.tiles)[keep:]
+        if not doubted:
+            return []
+        self.length, self.torn = self.tiles[doubted[0]][0], True  # where this fails, the next append cuts it off
+        self.tiles = {address: self.tiles[address] for address in list(self.tiles)[:keep]}
+        self.audits = {address: place for address, place in self.audits.items() if place[0] < self.length}
+        self.telemetry.tell(EventId.TAKEN_BACK, f"{len(doubted)} tiles", doubted[0])
+        try:
+            self.files.truncate(self.name, self.length)
+            self.files.sync(self.name)
+            self.torn = False
+        except OSError:
+            self.telemetry.count(Count.STORE_DAMAGED)
+            return doubted
+        self.append(Kind.GOOD, keep, b"", sync=False)
+        return doubted
 
     def close(self) -> bool:
         """The scene is complete: the file gets its last record and its last name. False where there is no room."""
@@ -185,9 +207,9 @@ class Store:
         where there is no room."""
         for log in self.scenes.values():
             if not log.complete and log.header == replace(header, scene_id=log.scene_id):
-                log.begun = len(log.tiles)
                 if log.tiles:
-                    told = f"{log.begun} tiles are stored, {log.begun - log.good} of them were not checked behind"
+                    there = len(log.tiles)
+                    told = f"{there} tiles are stored, {there - log.good} of them were not checked behind"
                     self.telemetry.tell(EventId.RESUMED, told)
                 return log
         scene_id = self.state.now.next_scene_id

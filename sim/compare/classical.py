@@ -168,10 +168,11 @@ class KltJpeg2000:
     def note(self) -> str:
         how = "one codestream, rate by slope" if self.joint else "a codestream per component, common quality"
         on = " on differences over 2 and 8 px" if self.differences else ""
-        return f"spectral KLT per tile{on} (80 octets), OpenJPEG 9/7, {how}, no comment; setting = wanted RMSE in DN"
+        klt = f"spectral KLT per tile{on}, its octets counted"
+        return f"{klt}, OpenJPEG 9/7, {how}, no comment; setting = wanted RMSE in DN"
 
     def encode(self, dn: Dn, setting: float) -> bytes:
-        klt = Klt.fit(dn, COMPONENT_REACH, self.differences)
+        klt = Klt.fit(dn, COMPONENT_REACH, self.differences, setting**2)
         samples = np.rint(klt.components(dn) + 32768).astype(np.uint16)
         wanted = setting * klt.scale
         if self.joint:
@@ -182,7 +183,7 @@ class KltJpeg2000:
 
     def decode(self, octets: bytes) -> Dn:
         bands = octets[0]
-        streams = unpack_streams(octets[1 + side_octets(bands) :])
+        streams = unpack_streams(octets[1 + side_octets(bands, octets[1:]) :])
         if self.joint:
             samples = _from_j2k(streams[0], planar=True)
         else:

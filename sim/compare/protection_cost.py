@@ -66,6 +66,7 @@ def protection_costs(
     bundle: Bundle, policy: Policy, engine: Engine, scenes: Sequence[tuple[int, int]] = SCENES
 ) -> list[ProtectionCost]:
     """The cost for generated scenes of several sizes: tiles a side, and rounds."""
+    Payload(bundle, policy, engine)  # once, so that nothing is done for the first time
     start_s = time.process_time()
     bare = Payload(bundle, policy, engine)
     opened_s = time.process_time()

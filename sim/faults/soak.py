@@ -132,10 +132,10 @@ def _scene(satellite: _Satellite, store: Store, flips: int, days: float) -> Stor
         satellite.files.full_at = satellite.files.appends + int(random.integers(1, 8))
     acknowledged: set[tuple[int, int]] = set()
     try:
-        done = record_scene(satellite.payload, store, here.scene, acknowledged.add)
+        done = record_scene(satellite.payload, store, here.scene, acknowledged.add, acknowledged.discard)
         if not done.complete:
             week.stores_full += 1
-            done = record_scene(satellite.payload, store, here.scene, acknowledged.add)
+            done = record_scene(satellite.payload, store, here.scene, acknowledged.add, acknowledged.discard)
     except PowerCutError:
         week.power_cuts += 1
         store = satellite.start()

@@ -25,6 +25,7 @@ _SSIM = "gaussian window of 11 px, sigma 1.5 px, mean over bands"
 _KMEANS = "k-means++, 10 clusters, every 10th row and column, seed 42"
 _COVER = "water, vegetation, bright, other by a frozen rule on NDVI, NDWI and brightness, in both pictures"
 _MTF = "|mean of conj(X) Y| / mean of |X|^2 over windows of 64 px, mean over bands"
+_LOOKS = "mean^2 / variance of intensity in windows of 16 px; median of the tenth that is most even in the original"
 _NDVI = "(NIR - red) / (NIR + red)"
 
 #: Distortion, in the order of the report. `SCENE` figures exist for whole scenes, `TILE` figures for every tile.
@@ -64,6 +65,26 @@ DISTORTION = (
     Metric("lpips", "LPIPS", "", "not computed: its AlexNet weights cannot be shipped with Nadir; "
            "sim verify --lpips-weights takes them", more_is_better=False),
 )  # fmt: skip
+#: Figures that only some sensors have the bands for (sim/metrics/by_kind.py): shown where they are there.
+BY_KIND = (
+    Metric("sam_p95_deg", "spectral angle, 95th percentile", "deg", "over compared pixels, to 0.01 degrees", "max",
+           180, 2, False),
+    Metric("ndmi_mae", "NDMI, mean absolute error", "", "(NIR - SWIR 1.6) / (NIR + SWIR 1.6)", decimals=4,
+           more_is_better=False),
+    Metric("nbr_mae", "NBR, mean absolute error", "", "(NIR - SWIR 2.2) / (NIR + SWIR 2.2)", decimals=4,
+           more_is_better=False),
+    Metric("ndsi_mae", "NDSI, mean absolute error", "", "(green - SWIR 1.6) / (green + SWIR 1.6)", decimals=4,
+           more_is_better=False),
+    Metric("ndre_mae", "NDRE, mean absolute error", "", "(NIR - red edge 705) / (NIR + red edge 705)", decimals=4,
+           more_is_better=False),
+    Metric("enl_before", "equivalent looks, original", "", _LOOKS, decimals=2),
+    Metric("enl_after", "equivalent looks, received", "", _LOOKS, decimals=2),
+    Metric("ratio_mean", "ratio image, mean", "", "received over original intensity, all bands; 1 is unbiased"),
+    Metric("ratio_spread", "ratio image, standard deviation", "", "received over original intensity, all bands",
+           more_is_better=False),
+    Metric("vv_vh_mae_db", "VV / VH, mean absolute error", "dB", "of the ratio of the two in dB", "max", 60, 3, False),
+    Metric("edge_correlation", "edges, correlation", "", "of Sobel's magnitudes in dB, all bands"),
+)  # fmt: skip
 RATE = (
     Metric(
         "cr16", "compression ratio against 16 bit", "", "16 bit a sample over every octet downlinked", "min", 1e6, 1
@@ -81,7 +102,7 @@ DELIVERY = (
     Metric("false_discard_fraction", "share of audited discards that were good data", "",
            "not found cloudy, of the withheld tiles that were audited", "max", more_is_better=False),
 )  # fmt: skip
-EVERY = (*DISTORTION, *RATE, *DELIVERY)
+EVERY = (*DISTORTION, *BY_KIND, *RATE, *DELIVERY)
 BY_KEY = {metric.key: metric for metric in EVERY}
 
 #: What a report on a scene shows, in its order.
@@ -105,4 +126,4 @@ REQUIREMENTS = {requirement(metric): metric for metric in EVERY if metric.limit}
 
 def conventions() -> dict[str, str]:
     """What each figure of a comparison is, by its key."""
-    return {m.key: f"{m.name}: {m.convention}" for m in (*DISTORTION, *RATE)}
+    return {m.key: f"{m.name}: {m.convention}" for m in (*DISTORTION, *BY_KIND, *RATE)}

@@ -16,6 +16,7 @@ from payload.errors import InputError
 from payload.scene import Dn, Mask
 from payload.sensor import Sensor
 from sim.metrics import thematic
+from sim.metrics.by_kind import ANGLE_BINS_PER_DEG, KindFigures
 from sim.metrics.cover import CoverAgreement
 
 F64 = NDArray[np.float64]
@@ -67,6 +68,7 @@ def tile_figures(
     figures["ms_ssim_10k"] = ms_ssim(original, reconstruction, valid)
     angles = spectral_angle_deg(original, reconstruction)[valid]
     figures["sam_deg"] = float(angles.mean()) if angles.size else float("nan")
+    figures |= _by_kind(original, reconstruction, valid, sensor, angles)
     errors = _ndvi_errors(original, reconstruction, valid, sensor)
     figures["ndvi_mae"] = float(errors.mean()) if errors.size else float("nan")
     figures["ndvi_p95"] = float(np.percentile(errors, 95)) if errors.size else float("nan")
@@ -94,6 +96,16 @@ def ndvi(dn: Dn, sensor: Sensor) -> F64:
     red, nir = (dn[sensor.place_of(role)].astype(np.float64) for role in ("red", "nir"))
     total = red + nir
     return np.divide(nir - red, total, out=np.zeros_like(total), where=total > 0)
+
+
+def _by_kind(original: Dn, reconstruction: Dn, valid: Mask, sensor: Sensor, angles_deg: F64) -> dict[str, float]:
+    found = KindFigures(sensor)
+    found.add(original, reconstruction, valid, _angle_bins(angles_deg))
+    return found.figures() if angles_deg.size else dict.fromkeys(found.figures(), float("nan"))
+
+
+def _angle_bins(angles_deg: F64) -> NDArray[np.int64]:
+    return np.rint(angles_deg * ANGLE_BINS_PER_DEG).astype(np.int64)
 
 
 def _ndvi_errors(original: Dn, reconstruction: Dn, valid: Mask, sensor: Sensor) -> F64:
@@ -285,6 +297,7 @@ class Look:
     piece: tuple[Dn, Dn, Mask]
     moments: _Moments
     angle_sum_deg: float = 0.0
+    angle_bins: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     ndvi_error_sum: float = 0.0
     ndvi_bins: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     ssim: SsimSums = field(default_factory=SsimSums)
@@ -308,7 +321,7 @@ class SceneQuality:
         self._ndvi_histogram = np.zeros(2 * NDVI_BINS_PER_UNIT + 1, np.int64)
         self._ssim = SsimSums()
         self._samples: list[tuple[Dn, Dn]] = []  # pairs [n, B]
-        self._cover = CoverAgreement(sensor)
+        self._cover, self._by_kind = CoverAgreement(sensor), KindFigures(sensor)
 
     def add(self, original: Dn, reconstruction: Dn, valid: Mask) -> None:
         """One more piece: both pictures uint16 [B, h, w], mask bool [h, w]."""
@@ -322,7 +335,7 @@ class SceneQuality:
         errors = _ndvi_errors(original, reconstruction, valid, self._sensor)
         angles = spectral_angle_deg(original, reconstruction)[valid]
         return Look(
-            (original, reconstruction, valid), moments, float(angles.sum()), float(errors.sum()),
+            (original, reconstruction, valid), moments, float(angles.sum()), _angle_bins(angles), float(errors.sum()),
             np.rint(errors * NDVI_BINS_PER_UNIT).astype(np.int64), SsimSums.of(original, reconstruction, valid),
             thematic.sample_pair(original, reconstruction, valid),
         )  # fmt: skip
@@ -339,6 +352,7 @@ class SceneQuality:
         self._ndvi_histogram += np.bincount(look.ndvi_bins, minlength=len(self._ndvi_histogram))
         self._ssim += look.ssim
         self._cover.add(*look.piece)
+        self._by_kind.add(*look.piece, look.angle_bins)
         self._samples.append(look.samples)
 
     def figures(self) -> dict[str, float]:
@@ -351,7 +365,7 @@ class SceneQuality:
         figures = self._moments.figures() | per_tile_summary(*zip(*self._pieces, strict=True))
         figures |= self._ssim.figures()
         figures["sam_deg"] = self._angle_sum_deg / pixels
-        figures |= self._ndvi_figures(pixels) | self._cover.figures()
+        figures |= self._ndvi_figures(pixels) | self._cover.figures() | self._by_kind.figures()
         pairs = [np.concatenate(side) for side in zip(*self._samples, strict=True)]
         return figures | thematic.sampled_agreement(pairs[0], pairs[1])
 

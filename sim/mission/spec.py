@@ -131,6 +131,8 @@ class Requirements:
     max_error_reflectance: float | None = None
     max_ndvi_mae: float | None = None
     max_sam_deg: float | None = None
+    max_sam_p95_deg: float | None = None
+    max_vv_vh_mae_db: float | None = None
     min_cr16: float | None = None
     min_cr_sensor: float | None = None
     max_bpp: float | None = None

@@ -28,7 +28,7 @@ from sim.link.frames.channel import FrameLinkReport
 from sim.link.frames.receiver import FrameReception
 from sim.link.rate_steps import NOT_CODED
 from sim.metrics import distortion
-from sim.metrics.catalogue import REPORTED
+from sim.metrics.catalogue import BY_KIND, REPORTED
 from sim.mission import budgets
 from sim.mission.devices import scene_work
 from sim.mission.spec import Mission
@@ -288,7 +288,7 @@ def _quality(figures: Mapping[str, float | None], comparison: Comparison) -> dic
         "basis": "measured",
         "metrics": [
             {"name": m.name, "value": figures.get(m.key), "unit": m.unit, "convention": m.convention, "key": m.key}
-            for m in REPORTED
+            for m in (*REPORTED, *(m for m in BY_KIND if m.key in figures))
         ],
         "error_scale": comparison.pictures.error_scale,
         "mask_legend": comparison.pictures.mask_legend,

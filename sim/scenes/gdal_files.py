@@ -43,14 +43,15 @@ def gdal_environment() -> rasterio.Env:
     )
 
 
-def open_file(path: str, driver: str, wanted: str) -> rasterio.DatasetReader:
-    """Opens a raster read-only. InputError where it is not of GDAL's format `driver`; `wanted` is for the message."""
+def open_file(path: str, driver: str, wanted: str, name: str | None = None) -> rasterio.DatasetReader:
+    """Opens a raster read-only, or the dataset in it that GDAL calls `name`. InputError where it is not of GDAL's
+    format `driver`; `wanted` is for the message."""
     try:
         if not path.startswith("/vsi") and not stat.S_ISREG(Path(path).stat().st_mode):
             raise InputError(f"{path}: is no regular file, wanted {wanted}")
         with gdal_environment(), warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            return rasterio.open(path, driver=driver)
+            return rasterio.open(name or path, driver=driver)
     except (RasterioError, OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise

@@ -4,25 +4,17 @@ What was applied or assumed on the way stands in `SceneInfo.notes` and is logged
 """
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self
 
-import rasterio
-from rasterio.crs import CRS
-from rasterio.errors import CRSError, RasterioError
-from rasterio.transform import Affine
-
 from payload.errors import InputError
-from payload.scene import Scene, SceneInfo
+from payload.scene import Scene
 from payload.sensor import RGBN, SENTINEL2_RGBN, Sensor
-from sim.scenes.block_rows import BlockRows
 from sim.scenes.demo import demo_scene
-from sim.scenes.gdal_files import MAX_PIXELS, check_size, gdal_environment, open_file
-from sim.scenes.place import Place, place_of, placed
-from sim.scenes.radiometry import DN_PER_REFLECTANCE, Conversion
-from sim.scenes.rasters import RasterScene, Source, look, open_raster
-from sim.scenes.sentinel2 import SafeProduct, looks_like_safe, read_safe
+from sim.scenes.gdal_files import MAX_PIXELS
+from sim.scenes.rasters import open_raster
+from sim.scenes.safe.open import looks_like_safe, open_safe
 
 DEMO = "demo"
 log = logging.getLogger(__name__)
@@ -54,13 +46,7 @@ def open_scene(
     """
     if where.split(":")[0] == DEMO:
         return _open_demo(where, sensor, seed, _given(bands, scale, offset))
-    path = _existing(where)
-    if not looks_like_safe(path):
-        scene = open_raster(path, bands, sensor, scale, offset, max_pixels)
-    elif given := _given(bands, scale, offset):
-        raise InputError(f"{where}: a product names its own bands and values, so {given} has no use here; leave it out")
-    else:
-        scene = _open_safe(path, sensor, max_pixels)
+    scene = _open_file(where, _existing(where), sensor, Reading(bands, scale, offset, max_pixels))
     for note in scene.info.notes:
         log.warning("%s: %s", scene.info.name, note)
     return scene
@@ -83,6 +69,14 @@ class Reading:
 AS_STORED = Reading()
 
 
+def _open_file(where: str, path: Path, sensor: Sensor, reading: Reading) -> OpenScene:
+    if not looks_like_safe(path):
+        return open_raster(path, reading.bands, sensor, reading.scale, reading.offset, reading.max_pixels)
+    if given := _given(reading.bands, reading.scale, reading.offset):
+        raise InputError(f"{where}: a product names its own bands and values, so {given} has no use here; leave it out")
+    return open_safe(path, sensor, reading.max_pixels)
+
+
 def _existing(where: str) -> Path:
     path = Path(where)
     try:
@@ -90,7 +84,9 @@ def _existing(where: str) -> Path:
     except (OSError, ValueError) as error:  # a name too long for the file system, or with a NUL in it
         raise InputError(f"{where[:80]}: is no path ({getattr(error, 'strerror', error)}); give one") from None
     if not there:
-        raise InputError(f"{where[:200]}: not found, wanted a GeoTIFF, a Sentinel-2 .SAFE or .zip, or `demo`")
+        raise InputError(
+            f"{where[:200]}: not found, wanted a GeoTIFF, a cube, a .SAFE or .zip of Sentinel-1 or 2, or `demo`"
+        )
     return path
 
 
@@ -119,79 +115,3 @@ def _open_demo(where: str, sensor: Sensor, seed: int, given: str) -> OpenScene:
             f"a file of that name is ./{where[:80]}"
         )
     return demo_scene(int(size), int(size), seed)
-
-
-def _open_safe(path: Path, sensor: Sensor, max_pixels: int) -> RasterScene:
-    wanted = sensor.names
-    product = read_safe(path, wanted)
-    sources: list[Source] = []
-    try:
-        for band in wanted:
-            sources.append(_image_of(product, band))
-            check_size(sources[-1].path, sources[-1].file, (1,), max_pixels)
-            if sources[-1].file.shape != sources[0].file.shape:
-                raise InputError(
-                    f"{path}: {band} has {sources[-1].file.shape} px, {wanted[0]} {sources[0].file.shape}, wanted one "
-                    "grid; download the product again"
-                )
-        samples, notes = look(sources, sources[0].file.shape, product.name)
-        for band, part in zip(wanted, samples, strict=True):
-            share = float((part == product.saturated).mean()) if part.size else 0.0
-            if share:
-                notes.append(f"{band}: {100 * share:.2g} % of the samples looked at are SATURATED, and kept so")
-        info = _product_info(product, sources[0].file, sensor, (*_applied(product), *notes))
-        place = _place_of_product(sources[0], product)
-    except (InputError, RasterioError):
-        for source in sources:
-            source.file.close()
-        raise
-    return RasterScene(place.on(info), tuple(sources))
-
-
-def _image_of(product: SafeProduct, band: str) -> Source:
-    where = product.images[band]
-    file = open_file(where, "JP2OpenJPEG" if where.lower().endswith(".jp2") else "GTiff", "a product's image")
-    if file.dtypes[0] != "uint16":
-        file.close()
-        raise InputError(f"{where}: is {file.dtypes[0]}, wanted uint16 as in every product; download it again")
-    gain = DN_PER_REFLECTANCE / product.quantification
-    conversion = Conversion((gain,), (product.offsets[band] * gain,))
-    return Source(where, file, BlockRows(file, (1,)), (1,), conversion, (float(product.nodata),), (), False)
-
-
-def _applied(product: SafeProduct) -> list[str]:
-    """What of the metadata changed the numbers, and what it should have said but does not."""
-    offsets = {band: offset for band, offset in product.offsets.items() if offset}
-    notes = []
-    if offsets:
-        same = len(set(offsets.values())) == 1 and len(offsets) == len(product.offsets)
-        said = f"{next(iter(offsets.values())):g}" if same else ", ".join(f"{b} {o:g}" for b, o in offsets.items())
-        notes.append(f"baseline {product.baseline}: offset {said} added to the DN, as its metadata states")
-    elif product.baseline >= "04.00" and product.baseline[:1].isdigit():
-        notes.append(f"baseline {product.baseline} has offsets from 04.00 on, but its metadata states none: none added")
-    return notes
-
-
-def _product_info(
-    product: SafeProduct, file: rasterio.DatasetReader, sensor: Sensor, notes: tuple[str, ...]
-) -> SceneInfo:
-    height, width = file.shape
-    return SceneInfo(
-        product.name, height, width, sensor.names, 0.0, sensor.bits, product.sensed_at, nodata=product.nodata,
-        notes=notes, sensor=sensor,
-    )  # fmt: skip
-
-
-def _place_of_product(source: Source, product: SafeProduct) -> Place:
-    """The image's own place, else the granule's as its MTD_TL.xml states it."""
-    file, tile = source.file, product.tile
-    if file.crs is not None or tile is None:
-        return place_of(source.path, file)
-    try:
-        with gdal_environment():
-            crs = CRS.from_user_input(tile.crs)
-    except CRSError as error:
-        raise InputError(f"{source.path}: MTD_TL.xml names {tile.crs!r} ({error}), wanted an EPSG code") from None
-    affine = Affine(tile.dx_m, 0, tile.x_m, 0, tile.dy_m, tile.y_m)
-    found = placed(source.path, crs, affine, file.shape)
-    return replace(found, notes=(*found.notes, f"images without a place: {tile.crs} and corner from MTD_TL.xml"))

@@ -22,12 +22,12 @@ from payload.scene import Dn, Mask, SceneInfo
 from payload.sensor import Sensor
 from sim.scenes.band_names import choose_bands
 from sim.scenes.block_rows import BlockRows, Samples
+from sim.scenes.cubes import by_wavelength, open_layers, reflectance_scale, wavelengths
 from sim.scenes.gdal_files import (
     broken_sidecar,
     cause_of,
     check_size,
     gdal_environment,
-    open_file,
     scale_and_offset,
 )
 from sim.scenes.place import place_of
@@ -36,7 +36,6 @@ from sim.scenes.radiometry import Conversion, Stated, check_dn, conversion_for, 
 #: Scenes up to this size are looked at whole before the first tile is coded, larger ones in some windows.
 LOOK_PX = 2**20
 LOOK_WINDOW_PX = 256
-WANTED = "GeoTIFF, COG or Sentinel-2 product"
 
 #: Floating-point samples from here on are fill (1e20, 9.97e36, the lowest number) in any unit that is read.
 FLOAT_LIMIT = 1e6
@@ -57,10 +56,11 @@ class Source:
     fills: tuple[float, ...]  # where no band has one: values that mean no data if all bands hold the same
     masked: bool  # the file carries a mask of all bands
     alpha: int | None = None  # a layer that is a mask: 0 where there is nothing
+    repeat: int = 1  # how often each pixel stands on the scene's grid, along and across
 
     def stored(self, row_px: int, col_px: int, height_px: int, width_px: int) -> tuple[Samples, Mask, Mask]:
         """Samples [b, h, w], where all bands say no data bool [h, w], what is usable bool [h, w]."""
-        stored = self.rows.read(row_px, col_px, height_px, width_px)
+        stored = self._on_grid(row_px, col_px, height_px, width_px)
         usable = np.ones(stored.shape[1:], bool)
         if stored.dtype.kind == "f":
             usable &= (np.abs(stored) < FLOAT_LIMIT).all(axis=0)  # false for NaN, too
@@ -70,6 +70,15 @@ class Source:
         if self.alpha is not None:
             usable &= self.file.read(self.alpha, window=window) > 0
         return stored, self._all_empty(stored), usable
+
+    def _on_grid(self, row_px: int, col_px: int, height_px: int, width_px: int) -> Samples:
+        if self.repeat == 1:
+            return self.rows.read(row_px, col_px, height_px, width_px)
+        n = self.repeat
+        spans = (row_px, height_px), (col_px, width_px)
+        rows, cols = (np.arange(first, first + count) // n for first, count in spans)
+        coarse = self.rows.read(rows[0], cols[0], 1 + rows[-1] - rows[0], 1 + cols[-1] - cols[0])
+        return coarse[:, (rows - rows[0])[:, None], cols - cols[0]]
 
     def _all_empty(self, stored: Samples) -> Mask:
         """Where every band holds its no-data value; bands without one go along with those that have one."""
@@ -119,14 +128,14 @@ def open_raster(
     path: Path, bands: tuple[str, ...] | None, sensor: Sensor, scale: float | None, offset: float | None,
     max_pixels: int,
 ) -> RasterScene:  # fmt: skip
-    """A GeoTIFF as a scene. InputError where it cannot be used."""
-    where = str(path)
-    file = open_file(where, "GTiff", WANTED)
+    """A GeoTIFF or a cube as a scene. InputError where it cannot be used."""
+    opened = open_layers(path, sensor)
+    where, file = opened.path, opened.file
     try:
-        indexes, named = choose_bands(where, file.descriptions, bands, sensor)
+        indexes, named = _chosen(where, file, bands, sensor)
         check_size(where, file, indexes, max_pixels)
         source, tagged = _source(where, file, indexes, sensor)
-        says = stated([scale_and_offset(file, i) for i in indexes], scale, offset, _dtype(source))
+        says = stated(_scales(file, indexes), scale, offset, _dtype(source))
         sample, partly = look((source,), file.shape, path.stem)
         conversion, read_as = _conversion(where, says, _dtype(source), sample[0], sensor)
         source = replace(source, conversion=conversion)
@@ -135,6 +144,23 @@ def open_raster(
     except (InputError, RasterioError):
         file.close()
         raise
+
+
+def _chosen(
+    where: str, file: rasterio.DatasetReader, bands: tuple[str, ...] | None, sensor: Sensor
+) -> tuple[tuple[int, ...], list[str]]:
+    """The layers of the sensor's bands: of a spectrometer by their wavelengths, else by their names."""
+    if bands is None and sensor.kind == "hyperspectral":
+        layers = by_wavelength(where, sensor, wavelengths(file))
+        if layers is not None:
+            return layers, [f"of {file.count} layers the {len(layers)} nearest to {sensor.name}'s bands were taken"]
+    return choose_bands(where, file.descriptions, bands, sensor)
+
+
+def _scales(file: rasterio.DatasetReader, indexes: tuple[int, ...]) -> list[tuple[float, float]]:
+    found = [scale_and_offset(file, i) for i in indexes]
+    header = reflectance_scale(file)
+    return found if header is None or set(found) != {(1.0, 0.0)} else [(header, 0.0)] * len(found)
 
 
 def _conversion(

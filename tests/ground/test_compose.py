@@ -65,7 +65,7 @@ def link_report(octets: int, beyond: int) -> LinkReport:
 def run_and_picture(bundle, tmp_path) -> tuple[Run, Comparison]:
     info = SceneInfo("made-up.tif", 2 * T, 3 * T, RGBN, 10.0, bits=12, crs_wkt='PROJCS["WGS 84 / UTM zone 31N",X]')
     run = run_of(bundle, info, reception_of(bundle))
-    quality = SceneQuality(bundle.bands)
+    quality = SceneQuality(bundle.sensor)
     rng = np.random.default_rng(0)
     dn = rng.integers(500, 3000, (4, T, 2 * T)).astype(np.uint16)
     quality.add(dn, (dn + 10).astype(np.uint16), np.ones((T, 2 * T), bool))
@@ -216,7 +216,7 @@ def test_stages_tell_what_a_tile_took(run_and_picture) -> None:
 
 def test_a_reception_of_nothing_composes_and_holds_nothing(run_and_picture) -> None:
     run, picture = run_and_picture
-    nothing = Comparison(SceneQuality(run.bundle.bands), picture.pictures, {}, 0)
+    nothing = Comparison(SceneQuality(run.bundle.sensor), picture.pictures, {}, 0)
     report = composed((run_of(run.bundle, run.info, SceneReception(0)), nothing))
     assert report["tiles"]["lost"] == 6 and validate_report(report) == []
     assert all(m["value"] is None for m in report["quality"]["metrics"])

@@ -1,5 +1,6 @@
 """The fault campaign and the soak: a small share of each; `sim faults --trials` runs the rest."""
 
+import contextlib
 from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
@@ -7,8 +8,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from payload.guard.telemetry import EventId
+from payload.guard.twins import octets_of
 from payload.native import library
 from payload.policy import Protection
+from payload.store.recorder import record_scene, stored
+from payload.store.store import Store
 from sim.faults import campaign
 from sim.faults.campaign import Question, run
 from sim.faults.outcomes import Outcome, row_of
@@ -18,6 +23,7 @@ from sim.faults.rows import ROWS, chosen
 from sim.faults.soak import Week, _resident_mib, soak
 from sim.faults.soak import as_text as soak_text
 from sim.faults.volatile import PowerCutError, VolatileFiles
+from sim.faults.world import world
 from sim.mission import SHIPPED
 from sim.progress import silent
 
@@ -129,3 +135,40 @@ def test_the_soaks_words_are_its_figures() -> None:
 
 def test_every_row_has_a_trial() -> None:
     assert len(ROWS) > 40 and all(callable(row.trial) for row in ROWS.values())
+
+
+@needs_kernel
+@pytest.mark.parametrize("hit_row", [1, 2])
+def test_an_upset_and_a_cut_at_any_step_behind_its_finding_leave_no_wrong_tile(hit_row: int) -> None:
+    """On the tree before, tiles that were stored when memory was found hit were kept where the power was cut before the
+    recoded ones were on disk."""
+    here = world("edge", 3, forked=True)
+    payload = here.fresh(Protection(scrub_octets=1024, self_test=False))  # found at the end of the scene
+    assert payload.guard is not None
+    weights = next(twin for twin in payload.guard.scrubber.twins if twin.held.name == "transform.weights")
+
+    def flip() -> None:
+        octets_of(weights.held)[::2] ^= 1
+
+    def record(files: VolatileFiles) -> int:
+        """Operations of the disk when the hit was told."""
+        here.scene.before = {hit_row: flip}
+        payload.telemetry.clock = lambda: float(files.done)
+        with contextlib.suppress(PowerCutError):
+            record_scene(payload, Store(files, payload.telemetry), here.scene)
+        here.scene.before = {}
+        return max(event.time_s for event in payload.telemetry.take() if event.event is EventId.MEMORY_HIT)
+
+    whole = VolatileFiles()
+    found = record(whole)
+    for operation in range(found + 3, whole.done + 1):  # behind the cutting off and its sync
+        files = VolatileFiles(operations=operation)
+        record(files)
+        for seed in range(3):
+            store = Store(files.after_cut(np.random.default_rng(seed)))
+            if not list(store.waiting()):
+                record_scene(here.payload, store, here.scene)
+            (log,) = store.waiting()
+            codes = [candidate.code for candidate in stored(log)]
+            assert [(code.side, code.layers) for code in codes] == [(code.side, code.layers) for code in here.clean]
+    assert whole.done > found + 8

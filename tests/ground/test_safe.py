@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from rasterio.transform import from_origin
 
 from payload.errors import InputError
-from payload.sensor import sensor_of
+from payload.sensor import SENTINEL2, sensor_of
 from sim.scenes.open_scene import open_scene
-from sim.scenes.sentinel2 import read_safe
+from sim.scenes.safe.files import FolderFiles
+from sim.scenes.safe.sentinel2 import read_safe
+from sim.scenes.sensor_files import load_sensor
 
 BANDS = ("B02", "B03", "B04", "B08")
 TILE = "T32TNS_20260418T103021"
@@ -106,7 +108,7 @@ def zip_product(product: Path, compression: int = zipfile.ZIP_DEFLATED) -> Path:
 
 @pytest.mark.parametrize("level", ["L1C", "L2A"])
 def test_offset_and_quantification_come_from_the_metadata(tmp_path: Path, level: str) -> None:
-    product = read_safe(make_product(tmp_path, level), BANDS)
+    product = read_safe(tmp_path, FolderFiles(make_product(tmp_path, level)), sensor_of(BANDS))
     assert (product.level, product.baseline, product.quantification, product.nodata) == (level, "05.11", 10_000, 0)
     assert product.sensed_at == "2026-04-18T10:30:21.024Z"
     # band_id 1, 2, 3 and 7 are B02, B03, B04 and B08
@@ -248,8 +250,51 @@ def test_zip_of_two_products(tmp_path: Path) -> None:
     refused(where, "2 products", "wanted one")
 
 
-def test_bands_that_are_not_at_10_m(tmp_path: Path) -> None:
-    refused(make_product(tmp_path), "band B11 is not at 10 m", "--bundle edge", bands=("B02", "B11"))
+def all_bands(root: Path, level: str) -> tuple[Path, dict[str, NDArray[np.uint16]]]:
+    """A product of every band of a level, each on its native grid; and its raw numbers."""
+    product = root / f"S2B_MSI{level}_20260418T103021_N0511_R108_T32TNS_20260418T125900.SAFE"
+    planes, listed = {}, []
+    for number, (band, said) in enumerate(SENTINEL2.items()):
+        if band == "B10" and level == "L2A":
+            continue
+        side = int(960 / said.gsd_m)
+        planes[band] = np.random.default_rng(number).integers(2000, 6000, (side, side)).astype(np.uint16)
+        native = f"R{said.gsd_m:g}m/{TILE}_{band}_{said.gsd_m:g}m" if level == "L2A" else f"{TILE}_{band}"
+        listed.append(f"GRANULE/A/IMG_DATA/{native}")
+        write_jp2(product / f"{listed[-1]}.jp2", planes[band])
+    coarser = [name.replace("10m", "60m") for name in listed if "R10m" in name]  # listed beside the native ones
+    text = metadata(level, -1000, [*listed, *coarser])
+    (product / f"MTD_MSI{level}.xml").write_text(text, encoding="utf-8")
+    return product, planes
+
+
+@pytest.mark.parametrize(("level", "name"), [("L1C", "sentinel2-l1c-13"), ("L2A", "sentinel2-l2a-12")])
+def test_every_band_is_read_coarser_ones_repeated(tmp_path: Path, level: str, name: str) -> None:
+    product, planes = all_bands(tmp_path, level)
+    sensor = load_sensor(name)
+    with open_scene(str(product), sensor=sensor) as scene:
+        dn, valid = scene.read(0, 0, 96, 96)
+        part, _ = scene.read(13, 7, 50, 61)
+        assert scene.info.bands == sensor.names and scene.info.gsd_m == 10.0 and valid.all()
+        assert any("B05 (2 x)" in note and "B01 (6 x)" in note for note in scene.info.notes)
+    for band, found in zip(sensor.names, dn, strict=True):
+        repeat = 96 // len(planes[band])
+        counts = planes[band].astype(int) - 1000 - list(SENTINEL2).index(band)
+        assert np.array_equal(found, np.kron(counts, np.ones((repeat, repeat), int))), band
+    assert np.array_equal(part, dn[:, 13:63, 7:68])
+
+
+def test_bands_of_20_m_alone_lie_on_their_own_grid(tmp_path: Path) -> None:
+    product, planes = all_bands(tmp_path, "L2A")
+    with open_scene(str(product), sensor=sensor_of(("B05", "B09"))) as scene:
+        assert (scene.info.height_px, scene.info.width_px) == planes["B05"].shape
+        assert np.array_equal(scene.read(0, 0, 48, 48)[0][0], planes["B05"] - np.uint16(1004))
+
+
+def test_bands_that_a_product_has_not_are_said_with_the_mend(tmp_path: Path) -> None:
+    refused(all_bands(tmp_path, "L2A")[0], "level 2A has no B10", "sentinel2-l2a-12", bands=("B02", "B10"))
+    refused(all_bands(tmp_path, "L1C")[0], "which has no RE1", "--bundle edge", bands=("B02", "RE1"))
+    refused(make_product(tmp_path / "few"), "metadata lists 0 20 m images of B12", bands=("B02", "B12"))
 
 
 def test_strips_within_a_jpeg_2000_tile_decode_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -411,7 +456,7 @@ def test_an_offset_that_is_applied_is_said_and_one_that_is_missing_too(tmp_path:
 
 
 def test_a_zip_that_inflates_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sim.scenes.safe_files.DEFLATE_FREE_OCTETS", 1000)
+    monkeypatch.setattr("sim.scenes.safe.files.DEFLATE_FREE_OCTETS", 1000)
     product = make_product(tmp_path)
     next(product.rglob("*_B04.jp2")).write_bytes(bytes(10_000_000))
     refused(zip_product(product), "inflates", "download the product again")

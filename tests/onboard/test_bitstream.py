@@ -1,6 +1,7 @@
 """Tile codes: the law of the wire, every truncation, every flipped bit, octets by hand, hostile octets."""
 
 from binascii import crc_hqx
+from dataclasses import replace
 from zlib import crc32
 
 import pytest
@@ -143,6 +144,19 @@ def test_a_tile_of_a_scene_by_hand() -> None:
     assert pack(code) == head + table + crc32_bit_by_bit(head + table) + layer
 
 
+def test_a_tile_with_long_side_information_by_hand() -> None:
+    """Of many bands: its length takes two octets, and the version says so."""
+    side = bytes(range(256)) + b"\xa5"
+    lone = bytes.fromhex("60 0a0b0c0d 0001 0002 55") + b"\x01\x01" + b"\x01" + side
+    scene = bytes.fromhex("70 0a0b0c0d a1a2a3a4 0001 0002 55") + b"\x01\x01" + b"\x01" + b"\0\0\0" + side
+    table = b"\x00\x00\x01" + crc32_bit_by_bit(b"\x07")
+    for head, named in ((lone, None), (scene, 0xA1A2A3A4)):
+        code = TileCode(Kind.CODED, 1, 2, 0x0A0B0C0D, 85, side, (b"\x07",), scene_id=named)
+        assert pack(code) == head + table + crc32_bit_by_bit(head + table) + b"\x07"
+        assert unpack(pack(code)) == code and len(pack(code)) == code.sent_octets
+    assert pack(replace(code, side=side[:255]))[0] >> 4 == 5
+
+
 @pytest.mark.parametrize(
     ("head", "named"),
     [
@@ -196,7 +210,7 @@ def with_crc(head: str) -> bytes:
     ("octets", "words"),
     [
         (with_crc("11 0a0b0c0d 0001 0002 55 00 00"), "version 1, kind 1"),
-        (with_crc("46 0a0b0c0d 0001 0002 55 00 00"), "kind 6; this ground reads versions 2 to 5, kinds 0 to 5"),
+        (with_crc("46 0a0b0c0d 0001 0002 55 00 00"), "kind 6; this ground reads versions 2 to 7, kinds 0 to 5"),
         (with_crc("41 0a0b0c0d 0001 0002 65 00 00"), "cloud percentage 101"),
         (with_crc("41 0a0b0c0d 0001 0002 55 00 01")[:-2], "cut short"),
         (b"", "0 octets are too few"),
@@ -231,7 +245,7 @@ def test_a_right_header_in_front_of_hostile_layers_never_raises(tail, layers, cl
         ({"col": -1}, "col -1 does not fit in 16 bits"),
         ({"bundle_id": 2**32}, "does not fit in 32 bits"),
         ({"cloud_percent": 101}, "cloud_percent is 101"),
-        ({"side": bytes(256)}, "side information over 255"),
+        ({"side": bytes(65_536)}, "side information over 65 535"),
         ({"scene_id": 2**32}, "scene_id 4294967296 does not fit"),
         ({"mask": b"m"}, "a scene that it belongs to"),
         ({"layers": (b"",) * 256}, "over 255 layers"),

@@ -14,10 +14,11 @@ from payload.codec.interface import CodedTile
 from payload.codec.lapped.codec import FsqCodec
 from payload.codec.lapped.compiled_layers import EntropyKernel
 from payload.codec.lapped.tables import load_tables
+from payload.engine import open_engine
 from payload.errors import BundleError, InputError
 from payload.guard.telemetry import Count, EventId, Mode
 from payload.guard.twins import Mended, Scrubber, octets_of
-from payload.guard.vector import Vector, known_vectors
+from payload.guard.vector import Vector, known_vectors, short_test
 from payload.link.tile_code import Kind, TileCode
 from payload.memory import Held
 from payload.native import library
@@ -316,3 +317,17 @@ def test_the_known_tile_has_its_known_octets_under_every_engine(engine: str) -> 
     payload = Payload(load_bundle("edge"), Policy(), open_engine(engine), Protection())
     assert payload.guard is not None and payload.guard.self_test("now")
     assert EventId.VECTOR_LEARNT not in events(payload)
+
+
+@needs_kernel
+def test_the_short_test_notices_weights_and_scales_and_costs_a_fraction_of_a_tile() -> None:
+    payload = Payload(load_bundle("edge"), Policy(), open_engine("native"), Protection())
+    assert payload.guard is not None
+    short = short_test(payload.codec, 4)
+    assert short is not None and short.passes()
+    for name in ("power_law", "transform.weights", "rotation.cosines", "kernel.layer0.base", "second_level"):
+        twin = twin_of(payload, name)
+        octets_of(twin.held)[::2] ^= 1
+        assert not short.passes(), name
+        twin.mend()
+        assert short.passes(), name

@@ -14,7 +14,7 @@ from toys import ArrayScene
 
 from payload.bundle import load_bundle
 from payload.codec.interface import Quality
-from payload.codec.lapped import codec
+from payload.codec.lapped.many import side as side_information
 from payload.codec.registry import open_codec
 from payload.codec.rotation import Rotation
 from payload.engine import open_engine
@@ -268,14 +268,14 @@ def test_side_information_by_hand(toy_bundle, means, angles, index, shift) -> No
 def test_side_information_of_any_number_of_bands_comes_back(fields, index, shift) -> None:
     means, angles = fields
     rotation = Rotation(tuple(means), tuple(angles), shift)
-    side = codec._pack_side(rotation, index)
+    side = side_information.pack_side(rotation, index)
     assert len(side) == 2 * len(means) + -(-12 * len(angles) // 8) + 2
-    assert codec._unpack_side(side, len(means)) == (rotation, index)
+    assert side_information.unpack_side(side, len(means)) == (rotation, index)
 
 
 def test_angles_that_fill_no_octet_are_padded_with_zero_bits_at_their_end() -> None:
     # two bands: means 0001 0002; one angle abc = 1010 1011 1100 and four zero bits; step 05; shift 01
-    assert codec._pack_side(Rotation((1, 2), (0xABC,), 1), 5).hex() == "00010002" + "abc0" + "05" + "01"
+    assert side_information.pack_side(Rotation((1, 2), (0xABC,), 1), 5).hex() == "00010002" + "abc0" + "05" + "01"
 
 
 @pytest.fixture

@@ -3,11 +3,13 @@
     tile [B, T, T] -> companded -> rotated -> latents [B, 64, T/8, T/8] -> indices -> layers of octets
 
 Side information: means 16 bits each, angles 12 bits each, step index 8, shift 8. What runs in C where the kernel was
-built, in numpy elsewhere, gives the same octets; who runs the encoder network is the engine's choice.
+built, in numpy elsewhere, gives the same octets; who runs the encoder network is the engine's choice. More than sixteen
+bands go in sets (payload/codec/lapped/many/sets.py).
 """
 
 import math
 from collections.abc import Iterator
+from copy import copy
 from functools import cached_property
 
 import numpy as np
@@ -28,25 +30,15 @@ from payload.codec.interface import (
 from payload.codec.lapped import compiled, layers, quantiser, synthesis, tables
 from payload.codec.lapped.compiled_layers import EntropyKernel
 from payload.codec.lapped.context_model import frequency_neighbours, zones
-from payload.codec.lapped.power_law import LEAST_GAMMA, LINEAR, compand, expand, expanded, stretch, table
+from payload.codec.lapped.many.sets import LayerCoder, Sets, set_bands, sets_of
+from payload.codec.lapped.many.side import pack_side, unpack_side
+from payload.codec.lapped.power_law import LEAST_GAMMA, LINEAR, MOST_GAIN, compand, expand, expanded, stretch, table
 from payload.codec.lapped.proof import latent_quantiser
 from payload.codec.lapped.quantiser import Indices
 from payload.codec.lapped.transform import BLOCK, COEFFICIENTS, Latents, dct, encode, first_level, planes
-from payload.codec.rotation import (
-    SHIFT_LIMIT,
-    Rotation,
-    circle,
-    fit,
-    held_circle,
-    inverse_of,
-    pack_rotation,
-    rotate,
-    rotation_octets,
-    unpack_rotation,
-    unrotate,
-)
+from payload.codec.rotation import MOST_BANDS, Rotation, circle, fit, held_circle, inverse_of, rotate, unrotate
 from payload.engine import NATIVE, Engine, Network
-from payload.errors import BundleError, InputError, StreamError
+from payload.errors import BundleError, InputError
 from payload.link.tile_code import Kind
 from payload.memory import Held, RunsInside
 from payload.native import library
@@ -59,6 +51,12 @@ TILE_MULTIPLE_PX = 64
 #: Constant quality: the share of the allowed error that quantisation may use. The rest is for magnitudes that are left
 #: out as not worth their octets, which the estimate does not see.
 QUANTISER_ERROR_SHARE = 0.9
+#: Most of what is below half a step stays out: a squared step leaves so many times its squared error.
+ERROR_OF_STEP = 8
+#: Tables of all sets of bands but the first.
+REST_TABLES_FILE = "flight/tables-rest.npz"
+#: What a tile's arrays may hold: numbers of samples fit 31 bits in the kernel.
+MOST_SAMPLES = 1 << 30
 
 
 class FsqCodec:
@@ -67,33 +65,46 @@ class FsqCodec:
     code_kind = Kind.CODED
     follows_quality = True
     flight_network = ENCODER_FILE
-    ground_network = DECODER_FILE
     decodes_alone = True
 
     def __init__(self, bundle: Bundle, engine: Engine | None) -> None:
         self._bundle, self._tile_px, self._bands = bundle, bundle.tile_px, len(bundle.bands)
         coarsest_dn = quantiser.step_dn(quantiser.STEP_INDICES - 1)
-        self._gamma = bundle.parameter("compand", LINEAR, LEAST_GAMMA, LINEAR)
+        gain = int(bundle.parameter("gain", 1, 1, MOST_GAIN))
+        self._law = bundle.parameter("compand", LINEAR, LEAST_GAMMA, LINEAR), gain
         self._coarsest_dn = bundle.parameter("coarsest_step_dn", coarsest_dn, 1.0, coarsest_dn)
         if self._tile_px % TILE_MULTIPLE_PX:
             raise BundleError(
                 f"bundle {bundle.name}: tiles of {self._tile_px} px, wanted a multiple of {TILE_MULTIPLE_PX}; "
                 "restore the bundle or rebuild it"
             )
-        model, kernels = _load_tables(bundle)
-        cells = self._tile_px // BLOCK
-        self._entropy = EntropyKernel(model, cells, cells) if library.available else layers.Plain(model, cells)
-        self._buffers = compiled.Buffers(self._bands, self._tile_px) if library.available else None
+        self._set_bands, self._sets = set_bands(self._bands), sets_of(self._bands)
+        model, kernels = _load_tables(bundle, TABLES_FILE)
+        self._entropy = self._coder(model)
+        if self._sets > 1:
+            rest, _ = _load_tables(bundle, REST_TABLES_FILE)
+            self._entropy = Sets(self._entropy, self._coder(rest), self._bands, len(model.layers))
+        coded = self._sets, self._set_bands
+        self._buffers = compiled.Buffers(self._bands, self._tile_px, coded) if library.available else None
         self._network = engine.load(bundle.file(ENCODER_FILE), require_int8=True) if engine else None
         self._transform = _transform(bundle, kernels) if engine and engine.name == NATIVE else None
         self.layers = len(model.layers)
+
+    @property
+    def ground_network(self) -> str | None:
+        """None in a bundle that was adapted: its decoder undoes the transform."""
+        return DECODER_FILE if DECODER_FILE in self._bundle.manifest["files"] else None
+
+    def _coder(self, model: tables.ContextTables) -> LayerCoder:
+        cells = self._tile_px // BLOCK
+        return EntropyKernel(model, cells, cells) if library.available else layers.Plain(model, cells)
 
     def held(self) -> Iterator[Held]:
         """Tables, weights and scales; nothing of what is written anew for every tile."""
         yield from self._entropy.held()
         if self._transform is not None:
             yield from self._transform.held()
-        yield Held("power_law", "scales", table(self._gamma))
+        yield Held("power_law", "scales", table(*self._law))
         yield Held("second_level", "scales", dct())
         yield from held_circle()
 
@@ -101,6 +112,16 @@ class FsqCodec:
         """The encoder where a runtime has it, with `tile` as it goes into it."""
         if self._network is not None and self._transform is None:
             yield RunsInside("encoder", self._network, self.network_inputs(tile))
+
+    def smallest(self) -> tuple["FsqCodec", int] | None:
+        """This codec for the smallest tiles there are, by the same memory, and their side. None where a runtime has the
+        encoder, or where the kernel was not built."""
+        if self._transform is None or not isinstance(self._entropy, EntropyKernel):
+            return None
+        other, side = copy(self), TILE_MULTIPLE_PX
+        other._tile_px, other._buffers = side, compiled.Buffers(self._bands, side)
+        other._entropy = self._entropy.of_size(side // BLOCK, side // BLOCK)
+        return other, side
 
     @staticmethod
     def forget() -> None:
@@ -111,11 +132,11 @@ class FsqCodec:
     def encode(self, tile: Tile, quality: Quality, watch: Stopwatch) -> CodedTile:
         require_tile(tile, self._bands, self._tile_px)
         with watch.stage("rotate"):
-            values, rotation, rotated = self._rotate(tile)
+            values, rotation, rotated = self._rotate(tile, quality)
         with watch.stage("encode"):
             latents = self._latents(rotated)
         with watch.stage("quantise"):
-            dn2_per_value = stretch(values, self._gamma) if quality.with_errors or quality.psnr_db is not None else 1.0
+            dn2_per_value = stretch(values, *self._law) if quality.with_errors or quality.psnr_db is not None else 1.0
             samples = self._bands * int(np.count_nonzero(tile.valid))
             index, unsent = self._step(latents, rotation, quality, (dn2_per_value, samples))
             indices = self._quantise(latents, index)
@@ -125,25 +146,41 @@ class FsqCodec:
         with watch.stage("entropy"):
             keep = min(self.layers if quality.keep is None else quality.keep, self.layers - unsent)
             layers = self._entropy.encode_layers(indices, keep)
-        return CodedTile(_pack_side(rotation, index), layers, errors[: len(layers) + 1])
+        return CodedTile(pack_side(rotation, index), layers, errors[: len(layers) + 1])
 
-    def _rotate(self, tile: Tile) -> tuple[NDArray[np.uint16], Rotation, NDArray[np.int16]]:
+    def _rotate(self, tile: Tile, quality: Quality) -> tuple[NDArray[np.uint16], Rotation, NDArray[np.int16]]:
         """Companded bands, their rotation, rotated bands."""
-        if self._buffers is None or not tile.valid.all():
-            values = compand(tile.dn, self._gamma)
-            rotation = fit(values, tile.valid)
+        if self._buffers is None or not tile.valid.all() or self._sets > 1:
+            values = compand(tile.dn, *self._law)
+            solve = compiled.diagonalise if library.available else None
+            rotation = fit(values, tile.valid, solve=solve, error_dn2=_allowed(quality, self._law[1]))
             return values, rotation, rotate(values, tile.valid, rotation).astype(np.int16)
-        known = compiled.statistics(tile.dn, table(self._gamma), self._buffers.values)
+        known = compiled.statistics(tile.dn, table(*self._law), self._buffers.values)
         rotation = fit(self._buffers.values, tile.valid, known, compiled.diagonalise)
         compiled.rotate(self._buffers.values, rotation, self._buffers.rotated)
         return self._buffers.values, rotation, self._buffers.rotated
 
     def _latents(self, rotated: NDArray[np.int16]) -> Latents:
+        """Of every set of bands."""
+        if self._sets == 1:
+            return self._latents_of(rotated)
+        n, found = self._set_bands, np.empty((self._sets * self._set_bands, COEFFICIENTS, *self._cells), np.int32)
+        for first in range(0, len(found), n):
+            part = rotated[first : first + n]
+            whole = np.concatenate([part, np.zeros((n - len(part), *part.shape[1:]), np.int16)])
+            found[first : first + n] = self._latents_of(whole).values
+        return Latents(found)
+
+    def _latents_of(self, rotated: NDArray[np.int16]) -> Latents:
         if self._network is None:
             raise BundleError("this codec was opened for decoding only; give it an engine to encode")
         if self._transform is not None and self._buffers is not None:
             return compiled.with_second_level(self._transform.run(rotated, self._buffers))
         return encode(rotated, self._network)
+
+    @property
+    def _cells(self) -> tuple[int, int]:
+        return self._tile_px // BLOCK, self._tile_px // BLOCK
 
     def _quantise(self, latents: Latents, index: int) -> Indices:
         if self._buffers is None:
@@ -166,11 +203,12 @@ class FsqCodec:
                 left = _errors_dn2(latents, index, self.layers, rotation, dn2_per_value)[self.layers - unsent]
                 low, high = (middle, high) if left <= allowed else (low, middle)
             return _within(max(low, 0) - quantiser.STEPS_PER_OCTAVE * rotation.shift, coarsest)
-        unsent = min(max(math.ceil(math.log2(quality.step_dn / self._coarsest_dn)), 0), self.layers - 1)
-        return quantiser.step_index(quality.step_dn * 2.0 ** -(rotation.shift + unsent)), unsent
+        step = quality.step_dn * self._law[1]
+        unsent = min(max(math.ceil(math.log2(step / self._coarsest_dn)), 0), self.layers - 1)
+        return quantiser.step_index(step * 2.0 ** -(rotation.shift + unsent)), unsent
 
     def decode(self, side: bytes, layers: tuple[bytes, ...]) -> tuple[tuple[Rotation, int], Indices]:
-        return _unpack_side(side, self._bands), self._entropy.decode_layers(layers)
+        return unpack_side(side, self._bands), self._entropy.decode_layers(layers)
 
     def reconstruct(self, indices: tuple[tuple[Rotation, int], Indices], network: Network | None) -> Dn:
         """indices -> levels -> decoder network -> rotated bands -> DN. The network works in steps.
@@ -185,7 +223,7 @@ class FsqCodec:
         (better,) = network.run(levels[None], depth)
         if better.shape[1:] == levels.shape:
             return self._untransformed(found, better[0], rotation, step_dn)
-        return to_dn(expand(unrotate(better[0] * np.float32(step_dn), rotation), self._gamma))
+        return to_dn(expand(unrotate(better[0] * np.float32(step_dn), rotation), *self._law))
 
     def _untransformed(
         self, found: Indices, levels: NDArray[np.float32] | None, rotation: Rotation, step_dn: float
@@ -193,12 +231,29 @@ class FsqCodec:
         """DN of levels [B * 64, h, h], or of the indices' own."""
         wide, (inverse, means) = synthesis.wide_functions(step_dn), inverse_of(rotation)
         turn = inverse * np.float32(step_dn), means
+        if self._sets > 1:
+            sets = [self._synthesised(part, wide).copy() for part in self._parts(found)]
+            rotated = np.concatenate(sets)[: self._bands]
+            return to_dn(expand(unrotate(rotated * np.float32(step_dn), rotation), *self._law))
         if self._synthesis is not None and levels is None:
             return self._synthesis.of_indices(found, _averages(found), wide, turn)
         if self._synthesis is not None and levels is not None:
             return self._synthesis.of_levels(levels, wide, turn)
         rotated = synthesis.synthesise(_levels(found) if levels is None else levels, *self._functions, wide)
-        return to_dn(expand(unrotate(rotated * np.float32(step_dn), rotation), self._gamma))
+        return to_dn(expand(unrotate(rotated * np.float32(step_dn), rotation), *self._law))
+
+    def _parts(self, found: Indices) -> Iterator[Indices]:
+        """The indices of each set of bands."""
+        channels = self._set_bands * COEFFICIENTS
+        for at in (slice(first, first + channels) for first in range(0, len(found.magnitude), channels)):
+            behind = None if found.behind is None else found.behind[at]
+            yield Indices(found.magnitude[at], found.negative[at], found.missing, behind)
+
+    def _synthesised(self, found: Indices, wide: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """Rotated bands of a set, in steps."""
+        if self._synthesis is not None:
+            return self._synthesis.rotated(found, _averages(found), wide)
+        return synthesis.synthesise(_levels(found), *self._functions, wide)
 
     @cached_property
     def _functions(self) -> tuple[synthesis.Functions, synthesis.Functions]:
@@ -219,31 +274,32 @@ class FsqCodec:
     def _synthesis(self) -> compiled.Synthesis | None:
         if not library.available:
             return None
-        return compiled.Synthesis(*self._functions, expanded(self._gamma), self._bands, self._tile_px)
+        return compiled.Synthesis(*self._functions, expanded(*self._law), self._set_bands, self._tile_px)
 
     def features(self, indices: tuple[tuple[Rotation, int], Indices]) -> tuple[FeatureLevel, ...]:
         """Coefficients of the bands, dequantised, in companded DN, and their activity."""
         (rotation, index), found = indices
-        levels = _levels(found) * np.float32(quantiser.step_dn(index) * 2.0**found.missing)
+        levels = _levels(found)[: self._bands * COEFFICIENTS]
+        levels = levels * np.float32(quantiser.step_dn(index) * 2.0**found.missing)
         inverse, means = inverse_of(rotation)
         turned = (inverse @ levels.reshape(self._bands, -1)).reshape(self._bands, COEFFICIENTS, *levels.shape[1:])
         turned[:, 0] = turned[:, 0] / np.float32(self._kernels.gain_of_first) + means[:, None, None]
         return of_blocks(turned, self._bundle.bands)
 
     def step_of(self, side: bytes, layers: int) -> float:
-        rotation, index = _unpack_side(side, self._bands)
-        return float(quantiser.step_dn(index) * 2.0 ** (rotation.shift + self.layers - layers))
+        rotation, index = unpack_side(side, self._bands)
+        return float(quantiser.step_dn(index) * 2.0 ** (rotation.shift + self.layers - layers)) / self._law[1]
 
     def finest(self, indices: tuple[tuple[Rotation, int], Indices]) -> NDArray[np.int32]:
         _, found = indices
         return np.where(found.negative, -found.magnitude.astype(np.int32), found.magnitude)
 
     def network_inputs(self, tile: Tile) -> tuple[NDArray[np.float32]]:
-        values = compand(tile.dn, self._gamma)
-        return (planes(rotate(values, tile.valid, fit(values, tile.valid))),)
+        values = compand(tile.dn, *self._law)
+        return (planes(rotate(values, tile.valid, fit(values, tile.valid))[: self._set_bands]),)
 
     def latent_quantiser(self, step_dn: float) -> LatentQuantiser:
-        return latent_quantiser(self._bands, self._tile_px, step_dn)
+        return latent_quantiser(self._set_bands, self._tile_px, step_dn)
 
     def shorten(self, layers: tuple[bytes, ...], octets: int) -> tuple[bytes, ...]:
         before = sum(len(layer) for layer in layers[:-1])
@@ -251,7 +307,7 @@ class FsqCodec:
             return layers
         found = self._entropy.decode_layers(layers)
         finest = Indices((found.magnitude << found.missing).astype(np.uint16), found.negative)
-        low, high = 0, self._bands * COEFFICIENTS  # channels of the last layer; `low` fits
+        low, high = 0, len(found.magnitude)  # channels of the last layer; `low` fits
         best: tuple[bytes, ...] = layers
         while high - low > 1:
             middle = (low + high) // 2
@@ -295,12 +351,15 @@ def _errors_dn2(
     return tuple(unit * left for left in measure(latents, index, layers))
 
 
-def _load_tables(bundle: Bundle) -> tuple[tables.ContextTables, tables.Kernels | None]:
+def _load_tables(bundle: Bundle, file: str) -> tuple[tables.ContextTables, tables.Kernels | None]:
     """The bundle's entropy model and kernels; BundleError where they do not fit its manifest."""
-    path, bands = bundle.file(TABLES_FILE), len(bundle.bands)
-    if bands > tables.MOST_BANDS:
-        raise BundleError(f"bundle {bundle.name}: {bands} bands, wanted {tables.MOST_BANDS} at most; rebuild it")
-    model = tables.load_tables(path, bands)
+    path, bands = bundle.file(file), len(bundle.bands)
+    if bands > MOST_BANDS or bands * bundle.tile_px**2 > MOST_SAMPLES:
+        raise BundleError(
+            f"bundle {bundle.name}: tiles of {bundle.tile_px} px and {bands} bands, wanted {MOST_BANDS} bands and "
+            f"{MOST_SAMPLES} samples at most; rebuild it with smaller tiles"
+        )
+    model = tables.load_tables(path, set_bands(bands))
     declared = bundle.codec.get("layers", len(model.layers))
     if declared != len(model.layers):
         raise BundleError(
@@ -320,11 +379,8 @@ def _transform(bundle: Bundle, kernels: tables.Kernels | None) -> compiled.Trans
     return compiled.Transform(kernels)
 
 
-def _pack_side(rotation: Rotation, index: int) -> bytes:
-    return pack_rotation(rotation) + bytes([index, rotation.shift])
-
-
-def _unpack_side(side: bytes, bands: int) -> tuple[Rotation, int]:
-    if len(side) != rotation_octets(bands) + 2 or side[-2] >= quantiser.STEP_INDICES or side[-1] > SHIFT_LIMIT:
-        raise StreamError(f"{len(side)} octets of side information do not fit {bands} bands")
-    return unpack_rotation(side[:-2], bands, side[-1]), side[-2]
+def _allowed(quality: Quality, gain: int) -> float:
+    """About the squared error that may stay in a companded value."""
+    if quality.psnr_db is not None:
+        return float(gain**2 * PEAK_DN**2 * 10 ** (-quality.psnr_db / 10))
+    return (gain * quality.step_dn) ** 2 / ERROR_OF_STEP

@@ -22,13 +22,15 @@ Turn = tuple[NDArray[np.float32], NDArray[np.float32]]
 class Buffers:
     """Arrays of one tile that are written anew for every tile: fresh memory would cost more than what fills it."""
 
-    def __init__(self, bands: int, side: int) -> None:
-        blocks = side // BLOCK
-        self.values = np.empty((bands, side, side), np.uint16)
-        self.rotated = np.empty((bands, side, side), np.int16)
-        self.sums = np.empty((bands, COEFFICIENTS, blocks, blocks), np.int32)
+    def __init__(self, bands: int, side: int, sets: tuple[int, int] | None = None) -> None:
+        """`sets`: how many of rotated bands, and the bands of each; None: one of all."""
+        blocks, (count, of_set) = side // BLOCK, sets or (1, bands)
+        few = bands if count == 1 else 0  # many bands are rotated elsewhere
+        self.values = np.empty((few, side, side), np.uint16)
+        self.rotated = np.empty((few, side, side), np.int16)
+        self.sums = np.empty((of_set, COEFFICIENTS, blocks, blocks), np.int32)
         self.part_sums = np.empty((COEFFICIENTS // 2, blocks), np.int32)
-        self.magnitude = np.empty((bands * COEFFICIENTS, blocks, blocks), np.uint16)
+        self.magnitude = np.empty((count * of_set * COEFFICIENTS, blocks, blocks), np.uint16)
         self.negative = np.empty(self.magnitude.shape, bool)
         self.size128 = np.empty(self.magnitude.shape, np.uint8)
         self.lines = np.empty(2 * BLOCK * (side + BLOCK), np.int16)
@@ -127,9 +129,14 @@ class Synthesis:
 
     def of_indices(self, indices: Indices, averages: NDArray[np.float32], is_wide: NDArray[np.bool_], turn: Turn) -> Dn:
         """DN [B, T, T]. averages [B, h, h] in steps; `turn` as in `of_levels`."""
-        magnitude, negative = np.ascontiguousarray(indices.magnitude), np.ascontiguousarray(indices.negative)
-        given = NONE, span(magnitude, U16), span(negative, BOOL), span(inside_cells(indices), F32), span(averages, F32)
-        return self._run(given, is_wide, turn)
+        return self._run(_given(indices, averages), is_wide, turn)
+
+    def rotated(
+        self, indices: Indices, averages: NDArray[np.float32], is_wide: NDArray[np.bool_]
+    ) -> NDArray[np.float32]:
+        """Rotated bands [B, T, T] in steps; written over by the next call."""
+        self._synthesise(_given(indices, averages), is_wide)
+        return self._rotated
 
     def of_levels(self, levels: NDArray[np.float32], is_wide: NDArray[np.bool_], turn: Turn) -> Dn:
         """DN [B, T, T] of levels [B * 64, h, h]; `turn`: the matrix [B, B] back from rotated steps, and the means."""
@@ -139,12 +146,21 @@ class Synthesis:
         bands, side, _ = self._rotated.shape
         matrix, means = turn
         dn = np.empty(self._rotated.shape, np.uint16)
-        call(
-            "synthesis", *given, span(self._narrow, F32), span(self._wide, F32), span(is_wide, BOOL), bands,
-            side // BLOCK, span(self._plane, F32), span(self._rotated, F32),
-        )  # fmt: skip
+        self._synthesise(given, is_wide)
         call(
             "unrotate", span(self._rotated, F32), span(matrix, F32), span(means, F32), span(self._expanded, F32), bands,
             side * side, span(dn, U16),
         )  # fmt: skip
         return dn
+
+    def _synthesise(self, given: tuple[Span, ...], is_wide: NDArray[np.bool_]) -> None:
+        bands, side, _ = self._rotated.shape
+        call(
+            "synthesis", *given, span(self._narrow, F32), span(self._wide, F32), span(is_wide, BOOL), bands,
+            side // BLOCK, span(self._plane, F32), span(self._rotated, F32),
+        )  # fmt: skip
+
+
+def _given(indices: Indices, averages: NDArray[np.float32]) -> tuple[Span, ...]:
+    magnitude, negative = np.ascontiguousarray(indices.magnitude), np.ascontiguousarray(indices.negative)
+    return NONE, span(magnitude, U16), span(negative, BOOL), span(inside_cells(indices), F32), span(averages, F32)

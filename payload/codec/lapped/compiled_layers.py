@@ -2,6 +2,7 @@
 
 import ctypes
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -79,11 +80,22 @@ class EntropyKernel:
         where, octets = self._hold("kernel.model", _Model.arrays, arrays)
         self._model = _Model(bands, len(t.groups), *where, octets, _complements(where))
         self._layers = [self._layer(k, layer) for k, layer in enumerate(t.layers)]
-        longest_group = max(end - begin for begin, end in t.groups)
+        self._make_room()
+
+    def _make_room(self) -> None:
+        channels = len(self.tables.order)
+        longest_group = max(end - begin for begin, end in self.tables.groups)
         self._scratch = np.empty(loaded().nadir_scratch_octets(channels, self.h, self.w, longest_group), np.uint8)
         self._magnitude = np.empty((channels, self.h, self.w), np.uint16)
         self._out = np.empty(MOST_OCTETS * channels * self.h * self.w + LAST_OCTETS, np.uint8)
         self._room = span(self._scratch, U8), span(self._out, U8)
+
+    def of_size(self, h: int, w: int) -> "EntropyKernel":
+        """The same tables, read where they lie, for tiles of other blocks."""
+        other = copy(self)
+        other.h, other.w = h, w
+        other._make_room()
+        return other
 
     def held(self) -> Iterator[Held]:
         """What the kernel reads, the structures that point at it, and the tables it was made of."""

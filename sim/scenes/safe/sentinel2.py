@@ -1,29 +1,25 @@
-"""A Sentinel-2 product (SAFE directory or zip, L1C or L2A) -> where its 10 m images lie and what their numbers mean.
+"""A Sentinel-2 product (SAFE directory or zip, L1C or L2A) -> where its images lie, each band at its native resolution,
+and what their numbers mean.
 
 Only metadata is read here (MTD_MSIL1C.xml or MTD_MSIL2A.xml, and MTD_TL.xml for the place, as in the Sentinel-2
-Products Specification Document): `sim.scenes.open_scene` opens the images. From processing baseline 04.00 on, an offset
+Products Specification Document): `sim.scenes.safe.open` opens the images. From processing baseline 04.00 on, an offset
 of -1000 is to be added to every digital number: RADIO_ADD_OFFSET in L1C, BOA_ADD_OFFSET in L2A; older products do not
 state any.
 """
 
 import math
 import re
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
 
 from payload.errors import InputError
-from sim.scenes.safe_files import FolderFiles, ProductFiles, ZipFiles, check_jp2_whole
+from payload.sensor import SENTINEL2, Sensor
+from sim.scenes.safe.files import ProductFiles, check_jp2_whole, parse_xml
 
 METADATA_NAMES = ("MTD_MSIL1C.xml", "MTD_MSIL2A.xml")
-#: The four bands that exist at 10 m in both levels.
-BANDS_10M = ("B02", "B03", "B04", "B08")
 #: The order of `band_id` in the offset lists (Products Specification Document, table of spectral bands).
-BAND_IDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B10", "B11", "B12")
-#: Real metadata has some 60 KB; this is what a hostile zip may make us inflate.
-METADATA_LIMIT_OCTETS = 64 * 2**20
+BAND_IDS = tuple(SENTINEL2)
 #: Product metadata of the format before December 2016 (and of Sen2Cor 2.3 on such products).
 OLD_METADATA = re.compile(r"S2[A-D]_(OPER|USER)_MTD_SAFL.*\.xml", re.IGNORECASE)
 #: Some archives hold the images as GeoTIFF (imageFormat="GeoTIFF").
@@ -32,7 +28,7 @@ IMAGE_SUFFIXES = (".jp2", ".tif", ".tiff")
 
 @dataclass(frozen=True)
 class TilePlace:
-    """Where a granule's 10 m grid lies, from its MTD_TL.xml."""
+    """Where a granule's finest grid asked for lies, from its MTD_TL.xml."""
 
     crs: str  # EPSG:code
     x_m: float  # upper left corner
@@ -57,53 +53,37 @@ class SafeProduct:
     tile: TilePlace | None  # for images without a georeference of their own
 
 
-def looks_like_safe(path: Path) -> bool:
-    """Whether a path is meant as a Sentinel-2 product: a directory, a zip, or a product's metadata file."""
-    return (
-        path.is_dir()
-        or path.suffix.lower() in (".safe", ".zip")
-        or _is_metadata(path.name)
-        or bool(OLD_METADATA.fullmatch(path.name))
-    )
+def read_safe(path: Path, files: ProductFiles, sensor: Sensor) -> SafeProduct:
+    """Metadata of a product and the places of the sensor's bands; every image is checked to be whole.
 
-
-def read_safe(path: Path, wanted: tuple[str, ...]) -> SafeProduct:
-    """Metadata of a product and the places of the `wanted` bands (10 m only); every image is checked to be whole.
-
-    Raises InputError on a missing or damaged metadata file, image or zip, and on the format of before December 2016.
+    Raises InputError on a missing or damaged metadata file or image, and on the format of before December 2016.
     """
-    for band in wanted:
-        if band not in BANDS_10M:
-            raise InputError(
-                f"{path}: band {band} is not at 10 m, wanted of {', '.join(BANDS_10M)}; fly a bundle of these "
-                "(--bundle edge), or give a GeoTIFF of all bands on one grid"
-            )
-    if _is_metadata(path.name) or OLD_METADATA.fullmatch(path.name):
-        path = path.parent
-    try:
-        if path.is_dir():
-            return _read_product(path, FolderFiles(path), wanted)
-        with zipfile.ZipFile(path) as archive:
-            return _read_product(path, ZipFiles(path, archive), wanted)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error}); check the path and its rights") from None
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-        raise InputError(f"{path}: broken zip ({error}), wanted a whole product; download it again") from error
-    except RuntimeError as error:  # zipfile has no error of its own for a password
-        raise InputError(f"{path}: is encrypted, wanted a zip without a password; give the unzipped folder") from error
+    strange = [band for band in sensor.names if band not in SENTINEL2]
+    if strange:
+        raise InputError(
+            f"{path}: is a product of Sentinel-2, which has no {', '.join(strange)[:80]}; give a scene of sensor "
+            f"{sensor.name}, or fly a bundle of Sentinel-2's bands (--bundle edge)"
+        )
+    return _read_product(path, files, sensor.names)
 
 
-def _is_metadata(name: str) -> bool:
+def is_metadata(name: str) -> bool:
     return name.casefold() in {known.casefold() for known in METADATA_NAMES}
 
 
 def _read_product(path: Path, files: ProductFiles, wanted: tuple[str, ...]) -> SafeProduct:
     metadata = _find_metadata(path, files)
-    root = _parse(path, files, metadata)
+    root = parse_xml(path, files, metadata)
     level = PurePosixPath(metadata).stem.upper().removeprefix("MTD_MSI")
     listed, form = _listed_images(path, root, metadata)
     top = str(PurePosixPath(metadata).parent)
+    if level == "L2A" and "B10" in wanted:
+        raise InputError(
+            f"{path}: level 2A has no B10; give the product of level 1C, or fly a bundle without it (sensor "
+            "sentinel2-l2a-12)"
+        )
     images = {band: _image(path, files, listed, band, top, form) for band in wanted}
+    finest = min(wanted, key=lambda band: SENTINEL2[band].gsd_m)
     for name in images.values():
         if PurePosixPath(name).suffix.lower() == ".jp2":
             check_jp2_whole(path, files, name)
@@ -119,12 +99,12 @@ def _read_product(path: Path, files: ProductFiles, wanted: tuple[str, ...]) -> S
         saturated=_special_value(path, root, "SATURATED", 65_535),
         images={band: files.gdal_path(name) for band, name in images.items()},
         offsets={band: _offset(path, root, level, band) for band in wanted},
-        tile=_tile_place(path, files, images[wanted[0]]),
+        tile=_tile_place(path, files, images[finest], SENTINEL2[finest].gsd_m),
     )
 
 
 def _find_metadata(path: Path, files: ProductFiles) -> str:
-    found = [name for name in files.names() if _is_metadata(PurePosixPath(name).name)]
+    found = [name for name in files.names() if is_metadata(PurePosixPath(name).name)]
     if not found:
         raise InputError(_why_no_metadata(path, files))
     top = min(len(PurePosixPath(name).parts) for name in found)
@@ -149,20 +129,6 @@ def _why_no_metadata(path: Path, files: ProductFiles) -> str:
     return f"{missing}; download it again"
 
 
-def _parse(path: Path, files: ProductFiles, metadata: str) -> ElementTree.Element:
-    if files.size(metadata) > METADATA_LIMIT_OCTETS:
-        raise InputError(
-            f"{path}: {metadata} has {files.size(metadata)} octets, wanted product metadata of under 64 MiB"
-        )
-    try:
-        with files.open(metadata) as stream:
-            return ElementTree.fromstring(stream.read(METADATA_LIMIT_OCTETS))
-    except (ElementTree.ParseError, ValueError, LookupError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path}: {metadata} is not whole XML ({error}); download the product again") from error
-
-
 def _listed_images(path: Path, root: ElementTree.Element, metadata: str) -> tuple[list[str], str]:
     """Images that the metadata lists, and their format. Sen2Cor 2.3 lists a granule once for each resolution."""
     granules = [entry for tag in ("Granule", "Granules") for entry in root.iter(tag)]
@@ -178,11 +144,12 @@ def _listed_images(path: Path, root: ElementTree.Element, metadata: str) -> tupl
 
 
 def _image(path: Path, files: ProductFiles, listed: list[str], band: str, top: str, form: str) -> str:
-    endings = (f"_{band}".casefold(), f"_{band}_10m".casefold())
+    gsd_m = f"{SENTINEL2[band].gsd_m:g}"
+    endings = (f"_{band}".casefold(), f"_{band}_{gsd_m}m".casefold())
     named = [name for name in listed if name.casefold().endswith(endings)]
     if len(named) != 1:
         raise InputError(
-            f"{path}: metadata lists {len(named)} 10 m images of {band}, wanted 1; download the product again"
+            f"{path}: metadata lists {len(named)} {gsd_m} m images of {band}, wanted 1; download the product again"
         )
     tried = [str(PurePosixPath(top) / f"{named[0]}{suffix}") for suffix in IMAGE_SUFFIXES]
     image = next((found for name in tried if (found := files.find(name))), None)
@@ -194,7 +161,7 @@ def _image(path: Path, files: ProductFiles, listed: list[str], band: str, top: s
     return image
 
 
-def _tile_place(path: Path, files: ProductFiles, image: str) -> TilePlace | None:
+def _tile_place(path: Path, files: ProductFiles, image: str, gsd_m: float) -> TilePlace | None:
     """EPSG code and corner from the granule's MTD_TL.xml; None where it is missing or says nothing."""
     for folder in PurePosixPath(image).parents:
         found = files.find(str(folder / "MTD_TL.xml"))
@@ -203,9 +170,9 @@ def _tile_place(path: Path, files: ProductFiles, image: str) -> TilePlace | None
     else:
         return None
     try:
-        root = _parse(path, files, found)
+        root = parse_xml(path, files, found)
         crs = _text(root, ("HORIZONTAL_CS_CODE",), "")
-        at = next(entry for entry in root.iter("Geoposition") if entry.get("resolution") == "10")
+        at = next(entry for entry in root.iter("Geoposition") if entry.get("resolution") == f"{gsd_m:g}")
         numbers = (float(_text(at, (tag,), "")) for tag in ("ULX", "ULY", "XDIM", "YDIM"))
         return TilePlace(crs, *numbers) if crs else None
     except (InputError, StopIteration, ValueError):

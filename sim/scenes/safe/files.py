@@ -1,4 +1,4 @@
-"""The files of a Sentinel-2 product, in a folder or in a zip, whatever the case of their names and their separators.
+"""The files of a Sentinel product, in a folder or in a zip, whatever the case of their names and their separators.
 
 Products pass through Windows machines: zips made there separate folders by backslashes, and copies come back with names
 in lower case. Names are therefore looked up without regard to case, with forward slashes.
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import IO, Protocol
+from xml.etree import ElementTree
 
 from payload.errors import InputError
 
@@ -19,6 +20,8 @@ FILES_LIMIT = 20_000
 #: Images are compressed already; a zip that makes one this many times smaller is a bomb.
 DEFLATE_LIMIT = 50
 DEFLATE_FREE_OCTETS = 2**26
+#: Real metadata has some 60 KB, noise tables 2 MB; this is what a hostile zip may make us inflate.
+METADATA_LIMIT_OCTETS = 64 * 2**20
 
 
 class ProductFiles(Protocol):
@@ -121,6 +124,21 @@ def check_jp2_whole(path: Path, files: ProductFiles, name: str) -> None:
                 return
             start += length
     raise InputError(f"{path}: {PurePosixPath(name).name} is truncated ({size} octets); download the product again")
+
+
+def parse_xml(path: Path, files: ProductFiles, metadata: str) -> ElementTree.Element:
+    """A metadata file of a product. InputError where it is too large or not whole XML."""
+    if files.size(metadata) > METADATA_LIMIT_OCTETS:
+        raise InputError(
+            f"{path}: {metadata} has {files.size(metadata)} octets, wanted product metadata of under 64 MiB"
+        )
+    try:
+        with files.open(metadata) as stream:
+            return ElementTree.fromstring(stream.read(METADATA_LIMIT_OCTETS))
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: {metadata} is not whole XML ({error}); download the product again") from error
 
 
 def _walk(root: Path) -> Iterator[str]:

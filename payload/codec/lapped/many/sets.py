@@ -1,0 +1,123 @@
+"""Many rotated bands: sets of at most sixteen, each coded as a tile of few bands is.
+
+The strongest bands are one set with tables of its own; all others, which hold what single bands have left, share the
+tables of the rest. What a coder knows, and its memory, is that of one set, whatever the number of bands. A layer is
+
+    | octets of set 0 : 24 | set 0 | octets of set 1 : 24 | set 1 | ...
+
+where 0 octets stand for a set of zeros. A layer that was cut ends behind its last set.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+import numpy as np
+
+from payload.codec.lapped.quantiser import Indices
+from payload.codec.lapped.transform import COEFFICIENTS
+from payload.codec.rotation import FEW_BANDS
+from payload.errors import StreamError
+from payload.memory import Held
+
+LENGTH_OCTETS = 3
+
+
+class LayerCoder(Protocol):
+    """Indices <-> layers of few bands: layers.Plain, compiled_layers.EntropyKernel."""
+
+    def held(self) -> Iterator[Held]: ...
+    def encode_layers(
+        self, indices: Indices, keep: int | None = None, last_active: int | None = None
+    ) -> tuple[bytes, ...]: ...
+    def decode_layers(self, layers: tuple[bytes, ...]) -> Indices: ...
+
+
+def set_bands(bands: int) -> int:
+    """Rotated bands of a set: all of few; of many, sets are alike in size, the last one filled up with zeros."""
+    return -(-bands // sets_of(bands))
+
+
+def sets_of(bands: int) -> int:
+    return -(-bands // FEW_BANDS)
+
+
+class Sets:
+    """The entropy coder of many bands. `leading` codes the first set, `rest` each of the others."""
+
+    def __init__(self, leading: LayerCoder, rest: LayerCoder, bands: int, layers: int) -> None:
+        self._leading, self._rest, self._layers = leading, rest, layers
+        self._count, self._channels = sets_of(bands), set_bands(bands) * COEFFICIENTS
+        self._zeros = bytes(2 + set_bands(bands))
+
+    def held(self) -> Iterator[Held]:
+        yield from self._leading.held()
+        yield from (replace(held, name=f"rest.{held.name}") for held in self._rest.held())
+
+    def encode_layers(
+        self, indices: Indices, keep: int | None = None, last_active: int | None = None
+    ) -> tuple[bytes, ...]:
+        """As of few bands; ranks go on from set to set."""
+        whole = self._count * self._channels
+        active = whole if last_active is None else min(last_active, whole)
+        coded = []
+        for number, coder in enumerate(self._coders()):
+            left = min(max(active - number * self._channels, 0), self._channels)
+            coded.append(coder.encode_layers(self._part(indices, number), keep, left))
+        present = max(1, -(-active // self._channels))
+        return tuple(
+            b"".join(self._framed(layer) for layer in of_sets[: present if k == len(coded[0]) - 1 else None])
+            for k, of_sets in enumerate(zip(*coded, strict=True))
+        )
+
+    def decode_layers(self, layers: tuple[bytes, ...]) -> Indices:
+        """As of few bands. StreamError where the octets make no sense."""
+        if not 1 <= len(layers) <= self._layers:
+            raise StreamError(f"{len(layers)} layers, this bundle has 1 to {self._layers}")
+        framed = [self._unframed(octets, k) for k, octets in enumerate(layers)]
+        for k, sets in enumerate(framed[:-1]):
+            if len(sets) < self._count:
+                raise StreamError(f"layer {k}: {len(sets)} sets of {self._count}, and layers behind it")
+        parts = [
+            self._decoded(coder, tuple(sets[number] for sets in framed if number < len(sets)), len(layers))
+            for number, coder in enumerate(self._coders())
+        ]
+        magnitude, negative, behind = (
+            np.concatenate([getattr(part, name) for part in parts]) for name in ("magnitude", "negative", "behind")
+        )
+        return Indices(magnitude, negative, self._layers - len(layers), behind)
+
+    def _coders(self) -> Sequence[LayerCoder]:
+        return [self._leading] + [self._rest] * (self._count - 1)
+
+    def _part(self, indices: Indices, number: int) -> Indices:
+        at = slice(number * self._channels, (number + 1) * self._channels)
+        sizes = None if indices.size128 is None else indices.size128[at]
+        return Indices(indices.magnitude[at], indices.negative[at], size128=sizes)
+
+    def _framed(self, layer: bytes) -> bytes:
+        body = b"" if layer[:2] == b"\0\0" else layer
+        return len(body).to_bytes(LENGTH_OCTETS, "big") + body
+
+    def _unframed(self, octets: bytes, k: int) -> list[bytes]:
+        found: list[bytes] = []
+        at = 0
+        while at < len(octets):
+            end = at + LENGTH_OCTETS + int.from_bytes(octets[at : at + LENGTH_OCTETS], "big")
+            if end > len(octets) or len(found) == self._count:
+                raise StreamError(f"layer {k}: set {len(found)} of {self._count} ends at octet {end} of {len(octets)}")
+            found.append(octets[at + LENGTH_OCTETS : end] or self._zeros)
+            at = end
+        if not found:
+            raise StreamError(f"layer {k}: no octets, wanted sets of bands")
+        return found
+
+    def _decoded(self, coder: LayerCoder, layers: tuple[bytes, ...], wanted: int) -> Indices:
+        """A set's indices on the scale of the `wanted` layers of the tile: the last may be missing here."""
+        shortfall = wanted - len(layers)
+        part = coder.decode_layers(layers or (self._zeros,))
+        if not layers or not shortfall:
+            behind = part.behind if part.behind is not None else np.zeros(len(part.magnitude), bool)
+            return replace(part, behind=behind)
+        doubled = (part.magnitude << 1).astype(np.uint16)
+        return replace(part, magnitude=doubled, behind=np.ones(len(doubled), bool))
