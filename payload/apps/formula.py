@@ -5,8 +5,8 @@
     unary   = "-" unary | number | band | "(" test ")"              compare = "<" | "<=" | ">" | ">=" | "==" | "!="
 
 Every value is a fraction of two whole numbers, so nothing is rounded and every machine finds the same pixels. A pixel
-whose fraction has a zero below meets no comparison. How large the numbers can get is known before the first pixel; where
-the pixels at hand are darker than `NARROW_DN`, more of them fit 32 bits.
+whose fraction has a zero below meets no comparison. How large the numbers can get is known before the first pixel;
+where no pixel at hand is above `NARROW_DN`, more of them fit 32 bits.
 """
 
 import re
@@ -323,7 +323,7 @@ def _constant(number: int) -> Whole:
 
 @lru_cache(maxsize=4096)
 def _whole(op: Any, left: Whole, right: Whole) -> Whole:
-    """One object for what is equal: two whole numbers combined, constants at once. InputError where they could pass 63 bits."""
+    """Two whole numbers combined, constants at once; one object for what is equal. InputError above 62 bits."""
     if op == "*" and ONE in (left, right):
         return left if right == ONE else right
     ends = [_combined(op, a, b) for a in left.bounds for b in right.bounds]
