@@ -26,7 +26,9 @@ from payload.link.app_record import PARTS
 from payload.scene import Mask
 
 WATER = parse(index_app.WATER)
-I32, U16, Ints = NDArray[np.int32], NDArray[np.uint16], NDArray[Any]
+I32 = NDArray[np.int32]
+U16 = NDArray[np.uint16]
+Ints = NDArray[Any]
 #: The window around a pixel reaches so far; two targets are so far apart at least.
 REACH_PX, APART_PX = 10, 6
 #: A target is no longer than this, as far as it is bright, and so many per cent of its window are water.
@@ -117,17 +119,15 @@ def window_sums(values: Ints, dtype: Any, reach_px: int = REACH_PX) -> Ints:
 
 
 def _runs(values: Ints, length: int, step: int) -> Ints:
-    """Sums of `length` numbers that lie `step` apart, from every place where so many are left."""
+    """Sums of `length` numbers, an odd count, that lie `step` apart, from every place where so many are left."""
     places = len(values) - (length - 1) * step
-    total, at, size = None, 0, 1
-    while True:
-        if length & size:
-            part = values[at : at + places]
-            total, at = part if total is None else total + part, at + size * step
-        if 2 * size > length:
-            return total
+    total, at, size = values[:places], step, 1
+    while 2 * size <= length:
         values = values[: -size * step] + values[size * step :]
         size *= 2
+        if length & size:
+            total, at = total + values[at : at + places], at + size * step
+    return total
 
 
 def _around(places: NDArray[np.intp], size: int) -> slice:

@@ -142,8 +142,9 @@ class Head:
     def _train(self, inputs: Floats, targets: Labels, units: Units) -> None:
         budget = self._budget
         self._network = _classifier()(
-            hidden_layer_sizes=_widths(units, inputs.shape[1], targets.shape[1]), batch_size=budget.batch, max_iter=budget.rounds,
-            learning_rate_init=budget.rate, tol=0.0, n_iter_no_change=10**6, random_state=self._seed, warm_start=True,
+            hidden_layer_sizes=_widths(units, inputs.shape[1], targets.shape[1]), batch_size=budget.batch,
+            max_iter=budget.rounds, learning_rate_init=budget.rate, tol=0.0, n_iter_no_change=10**6, random_state=self._seed,
+            warm_start=True,
         )  # fmt: skip
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it says that it was stopped, which it was
@@ -155,8 +156,10 @@ class Head:
         self.macs_per_px = weights / units.per_px + units.prepared_macs
 
     def _hot(self, targets: Labels) -> Labels:
-        """Labels [n, s] -> one column for each label of two classes, K columns of more. scikit-learn numbers the columns
-        in the dtype of what it is given: 8 bits are too few for them."""
+        """Labels [n, s] -> one column for each label of two classes, K columns of more.
+
+        scikit-learn numbers the columns in the dtype of what it is given: 8 bits are too few for them.
+        """
         if self._classes == 2:
             return targets
         return (targets[..., None] == np.arange(self._classes)).reshape(len(targets), -1).astype(np.int32)
