@@ -5,7 +5,7 @@ there are several
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from payload.link.streams import apids_of
 from payload.link.tile_code import Kind
 from payload.scene import SceneInfo
 from sim.apps.products import write_answers
-from sim.clouds.ground_mask import GroundMask, open_ground_mask
+from sim.clouds.ground_mask import BUNDLES_OWN, GroundMask, open_ground_mask
 from sim.ground.arriving_files import FILE_APIDS, packets_and_files
 from sim.ground.decoder import FULL, Decoder
 from sim.ground.mosaic import reconstruct
@@ -57,6 +57,7 @@ class ReceiveRequest:
     trust: Trust = MISSIONS_OWN
     decoder: str = FULL
     jobs: int = 1  # threads that decode
+    cloud_mask: str = BUNDLES_OWN  # whose network draws cloud.tif
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Delivered:
     known_px: int
     seconds: float
     origin: Origin
-    placed: Placed | None
+    placed: Callable[[], Placed | None]  # waits until what a GIS wants is in its place
 
 
 def receive(request: ReceiveRequest, progress: Progress) -> dict[str, Any]:
@@ -84,7 +85,9 @@ def receive(request: ReceiveRequest, progress: Progress) -> dict[str, Any]:
         reception = receive_channels(read_stream(request.stream, apid, receiver), bundles, apid)
         frames = receiver.reception if receiver is not None else None
         delivered = list(
-            deliver_all(reception, bundles, engine, mission, folder, progress, request.decoder, spread)
+            deliver_all(
+                reception, bundles, engine, mission, folder, progress, request.decoder, spread, request.cloud_mask
+            )
         )
         answered = write_answers(list(reception.scenes.values()), mission, folder)
         if not delivered and not answered:
@@ -96,14 +99,14 @@ def receive(request: ReceiveRequest, progress: Progress) -> dict[str, Any]:
 
 def deliver_all(
     reception: Reception, bundles: Mapping[int, Bundle], engine: Engine, mission: Mission, folder: Path,
-    progress: Progress, kind: str = FULL, spread: Spread | None = None,
+    progress: Progress, kind: str = FULL, spread: Spread | None = None, drawn_by: str = BUNDLES_OWN,
 ) -> Iterator[Delivered]:  # fmt: skip
     """Each scene of which anything can be shown, in a folder of its own where there are several."""
     shown = [(scene, bundle) for scene in reception.scenes.values() if (bundle := bundle_of(scene, bundles))]
     for scene, bundle in shown:
         place = folder if len(shown) == 1 else folder / _folder_name(scene)
         place.mkdir(exist_ok=True)
-        decoder, mask = Decoder(bundle, engine, kind), open_ground_mask(bundle, engine)
+        decoder, mask = Decoder(bundle, engine, kind), open_ground_mask(bundle, engine, drawn_by)
         yield deliver(scene, bundle, decoder, mask, mission, place, progress, spread)
 
 
@@ -134,7 +137,8 @@ def deliver(
             known_px += int(known.sum())
             progress("ground", scene.grid[0])
     seconds = time.process_time() - start
-    placed = publish(scene, info, origin, folder, decoder.tile_px)
+    spread = spread or Spread()
+    placed = spread.aside(lambda: publish(scene, info, origin, folder, decoder.tile_px))
     return Delivered(scene, info, path, known_px, seconds, origin, placed)
 
 
@@ -150,7 +154,7 @@ def write_catalogue(delivered: Sequence[Delivered], folder: Path) -> None:
     for product in delivered:
         place = product.picture.parent
         up = "./collection.json" if place == folder else "../collection.json"
-        entry = write_item(product.info, product.origin, product.placed, place, product.known_px, up)
+        entry = write_item(product.info, product.origin, product.placed(), place, product.known_px, up)
         if entry is not None:
             items[f"./{(place / 'item.json').relative_to(folder)}"] = entry
     if delivered:

@@ -143,8 +143,8 @@ class Head:
         budget = self._budget
         self._network = _classifier()(
             hidden_layer_sizes=_widths(units, inputs.shape[1], targets.shape[1]), batch_size=budget.batch,
-            max_iter=budget.rounds, learning_rate_init=budget.rate, tol=0.0, n_iter_no_change=10**6, random_state=self._seed,
-            warm_start=True,
+            max_iter=budget.rounds, learning_rate_init=budget.rate, tol=0.0, n_iter_no_change=10**6,
+            random_state=self._seed, warm_start=True,
         )  # fmt: skip
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it says that it was stopped, which it was
