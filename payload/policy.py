@@ -87,7 +87,7 @@ class Policy:
     the payload expects to reach that PSNR (peak 10 000). `budget_octets`: for the whole scene, packet headers included;
     None sends every layer. `packet_octets`: longest space packet, header and CRC included. `fallback`: rotation and
     JPEG 2000 instead of the bundle's networks `never`, for scenes whose bundle is `broken`, or then and for each tile
-    that they `compare` better on.
+    that they `compare` better on. `register_bands`: bands that lie up to 8 px from each other are registered first.
     """
 
     step_dn: float = 200.0
@@ -97,6 +97,7 @@ class Policy:
     apid: int = 0x2A1
     fallback: Literal["never", "broken", "compare"] = "never"
     gate: Gate = Gate()
+    register_bands: bool = False
 
     def __post_init__(self) -> None:
         if self.psnr_db is not None and not 10.0 <= self.psnr_db <= 80.0:
