@@ -58,8 +58,8 @@ class Payload:
         self.sender = Sender(policy, None, self.telemetry.status)  # of the last scene
 
     def _open(self) -> None:
-        self.codec = open_codec(self.bundle, self._engine)
-        compares = self.policy.fallback == "compare" and self.codec.code_kind is Kind.CODED
+        self.codec = open_codec(self.bundle, self._engine, self.policy.max_error_dn is not None)
+        compares = self.policy.compares and self.codec.code_kind is Kind.CODED
         self._other = open_fallback(self.bundle) if compares else None
         self.clouds = load_cloud_net(self.bundle, self._engine) if "clouds" in self.bundle.manifest else None
 
@@ -162,8 +162,8 @@ class Payload:
                 audit.offer(flat, percent, self)
             return Candidate(TileCode(Kind.WITHHELD, *address, percent), ())
         kind, coded = self._code(flat, decision.layers if decision is not None else None)
-        self.apps.look(self.watch, tile, mask, lambda: self.codec.decode(coded.side, coded.layers))
-        return Candidate(TileCode(kind, *address, percent, coded.side, coded.layers), coded.errors)
+        self.apps.look(self.watch, tile, mask, lambda: self.codec.decode(coded.side, coded.base_layers))
+        return Candidate(TileCode(kind, *address, percent, coded.side, coded.layers, bound=coded.bound), coded.errors)
 
     def _code(self, tile: Tile, keep: int | None) -> tuple[Kind, CodedTile]:
         with_errors = self.policy.budget_octets is not None or self._other is not None
@@ -171,7 +171,7 @@ class Payload:
         return shorter(tile, coded, self.codec, self._other, self.watch)
 
     def _quality(self, keep: int | None = None, with_errors: bool = False) -> Quality:
-        return Quality(self.policy.step_dn, self.policy.psnr_db, keep, with_errors)
+        return Quality(self.policy.step_dn, self.policy.psnr_db, keep, with_errors, self.policy.max_error_dn)
 
     def _shorten(self, layers: tuple[bytes, ...], octets: int) -> tuple[bytes, ...]:
         with self.watch.stage("entropy"):
@@ -183,14 +183,14 @@ class Payload:
             return None, None, tile
         self.work["judged"] += 1
         with self.watch.stage("clouds"):
-            decision, mask, flat = judge(tile, self.clouds, self.policy.gate)
+            decision, mask, flat = judge(tile, self.clouds, self.policy.gate_in_use)
         if observe is not None:
             observe(tile, mask)
         return decision, mask, flat
 
     def thumbnail(self, tile: Tile) -> CodedTile:
         """The coarsest layer of a tile, for the audit."""
-        return self._encoded(tile, self._quality(keep=1))
+        return self._encoded(tile, replace(self._quality(keep=1), max_error_dn=None))
 
     def _encoded(self, tile: Tile, quality: Quality) -> CodedTile:
         self.work["coded"] += 1

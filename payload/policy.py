@@ -1,9 +1,12 @@
 """What the mission tells the payload: quality, budget, cloud gate, packets. Values only; sim reads the mission file."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from payload.errors import InputError
+
+#: Largest bound there is on the error of a sample, in DN.
+MOST_BOUND_DN = 4095
 
 
 @dataclass(frozen=True)
@@ -85,9 +88,11 @@ class Policy:
 
     `step_dn`: finest quantiser step in DN (constant quality); `psnr_db` instead: every tile at the coarsest step that
     the payload expects to reach that PSNR (peak 10 000). `budget_octets`: for the whole scene, packet headers included;
-    None sends every layer. `packet_octets`: longest space packet, header and CRC included. `fallback`: rotation and
-    JPEG 2000 instead of the bundle's networks `never`, for scenes whose bundle is `broken`, or then and for each tile
-    that they `compare` better on. `register_bands`: bands that lie up to 8 px from each other are registered first.
+    None sends every layer. `max_error_dn` instead of all three: no valid sample of a tile that is sent is off by more
+    (0: lossless); the gate then withholds, but neither flattens nor reduces. `packet_octets`: longest space packet,
+    header and CRC included. `fallback`: rotation and JPEG 2000 instead of the bundle's networks `never`, for scenes
+    whose bundle is `broken`, or then and for each tile that they `compare` better on. `register_bands`: bands that
+    lie up to 8 px from each other are registered first.
     """
 
     step_dn: float = 200.0
@@ -98,8 +103,11 @@ class Policy:
     fallback: Literal["never", "broken", "compare"] = "never"
     gate: Gate = Gate()
     register_bands: bool = False
+    max_error_dn: int | None = None
 
     def __post_init__(self) -> None:
+        if self.max_error_dn is not None:
+            self._refuse_with_a_bound(self.max_error_dn)
         if self.psnr_db is not None and not 10.0 <= self.psnr_db <= 80.0:
             raise InputError(f"psnr_db is {self.psnr_db}, wanted 10 to 80")
         if not 1.0 <= self.step_dn <= 8192.0:
@@ -112,6 +120,25 @@ class Policy:
             raise InputError(
                 f"apid is {self.apid}, wanted 0 to 2043: the streams have it and the three after it, 2047 is idle"
             )
+
+    def _refuse_with_a_bound(self, bound_dn: int) -> None:
+        if not 0 <= bound_dn <= MOST_BOUND_DN:
+            raise InputError(f"max_error_dn is {bound_dn}, wanted 0 to {MOST_BOUND_DN}")
+        for name in ("budget_octets", "psnr_db"):
+            if getattr(self, name) is not None:
+                raise InputError(f"max_error_dn and {name} are both set; a bound needs every layer: leave one out")
+
+    @property
+    def compares(self) -> bool:
+        """Whether each tile is coded without the bundle as well; within a bound only the bundle's codec keeps it."""
+        return self.fallback == "compare" and self.max_error_dn is None
+
+    @property
+    def gate_in_use(self) -> Gate:
+        """The gate, which within a bound sends a tile as it is or not at all."""
+        if self.max_error_dn is None:
+            return self.gate
+        return replace(self.gate, flatten_clouds=False, reduce_above_percent=None)
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,10 @@ from typing import Any
 
 from payload.bundle import DEFAULT, Bundle
 from payload.engine import open_engine
+from payload.errors import InputError
 from payload.tiles import grid
 from sim.apps.products import write_answers
-from sim.clouds.ground_mask import open_ground_mask
+from sim.clouds.ground_mask import BUNDLES_OWN, open_ground_mask
 from sim.delivery.carry import carry
 from sim.ground.arrivals import Watch, unwatched
 from sim.ground.decoder import FULL, Decoder
@@ -45,6 +46,7 @@ class Change:
     step_dn: float | None = None
     budget_octets: int | None = None
     packet_loss: float | None = None
+    max_error_dn: int | None = None  # takes the place of a byte budget and a PSNR, too
 
 
 @dataclass(frozen=True)
@@ -63,12 +65,13 @@ class Request:
     psnr_db: float | None = None  # constant quality instead of what the mission says
     trust: Trust = MISSIONS_OWN  # whose bundles fly besides those that the mission trusts
     decoder: str = FULL
+    cloud_mask: str = BUNDLES_OWN  # whose network draws cloud.tif
     jobs: int = 1  # threads; neither octets nor figures depend on them
     keep_original: bool = False  # as original.tif beside what was received, for `sim serve`
     change: Change = Change()
-    band_shift: int | None = None  # px between the bands, in place of the imager's
     uplink: Uplink = NOTHING  # a second bundle and telecommands, before the scene
     watch: Watch = unwatched  # makes the record of what arrives when; the live page has its own
+    band_shift: int | None = None  # px between the bands, in place of the imager's
 
 
 def downlink(request: Request, progress: Progress) -> dict[str, Any]:
@@ -85,6 +88,7 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
         Spread(request.jobs) as spread,
         spread.ahead(original) as scene,
     ):
+        mask = open_ground_mask(bundle, engine, request.cloud_mask)  # first, as it may refuse
         policy = replace(mission.policy, gate=regions_in_pixels(mission.policy.gate, scene.info))
         info = replace(scene.info, notes=scene.info.notes + regions_outside(mission.policy.gate, scene.info))
         header = header_of(scene, bundle)
@@ -104,7 +108,6 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
         received, decoder = reception.scene(header.scene_id), Decoder(bundle, engine, request.decoder)
         arrivals.finish(received.codes.values(), folder)
         write_answers([received], mission, folder)
-        mask = open_ground_mask(bundle, engine)
         delivered = (
             deliver(received, bundle, decoder, mask, mission, folder, progress, spread) if any(received.grid) else None
         )
@@ -139,5 +142,9 @@ def mission_of(request: Request) -> Mission:
     mission = request.trust.added_to(load_mission(request.mission))
     asked = {"psnr_db": request.psnr_db, **asdict(request.change)}
     given = {name: value for name, value in asked.items() if value is not None}
+    if request.change.max_error_dn is not None:
+        if request.psnr_db is not None:
+            raise InputError("--max-error and --psnr both say how good every tile shall be; give one")
+        given |= {"budget_octets": None, "psnr_db": None}
     loss = {name: given.pop(name) for name in ("packet_loss",) if name in given}
     return replace(mission, policy=replace(mission.policy, **given), link=replace(mission.link, **loss))

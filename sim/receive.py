@@ -18,7 +18,7 @@ from payload.link.streams import apids_of
 from payload.link.tile_code import Kind
 from payload.scene import SceneInfo
 from sim.apps.products import write_answers
-from sim.clouds.ground_mask import GroundMask, open_ground_mask
+from sim.clouds.ground_mask import BUNDLES_OWN, GroundMask, open_ground_mask
 from sim.ground.arriving_files import FILE_APIDS, packets_and_files
 from sim.ground.decoder import FULL, Decoder
 from sim.ground.mosaic import reconstruct
@@ -57,6 +57,7 @@ class ReceiveRequest:
     trust: Trust = MISSIONS_OWN
     decoder: str = FULL
     jobs: int = 1  # threads that decode
+    cloud_mask: str = BUNDLES_OWN  # whose network draws cloud.tif
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,9 @@ def receive(request: ReceiveRequest, progress: Progress) -> dict[str, Any]:
         reception = receive_channels(read_stream(request.stream, apid, receiver), bundles, apid)
         frames = receiver.reception if receiver is not None else None
         delivered = list(
-            deliver_all(reception, bundles, engine, mission, folder, progress, request.decoder, spread)
+            deliver_all(
+                reception, bundles, engine, mission, folder, progress, request.decoder, spread, request.cloud_mask
+            )
         )
         answered = write_answers(list(reception.scenes.values()), mission, folder)
         if not delivered and not answered:
@@ -96,14 +99,14 @@ def receive(request: ReceiveRequest, progress: Progress) -> dict[str, Any]:
 
 def deliver_all(
     reception: Reception, bundles: Mapping[int, Bundle], engine: Engine, mission: Mission, folder: Path,
-    progress: Progress, kind: str = FULL, spread: Spread | None = None,
+    progress: Progress, kind: str = FULL, spread: Spread | None = None, drawn_by: str = BUNDLES_OWN,
 ) -> Iterator[Delivered]:  # fmt: skip
     """Each scene of which anything can be shown, in a folder of its own where there are several."""
     shown = [(scene, bundle) for scene in reception.scenes.values() if (bundle := bundle_of(scene, bundles))]
     for scene, bundle in shown:
         place = folder if len(shown) == 1 else folder / _folder_name(scene)
         place.mkdir(exist_ok=True)
-        decoder, mask = Decoder(bundle, engine, kind), open_ground_mask(bundle, engine)
+        decoder, mask = Decoder(bundle, engine, kind), open_ground_mask(bundle, engine, drawn_by)
         yield deliver(scene, bundle, decoder, mask, mission, place, progress, spread)
 
 

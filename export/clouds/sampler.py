@@ -24,8 +24,8 @@ SCL_CLOUD, SCL_CLEAR, SCL_HIGH, SCL_CIRRUS = (8, 9), (2, 4, 5, 6), 9, 10
 #: Opacity from which a drawn cloud is cloud, below which it is none; shadow from which, below which; and from which
 #: opacity on the ground no longer shows.
 CLOUD_FROM, NO_CLOUD_TO, SHADOW_FROM, NO_SHADOW_TO, THICK_FROM = 0.22, 0.06, 0.45, 0.1, 0.55
-#: Share of the other reference in a target where there is one.
-TRUST = {CLASSIFIED: 0.5, CLEAR: 0.8, DRAWN: 0.6, UNKNOWN: 0.0}
+#: Share of the other reference in a target where there is one; of the classification little, as it under-calls edges.
+TRUST = {CLASSIFIED: 0.15, CLEAR: 0.8, DRAWN: 0.6, UNKNOWN: 0.0}
 #: How much a cell counts: both agree, they differ, the teacher stands alone, cirrus that perhaps cannot be seen.
 AGREED, DIFFERING, ALONE, DOUBTFUL = 1.3, 0.6, 0.7, 0.4
 #: How often a kind of window is drawn.

@@ -58,9 +58,11 @@ def train(network: nn.Module, sampler: Sampler, recipe: dict[str, Any], stage: S
     def loss_of(step: int) -> Tensor:
         rng = np.random.default_rng([recipe["seed"], stage.steps, step])
         planes, *targets = sampler.batch(rng, recipe["batch"])
-        return loss(as_cells(network(planes * INPUT_SCALE)), tuple(targets))
+        planes = (planes * INPUT_SCALE).contiguous(memory_format=torch.channels_last)
+        return loss(as_cells(network(planes)), tuple(targets))
 
-    network.train()
+    # One core's depthwise convolutions take two thirds of the time with the channels last.
+    network.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     fit(
         network,
         torch.optim.AdamW(network.parameters(), weight_decay=1e-3),

@@ -63,12 +63,15 @@ def _layer_arrays(layer: LayerContext) -> Arrays:
     unit = CLASS_WIDTH / 2**LOGIT_BITS  # nats
     with torch.no_grad():
         mix, floor = layer.mixes().numpy(), torch.exp(layer.floor).numpy()
-        weights, gains = layer.weights().numpy(), layer.gains().numpy()  # nats an octave
+        weights, gains = layer.weights().numpy(), layer.gains().numpy().copy()  # nats an octave
         base = (layer.base + layer.shared_base).numpy().copy()
         slope = (layer.activity + layer.shared_activity).numpy()
         position = layer.position.numpy()
     whole_mix, whole_floor = np.zeros(len(mix), np.int64), np.zeros(len(floor), np.int64)
     for e, (begin, end) in enumerate(layer.parts):
+        if begin == end:  # one band has no others: the sum is its floor
+            base += gains[:, e] * np.log2(floor[e])
+            gains[:, e] = 0
         if not gains[:, e].any():  # an inner sum that nobody looks at
             whole_floor[e] = 1
             continue

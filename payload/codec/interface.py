@@ -8,14 +8,14 @@ A codec is one class that answers as `Codec` says, registered under the name tha
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from payload.engine import Network
-from payload.link.tile_code import Kind
-from payload.scene import Dn
+from payload.link.tile_code import Bound, Kind
+from payload.scene import Dn, Mask
 from payload.stopwatch import Stopwatch
 from payload.tiles import Tile
 
@@ -34,12 +34,14 @@ class Quality:
     """How finely a tile is coded: the finest quantiser step in DN, or the PSNR (peak 10 000) to be reached.
 
     `keep`: at most so many layers (None: all). `with_errors`: say what error every layer leaves, for rate control.
+    `max_error_dn`: no valid sample may be off by more, whatever the rest says; only for a codec that `Bounding` says.
     """
 
     step_dn: float = 200.0
     psnr_db: float | None = None
     keep: int | None = None
     with_errors: bool = False
+    max_error_dn: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,12 +49,18 @@ class CodedTile:
     """One tile, coded: side information, layers coarse first, and the squared error left after 0, 1, 2, ... layers.
 
     `errors` is an onboard estimate in DN^2 summed over samples, from the latents (the transform is nearly orthonormal);
-    empty where it was not asked for or the codec has no such estimate.
+    empty where it was not asked for or the codec has no such estimate. `bound`: the last layer is a residual layer.
     """
 
     side: bytes
     layers: tuple[bytes, ...]
     errors: tuple[float, ...] = ()
+    bound: Bound | None = None
+
+    @property
+    def base_layers(self) -> tuple[bytes, ...]:
+        """The layers that `Codec.decode` reads."""
+        return self.layers if self.bound is None else self.layers[:-1]
 
     @property
     def octets(self) -> int:
@@ -131,6 +139,15 @@ class Codec(Protocol):
 
     def latent_quantiser(self, step_dn: float) -> LatentQuantiser:
         """What happens to the outputs of `flight_network`."""
+
+
+@runtime_checkable
+class Bounding(Protocol):
+    """A codec that follows `Quality.max_error_dn`: a residual layer behind its own, which `decode` does not read."""
+
+    def reconstruct_bounded(self, side: bytes, layers: tuple[bytes, ...], valid: Mask, bound: Bound) -> Dn:
+        """DN uint16 [B, T, T] of all layers, the residual layer last: the same on every machine. StreamError where the
+        octets make no sense, or the valid samples are not those that were sent."""
 
 
 def to_dn(values: NDArray[np.floating[Any]]) -> Dn:

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 
 from payload.bundle import BARE, Bundle
-from payload.codec.interface import Codec
+from payload.codec.interface import Bounding, Codec
 from payload.engine import Engine
 from payload.errors import BundleError
+from payload.link.tile_code import Kind
 
 GROUP = "nadir.codecs"
 #: As registered in pyproject.toml (a test holds the two together).
@@ -23,9 +24,15 @@ SHIPPED = {
 MakeCodec = Callable[[Bundle, Engine | None], Codec]
 
 
-def open_codec(bundle: Bundle, engine: Engine | None = None) -> Codec:
-    """The codec a bundle's manifest names; without an engine it decodes only. BundleError where there is none."""
-    return _maker(str(bundle.codec.get("kind"))[:60], bundle.name)(bundle, engine)
+def open_codec(bundle: Bundle, engine: Engine | None = None, within_bounds: bool = False) -> Codec:
+    """The codec a bundle's manifest names; without an engine it decodes only. BundleError where there is none, or where
+    it shall keep bounds and cannot. A fallback flies all the same: its tiles say that they keep none."""
+    codec = _maker(str(bundle.codec.get("kind"))[:60], bundle.name)(bundle, engine)
+    if within_bounds and codec.code_kind is Kind.CODED and not isinstance(codec, Bounding):
+        raise BundleError(
+            f"bundle {bundle.name}: its codec has no residual layer for max_error_dn; fly edge, or leave it out"
+        )
+    return codec
 
 
 def open_fallback(bundle: Bundle) -> Codec:

@@ -86,12 +86,15 @@ def fit(
     known: Statistics | None = None,
     solve: Diagonalise | None = None,
     error_dn2: float = 400.0,
+    bounded: bool = True,
 ) -> Rotation:
     """The rotation of a tile dn [B, T, T] from its valid pixels, of which the statistics may be known already.
 
-    `error_dn2`: the squared error that may stay in a sample; of many bands, it decides how many components lead."""
+    `error_dn2`: the squared error that may stay in a sample; of many bands, it decides how many components lead, up to
+    what side information may cost if that is `bounded`."""
     if len(dn) > FEW_BANDS:
-        return _fit_many(dn, valid, solve or diagonalise, error_dn2)
+        most = _most_leading(len(dn), dn.size) if bounded else FEW_BANDS
+        return _fit_many(dn, valid, solve or diagonalise, (error_dn2, most))
     found = known or statistics(dn, valid)
     bands, count, sums = len(found.sums), found.count, found.sums
     means = tuple((2 * s + count) // (2 * count) for s in sums)
@@ -104,7 +107,7 @@ def fit(
     return Rotation(means, angles, shift)
 
 
-def _fit_many(dn: Dn, valid: Mask, solve: Diagonalise, error_dn2: float) -> Rotation:
+def _fit_many(dn: Dn, valid: Mask, solve: Diagonalise, wanted: tuple[float, int]) -> Rotation:
     """From every second pixel of every second line: what 200 bands have in common shows in a quarter of the pixels."""
     sums = dn[:, valid].sum(axis=1, dtype=np.int64)
     count = int(valid.sum())
@@ -114,7 +117,7 @@ def _fit_many(dn: Dn, valid: Mask, solve: Diagonalise, error_dn2: float) -> Rota
     chosen = thinned if thinned.any() else valid
     centred = dn[:, chosen].astype(np.float64) - np.array(means, np.float64)[:, None]
     covariance = (centred @ centred.T) / centred.shape[1]  # exact before the division
-    most = _most_leading(len(dn), dn.size)
+    error_dn2, most = wanted
     vectors, variances = leading(covariance, most, solve)
     rank = max(1, sum(_worth_leading(v, p, len(dn), count, error_dn2) for p, v in enumerate(variances)))
     vectors = np.where(vectors.sum(axis=1, keepdims=True) < 0, -vectors, vectors)[:rank]

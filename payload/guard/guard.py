@@ -274,7 +274,7 @@ class Guard:
 
     def _decodes(self, coded: CodedTile) -> bool:
         try:
-            self._payload.codec.decode(coded.side, coded.layers)
+            self._payload.codec.decode(coded.side, coded.base_layers)
         except StreamError:
             return False
         return True

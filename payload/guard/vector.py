@@ -96,7 +96,7 @@ def short_test(codec: Codec, bands: int) -> ShortTest | None:
 
 def vector_of(codec: Codec, coded: CodedTile) -> Vector:
     """What the codec made of the known tile. StreamError where it cannot read its own octets."""
-    return Vector(octets_crc(coded), crc_of(codec.finest(codec.decode(coded.side, coded.layers))))
+    return Vector(octets_crc(coded), crc_of(codec.finest(codec.decode(coded.side, coded.base_layers))))
 
 
 def octets_crc(coded: CodedTile) -> int:

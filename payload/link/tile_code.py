@@ -10,8 +10,9 @@
     +---------+---------+---------------------+-----+------------------------
 
 Version 5. Version 4, a tile on its own, has no scene id and no mask (m). Versions 7 and 6, of sensors of many bands,
-are these two with 16 bits for s. Versions 3 and 2, which older payloads send, are 5 and 4 with CRCs of 16 bits.
-docs/format.md says what each field means.
+are these two with 16 bits for s. Versions 9 and 8 are 7 and 6 with a bound (16) and a checksum of samples (32) before
+the side information: their last layer is a residual layer. Versions 3 and 2, which older payloads send, are 5 and 4
+with CRCs of 16 bits. docs/format.md says what each field means.
 
 The CRCs are of 32 bits and not the packets' own: damage inside a layer that one polynomial misses, it misses again.
 """
@@ -22,6 +23,7 @@ from enum import IntEnum
 from zlib import crc32
 
 from payload.errors import InputError, StreamError
+from payload.scene import Dn, Mask
 
 UNKNOWN_CLOUD = 255
 LENGTH_OCTETS = 3
@@ -30,12 +32,13 @@ LENGTH_OCTETS = 3
 @dataclass(frozen=True)
 class Layout:
     """What versions differ in: octets before the side information, whether a scene is named, octets of a CRC and of the
-    length of the side information."""
+    length of the side information, and whether the error is bounded."""
 
     fixed: int
     of_a_scene: bool
     crc: int
     side: int = 1
+    bounded: bool = False
 
     @property
     def entry(self) -> int:
@@ -51,9 +54,12 @@ class Layout:
 LAYOUTS = {
     2: Layout(12, False, 2), 3: Layout(19, True, 2), 4: Layout(12, False, 4), 5: Layout(19, True, 4),
     6: Layout(13, False, 4, 2), 7: Layout(20, True, 4, 2),
+    8: Layout(19, False, 4, 2, True), 9: Layout(26, True, 4, 2, True),
 }  # fmt: skip
-#: What is written: a tile code with a scene id and a mask, and one without either; two more for long side information.
-VERSION, VERSION_OF_A_LONE_TILE, FOR_LONG_SIDE = 5, 4, 2
+#: What is written: a tile code with a scene id and a mask, and one without either; two more for long side information,
+#: four more with a bound.
+VERSION, VERSION_OF_A_LONE_TILE, FOR_LONG_SIDE, FOR_A_BOUND = 5, 4, 2, 4
+BOUND_OCTETS = 6
 
 
 class Kind(IntEnum):
@@ -68,12 +74,32 @@ class Kind(IntEnum):
 
 
 @dataclass(frozen=True)
+class Bound:
+    """What the last layer of a tile code promises: no valid sample is off by more than `error_dn`. `samples_crc`:
+    CRC-32 over the samples that all layers decode to (`crc_of_samples`)."""
+
+    error_dn: int
+    samples_crc: int
+
+    def __post_init__(self) -> None:
+        for name, value, bits in (("error_dn", self.error_dn, 16), ("samples_crc", self.samples_crc, 32)):
+            if not 0 <= value < 1 << bits:
+                raise InputError(f"{name} {value} does not fit in {bits} bits")
+
+
+def crc_of_samples(dn: Dn, valid: Mask) -> int:
+    """CRC-32 over the valid samples of a tile [B, T, T]: band by band, row by row, 16 bits each."""
+    return crc32(dn[:, valid].astype(">u2").tobytes())
+
+
+@dataclass(frozen=True)
 class TileCode:
     """What is sent of one tile. `side` is the codec's side information, `layers` embedded layers, coarse first.
 
     `scene_id` tells the scenes of a stream apart; None for a tile on its own. `mask` says which pixels are valid
     (payload/link/valid_mask.py), empty where all are. `declared` is how many layers were sent and `sent_octets` how
-    long the tile code was; on the ground `layers` may hold fewer, and `cause` says why.
+    long the tile code was; on the ground `layers` may hold fewer, and `cause` says why. `bound`: the last layer that
+    was sent is a residual layer.
     """
 
     kind: Kind
@@ -88,6 +114,7 @@ class TileCode:
     scene_id: int | None = None
     mask: bytes = b""
     sent_octets: int = field(default=-1, compare=False)
+    bound: Bound | None = None
 
     def __post_init__(self) -> None:
         for name, value, bits in (("row", self.row, 16), ("col", self.col, 16), ("bundle_id", self.bundle_id, 32)):
@@ -103,6 +130,8 @@ class TileCode:
             raise InputError(f"scene_id {self.scene_id} does not fit in 32 bits")
         if len(self.mask) >= 1 << 24 or (self.mask and self.scene_id is None):
             raise InputError(f"a mask of {len(self.mask)} octets, wanted under 16 MiB, and a scene that it belongs to")
+        if self.bound is not None and not self.layers and self.declared < 1:
+            raise InputError("a bound without a layer that keeps it; leave it out")
         if self.declared < 0:
             object.__setattr__(self, "declared", len(self.layers))
         if self.sent_octets < 0:
@@ -114,6 +143,16 @@ class TileCode:
         return len(self.layers) < self.declared
 
     @property
+    def bounded(self) -> bool:
+        """Whether the residual layer is here, and with it all before it."""
+        return self.bound is not None and not self.incomplete
+
+    @property
+    def base_layers(self) -> tuple[bytes, ...]:
+        """The layers that are here, less the residual layer."""
+        return self.layers[:-1] if self.bounded else self.layers
+
+    @property
     def usable_octets(self) -> int:
         """Octets of the header, as it was sent, and of the layers that are here."""
         return self.head_octets(self.declared) + sum(map(len, self.layers))
@@ -121,13 +160,13 @@ class TileCode:
     def head_octets(self, layers: int) -> int:
         """Octets of this tile code that are not layers, were it cut to so many; without any it has no side or mask."""
         side, mask = (len(self.side), len(self.mask)) if layers else (0, 0)
-        return header_octets(side, layers, None if self.scene_id is None else mask)
+        return header_octets(side, layers, None if self.scene_id is None else mask, self.bound is not None)
 
 
 def pack(code: TileCode) -> bytes:
     """The octets of a tile code: version 5 where it belongs to a scene, version 4 for a tile on its own; 7 and 6 where
-    the side information is longer than 255 octets."""
-    version = _version(code.scene_id is not None, len(code.side))
+    the side information is longer than 255 octets, 9 and 8 with a bound."""
+    version = _version(code.scene_id is not None, len(code.side), code.bound is not None)
     layout = LAYOUTS[version]
     head = bytearray([version << 4 | code.kind]) + code.bundle_id.to_bytes(4, "big")
     if code.scene_id is not None:
@@ -136,6 +175,8 @@ def pack(code: TileCode) -> bytes:
     head += bytes([code.cloud_percent]) + len(code.side).to_bytes(layout.side, "big") + bytes([len(code.layers)])
     if code.scene_id is not None:
         head += len(code.mask).to_bytes(3, "big")
+    if code.bound is not None:
+        head += code.bound.error_dn.to_bytes(2, "big") + code.bound.samples_crc.to_bytes(4, "big")
     head += code.side + code.mask
     for layer in code.layers:
         head += len(layer).to_bytes(LENGTH_OCTETS, "big") + layout.check(layer)
@@ -161,7 +202,7 @@ def unpack(octets: bytes) -> TileCode:
     behind = at + 5 + layout.side  # the length of the side information
     row, col = int.from_bytes(octets[at : at + 2], "big"), int.from_bytes(octets[at + 2 : at + 4], "big")
     cloud, side, declared = octets[at + 4], int.from_bytes(octets[at + 5 : behind], "big"), octets[behind]
-    mask = int.from_bytes(octets[behind + 1 : fixed], "big")
+    mask = int.from_bytes(octets[behind + 1 : behind + 4], "big") if layout.of_a_scene else 0
     table = fixed + side + mask
     start = table + layout.entry * declared  # of the CRC over all before it
     end = start + layout.crc
@@ -170,13 +211,20 @@ def unpack(octets: bytes) -> TileCode:
     if not (cloud <= 100 or cloud == UNKNOWN_CLOUD):
         raise StreamError(f"cloud percentage {cloud}")
     entries = [octets[k : k + layout.entry] for k in range(table, start, layout.entry)]
+    if layout.bounded and not declared:
+        raise StreamError("a tile code with a bound and without layers")
     layers, cause = _layers(octets, entries, end, layout)
     sent = end + sum(int.from_bytes(entry[:LENGTH_OCTETS], "big") for entry in entries)
     scene_id = int.from_bytes(octets[5:9], "big") if layout.of_a_scene else None
     return TileCode(
         Kind(kind), row, col, int.from_bytes(octets[1:5], "big"), cloud, octets[fixed : fixed + side], layers,
         declared, cause, scene_id, octets[fixed + side : table], sent,
+        _bound(octets[fixed - BOUND_OCTETS : fixed]) if layout.bounded else None,
     )  # fmt: skip
+
+
+def _bound(octets: bytes) -> Bound:
+    return Bound(int.from_bytes(octets[:2], "big"), int.from_bytes(octets[2:], "big"))
 
 
 def _layers(
@@ -195,12 +243,12 @@ def _layers(
     return tuple(layers), None
 
 
-def header_octets(side_octets: int, layers: int, mask_octets: int | None = None) -> int:
+def header_octets(side_octets: int, layers: int, mask_octets: int | None = None, bounded: bool = False) -> int:
     """Octets of a tile code that are not layers. `mask_octets` None: a tile on its own."""
-    layout = LAYOUTS[_version(mask_octets is not None, side_octets)]
+    layout = LAYOUTS[_version(mask_octets is not None, side_octets, bounded)]
     return layout.fixed + side_octets + (mask_octets or 0) + layout.entry * layers + layout.crc
 
 
-def _version(of_a_scene: bool, side_octets: int) -> int:
+def _version(of_a_scene: bool, side_octets: int, bounded: bool) -> int:
     version = VERSION if of_a_scene else VERSION_OF_A_LONE_TILE
-    return version + FOR_LONG_SIDE * (side_octets > 255)
+    return version + (FOR_A_BOUND if bounded else FOR_LONG_SIDE * (side_octets > 255))

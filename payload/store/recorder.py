@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from payload.clouds.audit import AuditDraw
 from payload.errors import InputError
 from payload.guard.guard import Address, Doubt, Good
-from payload.guard.telemetry import Count, EventId
+from payload.guard.telemetry import Count, EventId, Mode
 from payload.link import scene_header
 from payload.link.rate_control import Candidate
 from payload.link.space_packet import SequenceCounter, segment
@@ -18,7 +18,7 @@ from payload.link.tile_code import Kind, TileCode
 from payload.pipeline import Payload
 from payload.scene import Scene
 from payload.store.store import SceneLog, Store
-from payload.tiles import grid
+from payload.tiles import cut, grid
 
 Told = Callable[[Address], None]
 #: A tile that was under way at so many unclean ends in a row is given up: it, or its pixels, may be what ends it.
@@ -40,8 +40,8 @@ def record_scene(
     withdrawn: Told = lambda address: None,
 ) -> Recorded:  # fmt: skip
     """Codes what is not stored of a scene yet, and stores it: a scene that a cut left open goes on behind its last
-    tile. `acknowledged` is told of every tile that is on disk, `withdrawn` of one that is no more, since what made it
-    was found hit: it is pending again."""
+    tile, once that is found right. `acknowledged` is told of every tile that is on disk, `withdrawn` of one that is no
+    more, since what made it was found hit: it is pending again."""
     if payload.apps.plan is not None:
         raise InputError("the store keeps no records of applications; fly them without it, or it without them")
     log = store.open_scene(payload.header_of(scene))
@@ -49,6 +49,9 @@ def record_scene(
         return Recorded(None, 0, 0, False)
     if store.stops_at(log) >= MOST_STOPS:
         give_up_next(log, scene)
+    if log.good < len(log.tiles) and not newest_is_right(payload, log, scene):
+        for address in log.take_back():
+            withdrawn(address)
     log.begun, there = len(log.tiles), set(log.tiles)
     draw = replay(payload, log)
     coded: list[Address] = []
@@ -67,6 +70,19 @@ def record_scene(
             return Recorded(log.scene_id, len(log.tiles), len(coded), False)
         acknowledged(step.address)
     return Recorded(log.scene_id, len(log.tiles), len(coded), log.close())
+
+
+def newest_is_right(payload: Payload, log: SceneLog, scene: Scene) -> bool:
+    """Whether the newest stored tile comes out again as it lies there. If not, memory was hit before a cut and nobody
+    had found it: all tiles that were not known to be good may be wrong."""
+    newest = log.tile(list(log.tiles)[-1])
+    if payload.guard is None or newest is None or newest.code.kind is Kind.OMITTED:
+        return True
+    payload.guard.check_all("before a scene goes on")
+    if payload.telemetry.mode is not Mode.NOMINAL:
+        return True
+    again = payload.encode_tile(cut(scene, newest.code.row, newest.code.col, log.header.tile_px))
+    return (again.kind, again.side, again.layers) == (newest.code.kind, newest.code.side, newest.code.layers)
 
 
 def _settle(payload: Payload, log: SceneLog) -> None:

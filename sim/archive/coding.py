@@ -31,14 +31,16 @@ TRIES, EXTRA_DB = 5, 0.375
 
 @dataclass(frozen=True)
 class Quality:
-    """What is asked of a scene: a compression ratio of the whole file against 16 bit, or every tile's PSNR."""
+    """What is asked of a scene: a compression ratio of the whole file against 16 bit, every tile's PSNR, or the largest
+    error of any sample."""
 
     cr: float | None = None
     psnr_db: float | None = None
+    max_error_dn: int | None = None
 
     def __post_init__(self) -> None:
-        if (self.cr is None) == (self.psnr_db is None):
-            raise InputError("give either --cr or --psnr: how small the file, or how good every tile shall be")
+        if sum(asked is not None for asked in (self.cr, self.psnr_db, self.max_error_dn)) != 1:
+            raise InputError("give one of --cr, --psnr and --max-error: how small the file, or how good it shall be")
         if self.cr is not None and not 1.0 <= self.cr <= 10_000:
             raise InputError(f"--cr is {self.cr:g}, wanted 1 to 10000")
         if self.psnr_db is not None and not 10.0 <= self.psnr_db <= MOST_DB:
@@ -57,6 +59,11 @@ def code_scene(
     scene: Scene, header: SceneHeader, payload: Payload, proof: Proof, quality: Quality, head_octets: int
 ) -> Iterator[ProvenTile]:
     """Every tile of a scene in row order, coded and proved. `head_octets` of the file besides its tile codes."""
+    if quality.max_error_dn is not None:
+        payload.policy = replace(POLICY, max_error_dn=quality.max_error_dn)
+        for tile in split(scene, header.tile_px):
+            yield _within(tile, header, payload, proof, quality.max_error_dn)
+        return
     if quality.cr is None:
         for tile in split(scene, header.tile_px):
             yield _at_psnr(tile, header, payload, proof, quality.psnr_db or 0.0)
@@ -80,6 +87,15 @@ def _coarsest(tile: Tile, header: SceneHeader, payload: Payload) -> TileCode:
         payload.codec.code_kind, tile.row, tile.col, header.bundle_id, side=coded.side, layers=coded.layers[:1]
     )
     return of_scene(tile, code, header)
+
+
+def _within(tile: Tile, header: SceneHeader, payload: Payload, proof: Proof, bound_dn: int) -> ProvenTile:
+    """One tile, of which the decoder was seen to put no sample off by more than the bound."""
+    code = of_scene(tile, payload.encode_tile(tile), header)
+    off_dn = proof.largest_error_dn(code, tile)
+    if off_dn > bound_dn:
+        raise InputError(f"tile ({code.row}, {code.col}) decodes {off_dn} DN off, wanted {bound_dn}; keep the original")
+    return ProvenTile(code, proof.of(code, tile))
 
 
 def _at_psnr(tile: Tile, header: SceneHeader, payload: Payload, proof: Proof, wanted_db: float) -> ProvenTile:

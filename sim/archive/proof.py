@@ -26,6 +26,13 @@ class Proof:
         depths = range(1, len(code.layers) + 1)
         return tuple(self._psnr_db(replace(code, layers=code.layers[:depth]), tile) for depth in depths)
 
+    def largest_error_dn(self, code: TileCode, tile: Tile) -> int:
+        """How far the worst valid sample of a tile is off when all of it is decoded."""
+        if code.kind not in PICTURED:
+            return 0
+        error = self._decoder.decode_tile(code).astype(np.int64) - tile.dn
+        return int(np.abs(error[:, tile.valid]).max(initial=0))
+
     def _psnr_db(self, code: TileCode, tile: Tile) -> float:
         return tile_psnr_db(self._decoder.decode_tile(code), tile)
 

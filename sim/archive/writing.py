@@ -60,7 +60,8 @@ def write_file(
     engine = open_engine(order.engine)
     payload = Payload(bundle, POLICY, engine)
     payload.clouds = None
-    proof, layers = Proof(Decoder(bundle, engine, order.decoder)), payload.codec.layers
+    proof = Proof(Decoder(bundle, engine, order.decoder))
+    layers = payload.codec.layers + (order.quality.max_error_dn is not None)
     rows, cols = grid(scene.info, bundle.tile_px)
     nothing = [_Row(0, 0, 0, (), ())] * (rows * cols)
     head = Head(header, _text(scene, bundle, order), _index(nothing, layers), 0, bytes(layout.DIGEST_OCTETS))
@@ -105,7 +106,8 @@ def _index(rows: Sequence[_Row], layers: int) -> Index:
 
 def _text(scene: Scene, bundle: Bundle, order: Order) -> dict[str, Any]:
     """What the file says besides: all that a reader in twenty years may ask for."""
-    asked = {"cr": order.quality.cr, "psnr_db": order.quality.psnr_db}
+    quality = order.quality
+    asked = {"cr": quality.cr, "psnr_db": quality.psnr_db, "max_error_dn": quality.max_error_dn}
     return {
         "asked": {name: value for name, value in asked.items() if value is not None},
         "attribution": attribution_of(scene.info),

@@ -1,9 +1,10 @@
 """What came down -> `cloud.tif`, the mask that a user gets: made by the ground, of the decoded picture.
 
 The mask made on board is never sent, so it cannot be the user's. The ground runs the bundle's own network over what it
-decoded; a withheld tile has no pixels, only the word that it was cloud, and gets a class of its own. In a simulation
-the mask made on board lies beside it as `cloud-onboard.tif`, and the report compares the two. It also says how much of
-what was withheld the ground would have called clear, had it seen the original: only a simulation can know.
+decoded, or a large one, which need not fit on board (`DRAWN_BY`); a withheld tile has no pixels, only the word that it
+was cloud, and gets a class of its own. In a simulation the mask made on board lies beside it as `cloud-onboard.tif`,
+and the report compares the two. It also says how much of what was withheld the ground would have called clear, had it
+seen the original: only a simulation can know.
 """
 
 from collections.abc import Sequence
@@ -15,23 +16,37 @@ from numpy.typing import NDArray
 
 from payload.bundle import Bundle
 from payload.clouds.gate import detect_clouds
-from payload.clouds.mask import NO_CLASS, THICK, THIN, grown
+from payload.clouds.mask import CLEAR, NO_CLASS, SHADOW, THICK, THIN, grown
 from payload.clouds.network import CloudNet, load_cloud_net
 from payload.engine import Engine
+from payload.errors import InputError
 from payload.scene import Dn, Mask
+from payload.sensor import RGBN
 from payload.tiles import Tile
+from sim.clouds.other_detectors import CS_CLEAR, CS_SHADOW, csmask_is_there, csmask_outline, csmask_probabilities
 
 #: In `cloud.tif`, after payload.clouds.mask.CLASSES: a tile that was declared cloud and not sent.
 WITHHELD = 4
 SOURCE, NO_SOURCE = "the bundle's network on the decoded picture", "none: the bundle has no cloud network"
+#: Whose network draws the mask, and the level of the picture that it was made for; the bundle's asks for none.
+BUNDLES_OWN = "bundle"
+DRAWN_BY = {BUNDLES_OWN: None, "ukis-csmask": "L2A", "ukis-csmask-l1c": "L1C"}
 
 
 @dataclass(frozen=True, eq=False)
 class GroundMask:
-    """The ground's classes. `net` None: the bundle has no cloud network, and every pixel that came down is NO_CLASS."""
+    """The ground's classes. `net`: the bundle's, None where it has none. `level` not None: the network of ukis-csmask
+    for pictures of that level draws in its place. Where neither is there, every pixel that came down is NO_CLASS."""
 
     net: CloudNet | None
     tile_px: int
+    level: str | None = None
+
+    @property
+    def source(self) -> str:
+        if self.level is not None:
+            return f"ukis-csmask ({self.level}) on the decoded picture"
+        return SOURCE if self.net is not None else NO_SOURCE
 
     def classes(self, dn: Dn, known: Mask, withheld: Sequence[bool], gsd_m: float) -> NDArray[np.uint8]:
         """Classes of a strip of whole tiles dn [B, T, cols T], some of them withheld; gsd_m 0: unknown."""
@@ -46,20 +61,39 @@ class GroundMask:
 
     def judge(self, dn: Dn, valid: Mask, gsd_m: float) -> NDArray[np.uint8]:
         """Classes of one tile, or of what there is of one at the scene's edge [h, w]."""
+        if self.level is not None:
+            return np.where(valid, _by_csmask(dn, self.level, gsd_m), np.uint8(NO_CLASS))
         if self.net is None:
             return np.full(valid.shape, NO_CLASS, np.uint8)
         height, width = valid.shape
         margins = ((0, self.tile_px - height), (0, self.tile_px - width))
         tile = Tile(0, 0, np.pad(dn, ((0, 0), *margins)), np.pad(valid, margins))
-        return detect_clouds(tile, self.net).classes(self.growth_px(gsd_m))[:height, :width]
-
-    def growth_px(self, gsd_m: float) -> float:
-        return self.net.settings.growth_m / gsd_m if self.net is not None and gsd_m > 0.0 else 0.0
+        return detect_clouds(tile, self.net).classes(_pixels(self.net.settings.growth_m, gsd_m))[:height, :width]
 
 
-def open_ground_mask(bundle: Bundle, engine: Engine) -> GroundMask:
+def _by_csmask(dn: Dn, level: str, gsd_m: float) -> NDArray[np.uint8]:
+    """Classes by ukis-csmask with people's outline; it tells no thin cloud. [4, h, w] -> [h, w]"""
+    told = csmask_probabilities(dn, level)
+    ground = np.where(told[CS_SHADOW] > told[CS_CLEAR], np.uint8(SHADOW), np.uint8(CLEAR))
+    return np.where(csmask_outline(told, gsd_m), np.uint8(THICK), ground)
+
+
+def _pixels(metres: float, gsd_m: float) -> float:
+    return metres / gsd_m if gsd_m > 0.0 else 0.0
+
+
+def open_ground_mask(bundle: Bundle, engine: Engine, drawn_by: str = BUNDLES_OWN) -> GroundMask:
+    """The mask by a network of DRAWN_BY. InputError where that is not known, not installed, or takes other bands."""
+    if drawn_by not in DRAWN_BY:
+        raise InputError(f"--cloud-mask {drawn_by}: no such network; wanted one of {', '.join(DRAWN_BY)}")
+    level = DRAWN_BY[drawn_by]
+    if level is not None and not csmask_is_there():
+        raise InputError(f"--cloud-mask {drawn_by}: not installed; pip install ukis-csmask==1.0.0")
+    if level is not None and bundle.bands != RGBN:
+        found = f"it takes {', '.join(RGBN)}, and the bundle {bundle.name} has {', '.join(bundle.bands)}"
+        raise InputError(f"--cloud-mask {drawn_by}: {found}; leave the option out")
     net = load_cloud_net(bundle, engine) if "clouds" in bundle.manifest else None
-    return GroundMask(net, bundle.tile_px)
+    return GroundMask(net, bundle.tile_px, level)
 
 
 @dataclass(eq=False)
@@ -77,9 +111,10 @@ class MaskTally:
         """Counts a strip's pixels that were decoded: cloud here, and alike on board. [h, W] each"""
         if self.mask.net is None:
             return
+        settings = self.mask.net.settings
         seen, cloud = classes < WITHHELD, _is_cloud(classes)
-        above = 100.0 * self.mask.net.settings.cloudy_above
-        onboard = grown((onboard_percent > above) & (onboard_percent <= 100), self.mask.growth_px(gsd_m))
+        said = (onboard_percent > 100.0 * settings.cloudy_above) & (onboard_percent <= 100)
+        onboard = grown(said, _pixels(settings.growth_m, gsd_m))
         self.seen_px += int(seen.sum())
         self.cloud_px += int(cloud.sum())
         self.agreed_px += int(((cloud == onboard) & seen).sum())
@@ -95,7 +130,7 @@ class MaskTally:
     def summary(self) -> dict[str, Any]:
         """Plain values for the report; percentages None where nothing was there to count."""
         return {
-            "mask_source": SOURCE if self.mask.net is not None else NO_SOURCE,
+            "mask_source": self.mask.source,
             "ground_cloud_percent": _percent(self.cloud_px, self.seen_px),
             "onboard_agrees_percent": _percent(self.agreed_px, self.seen_px),
             "withheld_clear_to_ground_percent": _percent(self.withheld_clear_px, self.withheld_px),

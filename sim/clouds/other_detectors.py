@@ -17,7 +17,7 @@ from payload.clouds.mask import grown
 #: s2cloudless' own defaults: threshold .4; window and dilation scaled from 60 m as its makers advise for 10 m.
 S2CLOUDLESS_THRESHOLD, S2CLOUDLESS_AVERAGE_PX, S2CLOUDLESS_DILATION_PX = 0.4, 22, 11
 #: Of ukis-csmask: pixels along a window, and the outline that comes nearest to the one people draw (docs/clouds.md).
-WINDOW_PX, OUTLINE_ABOVE, OUTLINE_GROWTH_M = 256, 0.3, 40.0
+WINDOW_PX, OUTLINE_ABOVE, OUTLINE_GROWTH_M = 256, 0.3, 30.0
 CS_CLEAR, CS_CLOUD, CS_SHADOW = range(3)
 
 
@@ -88,5 +88,7 @@ def csmask_classes(dn: NDArray[np.uint16], level: str) -> NDArray[np.uint8]:
 
 
 def csmask_outline(probabilities: NDArray[np.float32], gsd_m: float) -> NDArray[np.bool_]:
-    """Cloud as people draw it: from a lower probability on, grown by the soft edge. [3, H, W] -> [H, W]"""
-    return grown(probabilities[CS_CLOUD] > OUTLINE_ABOVE, OUTLINE_GROWTH_M / gsd_m)
+    """Cloud as people draw it: from a lower probability on, grown by the soft edge. [3, H, W] -> [H, W]
+
+    gsd_m 0: unknown, and nothing is grown."""
+    return grown(probabilities[CS_CLOUD] > OUTLINE_ABOVE, OUTLINE_GROWTH_M / gsd_m if gsd_m > 0.0 else 0.0)

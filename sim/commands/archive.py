@@ -24,6 +24,7 @@ def put(
     store: Where,
     cr: Annotated[float | None, typer.Option(help="Compression ratio of the whole file, against 16 bit.")] = None,
     psnr: Annotated[float | None, typer.Option(help="PSNR (peak 10 000) proved of every tile, dB.")] = None,
+    max_error: options.MaxError = None,
     bundle: options.Bundle = DEFAULT,
     engine: options.Engine = "openvino",
     decoder: options.Decoder = "fast",
@@ -41,7 +42,7 @@ def put(
     from sim.archive.store import Store
     from sim.archive.writing import Order
 
-    quality = Quality(50.0 if cr is None and psnr is None else cr, psnr)
+    quality = Quality(50.0 if cr is psnr is max_error is None else cr, psnr, max_error)
     order = Order(quality, bundle, engine, decoder, options.reading(bands, scale, offset, max_pixels), seed, overwrite)
     with progress("archive") as advance:
         found = [service.put(where, Store(store), order, advance) for where in scene]

@@ -7,9 +7,11 @@ from typing import Annotated
 import typer
 
 from payload.bundle import DEFAULT
+from payload.errors import InputError
 from sim.commands import options
 from sim.commands.console import progress
 from sim.commands.options import MAX_PIXELS_DEFAULT
+from sim.scenes.open_scene import Reading
 
 OPPONENTS = "klt-jpeg2000-joint,klt-diff-jpeg2000-joint,klt-jpeg2000,jpeg2000,jpegxl,htj2k,ccsds121,jpeg"
 OPPONENTS += ",klt-hevc,klt-av1,klt-vvc"  # where the extra `opponents` is installed
@@ -69,6 +71,9 @@ def evaluate(
     ] = None,
     engine: options.Engine = "openvino",
     decoder: options.Decoder = "full",
+    max_error: Annotated[
+        str | None, typer.Option(help="Bounds in DN, comma-separated: rates within them (0: lossless), and no curves.")
+    ] = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Rate and distortion of one bundle or several beside classical codecs, on the same tiles in one run."""
@@ -76,6 +81,9 @@ def evaluate(
     from sim.compare.evaluate import evaluate as run
 
     reading = options.reading(bands, scale, offset, max_pixels)
+    if max_error is not None:
+        _evaluate_bounds([*tiles, *(more or [])], (bundle or [DEFAULT])[0], max_error, limit, engine, reading, as_json)
+        return
     with progress("tiles") as advance:
         opponents = [name.strip() for name in against.split(",") if name.strip()]
         bundles = [name for name in bundle or [DEFAULT] if name != "none"]
@@ -84,6 +92,19 @@ def evaluate(
         )  # fmt: skip
     report.write_results(result, out)
     print(report.canonical_json(result) if as_json else report.as_text(result, out / "rd.html"))
+
+
+def _evaluate_bounds(
+    tiles: list[Path], bundle: str, bounds: str, limit: int | None, engine: str, reading: Reading, as_json: bool
+) -> None:
+    from sim.compare.evaluate import bounds_as_text, within_bounds
+
+    words = bounds.split(",")
+    if not all(word.strip().isdecimal() for word in words):
+        raise InputError(f"--max-error is {bounds[:80]!r}, wanted whole DN with commas between, as in 0,5,10")
+    with progress("tiles") as advance:
+        found = within_bounds(tiles, bundle, [int(word) for word in words], limit, engine, advance, reading)
+    print(json.dumps(found, indent=2) if as_json else bounds_as_text(found), end="\n" if as_json else "")
 
 
 def evaluate_corsa(

@@ -15,10 +15,12 @@ Trust = Annotated[list[Path] | None, typer.Option("--trust", help="KEY.pub whose
 AllowUnsigned = Annotated[bool, typer.Option("--allow-unsigned", help="Take a bundle without a signature.")]
 Engine = Annotated[str, typer.Option(help="openvino, onnxruntime or native.")]
 Decoder = Annotated[str, typer.Option(help="fast (no network), full, or best where the bundle has it.")]
+CloudMask = Annotated[str, typer.Option(help="Who draws cloud.tif: bundle, ukis-csmask or ukis-csmask-l1c.")]
 Jobs = Annotated[int, typer.Option(min=1, help="Threads for one scene; octets and figures stay the same.")]
 Tiles = Annotated[list[Path], typer.Option(help="An .npz of tiles (x [N,B,H,W] uint16, bands), or GeoTIFFs.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="The first so many tiles only.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run in --out.")]
+MaxError = Annotated[int | None, typer.Option(metavar="DN", help="Largest error of any sample; 0: lossless.")]
 AsJson = Annotated[bool, typer.Option("--json", help="The result as JSON on stdout.")]
 
 Speed = Annotated[float | None, typer.Option(min=1e-4, max=1e6, help="Of the live page or replay: times real time.")]

@@ -30,8 +30,10 @@ def downlink(
     allow_unsigned: options.AllowUnsigned = False,
     engine: options.Engine = "openvino",
     decoder: options.Decoder = "full",
+    cloud_mask: options.CloudMask = "bundle",
     jobs: options.Jobs = 1,
     psnr: Annotated[float | None, typer.Option(help="Constant quality: PSNR (peak 10 000) of every tile, dB.")] = None,
+    max_error: options.MaxError = None,
     seed: Annotated[int, typer.Option(help="Of the channel, and of the demo scene.")] = 0,
     bands: options.Bands = None,
     scale: options.Scale = None,
@@ -52,7 +54,7 @@ def downlink(
     as_json: options.AsJson = False,
 ) -> None:
     """Send a scene through payload, link and ground, verify it, write the report. Exit 1 if a requirement failed."""
-    from sim.downlink import Request
+    from sim.downlink import Change, Request
     from sim.downlink import downlink as run
     from sim.mission.trust import Trust
     from sim.onboard.aboard import Uplink
@@ -69,8 +71,8 @@ def downlink(
         with progress("downlink") as advance:
             request = Request(
                 scene, out, mission, bundle, engine, seed, reading, overwrite, under_test, psnr, trusted, decoder,
-                jobs, keep_original, watch=watch, uplink=Uplink(upload, commands, memory),
-                band_shift=band_shift,
+                cloud_mask, jobs, keep_original, Change(max_error_dn=max_error), Uplink(upload, commands, memory),
+                watch, band_shift,
             )  # fmt: skip
             report = run(request, advance)
         print(canonical_json(arrange(report)) if as_json else as_text(report, out), end="", flush=True)
@@ -86,6 +88,7 @@ def receive(
     allow_unsigned: options.AllowUnsigned = False,
     engine: Annotated[str, typer.Option(help="openvino or onnxruntime.")] = "openvino",
     decoder: options.Decoder = "full",
+    cloud_mask: options.CloudMask = "bundle",
     jobs: options.Jobs = 1,
     out: Annotated[Path, typer.Option(help="Folder for rasters and report.")] = Path("out/received"),
     overwrite: options.Overwrite = False,
@@ -101,7 +104,7 @@ def receive(
     with progress("receive") as advance:
         trusted = Trust(tuple(trust or ()), allow_unsigned)
         bundles = tuple(bundle or [DEFAULT])
-        request = ReceiveRequest(stream, out, mission, bundles, engine, overwrite, trusted, decoder, jobs)
+        request = ReceiveRequest(stream, out, mission, bundles, engine, overwrite, trusted, decoder, jobs, cloud_mask)
         report = run(request, advance)
     print(canonical_json(report) if as_json else as_text(report, out), end="")
 

@@ -168,10 +168,11 @@ class KltJpeg2000:
     def note(self) -> str:
         how = "one codestream, rate by slope" if self.joint else "a codestream per component, common quality"
         on = " on differences over 2 and 8 px" if self.differences else ""
-        return f"spectral KLT per tile{on} (80 octets), OpenJPEG 9/7, {how}, no comment; setting = wanted RMSE in DN"
+        klt = f"spectral KLT per tile{on}, its octets counted"
+        return f"{klt}, OpenJPEG 9/7, {how}, no comment; setting = wanted RMSE in DN"
 
     def encode(self, dn: Dn, setting: float) -> bytes:
-        klt = Klt.fit(dn, COMPONENT_REACH, self.differences)
+        klt = Klt.fit(dn, COMPONENT_REACH, self.differences, setting**2)
         samples = np.rint(klt.components(dn) + 32768).astype(np.uint16)
         wanted = setting * klt.scale
         if self.joint:
@@ -182,7 +183,7 @@ class KltJpeg2000:
 
     def decode(self, octets: bytes) -> Dn:
         bands = octets[0]
-        streams = unpack_streams(octets[1 + side_octets(bands) :])
+        streams = unpack_streams(octets[1 + side_octets(bands, octets[1:]) :])
         if self.joint:
             samples = _from_j2k(streams[0], planar=True)
         else:
@@ -260,6 +261,40 @@ class Ccsds121:
 
 
 @dataclass(frozen=True)
+class JpegLs:
+    """LOCO-I, with a bound on the error of every sample: near-lossless as its standard has it."""
+
+    name: str = "jpegls"
+    note: str = "CharLS, a grey picture per band; setting = largest error in DN (NEAR), 0 = lossless"
+    settings: tuple[float, ...] = (20, 10, 5, LOSSLESS)
+
+    def encode(self, dn: Dn, setting: float) -> bytes:
+        return pack_streams([bytes(imagecodecs.jpegls_encode(band, level=int(setting))) for band in dn])
+
+    def decode(self, octets: bytes) -> Dn:
+        return np.stack([imagecodecs.jpegls_decode(stream) for stream in unpack_streams(octets)])
+
+
+@dataclass(frozen=True)
+class Jpeg2000Lossless:
+    """The reversible 5/3 filters, every band a codestream of its own."""
+
+    name: str = "jpeg2000-lossless"
+    note: str = "OpenJPEG 5/3, a codestream per band, no comments; lossless"
+    settings: tuple[float, ...] = (LOSSLESS,)
+
+    def encode(self, dn: Dn, setting: float) -> bytes:
+        streams = [
+            bytes(imagecodecs.jpeg2k_encode(band, level=0, codecformat="j2k", reversible=True, mct=False, numthreads=1))
+            for band in dn
+        ]
+        return pack_streams([without_comment(stream) for stream in streams])
+
+    def decode(self, octets: bytes) -> Dn:
+        return np.stack([_from_j2k(stream, planar=False) for stream in unpack_streams(octets)])
+
+
+@dataclass(frozen=True)
 class Jpeg:
     """Baseline JPEG, 8 bit, every band a grey picture (12 bit JPEG stays under CR 20 at its coarsest)."""
 
@@ -290,6 +325,8 @@ MAKERS: dict[str, Callable[[], list[Codec]]] = {
     "jpegxl": lambda: [JpegXl(3), JpegXl(7)],
     "htj2k": lambda: [HtJ2k()],
     "ccsds121": lambda: [Ccsds121()],
+    "jpegls": lambda: [JpegLs()],
+    "jpeg2000-lossless": lambda: [Jpeg2000Lossless()],
     "jpeg": lambda: [Jpeg()],
     **{codec.name: lambda codec=codec: [codec] for codec in video.CODECS},  # type: ignore[misc]
 }

@@ -7,7 +7,9 @@ seconds are processor time of one thread, on the same pixels.
 
 import resource
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,21 @@ import numpy as np
 
 from payload.errors import InputError
 from payload.sensor import SENTINEL2_RGBN
-from sim.compare.classical import LOSSLESS, Codec, missing, open_codecs
+from sim.compare.classical import (
+    LOSSLESS,
+    Ccsds121,
+    Codec,
+    Jpeg2000Lossless,
+    JpegLs,
+    JpegXl,
+    missing,
+    open_codecs,
+)
 from sim.compare.nadir_codec import NadirCodec, open_bundles
 from sim.compare.report import document
 from sim.compare.summary import Row
 from sim.compare.tiles import TILE_PX, BenchTile, read_tiles
-from sim.ground.decoder import FULL
+from sim.ground.decoder import FAST, FULL
 from sim.metrics import thematic
 from sim.metrics.bd_rate import CR_FINE
 from sim.metrics.distortion import psnr_db, rate_figures, tile_figures
@@ -121,3 +132,43 @@ def _curve(tile: BenchTile, codec: Codec, classified: thematic.Reference | None)
             "encode_s": encoded - start,
             "decode_s": decoded - encoded,
         }
+
+
+def within_bounds(
+    paths: Sequence[Path], bundle: str, bounds_dn: Sequence[int], limit: int | None = None,
+    engine: str = "openvino", advance: Advance = lambda *_: None, reading: Reading = AS_STORED,
+) -> dict[str, Any]:  # fmt: skip
+    """A bundle beside the lossless and near-lossless codecs: a row for every codec and bound, means over tiles."""
+    (ours,), tile_px, bands = open_bundles([bundle], engine, FAST)
+    tiles, bounded = read_tiles(paths, tile_px, limit, reading, bands), replace(ours, bounded=True)
+    pairs = [(c, d) for d in bounds_dn for c in (bounded, *(_LOSSLESS if d == 0 else _NEAR_LOSSLESS))]
+    tick = partial(advance, "bounds", len(pairs) * len(tiles))
+    rows = [{"codec": codec.name, "bound_dn": d, **_within(codec, d, tiles, tick)} for codec, d in pairs]
+    notes = {codec.name: codec.note for codec in (*_LOSSLESS, *_NEAR_LOSSLESS)}
+    return {"schema": "nadir-bounds/1", "tiles": len(tiles), "tile_px": tile_px, "codecs": notes, "rows": rows}
+
+
+_NEAR_LOSSLESS = (JpegLs(),)
+_LOSSLESS = (Ccsds121(), JpegLs(), JpegXl(7), Jpeg2000Lossless())
+
+
+def _within(codec: Codec, bound_dn: int, tiles: Sequence[BenchTile], tick: Callable[[], None]) -> dict[str, float]:
+    octets, largest, start_s = 0, 0, processor_s()
+    for tile in tiles:
+        coded = codec.encode(tile.dn, bound_dn)
+        error = np.abs(codec.decode(coded).astype(np.int64) - tile.dn)
+        octets, largest = octets + len(coded), max(largest, int(error.max()))
+        tick()
+    samples = sum(tile.dn.size for tile in tiles)
+    return {"bits_per_sample": 8 * octets / samples, "largest_error_dn": largest, "seconds": processor_s() - start_s}
+
+
+def bounds_as_text(found: Mapping[str, Any]) -> str:
+    """The table of `within_bounds`; seconds are of one processor, encoding and decoding together."""
+    lines = [f"{'codec':<20}{'bound':>8}{'largest':>9}{'bit/sample':>12}{'s':>9}"]
+    lines += [
+        f"{row['codec']:<20}{row['bound_dn']:>5} DN{row['largest_error_dn']:>6} DN"
+        f"{row['bits_per_sample']:>12.3f}{row['seconds']:>9.1f}"
+        for row in found["rows"]
+    ]
+    return "\n".join(lines) + "\n"

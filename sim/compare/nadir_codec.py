@@ -45,10 +45,11 @@ class NadirCodec:
     note: str = "learned codec, whole space packets as sent; setting = finest quantiser step in DN"
     tile_px: int = 256
     decoder_size: Mapping[str, float] = field(default_factory=dict)  # parameters, kMAC a pixel, octets
+    bounded: bool = False  # settings are bounds on the error of every sample, in DN
 
     def encode(self, dn: Dn, setting: float) -> bytes:
         """The packets of a square picture's tiles, in row order."""
-        policy = self.payload.policy = replace(self.payload.policy, step_dn=setting)
+        policy = self.payload.policy = self._policy(setting)
         counter, side = SequenceCounter(policy.apid), self.tile_px
         packets: list[bytes] = []
         for row in range(dn.shape[1] // side):
@@ -57,6 +58,11 @@ class NadirCodec:
                 code = self.payload.encode_tile(Tile(row, col, square, np.ones((side, side), dtype=bool)))
                 packets += segment(tile_code.pack(code), counter, policy.packet_octets)
         return b"".join(packets)
+
+    def _policy(self, setting: float) -> Policy:
+        if self.bounded:
+            return replace(self.payload.policy, max_error_dn=int(setting))
+        return replace(self.payload.policy, step_dn=setting)
 
     def decode(self, octets: bytes) -> Dn:
         """Tiles beside each other as they are decoded; their edges are not evened out."""

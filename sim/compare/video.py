@@ -52,7 +52,7 @@ class VideoCodec:
     def decode(self, octets: bytes) -> Dn:
         bands, height, setting = octets[0], int.from_bytes(octets[1:3], "big"), octets[3]
         klt = Klt.unpack(octets[HEAD_OCTETS:], bands)
-        stream = self._shared[setting, height] + octets[HEAD_OCTETS + side_octets(bands) :]
+        stream = self._shared[setting, height] + octets[HEAD_OCTETS + side_octets(bands, octets[HEAD_OCTETS:]) :]
         raw = _ffmpeg(f"-threads 1 -f {self.stream} -i - -f rawvideo -pix_fmt {self.pixels} -", stream)
         samples = np.frombuffer(raw, "<u2")
         whole = samples[: len(samples) * 2 // 3] if self._has_colour else samples

@@ -124,7 +124,8 @@ def quality_db(here: World, code: TileCode, wanted: TileCode) -> float:
     if not code.layers or codec.ground_network is None or here.bundle.codec["kind"] != "fsq":
         return 0.0
     try:
-        pictures = [codec.reconstruct(codec.decode(c.side, c.layers), None).astype(np.float64) for c in (code, wanted)]
+        decoded = (codec.reconstruct(codec.decode(c.side, c.base_layers), None) for c in (code, wanted))
+        pictures = [dn.astype(np.float64) for dn in decoded]
     except Exception:  # octets of a payload that was hit may be anything
         return 0.0
     mse = float(((pictures[0] - pictures[1]) ** 2).mean())

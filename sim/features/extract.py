@@ -45,7 +45,7 @@ def extract(source: Source, skipped: Counter[str] | None = None) -> Iterator[Til
             skipped[code.kind.name.lower() if code.kind is not Kind.CODED else "no layer arrived"] += 1
             continue
         try:
-            levels = codec.features(codec.decode(code.side, code.layers))
+            levels = codec.features(codec.decode(code.side, code.base_layers))
             valid = unpack_mask(code.mask, source.bundle.tile_px)
         except StreamError:
             skipped["damaged"] += 1

@@ -10,11 +10,12 @@ import threading
 import time
 
 from payload.bundle import Bundle
-from payload.codec.interface import BEST_DECODER_FILE, Codec
+from payload.codec.interface import BEST_DECODER_FILE, Bounding, Codec
 from payload.codec.registry import open_codec, open_fallback
 from payload.engine import Engine, Network
 from payload.errors import InputError, StreamError
 from payload.link.tile_code import Kind, TileCode
+from payload.link.valid_mask import unpack_mask
 from payload.scene import Dn
 from sim.ground.residual_network import open_network
 
@@ -36,7 +37,12 @@ class Decoder:
         """DN uint16 [B, T, T]. StreamError if the octets make no sense: nothing is invented. Any thread may ask."""
         codec, network = self._for(code)
         start_s = time.thread_time()
-        dn = codec.reconstruct(codec.decode(code.side, code.layers), network)
+        if code.bound is not None and code.bounded:
+            dn = _bounding(codec).reconstruct_bounded(
+                code.side, code.layers, unpack_mask(code.mask, self.tile_px), code.bound
+            )
+        else:
+            dn = codec.reconstruct(codec.decode(code.side, code.layers), network)
         if code.kind is not Kind.FALLBACK:
             with self._lock:
                 self._decoded_px += self.tile_px**2
@@ -49,9 +55,10 @@ class Decoder:
         return self._decoded_px / self._seconds / 1e6 if self._seconds else None
 
     def step_of(self, code: TileCode) -> float:
-        """Quantiser step of a tile as decoded, in DN: how far its pixels may be off."""
+        """Quantiser step of a tile as decoded, in DN: how far its pixels may be off. 0 for one within its bound:
+        nothing may move its pixels."""
         codec, _ = self._for(code)
-        return codec.step_of(code.side, len(code.layers))
+        return 0.0 if code.bounded else codec.step_of(code.side, len(code.layers))
 
     def _for(self, code: TileCode) -> tuple[Codec, Network | None]:
         if code.kind is Kind.FALLBACK:
@@ -72,6 +79,12 @@ class Decoder:
             self._threads.own = codec, network
         own: tuple[Codec, Network | None] = self._threads.own
         return own
+
+
+def _bounding(codec: Codec) -> Bounding:
+    if not isinstance(codec, Bounding):
+        raise StreamError("a residual layer, which the codec of this bundle does not read")
+    return codec
 
 
 def network_of(bundle: Bundle, codec: Codec, kind: str) -> str | None:

@@ -45,6 +45,8 @@ def refuse_scene_policy(policy: Policy, mission: str, apps: bool = False) -> Non
             raise InputError(
                 f"mission {mission}: {what}, and a device codes tile by tile; leave it out, or run without --device"
             )
+    if policy.max_error_dn is not None:
+        raise InputError("a device is not told of max_error_dn; leave it (--max-error) out, or run without --device")
 
 
 def codes_of(

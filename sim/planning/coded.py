@@ -23,6 +23,7 @@ from payload.link.space_packet import octets_on_air
 from payload.link.tile_code import TileCode
 from payload.link.valid_mask import pack_mask
 from payload.pipeline import Payload
+from payload.policy import Policy
 from payload.scene import Dn, Mask, SceneInfo
 from payload.sensor import Sensor
 from payload.stopwatch import Stopwatch
@@ -75,6 +76,7 @@ def code_scenes(
     """Codes up to MOST_TILES tiles of each scene with all three codecs, at an NDVI error of at most `ndvi_mae`; the
     mission's applications look at the same tiles."""
     policy = mission.policy
+    _refuse_a_bound(policy)
     samples, infos, records, answers = _samples(names, bundle, engine, mission)
     payload, decoder = Payload(bundle, policy, engine), Decoder(bundle, engine)
     payload.clouds = None  # the gate has spoken already
@@ -128,6 +130,11 @@ def _open(name: str, bundle: Bundle) -> OpenScene:
     if word == "demo":
         return demo_scene(DEMO_PX, DEMO_PX, int(rest or 0))
     return open_scene(name, sensor=bundle.sensor)
+
+
+def _refuse_a_bound(policy: Policy) -> None:
+    if policy.max_error_dn is not None:
+        raise InputError("max_error_dn is set, and a plan chooses among layers; leave it out of the mission to plan it")
 
 
 def _some(tiles: list[Tile]) -> list[Tile]:

@@ -37,7 +37,7 @@ from sim.mission.verification import verify
 from sim.onboard.device import DeviceRun
 from sim.onboard.sending import Onboard
 from sim.products.origin import attribution
-from sim.report import housekeeping
+from sim.report import bound, housekeeping
 from sim.report.apps import apps_section
 from sim.report.comparison import Comparison
 from sim.report.link import frames_read, layer_octets
@@ -95,6 +95,7 @@ def compose(
     figures |= _fractions(tiles)
     figures["false_discard_fraction"] = _false_discards(tiles, audits)
     cost = _cost(run, onboard)
+    bounded = run.mission.policy.max_error_dn, run.received, figures
     rows = budgets.assess(cost, run.mission)
     checks = verify(figures, run.mission, rows)
     scene_px = run.info.height_px * run.info.width_px
@@ -111,13 +112,15 @@ def compose(
         "clouds": _clouds(run, tiles) | comparison.cloud_mask | {"audit": audits},
         "notes": notes(run),
         "budgets": [_budget_row(row) for row in rows],
-        "checks": [asdict(check) for check in checks] + _octets_compared(onboard.device),
+        "checks": [*map(asdict, checks), *bound.checks(*bounded), *_octets_compared(onboard.device)],
         "modelled": _modelled(cost, run.mission),
         "decoder": decoder_size(run.bundle, run.decoder),
         "conventions": [_what_dn_is(run.bundle.sensor), *CONVENTIONS],
         "attribution": attribution_of(run.info),
         "measured_on_host": on_host(onboard, ground, cost, run.bundle.tile_px),
-    } | _apps(run, onboard, tiles) | on_device(onboard.device, cost, run.bundle.tile_px)  # fmt: skip
+    } | bound.section(*bounded) | _apps(run, onboard, tiles) | on_device(
+        onboard.device, cost, run.bundle.tile_px
+    )  # fmt: skip
 
 
 def _what_dn_is(sensor: Sensor) -> str:

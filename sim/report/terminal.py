@@ -40,6 +40,9 @@ def _facts(report: Mapping[str, Any], arranged: Mapping[str, Any]) -> Iterator[s
     if "octets_on_air" in report["link"]:
         yield f"on air   {_on_air(report['link'])}"
     yield f"rate     {octets(rate['octets'])}, CR {rate['cr16']:.1f} against 16 bit, {rate['bpp']:.3f} bit/px"
+    if (bound := report.get("bound")) is not None:
+        largest = "nothing" if bound["largest_error_dn"] is None else f"{bound['largest_error_dn']} DN"
+        yield f"bound    {largest} off at most, {bound['asked_dn']} DN asked, {bound['bits_per_sample']:.3f} bit/sample"
     yield from _answers(report.get("apps"))
     yield from _delivery(report.get("delivery", {}))
     yield "quality  " + "; ".join(_metric(report, key) for key in SHOWN)

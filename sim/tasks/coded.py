@@ -61,7 +61,7 @@ class BundleCoder:
 
     def _features_of(self, codes: list[TileCode], shape: tuple[int, ...]) -> dict[int, NDArray[np.float32]]:
         """Levels by stride; activity is a sum over others and left out."""
-        found = [self._features.features(self._codec.decode(code.side, code.layers)) for code in codes]
+        found = [self._features.features(self._codec.decode(code.side, code.base_layers)) for code in codes]
         strides = {level.stride_px: k for k, level in enumerate(found[0]) if level.stride_px <= 8}
         return {
             stride: _pictures(np.stack([levels[k].values for levels in found]), shape, stride)

@@ -99,11 +99,11 @@ def test_a_klt_of_differences_sees_texture_and_not_light():
         assert abs(first @ direction) / np.linalg.norm(first) == pytest.approx(np.sqrt(2), abs=0.02)
 
 
-@given(st.integers(1, 6), st.integers(0, 99))
+@given(st.integers(1, 4), st.integers(0, 99))
 def test_klt_side_information_comes_back_as_float32(bands, seed):
     klt = Klt.fit(np.random.default_rng(seed).integers(0, 9000, (bands, 8, 8)).astype(np.uint16), 500)
     octets = klt.pack()
-    assert len(octets) == side_octets(bands) == 4 * (bands * bands + bands)
+    assert len(octets) == side_octets(bands, octets) == 4 * (bands * bands + bands)
     again = Klt.unpack(octets + b"more", bands)
     np.testing.assert_array_equal(again.scaled.astype(np.float32), klt.scaled.astype(np.float32))
     np.testing.assert_array_equal(again.mean, klt.mean)

@@ -66,12 +66,12 @@ def test_a_picture_is_judged_in_windows_of_256_px_at_half_overlap(monkeypatch, h
     assert len(shapes) == down * right
 
 
-def test_an_outline_begins_at_30_percent_and_grows_by_40_m() -> None:
+def test_an_outline_begins_at_30_percent_and_grows_by_30_m() -> None:
     probabilities = np.zeros((3, 31, 31), np.float32)
     probabilities[1, 15, 15], probabilities[1, 2, 2] = 0.31, 0.29
     found = other_detectors.csmask_outline(probabilities, 10.0)
-    assert found[15].nonzero()[0].tolist() == list(range(11, 20)) and not found[2, 2]
-    assert found[:, 15].sum() == 9
+    assert found[15].nonzero()[0].tolist() == list(range(12, 19)) and not found[2, 2]
+    assert found[:, 15].sum() == 7
 
 
 def test_an_opponents_note_says_what_it_is() -> None:

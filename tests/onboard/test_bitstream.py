@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from payload.errors import InputError, StreamError
-from payload.link.tile_code import Kind, TileCode, header_octets, pack, unpack
+from payload.link.tile_code import Bound, Kind, TileCode, header_octets, pack, unpack
 
 lone = (
     st.sampled_from(Kind),
@@ -160,6 +160,41 @@ def test_a_tile_with_long_side_information_by_hand() -> None:
 @pytest.mark.parametrize(
     ("head", "named"),
     [
+        ("80 0a0b0c0d 0001 0002 55 0001 02 000a deadbeef a5", {}),
+        ("90 0a0b0c0d a1a2a3a4 0001 0002 55 0001 02 000001 000a deadbeef a5 ff",
+         {"scene_id": 0xA1A2A3A4, "mask": b"\xff"}),
+    ],
+)  # fmt: skip
+def test_a_tile_within_a_bound_by_hand(head, named) -> None:
+    """Versions 8 and 9: a bound of 10 DN and a checksum of the samples before the side information."""
+    head = bytes.fromhex(head)
+    first, second = b"\x07", b"\x08\x09"
+    table = b"\x00\x00\x01" + crc32_bit_by_bit(first) + b"\x00\x00\x02" + crc32_bit_by_bit(second)
+    octets = head + table + crc32_bit_by_bit(head + table) + first + second
+    bound = Bound(10, 0xDEADBEEF)
+    code = TileCode(Kind.CODED, 1, 2, 0x0A0B0C0D, 85, b"\xa5", (first, second), bound=bound, **named)
+    assert pack(code) == octets and unpack(octets) == code and code.sent_octets == len(octets)
+    assert code.bounded and code.base_layers == (first,)
+    short = unpack(octets[:-1])
+    assert not short.bounded and short.base_layers == short.layers == (first,) and short.bound == bound
+
+
+@pytest.mark.parametrize("version", range(16))
+def test_a_tile_code_is_read_as_the_version_it_was_written_in_or_not_at_all(version) -> None:
+    layers = (bytes(range(40)), bytes(range(9)))
+    for bound in (None, Bound(0, 1)):
+        for scene_id in (None, 5):
+            code = TileCode(Kind.CODED, 1, 2, 3, 4, bytes(19), layers, scene_id=scene_id, bound=bound)
+            octets = pack(code)
+            other = bytes([version << 4 | octets[0] & 15]) + octets[1:]
+            if other != octets:
+                with pytest.raises(StreamError):
+                    unpack(other)
+
+
+@pytest.mark.parametrize(
+    ("head", "named"),
+    [
         ("20 0a0b0c0d 0001 0002 55 01 02 a5", {}),
         ("30 0a0b0c0d a1a2a3a4 0001 0002 55 01 02 000001 a5 ff", {"scene_id": 0xA1A2A3A4, "mask": b"\xff"}),
     ],
@@ -210,7 +245,7 @@ def with_crc(head: str) -> bytes:
     ("octets", "words"),
     [
         (with_crc("11 0a0b0c0d 0001 0002 55 00 00"), "version 1, kind 1"),
-        (with_crc("46 0a0b0c0d 0001 0002 55 00 00"), "kind 6; this ground reads versions 2 to 7, kinds 0 to 5"),
+        (with_crc("46 0a0b0c0d 0001 0002 55 00 00"), "kind 6; this ground reads versions 2 to 9, kinds 0 to 5"),
         (with_crc("41 0a0b0c0d 0001 0002 65 00 00"), "cloud percentage 101"),
         (with_crc("41 0a0b0c0d 0001 0002 55 00 01")[:-2], "cut short"),
         (b"", "0 octets are too few"),

@@ -108,8 +108,8 @@ def test_targets_by_hand() -> None:
     def cell(found: sampler.Targets) -> list[float]:
         return [round(float(v), 2) for v in (*found.classes[:, 0, 0], found.weights[0, 0])]
 
-    assert cell(told(CLASSIFIED, 0.8, scl=9)) == [0.1, 0.9, 0.0, 1.3]  # both say cloud: half of each
-    assert cell(told(CLASSIFIED, 0.8, scl=4)) == [0.6, 0.4, 0.0, 0.6]  # they differ: counts less
+    assert cell(told(CLASSIFIED, 0.8, scl=9)) == [0.17, 0.83, 0.0, 1.3]  # both say cloud: the teacher counts most
+    assert cell(told(CLASSIFIED, 0.8, scl=4)) == [0.32, 0.68, 0.0, 0.6]  # they differ: counts less
     assert cell(told(CLASSIFIED, 0.8, scl=7)) == [0.2, 0.8, 0.0, 0.7]  # unclassified: the teacher alone
     assert cell(told(CLEAR, 1.0)) == [0.8, 0.2, 0.0, 1.0]  # an eye has seen that there is no cloud
     assert cell(told(DRAWN, 1.0, opacity=0.5)) == [0.0, 1.0, 0.0, 1.3]

@@ -35,14 +35,15 @@ from payload.codec.lapped.many.side import pack_side, unpack_side
 from payload.codec.lapped.power_law import LEAST_GAMMA, LINEAR, MOST_GAIN, compand, expand, expanded, stretch, table
 from payload.codec.lapped.proof import latent_quantiser
 from payload.codec.lapped.quantiser import Indices
+from payload.codec.lapped.residual.bounded import BASE_STEP, Bounded
 from payload.codec.lapped.transform import BLOCK, COEFFICIENTS, Latents, dct, encode, first_level, planes
 from payload.codec.rotation import MOST_BANDS, Rotation, circle, fit, held_circle, inverse_of, rotate, unrotate
 from payload.engine import NATIVE, Engine, Network
 from payload.errors import BundleError, InputError
-from payload.link.tile_code import Kind
+from payload.link.tile_code import Bound, Kind
 from payload.memory import Held, RunsInside
 from payload.native import library
-from payload.scene import Dn
+from payload.scene import Dn, Mask
 from payload.stopwatch import Stopwatch
 from payload.tiles import Tile, require_tile
 
@@ -131,6 +132,10 @@ class FsqCodec:
 
     def encode(self, tile: Tile, quality: Quality, watch: Stopwatch) -> CodedTile:
         require_tile(tile, self._bands, self._tile_px)
+        if quality.max_error_dn is not None:
+            coded = self.encode(tile, Quality(BASE_STEP / self._law[1]), watch)
+            with watch.stage("residual"):
+                return self._bounded.behind(coded, self.decode(coded.side, coded.layers), tile, quality.max_error_dn)
         with watch.stage("rotate"):
             values, rotation, rotated = self._rotate(tile, quality)
         with watch.stage("encode"):
@@ -209,6 +214,13 @@ class FsqCodec:
 
     def decode(self, side: bytes, layers: tuple[bytes, ...]) -> tuple[tuple[Rotation, int], Indices]:
         return unpack_side(side, self._bands), self._entropy.decode_layers(layers)
+
+    def reconstruct_bounded(self, side: bytes, layers: tuple[bytes, ...], valid: Mask, bound: Bound) -> Dn:
+        return self._bounded.tile(self.decode(side, layers[:-1]), layers[-1], valid, bound)
+
+    @cached_property
+    def _bounded(self) -> Bounded:
+        return Bounded(self._kernels, *self._law)
 
     def reconstruct(self, indices: tuple[tuple[Rotation, int], Indices], network: Network | None) -> Dn:
         """indices -> levels -> decoder network -> rotated bands -> DN. The network works in steps.

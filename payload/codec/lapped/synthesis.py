@@ -9,6 +9,7 @@ with all of them 0.2. The finer the step, the more are taken wide.
 """
 
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,7 @@ TORUS = 16
 WIDE_BELOW_DN = ((64.0, 2 * BLOCK), (256.0, 3))
 
 Functions = NDArray[np.float32]
+Real = TypeVar("Real", np.float32, np.float64)
 
 
 @lru_cache(maxsize=4)
@@ -41,10 +43,15 @@ def _dual(values: bytes, exponents: bytes) -> NDArray[np.float64]:
 
 def dual_functions(kernels: Kernels, size: int) -> Functions:
     """The inverse's functions [64, size, size] f32, cut to NARROW or WIDE."""
+    return dual_functions_f64(kernels, size).astype(np.float32)
+
+
+def dual_functions_f64(kernels: Kernels, size: int) -> NDArray[np.float64]:
+    """The same as they are computed."""
     dual, beyond = _dual(kernels.values.tobytes(), kernels.exponents.tobytes()), (size - NARROW) // (2 * BLOCK)
     places = np.arange(-beyond, 2 + beyond)
     found = dual[np.ix_(places % TORUS, places % TORUS)].reshape(len(places), len(places), BLOCK, BLOCK, COEFFICIENTS)
-    return np.ascontiguousarray(found.transpose(4, 0, 2, 1, 3).reshape(COEFFICIENTS, size, size), np.float32)
+    return np.ascontiguousarray(found.transpose(4, 0, 2, 1, 3).reshape(COEFFICIENTS, size, size))
 
 
 def wide_functions(step_dn: float) -> NDArray[np.bool_]:
@@ -54,18 +61,18 @@ def wide_functions(step_dn: float) -> NDArray[np.bool_]:
 
 
 def synthesise(
-    levels: NDArray[np.float32], narrow: Functions, wide: Functions, is_wide: NDArray[np.bool_]
-) -> NDArray[np.float32]:
+    levels: NDArray[Real], narrow: NDArray[Real], wide: NDArray[Real], is_wide: NDArray[np.bool_]
+) -> NDArray[Real]:
     """Rotated bands [B, 8h, 8h] of levels [B * 64, h, h], in the levels' unit."""
     cells = levels.shape[-1]
     bands = levels.reshape(-1, COEFFICIENTS, cells, cells)
-    plane = np.zeros((len(bands), BLOCK * cells + 2 * MARGIN, BLOCK * cells + 2 * MARGIN), np.float32)
+    plane = np.zeros((len(bands), BLOCK * cells + 2 * MARGIN, BLOCK * cells + 2 * MARGIN), levels.dtype)
     _add(plane, bands[:, is_wide], wide[is_wide])
     _add(plane, bands[:, ~is_wide], narrow[~is_wide])
     return _fold(_fold(plane).swapaxes(1, 2)).swapaxes(1, 2)
 
 
-def _add(plane: NDArray[np.float32], levels: NDArray[np.float32], functions: Functions) -> None:
+def _add(plane: NDArray[Real], levels: NDArray[Real], functions: NDArray[Real]) -> None:
     """The functions [F, size, size] of levels [B, F, h, h] added in their places, block by block of their support."""
     size, cells = functions.shape[-1], levels.shape[-1]
     first, side = MARGIN - (size - BLOCK) // 2, BLOCK * cells
@@ -76,7 +83,7 @@ def _add(plane: NDArray[np.float32], levels: NDArray[np.float32], functions: Fun
             plane[:, first + top :, first + left :][:, :side, :side] += added
 
 
-def _fold(plane: NDArray[np.float32]) -> NDArray[np.float32]:
+def _fold(plane: NDArray[Real]) -> NDArray[Real]:
     """What lies beyond the first and the last row of [B, T + 2 MARGIN, W] belongs to the rows that it mirrors."""
     inner = plane[:, MARGIN:-MARGIN].copy()
     inner[:, :MARGIN] += plane[:, MARGIN - 1 :: -1]

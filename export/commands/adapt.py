@@ -1,0 +1,58 @@
+"""`adapt`: a bundle for another sensor in minutes."""
+
+import argparse
+import tomllib
+from pathlib import Path
+
+from export.commands.shared import HELD, Commands, add_command, positive, print_bundle
+from payload.errors import InputError
+from payload.sensor import Sensor, sensor_from
+
+#: The sensors that ship, one TOML file each.
+SENSORS = Path(__file__).parents[2] / "sim" / "sensors"
+
+
+def add_to(commands: Commands) -> None:
+    adapt = add_command(commands, "adapt", _adapt, "a bundle for another sensor, refitted from a universal start")
+    adapt.add_argument("--sensor", required=True, help="a sensor's TOML file, or the name of one that is shipped")
+    adapt.add_argument("--tiles", type=Path, required=True, help="the pool: .npz, Zarr, or a folder with splits.toml")
+    adapt.add_argument("--out", type=Path, help="default build/SENSOR; a run that was cut off goes on from there")
+    adapt.add_argument("--name", help="of the bundle; default the sensor's")
+    adapt.add_argument("--hold-out", action="append", default=[], metavar="SITE", help="a site to measure on")
+    adapt.add_argument("--steps", type=positive, default=500, help="of the context model; default 500")
+    adapt.add_argument("--no-page", action="store_true", help="leave out the comparison with the classical codecs")
+    adapt.add_argument("--threads", type=positive, default=2)
+
+
+def _adapt(arguments: argparse.Namespace) -> int:
+    import torch
+
+    from export.bundle.adapted import adapted, compare
+    from export.pools import read_pool
+
+    sensor = read_sensor(arguments.sensor)
+    torch.set_num_threads(arguments.threads)
+    out = arguments.out or Path("build") / sensor.name
+    pool = read_pool(arguments.tiles, sensor, arguments.hold_out)
+    print(
+        f"{len(pool.training)} squares of {pool.dn.shape[2]} px to fit on, {len(pool.held_out)} of "
+        f"{', '.join(pool.held_out_sites)} held out",
+        flush=True,
+    )
+    print_bundle(adapted(sensor, pool, out, arguments.name or sensor.name, {"steps": arguments.steps}))
+    if not arguments.no_page:
+        print(f"written: {compare(out)}")
+    return HELD
+
+
+def read_sensor(where: str) -> Sensor:
+    """A sensor by path or shipped name. InputError says what is wrong with its file."""
+    path = next((p for p in (Path(where), SENSORS / f"{where}.toml") if p.is_file()), None)
+    if path is None:
+        names = ", ".join(sorted(p.stem for p in SENSORS.glob("*.toml")))
+        raise InputError(f"sensor {where!r}: no such file; give a TOML file or one of {names}")
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not readable as TOML ({error}); mend it, or copy one of {SENSORS}") from None
+    return sensor_from(table, str(path))
