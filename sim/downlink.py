@@ -34,7 +34,7 @@ from sim.receive import CLOUD_FILE, deliver, write_catalogue
 from sim.report import tables
 from sim.report.comparison import compare_with_original
 from sim.report.files import write_report
-from sim.scenes.band_shift import as_imaged
+from sim.scenes.imager.band_shift import as_imaged
 from sim.scenes.open_scene import AS_STORED, OpenScene, Reading
 from sim.spread import Spread
 

@@ -26,8 +26,8 @@ from sim.metrics.catalogue import REQUIREMENTS
 from sim.mission import SHIPPED
 from sim.mission.devices import is_profile_file, load_device
 from sim.mission.power import Power
-from sim.scenes.band_shift import MOST_PX
-from sim.scenes.sensor_files import load_sensor
+from sim.scenes.imager.band_shift import MOST_PX
+from sim.scenes.imager.sensor_files import load_sensor
 from sim.toml_tables import check_range, from_table, nearest, read_toml
 
 DEFAULT = "phisat2"

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from payload.errors import InputError
 from sim.commands.root import app
 from sim.mission.spec import load_mission, mission_file
-from sim.scenes.band_shift import as_imaged, displacements
+from sim.scenes.imager.band_shift import as_imaged, displacements
 from sim.scenes.open_scene import open_scene
 
 

@@ -7,8 +7,8 @@ import pytest
 from scipy import ndimage
 
 from payload.errors import StreamError
+from payload.imager.registration import MovedBands, band_shifts, registered
 from payload.link.scene_header import SceneHeader, pack, unpack
-from payload.registration import MovedBands, band_shifts, registered
 from payload.scene import Dn, Mask, SceneInfo
 from payload.sensor import RGBN
 

@@ -3,7 +3,7 @@
 from typing import Self
 
 from payload.errors import InputError
-from payload.registration import MovedBands, Shifts, registered
+from payload.imager.registration import MovedBands, Shifts, registered
 from payload.scene import SceneInfo
 from sim.scenes.open_scene import OpenScene
 
