@@ -1,7 +1,7 @@
 """What the imager hands to the payload: digital numbers on a grid, read in windows: no scene sits in memory whole."""
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,11 @@ from payload.sensor import SENTINEL2_RGBN, Sensor, sensor_of
 
 Dn = NDArray[np.uint16]
 Mask = NDArray[np.bool_]
+
+
+def spectra(picture: NDArray[Any], valid: Mask) -> NDArray[Any]:
+    """Valid pixels [B, n] of a picture [B, h, w]; where all are, picking them out would take longest of all."""
+    return picture.reshape(len(picture), -1) if valid.all() else picture[:, valid]
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,7 @@ class SceneInfo:
     gcps: tuple[tuple[float, float, float, float, float], ...] = ()
     rpcs: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
+    band_shifts: tuple[tuple[int, int], ...] = ()  # rows, columns from which each band was read to register it
     sensor: Sensor = field(default=SENTINEL2_RGBN, compare=False)
 
     def __post_init__(self) -> None:

@@ -5,7 +5,7 @@ there are several
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,7 +70,7 @@ class Delivered:
     known_px: int
     seconds: float
     origin: Origin
-    placed: Placed | None
+    placed: Callable[[], Placed | None]  # waits until what a GIS wants is in its place
 
 
 def receive(request: ReceiveRequest, progress: Progress) -> dict[str, Any]:
@@ -137,7 +137,8 @@ def deliver(
             known_px += int(known.sum())
             progress("ground", scene.grid[0])
     seconds = time.process_time() - start
-    placed = publish(scene, info, origin, folder, decoder.tile_px)
+    spread = spread or Spread()
+    placed = spread.aside(lambda: publish(scene, info, origin, folder, decoder.tile_px))
     return Delivered(scene, info, path, known_px, seconds, origin, placed)
 
 
@@ -153,7 +154,7 @@ def write_catalogue(delivered: Sequence[Delivered], folder: Path) -> None:
     for product in delivered:
         place = product.picture.parent
         up = "./collection.json" if place == folder else "../collection.json"
-        entry = write_item(product.info, product.origin, product.placed, place, product.known_px, up)
+        entry = write_item(product.info, product.origin, product.placed(), place, product.known_px, up)
         if entry is not None:
             items[f"./{(place / 'item.json').relative_to(folder)}"] = entry
     if delivered:

@@ -33,6 +33,13 @@ class Spread:
         """What `work` makes of each, in order. `given` is taken at once where there are several threads."""
         return map(work, given) if self._pool is None else self._pool.map(work, given)
 
+    def aside(self, work: Callable[[], Made]) -> Callable[[], Made]:
+        """Begins work that is not waited for; what is given back waits for it. At once where there is one thread."""
+        if self._pool is None:
+            made = work()
+            return lambda: made
+        return self._pool.submit(work).result
+
     @contextmanager
     def ahead(self, scene: Scene) -> Iterator[Scene]:
         """The scene, read ahead where there are several threads."""

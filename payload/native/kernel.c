@@ -19,6 +19,7 @@
 #include "synthesis.c"
 #include "products.c"
 #include "winograd.c"
+#include "similarity.c"
 #include "clouds.c"
 #include "reed_solomon.c"
 #include "convolutional.c"

@@ -25,7 +25,8 @@ from payload.tiles import Tile
 from sim.compare.classical import Jpeg2000
 from sim.compare.tiles import BenchTile, read_tiles
 from sim.ground.decoder import Decoder
-from sim.metrics.distortion import PEAK_10K, psnr_db, ssim
+from sim.metrics.distortion import PEAK_10K, psnr_db
+from sim.metrics.similarity import ssim
 from sim.scenes.open_scene import AS_STORED, Reading
 
 JPEG2000_CR = 20.0

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from payload.scene import Dn, Mask
+from payload.scene import Dn, Mask, spectra
 from payload.sensor import Sensor
 from sim.metrics.radiometry import BandSums, ClassTally, Roles, Sharpness, indices, land_cover
 
@@ -25,10 +25,24 @@ class CoverAgreement:
         self.sharpness.add(original, received, valid, WINDOWS_APART)
         if self._roles is None or not valid.any():
             return
-        x, y = (REFLECTANCE_PER_DN * dn[:, valid].astype(np.float64) for dn in (original, received))
+        x, y = (REFLECTANCE_PER_DN * spectra(dn, valid) for dn in (original, received))
         before, after = land_cover(x, self._roles), land_cover(y, self._roles)
         self.classes.add(before, after, (((y - x) / REFLECTANCE_PER_DN) ** 2).sum(axis=0), len(x))
         self._ndwi_error += float(np.abs(indices(x, self._roles)[1] - indices(y, self._roles)[1]).sum())
+
+    @classmethod
+    def of(cls, sensor: Sensor, original: Dn, received: Dn, valid: Mask) -> "CoverAgreement":
+        """That of one piece alone, to be merged."""
+        found = cls(sensor)
+        found.add(original, received, valid)
+        return found
+
+    def merge(self, other: "CoverAgreement") -> None:
+        """Adds what another has seen."""
+        self.bands.merge(other.bands)
+        self.sharpness.merge(other.sharpness)
+        self.classes.merge(other.classes)
+        self._ndwi_error += other._ndwi_error
 
     def figures(self) -> dict[str, float]:
         pixels, agreed = self.bands.pixels, self.classes.agreement()

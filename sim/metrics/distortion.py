@@ -10,26 +10,20 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from payload.errors import InputError
-from payload.scene import Dn, Mask
+from payload.scene import Dn, Mask, spectra
 from payload.sensor import Sensor
 from sim.metrics import thematic
 from sim.metrics.by_kind import ANGLE_BINS_PER_DEG, KindFigures
 from sim.metrics.cover import CoverAgreement
+from sim.metrics.similarity import PEAK_10K, SsimSums, ms_ssim
 
 F64 = NDArray[np.float64]
 
-PEAK_10K = 10_000.0  # reflectance 1.0: the first convention
 PEAK_65K = 65_535.0  # full scale of the container: the second, 16.3 dB kinder
 REFLECTANCE_PER_DN = 1e-4
 
-#: SSIM after Wang et al. 2004: gaussian window of 11 x 11 px, sigma 1.5 px, K1 = 0.01, K2 = 0.03.
-SSIM_RADIUS_PX, SSIM_SIGMA_PX, SSIM_K1, SSIM_K2 = 5, 1.5, 0.01, 0.03
-#: MS-SSIM after Wang, Simoncelli and Bovik 2003, table of exponents, finest scale first.
-MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
-SSIM_SLICE_PX = 1024  # widest piece that is filtered at once: bounds memory on a whole strip
 NDVI_BINS_PER_UNIT = 10_000  # of the streamed |NDVI error| histogram: its p95 is exact to 1e-4
 
 
@@ -125,111 +119,6 @@ def spectral_angle_deg(original: Dn, reconstruction: Dn) -> F64:
     return np.where(both_black, 0.0, np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0))))
 
 
-def ssim(original: NDArray, reconstruction: NDArray, valid: Mask, data_range: float = PEAK_10K) -> float:
-    """Structural similarity, mean over bands of the mean over windows that hold valid pixels only."""
-    found = SsimSums.of(original, reconstruction, valid, data_range)
-    return found.fixed_range / found.windows if found.windows else float("nan")
-
-
-@dataclass(frozen=True)
-class SsimSums:
-    """Sums over windows of the band-mean SSIM, with a fixed range and with the span of each band of the original, and
-    the number of windows. Pieces add up; a window across two of them is not seen."""
-
-    fixed_range: float = 0.0
-    own_range: float = 0.0
-    windows: int = 0
-
-    @classmethod
-    def of(cls, original: NDArray, reconstruction: NDArray, valid: Mask, data_range: float = PEAK_10K) -> "SsimSums":
-        """Of two pictures [B, h, w]; wide ones go through in slices."""
-        known = original[:, valid]  # [B, n]
-        spans = np.ptp(known, axis=1) if known.size else np.zeros(len(original))
-        fixed, own, windows = 0.0, 0.0, 0
-        width, margin = valid.shape[1], 2 * SSIM_RADIUS_PX
-        for left in range(0, max(width - margin, 0), SSIM_SLICE_PX):
-            slices = slice(left, min(left + SSIM_SLICE_PX + margin, width))  # they overlap: no window is lost
-            whole = _whole_windows(valid[:, slices])
-            windows += int(whole.sum())
-            for a, b, span in zip(original[:, :, slices], reconstruction[:, :, slices], spans, strict=True):
-                moments = _window_moments(a.astype(np.float64), b.astype(np.float64))
-                fixed += float(_similarity(moments, data_range)[0][whole].sum())
-                own += float(_similarity(moments, max(float(span), 1.0))[0][whole].sum())
-        return cls(fixed / len(original), own / len(original), windows)
-
-    def __add__(self, other: "SsimSums") -> "SsimSums":
-        return SsimSums(
-            self.fixed_range + other.fixed_range, self.own_range + other.own_range, self.windows + other.windows
-        )
-
-    def figures(self) -> dict[str, float]:
-        if not self.windows:
-            return dict.fromkeys(("ssim_10k", "ssim_own"), float("nan"))
-        return {"ssim_10k": self.fixed_range / self.windows, "ssim_own": self.own_range / self.windows}
-
-
-def ms_ssim(original: Dn, reconstruction: Dn, valid: Mask, data_range: float = PEAK_10K) -> float:
-    """Multi-scale SSIM over five dyadic scales, mean over bands; NaN under 161 px, where the coarsest has no window."""
-    return float(
-        np.mean([_ms_ssim_band(a, b, valid, data_range) for a, b in zip(original, reconstruction, strict=True)])
-    )
-
-
-def _ms_ssim_band(original: Dn, reconstruction: Dn, valid: Mask, data_range: float) -> float:
-    a, b, product = original.astype(np.float64), reconstruction.astype(np.float64), 1.0
-    for scale, weight in enumerate(MS_SSIM_WEIGHTS):
-        whole = _whole_windows(valid)
-        if not whole.any():
-            return float("nan")
-        similarity, contrast = _similarity(_window_moments(a, b), data_range)
-        last = scale == len(MS_SSIM_WEIGHTS) - 1
-        mean = float((similarity if last else contrast)[whole].mean())
-        product *= max(mean, 0.0) ** weight  # a negative mean has no real power; 0 is the customary floor
-        a, b = _halve(a), _halve(b)
-        valid = np.logical_and.reduce(_quarters(valid), axis=(1, 3))
-    return product
-
-
-def _window_moments(a: F64, b: F64) -> tuple[F64, F64, F64, F64]:
-    """Means of both, sum of their variances, and covariance, at every whole window: float64 [h - 10, w - 10] each."""
-    mean_a, mean_b = _window_mean(a), _window_mean(b)
-    spread = _window_mean(a * a) + _window_mean(b * b) - mean_a**2 - mean_b**2
-    return mean_a, mean_b, spread, _window_mean(a * b) - mean_a * mean_b
-
-
-def _similarity(moments: tuple[F64, F64, F64, F64], data_range: float) -> tuple[F64, F64]:
-    """SSIM and its contrast-structure factor of one band at every whole window: two float64 [h - 10, w - 10]."""
-    c1, c2 = (SSIM_K1 * data_range) ** 2, (SSIM_K2 * data_range) ** 2
-    mean_a, mean_b, spread, covariance = moments
-    contrast = (2 * covariance + c2) / (spread + c2)
-    luminance = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
-    return luminance * contrast, contrast
-
-
-def _window_mean(a: F64) -> F64:
-    r = SSIM_RADIUS_PX
-    return ndimage.gaussian_filter(a, SSIM_SIGMA_PX, radius=r)[r : a.shape[0] - r, r : a.shape[1] - r]
-
-
-def _whole_windows(valid: Mask) -> Mask:
-    """True at every 11 x 11 window that holds valid pixels only: bool [h - 10, w - 10]."""
-    size = 2 * SSIM_RADIUS_PX + 1
-    if min(valid.shape) < size:
-        return np.zeros((max(valid.shape[0] - size + 1, 0), max(valid.shape[1] - size + 1, 0)), dtype=bool)
-    r = SSIM_RADIUS_PX
-    return ndimage.minimum_filter(valid, size=size)[r : valid.shape[0] - r, r : valid.shape[1] - r]
-
-
-def _quarters(a: NDArray) -> NDArray:
-    """A view as 2 x 2 blocks [h / 2, 2, w / 2, 2]; an odd last row or column is left out."""
-    rows, cols = a.shape[0] // 2, a.shape[1] // 2
-    return a[: 2 * rows, : 2 * cols].reshape(rows, 2, cols, 2)
-
-
-def _halve(a: F64) -> F64:
-    return _quarters(a).mean(axis=(1, 3))
-
-
 @dataclass(frozen=True)
 class _Moments:
     """Exact integer sums over the valid samples of some pixels: addition is associative, so the order never matters."""
@@ -244,8 +133,8 @@ class _Moments:
     @classmethod
     def of(cls, original: Dn, reconstruction: Dn, valid: Mask) -> "_Moments":
         _check_pair(original, reconstruction, valid)
-        x = original[:, valid].astype(np.int64)  # [B, n]
-        error = np.abs(x - reconstruction[:, valid].astype(np.int64))
+        x = spectra(original, valid).astype(np.int64)
+        error = np.abs(x - spectra(reconstruction, valid))
         return cls(
             pixels=x.shape[1],
             bands=len(x),
@@ -302,6 +191,7 @@ class Look:
     ndvi_bins: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     ssim: SsimSums = field(default_factory=SsimSums)
     samples: tuple[Dn, Dn] = field(default_factory=lambda: (np.zeros((0, 0), np.uint16), np.zeros((0, 0), np.uint16)))
+    cover: CoverAgreement | None = None
 
 
 class SceneQuality:
@@ -329,15 +219,16 @@ class SceneQuality:
 
     def look(self, original: Dn, reconstruction: Dn, valid: Mask) -> "Look":
         """What a piece adds, without adding it: any thread may look, and the order of `take` is what counts."""
-        moments = _Moments.of(original, reconstruction, valid)
+        piece = original, reconstruction, valid
+        moments = _Moments.of(*piece)
         if not moments.pixels:
-            return Look((original, reconstruction, valid), moments)
+            return Look(piece, moments)
         errors = _ndvi_errors(original, reconstruction, valid, self._sensor)
         angles = spectral_angle_deg(original, reconstruction)[valid]
         return Look(
-            (original, reconstruction, valid), moments, float(angles.sum()), _angle_bins(angles), float(errors.sum()),
+            piece, moments, float(angles.sum()), _angle_bins(angles), float(errors.sum()),
             np.rint(errors * NDVI_BINS_PER_UNIT).astype(np.int64), SsimSums.of(original, reconstruction, valid),
-            thematic.sample_pair(original, reconstruction, valid),
+            thematic.sample_pair(original, reconstruction, valid), CoverAgreement.of(self._sensor, *piece),
         )  # fmt: skip
 
     def take(self, look: "Look") -> None:
@@ -351,7 +242,8 @@ class SceneQuality:
         self._ndvi_error_sum += look.ndvi_error_sum
         self._ndvi_histogram += np.bincount(look.ndvi_bins, minlength=len(self._ndvi_histogram))
         self._ssim += look.ssim
-        self._cover.add(*look.piece)
+        if look.cover is not None:
+            self._cover.merge(look.cover)
         self._by_kind.add(*look.piece, look.angle_bins)
         self._samples.append(look.samples)
 

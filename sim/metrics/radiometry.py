@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from payload.scene import Mask
+from payload.scene import Mask, spectra
 from payload.sensor import Sensor
 
 F64 = NDArray[np.float64]
@@ -31,10 +31,14 @@ class BandSums:
 
     def add(self, original: Samples, received: Samples, valid: Mask) -> None:
         """Two pictures [B, h, w] and the mask [h, w] of what counts."""
-        x, y = (picture[:, valid].astype(np.float64) for picture in (original, received))
+        x, y = (spectra(picture, valid).astype(np.float64) for picture in (original, received))
         self._pixels += x.shape[1]
-        products = (x, y, x * x, x * y, (y - x) ** 2)
-        self._sums += np.stack([values.sum(axis=1) for values in products])
+        off = y - x
+        products = [np.einsum("bn,bn->b", a, b) for a, b in ((x, x), (x, y), (off, off))]
+        self._sums += np.stack([x.sum(axis=1), y.sum(axis=1), *products])
+
+    def merge(self, other: "BandSums") -> None:
+        self._pixels, self._sums = self._pixels + other._pixels, self._sums + other._sums
 
     @property
     def pixels(self) -> int:
@@ -78,6 +82,10 @@ class Sharpness:
                 if valid[window].all():
                     self._add(original[:, *window], received[:, *window])
 
+    def merge(self, other: "Sharpness") -> None:
+        self._cross += other._cross
+        self._power += other._power
+
     def _add(self, original: Samples, received: Samples) -> None:
         x, y = (np.fft.fft2(self._taper * _centred(picture)) for picture in (original, received))
         self._cross += np.conj(x) * y
@@ -109,6 +117,11 @@ class ClassTally:
         self.table += np.bincount(before * size + after, minlength=size * size).reshape(size, size)
         self._squares += np.bincount(before, weights=squared, minlength=size)
         self._samples += bands * np.bincount(before, minlength=size)
+
+    def merge(self, other: "ClassTally") -> None:
+        self.table += other.table
+        self._squares += other._squares
+        self._samples += other._samples
 
     def psnr_db(self, peak: float) -> dict[str, float | None]:
         """PSNR within each class of the original; None where there is no pixel of it."""

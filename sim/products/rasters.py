@@ -23,7 +23,7 @@ from rasterio.transform import Affine
 from rasterio.windows import Window
 
 from payload.errors import InputError
-from payload.scene import Dn, Mask, Scene, SceneInfo
+from payload.scene import Dn, Mask, Scene, SceneInfo, spectra
 from payload.sensor import Sensor
 from sim.products.band_facts import band_tags, colours
 from sim.products.origin import UNKNOWN, Origin
@@ -204,10 +204,10 @@ class Statistics:
         if not known.any():
             return
         self._count += int(known.sum())
-        for band, plane in enumerate(dn):
-            values = plane[known].astype(np.int64)
-            self._sum[band] += int(values.sum())
-            self._squares[band] += int((values * values).sum())
+        for band, values in enumerate(spectra(dn, known)):
+            wide = values.astype(np.int64)
+            self._sum[band] += int(wide.sum())
+            self._squares[band] += int(wide @ wide)
             self._least[band] = min(self._least[band], int(values.min()))
             self._most[band] = max(self._most[band], int(values.max()))
 

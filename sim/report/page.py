@@ -229,6 +229,6 @@ def _embed(path: Path, smooth: bool) -> dict[str, Any]:
         size = (round(picture.width / scale), round(picture.height / scale))
         picture = picture.resize(size, Image.Resampling.LANCZOS if smooth else Image.Resampling.NEAREST)
     buffer = io.BytesIO()
-    picture.save(buffer, "WEBP", lossless=True, quality=40, method=2)
+    picture.save(buffer, "WEBP", lossless=True, quality=20, method=1)
     data = base64.b64encode(buffer.getvalue()).decode("ascii")
     return {"uri": f"data:image/webp;base64,{data}", "width_px": picture.width, "height_px": picture.height}

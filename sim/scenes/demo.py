@@ -5,10 +5,9 @@ and a scene of any size needs the memory of a few rows of blocks. A fresh machin
 """
 
 import math
-from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import Self
 
 import numpy as np
 
@@ -17,9 +16,10 @@ from payload.scene import Dn, Mask, SceneInfo
 from payload.sensor import RGBN
 from sim.scenes.demo_land import Ground, Landscape
 from sim.scenes.demo_noise import F32, Octaves, Span, field, gaussian_like, smoothstep
+from sim.scenes.drawn_blocks import Block, DrawnBlocks, Truth
 
 BLOCK_PX = 256
-#: Blocks kept for the next window: two rows of blocks of a 10 980 px scene.
+#: Blocks kept in memory: two rows of blocks of a 10 980 px scene.
 KEPT_BLOCKS = 88
 #: The optics and the relief look one pixel around themselves each.
 MARGIN_PX = 2
@@ -68,19 +68,6 @@ class Sky:
         return round(self.cloud_height_m * south / up / gsd_m), round(self.cloud_height_m * east / up / gsd_m)
 
 
-class Truth(NamedTuple):
-    """What really is where, all bool [h, w]. A pixel under a cloud may be water, but is in no shadow."""
-
-    cloud: Mask
-    shadow: Mask
-    water: Mask
-
-
-class _Block(NamedTuple):
-    dn: Dn  # [4, 256, 256]
-    truth: Truth
-
-
 def demo_scene(
     height_px: int = 1280, width_px: int = 1280, seed: int = 0, gsd_m: float = 10.0, clouds: bool = True
 ) -> "SyntheticScene":
@@ -121,7 +108,7 @@ class SyntheticScene:
         self._cumulus = Octaves.between(self._land.salt + 50, gsd_m, 1300, 10, 0.56)
         self._domes = self._cumulus.longer_than(70 / gsd_m)
         self._clusters = Octaves.between(self._land.salt + 51, gsd_m, 9000, 4000, 0.5)
-        self._kept: OrderedDict[tuple[int, int], _Block] = OrderedDict()
+        self._drawn = DrawnBlocks(self._draw, BLOCK_PX, KEPT_BLOCKS)
 
     def read(self, row_px: int, col_px: int, height_px: int, width_px: int) -> tuple[Dn, Mask]:
         """dn uint16 [4, h, w] and valid bool [h, w], all true."""
@@ -139,7 +126,7 @@ class SyntheticScene:
         return truth
 
     def close(self) -> None:
-        self._kept.clear()
+        self._drawn.close()
 
     def __enter__(self) -> Self:
         return self
@@ -149,7 +136,7 @@ class SyntheticScene:
 
     def _blocks(
         self, row_px: int, col_px: int, height_px: int, width_px: int
-    ) -> Iterator[tuple[_Block, slice, slice, slice, slice]]:
+    ) -> Iterator[tuple[Block, slice, slice, slice, slice]]:
         """The blocks a window touches, each with the slices of the window and of the block that coincide."""
         if (
             min(row_px, col_px) < 0
@@ -161,19 +148,9 @@ class SyntheticScene:
             for col in range(col_px // BLOCK_PX, (col_px + width_px - 1) // BLOCK_PX + 1):
                 rows, inner_rows = _overlap(row, row_px, height_px)
                 cols, inner_cols = _overlap(col, col_px, width_px)
-                yield self._block(row, col), rows, cols, inner_rows, inner_cols
+                yield self._drawn.get(row, col), rows, cols, inner_rows, inner_cols
 
-    def _block(self, row: int, col: int) -> _Block:
-        block = self._kept.get((row, col))
-        if block is None:
-            block = self._kept[row, col] = self._draw(row, col)
-            if len(self._kept) > KEPT_BLOCKS:
-                self._kept.popitem(last=False)
-        else:
-            self._kept.move_to_end((row, col))
-        return block
-
-    def _draw(self, row: int, col: int) -> _Block:
+    def _draw(self, row: int, col: int) -> Block:
         span = Span(row * BLOCK_PX, col * BLOCK_PX, BLOCK_PX, BLOCK_PX).grown(MARGIN_PX)
         ground = self._land.draw(span)
         light = self._relief_light(ground)
@@ -187,7 +164,7 @@ class SyntheticScene:
         inner = (slice(MARGIN_PX, -MARGIN_PX),) * 2
         cloud = (cover > np.float32(0.5))[inner]
         truth = Truth(cloud, (shade > np.float32(0.5))[inner] & ~cloud, ground.water[inner])
-        return _Block(_sense(_blur(radiance), self._seed, row, col), truth)
+        return Block(_sense(_blur(radiance), self._seed, row, col), truth)
 
     def _relief_light(self, ground: Ground) -> F32:
         """Sunlight on the slope against sunlight on flat ground, float32 [h, w]; 1 where flat."""

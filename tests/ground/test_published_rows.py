@@ -14,7 +14,7 @@ from sim.compare import corsa
 from sim.compare.classical import KltJpeg2000
 from sim.link.orbit import Orbit, Station
 from sim.link.propagation import elements_epoch
-from sim.metrics import distortion
+from sim.metrics import similarity
 from sim.mission.passes import orbit_notes
 
 
@@ -115,6 +115,6 @@ def test_tiles_that_were_withheld_are_no_judged_ones() -> None:
 
 
 def test_a_picture_lower_than_the_window_of_ssim_has_no_window() -> None:
-    assert distortion._whole_windows(np.ones((7, 30), bool)).shape == (0, 20)
-    assert distortion._whole_windows(np.ones((30, 10), bool)).shape == (20, 0)
-    assert distortion._whole_windows(np.ones((11, 11), bool)).shape == (1, 1)
+    assert similarity._whole_windows(np.ones((7, 30), bool)).shape == (0, 20)
+    assert similarity._whole_windows(np.ones((30, 10), bool)).shape == (20, 0)
+    assert similarity._whole_windows(np.ones((11, 11), bool)).shape == (1, 1)

@@ -12,9 +12,12 @@ from skimage.metrics import structural_similarity
 from sklearn.cluster import KMeans
 
 from payload.errors import InputError
+from payload.native import library
 from payload.sensor import SENTINEL2_RGBN, sensor_of
-from sim.metrics import distortion, thematic
+from sim.metrics import distortion, similarity, thematic
+from sim.metrics.cover import CoverAgreement
 from sim.metrics.distortion import SceneQuality, tile_figures
+from sim.metrics.similarity import SsimSums
 from sim.report import comparison
 
 SHAPE = (4, 64, 96)
@@ -117,15 +120,15 @@ def test_ssim_is_scikit_images():
     seen = disturbed(dn, 6, rms=200)
     options = {"data_range": 10_000, "gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
     theirs = np.mean([structural_similarity(a, b, **options) for a, b in zip(dn, seen, strict=True)])
-    assert distortion.ssim(dn, seen, everywhere(dn)) == pytest.approx(theirs, abs=1e-12)
+    assert similarity.ssim(dn, seen, everywhere(dn)) == pytest.approx(theirs, abs=1e-12)
 
 
 def test_ssim_of_a_wide_strip_does_not_depend_on_its_slices(monkeypatch):
     dn = picture(5, (4, 24, 300))
     seen = disturbed(dn, 6, rms=200)
-    whole = distortion.SsimSums.of(dn, seen, everywhere(dn))
-    monkeypatch.setattr(distortion, "SSIM_SLICE_PX", 37)
-    sliced = distortion.SsimSums.of(dn, seen, everywhere(dn))
+    whole = similarity.SsimSums.of(dn, seen, everywhere(dn))
+    monkeypatch.setattr(similarity, "SSIM_SLICE_PX", 37)
+    sliced = similarity.SsimSums.of(dn, seen, everywhere(dn))
     assert sliced.fixed_range == pytest.approx(whole.fixed_range, rel=1e-12)
     assert sliced.own_range == pytest.approx(whole.own_range, rel=1e-12)
     assert sliced.windows == whole.windows == 14 * 290
@@ -148,7 +151,7 @@ def test_ssim_of_flat_pictures_is_the_luminance_term():
     a, b = np.full((1, 32, 32), 1000, np.uint16), np.full((1, 32, 32), 3000, np.uint16)
     c1 = (0.01 * 10_000) ** 2
     wanted = (2 * 1000 * 3000 + c1) / (1000**2 + 3000**2 + c1)
-    assert distortion.ssim(a, b, everywhere(a)) == pytest.approx(wanted, rel=1e-9)
+    assert similarity.ssim(a, b, everywhere(a)) == pytest.approx(wanted, rel=1e-9)
 
 
 def ms_ssim_from_the_paper(a, b):
@@ -174,12 +177,12 @@ def test_ms_ssim_is_the_papers():
     dn = picture(7, (2, 176, 192))
     seen = disturbed(dn, 8, rms=300)
     wanted = np.mean([ms_ssim_from_the_paper(a, b) for a, b in zip(dn, seen, strict=True)])
-    assert distortion.ms_ssim(dn, seen, everywhere(dn)) == pytest.approx(wanted, rel=1e-9)
+    assert similarity.ms_ssim(dn, seen, everywhere(dn)) == pytest.approx(wanted, rel=1e-9)
 
 
 def test_ms_ssim_is_not_defined_where_the_coarsest_scale_has_no_window():
     dn = picture(7, (1, 160, 400))
-    assert math.isnan(distortion.ms_ssim(dn, dn, everywhere(dn)))
+    assert math.isnan(similarity.ms_ssim(dn, dn, everywhere(dn)))
 
 
 # --- the mask -----------------------------------------------------------------------------------
@@ -370,3 +373,30 @@ def test_psnr_of_a_tile_in_a_report_by_hand():
     seen, known = original + np.uint16(10), np.ones((8, 8), bool)
     seen[:, 0], known[0] = 60_000, False
     assert comparison._tile_psnr_db(original, seen, known) == pytest.approx(60.0, abs=1e-9)
+
+
+@pytest.mark.skipif(not library.available, reason="the kernel was not built: no C compiler at install")
+@pytest.mark.parametrize(("height", "width"), [(11, 11), (40, 1100), (64, 37)])
+def test_the_kernels_ssim_is_that_of_numpy(monkeypatch: pytest.MonkeyPatch, height: int, width: int) -> None:
+    rng = np.random.default_rng(height)
+    original = rng.integers(0, 65536, (2, height, width), np.uint16)
+    received = np.clip(original + rng.normal(0, 900, original.shape), 0, 65535).astype(np.uint16)
+    valid = np.ones((height, width), bool)
+    valid[height // 2, width // 3 :: 17] = height <= 11
+    fast = SsimSums.of(original, received, valid)
+    monkeypatch.setattr(library, "available", False)
+    plain = SsimSums.of(original, received, valid)
+    assert fast.windows == plain.windows > 0
+    assert fast.fixed_range == pytest.approx(plain.fixed_range, rel=1e-12)
+    assert fast.own_range == pytest.approx(plain.own_range, rel=1e-12)
+
+
+def test_pieces_looked_at_apart_give_the_cover_of_all_of_them() -> None:
+    rng = np.random.default_rng(3)
+    original, received = rng.integers(1, 9000, (2, 4, 256, 256), np.uint16)
+    masks = [np.ones((256, 256), bool), rng.random((256, 256)) < 0.7]
+    whole, parts = CoverAgreement(SENTINEL2_RGBN), CoverAgreement(SENTINEL2_RGBN)
+    for valid in masks:
+        whole.add(original, received, valid)
+        parts.merge(CoverAgreement.of(SENTINEL2_RGBN, original, received, valid))
+    assert parts.figures() == pytest.approx(whole.figures(), rel=1e-12)

@@ -152,7 +152,7 @@ def test_fine_pixels_are_fine() -> None:
 def test_memory_is_bounded() -> None:
     scene = demo_scene(20_000, 20_000, clouds=False)
     scene.read(19_000, 0, 1000, BLOCK_PX * (KEPT_BLOCKS // 4))
-    assert len(scene._kept) == KEPT_BLOCKS
+    assert len(scene._drawn._kept) == KEPT_BLOCKS
 
 
 def test_windows_out_of_the_scene_are_a_mistake(demo: SyntheticScene) -> None:
