@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.data import data_folder, read_all, read_named
+from export.pools import squares
 from payload.errors import InputError
 
 Pictures = Iterator[tuple[str, NDArray[Any]]]
@@ -101,14 +102,19 @@ POOLS: dict[str, Callable[[], Pictures]] = {
 }  # fmt: skip
 
 
+#: Bands by name, as their sensors have them.
+BANDS: dict[str, tuple[str, ...]] = {
+    "s2-12": L2A_12, "phisat2": ("PAN", "B", "G", "R", "RE1", "RE2", "RE3", "NIR"), "pan": ("PAN",),
+    "s1": ("VV", "VH"), "hyper": tuple(f"C{k:03d}" for k in range(1, 199)),
+}  # fmt: skip
+
+
 def write_pool(name: str, path: Path, side: int) -> int:
     """An .npz of squares of at most `side` px, by site. Gives their number."""
-    from export.pools import squares
-
     found = [(site, np.asarray(picture)) for site, picture in POOLS[name]()]
     x, site = squares(found, path, side)
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(path, x=x, site=site)
+    np.savez_compressed(path, x=x, site=site, bands=np.array(BANDS[name]))
     return len(x)
 
 
