@@ -14,7 +14,7 @@ INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --quiet --con
 # thirty packages that its deframer does not need.
 REFEREES := --no-deps --target build/referees fprime-gds crcmod
 
-.PHONY: help demo test test-onboard check docs bench evaluate equal fuzz fuzz-kernel bench-link mutants sign clean
+.PHONY: help demo test test-onboard check docs bench evaluate equal fuzz fuzz-kernel bounds bench-link mutants sign clean
 
 help:
 	@echo "make demo          a generated scene through payload, link and ground; ends with the path of its report"
@@ -26,6 +26,7 @@ help:
 	@echo "make equal         the same tile codes on this host and on emulated x86 without VNNI and ARM: some 20 minutes"
 	@echo "make mutants       200 small changes to the code, one at a time: which of them do the tests notice? Some two hours"
 	@echo "make fuzz          10^6 damaged units of the link; every reader of foreign octets under atheris"
+	@echo "make bounds        10^8 samples within bounds on their error; 10^4 damaged residual layers"
 	@echo "make fuzz-kernel   10^5 hostile layers, encodes and arguments for the kernel under ASan and UBSan"
 	@echo "make sign          signs the bundles that ship: KEY=KEY.pem"
 	@echo "make bench-link    speed of the link's layers beside libfec, 10^6 words beyond what Reed-Solomon corrects, and"
@@ -82,6 +83,11 @@ fuzz: $(VENV)/.everything
 fuzz-kernel: $(VENV)/.everything
 	NADIR_BUNDLES=10000 $(BIN)/python -m pytest tests/onboard/test_hostile.py -k many_damaged_bundles
 	$(BIN)/python tests/hostile/sanitized.py --decode 100000 --encode 100000 --entry 100000 --frames 100000 --bundle 1000
+
+# 10^8 samples through payload and ground within bounds, and 10 000 damaged residual layers: about a quarter of an hour.
+SAMPLES ?= 100000000
+bounds: $(VENV)/.everything
+	$(BIN)/python tests/hostile/bounds.py $(SAMPLES) 10000 $(wildcard $(DATA)/train/tiles128.npz)
 
 # SCOPE=figures: 100 changes where reported figures are made. SEED=N draws others, MUTANTS="--survivors" tries those that
 # were not noticed the last time. The first run measures which test runs which line.

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from payload.bundle import load_bundle
+from payload.bundle import Bundle, load_bundle
 from payload.codec.interface import Quality
 from payload.codec.lapped.codec import FsqCodec
 from payload.codec.lapped.many.sets import Sets, set_bands, sets_of
@@ -87,11 +87,7 @@ def test_any_number_of_bands_goes_there_and_back_and_codes_the_same_without_the_
 @pytest.mark.parametrize(("bands", "law"), [(1, {}), (13, {"compand": 0.8}), (17, {"gain": 4})])
 def test_what_is_decoded_is_the_tile_but_for_the_quantiser(bundle_of, built, bands, law):
     """The shipped transform: its inverse is what the decoder undoes it with."""
-    shipped = load_bundle("edge").file("flight/tables.npz")
-    kernels = np.load(shipped)
-    bundle = bundle_of(bands, **law)
-    path = bundle.directory / "flight/tables.npz"
-    np.savez(path, **{**np.load(path), "kernels": kernels["kernels"], "exponents": kernels["exponents"]})
+    bundle = with_shipped_kernels(bundle_of(bands, **law))
     write_encoder(load_bundle("edge").file("flight/encoder.onnx"), bundle.directory / "flight/encoder.onnx", bands)
     codec = FsqCodec(bundle, open_engine("onnxruntime", 1))
     dn = spectra(bands)
@@ -100,6 +96,12 @@ def test_what_is_decoded_is_the_tile_but_for_the_quantiser(bundle_of, built, ban
     assert np.sqrt(((back.astype(float) - dn) ** 2).mean()) < 4
     half = codec.reconstruct(codec.decode(coded.side, coded.layers[:2]), None)
     assert 1 < np.sqrt(((half.astype(float) - dn) ** 2).mean()) < 16
+
+
+def with_shipped_kernels(bundle: Bundle) -> Bundle:
+    kernels, path = np.load(load_bundle("edge").file("flight/tables.npz")), bundle.directory / "flight/tables.npz"
+    np.savez(path, **{**np.load(path), "kernels": kernels["kernels"], "exponents": kernels["exponents"]})
+    return bundle
 
 
 def write_encoder(source: Path, target: Path, bands: int) -> None:
@@ -232,3 +234,20 @@ def test_more_bands_than_there_may_be_are_refused(bundle_of, toy_engine) -> None
     wide = replace(bundle, manifest=bundle.manifest | {"bands": [str(k) for k in range(513)]})
     with pytest.raises(BundleError, match="513 bands, wanted 512 bands"):
         FsqCodec(wide, toy_engine)
+
+
+@pytest.mark.parametrize(("bands", "law"), [(1, {}), (3, {"gain": 16}), (13, {"compand": 0.8}), (17, {}), (40, {})])
+@pytest.mark.parametrize("bound_dn", [0, 7])
+def test_a_tile_of_any_number_of_bands_keeps_its_bound(bundle_of, toy_engine, monkeypatch, bands, law, bound_dn):
+    """And its octets and samples are the same without the kernel."""
+    bundle, found = with_shipped_kernels(bundle_of(bands, **law)), []
+    tile = Tile(0, 0, spectra(bands, bands, 3000), everywhere & (np.arange(SIDE) > 9))
+    for there in (library.available, False):
+        monkeypatch.setattr(library, "available", there)
+        codec = FsqCodec(bundle, toy_engine)
+        coded = codec.encode(tile, Quality(max_error_dn=bound_dn), Stopwatch())
+        found.append((coded, codec.reconstruct_bounded(coded.side, coded.layers, tile.valid, coded.bound)))
+    (coded, dn), (again, same) = found
+    assert (coded.side, coded.layers, coded.bound) == (again.side, again.layers, again.bound)
+    np.testing.assert_array_equal(dn, same)
+    assert np.abs(dn.astype(int) - tile.dn)[:, tile.valid].max() == bound_dn

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hostile import bounds
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -199,7 +200,14 @@ def test_samples_that_are_not_those_that_were_sent_are_refused_whatever_the_crcs
 
 
 @pytest.mark.slow
-@settings(max_examples=40, deadline=None)
+def test_a_share_of_the_campaign_finds_no_sample_off_and_no_wrong_tile(capsys) -> None:
+    """`make bounds` looks at 10^8 samples."""
+    assert bounds.main(samples=2_000_000, streams=40) == 0
+    assert " 0 further off" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@settings(max_examples=20, deadline=None)
 @given(data=st.data())
 def test_no_damage_to_a_residual_layer_shows_a_wrong_tile(coded, data) -> None:
     """Octets changed, cut and added behind the CRCs' back: refused, or the same samples."""
