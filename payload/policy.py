@@ -91,7 +91,8 @@ class Policy:
     None sends every layer. `max_error_dn` instead of all three: no valid sample of a tile that is sent is off by more
     (0: lossless); the gate then withholds, but neither flattens nor reduces. `packet_octets`: longest space packet,
     header and CRC included. `fallback`: rotation and JPEG 2000 instead of the bundle's networks `never`, for scenes
-    whose bundle is `broken`, or then and for each tile that they `compare` better on.
+    whose bundle is `broken`, or then and for each tile that they `compare` better on. `register_bands`: bands that
+    lie up to 8 px from each other are registered first.
     """
 
     step_dn: float = 200.0
@@ -101,6 +102,7 @@ class Policy:
     apid: int = 0x2A1
     fallback: Literal["never", "broken", "compare"] = "never"
     gate: Gate = Gate()
+    register_bands: bool = False
     max_error_dn: int | None = None
 
     def __post_init__(self) -> None:

@@ -43,6 +43,7 @@ class SceneInfo:
     gcps: tuple[tuple[float, float, float, float, float], ...] = ()
     rpcs: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
+    band_shifts: tuple[tuple[int, int], ...] = ()  # rows, columns from which each band was read to register it
     sensor: Sensor = field(default=SENTINEL2_RGBN, compare=False)
 
     def __post_init__(self) -> None:

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from payload.bundle import DEFAULT
+from payload.bundle import DEFAULT, Bundle
 from payload.engine import open_engine
 from payload.errors import InputError
 from payload.tiles import grid
@@ -34,7 +34,8 @@ from sim.receive import CLOUD_FILE, deliver, write_catalogue
 from sim.report import tables
 from sim.report.comparison import compare_with_original
 from sim.report.files import write_report
-from sim.scenes.open_scene import AS_STORED, Reading
+from sim.scenes.imager.band_shift import as_imaged
+from sim.scenes.open_scene import AS_STORED, OpenScene, Reading
 from sim.spread import Spread
 
 
@@ -70,6 +71,7 @@ class Request:
     change: Change = Change()
     uplink: Uplink = NOTHING  # a second bundle and telecommands, before the scene
     watch: Watch = unwatched  # makes the record of what arrives when; the live page has its own
+    band_shift: int | None = None  # px between the bands, in place of the imager's
 
 
 def downlink(request: Request, progress: Progress) -> dict[str, Any]:
@@ -81,7 +83,7 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
     engine = open_engine(request.engine)
     with (
         flying(request.bundle, request.uplink, mission) as (bundle, broken, memory),
-        request.reading.open(request.scene, bundle.sensor, request.seed) as original,
+        _imaged(request, mission, bundle) as original,
         whole_or_nothing(request.out, request.overwrite) as folder,
         Spread(request.jobs) as spread,
         spread.ahead(original) as scene,
@@ -126,6 +128,13 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
         write_report(report, comparison.pictures.paths, folder)
         write_catalogue([delivered] if delivered else [], folder)
     return report
+
+
+def _imaged(request: Request, mission: Mission, bundle: Bundle) -> OpenScene:
+    """The scene as the imager hands it over, its bands registered where the mission says so."""
+    scene = request.reading.open(request.scene, bundle.sensor, request.seed)
+    shift_px = mission.imager.band_shift_px if request.band_shift is None else request.band_shift
+    return as_imaged(scene, shift_px, mission.policy.register_bands)
 
 
 def mission_of(request: Request) -> Mission:

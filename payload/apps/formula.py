@@ -5,13 +5,15 @@
     unary   = "-" unary | number | band | "(" test ")"              compare = "<" | "<=" | ">" | ">=" | "==" | "!="
 
 Every value is a fraction of two whole numbers, so nothing is rounded and every machine finds the same pixels. A pixel
-whose fraction has a zero below meets no comparison. How large the numbers can get is known before the first pixel.
+whose fraction has a zero below meets no comparison. How large the numbers can get is known before the first pixel;
+where no pixel at hand is above `NARROW_DN`, more of them fit 32 bits.
 """
 
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property, lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -20,8 +22,8 @@ from numpy.typing import NDArray
 from payload.errors import InputError
 
 LONGEST_FORMULA, DEEPEST_FORMULA = 1000, 40
-#: Digital numbers have 16 bits.
-HIGHEST_DN = 65535
+#: Digital numbers have 16 bits; where none passes 15, two of their squares fit 32 bits.
+HIGHEST_DN, NARROW_DN = 65535, 32767
 _TOKEN = re.compile(r"\s*(?:(\d+(?:\.\d*)?|\.\d+)|([A-Za-z][A-Za-z0-9]*)|(<=|>=|==|!=|[-+*/()<>]))")
 _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     "<": np.less, "<=": np.less_equal, ">": np.greater, ">=": np.greater_equal, "==": np.equal, "!=": np.not_equal,
@@ -29,8 +31,12 @@ _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
 #: What a comparison becomes where both sides are multiplied by something negative.
 _TURNED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}
 
+_COMBINE: dict[str, Callable[..., Any]] = {"+": np.add, "-": np.subtract, "*": np.multiply}
+
 Bands = Callable[[str], NDArray[np.int32]]
 Bounds = tuple[int, int]
+#: Values of this strip of pixels by the `id` of what has them: what a formula names twice is calculated once.
+Known = dict[int, Any]
 
 
 @dataclass(frozen=True)
@@ -44,14 +50,27 @@ class Whole:
     left: "Whole | None" = None
     right: "Whole | None" = None
 
-    def of(self, bands: Bands) -> Any:
+    def __hash__(self) -> int:  # what is below is found by its bounds: no walk down a long formula
+        return hash((self.op, self.bounds, self.band, self.constant))
+
+    def of(self, bands: Bands, known: Known) -> Any:
         """Its values, int32 or int64 [h, w], or a number."""
         if self.left is None or self.right is None:
             return bands(self.band) if self.op == "band" else self.constant
-        left, right = self.left.of(bands), self.right.of(bands)
-        wide = np.int64 if max(map(abs, self.bounds)) >= 1 << 31 else np.int32
-        combine = {"+": np.add, "-": np.subtract, "*": np.multiply}[self.op]
-        return combine(left, right, dtype=wide)
+        if id(self) not in known:
+            wide = np.int64 if self._passes_32_bits else np.int32
+            left, right = self.left.of(bands, known), self.right.of(bands, known)
+            known[id(self)] = _COMBINE[self.op](left, right, dtype=wide)
+        return known[id(self)]
+
+    @property
+    def _passes_32_bits(self) -> bool:
+        return max(map(abs, self.bounds)) >= 1 << 31
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether it, or a number that it is made of, passes 32 bits."""
+        return self._passes_32_bits or any(part is not None and part.is_wide for part in (self.left, self.right))
 
     @property
     def operations(self) -> int:
@@ -72,25 +91,28 @@ class Test:
     """True or false a pixel."""
 
     op: str  # a comparison, "and", "or", "not"
-    parts: tuple[Any, ...]  # Tests; of a comparison: both sides multiplied out, and what they were multiplied by
+    parts: tuple[Any, ...]  # Tests; of a comparison: both sides multiplied out, and what has the sign of what by
 
-    def of(self, bands: Bands) -> NDArray[np.bool_]:
+    def of(self, bands: Bands, known: Known) -> NDArray[np.bool_]:
         """bool [h, w]"""
         if self.op in _COMPARE:
-            return self._compared(bands)
-        found = [part.of(bands) for part in self.parts]
+            return self._compared(bands, known)
+        cheap, *others = sorted(self.parts, key=lambda part: part.operations)
+        found: NDArray[np.bool_] = cheap.of(bands, known)
         if self.op == "not":
-            return np.logical_not(found[0])
-        return np.logical_and(*found) if self.op == "and" else np.logical_or(*found)
+            return np.logical_not(found)
+        if self.op == "and":
+            return found & others[0].of(bands, known) if found.any() else found
+        return found if found.all() else found | others[0].of(bands, known)
 
-    def _compared(self, bands: Bands) -> NDArray[np.bool_]:
+    def _compared(self, bands: Bands, known: Known) -> NDArray[np.bool_]:
         left, right, below = self.parts
         low, _ = below.bounds
-        a, b = left.of(bands), right.of(bands)
+        a, b = left.of(bands, known), right.of(bands, known)
         straight = np.asarray(_COMPARE[self.op](a, b))
         if low > 0:
             return straight
-        scale = np.asarray(below.of(bands))
+        scale = np.asarray(below.of(bands, known))
         if low == 0:
             return straight & (scale > 0)
         turned = np.asarray(_COMPARE[_TURNED[self.op]](a, b))
@@ -100,18 +122,30 @@ class Test:
     def operations(self) -> int:
         return 1 + sum(part.operations for part in self.parts)
 
+    @property
+    def is_wide(self) -> bool:
+        """Whether a number in it passes 32 bits."""
+        return any(part.is_wide for part in self.parts)
+
 
 @dataclass(frozen=True)
 class Formula:
-    """A parsed test. `text` is in one spelling: what differs only by blanks is the same formula."""
+    """A parsed test. `text` is in one spelling: what differs only by blanks is the same formula. `narrow`: the same for
+    digital numbers of `NARROW_DN` at most."""
 
     text: str
     bands: tuple[str, ...]
     test: Test
+    narrow: Test
 
-    def of(self, bands: Bands) -> NDArray[np.bool_]:
-        """Where it holds. `bands` gives each of them as int32 [h, w]."""
-        return self.test.of(bands)
+    def of(self, bands: Bands, highest_dn: int = HIGHEST_DN) -> NDArray[np.bool_]:
+        """Where it holds. `bands` gives each of them as int32 [h, w], no number above `highest_dn`."""
+        return (self.narrow if highest_dn <= NARROW_DN else self.test).of(bands, {})
+
+    @cached_property
+    def is_wide(self) -> bool:
+        """Whether it is worth knowing that the pixels at hand are dark."""
+        return self.test.is_wide and not self.narrow.is_wide
 
     @property
     def operations(self) -> int:
@@ -127,6 +161,11 @@ class Quotient:
     bands: tuple[str, ...]
     ratio: Ratio
 
+    def of(self, bands: Bands) -> tuple[Any, Any]:
+        """What is above and what is below, int32 or int64 [h, w], or numbers. `bands` as for a Formula."""
+        known: Known = {}
+        return self.ratio.above.of(bands, known), self.ratio.below.of(bands, known)
+
 
 def parse(text: str) -> Formula:
     """The formula in `text`. InputError says what was found where, and what was wanted."""
@@ -140,21 +179,22 @@ def parse_any(text: str) -> Formula | Quotient:
     """The comparison or the number in `text`. The ground takes both; an application takes comparisons."""
     if len(text) > LONGEST_FORMULA:
         raise InputError(f"formula of {len(text)} characters, wanted at most {LONGEST_FORMULA}")
-    parser = _Parser(text)
-    found = parser.test(0)
-    if parser.at < len(parser.tokens):
-        raise parser.error("the end, or an operator before it")
+    parser = _Parser(text, HIGHEST_DN)
+    found = parser.whole()
     words, bands = " ".join(parser.tokens), tuple(sorted(parser.bands))
     if not bands:
         raise InputError(f"formula {text!r} names no band, wanted one such as nir, red, green, blue or B08")
-    return Formula(words, bands, found) if isinstance(found, Test) else Quotient(words, bands, found)
+    if isinstance(found, Ratio):
+        return Quotient(words, bands, found)
+    narrow = _Parser(text, NARROW_DN).whole()
+    return Formula(words, bands, found, narrow if isinstance(narrow, Test) else found)
 
 
 class _Parser:
     """Recursive descent over the tokens of one formula."""
 
-    def __init__(self, text: str) -> None:
-        self.text, self.at = text, 0
+    def __init__(self, text: str, highest_dn: int) -> None:
+        self.text, self.at, self._highest_dn = text, 0, highest_dn
         self.tokens: list[str] = []
         self.bands: set[str] = set()
         place = 0
@@ -176,6 +216,13 @@ class _Parser:
             self.at += 1
             return self.tokens[self.at - 1]
         return None
+
+    def whole(self) -> Ratio | Test:
+        """All of the text."""
+        found = self.test(0)
+        if self.at < len(self.tokens):
+            raise self.error("the end, or an operator before it")
+        return found
 
     def test(self, depth: int) -> Ratio | Test:
         found = self._both(depth)
@@ -233,7 +280,7 @@ class _Parser:
             raise self.error("a number, a band or '('")
         self.at += 1
         self.bands.add(word)
-        return Ratio(Whole("band", (0, HIGHEST_DN), band=word), ONE)
+        return Ratio(Whole("band", (0, self._highest_dn), band=word), ONE)
 
     def _deeper(self, depth: int) -> int:
         if depth >= DEEPEST_FORMULA:
@@ -259,17 +306,24 @@ def _added(op: str, left: Ratio, right: Ratio) -> Ratio:
 
 
 def _compare(op: str, left: Ratio, right: Ratio) -> Test:
-    """Both sides times what is below either."""
-    below = _whole("*", left.below, right.below)
-    return Test(op, (_whole("*", left.above, right.below), _whole("*", right.above, left.below), below))
+    """Both sides times what is below either; of that only the sign matters from here on."""
+    sign = left.below if _is_positive(right.below) else right.below
+    if not _is_positive(left.below) and not _is_positive(right.below):
+        sign = _whole("*", left.below, right.below)
+    return Test(op, (_whole("*", left.above, right.below), _whole("*", right.above, left.below), sign))
+
+
+def _is_positive(whole: Whole) -> bool:
+    return whole.bounds[0] > 0
 
 
 def _constant(number: int) -> Whole:
     return Whole("constant", (number, number), constant=number)
 
 
+@lru_cache(maxsize=4096)
 def _whole(op: Any, left: Whole, right: Whole) -> Whole:
-    """Two whole numbers combined, constants at once. InputError where they could pass 63 bits."""
+    """Two whole numbers combined, constants at once; one object for what is equal. InputError above 62 bits."""
     if op == "*" and ONE in (left, right):
         return left if right == ONE else right
     ends = [_combined(op, a, b) for a in left.bounds for b in right.bounds]

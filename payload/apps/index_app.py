@@ -37,7 +37,7 @@ class IndexApp:
     def look(self, view: View) -> Sequence[Finding]:
         clear = view.clear
         view.meter.charge(self.macs_per_px * clear.size, self.memory_octets)
-        found = self.formula.of(view.band) & clear
+        found = view.meets(self.formula) & clear
         return [Finding((int(np.count_nonzero(found)),), int(np.count_nonzero(clear)))]
 
     def value(self, counts: tuple[int, ...], seen: int, ndvi: float | None) -> int:

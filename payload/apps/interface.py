@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from payload.apps.formula import HIGHEST_DN, Formula
 from payload.clouds.mask import CloudMask
 from payload.scene import Dn, Mask
 from payload.sensor import Sensor
@@ -98,6 +99,11 @@ class TileView:
         found: NDArray[np.int32] = self.kept[name]
         return found
 
+    @cached_property
+    def highest_dn(self) -> int:
+        """The largest digital number of all bands."""
+        return int(self.tile.dn.max())
+
 
 @dataclass(frozen=True, eq=False)
 class View:
@@ -125,6 +131,15 @@ class View:
     def band(self, name: str) -> NDArray[np.int32]:
         """[h, w]"""
         return self.whole.band(name)[self.window]
+
+    def meets(self, formula: Formula) -> Mask:
+        """Where a formula holds; not to be written to: it is the same for all applications. [h, w]"""
+        rows, cols = self.window
+        key = formula.text, rows.start, rows.stop, cols.start, cols.stop
+        if key not in self.whole.kept:
+            self.whole.kept[key] = formula.of(self.band, self.whole.highest_dn if formula.is_wide else HIGHEST_DN)
+        found: Mask = self.whole.kept[key]
+        return found
 
 
 class App(Protocol):

@@ -7,6 +7,7 @@ before the end. One division a place, not one a pixel.
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from payload.apps.indicators import VEGETATION_DROP
 from payload.apps.interface import Finding, Need, View
@@ -36,10 +37,15 @@ class VegetationDrop:
     def look(self, view: View) -> Sequence[Finding]:
         clear = view.clear
         view.meter.charge(self.macs_per_px * clear.size, self.memory_octets)
-        red, nir = (int(np.sum(view.band(band), where=clear, dtype=np.int64)) for band in ("red", "nir"))
+        red, nir = (_sum(view.band(band) * clear) for band in ("red", "nir"))
         return [Finding((nir - red, nir + red), int(np.count_nonzero(clear)))]
 
     def value(self, counts: tuple[int, ...], seen: int, ndvi: float | None) -> int:
         difference, total = counts
         now = PARTS * difference // total if total else 0
         return round(PARTS * (ndvi or 0.0)) - now
+
+
+def _sum(values: NDArray[np.int32]) -> int:
+    """Of digital numbers [h, w]: a row of them fits 32 bits, which is four times as fast as all in 64."""
+    return int(values.sum(axis=1, dtype=np.int32).sum(dtype=np.int64))

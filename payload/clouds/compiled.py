@@ -5,7 +5,7 @@ import ctypes
 import numpy as np
 from numpy.typing import NDArray
 
-from payload.native.library import F32, I8, I32, U8, U16, call, span
+from payload.native.library import BOOL, F32, I8, I32, U8, U16, call, span
 from payload.scene import Dn
 
 
@@ -25,12 +25,14 @@ def cloud_planes(
 
 def cloud_counts(
     logits: NDArray[np.int8], exponentials: NDArray[np.float32], cloudy_above: float, sure_above: float
-) -> tuple[int, int, int, int]:
-    """Cells of logits [4, n]: all, cloud, thin cloud, cloud beyond doubt; as payload.clouds.CloudMask counts them."""
-    counts = np.empty(3, np.int32)
+) -> tuple[int, int, int, int, NDArray[np.bool_]]:
+    """Cells of logits [4, s, s, h, w]: all, cloud, thin cloud, cloud beyond doubt, as payload.clouds.CloudMask counts
+    them; and which are cloud. [s, s, h, w]"""
+    counts, is_cloudy = np.empty(3, np.int32), np.empty(logits.shape[1:], np.bool_)
     call(
-        "cloud_counts", span(np.ascontiguousarray(logits), I8), span(exponentials, F32), logits.shape[1],
+        "cloud_counts", span(np.ascontiguousarray(logits), I8), span(exponentials, F32), is_cloudy.size,
         ctypes.c_float(cloudy_above), ctypes.c_float(sure_above), span(counts, I32),
+        span(is_cloudy, BOOL),
     )  # fmt: skip
     cloudy, thin, sure = counts.tolist()
-    return logits.shape[1], cloudy, thin, sure
+    return is_cloudy.size, cloudy, thin, sure, is_cloudy

@@ -41,7 +41,7 @@ def detect_clouds(tile: Tile, net: CloudNet) -> CloudMask:
     shape = parts_shape(logits, net, size)
     counts = None
     if library.available and tile.valid.all():
-        counts = CloudCounts(*compiled.cloud_counts(logits.reshape(shape[0], -1), net.exponentials, *thresholds))
+        counts = CloudCounts(*compiled.cloud_counts(logits.reshape(shape), net.exponentials, *thresholds))
     return CloudMask(partial(probabilities, logits, net, size), tile.valid, *thresholds, tile.dn, counts)
 
 

@@ -59,6 +59,7 @@ class Tag(IntEnum):
     GSD_M = 7  # a double
     CONTROL_POINTS = 8  # five doubles each: row, column, x, y, z
     RPCS = 9  # UTF-8: rational polynomial coefficients, a line NAME=value each
+    BAND_SHIFTS = 10  # two signed octets for each band: rows, columns from which it was read
 
 
 @dataclass(frozen=True)
@@ -165,6 +166,8 @@ def _fields(info: SceneInfo) -> Iterator[tuple[Tag, bytes]]:
         yield Tag.NO_DATA, info.nodata.to_bytes(2, "big")
     if info.gcps:
         yield Tag.CONTROL_POINTS, b"".join(struct.pack(">5d", *point) for point in info.gcps)
+    if info.band_shifts:
+        yield Tag.BAND_SHIFTS, b"".join(struct.pack(">bb", *shift) for shift in info.band_shifts)
     if info.rpcs:
         yield Tag.RPCS, "\n".join(f"{name}={value}" for name, value in info.rpcs).encode()
 
@@ -176,13 +179,18 @@ def _info(fields: Mapping[int, bytes], height: int, width: int, bits: int) -> Sc
     def doubles(tag: Tag, count: int) -> tuple[float, ...] | None:
         return struct.unpack(f">{count}d", fields[tag]) if tag in fields else None
 
+    bands = tuple((text(Tag.BANDS) or "").split(","))
+    shifts = tuple(struct.iter_unpack(">bb", fields.get(Tag.BAND_SHIFTS, b"")))
+    if shifts and len(shifts) != len(bands):
+        raise InputError(f"{len(shifts)} shifts of {len(bands)} bands")
     return SceneInfo(
-        name=text(Tag.NAME) or "", height_px=height, width_px=width, bands=tuple((text(Tag.BANDS) or "").split(",")),
+        name=text(Tag.NAME) or "", height_px=height, width_px=width, bands=bands,
         gsd_m=(doubles(Tag.GSD_M, 1) or (0.0,))[0], bits=bits,
         sensed_at=unpack_time(fields[Tag.SENSED_AT]) if Tag.SENSED_AT in fields else None,
         crs_wkt=text(Tag.CRS), transform=doubles(Tag.TRANSFORM, 6),  # type: ignore[arg-type]
         nodata=int.from_bytes(fields[Tag.NO_DATA], "big") if Tag.NO_DATA in fields else None,
         gcps=tuple(struct.iter_unpack(">5d", fields.get(Tag.CONTROL_POINTS, b""))),
+        band_shifts=shifts,
         rpcs=tuple(_named(line) for line in (text(Tag.RPCS) or "").splitlines()),
     )  # fmt: skip
 

@@ -171,14 +171,15 @@ VECTORISED static void steps_below(const int8_t *logits, size_t n, int cells, ui
     }
 }
 
-/* How many of up to 64 cells of these weights [4, 64] are cloud, thin cloud, and cloud beyond doubt, added to `counts`.
- * Every operation rounds once, as in numpy: sums of weights are exact. */
+/* How many of up to 64 cells of these weights [4, 64] are cloud, thin cloud, and cloud beyond doubt, added to `counts`,
+ * and which are cloud. Every operation rounds once, as in numpy: sums of weights are exact. */
 VECTORISED static void count_cells(float (*weight)[CELLS_AT_ONCE], int cells, float cloudy_above, float sure_above,
-                                   int32_t *counts) {
+                                   int32_t *counts, uint8_t *is_cloudy) {
     int32_t cloudy = 0, thin = 0, sure = 0;
     for (int i = 0; i < cells; i++) {
         float total = weight[0][i] + weight[1][i] + weight[2][i] + weight[3][i];
         float thick = weight[1][i] / total, thinner = weight[2][i] / total;
+        is_cloudy[i] = thick + thinner > cloudy_above;
         cloudy += thick + thinner > cloudy_above;
         thin += (thick + thinner > cloudy_above) & (thinner > thick);
         sure += thick + thinner > sure_above;
@@ -188,7 +189,7 @@ VECTORISED static void count_cells(float (*weight)[CELLS_AT_ONCE], int cells, fl
 
 /* Softmax of logits [4, n] by a table [256] of the exponentials of so many steps below the largest, counted. */
 static void cloud_counts(const int8_t *logits, const float *exponentials, int n, float cloudy_above, float sure_above,
-                         int32_t *counts) {
+                         int32_t *counts, uint8_t *is_cloudy) {
     float weight[CLOUD_CLASSES][CELLS_AT_ONCE];
     uint8_t below[CLOUD_CLASSES][CELLS_AT_ONCE];
     counts[0] = counts[1] = counts[2] = 0;
@@ -198,17 +199,17 @@ static void cloud_counts(const int8_t *logits, const float *exponentials, int n,
         for (int k = 0; k < CLOUD_CLASSES; k++)
             for (int i = 0; i < cells; i++)
                 weight[k][i] = exponentials[below[k][i]];
-        count_cells(weight, cells, cloudy_above, sure_above, counts);
+        count_cells(weight, cells, cloudy_above, sure_above, counts, is_cloudy + from);
     }
 }
 
 EXPORT int nadir_cloud_counts(Span logits, Span exponentials, int n, float cloudy_above, float sure_above,
-                              Span counts) {
+                              Span counts, Span is_cloudy) {
     if (!within(n, 1, MAX_SIDE * MAX_SIDE))
         return OUT_OF_RANGE;
     if (!HOLDS(logits, int8_t, CLOUD_CLASSES * (size_t)n) || !HOLDS(exponentials, float, LEVELS) ||
-        !HOLDS(counts, int32_t, 3))
+        !HOLDS(counts, int32_t, 3) || !HOLDS(is_cloudy, uint8_t, n))
         return BUFFER_TOO_SMALL;
-    cloud_counts(logits.at, exponentials.at, n, cloudy_above, sure_above, counts.at);
+    cloud_counts(logits.at, exponentials.at, n, cloudy_above, sure_above, counts.at, is_cloudy.at);
     return 0;
 }

@@ -120,15 +120,31 @@ static inline int16_t rotated_value(int64_t sum, int shift, int32_t half, int li
     return (int16_t)(y < -limit ? -limit : y);
 }
 
-/* One rotated band where sums may pass 32 bits: more than four bands, or four with means at the end of the range. */
-static void rotate_wide(const uint16_t *values, const int32_t *row, const int32_t *means, int bands, int n, int shift,
-                        int limit, int16_t *to) {
+/* One rotated band where sums may pass 32 bits: more than four bands, or four with means at the end of the range. Three
+ * products fit 32 bits, since a row is of unit length: 3^.5 x 2^14 x 65535. */
+VECTORISED static void rotate_wide(const uint16_t *values, const int32_t *row, const int32_t *means, int bands, int n,
+                                   int shift, int limit, int16_t *to) {
+    enum { CHUNK = 512, TOGETHER = 3 };
     int32_t half = shift ? 1 << (shift - 1) : 0;
-    for (int i = 0; i < n; i++) {
-        int64_t sum = 1 << 13;
-        for (int b = 0; b < bands; b++)
-            sum += (int64_t)row[b] * (values[(size_t)b * n + i] - means[b]);
-        to[i] = rotated_value(sum, shift, half, limit);
+    for (int begin = 0; begin < n; begin += CHUNK) {
+        int count = n - begin < CHUNK ? n - begin : CHUNK;
+        int32_t part[CHUNK];
+        int64_t sum[CHUNK];
+        for (int i = 0; i < count; i++)
+            sum[i] = 1 << 13;
+        for (int first = 0; first < bands; first += TOGETHER) {
+            memset(part, 0, sizeof part);
+            for (int b = first; b < bands && b < first + TOGETHER; b++) {
+                const uint16_t *from = values + (size_t)b * n + begin;
+                int32_t m = row[b], mean = means[b];
+                for (int i = 0; i < count; i++)
+                    part[i] += m * ((int32_t)from[i] - mean);
+            }
+            for (int i = 0; i < count; i++)
+                sum[i] += part[i];
+        }
+        for (int i = 0; i < count; i++)
+            to[begin + i] = rotated_value(sum[i], shift, half, limit);
     }
 }
 
@@ -181,6 +197,11 @@ EXPORT int nadir_rotate(Span values, Span matrix, Span means, int bands, int n, 
             return OUT_OF_RANGE;
     for (int k = 0; k < bands; k++, row += bands) {
         int16_t *to = (int16_t *)rotated.at + (size_t)k * n;
+        int64_t squares = 0;
+        for (int b = 0; b < bands; b++)
+            squares += (int64_t)row[b] * row[b];
+        if (squares > 5 << 26) /* no row of a rotation: those have 2^28, and a little for rounding */
+            return OUT_OF_RANGE;
         if (reach_of(row, mean, bands) <= INT32_MAX)
             rotate_narrow(values.at, row, mean, bands, n, shift, limit, to);
         else

@@ -163,7 +163,7 @@ def sensors(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON; of one sensor as a manifest has it.")] = False,
 ) -> None:
     """List the sensors that ship with Nadir, or show one."""
-    from sim.scenes.sensor_files import load_sensor, shipped_sensors
+    from sim.scenes.imager.sensor_files import load_sensor, shipped_sensors
 
     if name is not None:
         _show_sensor(load_sensor(name), as_json)

@@ -47,6 +47,7 @@ def downlink(
     upload: Annotated[str | None, typer.Option(help="A second bundle, on trial in the free slot.")] = None,
     commands: Annotated[Path | None, typer.Option(help="Telecommands of sim command.")] = None,
     memory: Annotated[Path | None, typer.Option(help="Folder of the payload's slots and counters.")] = None,
+    band_shift: Annotated[int | None, typer.Option(help="Bands lie so many px apart; else the mission's.")] = None,
     live: Annotated[bool, typer.Option("--live", help="Show it as it comes on a page on this machine.")] = False,
     speed: options.Speed = None,
     port: options.Port = None,
@@ -71,7 +72,7 @@ def downlink(
             request = Request(
                 scene, out, mission, bundle, engine, seed, reading, overwrite, under_test, psnr, trusted, decoder,
                 cloud_mask, jobs, keep_original, Change(max_error_dn=max_error), Uplink(upload, commands, memory),
-                watch,
+                watch, band_shift,
             )  # fmt: skip
             report = run(request, advance)
         print(canonical_json(arrange(report)) if as_json else as_text(report, out), end="", flush=True)

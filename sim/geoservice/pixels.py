@@ -94,8 +94,7 @@ def over(formula: Formula | Quotient, planes: Mapping[str, NDArray[np.int32]]) -
     count = len(next(iter(planes.values())))
     if isinstance(formula, Formula):
         return float(np.count_nonzero(formula.of(planes.__getitem__))), count
-    ratio = formula.ratio
-    above, below = (np.broadcast_to(part.of(planes.__getitem__), count) for part in (ratio.above, ratio.below))
+    above, below = (np.broadcast_to(part, count) for part in formula.of(planes.__getitem__))
     there = below != 0
     return float((above[there] / below[there]).sum()), int(there.sum())
 

@@ -26,7 +26,8 @@ from sim.metrics.catalogue import REQUIREMENTS
 from sim.mission import SHIPPED
 from sim.mission.devices import is_profile_file, load_device
 from sim.mission.power import Power
-from sim.scenes.sensor_files import load_sensor
+from sim.scenes.imager.band_shift import MOST_PX
+from sim.scenes.imager.sensor_files import load_sensor
 from sim.toml_tables import check_range, from_table, nearest, read_toml
 
 DEFAULT = "phisat2"
@@ -46,12 +47,14 @@ class Imager:
     bands: int = len(SENTINEL2_RGBN.bands)  # those the payload uses
     bits: int = SENTINEL2_RGBN.bits
     sensor: str | None = None
+    band_shift_px: int = 0  # how far its bands lie from each other
 
     def __post_init__(self) -> None:
         check_range("swath_px", self.swath_px, 1, 1_000_000)
         check_range("gsd_m", self.gsd_m, 0.1, 10_000)
         check_range("bands", self.bands, 1, 1000)
         check_range("bits", self.bits, 1, 16)
+        check_range("band_shift_px", self.band_shift_px, 0, MOST_PX)
         if self.sensor is not None:
             self._take_from(self.takes)
 

@@ -24,6 +24,8 @@ REACH_PX = 2
 #: Channels of features that a head sees, those that vary most: of its own block, of each beside it, at a corner.
 OWN, BESIDE, CORNER = 64, 24, 12
 PIXEL_HIDDEN, BLOCK_HIDDEN = (128, 112), (100,)
+#: A head of features has fewer hidden units where its many classes would make it larger than a head of pixels.
+BLOCK_PARAMETERS = 27_500
 THRESHOLDS = np.round(np.arange(0.1, 0.96, 0.05), 2)
 Floats = NDArray[np.float32]
 
@@ -140,8 +142,9 @@ class Head:
     def _train(self, inputs: Floats, targets: Labels, units: Units) -> None:
         budget = self._budget
         self._network = _classifier()(
-            hidden_layer_sizes=units.hidden, batch_size=budget.batch, max_iter=budget.rounds,
-            learning_rate_init=budget.rate, tol=0.0, n_iter_no_change=10**6, random_state=self._seed, warm_start=True,
+            hidden_layer_sizes=_widths(units, inputs.shape[1], targets.shape[1]), batch_size=budget.batch,
+            max_iter=budget.rounds, learning_rate_init=budget.rate, tol=0.0, n_iter_no_change=10**6,
+            random_state=self._seed, warm_start=True,
         )  # fmt: skip
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it says that it was stopped, which it was
@@ -153,10 +156,13 @@ class Head:
         self.macs_per_px = weights / units.per_px + units.prepared_macs
 
     def _hot(self, targets: Labels) -> Labels:
-        """Labels [n, s] -> one column for each label of two classes, K columns of more."""
+        """Labels [n, s] -> one column for each label of two classes, K columns of more.
+
+        scikit-learn numbers the columns in the dtype of what it is given: 8 bits are too few for them.
+        """
         if self._classes == 2:
             return targets
-        return (targets[..., None] == np.arange(self._classes)).reshape(len(targets), -1).astype(np.uint8)
+        return (targets[..., None] == np.arange(self._classes)).reshape(len(targets), -1).astype(np.int32)
 
     def _decided(self, scores: Floats) -> Labels:
         if self._classes == 2:
@@ -169,6 +175,13 @@ class Head:
 
     def _scaled(self, inputs: Floats) -> Floats:
         return ((inputs - self._mean) / self._scale).astype(np.float32)
+
+
+def _widths(units: Units, inputs: int, outputs: int) -> tuple[int, ...]:
+    """Of the hidden layers."""
+    if units.hidden != BLOCK_HIDDEN:
+        return units.hidden
+    return (min(BLOCK_HIDDEN[0], (BLOCK_PARAMETERS - outputs) // (inputs + 1 + outputs)),)
 
 
 def _cut(labels: Labels, units: Units) -> Labels:

@@ -9,7 +9,7 @@ from payload.sensor import sensor_of
 from sim.metrics.by_kind import RadarFigures, looks
 from sim.metrics.catalogue import BY_KEY, BY_KIND
 from sim.metrics.distortion import SceneQuality, spectral_angle_deg, tile_figures
-from sim.scenes.sensor_files import load_sensor, shipped_sensors
+from sim.scenes.imager.sensor_files import load_sensor, shipped_sensors
 
 RADAR, TWELVE = load_sensor("sentinel1-grd"), load_sensor("sentinel2-l2a-12")
 ALL = np.ones((128, 128), bool)

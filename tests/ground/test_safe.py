@@ -12,10 +12,10 @@ from rasterio.transform import from_origin
 
 from payload.errors import InputError
 from payload.sensor import SENTINEL2, sensor_of
+from sim.scenes.imager.sensor_files import load_sensor
 from sim.scenes.open_scene import open_scene
 from sim.scenes.safe.files import FolderFiles
 from sim.scenes.safe.sentinel2 import read_safe
-from sim.scenes.sensor_files import load_sensor
 
 BANDS = ("B02", "B03", "B04", "B08")
 TILE = "T32TNS_20260418T103021"

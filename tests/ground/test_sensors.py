@@ -21,8 +21,8 @@ from sim.mission.spec import load_mission, mission_file
 from sim.products.band_facts import band_tags, colours, picture_bands
 from sim.products.quicklooks import Quicklooks
 from sim.products.rasters import PictureWriter
+from sim.scenes.imager.sensor_files import load_sensor, sensor_file, shipped_sensors
 from sim.scenes.open_scene import open_scene
-from sim.scenes.sensor_files import load_sensor, sensor_file, shipped_sensors
 
 ROOT = Path(__file__).parents[2]
 PHISAT2, RADAR, PAN = load_sensor("phisat2"), load_sensor("sentinel1-grd"), load_sensor("pan")

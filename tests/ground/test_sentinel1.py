@@ -10,8 +10,8 @@ from rasterio.control import GroundControlPoint
 
 from payload.errors import InputError
 from payload.sensor import SENTINEL2_RGBN
+from sim.scenes.imager.sensor_files import load_sensor
 from sim.scenes.open_scene import open_scene
-from sim.scenes.sensor_files import load_sensor
 
 RADAR = load_sensor("sentinel1-grd")
 ROWS, COLS = 60, 80

@@ -70,6 +70,16 @@ def test_heads_of_pixels_and_of_features_learn_with_as_many_parameters_and_fewer
     assert found["pixels"][0].macs_per_px > 10 * found["features"][0].macs_per_px
 
 
+def test_a_head_of_features_learns_more_classes_than_8_bits_have_columns_for() -> None:
+    strength = np.random.default_rng(0).integers(0, 6, (8, 12, 12)).astype(np.uint8)
+    levels = {8: (strength[:, None] == np.arange(6)[:, None, None]).astype(np.float32)}
+    labels = strength.repeat(8, axis=1).repeat(8, axis=2)  # a block is of one class: its features say which
+    units = of_features(levels, 4)
+    head = Head(6, replace(SMALL, rounds=12, rate=1e-2), 0).fit(units, labels)
+    assert (head.predict(units) == labels).mean() > 0.9
+    assert head.parameters <= 50_000
+
+
 def test_a_head_gives_the_same_answer_for_the_same_seed_and_another_for_another() -> None:
     task, few = toy_task(3), replace(SMALL, units=300, rounds=2)
     units = of_pixels(task.pictures)

@@ -190,8 +190,8 @@ def test_sums_over_windows_are_those_of_a_loop() -> None:
     values = np.random.default_rng(1).integers(0, 99, (23, 17)).astype(np.int32)
     padded = np.pad(values, 3)
     wanted = [[padded[r : r + 7, c : c + 7].sum() for c in range(17)] for r in range(23)]
-    assert np.array_equal(window_sums(values, 3), wanted)
-    assert np.array_equal(window_areas((23, 17), 3), window_sums(np.ones((23, 17), np.int32), 3))
+    assert np.array_equal(window_sums(values, np.int32, 3), wanted)
+    assert np.array_equal(window_areas((23, 17), 3), window_sums(np.ones((23, 17), np.uint8), np.uint16, 3))
 
 
 @pytest.mark.parametrize(

@@ -325,12 +325,15 @@ def test_the_kernels_integer_root_is_that_of_every_sum(loops: None) -> None:
 def test_the_kernels_counts_are_those_of_the_definition(
     logits: np.ndarray, cloudy_above: float, sure_above: float
 ) -> None:
-    net, valid = CloudNet(FixedNetwork(logits)), np.ones((2, 2), bool)
+    net = CloudNet(FixedNetwork(logits))
     parts = networks.probabilities(logits, net, 8 * logits.shape[1])
-    counts = CloudCounts(*compiled.cloud_counts(logits.reshape(4, -1), net.exponentials, cloudy_above, sure_above))
-    by_numpy, by_kernel = (CloudMask(parts, valid, cloudy_above, sure_above, counts=c) for c in (None, counts))
+    valid = np.ones((8 * logits.shape[1], 8), bool)
+    above = cloudy_above, sure_above
+    counts = CloudCounts(*compiled.cloud_counts(logits.reshape(parts.shape), net.exponentials, *above))
+    by_numpy, by_kernel = (CloudMask(parts, valid, *above, counts=c) for c in (None, counts))
     for name in ("cloud_fraction", "thin_fraction", "accused_fraction"):
         assert getattr(by_numpy, name) == getattr(by_kernel, name)
+    assert np.array_equal(by_numpy.cloudy, by_kernel.cloudy)
 
 
 @needs_kernel

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from payload.apps.formula import Formula, Quotient, parse, parse_any
+from payload.apps import formula as formula_room
+from payload.apps.formula import NARROW_DN, Formula, Quotient, parse, parse_any
 from payload.errors import InputError
 
 BANDS = {"red": 0, "nir": 1, "B03": 2}
@@ -18,9 +19,9 @@ EDGES = (0, 1, 2, 600, 1500, 65535)
 ROWS = [*product(EDGES, repeat=3), *np.random.default_rng(1).integers(0, 65536, (60, 3)).tolist()]
 
 
-def held(text: str, rows: list[tuple[int, int, int]]) -> list[bool]:
+def held(text: str, rows: list[tuple[int, int, int]], highest_dn: int = 65535) -> list[bool]:
     array = np.array(rows, np.int32)
-    return parse(text).of(lambda name: array[:, BANDS[name]]).tolist()
+    return parse(text).of(lambda name: array[:, BANDS[name]], highest_dn).tolist()
 
 
 def by_fractions(text: str, row: tuple[int, int, int]) -> bool:
@@ -46,6 +47,21 @@ def by_fractions(text: str, row: tuple[int, int, int]) -> bool:
 )  # fmt: skip
 def test_comparisons_are_those_of_exact_fractions(ours, python) -> None:
     assert held(ours, ROWS) == [by_fractions(python, row) for row in ROWS]
+    dark = [tuple(min(dn, NARROW_DN) for dn in row) for row in ROWS]
+    assert held(ours, dark, NARROW_DN) == [by_fractions(python, row) for row in dark]
+
+
+def test_dark_pixels_need_32_bits_and_what_stands_twice_is_calculated_once(monkeypatch) -> None:
+    made, add = [], formula_room._COMBINE["+"]
+    monkeypatch.setitem(formula_room._COMBINE, "+", lambda *a, dtype: made.append(dtype) or add(*a, dtype=dtype))
+    formula = parse("(red + nir) * (red + nir) > 9 and (red + nir) * (red + nir) + B03 < 4294836225")
+    array = np.array([[NARROW_DN, 0, 0], [0, 0, 3]], np.int32)
+    assert formula.of(lambda name: array[:, BANDS[name]]).tolist() == [True, False]
+    assert made == [np.int32, np.int64]
+    made.clear()
+    narrow = parse("(red - 9) * (red - 9) + nir * nir > 9")
+    assert narrow.of(lambda name: array[:, BANDS[name]], NARROW_DN).tolist() == [True, True]
+    assert made == [np.int32]
 
 
 def test_and_binds_tighter_than_or_and_not_tighter_than_and() -> None:
@@ -53,10 +69,16 @@ def test_and_binds_tighter_than_or_and_not_tighter_than_and() -> None:
     assert found == [r > 9 or (not n > 9 and b > 9) for r, n, b in ROWS]
 
 
+def test_what_one_side_decides_is_not_calculated_on_the_other() -> None:
+    bright = {"red": np.full((2, 2), 9, np.int32)}  # no nir: it would be a KeyError
+    for text, wanted in (("red - nir > 3 and red < 9", False), ("red > 8 or red - nir > 3", True)):
+        assert (parse(text).of(bright.__getitem__) == wanted).all()
+
+
 def test_what_differs_by_blanks_is_one_formula_and_its_cost_is_counted() -> None:
     formula = parse("(nir-red)/(nir+red)>0.25")
     assert formula.text == parse("( nir - red ) / ( nir + red ) > 0.25").text
-    assert formula.operations == 6  # two sums, each once more below, two products, one comparison: as multiplied out
+    assert formula.operations == 5  # two sums, one of them once more for its sign, a product, a comparison
     assert formula.bands == ("nir", "red")
 
 
@@ -98,5 +120,5 @@ def test_the_ground_takes_numbers_and_comparisons_alike() -> None:
     assert isinstance(number, Quotient) and isinstance(comparison, Formula)
     assert (number.text, number.bands) == ("( nir - red ) / B03", ("B03", "nir", "red"))
     bands = {"nir": np.array([7, 1], np.int32), "red": np.array([4, 3], np.int32), "B03": np.array([2, 0], np.int32)}
-    above, below = (part.of(bands.__getitem__) for part in (number.ratio.above, number.ratio.below))
+    above, below = number.of(bands.__getitem__)
     assert above.tolist() == [3, -2] and below.tolist() == [2, 0]

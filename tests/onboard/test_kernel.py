@@ -226,7 +226,8 @@ def entries(short: int) -> dict[str, tuple]:
         "errors": of(a("i4", n), n, step, layer_count, a("i4", layer_count), a("u8", layer_count + 1)),
         "count": of(a("u2", channels * blocks), channels, blocks, layer_count, a("i4", layer_count * channels)),
         "cloud_planes": of(a("u2", bands * 16 * n), bands, side, 4, 1, 20, 980, 24, a("u1", (2 * bands + 4) * n)),
-        "cloud_counts": of(a("i1", 4 * n), a("f4", 256), n, ctypes.c_float(0.5), ctypes.c_float(0.7), a("i4", 3)),
+        "cloud_counts": of(a("i1", 4 * n), a("f4", 256), n, ctypes.c_float(0.5), ctypes.c_float(0.7), a("i4", 3),
+                           a("u1", n)),
     }  # fmt: skip
 
 

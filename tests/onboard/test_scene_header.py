@@ -32,6 +32,13 @@ infos = st.builds(
     gcps=st.lists(st.tuples(*[doubles] * 5), max_size=4).map(tuple),
     rpcs=st.lists(st.tuples(st.text("ABC_", min_size=1), st.text("-+.0123456789 ", min_size=1)), max_size=3).map(tuple),
 )
+moved = st.tuples(st.integers(-128, 127), st.integers(-128, 127))
+infos = infos.flatmap(
+    lambda info: st.lists(moved, min_size=len(info.bands), max_size=len(info.bands)).map(
+        lambda shifts: replace(info, band_shifts=tuple(shifts))
+    )
+    | st.just(info)
+)
 headers = st.builds(
     SceneHeader, st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1), st.sampled_from([64, 256]), infos,
     st.none() | st.fixed_dictionaries({kind: st.integers(0, 2**32 - 1) for kind in FATES}),

@@ -7,7 +7,7 @@ from payload.sensor import Sensor, sensor_from
 from sim.toml_tables import nearest, read_toml
 
 #: The sensors that ship with Nadir, a TOML file each.
-SHIPPED = Path(__file__).parents[1] / "sensors"
+SHIPPED = Path(__file__).parents[2] / "sensors"
 
 
 def load_sensor(where: str | Path) -> Sensor:
