@@ -50,14 +50,14 @@ static inline float whole(Products to, int row, int column, float product) {
 static void rows_plain(const int16_t *a, const float *scales, const int16_t *b, int n, int pairs, int column,
                            Products to) {
     for (int row = 0; row < n; row++, a += 2 * pairs) {
-        int32_t sum[COLUMNS] = {0};
+        uint32_t sum[COLUMNS] = {0};  /* wraps as the vectors' sums do, where nobody rounded the rows */
         for (int p = 0; p < pairs; p++)
             for (int i = 0; i < COLUMNS; i++) {
                 const int16_t *by = b + ((size_t)p * COLUMNS + i) * 2;
-                sum[i] += a[2 * p] * by[0] + a[2 * p + 1] * by[1];
+                sum[i] += (uint32_t)(a[2 * p] * by[0]) + (uint32_t)(a[2 * p + 1] * by[1]);
             }
         for (int i = 0; i < COLUMNS; i++)
-            to.at[(size_t)row * to.columns + column + i] = whole(to, row, column + i, scales[row] * (float)sum[i]);
+            to.at[(size_t)row * to.columns + column + i] = whole(to, row, column + i, scales[row] * (float)(int32_t)sum[i]);
     }
 }
 

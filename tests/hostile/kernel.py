@@ -4,6 +4,7 @@ Each case is made from a seed. `decode_case` and `encode_case` hold the kernel t
 since numpy is slow; what they are for is a kernel built under sanitizers, which ends the process at the first fault.
 """
 
+import ctypes
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -168,7 +169,8 @@ def outcome(decode: Callable[[], Indices]) -> tuple[Any, str]:
 
 
 NUMBERS = (-(1 << 31), -1, 0, 1, 2, 7, 8, 16, 17, 63, 64, 4096, 4097, (1 << 31) - 1)
-#: Arrays (their dtype) and numbers (None) of each entry, in order.
+REAL = "real number"
+#: Arrays (their dtype), whole numbers (None) and real ones of each entry, in order.
 ENTRIES: dict[str, tuple[str | None, ...]] = {
     "statistics": ("u2", "u2", None, None, "u2", "u8", "u8", "u2", "u2"),
     "jacobi": ("f8", "f8", None, None),
@@ -186,6 +188,9 @@ ENTRIES: dict[str, tuple[str | None, ...]] = {
     "rs_decode": ("u1", "u1", None, None, None, None, "i1"),
     "viterbi": ("u1", None, "u1", "u1"),
     "cloud_planes": ("u2", None, None, None, None, None, None, None, "u1"),
+    "cloud_counts": ("i1", "f4", None, REAL, REAL, "i4", "?"),
+    "multiply": ("i2", "f4", "i2", "f4", None, None, None, None, None, "f4"),
+    "similarity": ("u2", "u2", "?", "f8", None, None, "f8", "f8", "f8"),
 }
 
 
@@ -194,6 +199,9 @@ def entry_case(rng: Rng, compare: bool) -> str:
     entry = str(rng.choice(list(ENTRIES)))
     arguments: list[Any] = []
     for dtype in ENTRIES[entry]:
+        if dtype == REAL:
+            arguments.append(ctypes.c_float(float(rng.choice([-1.0, 0.0, 0.5, np.inf, np.nan]))))
+            continue
         if dtype is None:
             arguments.append(int(rng.choice(NUMBERS)) if rng.random() < 0.2 else int(rng.choice([1, 2, 3, 8, 16, 64])))
             continue
