@@ -136,7 +136,7 @@ def measure_step(step: Step, plan: CampaignPlan, out: Path) -> StepRecord:
 def _tiles(work: Work, plan: CampaignPlan, bundle: Bundle) -> list[Tile]:
     if work.tiles is not None:
         return list(npz_tiles(plan.folder / work.tiles, bundle.tile_px, bundle.bands).first(work.limit).tiles)
-    return list(scene_tiles(work.scene or "", bundle.tile_px, bundle.bands).first(work.limit).tiles)
+    return list(scene_tiles(work.scene or "", bundle.tile_px, bundle.sensor).first(work.limit).tiles)
 
 
 def _profile(step: Step, tiles: list[Tile], bundle: Bundle, out: Path) -> StepRecord:

@@ -50,7 +50,7 @@ def read_tiles(scene: str | None, reading: FileReading, tiles: Path | None, bund
         raise InputError("wanted one of --scene and --tiles, " + ("both are given" if scene else "neither is given"))
     if scene is None:
         return npz_tiles(tiles or Path(), bundle.tile_px, bundle.bands)
-    return scene_tiles(scene, bundle.tile_px, bundle.bands, reading)
+    return scene_tiles(scene, bundle.tile_px, bundle.sensor, reading)
 
 
 def require_fresh(out: Path, names: tuple[str, ...], overwrite: bool) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 from payload.array_files import ArrayFileError, read_arrays
 from payload.errors import InputError
 from payload.scene import Scene
+from payload.sensor import Sensor
 from payload.tiles import Tile, split
 
 READERS = "nadir.scenes"
@@ -28,7 +29,7 @@ class ReadScene(Protocol):
         self,
         where: str,
         bands: tuple[str, ...] | None,
-        wanted: tuple[str, ...],
+        sensor: Sensor,
         *,
         scale: float | None,
         offset: float | None,
@@ -59,9 +60,9 @@ class TileSource:
         return self if limit is None else TileSource(min(limit, self.total), islice(self.tiles, limit))
 
 
-def scene_tiles(where: str, tile_px: int, bands: tuple[str, ...], reading: FileReading = AS_IT_SAYS) -> TileSource:
+def scene_tiles(where: str, tile_px: int, sensor: Sensor, reading: FileReading = AS_IT_SAYS) -> TileSource:
     """Tiles of a scene (a path, or `demo`) in row order, opened at once."""
-    scene = _reader()(where, reading.bands, bands, scale=reading.scale, offset=reading.offset)
+    scene = _reader()(where, reading.bands, sensor, scale=reading.scale, offset=reading.offset)
     rows, cols = -(-scene.info.height_px // tile_px), -(-scene.info.width_px // tile_px)
     return TileSource(rows * cols, split(scene, tile_px))
 

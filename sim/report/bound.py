@@ -6,7 +6,7 @@ from typing import Any
 from sim.ground.reception import PICTURED, SceneReception
 from sim.metrics.distortion import REFLECTANCE_PER_DN
 
-REQUIREMENT = "largest error of any sample"
+REQUIREMENT = "error of any sample at most"
 
 
 def section(asked_dn: int | None, received: SceneReception, figures: Mapping[str, float | None]) -> dict[str, Any]:

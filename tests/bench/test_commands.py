@@ -15,6 +15,7 @@ from hil.host import tiles_in
 from hil.profiles.demand import read_demand
 from hil.progress import _Lines
 from payload.errors import InputError
+from payload.sensor import SENTINEL2_RGBN
 
 ROOT = Path(__file__).parents[2]
 #: Python with modules hidden, as the base install has it.
@@ -128,13 +129,13 @@ def test_the_names_of_a_files_bands_reach_the_reader_of_scenes(monkeypatch):
     class Made:
         info = Info
 
-    def reader(where, bands, wanted, *, scale, offset):
-        asked.append((where, bands, wanted, scale, offset))
+    def reader(where, bands, sensor, *, scale, offset):
+        asked.append((where, bands, sensor, scale, offset))
         return Made
 
     monkeypatch.setattr(tiles_in, "_reader", lambda: reader)
-    source = tiles_in.scene_tiles("s.tif", 32, ("B02", "B03"), tiles_in.FileReading(("blue", "green"), 0.5))
-    assert asked == [("s.tif", ("blue", "green"), ("B02", "B03"), 0.5, None)]
+    source = tiles_in.scene_tiles("s.tif", 32, SENTINEL2_RGBN, tiles_in.FileReading(("blue", "green"), 0.5))
+    assert asked == [("s.tif", ("blue", "green"), SENTINEL2_RGBN, 0.5, None)]
     assert source.total == 2 * 3
 
 

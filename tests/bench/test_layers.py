@@ -36,7 +36,7 @@ def edge():
 @pytest.fixture(scope="module")
 def edge_tiles(edge):
     pytest.importorskip("rasterio", reason="the ground is not installed")
-    return list(scene_tiles("demo:512", edge.tile_px, edge.bands).tiles)
+    return list(scene_tiles("demo:512", edge.tile_px, edge.sensor).tiles)
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -283,7 +283,7 @@ def test_the_payload_is_swept_over_tile_sizes_under_the_compiled_kernel():
     edge = load_bundle("edge", flight_only=True)
     plan = SweepPlan((1,), (1,), (128, 256), "native", 1)
     found = sweep(
-        "host:", edge, Policy(), lambda b: list(scenes.scene_tiles("demo:256", b.tile_px, b.bands).tiles), plan, quiet
+        "host:", edge, Policy(), lambda b: list(scenes.scene_tiles("demo:256", b.tile_px, b.sensor).tiles), plan, quiet
     )
     assert [(p.what, p.tile_px, p.why) for p in found.points if p.what == PAYLOAD] == [
         (PAYLOAD, 128, ""),

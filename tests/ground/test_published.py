@@ -6,7 +6,7 @@ import pytest
 from payload.errors import InputError
 from sim.compare import corsa
 from sim.compare.corsa import Row, Sent, as_json, as_text, at_cr20, standardised
-from sim.metrics.distortion import ssim
+from sim.metrics.similarity import ssim
 
 
 def some_dn(side: int = 128, seed: int = 0) -> np.ndarray:
