@@ -37,8 +37,10 @@ class VegetationDrop:
     def look(self, view: View) -> Sequence[Finding]:
         clear = view.clear
         view.meter.charge(self.macs_per_px * clear.size, self.memory_octets)
-        red, nir = (_sum(view.band(band) * clear) for band in ("red", "nir"))
-        return [Finding((nir - red, nir + red), int(np.count_nonzero(clear)))]
+        seen = int(np.count_nonzero(clear))
+        everywhere = seen == clear.size  # most tiles: nothing has to be left out
+        red, nir = (_sum(view.band(band) if everywhere else view.band(band) * clear) for band in ("red", "nir"))
+        return [Finding((nir - red, nir + red), seen)]
 
     def value(self, counts: tuple[int, ...], seen: int, ndvi: float | None) -> int:
         difference, total = counts
