@@ -50,23 +50,43 @@ def _bar(console: object, what: str) -> Iterator[Progress]:
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Bar(*columns, console=console, transient=True) as bar:  # type: ignore[arg-type]
-        task = bar.add_task(what)
-        yield lambda label, total: bar.update(task, total=total, advance=1, description=label)
+        task, stage = bar.add_task(what), _Stage()
+
+        def advance(label: str, total: int) -> None:
+            if stage.begins(total):
+                bar.reset(task)
+            bar.update(task, total=total, advance=1, description=label)
+
+        yield advance
+
+
+class _Stage:
+    """Steps done of a stage of the work. Another begins where all are done, or there are to be more or fewer."""
+
+    def __init__(self) -> None:
+        self.done, self._total = 0, 0
+
+    def begins(self, total: int) -> bool:
+        """Counts a step; whether it is the first of a stage behind another."""
+        another = self.done > 0 and (total != self._total or self.done >= total)
+        self.done, self._total = 1 if another else self.done + 1, total
+        return another
 
 
 class _Lines:
     """Progress where nobody watches."""
 
     def __init__(self, what: str) -> None:
-        self._what, self._done = what, 0
-        self._start = time.monotonic()
+        self._what, self._stage = what, _Stage()
+        self._start = self._last = time.monotonic()
         self._next = self._start + FIRST_LINE_S
 
     def advance(self, label: str, total: int) -> None:
-        self._done += 1
-        now = time.monotonic()
+        if self._stage.begins(total):
+            self._start = self._last
+        now = self._last = time.monotonic()
         if now < self._next:
             return
-        self._next = now + NEXT_LINE_S
-        left_s = (now - self._start) / self._done * max(0, total - self._done)
-        log.warning("%s: %s, %d of %d, %.0f s left", self._what, label, self._done, total, left_s)
+        self._next, done = now + NEXT_LINE_S, self._stage.done
+        left_s = (now - self._start) / done * (total - done)
+        log.warning("%s: %s, %d of %d, %.0f s left", self._what, label, done, total, left_s)

@@ -98,6 +98,9 @@ def _curves(bench: Bench) -> Figure:
             values = bench.curve_points(codec, metric.key, CURVE_CR)
             if np.isfinite(values).any():
                 (lines[codec],) = ax.plot(CURVE_CR, values, **_style(codec))
+        if not ax.lines:  # these bands do not have the figure
+            ax.set_axis_off()
+            continue
         ax.set_title(f"{metric.name}, {metric.unit}" if metric.unit else metric.name)
         place, side = (0.98, "right") if metric.more_is_better else (0.03, "left")  # the corner the curves leave free
         hint = "better ↑" if metric.more_is_better else "better ↓"

@@ -61,7 +61,8 @@ def tile_figures(
     figures |= SsimSums.of(original, reconstruction, valid).figures()
     figures["ms_ssim_10k"] = ms_ssim(original, reconstruction, valid)
     angles = spectral_angle_deg(original, reconstruction)[valid]
-    figures["sam_deg"] = float(angles.mean()) if angles.size else float("nan")
+    one_band = len(original) == 1  # whose angle is 0 whatever it shows
+    figures["sam_deg"] = float(angles.mean()) if angles.size and not one_band else float("nan")
     figures |= _by_kind(original, reconstruction, valid, sensor, angles)
     errors = _ndvi_errors(original, reconstruction, valid, sensor)
     figures["ndvi_mae"] = float(errors.mean()) if errors.size else float("nan")
@@ -256,7 +257,8 @@ class SceneQuality:
         pixels = self._moments.pixels
         figures = self._moments.figures() | per_tile_summary(*zip(*self._pieces, strict=True))
         figures |= self._ssim.figures()
-        figures["sam_deg"] = self._angle_sum_deg / pixels
+        one_band = len(self._sensor.bands) == 1
+        figures["sam_deg"] = float("nan") if one_band else self._angle_sum_deg / pixels
         figures |= self._ndvi_figures(pixels) | self._cover.figures() | self._by_kind.figures()
         pairs = [np.concatenate(side) for side in zip(*self._samples, strict=True)]
         return figures | thematic.sampled_agreement(pairs[0], pairs[1])

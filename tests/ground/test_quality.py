@@ -400,3 +400,12 @@ def test_pieces_looked_at_apart_give_the_cover_of_all_of_them() -> None:
         whole.add(original, received, valid)
         parts.merge(CoverAgreement.of(SENTINEL2_RGBN, original, received, valid))
     assert parts.figures() == pytest.approx(whole.figures(), rel=1e-12)
+
+
+def test_one_band_has_no_spectral_angle() -> None:
+    rng, sensor = np.random.default_rng(0), sensor_of(("PAN",))
+    a, b = rng.integers(1, 4096, (2, 1, 32, 32)).astype(np.uint16)
+    valid = np.ones((32, 32), bool)
+    scene = SceneQuality(sensor)
+    scene.add(a, b, valid)
+    assert math.isnan(tile_figures(a, b, valid, sensor)["sam_deg"]) and math.isnan(scene.figures()["sam_deg"])

@@ -159,6 +159,21 @@ def test_long_work_that_nobody_watches_writes_a_line_now_and_then(
     ]
 
 
+def test_progress_counts_each_stage_of_the_work_anew(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([0.0, 1.0, 2.0, 12.0, 50.0, 90.0])
+    monkeypatch.setattr("sim.commands.console.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    with caplog.at_level(logging.WARNING), progress("mission") as advance:
+        for label, total in (("coded", 2), ("coded", 2), ("coded", 2), ("planned", 4), ("planned", 4)):
+            advance(label, total)
+    assert [record.getMessage() for record in caplog.records] == [
+        "mission: coded, 1 of 2, 10 s left",
+        "mission: planned, 1 of 4, 114 s left",
+        "mission: planned, 2 of 4, 78 s left",
+    ]
+
+
 # -- the net -----------------------------------------------------------------------------------------------------------
 
 
