@@ -1,5 +1,7 @@
 """What a GIS wants to know of a band: its colour, and where in the spectrum it lies (payload/sensor.py)."""
 
+from collections.abc import Sequence
+
 from rasterio.enums import ColorInterp
 
 from payload.sensor import Band, Sensor
@@ -28,6 +30,12 @@ def picture_bands(sensor: Sensor) -> tuple[int, int, int]:
     """Which bands are shown as red, green and blue: those, else the first in all three."""
     red, green, blue = sensor.places("red", "green", "blue") or (0, 0, 0)
     return red, green, blue
+
+
+def picture_layers(of_layers: Sequence[ColorInterp]) -> list[int]:
+    """`picture_bands` of a raster by the colours of its layers, which count from 1."""
+    order = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+    return [of_layers.index(colour) + 1 for colour in order] if set(order) <= set(of_layers) else [1, 1, 1]
 
 
 def _colour(role: str) -> ColorInterp:

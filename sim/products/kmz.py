@@ -13,13 +13,13 @@ from xml.sax.saxutils import escape
 import numpy as np
 import rasterio
 import rasterio.shutil
-from rasterio.enums import ColorInterp
 from rasterio.errors import RasterioError
 from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from payload.errors import InputError
+from sim.products.band_facts import picture_layers
 from sim.products.footprint import WGS84
 from sim.products.quicklooks import Stretch
 from sim.scenes.gdal_files import GDAL_CACHE_OCTETS, cause_of
@@ -73,9 +73,7 @@ def _flatten(picture: Path, flat: Path, stretch: Stretch) -> None:
 
 def _shown(source: rasterio.DatasetReader, window: Window, shape: tuple[int, int], stretch: Stretch) -> np.ndarray:
     """uint8 [4, h, w]"""
-    order = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
-    bands = [source.colorinterp.index(colour) + 1 for colour in order]
-    dn = source.read(bands, window=window, out_shape=(3, *shape)).astype(np.float32)
+    dn = source.read(picture_layers(source.colorinterp), window=window, out_shape=(3, *shape)).astype(np.float32)
     scaled = (dn - stretch.low[:, None, None]) / (stretch.high - stretch.low)[:, None, None]
     alpha = source.dataset_mask(window=window, out_shape=shape)
     return np.concatenate([np.rint(255 * np.clip(scaled, 0, 1)), np.where(alpha > 0, 255, 0)[None]]).astype(np.uint8)

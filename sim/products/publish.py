@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import rasterio
-from rasterio.enums import ColorInterp, Resampling
+from rasterio.enums import Resampling
 
 from payload.scene import SceneInfo
 from sim.ground.reception import SceneReception
 from sim.products import stac
+from sim.products.band_facts import picture_layers
 from sim.products.footprint import Placed, footprint, place_corners
 from sim.products.kmz import write_kmz
 from sim.products.origin import Origin, attribution
@@ -75,15 +76,12 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def _quicklook(picture: Path, out: Path) -> Stretch:
-    """True colour, or the first bands of a picture without, QUICKLOOK_PX at most, holes hatched; gives the stretch."""
+    """True colour, or the first band of a picture without, QUICKLOOK_PX at most, holes hatched; gives the stretch."""
     with rasterio.open(picture) as file:
         step = max(1.0, max(file.shape) / QUICKLOOK_PX)
         shape = tuple(max(1, round(side / step)) for side in file.shape)
-        order = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
-        bands = [min(k, file.count) for k in (1, 2, 3)]
-        if set(order) <= set(file.colorinterp):
-            bands = [file.colorinterp.index(colour) + 1 for colour in order]
-        dn = file.read(bands, out_shape=(3, *shape), resampling=Resampling.average).astype(np.float32)
+        layers = picture_layers(file.colorinterp)
+        dn = file.read(layers, out_shape=(3, *shape), resampling=Resampling.average).astype(np.float32)
         known = file.dataset_mask(out_shape=shape) > 0
     stretch = find_stretch(dn, known, np.zeros(shape, bool))
     write_png(out, true_colour(dn, known, stretch))

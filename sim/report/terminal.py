@@ -1,5 +1,6 @@
 """A report -> the few lines a terminal shows: the page's headline, what ran, and every requirement."""
 
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -152,7 +153,9 @@ def _apart(host: Mapping[str, Any]) -> str:
 
 def _metric(report: Mapping[str, Any], key: str) -> str:
     row = next(row for row in report["quality"]["metrics"] if row["key"] == key)
-    return f"{row['name']} {figure(row['value'])} {row['unit']}".strip()
+    none = row["value"] is None or math.isnan(row["value"])  # these bands do not have it
+    value = "-" if none else f"{figure(row['value'])} {row['unit']}"
+    return f"{row['name']} {value}".strip()
 
 
 def _verdict(check: Mapping[str, Any]) -> str:
