@@ -19,11 +19,10 @@ from sim.tasks.coded import BundleCoder
 from sim.tasks.data import load_task
 from sim.tasks.evaluate import NAMES, QUICK, TasksRequest, evaluate
 from sim.tasks.heads import Budget, Head, of_features, of_pixels
-from sim.tasks.instances import instances_of
-from sim.tasks.objects import with_objects
 from sim.tasks.page import as_csv, as_text, render_page
 from sim.tasks.summary import summary
 from sim.tasks.task import IGNORED, Task
+from sim.tasks.truth import instances_of, with_objects
 
 pytest.importorskip("sklearn", reason="the extra `features` is not installed")
 SMALL = Budget(units=1500, rounds=5, last_rounds=1)
@@ -144,7 +143,8 @@ def test_instances_are_told_apart_where_fields_meet() -> None:
 def row(kind: str, cr: float | None, f1: float, seed: int = 0) -> Mapping[str, object]:
     macs = 400.0 if kind == "features" else 25_000.0
     return {"task": "water", "input": kind, "bundle": "" if cr is None else "edge", "cr_asked": cr, "cr16": cr or 1.0,
-            "share": 1.0, "seed": seed, "parameters": 1, "macs_per_px": macs, "f1": f1}  # fmt: skip
+            "learnt_from": "the same", "share": 1.0, "seed": seed, "parameters": 1, "macs_per_px": macs,
+            "f1": f1}  # fmt: skip
 
 
 def test_bars_compare_with_the_original_in_points() -> None:
