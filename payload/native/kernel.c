@@ -21,6 +21,7 @@
 #include "winograd.c"
 #include "similarity.c"
 #include "clouds.c"
+#include "apps.c"
 #include "reed_solomon.c"
 #include "convolutional.c"
 

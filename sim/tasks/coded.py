@@ -28,8 +28,6 @@ Values = TypeVar("Values", np.uint16, np.float32)
 #: Steps at which the rate of some tiles is looked at, DN; between them log octets run straight over log steps.
 STEPS_DN = tuple(float(8 * 2**k) for k in range(11))
 SAMPLED_TILES = 12
-#: How often the step found is looked at and corrected.
-REFINED = 2
 
 
 @dataclass(eq=False)
@@ -88,17 +86,15 @@ class BundleCoder:
         }
 
     def _step_for(self, tiles: list[Tile], cr: float) -> float:
-        """The quantiser step at which the tiles come to a ratio, by a sample of them."""
+        """The quantiser step at which the tiles come to a ratio: by a sample of them, then once by all."""
         at = np.unique(np.linspace(0, len(tiles) - 1, SAMPLED_TILES).round().astype(int))
         sample, known = [tiles[int(k)] for k in at], dict[float, float]()
         for step_dn in STEPS_DN:
             known[step_dn] = self._ratio(sample, step_dn)
             if known[step_dn] > cr:
                 break
-        for _ in range(REFINED):
-            step_dn = _between(known, cr)
-            known[step_dn] = self._ratio(sample, step_dn)
-        return _between(known, cr)
+        first = _between(known, cr)
+        return _between(known, cr * cr / self._ratio(tiles, first))
 
     def _ratio(self, tiles: list[Tile], step_dn: float) -> float:
         self._payload.policy = replace(POLICY, step_dn=step_dn)
