@@ -204,11 +204,11 @@ class Jittered:
         return owner
 
     def _by_kernel(self, x: F32, y: F32) -> NDArray[np.intp]:
-        found: NDArray[np.int32] = np.empty(x.shape, np.int32)
+        found = np.empty(x.shape, np.int32)
         arrays = [span_of(np.ascontiguousarray(part), library.F32) for part in (x, y, self.east, self.south)]
         first = span_of(np.array(self.first, np.float32), library.F32)
         call("nearest", *arrays, first, c_float(self.scale), *self.east.shape, x.size, span_of(found, library.I32))
-        return found
+        return found.astype(np.intp)
 
 
 def gaussian_like(words: NDArray[np.uint64]) -> F32:
