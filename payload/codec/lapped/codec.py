@@ -87,14 +87,22 @@ class FsqCodec:
             self._entropy = Sets(self._entropy, self._coder(rest), self._bands, len(model.layers))
         coded = self._sets, self._set_bands
         self._buffers = compiled.Buffers(self._bands, self._tile_px, coded) if library.available else None
-        self._network = engine.load(bundle.file(ENCODER_FILE), require_int8=True) if engine else None
-        self._transform = _transform(bundle, kernels) if engine and engine.name == NATIVE else None
+        self._by_kernel = engine is not None and engine.name == NATIVE
+        self._at_once = 1 if getattr(engine, "reshapes", False) else None
+        self._network = self._encoder(engine) if engine else None
+        self._transform = _transform(bundle, kernels, self._by_kernel) if engine else None
         self.layers = len(model.layers)
 
     @property
     def ground_network(self) -> str | None:
         """None in a bundle that was adapted: its decoder undoes the transform."""
         return DECODER_FILE if DECODER_FILE in self._bundle.manifest["files"] else None
+
+    def _encoder(self, engine: Engine) -> Network:
+        """For one plane where the engine can."""
+        cells = self._tile_px // BLOCK + 1
+        shape = None if self._at_once is None else (self._at_once, COEFFICIENTS, cells, cells)
+        return engine.load(self._bundle.file(ENCODER_FILE), require_int8=True, shape=shape)
 
     def _coder(self, model: tables.ContextTables) -> LayerCoder:
         cells = self._tile_px // BLOCK
@@ -110,16 +118,20 @@ class FsqCodec:
         yield from held_circle()
 
     def runs_inside(self, tile: Tile) -> Iterator[RunsInside]:
-        """The encoder where a runtime has it, with `tile` as it goes into it."""
-        if self._network is not None and self._transform is None:
-            yield RunsInside("encoder", self._network, self.network_inputs(tile))
+        """The encoder where a runtime has it, with what `tile` puts into it at a time: of all its planes, or the low
+        one of the first rotated band, which has every value there is."""
+        if self._network is not None and not self._by_kernel:
+            (given,) = self.network_inputs(tile)
+            first = 0 if self._at_once is None else self._set_bands
+            yield RunsInside("encoder", self._network, (given[first : first + (self._at_once or len(given))],))
 
     def smallest(self) -> tuple["FsqCodec", int] | None:
-        """This codec for the smallest tiles there are, by the same memory, and their side. None where a runtime has the
-        encoder, or where the kernel was not built."""
+        """This codec for the smallest tiles there are, by the same memory, and their side; the kernel runs the encoder,
+        also where a runtime does for other tiles. None where it cannot, or was not built."""
         if self._transform is None or not isinstance(self._entropy, EntropyKernel):
             return None
         other, side = copy(self), TILE_MULTIPLE_PX
+        other._by_kernel = True
         other._tile_px, other._buffers = side, compiled.Buffers(self._bands, side)
         other._entropy = self._entropy.of_size(side // BLOCK, side // BLOCK)
         return other, side
@@ -179,9 +191,9 @@ class FsqCodec:
     def _latents_of(self, rotated: NDArray[np.int16]) -> Latents:
         if self._network is None:
             raise BundleError("this codec was opened for decoding only; give it an engine to encode")
-        if self._transform is not None and self._buffers is not None:
+        if self._by_kernel and self._transform is not None and self._buffers is not None:
             return compiled.with_second_level(self._transform.run(rotated, self._buffers))
-        return encode(rotated, self._network)
+        return encode(rotated, self._network, self._at_once)
 
     @property
     def _cells(self) -> tuple[int, int]:
@@ -381,7 +393,10 @@ def _load_tables(bundle: Bundle, file: str) -> tuple[tables.ContextTables, table
     return model, tables.load_kernels(path)
 
 
-def _transform(bundle: Bundle, kernels: tables.Kernels | None) -> compiled.Transform:
+def _transform(bundle: Bundle, kernels: tables.Kernels | None, needed: bool) -> compiled.Transform | None:
+    """The encoder as the kernel runs it; None where that cannot be and is not `needed`."""
+    if not needed and (kernels is None or not library.available):
+        return None
     if not library.available:
         raise InputError(
             "engine 'native' needs the compiled kernel, which was not built; install again where there is a C compiler"
