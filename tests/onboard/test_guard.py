@@ -2,7 +2,9 @@
 
 import ctypes
 import gc
-import shutil
+import os
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,12 +19,11 @@ from payload.codec.lapped.compiled_layers import EntropyKernel
 from payload.codec.lapped.tables import load_tables
 from payload.engine import open_engine
 from payload.errors import BundleError, InputError
-from payload.guard.probes import HeardNetwork, Probe
 from payload.guard.telemetry import Count, EventId, Mode
 from payload.guard.twins import Mended, Scrubber, octets_of
 from payload.guard.vector import Vector, known_vectors, short_test
 from payload.link.tile_code import Kind, TileCode
-from payload.memory import Held, RunsInside
+from payload.memory import Held
 from payload.native import library
 from payload.pipeline import Payload
 from payload.policy import Gate, Policy, Protection
@@ -235,6 +236,33 @@ def test_the_wrong_answer_to_the_self_test_is_told_and_leads_to_fallback(
     assert payload.telemetry.mode is Mode.FALLBACK
 
 
+def test_a_tile_beyond_its_deadline_is_told_with_its_place_and_kept(
+    guarded: Any, scene: Imager, clean: list[TileCode], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    payload = guarded(Protection(tile_deadline_s=60.0))
+    assert list(payload.tile_codes(scene)) == clean and EventId.LATE_TILE not in events(payload)
+    clock = iter(range(0, 10_000, 61))
+    monkeypatch.setattr("payload.guard.guard.time.monotonic", lambda: float(next(clock)))
+    assert list(payload.tile_codes(scene)) == clean
+    late = [event for event in payload.telemetry.take() if event.event is EventId.LATE_TILE]
+    assert [event.tile for event in late] == [(code.row, code.col) for code in clean if code.kind is not Kind.AUDIT]
+    assert payload.telemetry.counts[Count.LATE_TILES] == len(late)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_the_guards_watchdog_ends_a_payload_that_hangs_and_no_other(guarded: Any, scene: Imager) -> None:
+    """In a process of its own, the second time with an imager that hangs before its second strip."""
+    payload = guarded(Protection(watchdog_s=2.0))
+    for hangs in (False, True):
+        scene.before = {1: lambda: time.sleep(600)} if hangs else {}
+        pid = os.fork()
+        if pid == 0:
+            list(payload.tile_codes(scene))
+            os._exit(0)
+        _, status = os.waitpid(pid, 0)
+        assert status == (signal.SIGALRM if hangs else 0)
+
+
 def reachable(owner: Any, found: dict[int, Any], seen: set[int]) -> None:
     """Every array and ctypes structure that hangs on an object."""
     if id(owner) in seen or isinstance(owner, (str, bytes, int, float, type)):
@@ -335,62 +363,3 @@ def test_the_short_test_notices_weights_and_scales(engine: str) -> None:
         assert not short.passes(), name
         twin.mend()
         assert short.passes(), name
-
-
-@needs_kernel
-def test_behind_a_scene_a_runtime_is_asked_for_one_plane_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A whole tile through the encoder would cost a scene of 25 tiles a 25th."""
-    pytest.importorskip("openvino")
-    payload = Payload(load_bundle("edge"), Policy(), open_engine("openvino"), Protection())
-    assert payload.guard is not None
-    network = payload.codec._network.network  # type: ignore[attr-defined]
-    asked, run = [], network.run
-
-    def counted(*inputs: Any) -> Any:
-        asked.append(len(inputs[0]))
-        return run(*inputs)
-
-    monkeypatch.setattr(network, "run", counted)
-    assert payload.guard._find("after the scene", whole=False)
-    assert asked == [1]
-
-
-@needs_kernel
-def test_the_encoder_inside_a_runtime_answers_otherwise_wherever_it_is_hit(tmp_path: Path) -> None:
-    """Nobody can reach into a runtime: the hit copy is made of the bundle's own file of weights."""
-    pytest.importorskip("openvino")
-    engine = open_engine("openvino")
-    bundle = load_bundle("edge")
-    payload = Payload(bundle, Policy(), engine, Protection())
-    assert payload.guard is not None
-    probe = payload.guard.probes[0]
-    right = payload.codec._network.network  # type: ignore[attr-defined]
-    shutil.copy(bundle.file("flight/encoder.xml"), tmp_path)
-    weights = bundle.file("flight/encoder.bin").read_bytes()
-    rng = np.random.default_rng(9)
-    for at in (0, len(weights) - 1, *rng.integers(len(weights), size=10)):
-        hit = bytearray(weights)
-        hit[at] ^= 1 << int(rng.integers(8))
-        (tmp_path / "encoder.bin").write_bytes(hit)
-        payload.codec._network.network = engine.load(tmp_path / "encoder.xml", shape=(1, 64, 33, 33))  # type: ignore[attr-defined]
-        assert not probe.passes(), at
-    payload.codec._network.network = right  # type: ignore[attr-defined]
-    assert probe.passes()
-
-
-def test_what_the_self_test_did_not_ask_is_asked_anew() -> None:
-    """An answer that was heard counts for the same question alone."""
-    network = HeardNetwork(Doubling())
-    probe = Probe(RunsInside("doubling", network, (np.arange(3),)))
-    probe.listen(True)
-    network.run(np.arange(4))
-    assert probe.passes()
-    network.run(np.arange(3))
-    network.network.run = lambda *inputs: [inputs[0] * 3]  # type: ignore[method-assign]
-    assert probe.passes()  # heard
-    assert not probe.passes()  # asked
-
-
-class Doubling:
-    def run(self, *inputs: Any) -> list[Any]:
-        return [inputs[0] * 2]

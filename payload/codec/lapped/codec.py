@@ -39,7 +39,7 @@ from payload.codec.lapped.residual.bounded import BASE_STEP, Bounded
 from payload.codec.lapped.transform import BLOCK, COEFFICIENTS, Latents, dct, encode, first_level, planes
 from payload.codec.rotation import MOST_BANDS, Rotation, circle, fit, held_circle, inverse_of, rotate, unrotate
 from payload.engine import NATIVE, Engine, Network
-from payload.errors import BundleError, InputError
+from payload.errors import BundleError
 from payload.link.tile_code import Bound, Kind
 from payload.memory import Held, RunsInside
 from payload.native import library
@@ -90,7 +90,7 @@ class FsqCodec:
         self._by_kernel = engine is not None and engine.name == NATIVE
         self._at_once = 1 if getattr(engine, "reshapes", False) else None
         self._network = self._encoder(engine) if engine else None
-        self._transform = _transform(bundle, kernels, self._by_kernel) if engine else None
+        self._transform = compiled.transform_of(kernels, self._by_kernel, bundle.name) if engine else None
         self.layers = len(model.layers)
 
     @property
@@ -391,19 +391,6 @@ def _load_tables(bundle: Bundle, file: str) -> tuple[tables.ContextTables, table
             "restore the bundle or rebuild it"
         )
     return model, tables.load_kernels(path)
-
-
-def _transform(bundle: Bundle, kernels: tables.Kernels | None, needed: bool) -> compiled.Transform | None:
-    """The encoder as the kernel runs it; None where that cannot be and is not `needed`."""
-    if not needed and (kernels is None or not library.available):
-        return None
-    if not library.available:
-        raise InputError(
-            "engine 'native' needs the compiled kernel, which was not built; install again where there is a C compiler"
-        )
-    if kernels is None:
-        raise BundleError(f"bundle {bundle.name}: no kernels in {TABLES_FILE} for engine 'native'; rebuild it")
-    return compiled.Transform(kernels)
 
 
 def _allowed(quality: Quality, gain: int) -> float:
