@@ -2,7 +2,7 @@
 
     tile [B, T, T] -> companded -> rotated -> latents [B, 64, T/8, T/8] -> indices -> layers of octets
 
-Side information: payload/codec/lapped/many/side.py. What runs in C where the kernel was built, in numpy elsewhere, gives
+Side information: many/side.py. What runs in C where the kernel was built, in numpy elsewhere, gives
 the same octets; who runs the encoder network is the engine's choice. More than sixteen bands go in sets (many/sets.py).
 """
 
