@@ -2,9 +2,8 @@
 
     tile [B, T, T] -> companded -> rotated -> latents [B, 64, T/8, T/8] -> indices -> layers of octets
 
-Side information: means 16 bits each, angles 12 bits each, step index 8, shift 8. What runs in C where the kernel was
-built, in numpy elsewhere, gives the same octets; who runs the encoder network is the engine's choice. More than sixteen
-bands go in sets (payload/codec/lapped/many/sets.py).
+Side information: many/side.py. What runs in C where the kernel was built, in numpy elsewhere, gives
+the same octets; who runs the encoder network is the engine's choice. More than sixteen bands go in sets (many/sets.py).
 """
 
 import math
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from payload.bundle import Bundle
+from payload.codec.band_statistics import MOST_DISTANCE_PX
 from payload.codec.features import FeatureLevel, of_blocks
 from payload.codec.interface import (
     DECODER_FILE,
@@ -73,6 +73,7 @@ class FsqCodec:
         coarsest_dn = quantiser.step_dn(quantiser.STEP_INDICES - 1)
         gain = int(bundle.parameter("gain", 1, 1, MOST_GAIN))
         self._law = bundle.parameter("compand", LINEAR, LEAST_GAMMA, LINEAR), gain
+        self._distance_px = int(bundle.parameter("differences_px", 0, 0, MOST_DISTANCE_PX))
         self._coarsest_dn = bundle.parameter("coarsest_step_dn", coarsest_dn, 1.0, coarsest_dn)
         if self._tile_px % TILE_MULTIPLE_PX:
             raise BundleError(
@@ -85,8 +86,8 @@ class FsqCodec:
         if self._sets > 1:
             rest, _ = _load_tables(bundle, REST_TABLES_FILE)
             self._entropy = Sets(self._entropy, self._coder(rest), self._bands, len(model.layers))
-        coded = self._sets, self._set_bands
-        self._buffers = compiled.Buffers(self._bands, self._tile_px, coded) if library.available else None
+        sets = self._sets, self._set_bands
+        self._buffers = compiled.Buffers(self._bands, self._tile_px, sets) if library.available else None
         self._by_kernel = engine is not None and engine.name == NATIVE
         self._at_once = 1 if getattr(engine, "reshapes", False) else None
         self._network = self._encoder(engine) if engine else None
@@ -100,9 +101,8 @@ class FsqCodec:
 
     def _encoder(self, engine: Engine) -> Network:
         """For one plane where the engine can."""
-        cells = self._tile_px // BLOCK + 1
-        shape = None if self._at_once is None else (self._at_once, COEFFICIENTS, cells, cells)
-        return engine.load(self._bundle.file(ENCODER_FILE), require_int8=True, shape=shape)
+        one = (1, COEFFICIENTS, *(n + 1 for n in self._cells)) if self._at_once else None
+        return engine.load(self._bundle.file(ENCODER_FILE), require_int8=True, shape=one)
 
     def _coder(self, model: tables.ContextTables) -> LayerCoder:
         cells = self._tile_px // BLOCK
@@ -123,7 +123,7 @@ class FsqCodec:
         if self._network is not None and not self._by_kernel:
             (given,) = self.network_inputs(tile)
             first = 0 if self._at_once is None else self._set_bands
-            yield RunsInside("encoder", self._network, (given[first : first + (self._at_once or len(given))],))
+            yield RunsInside("encoder", self._network, (given[first:][: self._at_once],))
 
     def smallest(self) -> tuple["FsqCodec", int] | None:
         """This codec for the smallest tiles there are, by the same memory, and their side; the kernel runs the encoder,
@@ -170,9 +170,9 @@ class FsqCodec:
         if self._buffers is None or not tile.valid.all() or self._sets > 1:
             values = compand(tile.dn, *self._law)
             solve = compiled.diagonalise if library.available else None
-            rotation = fit(values, tile.valid, solve=solve, error_dn2=_allowed(quality, self._law[1]))
+            rotation = fit(values, tile.valid, None, solve, _allowed(quality, self._law[1]), True, self._distance_px)
             return values, rotation, rotate(values, tile.valid, rotation).astype(np.int16)
-        known = compiled.statistics(tile.dn, table(*self._law), self._buffers.values)
+        known = compiled.statistics(tile.dn, table(*self._law), self._buffers.values, self._distance_px)
         rotation = fit(self._buffers.values, tile.valid, known, compiled.diagonalise)
         compiled.rotate(self._buffers.values, rotation, self._buffers.rotated)
         return self._buffers.values, rotation, self._buffers.rotated
@@ -320,7 +320,8 @@ class FsqCodec:
 
     def network_inputs(self, tile: Tile) -> tuple[NDArray[np.float32]]:
         values = compand(tile.dn, *self._law)
-        return (planes(rotate(values, tile.valid, fit(values, tile.valid))[: self._set_bands]),)
+        rotated = rotate(values, tile.valid, fit(values, tile.valid, distance_px=self._distance_px))
+        return (planes(rotated[: self._set_bands]),)
 
     def latent_quantiser(self, step_dn: float) -> LatentQuantiser:
         return latent_quantiser(self._set_bands, self._tile_px, step_dn)
