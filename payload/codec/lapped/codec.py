@@ -37,7 +37,7 @@ from payload.codec.lapped.proof import latent_quantiser
 from payload.codec.lapped.quantiser import Indices
 from payload.codec.lapped.residual.bounded import BASE_STEP, Bounded
 from payload.codec.lapped.transform import BLOCK, COEFFICIENTS, Latents, dct, encode, first_level, planes
-from payload.codec.rotation import MOST_BANDS, Rotation, circle, fit, held_circle, inverse_of, rotate, unrotate
+from payload.codec.rotation import Rotation, circle, fit, held_circle, inverse_of, rotate, unrotate
 from payload.engine import NATIVE, Engine, Network
 from payload.errors import BundleError
 from payload.link.tile_code import Bound, Kind
@@ -56,8 +56,6 @@ QUANTISER_ERROR_SHARE = 0.9
 ERROR_OF_STEP = 8
 #: Tables of all sets of bands but the first.
 REST_TABLES_FILE = "flight/tables-rest.npz"
-#: What a tile's arrays may hold: numbers of samples fit 31 bits in the kernel.
-MOST_SAMPLES = 1 << 30
 
 
 class FsqCodec:
@@ -81,10 +79,10 @@ class FsqCodec:
                 "restore the bundle or rebuild it"
             )
         self._set_bands, self._sets = set_bands(self._bands), sets_of(self._bands)
-        model, kernels = _load_tables(bundle, TABLES_FILE)
+        model, kernels = tables.of_bundle(bundle, TABLES_FILE)
         self._entropy = self._coder(model)
         if self._sets > 1:
-            rest, _ = _load_tables(bundle, REST_TABLES_FILE)
+            rest, _ = tables.of_bundle(bundle, REST_TABLES_FILE)
             self._entropy = Sets(self._entropy, self._coder(rest), self._bands, len(model.layers))
         sets = self._sets, self._set_bands
         self._buffers = compiled.Buffers(self._bands, self._tile_px, sets) if library.available else None
@@ -374,24 +372,6 @@ def _errors_dn2(
     measure = compiled.errors if library.available else quantiser.errors
     unit = dn2_per_value * 4.0 ** (rotation.shift - quantiser.ERROR_BITS)
     return tuple(unit * left for left in measure(latents, index, layers))
-
-
-def _load_tables(bundle: Bundle, file: str) -> tuple[tables.ContextTables, tables.Kernels | None]:
-    """The bundle's entropy model and kernels; BundleError where they do not fit its manifest."""
-    path, bands = bundle.file(file), len(bundle.bands)
-    if bands > MOST_BANDS or bands * bundle.tile_px**2 > MOST_SAMPLES:
-        raise BundleError(
-            f"bundle {bundle.name}: tiles of {bundle.tile_px} px and {bands} bands, wanted {MOST_BANDS} bands and "
-            f"{MOST_SAMPLES} samples at most; rebuild it with smaller tiles"
-        )
-    model = tables.load_tables(path, set_bands(bands))
-    declared = bundle.codec.get("layers", len(model.layers))
-    if declared != len(model.layers):
-        raise BundleError(
-            f"bundle {bundle.name}: codec.layers is {str(declared)[:60]!r}, {path} holds {len(model.layers)}; "
-            "restore the bundle or rebuild it"
-        )
-    return model, tables.load_kernels(path)
 
 
 def _allowed(quality: Quality, gain: int) -> float:
