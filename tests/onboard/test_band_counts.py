@@ -68,11 +68,12 @@ def built(request, monkeypatch):
     return request.param
 
 
+@pytest.mark.parametrize("distance_px", (0, 2))
 @pytest.mark.parametrize("bands", BANDS)
 def test_any_number_of_bands_goes_there_and_back_and_codes_the_same_without_the_kernel(
-    bundle_of, toy_engine, monkeypatch, bands
+    bundle_of, toy_engine, monkeypatch, bands, distance_px
 ):
-    bundle, coded = bundle_of(bands), []
+    bundle, coded = bundle_of(bands, differences_px=distance_px), []
     tile = Tile(0, 0, spectra(bands), everywhere)
     for available in (True, False):
         monkeypatch.setattr(library, "available", available and library.available)
