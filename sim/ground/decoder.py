@@ -88,7 +88,8 @@ def decoder_for(asked: str, pixels: int, bundle: Bundle) -> tuple[str, tuple[str
     """The decoder that is meant for a scene of so many pixels, and what is to be said of it where AUTO chose `fast`."""
     if asked != AUTO:
         return asked, ()
-    if pixels <= LARGE_PX or not getattr(open_codec(bundle), "decodes_alone", False):
+    codec = open_codec(bundle)
+    if pixels <= LARGE_PX or codec.ground_network is None or not getattr(codec, "decodes_alone", False):
         return FULL, ()
     why = f"decoded by the fast decoder: {pixels / 1e6:.0f} Mpx are more than {LARGE_PX / 1e6:.0f}"
     return FAST, (f"{why}; --decoder full gives some tenths of a decibel more at ten times the work",)
