@@ -169,12 +169,7 @@ class Landscape:
 
     def draw(self, span: Span) -> Ground:
         """The land in a window: reflectance float32 [4, h, w], height in metres, water."""
-        x = ((np.arange(span.width_px, dtype=np.float32) + np.float32(span.col_px + 0.5)) * np.float32(self.gsd_m))[
-            None, :
-        ]
-        y = ((np.arange(span.height_px, dtype=np.float32) + np.float32(span.row_px + 0.5)) * np.float32(self.gsd_m))[
-            :, None
-        ]
+        x, y = self._middles(span.col_px, span.width_px)[None, :], self._middles(span.row_px, span.height_px)[:, None]
         along = x * np.float32(INLAND[0]) + y * np.float32(INLAND[1])
         across = y * np.float32(INLAND[0]) - x * np.float32(INLAND[1])
         grain = field(self.fields.grain, span)
@@ -193,6 +188,10 @@ class Landscape:
         self._build(paint, woods, x, y, x + np.float32(1.5) * bend_x, y + np.float32(1.5) * bend_y, span)
         water = self._flood(paint, inland, river, woods, grain)
         return Ground(paint, height, water)
+
+    def _middles(self, first_px: int, count: int) -> F32:
+        """Metres of the middles of so many pixels."""
+        return (np.arange(count, dtype=np.float32) + np.float32(first_px + 0.5)) * np.float32(self.gsd_m)
 
     def _mountains(self, along: F32, span: Span) -> F32:
         """0 in the plain, 1 in the mountains."""
@@ -281,11 +280,8 @@ class Landscape:
         reach = 0.75 * self.gsd_m * max(span.height_px, span.width_px) + 700
         for road in self._roads_about(centre_x, centre_y, reach):
             if _distance_to_segment(centre_x, centre_y, road) < reach:
-                _blend(
-                    paint,
-                    ASPHALT,
-                    np.float32(0.9) * self._coverage(self._road_distance(bent_x, bent_y, road), road.width_m / 2),
-                )
+                share = self._coverage(self._road_distance(bent_x, bent_y, road), road.width_m / 2)
+                _blend(paint, ASPHALT, np.float32(0.9) * share)
         town_x, town_y, radius, *_ = self._towns_at
         away = np.maximum(np.abs(town_x - centre_x), np.abs(town_y - centre_y))
         for at in np.flatnonzero(away < reach + 1.6 * radius):
