@@ -115,8 +115,7 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
 
         # Verification alone opens the original again.
         kinds, layers = tables.kinds(received, grid(scene.info, bundle.tile_px)), layers or carried.layers
-        picture = delivered.picture if delivered else None
-        cloud = folder / CLOUD_FILE if delivered else None
+        picture, cloud = (delivered.picture, folder / CLOUD_FILE) if delivered else (None, None)
         if request.keep_original:
             write_scene(folder / ORIGINAL_FILE, scene)
         comparison = compare_with_original(scene, picture, cloud, mask, folder, kinds, progress, spread)
