@@ -232,7 +232,7 @@ def test_side_information_of_many_bands_is_one_per_cent_at_a_ratio_of_fifty(band
 def test_more_bands_than_there_may_be_are_refused(bundle_of, toy_engine) -> None:
     bundle = bundle_of(17)
     wide = replace(bundle, manifest=bundle.manifest | {"bands": [str(k) for k in range(513)]})
-    with pytest.raises(BundleError, match="513 bands, wanted 512 bands"):
+    with pytest.raises(BundleError, match="513 bands, wanted at most 512 bands"):
         FsqCodec(wide, toy_engine)
 
 

@@ -13,11 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from payload.bundle import ArrayFile
+from payload.bundle import ArrayFile, Bundle
+from payload.codec import rotation
 from payload.codec.lapped.context_model import CLASSES, LOGIT_LIMIT, SUM_LIMIT, SUMS, LayerWeights, feature_count
+from payload.codec.lapped.many.sets import set_bands
 from payload.codec.lapped.range_coder import ONE, Table
 from payload.codec.lapped.transform import BLOCK, COEFFICIENTS, DCT_BITS, LATENT_BITS, dct
 from payload.codec.rotation import PLANE_LIMIT
+from payload.errors import BundleError
 from payload.memory import Held
 
 LONGEST_RUN = 64
@@ -28,6 +31,8 @@ REFINEMENTS = 3
 #: A magnitude has 16 bits, and a layer takes one of them.
 MOST_LAYERS = 16
 MOST_BANDS = 16
+#: What a tile's arrays may hold: numbers of samples fit 31 bits in the kernel.
+MOST_SAMPLES = 1 << 30
 #: Arrays of the context model that are weights; the rest are tables.
 WEIGHTS = tuple(field.name for field in fields(LayerWeights))
 INT8, INT16 = (-(1 << 7), (1 << 7) - 1), (-(1 << 15), (1 << 15) - 1)
@@ -150,3 +155,21 @@ def _weights(arrays: ArrayFile, k: int, channels: int) -> LayerWeights:
     arrays.require(f"floor{k}", inner <= SUM_LIMIT, f"inner sums up to {SUM_LIMIT}, not {inner}")
     arrays.require(f"base{k}", logit <= LOGIT_LIMIT, f"logits up to {LOGIT_LIMIT}, not {logit}")
     return weights
+
+
+def of_bundle(bundle: Bundle, file: str) -> tuple[ContextTables, Kernels | None]:
+    """The bundle's entropy model and kernels; BundleError where they do not fit its manifest."""
+    path, bands = bundle.file(file), len(bundle.bands)
+    if bands > rotation.MOST_BANDS or bands * bundle.tile_px**2 > MOST_SAMPLES:
+        raise BundleError(
+            f"bundle {bundle.name}: tiles of {bundle.tile_px} px and {bands} bands, wanted at most "
+            f"{rotation.MOST_BANDS} bands and {MOST_SAMPLES} samples; rebuild it with smaller tiles"
+        )
+    model = load_tables(path, set_bands(bands))
+    declared = bundle.codec.get("layers", len(model.layers))
+    if declared != len(model.layers):
+        raise BundleError(
+            f"bundle {bundle.name}: codec.layers is {str(declared)[:60]!r}, {path} holds {len(model.layers)}; "
+            "restore the bundle or rebuild it"
+        )
+    return model, load_kernels(path)
