@@ -83,17 +83,6 @@ class CloudMask:
         """Pixels of the cells that are cloud beyond doubt, to network and second witness. [T, T]"""
         return self._pixels(_picture(self._sure)) & self.valid
 
-    def classes(self, growth_px: float = 0.0) -> NDArray[np.uint8]:
-        """CLASSES of every pixel as people draw them, cloud grown by `growth_px`; NO_CLASS without data. [T, T]
-
-        The outline of cloud follows the interpolated probability; thin cloud and shadow are told apart cell by cell.
-        """
-        cloud = grown(self.probability > self.cloudy_above, growth_px)
-        kind = np.where(self.cells[THIN] > self.cells[THICK], THIN, THICK).astype(np.uint8)
-        ground = np.where(self.cells[SHADOW] > self.cells[CLEAR], SHADOW, CLEAR).astype(np.uint8)
-        found = np.where(cloud, self._pixels(kind), self._pixels(ground))
-        return np.where(self.valid, found, np.uint8(NO_CLASS))
-
     @property
     def cloud_fraction(self) -> float:
         """Share of the valid pixels that are cloud, thick or thin."""
