@@ -1,9 +1,9 @@
 """What the cloud network says of a tile: probabilities per cell, and the two answers read from them.
 
-The *mask* answers a user: which pixels are clear, cloud, thin cloud or shadow (`classes`), as people draw them. The
-*gate* asks what may be withheld: `sure_fraction`. They have a threshold each, because their mistakes differ: a pixel
-of the mask can be drawn again, a tile that was withheld is gone. So the gate hears a second witness that has learnt
-nothing: a published rule on colour (payload.clouds.planes.hazy_and_white) must find cloud there, too.
+The *mask* says which pixels are cloud (`cloudy`); the ground draws a user's from it (sim.clouds.outline). The *gate*
+asks what may be withheld: `sure_fraction`. They have a threshold each, because their mistakes differ: a pixel of the
+mask can be drawn again, a tile that was withheld is gone. So the gate hears a second witness that has learnt nothing:
+a published rule on colour (payload.clouds.planes.hazy_and_white) must find cloud there, too.
 """
 
 from collections.abc import Callable
