@@ -18,6 +18,13 @@ Made = TypeVar("Made")
 #: A window of a scene, and its pixels once they are there.
 Reading = tuple[tuple[int, int, int, int], Future[tuple[Dn, Mask]]]
 MOST_JOBS = 256
+#: Where nobody says how many: each thread holds a decoder and a row's share of pixels.
+USUAL_JOBS = 8
+
+
+def cores() -> int:
+    """The cores that this process may use, USUAL_JOBS at most."""
+    return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, USUAL_JOBS)
 
 
 class Spread:

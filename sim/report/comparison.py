@@ -87,13 +87,14 @@ def compare_with_original(
             dn, known = received.read(top, height)
             known &= valid
             onboard = clouds.read(top, height)
+            spans = [slice(col * tile_px, (col + 1) * tile_px) for col in range(cols)]
+            pieces = [(original[:, :, span], dn[:, :, span], known[:, span]) for span in spans]
+            seen = spread.map(lambda piece: quality.look(*piece), pieces)  # by other threads meanwhile
             looks.add(top, original, valid, dn, known, onboard)
             if cloud is not None:
                 tally.compare(ground.read(top, height), onboard, info.gsd_m)
             compared_px += int(known.sum())
-            spans = [slice(col * tile_px, (col + 1) * tile_px) for col in range(cols)]
-            pieces = [(original[:, :, span], dn[:, :, span], known[:, span]) for span in spans]
-            for look in spread.map(lambda piece: quality.look(*piece), pieces):
+            for look in seen:
                 quality.take(look)
             for col, (span, piece) in enumerate(zip(spans, pieces, strict=True)):
                 if kinds[row][col] == "withheld":
