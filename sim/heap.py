@@ -10,6 +10,16 @@ def give_large_arrays_their_own_pages() -> None:
     """glibc raises its threshold to the largest array that was ever freed. Strips then lie in the heap, whose holes
     small objects cut to pieces: 200 MiB of them at a scene of 10 980 px. A threshold that is set stays. Other
     allocators are left alone."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(MMAP_THRESHOLD, OWN_PAGES_OCTETS)
+    _call("mallopt", MMAP_THRESHOLD, OWN_PAGES_OCTETS)
+
+
+def give_back_free_pages() -> None:
+    """What tiles of the last strip left free in the heaps of all threads, before the next one comes."""
+    _call("malloc_trim", 0)
+
+
+def _call(entry: str, *arguments: int) -> None:
+    """Of the C library, where it has it."""
+    found = getattr(ctypes.CDLL(None), entry, None)
+    if found is not None:
+        found(*arguments)

@@ -7,6 +7,7 @@ there are several
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -133,11 +134,11 @@ def deliver(
             top = strip.row * decoder.tile_px
             height = min(decoder.tile_px, info.height_px - top)
             known = strip.known[:height, : info.width_px]
-            writer.write_strip(top, strip.dn[:, :height, : info.width_px], known)
             gone = [(strip.row, col) in withheld for col in range(scene.grid[1])]
-            classes = mask.classes(strip.dn, strip.known, gone, info.gsd_m)
-            cloud_writer.write_strip(top, classes[:height, : info.width_px])
+            classes = spread.aside(partial(mask.classes, strip.dn, strip.known, gone, info.gsd_m))
+            writer.write_strip(top, strip.dn[:, :height, : info.width_px], known)
             provenance_writer.write_strip(top, provenance(scene, strip.row, known, decoder.tile_px))
+            cloud_writer.write_strip(top, classes()[:height, : info.width_px])
             known_px += int(known.sum())
             progress("ground", scene.grid[0])
     seconds = time.process_time() - start
