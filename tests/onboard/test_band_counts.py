@@ -85,6 +85,15 @@ def test_any_number_of_bands_goes_there_and_back_and_codes_the_same_without_the_
     assert codec.ground_network is None
 
 
+def test_a_bundle_that_does_not_say_decorrelates_differences_over_four_pixels(bundle_of, toy_engine) -> None:
+    tile = Tile(0, 0, spectra(4), everywhere)
+    default, four, values = (
+        FsqCodec(bundle_of(4, **said), toy_engine).encode(tile, Quality(4.0), Stopwatch()).side
+        for said in ({}, {"differences_px": 4}, {"differences_px": 0})
+    )
+    assert default == four != values
+
+
 @pytest.mark.parametrize(("bands", "law"), [(1, {}), (13, {"compand": 0.8}), (17, {"gain": 4})])
 def test_what_is_decoded_is_the_tile_but_for_the_quantiser(bundle_of, built, bands, law):
     """The shipped transform: its inverse is what the decoder undoes it with."""
