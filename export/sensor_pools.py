@@ -21,6 +21,8 @@ from payload.errors import InputError
 
 Pictures = Iterator[tuple[str, NDArray[Any]]]
 L2A_12 = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12")
+#: How many times coarser than 10 m each band is.
+COARSER = {name: {"B01": 6, "B09": 6}.get(name, 2) for name in L2A_12} | dict.fromkeys(("B02", "B03", "B04", "B08"), 1)
 #: Sites whose bands were interpolated before they came here: too smooth to learn rates from.
 SMOOTH = ("amsterdam", "aquileia", "montcalm")
 #: PhiSat-2's bands of Sentinel-2's: its published centres and widths are those of B02 to B08; its panchromatic band is
@@ -37,9 +39,11 @@ def sentinel2() -> Pictures:
     places = [train["bands"].tolist().index(band) for band in L2A_12]
     for x, has, site in zip(train["x"], train["has"], train["site"], strict=True):
         if has[places].all() and site not in SMOOTH:
-            yield str(site), x[places]
+            yield str(site), interpolated(x[places])
     x, ids = read_named(data_folder() / "downstream" / "terramind_multimodal_224.npz", "l2a12", "ids")
-    yield from ((f"terramind_{name}", picture.astype(np.uint16)) for name, picture in zip(ids, x, strict=True))
+    yield from (
+        (f"terramind_{name}", interpolated(picture.astype(np.uint16))) for name, picture in zip(ids, x, strict=True)
+    )
     clear, cloudy, bands, names = read_named(
         data_folder() / "sensors" / "sen12mscr_l1c13_s1_256.npz", "clear", "cloudy", "bands", "names"
     )
@@ -48,6 +52,29 @@ def sentinel2() -> Pictures:
         yield from ((str(name)[:18], picture[places]) for picture in pair)
     (full,) = read_named(data_folder() / "downstream" / "sundarbans_seg.npz", "full")
     yield "sundarbans", full[0]
+
+
+def interpolated(picture: NDArray[np.uint16]) -> NDArray[np.uint16]:
+    """Bands of 20 and 60 m that were replicated on the grid of 10 m, interpolated on it instead, as people do who
+    want one grid; other bands as they are. [12, h, w], whole blocks from the first pixel."""
+    return np.stack([_smooth(band, COARSER[name]) for name, band in zip(L2A_12, picture, strict=True)])
+
+
+def _smooth(band: NDArray[np.uint16], times: int) -> NDArray[np.uint16]:
+    native = band[::times, ::times]
+    replicated = np.kron(native, np.ones((times, times), band.dtype))[: band.shape[0], : band.shape[1]]
+    if times == 1 or not np.array_equal(replicated, band):
+        return band
+    smooth = _along(_along(native.astype(np.float64), times).T, times).T
+    return np.rint(smooth[: band.shape[0], : band.shape[1]]).astype(np.uint16)
+
+
+def _along(native: NDArray[np.float64], times: int) -> NDArray[np.float64]:
+    """Linear between the centres of native pixels, down the rows."""
+    at = (np.arange(len(native) * times) + 0.5) / times - 0.5
+    first = np.clip(np.floor(at).astype(int), 0, len(native) - 2)
+    share = np.clip(at - first, 0.0, 1.0)[:, None]
+    return native[first] * (1 - share) + native[first + 1] * share
 
 
 def phisat2() -> Pictures:

@@ -40,6 +40,8 @@ USUAL_SHARE, FINER, COARSER = 0.2, 6.0, 4.0
 #: Twelve bits or more are coded as they are, fewer with finer steps than a DN.
 USUAL_BITS = 12
 REFLECTANCE_GAMMA = 0.8
+#: The rotation decorrelates differences over so many px: 1, 2 and 3 px are alike, values far worse (docs/codec.md).
+DIFFERENCES_PX = 2
 #: Of the leading set of bands, and of all others.
 TABLES = ("tables.npz", "tables-rest.npz")
 SETTINGS: dict[str, Any] = {
@@ -65,7 +67,7 @@ def coefficients_of(pool: SensorPool, law: dict[str, float]) -> Tensor:
     found = []
     for dn in pool.dn:
         values = power_law.compand(dn, law["compand"], int(law["gain"]))
-        rotated = rotate(values, everywhere, fit_rotation(values, everywhere))
+        rotated = rotate(values, everywhere, fit_rotation(values, everywhere, distance_px=DIFFERENCES_PX))
         whole = np.pad(rotated, ((0, spare), (0, 0), (0, 0))).astype(np.float32)
         with torch.no_grad():
             found.append(model.coefficients(torch.from_numpy(whole[None])).flatten(1, 2))
@@ -154,7 +156,8 @@ def parts_of(sensor: Sensor, tile_px: int, out: Path, settings: dict[str, Any], 
     law, bands = law_of(sensor), len(sensor.bands)
     export_encoder(load_file(out / "transform.safetensors"), set_bands(bands), tile_px, scratch / "encoder.onnx")
     codec = {
-        "kind": "fsq", "layers": settings["layers"], **law, "coarsest_step_dn": settings["step_dn"][1],
+        "kind": "fsq", "layers": settings["layers"], **law, "differences_px": DIFFERENCES_PX,
+        "coarsest_step_dn": settings["step_dn"][1],
         "entropy_macs_per_px": macs_per_px(out / TABLES[0]) * sets_of(bands),
     }  # fmt: skip
     held = {f"flight/{name}": out / name for name in TABLES if (out / name).is_file()}

@@ -17,6 +17,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from payload.codec.band_statistics import DIFFERENCE_LINES, Statistics, difference_products, statistics
 from payload.codec.leading import leading
 from payload.memory import Held
 from payload.scene import Dn, Mask
@@ -58,28 +59,6 @@ class Rotation:
         return _matrix(self.angles, len(self.means))
 
 
-@dataclass(frozen=True, eq=False)
-class Statistics:
-    """Exact sums over the valid pixels of a tile: all that a rotation is fitted on."""
-
-    count: int
-    sums: tuple[int, ...]  # [B]
-    products: NDArray[np.int64]  # [B, B]
-    least: tuple[int, ...]  # of all pixels, [B]
-    most: tuple[int, ...]
-
-
-def statistics(dn: Dn, valid: Mask) -> Statistics:
-    """Statistics of a tile dn [B, T, T]."""
-    bands = dn.shape[0]
-    pixels = dn[:, valid].astype(np.float64) if not valid.all() else dn.reshape(bands, -1).astype(np.float64)
-    products = pixels @ pixels.T  # exact: every partial sum is an integer below 2^53
-    least, most = (tuple(int(band) for band in edge) for edge in (dn.min(axis=(1, 2)), dn.max(axis=(1, 2))))
-    return Statistics(
-        pixels.shape[1], tuple(int(s) for s in pixels.sum(axis=1)), products.astype(np.int64), least, most
-    )
-
-
 def fit(
     dn: Dn,
     valid: Mask,
@@ -87,36 +66,30 @@ def fit(
     solve: Diagonalise | None = None,
     error_dn2: float = 400.0,
     bounded: bool = True,
+    distance_px: int = 0,
 ) -> Rotation:
     """The rotation of a tile dn [B, T, T] from its valid pixels, of which the statistics may be known already.
 
-    `error_dn2`: the squared error that may stay in a sample; of many bands, it decides how many components lead, up to
-    what side information may cost if that is `bounded`."""
+    `distance_px`: it decorrelates differences between pixels so far apart, 0: values. `error_dn2`: the squared error
+    that may stay in a sample; of many bands, it decides how many components lead, up to what side information may cost
+    if that is `bounded`."""
     if len(dn) > FEW_BANDS:
         most = _most_leading(len(dn), dn.size) if bounded else FEW_BANDS
-        return _fit_many(dn, valid, solve or diagonalise, (error_dn2, most))
-    found = known or statistics(dn, valid)
-    bands, count, sums = len(found.sums), found.count, found.sums
-    means = tuple((2 * s + count) // (2 * count) for s in sums)
-    covariance = np.array(
-        [[float(count * int(found.products[i, j]) - sums[i] * sums[j]) for j in range(bands)] for i in range(bands)]
-    )
-    angles = _angles(_eigenvectors(covariance, solve or diagonalise))
+        return _fit_many(dn, valid, solve or diagonalise, (error_dn2, most), distance_px)
+    found = known or statistics(dn, valid, distance_px)
+    means = tuple((2 * s + found.count) // (2 * found.count) for s in found.sums)
+    angles = _angles(_eigenvectors(found.covariance(), solve or diagonalise))
     bound = reach(found, Rotation(means, angles, 0))
     shift = 0 if bound < PLANE_LIMIT else _shift(dn, valid, Rotation(means, angles, 0))
     return Rotation(means, angles, shift)
 
 
-def _fit_many(dn: Dn, valid: Mask, solve: Diagonalise, wanted: tuple[float, int]) -> Rotation:
+def _fit_many(dn: Dn, valid: Mask, solve: Diagonalise, wanted: tuple[float, int], distance_px: int) -> Rotation:
     """From every second pixel of every second line: what 200 bands have in common shows in a quarter of the pixels."""
     sums = dn[:, valid].sum(axis=1, dtype=np.int64)
     count = int(valid.sum())
     means = tuple(int(mean) for mean in (2 * sums + count) // (2 * count))
-    thinned = np.zeros_like(valid)
-    thinned[::2, ::2] = valid[::2, ::2]
-    chosen = thinned if thinned.any() else valid
-    centred = dn[:, chosen].astype(np.float64) - np.array(means, np.float64)[:, None]
-    covariance = (centred @ centred.T) / centred.shape[1]  # exact before the division
+    covariance = _covariance_of_many(dn, valid, means, distance_px)
     error_dn2, most = wanted
     vectors, variances = leading(covariance, most, solve)
     rank = max(1, sum(_worth_leading(v, p, len(dn), count, error_dn2) for p, v in enumerate(variances)))
@@ -125,6 +98,19 @@ def _fit_many(dn: Dn, valid: Mask, solve: Diagonalise, wanted: tuple[float, int]
     rows = Rotation(means, angles, 0).matrix[:rank]  # the others hold what single bands have left
     peak = max(int(np.abs(part).max()) for _, part in _rotated_chunks(dn[:, valid], rows, means))
     return Rotation(means, angles, (peak // PLANE_LIMIT).bit_length())
+
+
+def _covariance_of_many(dn: Dn, valid: Mask, means: tuple[int, ...], distance_px: int) -> NDArray[np.float64]:
+    differences = difference_products(dn, valid, distance_px) if distance_px else None
+    if differences is not None:
+        pairs = 2 * valid.sum() / DIFFERENCE_LINES  # about: some lie beyond an edge
+        return differences / (2.0 * pairs)  # a difference has the variance of two pixels
+    thinned = np.zeros_like(valid)
+    thinned[::2, ::2] = valid[::2, ::2]
+    chosen = thinned if thinned.any() else valid
+    centred = dn[:, chosen].astype(np.float64) - np.array(means, np.float64)[:, None]
+    covariance: NDArray[np.float64] = (centred @ centred.T) / centred.shape[1]  # exact before the division
+    return covariance
 
 
 def _most_leading(bands: int, samples: int) -> int:

@@ -41,14 +41,30 @@ VECTORISED static void sum_band(const uint16_t *values, int n, uint64_t *sum, ui
     *sum = total, *least = low, *most = high;
 }
 
-/* Companded bands and what the covariance needs. dn, values [bands, n] u16, table [65536]; sums [bands], products
- * [bands, bands], least and most [bands]. */
-static void statistics(const uint16_t *dn, const uint16_t *table, int bands, int n, uint16_t *values, uint64_t *sums,
-                       uint64_t *products, uint16_t *least, uint16_t *most) {
+/* Companded bands, their sums and edges. dn, values [bands, n] u16, table [65536]; sums, least and most [bands]. */
+EXPORT int nadir_compand(Span dn, Span table, int bands, int n, Span values, Span sums, Span least, Span most) {
+    if (!within(bands, 1, MAX_BANDS) || !within(n, 1, MAX_SIDE * MAX_SIDE))
+        return OUT_OF_RANGE;
+    if (!HOLDS(dn, uint16_t, bands * n) || !HOLDS(table, uint16_t, 65536) || !HOLDS(values, uint16_t, bands * n) ||
+        !HOLDS(sums, uint64_t, bands) || !HOLDS(least, uint16_t, bands) || !HOLDS(most, uint16_t, bands))
+        return BUFFER_TOO_SMALL;
+    const uint16_t *from = dn.at, *by = table.at;
+    uint16_t *to = values.at;
     for (int i = 0; i < bands * n; i++)
-        values[i] = table[dn[i]];
+        to[i] = by[from[i]];
     for (int b = 0; b < bands; b++)
-        sum_band(values + (size_t)b * n, n, sums + b, least + b, most + b);
+        sum_band(to + (size_t)b * n, n, (uint64_t *)sums.at + b, (uint16_t *)least.at + b, (uint16_t *)most.at + b);
+    return 0;
+}
+
+static void mirror(uint64_t *products, int bands) {
+    for (int a = 0; a < bands; a++)
+        for (int b = 0; b < a; b++)
+            products[a * bands + b] = products[b * bands + a];
+}
+
+static void products_of(const uint16_t *values, int bands, int n, const uint64_t *sums, const uint16_t *least,
+                        const uint16_t *most, uint64_t *products) {
     for (int a = 0; a < bands; a++)
         for (int b = a; b < bands; b++) {
             const uint16_t *x = values + (size_t)a * n, *y = values + (size_t)b * n;
@@ -62,20 +78,64 @@ static void statistics(const uint16_t *dn, const uint16_t *table, int bands, int
 #endif
             *to = product_plain(x, y, n);
         }
-    for (int a = 0; a < bands; a++)
-        for (int b = 0; b < a; b++)
-            products[a * bands + b] = products[b * bands + a];
+    mirror(products, bands);
 }
 
-EXPORT int nadir_statistics(Span dn, Span table, int bands, int n, Span values, Span sums, Span products, Span least,
-                            Span most) {
+/* Products [bands, bands] of companded bands, of which sums and edges are known. */
+EXPORT int nadir_products(Span values, int bands, int n, Span sums, Span least, Span most, Span products) {
     if (!within(bands, 1, MAX_BANDS) || !within(n, 1, MAX_SIDE * MAX_SIDE))
         return OUT_OF_RANGE;
-    if (!HOLDS(dn, uint16_t, bands * n) || !HOLDS(table, uint16_t, 65536) || !HOLDS(values, uint16_t, bands * n) ||
-        !HOLDS(sums, uint64_t, bands) || !HOLDS(products, uint64_t, bands * bands) ||
-        !HOLDS(least, uint16_t, bands) || !HOLDS(most, uint16_t, bands))
+    if (!HOLDS(values, uint16_t, bands * n) || !HOLDS(sums, uint64_t, bands) || !HOLDS(least, uint16_t, bands) ||
+        !HOLDS(most, uint16_t, bands) || !HOLDS(products, uint64_t, bands * bands))
         return BUFFER_TOO_SMALL;
-    statistics(dn.at, table.at, bands, n, values.at, sums.at, products.at, least.at, most.at);
+    products_of(values.at, bands, n, sums.at, least.at, most.at, products.at);
+    return 0;
+}
+
+/* `count` differences between two stretches of a band, within the limit. */
+VECTORISED static void subtract(const uint16_t *x, const uint16_t *y, int count, int limit, int16_t *to) {
+    for (int i = 0; i < count; i++) {
+        int32_t d = (int32_t)y[i] - x[i];
+        d = d > limit ? limit : d;
+        to[i] = (int16_t)(d < -limit ? -limit : d);
+    }
+}
+
+VECTORISED static int64_t product_of_differences(const int16_t *x, const int16_t *y, int count) {
+    int64_t sum = 0;
+    for (int i = 0; i < count; i++)
+        sum += (int32_t)x[i] * y[i];
+    return sum;
+}
+
+/* Adds the products of differences between a stretch of every band and that which lies `away` behind it. */
+static void add_differences(const uint16_t *values, int bands, size_t band, int away, int count, int limit,
+                            int64_t *products) {
+    int16_t found[MAX_BANDS][MAX_SIDE];
+    for (int b = 0; b < bands; b++)
+        subtract(values + b * band, values + b * band + away, count, limit, found[b]);
+    for (int a = 0; a < bands; a++)
+        for (int b = a; b < bands; b++)
+            products[a * bands + b] += product_of_differences(found[a], found[b], count);
+}
+
+/* Products [bands, bands] of differences between pixels `distance` apart, along every `lines`-th row and from it. */
+EXPORT int nadir_difference_products(Span values, int bands, int side, int distance, int lines, int limit,
+                                     Span products) {
+    if (!within(bands, 1, MAX_BANDS) || !within(side, 1, MAX_SIDE) || !within(distance, 1, side - 1) ||
+        !within(lines, 1, MAX_SIDE) || !within(limit, 0, 32767))
+        return OUT_OF_RANGE;
+    size_t band = (size_t)side * side;
+    if (!HOLDS(values, uint16_t, bands * band) || !HOLDS(products, int64_t, bands * bands))
+        return BUFFER_TOO_SMALL;
+    memset(products.at, 0, sizeof(int64_t) * bands * bands);
+    for (int y = 0; y < side; y += lines) {
+        const uint16_t *row = (const uint16_t *)values.at + (size_t)y * side;
+        add_differences(row, bands, band, distance, side - distance, limit, products.at);
+        if (y + distance < side)
+            add_differences(row, bands, band, distance * side, side, limit, products.at);
+    }
+    mirror(products.at, bands);
     return 0;
 }
 

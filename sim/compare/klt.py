@@ -37,8 +37,9 @@ class Klt:
         return float(np.sqrt((self.scaled**2).sum(axis=1).mean()))
 
     @classmethod
-    def _of_many(cls, dn: Dn, reach: int, error_dn2: float) -> "Klt":
-        rotation = spectral.fit(dn, np.ones(dn.shape[1:], bool), error_dn2=error_dn2, bounded=False)
+    def _of_many(cls, dn: Dn, reach: int, error_dn2: float, distance_px: int) -> "Klt":
+        valid = np.ones(dn.shape[1:], bool)
+        rotation = spectral.fit(dn, valid, error_dn2=error_dn2, bounded=False, distance_px=distance_px)
         known = cls._of_rotation(rotation, 1.0)
         largest = max(np.abs(known.components(dn)).max(), 1.0)
         return cls._of_rotation(rotation, float(np.float32(min(MOST_SCALE, reach / largest))))
@@ -52,10 +53,10 @@ class Klt:
     def fit(cls, dn: Dn, reach: int, differences: bool = False, error_dn2: float = 400.0) -> "Klt":
         """The transform of a tile [B, h, w], its components as large as |component| <= `reach` allows: bright cloud
         needs the head-room, dark water the precision. `differences`: decorrelates differences of pixels 2 and 8 px
-        apart instead of values, which is what the coder behind it codes; of four bands at most. `error_dn2`: the
-        squared error wanted, which says how many components of many bands are worth their angles."""
+        apart instead of values, which is what the coder behind it codes; of more than four bands 2 px. `error_dn2`:
+        the squared error wanted, which says how many components of many bands are worth their angles."""
         if len(dn) > PLAIN_BANDS:
-            return cls._of_many(dn, reach, error_dn2)
+            return cls._of_many(dn, reach, error_dn2, DIFFERENCES_PX[0] if differences else 0)
         x = dn.reshape(len(dn), -1).astype(np.float64)  # [B, n]
         mean = x.mean(axis=1, keepdims=True).astype(np.float32).astype(np.float64)  # what the decoder will know
         centred = x - mean

@@ -172,12 +172,14 @@ NUMBERS = (-(1 << 31), -1, 0, 1, 2, 7, 8, 16, 17, 63, 64, 4096, 4097, (1 << 31) 
 REAL = "real number"
 #: Arrays (their dtype), whole numbers (None) and real ones of each entry, in order.
 ENTRIES: dict[str, tuple[str | None, ...]] = {
-    "statistics": ("u2", "u2", None, None, "u2", "u8", "u8", "u2", "u2"),
+    "compand": ("u2", "u2", None, None, "u2", "u8", "u2", "u2"),
+    "products": ("u2", None, None, "u8", "u2", "u2", "u8"),
+    "difference_products": ("u2", None, None, None, None, None, "i8"),
     "jacobi": ("f8", "f8", None, None),
     "rotate": ("u2", "i4", "i4", None, None, None, None, "i2"),
     "transform": ("i2", "i2", "i4", "i4", None, None, "i2", "i4", "i4"),
     "second_level": ("i4", "i8", None, None, None, None),
-    "quantise": ("i4", None, None, "u2", "?", "u1"),
+    "quantise": ("i4", None, None, None, "u2", "?", "u1"),
     "errors": ("i4", None, None, None, "i4", "u8"),
     "count": ("u2", None, None, None, "i4"),
     "winograd_in": ("f4", None, None, "f4"),

@@ -68,11 +68,12 @@ def built(request, monkeypatch):
     return request.param
 
 
+@pytest.mark.parametrize("distance_px", (0, 2))
 @pytest.mark.parametrize("bands", BANDS)
 def test_any_number_of_bands_goes_there_and_back_and_codes_the_same_without_the_kernel(
-    bundle_of, toy_engine, monkeypatch, bands
+    bundle_of, toy_engine, monkeypatch, bands, distance_px
 ):
-    bundle, coded = bundle_of(bands), []
+    bundle, coded = bundle_of(bands, differences_px=distance_px), []
     tile = Tile(0, 0, spectra(bands), everywhere)
     for available in (True, False):
         monkeypatch.setattr(library, "available", available and library.available)
@@ -82,6 +83,15 @@ def test_any_number_of_bands_goes_there_and_back_and_codes_the_same_without_the_
     (rotation, _), found = codec.decode(coded[0].side, coded[0].layers)
     assert len(rotation.means) == bands and len(found.magnitude) == sets_of(bands) * set_bands(bands) * 64
     assert codec.ground_network is None
+
+
+def test_a_bundle_that_does_not_say_decorrelates_differences_over_four_pixels(bundle_of, toy_engine) -> None:
+    tile = Tile(0, 0, spectra(4), everywhere)
+    default, four, values = (
+        FsqCodec(bundle_of(4, **said), toy_engine).encode(tile, Quality(4.0), Stopwatch()).side
+        for said in ({}, {"differences_px": 4}, {"differences_px": 0})
+    )
+    assert default == four != values
 
 
 @pytest.mark.parametrize(("bands", "law"), [(1, {}), (13, {"compand": 0.8}), (17, {"gain": 4})])
@@ -231,7 +241,7 @@ def test_side_information_of_many_bands_is_one_per_cent_at_a_ratio_of_fifty(band
 def test_more_bands_than_there_may_be_are_refused(bundle_of, toy_engine) -> None:
     bundle = bundle_of(17)
     wide = replace(bundle, manifest=bundle.manifest | {"bands": [str(k) for k in range(513)]})
-    with pytest.raises(BundleError, match="513 bands, wanted 512 bands"):
+    with pytest.raises(BundleError, match="513 bands, wanted at most 512 bands"):
         FsqCodec(wide, toy_engine)
 
 

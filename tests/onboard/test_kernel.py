@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from payload.bundle import load_bundle
-from payload.codec import rotation
+from payload.codec import band_statistics, rotation
 from payload.codec.lapped import compiled, layers, quantiser
 from payload.codec.lapped.compiled_layers import MOST_OCTETS, EntropyKernel
 from payload.codec.lapped.power_law import table
@@ -113,9 +113,24 @@ def test_statistics_are_exact(loops, limit) -> None:
     dn = np.random.default_rng(limit).integers(0, limit, (4, SIDE, SIDE), np.uint16, endpoint=True)
     values = np.empty_like(dn)
     found = compiled.statistics(dn, table(0.8), values)
-    wanted = rotation.statistics(table(0.8)[dn], np.ones((SIDE, SIDE), bool))
+    wanted = band_statistics.statistics(table(0.8)[dn], np.ones((SIDE, SIDE), bool))
     assert np.array_equal(values, table(0.8)[dn]) and np.array_equal(found.products, wanted.products)
     assert (found.count, found.sums, found.least, found.most) == (wanted.count, wanted.sums, wanted.least, wanted.most)
+
+
+@pytest.mark.parametrize(("limit", "distance_px"), [(1, 1), (200, 2), (65535, 2), (65535, SIDE - 1)])
+def test_products_of_differences_are_exact(loops, limit, distance_px) -> None:
+    dn = np.random.default_rng(limit).integers(0, limit, (12, SIDE, SIDE), np.uint16, endpoint=True)
+    found = compiled.statistics(dn, np.arange(65536, dtype=np.uint16), np.empty_like(dn), distance_px)
+    wanted = band_statistics.statistics(dn, np.ones((SIDE, SIDE), bool), distance_px)
+    assert np.array_equal(found.differences, wanted.differences) and found.products is None
+    assert (found.sums, found.least, found.most) == (wanted.sums, wanted.least, wanted.most)
+
+
+def test_where_nothing_differs_values_are_what_is_left(loops) -> None:
+    dn = np.full((2, SIDE, SIDE), 7, np.uint16)
+    found = compiled.statistics(dn, np.arange(65536, dtype=np.uint16), np.empty_like(dn), 2)
+    assert found.differences is None and np.array_equal(found.products, np.full((2, 2), 49 * SIDE * SIDE))
 
 
 @pytest.mark.parametrize("limit", [1, 500, 10_000, 65535])
@@ -215,14 +230,16 @@ def entries(short: int) -> dict[str, tuple]:
     n, channels, step = side * side, 64 * bands, ctypes.c_uint32(256)
     whole, blocks = bands * n, cells * cells
     return {
-        "statistics": of(a("u2", whole), a("u2", 65536), bands, n, a("u2", whole), a("u8", bands), a("u8", bands**2),
-                         a("u2", bands), a("u2", bands)),
+        "compand": of(a("u2", whole), a("u2", 65536), bands, n, a("u2", whole), a("u8", bands), a("u2", bands),
+                      a("u2", bands)),
+        "products": of(a("u2", whole), bands, n, a("u8", bands), a("u2", bands), a("u2", bands), a("u8", bands**2)),
+        "difference_products": of(a("u2", whole), bands, side, 2, 4, 32767, a("i8", bands**2)),
         "jacobi": of(a("f8", 9), a("f8", 9), 3, 12),
         "rotate": of(a("u2", whole), a("i4", bands**2), a("i4", bands), bands, n, 1, 32639, a("i2", whole)),
         "transform": of(a("i2", whole), a("i2", 64 * 64), a("i4", 64), a("i4", 64), bands, side,
                         a("i2", 16 * (side + 8)), a("i4", 32 * cells), a("i4", whole)),
         "second_level": of(a("i4", whole), a("i8", 64), bands, cells, cells, 12),
-        "quantise": of(a("i4", n), n, step, a("u2", n), a("?", n), a("u1", n)),
+        "quantise": of(a("i4", n), n, step, 0, a("u2", n), a("?", n), a("u1", n)),
         "errors": of(a("i4", n), n, step, layer_count, a("i4", layer_count), a("u8", layer_count + 1)),
         "count": of(a("u2", channels * blocks), channels, blocks, layer_count, a("i4", layer_count * channels)),
         "cloud_planes": of(a("u2", bands * 16 * n), bands, side, 4, 1, 20, 980, 24, a("u1", (2 * bands + 4) * n)),
@@ -287,7 +304,7 @@ def test_the_most_that_a_coefficient_can_take_fits(tables) -> None:
     sent = Indices(np.full(shape, 65535, np.uint16), np.ones(shape, bool))
     coder = EntropyKernel(chosen, 16, 16)
     hits = np.full((1, 256), 256, np.int32)
-    octets = coder._encode(0, (sent.magnitude, sent.negative, None, hits), (256, np.zeros(4, np.int16)))
+    octets = coder._encode(0, 0, (sent.magnitude, sent.negative, None, hits), (256, np.zeros(4, np.int16)))
     assert 8.1 < len(octets) / sent.magnitude.size < MOST_OCTETS
 
 

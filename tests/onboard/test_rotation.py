@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from payload.codec import rotation
+from payload.codec.band_statistics import DIFFERENCE_LIMIT, DIFFERENCE_LINES, difference_products, statistics
 from payload.codec.rotation import ANGLES, PLANE_LIMIT, SHIFT_LIMIT, Rotation, fit, rotate, unrotate
 
 SIDE = 16
@@ -117,6 +118,38 @@ def test_rotated_bands_are_uncorrelated_and_their_variances_fall(seed, bands) ->
     assert abs(rotated.mean(axis=1)).max() <= 1.5  # means are sent as whole DN, each rotated value is rounded
 
 
+@settings(max_examples=40, deadline=None)
+@given(anything, st.integers(1, 5), st.randoms())
+def test_products_of_differences_are_those_of_a_loop_over_valid_pairs(dn, distance_px, random) -> None:
+    valid = np.array([random.random() < 0.8 for _ in range(SIDE * SIDE)]).reshape(SIDE, SIDE)
+    wanted = np.zeros((len(dn), len(dn)), object)
+    for row in range(0, SIDE, DIFFERENCE_LINES):
+        for col in range(SIDE):
+            for down, right in ((0, distance_px), (distance_px, 0)):
+                if row + down < SIDE and col + right < SIDE and valid[row, col] and valid[row + down, col + right]:
+                    apart = [int(b[row + down, col + right]) - int(b[row, col]) for b in dn]
+                    apart = [max(-DIFFERENCE_LIMIT, min(DIFFERENCE_LIMIT, d)) for d in apart]
+                    wanted += np.outer(np.array(apart, object), np.array(apart, object))
+    found = difference_products(dn, valid, distance_px)
+    assert np.array_equal(np.zeros_like(wanted) if found is None else found, wanted)
+
+
+def test_a_rotation_of_differences_parts_detail_that_one_of_values_mixes() -> None:
+    """Band 0 and 1 share a ramp of great variance, and band 0 alone has detail. Values: both components get the detail.
+    Differences: component 0 has nearly all of it."""
+    rng = np.random.default_rng(3)
+    ramp = np.linspace(0, 20_000, 64)[None, :] + np.zeros((64, 1))
+    dn = np.stack([ramp + rng.normal(20_000, 300, (64, 64)), ramp]).astype(np.uint16)
+    whole = np.ones((64, 64), bool)
+
+    def detail(distance_px: int) -> np.ndarray:
+        rows = fit(dn, whole, distance_px=distance_px).matrix / 2.0**14
+        return np.abs(rows[:, 0])  # the share of band 0's detail in each component
+
+    assert detail(0)[1] > 0.5
+    assert detail(1)[0] > 0.95 and detail(1)[1] < 0.3
+
+
 @settings(max_examples=60, deadline=None)
 @given(anything)
 def test_rotated_values_are_those_of_exact_integers(dn) -> None:
@@ -193,5 +226,5 @@ def test_the_reach_is_a_bound_and_no_wild_one(seed: int) -> None:
     """Each rotated value is a sum of four, of which no weight is above 1."""
     dn = tile_of(seed, 4, 2.0)
     found = fit(dn, np.ones(dn.shape[1:], bool))
-    bound = rotation.reach(rotation.statistics(dn, np.ones(dn.shape[1:], bool)), found)
+    bound = rotation.reach(statistics(dn, np.ones(dn.shape[1:], bool)), found)
     assert np.abs(rotate(dn, np.ones(dn.shape[1:], bool), found)).max() - 1 <= bound <= 4 * 65_535

@@ -6,12 +6,15 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from payload.codec.band_statistics import DIFFERENCE_LIMIT, DIFFERENCE_LINES, Statistics
 from payload.codec.lapped.quantiser import Indices, inside_cells, rebuild_units, step_units
 from payload.codec.lapped.synthesis import MARGIN, Functions
 from payload.codec.lapped.tables import Kernels
 from payload.codec.lapped.transform import BLOCK, COEFFICIENTS, DCT_BITS, LATENT_BITS, Latents, dct
-from payload.codec.rotation import JACOBI_SWEEPS, PLANE_LIMIT, Rotation, Statistics
+from payload.codec.rotation import JACOBI_SWEEPS, PLANE_LIMIT, Rotation
+from payload.errors import BundleError, InputError
 from payload.memory import Held
+from payload.native import library
 from payload.native.library import BOOL, F32, F64, I16, I32, I64, NONE, U8, U16, U64, Span, call, span
 from payload.scene import Dn
 
@@ -36,16 +39,38 @@ class Buffers:
         self.lines = np.empty(2 * BLOCK * (side + BLOCK), np.int16)
 
 
-def statistics(dn: Dn, table: NDArray[np.uint16], values: Dn) -> Statistics:
+def statistics(dn: Dn, table: NDArray[np.uint16], values: Dn, distance_px: int = 0) -> Statistics:
     """Companded `values` [B, T, T] of a tile, and their statistics, all pixels valid."""
     bands, n = len(dn), dn[0].size
-    products = np.zeros((bands, bands), np.uint64)
     sums, edges = np.empty(bands, np.uint64), np.empty((2, bands), np.uint16)
     call(
-        "statistics", span(np.ascontiguousarray(dn), U16), span(table, U16), bands, n, span(values, U16),
-        span(sums, U64), span(products, U64), span(edges[0], U16), span(edges[1], U16),
+        "compand", span(np.ascontiguousarray(dn), U16), span(table, U16), bands, n, span(values, U16),
+        span(sums, U64), span(edges[0], U16), span(edges[1], U16),
     )  # fmt: skip
-    return Statistics(n, tuple(sums.tolist()), products.astype(np.int64), *(tuple(e.tolist()) for e in edges))
+    least, most = (tuple(edge.tolist()) for edge in edges)
+    differences = _difference_products(values, distance_px) if distance_px else None
+    products = None if differences is not None else _products(values, sums, edges)
+    return Statistics(n, tuple(sums.tolist()), products, least, most, differences)
+
+
+def _products(values: Dn, sums: NDArray[np.uint64], edges: NDArray[np.uint16]) -> NDArray[np.int64]:
+    bands, n = len(values), values[0].size
+    products = np.zeros((bands, bands), np.uint64)
+    call(
+        "products", span(values, U16), bands, n, span(sums, U64), span(edges[0], U16), span(edges[1], U16),
+        span(products, U64),
+    )  # fmt: skip
+    return products.astype(np.int64)
+
+
+def _difference_products(values: Dn, distance_px: int) -> NDArray[np.int64] | None:
+    bands, side, _ = values.shape
+    products = np.zeros((bands, bands), np.int64)
+    call(
+        "difference_products", span(values, U16), bands, side, distance_px, DIFFERENCE_LINES, DIFFERENCE_LIMIT,
+        span(products, I64),
+    )  # fmt: skip
+    return products if products.any() else None
 
 
 def diagonalise(a: NDArray[np.float64], v: NDArray[np.float64]) -> None:
@@ -90,6 +115,19 @@ class Transform:
         return buffers.sums
 
 
+def transform_of(kernels: Kernels | None, needed: bool, bundle: str) -> Transform | None:
+    """The encoder of a bundle as the kernel runs it; None where that cannot be and is not `needed`."""
+    if library.available and kernels is not None:
+        return Transform(kernels)
+    if not needed:
+        return None
+    if library.available:
+        raise BundleError(f"bundle {bundle}: no kernels among its tables for engine 'native'; rebuild it")
+    raise InputError(
+        "engine 'native' needs the compiled kernel, which was not built; install again where there is a C compiler"
+    )
+
+
 def with_second_level(sums: NDArray[np.int32]) -> Latents:
     """As payload.codec.lapped.transform.with_second_level. sums [B, 64, h, w], in place."""
     bands, _, h, w = sums.shape
@@ -97,12 +135,12 @@ def with_second_level(sums: NDArray[np.int32]) -> Latents:
     return Latents(sums)
 
 
-def quantise(latents: Latents, index: int, buffers: Buffers) -> Indices:
+def quantise(latents: Latents, index: int, buffers: Buffers, unsent: int = 0) -> Indices:
     """As payload.codec.lapped.quantiser.quantise, into the buffers."""
     values = np.ascontiguousarray(latents.values)
     call(
-        "quantise", span(values, I32), values.size, ctypes.c_uint32(step_units(index)), span(buffers.magnitude, U16),
-        span(buffers.negative, BOOL), span(buffers.size128, U8),
+        "quantise", span(values, I32), values.size, ctypes.c_uint32(step_units(index)), unsent,
+        span(buffers.magnitude, U16), span(buffers.negative, BOOL), span(buffers.size128, U8),
     )  # fmt: skip
     return Indices(buffers.magnitude, buffers.negative, size128=buffers.size128)
 
