@@ -79,10 +79,10 @@ class NadirCodec:
 
 def profiles(names: str) -> tuple[Profile, ...]:
     """Profiles of the entropy coder by their names with commas between. InputError where one is none."""
-    found = tuple(profile for name in dict.fromkeys(names.split(",")) for profile in PROFILES if profile == name.strip())
-    if len(found) < len(set(names.split(","))):
+    asked = [name.strip() for name in names.split(",")]
+    if not set(asked) <= set(PROFILES):
         raise InputError(f"--profile is {names[:40]!r}, wanted fast, dense, or fast,dense")
-    return found
+    return tuple(profile for profile in PROFILES if profile in asked)
 
 
 def open_bundles(
