@@ -37,6 +37,10 @@ class BandSums:
         products = [np.einsum("bn,bn->b", a, b) for a, b in ((x, x), (x, y), (off, off))]
         self._sums += np.stack([x.sum(axis=1), y.sum(axis=1), *products])
 
+    def add_sums(self, pixels: int, sums: NDArray[np.int64]) -> None:
+        """Sums [B, 5] of so many pixels: x, y, x x, x y, (y - x)^2."""
+        self._pixels, self._sums = self._pixels + pixels, self._sums + sums.T
+
     def merge(self, other: "BandSums") -> None:
         self._pixels, self._sums = self._pixels + other._pixels, self._sums + other._sums
 
@@ -68,8 +72,8 @@ class Sharpness:
     """
 
     def __init__(self, bands: int) -> None:
-        self._cross = np.zeros((bands, WINDOW_PX, WINDOW_PX), np.complex128)
-        self._power = np.zeros((bands, WINDOW_PX, WINDOW_PX))
+        half = bands, WINDOW_PX, WINDOW_PX // 2 + 1  # the other half mirrors it: the windows are real
+        self._cross, self._power = np.zeros(half, np.complex128), np.zeros(half)
         taper = np.hanning(WINDOW_PX)
         self._taper = np.outer(taper, taper)
 
@@ -87,18 +91,19 @@ class Sharpness:
         self._power += other._power
 
     def _add(self, original: Samples, received: Samples) -> None:
-        x, y = (np.fft.fft2(self._taper * _centred(picture)) for picture in (original, received))
+        x, y = (np.fft.rfft2(self._taper * _centred(picture)) for picture in (original, received))
         self._cross += np.conj(x) * y
-        self._power += np.abs(x) ** 2
+        self._power += x.real**2 + x.imag**2
 
     def figures(self) -> dict[str, float]:
         """`mtf_ratio_half_nyquist` and `mtf_ratio_nyquist`, mean over bands; NaN without a whole window or detail."""
-        frequency = np.hypot(*np.meshgrid(*[np.fft.fftfreq(WINDOW_PX)] * 2))
-        found = {}
+        frequency = np.hypot(np.fft.fftfreq(WINDOW_PX)[:, None], np.fft.rfftfreq(WINDOW_PX)[None])
+        times, found = np.full(frequency.shape, 2.0), {}
+        times[:, [0, -1]] = 1.0  # columns that are their own mirrors
         for name, (low, high) in RINGS.items():
             ring = (frequency >= low) & (frequency < high)
-            power = self._power[:, ring].sum(axis=1)
-            cross = np.abs(self._cross[:, ring]).sum(axis=1)
+            power = self._power[:, ring] @ times[ring]
+            cross = np.abs(self._cross[:, ring]) @ times[ring]
             found[f"mtf_ratio_{name}"] = float((cross / power).mean()) if (power > 0).all() else float("nan")
         return found
 
@@ -117,6 +122,12 @@ class ClassTally:
         self.table += np.bincount(before * size + after, minlength=size * size).reshape(size, size)
         self._squares += np.bincount(before, weights=squared, minlength=size)
         self._samples += bands * np.bincount(before, minlength=size)
+
+    def add_table(self, table: NDArray[np.int64], squares: NDArray[np.int64], bands: int) -> None:
+        """Pixels by class of the original and of the other, and squared errors over all bands by the first."""
+        self.table += table
+        self._squares += squares
+        self._samples += bands * table.sum(axis=1)
 
     def merge(self, other: "ClassTally") -> None:
         self.table += other.table

@@ -30,6 +30,10 @@ class Product(Protocol):
     def picture(self) -> Path: ...
     @property
     def known_px(self) -> int: ...
+    @property
+    def decoder(self) -> str: ...
+    @property
+    def notes(self) -> tuple[str, ...]: ...
 
 
 def write_received_report(
@@ -100,7 +104,7 @@ def _scene(product: Product, folder: Path) -> dict[str, Any]:
         "bands": list(info.bands), "gsd_m": info.gsd_m, "has_a_place": info.transform is not None,
         "tiles": Counter(row["kind"] for row in rows) | {"incomplete": sum(row["incomplete"] for row in rows)},
         "known_px": product.known_px, "picture": str(product.picture.relative_to(folder)),
-        "notes": _notes(scene), "list": rows,
+        "decoder": product.decoder, "notes": [*_notes(scene), *product.notes], "list": rows,
     }  # fmt: skip
 
 

@@ -213,5 +213,5 @@ def test_a_layer_stops_where_plain_bits_are_shorter(tables) -> None:
             held.memory[...] = 1 - LOGIT_SIDE
     shape = (64 * BANDS, 8, 8)
     sent = Indices(np.full(shape, 65535, np.uint16), np.ones(shape, bool))
-    octets = coder._encode_dense(0, (sent.magnitude, sent.negative, None), (shape[0], np.zeros(BANDS, np.int16)))
+    octets = coder._encode_dense(0, 0, (sent.magnitude, sent.negative, None), (shape[0], np.zeros(BANDS, np.int16)))
     assert len(octets) <= PLAIN_OCTETS * sent.magnitude.size + CHANNEL_OCTETS * 64 + 64

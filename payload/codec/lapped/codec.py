@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from payload.bundle import Bundle
-from payload.codec.band_statistics import MOST_DISTANCE_PX
+from payload.codec.band_statistics import DISTANCE_PX, MOST_DISTANCE_PX
 from payload.codec.features import FeatureLevel, of_blocks
 from payload.codec.interface import (
     DECODER_FILE,
@@ -72,7 +72,7 @@ class FsqCodec:
         coarsest_dn = quantiser.step_dn(quantiser.STEP_INDICES - 1)
         gain = int(bundle.parameter("gain", 1, 1, MOST_GAIN))
         self._law = bundle.parameter("compand", LINEAR, LEAST_GAMMA, LINEAR), gain
-        self._distance_px = int(bundle.parameter("differences_px", 0, 0, MOST_DISTANCE_PX))
+        self._distance_px = int(bundle.parameter("differences_px", DISTANCE_PX, 0, MOST_DISTANCE_PX))
         self._coarsest_dn = bundle.parameter("coarsest_step_dn", coarsest_dn, 1.0, coarsest_dn)
         if self._tile_px % TILE_MULTIPLE_PX:
             raise BundleError(
@@ -155,12 +155,12 @@ class FsqCodec:
             dn2_per_value = stretch(values, *self._law) if quality.with_errors or quality.psnr_db is not None else 1.0
             samples = self._bands * int(np.count_nonzero(tile.valid))
             index, unsent = self._step(latents, rotation, quality, (dn2_per_value, samples))
-            indices = self._quantise(latents, index)
+            keep = min(self.layers if quality.keep is None else quality.keep, self.layers - unsent)
+            indices = self._quantise(latents, index, self.layers - keep)
             errors: tuple[float, ...] = ()
             if quality.with_errors:
                 errors = _errors_dn2(latents, index, self.layers, rotation, dn2_per_value)
         with watch.stage("entropy"):
-            keep = min(self.layers if quality.keep is None else quality.keep, self.layers - unsent)
             layers = self._entropy.encode_layers(indices, keep, profile=quality.profile)
         return CodedTile(pack_side(rotation, index), layers, errors[: len(layers) + 1])
 
@@ -198,10 +198,10 @@ class FsqCodec:
     def _cells(self) -> tuple[int, int]:
         return self._tile_px // BLOCK, self._tile_px // BLOCK
 
-    def _quantise(self, latents: Latents, index: int) -> Indices:
+    def _quantise(self, latents: Latents, index: int, unsent: int) -> Indices:
         if self._buffers is None:
-            return quantiser.quantise(latents, index)
-        return compiled.quantise(latents, index, self._buffers)
+            return quantiser.quantise(latents, index, unsent)
+        return compiled.quantise(latents, index, self._buffers, unsent)
 
     def _step(
         self, latents: Latents, rotation: Rotation, quality: Quality, scale: tuple[float, int]

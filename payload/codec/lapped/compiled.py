@@ -135,12 +135,12 @@ def with_second_level(sums: NDArray[np.int32]) -> Latents:
     return Latents(sums)
 
 
-def quantise(latents: Latents, index: int, buffers: Buffers) -> Indices:
+def quantise(latents: Latents, index: int, buffers: Buffers, unsent: int = 0) -> Indices:
     """As payload.codec.lapped.quantiser.quantise, into the buffers."""
     values = np.ascontiguousarray(latents.values)
     call(
-        "quantise", span(values, I32), values.size, ctypes.c_uint32(step_units(index)), span(buffers.magnitude, U16),
-        span(buffers.negative, BOOL), span(buffers.size128, U8),
+        "quantise", span(values, I32), values.size, ctypes.c_uint32(step_units(index)), unsent,
+        span(buffers.magnitude, U16), span(buffers.negative, BOOL), span(buffers.size128, U8),
     )  # fmt: skip
     return Indices(buffers.magnitude, buffers.negative, size128=buffers.size128)
 

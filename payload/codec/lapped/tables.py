@@ -17,6 +17,7 @@ from payload.bundle import ArrayFile, Bundle
 from payload.codec import rotation
 from payload.codec.lapped.context_model import CLASSES, LOGIT_LIMIT, SUM_LIMIT, SUMS, LayerWeights, feature_count
 from payload.codec.lapped.many.sets import set_bands
+from payload.codec.lapped.quantiser import worth_in_last
 from payload.codec.lapped.range_coder import ONE, Table
 from payload.codec.lapped.transform import BLOCK, COEFFICIENTS, DCT_BITS, LATENT_BITS, dct
 from payload.codec.rotation import PLANE_LIMIT
@@ -93,7 +94,7 @@ def load_tables(path: Path, bands: int | None = None) -> ContextTables:
     arrays.require("starts", starts[0] == 0 and sorted(set(starts)) == starts, "ranks that rise from 0")
     layers = int(arrays.take("layers", (), 1, MOST_LAYERS))
     groups = tuple(zip(starts, [*starts[1:], len(order)], strict=True))
-    return ContextTables(order, groups, tuple(_layer(arrays, k, len(order)) for k in range(layers)))
+    return ContextTables(order, groups, tuple(_layer(arrays, k, layers, len(order)) for k in range(layers)))
 
 
 def load_kernels(path: Path) -> Kernels | None:
@@ -122,12 +123,12 @@ def _order(arrays: ArrayFile, bands: int | None) -> NDArray[np.int64]:
     return order
 
 
-def _layer(arrays: ArrayFile, k: int, channels: int) -> LayerTables:
+def _layer(arrays: ArrayFile, k: int, layers: int, channels: int) -> LayerTables:
     weights = _weights(arrays, k, channels)
     runs = arrays.take(f"runs{k}", (CLASSES, None), 0, ONE)
     refinement = arrays.take(f"refinement{k}", (REFINEMENTS, 2), 1, ONE)
     size = arrays.take(f"size{k}", (SIZE_CLASSES, ESCAPE), 1, ONE)
-    worth = arrays.take(f"worth{k}", (CLASSES,), 0, 255).astype(np.uint8)
+    worth = worth_in_last(arrays.take(f"worth{k}", (CLASSES,), 0, 255), layers - 1 - k)
     for name, counts in (("runs", runs), ("refinement", refinement), ("size", size)):
         sums = counts.astype(np.int64).sum(axis=1)
         arrays.require(f"{name}{k}", bool((sums == ONE).all()), f"rows of counts that sum to {ONE}")
