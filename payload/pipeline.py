@@ -171,8 +171,7 @@ class Payload:
         return shorter(tile, coded, self.codec, self._other, self.watch)
 
     def _quality(self, keep: int | None = None, with_errors: bool = False) -> Quality:
-        policy = self.policy
-        return Quality(policy.step_dn, policy.psnr_db, keep, with_errors, policy.max_error_dn, policy.profile)
+        return Quality.of(self.policy, keep, with_errors)
 
     def _shorten(self, layers: tuple[bytes, ...], octets: int) -> tuple[bytes, ...]:
         with self.watch.stage("entropy"):

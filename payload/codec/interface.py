@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from payload.engine import Network
 from payload.link.tile_code import Bound, Kind
-from payload.policy import Profile
+from payload.policy import Policy, Profile
 from payload.scene import Dn, Mask
 from payload.stopwatch import Stopwatch
 from payload.tiles import Tile
@@ -45,6 +45,11 @@ class Quality:
     with_errors: bool = False
     max_error_dn: int | None = None
     profile: Profile = "fast"
+
+    @classmethod
+    def of(cls, policy: Policy, keep: int | None = None, with_errors: bool = False) -> "Quality":
+        """As a policy asks for it."""
+        return cls(policy.step_dn, policy.psnr_db, keep, with_errors, policy.max_error_dn, policy.profile)
 
 
 @dataclass(frozen=True, eq=False)
