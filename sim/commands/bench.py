@@ -139,15 +139,20 @@ def evaluate_tasks(
     out: Annotated[Path, typer.Option(help="Where tasks.json, tasks.csv and tasks.html go.")] = Path("out/tasks"),
     as_json: options.AsJson = False,
 ) -> None:
-    """Small heads on originals, decoded pixels and features: what is left. Exit 1 if a bar is missed."""
-    from sim.tasks.evaluate import BUNDLES, NAMES, QUICK, Plan, TasksRequest
+    """Small heads on originals, decoded pixels and features: what is left. Exit 1 if a bar is missed.
+
+    A run that was cut goes on where it stood when the same command is given again.
+    """
+    from sim.tasks.evaluate import BUNDLES, NAMES, QUICK, TasksRequest
     from sim.tasks.evaluate import evaluate as run
     from sim.tasks.page import as_csv, as_text, render_page
+    from sim.tasks.steps import Plan
 
     wanted = tuple(name.strip() for name in tasks.split(",")) if tasks else NAMES
     plan = QUICK if quick else Plan()
     with progress("tasks") as advance:
-        result = run(TasksRequest(data, wanted, tuple(bundle or BUNDLES), plan, jobs or 1), advance)
+        request = TasksRequest(data, wanted, tuple(bundle or BUNDLES), plan, jobs or 1, out / "kept")
+        result = run(request, advance)
     text = json.dumps(result, indent=1) + "\n"
     out.mkdir(parents=True, exist_ok=True)
     for name, content in (("tasks.json", text), ("tasks.csv", as_csv(result)), ("tasks.html", render_page(result))):
