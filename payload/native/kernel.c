@@ -16,6 +16,8 @@
 #include "range_coder.c"
 #include "layers.c"
 #include "decoding.c"
+#include "mixing.c"
+#include "dense.c"
 #include "synthesis.c"
 #include "products.c"
 #include "winograd.c"

@@ -71,6 +71,7 @@ def evaluate(
     ] = None,
     engine: options.Engine = "openvino",
     decoder: options.Decoder = "full",
+    profile: Annotated[str, typer.Option(help="Of the entropy coder: fast, dense, or fast,dense.")] = "fast",
     max_error: Annotated[
         str | None, typer.Option(help="Bounds in DN, comma-separated: rates within them (0: lossless), and no curves.")
     ] = None,
@@ -79,6 +80,7 @@ def evaluate(
     """Rate and distortion of one bundle or several beside classical codecs, on the same tiles in one run."""
     from sim.compare import report
     from sim.compare.evaluate import evaluate as run
+    from sim.compare.nadir_codec import profiles
 
     reading = options.reading(bands, scale, offset, max_pixels)
     if max_error is not None:
@@ -88,7 +90,8 @@ def evaluate(
         opponents = [name.strip() for name in against.split(",") if name.strip()]
         bundles = [name for name in bundle or [DEFAULT] if name != "none"]
         result = run(
-            [*tiles, *(more or [])], bundles, opponents, limit, engine, advance, picture_px, reading, decoder
+            [*tiles, *(more or [])], bundles, opponents, limit, engine, advance, picture_px, reading, decoder,
+            profiles(profile),
         )  # fmt: skip
     report.write_results(result, out)
     print(report.canonical_json(result) if as_json else report.as_text(result, out / "rd.html"))
