@@ -200,6 +200,9 @@ ENTRIES: dict[str, tuple[str | None, ...]] = {
     "viterbi": ("u1", None, "u1", "u1"),
     "cloud_planes": ("u2", None, None, None, None, None, None, None, "u1"),
     "cloud_counts": ("i1", "f4", None, REAL, REAL, "i4", "?"),
+    "formula": ("i8", None, "u2", None, None, None, None, None, None, "u1", "?"),
+    "masked_sum": ("u2", None, None, None, None, None, "?", "i8"),
+    "window_sums": ("u2", None, None, None, None, None, "?", None, "i4", "i4"),
     "multiply": ("i2", "f4", "i2", "f4", None, None, None, None, None, "f4"),
     "similarity": ("u2", "u2", "?", "f8", None, None, "f8", "f8", "f8"),
 }
