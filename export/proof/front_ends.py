@@ -25,6 +25,11 @@ def feeder_for(bundle: Bundle, name: str, pool: TilePool | None, seed: int = 0) 
     front_end, graph = front_end_for(bundle, name), load_graph(bundle.file(name), free_px=bundle.tile_px)
     if pool is None or front_end is None:
         return random_feeder(graph, seed)
+    if pool.dn.shape[1] != len(bundle.bands):
+        raise InputError(
+            f"tiles of {pool.dn.shape[1]} bands, bundle {bundle.name} is of {len(bundle.bands)}; give --pool with tiles of "
+            "its sensor, or --random"
+        )
     types = [graph.input_type(n) for n in graph.inputs]
 
     def cast(tile: Tile) -> Arrays:

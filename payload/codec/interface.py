@@ -81,6 +81,16 @@ class LatentQuantiser:
     unit_dn: float | None = None
 
 
+@dataclass(frozen=True)
+class Grid:
+    """Bands of one native resolution: their places among the bundle's, and how many pixels of the tile's grid one of
+    theirs covers, along and across."""
+
+    name: str
+    places: tuple[int, ...]
+    times: int
+
+
 class Codec(Protocol):
     """One bundle's codec. It is made as `codec(bundle, engine)`; with no engine (None) it decodes only."""
 
@@ -148,6 +158,15 @@ class Bounding(Protocol):
     def reconstruct_bounded(self, side: bytes, layers: tuple[bytes, ...], valid: Mask, bound: Bound) -> Dn:
         """DN uint16 [B, T, T] of all layers, the residual layer last: the same on every machine. StreamError where the
         octets make no sense, or the valid samples are not those that were sent."""
+
+
+@runtime_checkable
+class NativeGrids(Protocol):
+    """A codec of bands of several resolutions: the ground delivers a picture for each of its grids."""
+
+    @property
+    def grids(self) -> tuple[Grid, ...]:
+        """Finest first; they share out the bundle's bands."""
 
 
 def to_dn(values: NDArray[np.floating[Any]]) -> Dn:

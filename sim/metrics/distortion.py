@@ -27,8 +27,9 @@ REFLECTANCE_PER_DN = 1e-4
 NDVI_BINS_PER_UNIT = 10_000  # of the streamed |NDVI error| histogram: its p95 is exact to 1e-4
 
 
-def rate_figures(octets: int, pixels: int, bands: int, sensor_bits: int) -> dict[str, float]:
-    """What `octets` on the downlink mean for `pixels` of `bands` each. Every octet must be in `octets` already."""
+def rate_figures(octets: int, pixels: int, bands: float, sensor_bits: int) -> dict[str, float]:
+    """What `octets` on the downlink mean for `pixels` of `bands` each, a band of coarser pixels counted by its share of
+    a sample. Every octet must be in `octets` already."""
     if octets <= 0 or pixels <= 0:
         raise InputError(f"rate of {octets} octets over {pixels} pixels is not defined, wanted both above 0")
     bits = 8 * octets

@@ -181,7 +181,7 @@ def test_sets_are_cut_anywhere_and_say_which_channels_know_a_layer_less(seed, ke
     ("layers", "words"),
     [
         ((), "0 layers"), ((b"",), "no octets"), ((b"\0\0\5ab",), "ends at octet 8 of 5"),
-        ((b"\0\0\0" * 4,), "set 3 of 3"), ((b"\0\0\0", b"\0\0\0"), "1 sets of 3, and layers behind"),
+        ((b"\0\0\0" * 4,), "part 3 of 3"), ((b"\0\0\0", b"\0\0\0"), "1 sets of 3, and layers behind"),
         ((b"\0\0",), "ends at octet 3 of 2"),
     ],
 )  # fmt: skip
