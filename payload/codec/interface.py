@@ -160,6 +160,13 @@ class Bounding(Protocol):
         octets make no sense, or the valid samples are not those that were sent."""
 
 
+class AtNetwork(Protocol):
+    """What stands in front of a flight network and behind it: of a codec the part that the proofs ask for."""
+
+    def network_inputs(self, tile: Tile) -> tuple[NDArray[Any], ...]: ...
+    def latent_quantiser(self, step_dn: float) -> LatentQuantiser: ...
+
+
 @runtime_checkable
 class NativeGrids(Protocol):
     """A codec of bands of several resolutions: the ground delivers a picture for each of its grids."""
@@ -167,6 +174,9 @@ class NativeGrids(Protocol):
     @property
     def grids(self) -> tuple[Grid, ...]:
         """Finest first; they share out the bundle's bands."""
+
+    def of_network(self, name: str) -> "AtNetwork | None":
+        """Who answers for one of the bundle's networks, as it is in the encoder of a grid; None where none is."""
 
 
 def to_dn(values: NDArray[np.floating[Any]]) -> Dn:

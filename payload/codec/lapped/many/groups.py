@@ -63,6 +63,12 @@ class Part:
         own = np.where(count > 0, mean, dn[:, ::times, ::times]).astype(np.uint16)
         return replace(tile, dn=own, valid=count[0] > 0)
 
+    def network_inputs(self, tile: Tile) -> tuple[NDArray[np.float32]]:
+        return self.codec.network_inputs(self.of(tile))
+
+    def latent_quantiser(self, step_dn: float) -> LatentQuantiser:
+        return self.codec.latent_quantiser(step_dn)
+
     def _sums(self, values: NDArray[np.int64]) -> NDArray[np.int64]:
         cells, times = self.tile_px, self.grid.times
         found: NDArray[np.int64] = values.reshape(len(values), cells, times, cells, times).sum(axis=(2, 4))
@@ -82,11 +88,7 @@ class GroupsCodec:
         self.grids = grids_of(bundle)
         self._parts = [_part(bundle, engine, grid) for grid in reversed(self.grids)]  # coarse first
         self.layers = max(part.codec.layers for part in self._parts)
-        self.flight_network = f"flight/{self.grids[0].name}/encoder.onnx"
-
-    @property
-    def _finest(self) -> Part:
-        return self._parts[-1]
+        self.flight_network = _network_of(self.grids[0])
 
     # on board
 
@@ -175,11 +177,18 @@ class GroupsCodec:
         own = zip(self._parts, indices, strict=True)
         return np.concatenate([part.codec.finest(found).ravel() for part, found in own])
 
+    def of_network(self, name: str) -> Part | None:
+        return next((part for part in self._parts if _network_of(part.grid) == name), None)
+
     def network_inputs(self, tile: Tile) -> tuple[NDArray[np.float32]]:
-        return self._finest.codec.network_inputs(self._finest.of(tile))
+        return self._parts[-1].network_inputs(tile)
 
     def latent_quantiser(self, step_dn: float) -> LatentQuantiser:
-        return self._finest.codec.latent_quantiser(step_dn)
+        return self._parts[-1].latent_quantiser(step_dn)
+
+
+def _network_of(grid: Grid) -> str:
+    return f"flight/{grid.name}/encoder.onnx"
 
 
 def grids_of(bundle: Bundle) -> tuple[Grid, ...]:
