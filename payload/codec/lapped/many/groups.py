@@ -125,7 +125,8 @@ class GroupsCodec:
 
     def runs_inside(self, tile: Tile) -> Iterator[RunsInside]:
         for part in self._parts:
-            yield from part.codec.runs_inside(part.of(tile))
+            own = part.codec.runs_inside(part.of(tile))
+            yield from (replace(inside, name=f"{part.grid.name}/{inside.name}") for inside in own)
 
     @staticmethod
     def forget() -> None:
