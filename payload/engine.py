@@ -28,8 +28,9 @@ class Network(Protocol):
 
 
 class Engine(Protocol):
-    """Loads networks; `name` says which runtime it is, `version` its release. A network that takes any size may be
-    loaded for the one `shape` of its only input that it will be given: some runtimes are the faster for it."""
+    """Loads networks; `name` says which runtime it is, `version` its release. A network may be loaded for the one
+    `shape` of its only input that it will be given: some runtimes are the faster for it. One that `reshapes` takes
+    another first axis than the file's, too."""
 
     name: str
     version: str
@@ -41,6 +42,7 @@ class OpenVinoEngine:
     """OpenVINO on the CPU, f32 where it is not INT8, a fixed number of threads."""
 
     name = "openvino"
+    reshapes = True
 
     def __init__(self, threads: int = 1) -> None:
         import openvino
@@ -59,7 +61,7 @@ class OpenVinoEngine:
         try:
             model = self._core.read_model(str(path))
             if shape is not None:
-                model.reshape(list(shape))
+                _reshape(model, path, shape)
             compiled = self._core.compile_model(model, "CPU", self._config)
         except RuntimeError as error:
             _raise_if_out_of_memory(path, error)
@@ -205,6 +207,18 @@ def _refuse_float_convolutions(path: Path, compiled: Any) -> None:
             f"{path}: {len(slow)} convolutions run in float ({slow[0]}, ...), all must run in INT8; "
             "rebuild with `python -m export build --target int8-po2w7`"
         )
+
+
+def _reshape(model: Any, path: Path, shape: tuple[int, ...]) -> None:
+    """The first axis as it is wanted; the others, too, where the file leaves them open."""
+    made_for = model.input(0).partial_shape
+    others = list(zip(made_for, shape, strict=False))[1:]
+    if len(made_for) != len(shape) or any(axis.is_static and axis.get_length() != n for axis, n in others):
+        raise BundleError(
+            f"{path}: this network is made for {made_for}, the manifest's tiles want {list(shape)}; its manifest and "
+            "its networks do not fit together: restore the bundle or rebuild it"
+        )
+    model.reshape(list(shape))
 
 
 def _misfit(inputs: tuple[NDArray[Any], ...], error: Exception) -> BundleError:

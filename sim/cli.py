@@ -9,6 +9,7 @@ import sys
 from hil.console import guarded
 from payload.version import described
 from sim.commands.console import stop_on_signals
+from sim.heap import give_large_arrays_their_own_pages
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +28,7 @@ def main() -> None:
     if MISSING is not None:
         sys.exit(_without_the_ground(MISSING))
     stop_on_signals("sim")
+    give_large_arrays_their_own_pages()
     sys.unraisablehook, sys.excepthook = _ignored, _printed
     sys.exit(guarded("sim", app))
 

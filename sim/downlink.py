@@ -17,7 +17,7 @@ from sim.apps.products import write_answers
 from sim.clouds.ground_mask import BUNDLES_OWN, open_ground_mask
 from sim.delivery.carry import carry
 from sim.ground.arrivals import Watch, unwatched
-from sim.ground.decoder import FULL, Decoder
+from sim.ground.decoder import AUTO, Decoder, decoder_for
 from sim.ground.reception import by_id, receive_channels
 from sim.mission.regions import regions_in_pixels, regions_outside
 from sim.mission.sites import plan_of
@@ -64,7 +64,7 @@ class Request:
     device: Device | None = None  # a device under test that codes the tiles instead of this host
     psnr_db: float | None = None  # constant quality instead of what the mission says
     trust: Trust = MISSIONS_OWN  # whose bundles fly besides those that the mission trusts
-    decoder: str = FULL
+    decoder: str = AUTO  # `full`, and `fast` for a large scene
     cloud_mask: str = BUNDLES_OWN  # whose network draws cloud.tif
     jobs: int = 1  # threads; neither octets nor figures depend on them
     keep_original: bool = False  # as original.tif beside what was received, for `sim serve`
@@ -91,7 +91,8 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
     ):
         mask = open_ground_mask(bundle, engine, request.cloud_mask)  # first, as it may refuse
         policy = replace(mission.policy, gate=regions_in_pixels(mission.policy.gate, scene.info))
-        info = replace(scene.info, notes=scene.info.notes + regions_outside(mission.policy.gate, scene.info))
+        kind, said = decoder_for(request.decoder, scene.info.height_px * scene.info.width_px, bundle)
+        info = replace(scene.info, notes=scene.info.notes + regions_outside(mission.policy.gate, scene.info) + said)
         header = header_of(scene, bundle)
         if request.device is None:
             flown = mission.protection, plan_of(mission, info), memory
@@ -106,7 +107,7 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
         arrivals = request.watch(header, policy.apid, bundle, engine)
         carried = carry(read, folder / PACKETS_FILE, mission.link, mission.delivery, policy, request.seed, arrivals)
         reception = receive_channels(carried.packets, by_id([bundle]), policy.apid)
-        received, decoder = reception.scene(header.scene_id), Decoder(bundle, engine, request.decoder)
+        received, decoder = reception.scene(header.scene_id), Decoder(bundle, engine, kind)
         arrivals.finish(received.codes.values(), folder)
         write_answers([received], mission, folder)
         give = partial(deliver, received, bundle, decoder, mask, mission, folder, progress, spread, request.one_grid)
@@ -114,15 +115,14 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
 
         # Verification alone opens the original again.
         kinds, layers = tables.kinds(received, grid(scene.info, bundle.tile_px)), layers or carried.layers
-        pictures = delivered.pictures if delivered else ()
-        cloud = folder / CLOUD_FILE if delivered else None
+        pictures, cloud = (delivered.pictures, folder / CLOUD_FILE) if delivered else ((), None)
         if request.keep_original:
             write_scene(folder / ORIGINAL_FILE, scene)
         comparison = compare_with_original(scene, pictures, cloud, mask, folder, kinds, progress, spread)
         ground = tables.Ground.now(delivered.seconds if delivered else 0.0, decoder.speed_mpx_s)
         run = tables.Run(
             request.seed, info, bundle, mission, engine, carried.link, reception, received, carried.report, broken,
-            layers, carried.frames, request.decoder, arrivals.answers_s, decoder.samples_per_px,
+            layers, carried.frames, kind, arrivals.answers_s, decoder.samples_per_px,
         )  # fmt: skip
         report = tables.compose(run, onboard, ground, comparison, tables.audit_section(received, decoder))
         write_report(report, comparison.pictures.paths, folder)

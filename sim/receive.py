@@ -6,7 +6,8 @@ there are several
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from payload.scene import SceneInfo
 from sim.apps.products import write_answers
 from sim.clouds.ground_mask import BUNDLES_OWN, GroundMask, open_ground_mask
 from sim.ground.arriving_files import FILE_APIDS, packets_and_files
-from sim.ground.decoder import FULL, Decoder
+from sim.ground.decoder import AUTO, Decoder, decoder_for
 from sim.ground.mosaic import reconstruct
 from sim.ground.place import scene_info
 from sim.ground.reception import Reception, SceneReception, by_id, receive_channels
@@ -56,7 +57,7 @@ class ReceiveRequest:
     engine: str = "openvino"
     overwrite: bool = False
     trust: Trust = MISSIONS_OWN
-    decoder: str = FULL
+    decoder: str = AUTO
     jobs: int = 1  # threads that decode
     cloud_mask: str = BUNDLES_OWN  # whose network draws cloud.tif
     one_grid: bool = False  # all bands in one file, whatever their resolutions
@@ -73,6 +74,8 @@ class Delivered:
     seconds: float
     origin: Origin
     placed: Callable[[], Placed | None]  # waits until what a GIS wants is in its place
+    decoder: str
+    notes: tuple[str, ...] = ()
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -107,7 +110,7 @@ def receive(request: ReceiveRequest, progress: Progress) -> dict[str, Any]:
 
 def deliver_all(
     reception: Reception, bundles: Mapping[int, Bundle], engine: Engine, mission: Mission, folder: Path,
-    progress: Progress, kind: str = FULL, spread: Spread | None = None, drawn_by: str = BUNDLES_OWN,
+    progress: Progress, asked: str = AUTO, spread: Spread | None = None, drawn_by: str = BUNDLES_OWN,
     one_grid: bool = False,
 ) -> Iterator[Delivered]:  # fmt: skip
     """Each scene of which anything can be shown, in a folder of its own where there are several."""
@@ -115,8 +118,11 @@ def deliver_all(
     for scene, bundle in shown:
         place = folder if len(shown) == 1 else folder / _folder_name(scene)
         place.mkdir(exist_ok=True)
-        decoder, mask = Decoder(bundle, engine, kind), open_ground_mask(bundle, engine, drawn_by)
-        yield deliver(scene, bundle, decoder, mask, mission, place, progress, spread, one_grid)
+        info, mask = scene_info(scene, bundle), open_ground_mask(bundle, engine, drawn_by)
+        kind, said = decoder_for(asked, info.height_px * info.width_px, bundle)
+        decoder = Decoder(bundle, engine, kind)
+        done = deliver(scene, bundle, decoder, mask, mission, place, progress, spread, one_grid)
+        yield replace(done, notes=said)
 
 
 def deliver(
@@ -125,12 +131,12 @@ def deliver(
 ) -> Delivered:  # fmt: skip
     """The pictures of one scene, one for each of its grids; cloud.tif: the ground's own mask of it; provenance.tif:
     what became of every pixel; and what a GIS wants beside them."""
-    origin = origin_of(scene, mission)
+    origin, spread = origin_of(scene, mission), spread or Spread()
     info, start, known_px = scene_info(scene, bundle), time.process_time(), 0
     files = files_of(folder, decoder.grids, decoder.bands, one_grid)
     withheld = {address for address, code in scene.codes.items() if code.kind is Kind.WITHHELD}
     with (
-        PictureFiles(files, info, origin) as writer,
+        PictureFiles(files, info, origin, spread.jobs) as writer,
         CloudClassWriter(folder / CLOUD_FILE, info, origin) as cloud_writer,
         ProvenanceWriter(folder / PROVENANCE_FILE, info, origin) as provenance_writer,
     ):
@@ -138,17 +144,17 @@ def deliver(
             top = strip.row * decoder.tile_px
             height = min(decoder.tile_px, info.height_px - top)
             known = strip.known[:height, : info.width_px]
-            writer.write_strip(top, strip.dn[:, :height, : info.width_px], known)
             gone = [(strip.row, col) in withheld for col in range(scene.grid[1])]
-            classes = mask.classes(strip.dn, strip.known, gone, info.gsd_m)
-            cloud_writer.write_strip(top, classes[:height, : info.width_px])
+            classes = spread.aside(partial(mask.classes, strip.dn, strip.known, gone, info.gsd_m))
+            writer.write_strip(top, strip.dn[:, :height, : info.width_px], known)
             provenance_writer.write_strip(top, provenance(scene, strip.row, known, decoder.tile_px))
+            cloud_writer.write_strip(top, classes()[:height, : info.width_px])
             known_px += int(known.sum())
             progress("ground", scene.grid[0])
     seconds = time.process_time() - start
-    spread, shown = spread or Spread(), info_on(info, files[0])
+    shown = info_on(info, files[0])
     placed = spread.aside(lambda: publish(scene, shown, origin, folder, decoder.tile_px))
-    return Delivered(scene, shown, files, known_px, seconds, origin, placed)
+    return Delivered(scene, shown, files, known_px, seconds, origin, placed, decoder.kind)
 
 
 def origin_of(scene: SceneReception, mission: Mission) -> Origin:

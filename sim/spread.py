@@ -10,6 +10,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
+import numpy as np
+
 from payload.errors import InputError
 from payload.scene import Dn, Mask, Scene, SceneInfo
 
@@ -18,6 +20,13 @@ Made = TypeVar("Made")
 #: A window of a scene, and its pixels once they are there.
 Reading = tuple[tuple[int, int, int, int], Future[tuple[Dn, Mask]]]
 MOST_JOBS = 256
+#: Where nobody says how many: each thread holds a decoder and a row's share of pixels.
+USUAL_JOBS = 8
+
+
+def cores() -> int:
+    """The cores that this process may use, USUAL_JOBS at most."""
+    return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, USUAL_JOBS)
 
 
 class Spread:
@@ -46,8 +55,8 @@ class Spread:
         if self._pool is None:
             yield scene
             return
-        with ThreadPoolExecutor(1) as reader:
-            yield ReadAhead(scene, reader)
+        with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(self.jobs) as drawers:
+            yield ReadAhead(SideBySide(scene, drawers, self.jobs), reader)
 
     def __enter__(self) -> "Spread":
         return self
@@ -55,6 +64,29 @@ class Spread:
     def __exit__(self, *failure: object) -> None:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
+
+
+class SideBySide:
+    """A scene whose windows are read in parts by several threads, where it says of itself that they may be."""
+
+    def __init__(self, scene: Scene, pool: ThreadPoolExecutor, parts: int) -> None:
+        self._scene, self._pool, self._parts = scene, pool, parts
+        self._step_px = getattr(scene, "side_by_side_px", None)
+
+    @property
+    def info(self) -> SceneInfo:
+        return self._scene.info
+
+    def read(self, row_px: int, col_px: int, height_px: int, width_px: int) -> tuple[Dn, Mask]:
+        """As `Scene.read`."""
+        if self._step_px is None:
+            return self._scene.read(row_px, col_px, height_px, width_px)
+        part_px = -(-width_px // (self._parts * self._step_px)) * self._step_px
+        starts = range(col_px, col_px + width_px, part_px)
+        widths = [min(part_px, col_px + width_px - start) for start in starts]
+        parts = self._pool.map(lambda start, width: self._scene.read(row_px, start, height_px, width), starts, widths)
+        dn, valid = zip(*parts, strict=True)
+        return np.concatenate(dn, axis=2), np.concatenate(valid, axis=1)
 
 
 class ReadAhead:

@@ -1,9 +1,9 @@
 """What the cloud network says of a tile: probabilities per cell, and the two answers read from them.
 
-The *mask* answers a user: which pixels are clear, cloud, thin cloud or shadow (`classes`), as people draw them. The
-*gate* asks what may be withheld: `sure_fraction`. They have a threshold each, because their mistakes differ: a pixel
-of the mask can be drawn again, a tile that was withheld is gone. So the gate hears a second witness that has learnt
-nothing: a published rule on colour (payload.clouds.planes.hazy_and_white) must find cloud there, too.
+The *mask* says which pixels are cloud (`cloudy`); the ground draws a user's from it (sim.clouds.outline). The *gate*
+asks what may be withheld: `sure_fraction`. They have a threshold each, because their mistakes differ: a pixel of the
+mask can be drawn again, a tile that was withheld is gone. So the gate hears a second witness that has learnt nothing:
+a published rule on colour (payload.clouds.planes.hazy_and_white) must find cloud there, too.
 """
 
 from collections.abc import Callable
@@ -82,17 +82,6 @@ class CloudMask:
     def sure(self) -> Mask:
         """Pixels of the cells that are cloud beyond doubt, to network and second witness. [T, T]"""
         return self._pixels(_picture(self._sure)) & self.valid
-
-    def classes(self, growth_px: float = 0.0) -> NDArray[np.uint8]:
-        """CLASSES of every pixel as people draw them, cloud grown by `growth_px`; NO_CLASS without data. [T, T]
-
-        The outline of cloud follows the interpolated probability; thin cloud and shadow are told apart cell by cell.
-        """
-        cloud = grown(self.probability > self.cloudy_above, growth_px)
-        kind = np.where(self.cells[THIN] > self.cells[THICK], THIN, THICK).astype(np.uint8)
-        ground = np.where(self.cells[SHADOW] > self.cells[CLEAR], SHADOW, CLEAR).astype(np.uint8)
-        found = np.where(cloud, self._pixels(kind), self._pixels(ground))
-        return np.where(self.valid, found, np.uint8(NO_CLASS))
 
     @property
     def cloud_fraction(self) -> float:

@@ -1,9 +1,10 @@
 """Networks whose weights lie inside a runtime: they are asked for a known answer, since nobody can look at them.
 
-The self-test asks the encoder the same question on its way, so its answer is heard there and the network need not run
-a second time.
+The self-test may ask the encoder the same question on its way; then its answer is heard there and the network need not
+run a second time.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,28 +14,30 @@ from payload.engine import Engine, Network
 from payload.guard.checksum import same
 from payload.memory import RunsInside
 
+Arrays = tuple[NDArray[Any], ...]
+
 
 class HeardNetwork:
-    """A network as it is; while somebody listens, its last answer is kept."""
+    """A network as it is; while somebody listens, what it was asked last and its answer are kept."""
 
     def __init__(self, network: Network) -> None:
         self.network = network
         self._listens = False
-        self._answer: list[NDArray[Any]] | None = None
+        self._last: tuple[Arrays, list[NDArray[Any]]] | None = None
 
     def run(self, *inputs: NDArray[Any]) -> list[NDArray[Any]]:
         answer = self.network.run(*inputs)
         if self._listens:
-            self._answer = answer
+            self._last = inputs, answer
         return answer
 
     def listen(self, on: bool) -> None:
         self._listens = on
 
-    def heard(self) -> list[NDArray[Any]] | None:
-        """The last answer that was listened to, once; None where there was none."""
-        answer, self._answer = self._answer, None
-        return answer
+    def heard(self, inputs: Arrays) -> list[NDArray[Any]] | None:
+        """The last answer that was listened to, once; None where that was another question, or none."""
+        last, self._last = self._last, None
+        return last[1] if last is not None and alike(last[0], inputs) else None
 
 
 class HeardEngine:
@@ -42,6 +45,7 @@ class HeardEngine:
 
     def __init__(self, engine: Engine) -> None:
         self.name, self.version = engine.name, engine.version
+        self.reshapes = getattr(engine, "reshapes", False)
         self._engine = engine
 
     def load(self, path: Path, require_int8: bool = False, shape: tuple[int, ...] | None = None) -> HeardNetwork:
@@ -64,10 +68,15 @@ class Probe:
 
     def passes(self) -> bool:
         """Whether the network answers as it did: in what was listened to, else when it is asked now."""
-        network = self._inside.network
-        heard = network.heard() if isinstance(network, HeardNetwork) else None
+        network, question = self._inside.network, self._inside.inputs
+        heard = network.heard(question) if isinstance(network, HeardNetwork) else None
         try:
-            answer = network.run(*self._inside.inputs) if heard is None else heard
+            answer = network.run(*question) if heard is None else heard
         except Exception:  # a runtime that was hit may raise anything of its own
             return False
-        return len(answer) == len(self._answer) and all(map(same, answer, self._answer))
+        return alike(answer, self._answer)
+
+
+def alike(some: Sequence[NDArray[Any]], others: Sequence[NDArray[Any]]) -> bool:
+    """Whether they are the same arrays, octet by octet."""
+    return len(some) == len(others) and all(map(same, some, others))

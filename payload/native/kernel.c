@@ -20,6 +20,8 @@
 #include "products.c"
 #include "winograd.c"
 #include "similarity.c"
+#include "agreement.c"
+#include "noise.c"
 #include "clouds.c"
 #include "reed_solomon.c"
 #include "convolutional.c"

@@ -13,12 +13,12 @@ static uint16_t magnitude_of(int32_t latent, uint32_t step) {
     return q > 65535 ? 65535 : (uint16_t)q;
 }
 
-/* Magnitudes floor(|latent| / step + 1/5), at most 65535, signs, and sizes in 128ths of a step, over n latents.
+/* Magnitudes floor(|latent| / step + 1/5), at most 65535, signs, and sizes in 128ths of step << unsent, over n latents.
  * Division is by a float reciprocal and one correction, exact below 2^28: |latent| < 2^26 and steps up to 2^24. */
-VECTORISED static void quantise(const int32_t *latents, int n, uint32_t step, uint16_t *magnitude, uint8_t *negative,
-                                uint8_t *size128) {
+VECTORISED static void quantise(const int32_t *latents, int n, uint32_t step, int unsent, uint16_t *magnitude,
+                                uint8_t *negative, uint8_t *size128) {
     enum { CHUNK = 512 };
-    float per_step = 128.0f / (float)step;
+    float per_step = 128.0f / (float)((uint64_t)step << unsent);
     int32_t divisor = 5 * (int32_t)step;
     float inverse = 1.0f / (float)divisor;
     for (int begin = 0; begin < n; begin += CHUNK) {
@@ -47,13 +47,13 @@ VECTORISED static void quantise(const int32_t *latents, int n, uint32_t step, ui
     }
 }
 
-EXPORT int nadir_quantise(Span latents, int n, uint32_t step, Span magnitude, Span negative, Span size128) {
-    if (!within(n, 0, INT32_MAX) || step < 1 || step > MAX_STEP)
+EXPORT int nadir_quantise(Span latents, int n, uint32_t step, int unsent, Span magnitude, Span negative, Span size128) {
+    if (!within(n, 0, INT32_MAX) || step < 1 || step > MAX_STEP || !within(unsent, 0, MAX_LAYERS))
         return OUT_OF_RANGE;
     if (!HOLDS(latents, int32_t, n) || !HOLDS(magnitude, uint16_t, n) || !HOLDS(negative, uint8_t, n) ||
         !HOLDS(size128, uint8_t, n))
         return BUFFER_TOO_SMALL;
-    quantise(latents.at, n, step, magnitude.at, negative.at, size128.at);
+    quantise(latents.at, n, step, unsent, magnitude.at, negative.at, size128.at);
     return 0;
 }
 
@@ -70,7 +70,7 @@ VECTORISED static void errors(const int32_t *latents, int n, uint32_t step, int 
         int32_t any = 0;
         for (int i = 0; i < count; i++)
             any |= size_of(from[i]);
-        quantise(from, count, step, magnitude, negative, size128);
+        quantise(from, count, step, 0, magnitude, negative, size128);
         for (int k = 0; k <= layers; k++) {
             int missing = layers - k;
             int64_t wide = (int64_t)step << (k ? missing : 0), start = k ? inside[k - 1] * wide >> 6 : 0;

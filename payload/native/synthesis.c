@@ -5,36 +5,80 @@
 
 enum { NARROW = 2 * BLOCK, WIDE = 4 * BLOCK, MARGIN = (WIDE - BLOCK) / 2 };
 
-/* to[size][size] of a plane of `pitch` += level x function [size][size]. */
-static inline void add_plain(const float *function, int size, float level, float *to, int pitch) {
-    for (int y = 0; y < size; y++)
-        for (int x = 0; x < size; x++)
-            to[(size_t)y * pitch + x] += level * function[y * size + x];
-}
+/* What a coefficient of a block adds: so much of a function. */
+typedef struct {
+    const float *function;
+    float level;
+} Term;
 
-#if HAVE_AVX2
-AVX2 static inline void add_avx2(const float *function, int size, float level, float *to, int pitch) {
-    __m256 times = _mm256_set1_ps(level);
+/* Those of STEP blocks of a row whose functions are of one length. */
+typedef struct {
+    Term of[STEP][COEFFICIENTS];
+    int count[STEP];
+} Terms;
+
+/* to[size][size] of a plane of `pitch` += the sum of so many terms. */
+static inline void add_plain(const Term *terms, int count, int size, float *to, int pitch) {
     for (int y = 0; y < size; y++)
-        for (int x = 0; x < size; x += 8) {
-            float *at = to + (size_t)y * pitch + x;
-            __m256 part = _mm256_mul_ps(times, _mm256_loadu_ps(function + y * size + x));
-            _mm256_storeu_ps(at, _mm256_add_ps(_mm256_loadu_ps(at), part));
+        for (int x = 0; x < size; x++) {
+            float sum = 0;
+            for (int k = 0; k < count; k++)
+                sum += terms[k].level * terms[k].function[y * size + x];
+            to[(size_t)y * pitch + x] += sum;
         }
 }
+
+#if HAVE_AVX2
+enum { SUMS_HELD = 8 }; /* registers of eight sums each, which wait for all terms */
+
+/* As many lines, from y on, as registers hold. */
+AVX2 static inline __attribute__((always_inline)) void add_lines_avx2(const Term *terms, int count, int size, int y,
+                                                                      float *to, int pitch) {
+    __m256 sum[SUMS_HELD];
+    for (int i = 0; i < SUMS_HELD; i++)
+        sum[i] = _mm256_setzero_ps();
+    for (int k = 0; k < count; k++) {
+        __m256 level = _mm256_set1_ps(terms[k].level);
+        const float *function = terms[k].function + y * size;
+        for (int i = 0; i < SUMS_HELD; i++)
+            sum[i] = _mm256_add_ps(sum[i], _mm256_mul_ps(level, _mm256_loadu_ps(function + 8 * i)));
+    }
+    for (int i = 0; i < SUMS_HELD; i++) {
+        float *at = to + (size_t)(y + 8 * i / size) * pitch + 8 * i % size;
+        _mm256_storeu_ps(at, _mm256_add_ps(_mm256_loadu_ps(at), sum[i]));
+    }
+}
+
+/* A few lines of every function at a time: they stay in the nearest cache. */
+AVX2 static inline __attribute__((always_inline)) void add_terms_avx2(const Terms *terms, int blocks, int size, float *to,
+                                                                      int pitch) {
+    for (int y = 0; y < size; y += 8 * SUMS_HELD / size)
+        for (int c = 0; c < blocks; c++)
+            if (terms->count[c])
+                add_lines_avx2(terms->of[c], terms->count[c], size, y, to + BLOCK * c, pitch);
+}
+
+AVX2 static void add_wide_avx2(const Terms *terms, int blocks, float *to, int pitch) {
+    add_terms_avx2(terms, blocks, WIDE, to, pitch);
+}
+
+AVX2 static void add_narrow_avx2(const Terms *terms, int blocks, float *to, int pitch) {
+    add_terms_avx2(terms, blocks, NARROW, to, pitch);
+}
 #endif
 
-/* One function [size][size], in the place of block `at`. */
-static inline __attribute__((always_inline)) void add(const float *function, int size, float level, float *to,
-                                                      int pitch, int vector) {
+/* The terms of so many blocks; `to` is where the first one's functions begin. */
+static inline __attribute__((always_inline)) void add_terms(const Terms *terms, int blocks, int size, float *to, int pitch,
+                                                            int vector) {
 #if HAVE_AVX2
-    if (vector && size == NARROW)
-        add_avx2(function, NARROW, level, to, pitch);
-    else if (vector)
-        add_avx2(function, WIDE, level, to, pitch);
-    else
+    if (vector) {
+        (size == WIDE ? add_wide_avx2 : add_narrow_avx2)(terms, blocks, to, pitch);
+        return;
+    }
 #endif
-        add_plain(function, size, level, to, pitch);
+    for (int c = 0; c < blocks; c++)
+        if (terms->count[c])
+            add_plain(terms->of[c], terms->count[c], size, to + BLOCK * c, pitch);
 }
 
 /* One row of blocks of one coefficient, from where it stands: levels in steps; or indices, of which what stands between
@@ -46,18 +90,17 @@ typedef struct {
     float inside;
 } Row;
 
-static inline __attribute__((always_inline)) void add_row(Row row, int w, const float *function, int size, float *to,
-                                                          int pitch, int vector) {
-    for (int c = 0; row.levels && c < w; c++)
-        if (row.levels[c] != 0)
-            add(function, size, row.levels[c], to + BLOCK * c, pitch, vector);
-    for (int col = 0; !row.levels && col < w; col += STEP) {
-        uint32_t bits = some_of(row.magnitude + col, w - col < STEP ? w - col : STEP, 0, vector);
-        for (; bits; bits &= bits - 1) {
-            int c = col + __builtin_ctz(bits);
-            float level = (float)row.magnitude[c] + row.inside;
-            add(function, size, row.negative[c] ? -level : level, to + BLOCK * c, pitch, vector);
-        }
+/* Terms of the `count` blocks from `first` on. */
+static inline __attribute__((always_inline)) void note_row(Row row, int first, int count, const float *function,
+                                                           Terms *terms, int vector) {
+    for (int c = 0; row.levels && c < count; c++)
+        if (row.levels[first + c] != 0)
+            terms->of[c][terms->count[c]++] = (Term){function, row.levels[first + c]};
+    uint32_t bits = row.levels ? 0 : some_of(row.magnitude + first, count, 0, vector);
+    for (; bits; bits &= bits - 1) {
+        int c = __builtin_ctz(bits);
+        float level = (float)row.magnitude[first + c] + row.inside;
+        terms->of[c][terms->count[c]++] = (Term){function, row.negative[first + c] ? -level : level};
     }
 }
 
@@ -111,11 +154,18 @@ typedef struct {
 static inline __attribute__((always_inline)) void add_blocks(Coefficients from, Functions by, int band, int row,
                                                              int cells, float *plane, int vector) {
     int pitch = BLOCK * cells + 2 * MARGIN;
-    for (int f = 0; f < COEFFICIENTS; f++) {
-        int size = by.is_wide[f] ? WIDE : NARROW, first = MARGIN - (size - BLOCK) / 2;
-        const float *function = size == WIDE ? by.wide + f * WIDE * WIDE : by.narrow + f * NARROW * NARROW;
-        float *to = plane + (size_t)(BLOCK * row + first) * pitch + first;
-        add_row(row_of(from, band, f, row, cells), cells, function, size, to, pitch, vector);
+    Terms narrow, wide;
+    for (int first = 0; first < cells; first += STEP) {
+        int count = cells - first < STEP ? cells - first : STEP;
+        memset(narrow.count, 0, sizeof narrow.count), memset(wide.count, 0, sizeof wide.count);
+        for (int f = 0; f < COEFFICIENTS; f++) {
+            const float *function = by.is_wide[f] ? by.wide + f * WIDE * WIDE : by.narrow + f * NARROW * NARROW;
+            Terms *terms = by.is_wide[f] ? &wide : &narrow;
+            note_row(row_of(from, band, f, row, cells), first, count, function, terms, vector);
+        }
+        float *to = plane + (size_t)BLOCK * row * pitch + BLOCK * first;
+        add_terms(&wide, count, WIDE, to, pitch, vector);
+        add_terms(&narrow, count, NARROW, to + (size_t)(WIDE - NARROW) / 2 * (pitch + 1), pitch, vector);
     }
 }
 

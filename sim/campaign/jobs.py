@@ -12,6 +12,7 @@ from typing import Any
 from payload.bundle import DEFAULT, load_bundle
 from payload.errors import InputError
 from sim.campaign.items import Item
+from sim.heap import give_large_arrays_their_own_pages
 from sim.progress import silent
 
 CHUNK_OCTETS = 1 << 20
@@ -32,6 +33,7 @@ class Job:
 def run(item: Item, job: Job, out: str) -> dict[str, Any]:
     """One item's row. What is done already is read, what fails is a row with its reason; nothing is raised."""
     start_s = time.perf_counter()
+    give_large_arrays_their_own_pages()
     try:
         key = digest(item, job)
         kept = Path(out) / ROWS / f"{key}.json"

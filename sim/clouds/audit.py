@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from payload.errors import InputError
-from sim.clouds.rules import braaten_cohen_yang
+from sim.clouds.other_detectors import braaten_cohen_yang
 from sim.metrics.intervals import CONFIDENCE, Draw, binomial_upper, lower_bound, share, upper_bound
 from sim.toml_tables import read_json
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from payload.clouds.gate import detect_clouds
-from payload.clouds.mask import CLEAR, SHADOW, THICK, THIN, CloudMask
+from payload.clouds.mask import SHADOW, THICK, THIN
 from payload.clouds.network import CloudNet
 from payload.engine import Engine, open_engine
 from payload.errors import InputError
@@ -35,6 +35,7 @@ from sim.clouds.other_detectors import (
     s2cloudless_probability,
 )
 from sim.clouds.other_light import EVERY, light_rows
+from sim.clouds.outline import classes_as_drawn, is_cloud
 from sim.clouds.requirements import checks
 from sim.clouds.samples import (
     FIRM,
@@ -150,27 +151,16 @@ def _pixel_scores(judged: list[Judged], method: str, reading: str) -> dict[str, 
 
 
 def _class_scores(judged: list[Judged]) -> dict[str, dict[str, Any]]:
-    """Ours per class, every class of the reference at its word.
-
-    Cloud where cloud is likelier than the threshold, then the likelier of the two kinds.
-    """
+    """The classes a user reads, every class of the reference at its word."""
     totals = [Counts()] * 4
     table = np.full(256, 255, np.uint8)
     table[list(SCL_CLASSES)] = list(SCL_CLASSES.values())
     for j in _labelled(judged):
         wanted = table[j.sample.scl]
-        found = _classes(j.mask)
+        found = j.classes
         known = wanted != 255
         totals = [t + figures.count(found == k, wanted == k, known) for k, t in enumerate(totals)]
     return {name: t.scores() for name, t in zip(("clear", "thick", "thin", "shadow"), totals, strict=True)}
-
-
-def _classes(mask: CloudMask) -> NDArray[np.int64]:
-    cells = mask.cells
-    cloud = np.where(cells[THIN] > cells[THICK], THIN, THICK)
-    ground = np.where(cells[SHADOW] > cells[CLEAR], SHADOW, CLEAR)
-    kinds = np.where(cells[THICK] + cells[THIN] > mask.cloudy_above, cloud, ground)
-    return np.asarray(kinds.repeat(mask.cell_px, axis=0).repeat(mask.cell_px, axis=1))
 
 
 def _teacher_scores(judged: list[Judged]) -> dict[str, dict[str, Any]] | None:
@@ -183,13 +173,13 @@ def _teacher_scores(judged: list[Judged]) -> dict[str, dict[str, Any]] | None:
         counts = [_against_teacher(j, wanted_class, kinds) for j in told]
         rows[name] = figures.pooled(counts).scores() | {"iou_interval": figures.interval(counts, "iou")}
     cloud = sum(int(_cloud_by(j, CSMASK).sum()) for j in told)
-    thin = sum(int((_cloud_by(j, CSMASK) & (_classes(j.mask) == THIN)).sum()) for j in told)
+    thin = sum(int((_cloud_by(j, CSMASK) & (j.classes == THIN)).sum()) for j in told)
     rows["cloud"]["called_thin"] = thin / cloud if cloud else None
     return rows
 
 
 def _against_teacher(judged: Judged, wanted_class: int, kinds: tuple[int, ...]) -> Counts:
-    found = np.isin(_classes(judged.mask), kinds)
+    found = np.isin(judged.classes, kinds)
     return figures.count(found, np.asarray(judged.teacher == wanted_class), np.ones(found.shape, bool))
 
 
@@ -351,7 +341,8 @@ def scene_masks(data: Path, net: CloudNet) -> dict[str, NDArray[np.bool_]]:
             top, left = tile.row * SCENE_TILE_PX, tile.col * SCENE_TILE_PX
             place = slice(top, min(top + SCENE_TILE_PX, height)), slice(left, min(left + SCENE_TILE_PX, width))
             inside = slice(0, place[0].stop - top), slice(0, place[1].stop - left)
-            masks[OURS][place] = detect_clouds(tile, net).cloudy[inside]
+            drawn = classes_as_drawn(detect_clouds(tile, net), scene.info.gsd_m, net.settings.growth_m)
+            masks[OURS][place] = is_cloud(drawn)[inside]
             for name, rule in RULES.items():
                 masks[name][place] = (rule(tile.dn) & tile.valid)[inside]
     return masks

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from payload.bundle import Bundle
 from payload.clouds.gate import detect_clouds
-from payload.clouds.mask import CLEAR, NO_CLASS, SHADOW, THICK, THIN, grown
+from payload.clouds.mask import CLEAR, NO_CLASS, SHADOW, THICK, grown
 from payload.clouds.network import CloudNet, load_cloud_net
 from payload.engine import Engine
 from payload.errors import InputError
@@ -24,6 +24,7 @@ from payload.scene import Dn, Mask
 from payload.sensor import RGBN
 from payload.tiles import Tile
 from sim.clouds.other_detectors import CS_CLEAR, CS_SHADOW, csmask_is_there, csmask_outline, csmask_probabilities
+from sim.clouds.outline import classes_as_drawn, is_cloud
 
 #: In `cloud.tif`, after payload.clouds.mask.CLASSES: a tile that was declared cloud and not sent.
 WITHHELD = 4
@@ -68,7 +69,8 @@ class GroundMask:
         height, width = valid.shape
         margins = ((0, self.tile_px - height), (0, self.tile_px - width))
         tile = Tile(0, 0, np.pad(dn, ((0, 0), *margins)), np.pad(valid, margins))
-        return detect_clouds(tile, self.net).classes(_pixels(self.net.settings.growth_m, gsd_m))[:height, :width]
+        mask = detect_clouds(tile, self.net)
+        return classes_as_drawn(mask, gsd_m, self.net.settings.growth_m)[:height, :width]
 
 
 def _by_csmask(dn: Dn, level: str, gsd_m: float) -> NDArray[np.uint8]:
@@ -112,7 +114,7 @@ class MaskTally:
         if self.mask.net is None:
             return
         settings = self.mask.net.settings
-        seen, cloud = classes < WITHHELD, _is_cloud(classes)
+        seen, cloud = classes < WITHHELD, is_cloud(classes)
         said = (onboard_percent > 100.0 * settings.cloudy_above) & (onboard_percent <= 100)
         onboard = grown(said, _pixels(settings.growth_m, gsd_m))
         self.seen_px += int(seen.sum())
@@ -125,7 +127,7 @@ class MaskTally:
             return
         classes = self.mask.judge(original, valid, gsd_m)
         self.withheld_px += int(valid.sum())
-        self.withheld_clear_px += int((~_is_cloud(classes) & valid).sum())
+        self.withheld_clear_px += int((~is_cloud(classes) & valid).sum())
 
     def summary(self) -> dict[str, Any]:
         """Plain values for the report; percentages None where nothing was there to count."""
@@ -135,10 +137,6 @@ class MaskTally:
             "onboard_agrees_percent": _percent(self.agreed_px, self.seen_px),
             "withheld_clear_to_ground_percent": _percent(self.withheld_clear_px, self.withheld_px),
         }
-
-
-def _is_cloud(classes: NDArray[np.uint8]) -> Mask:
-    return np.asarray((classes == THICK) | (classes == THIN))
 
 
 def _percent(part: int, whole: int) -> float | None:

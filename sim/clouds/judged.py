@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from payload.bundle import SHIPPED
 from payload.clouds.gate import detect_clouds
-from payload.clouds.mask import NO_CLASS, THICK, THIN, CloudMask
+from payload.clouds.mask import NO_CLASS, CloudMask
 from payload.clouds.network import NETWORK_FILE, CloudNet, read_settings
 from payload.engine import Engine
 from payload.errors import InputError
 from payload.tiles import Tile
-from sim.clouds.rules import braaten_cohen_yang, hot_whiteness
+from sim.clouds.other_detectors import braaten_cohen_yang, hot_whiteness
+from sim.clouds.outline import classes_as_drawn, is_cloud
 from sim.clouds.samples import CloudSample
 
 OURS, BCY, HOT = "nadir", "braaten-cohen-yang", "hot-whiteness"
@@ -41,11 +42,12 @@ class Candidate:
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """One sample with what every method says of it: which pixels are cloud. `teacher` [H, W]: clear 0, cloud 1,
-    shadow 2 by ukis-csmask, None where that is not installed or was not asked."""
+    """One sample with what every method says of it: which pixels are cloud. `classes` [H, W]: what a user reads.
+    `teacher` [H, W]: clear 0, cloud 1, shadow 2 by ukis-csmask, None where that is not installed or was not asked."""
 
     sample: CloudSample
     mask: CloudMask
+    classes: NDArray[np.uint8]
     found: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
     teacher: NDArray[np.uint8] | None = None
 
@@ -102,7 +104,8 @@ def judge(samples: Iterator[CloudSample], net: CloudNet, teacher: TeacherFunctio
         mask = detect_clouds(tile_of(sample.dn), net)
         rules = {name: rule(sample.dn) for name, rule in RULES.items()}
         told = teacher(sample.dn, sample.level) if teacher is not None and sample.scl is not None else None
-        judged.append(Judged(sample, mask, {OURS: mask.cloudy} | rules, told))
+        drawn = classes_as_drawn(mask, sample.gsd_m, net.settings.growth_m)
+        judged.append(Judged(sample, mask, drawn, {OURS: is_cloud(drawn)} | rules, told))
     return judged
 
 
@@ -117,7 +120,7 @@ class Picture:
 
     @property
     def cloudy(self) -> NDArray[np.bool_]:
-        return np.asarray((self.classes == THICK) | (self.classes == THIN))
+        return is_cloud(self.classes)
 
 
 def judge_picture(dn: NDArray[np.uint16], net: CloudNet, gsd_m: float, withhold_above: float = 0.7) -> Picture:
@@ -132,7 +135,7 @@ def judge_picture(dn: NDArray[np.uint16], net: CloudNet, gsd_m: float, withhold_
             rows, cols = slice(top, min(top + TILE_PX, height)), slice(left, min(left + TILE_PX, width))
             mask = detect_padded(dn[:, rows, cols], net, TILE_PX)
             inside = slice(0, rows.stop - top), slice(0, cols.stop - left)
-            found.classes[rows, cols] = mask.classes(net.settings.growth_m / gsd_m)[inside]
+            found.classes[rows, cols] = classes_as_drawn(mask, gsd_m, net.settings.growth_m)[inside]
             found.sure[rows, cols], found.probability[rows, cols] = mask.sure[inside], mask.probability[inside]
             found.withheld[rows, cols] = mask.sure_fraction > withhold_above
     return found

@@ -1,6 +1,8 @@
-"""Detectors of others, where they are installed (extra `clouds`): s2cloudless on 13 bands, ukis-csmask on four.
+"""Detectors of others: the network's opponents, and the audit's judge.
 
-Both are optional: without them their columns are empty.
+Two published rules on colour are fixed formulas on reflectance, without training or context: dn uint16 [4, ...] in
+payload.sensor.RGBN's order with DN = reflectance x 10 000 -> bool [...]. s2cloudless on 13 bands and ukis-csmask on
+four (extra `clouds`) are optional: without them their columns are empty.
 """
 
 import importlib.util
@@ -13,12 +15,43 @@ import numpy as np
 from numpy.typing import NDArray
 
 from payload.clouds.mask import grown
+from payload.scene import Dn, Mask
 
 #: s2cloudless' own defaults: threshold .4; window and dilation scaled from 60 m as its makers advise for 10 m.
 S2CLOUDLESS_THRESHOLD, S2CLOUDLESS_AVERAGE_PX, S2CLOUDLESS_DILATION_PX = 0.4, 22, 11
 #: Of ukis-csmask: pixels along a window, and the outline that comes nearest to the one people draw (docs/clouds.md).
 WINDOW_PX, OUTLINE_ABOVE, OUTLINE_GROWTH_M = 256, 0.3, 30.0
 CS_CLEAR, CS_CLOUD, CS_SHADOW = range(3)
+BLUE, GREEN, RED = range(3)
+
+
+def braaten_cohen_yang(dn: Dn) -> Mask:
+    """Braaten, Cohen and Yang 2015 (Remote Sensing of Environment 169, 128-138), the cloud core test for green and red.
+
+    Made for Landsat MSS; the thresholds are those of the Sentinel-2 adaptation in wide use: green as a ratio between
+    .175 and .39, cloud above it, or within it where green exceeds red.
+    """
+    green, red = _reflectance(dn[GREEN]), _reflectance(dn[RED])
+    ratio = (green - 0.175) / (0.39 - 0.175)
+    greenness = green - red  # the sign of the normalised difference
+    return np.asarray((ratio > 1.0) | ((ratio > 0.0) & (greenness > 0.0)))
+
+
+def hot_whiteness(dn: Dn) -> Mask:
+    """Fmask's visible tests: Zhu and Woodcock 2012 (Remote Sensing of Environment 118, 83-94), equations 2 and 3.
+
+    Haze-optimised: blue - red / 2 - .08 > 0. White: sum |band - mean| / mean < .7 over the visible bands. The tests
+    that need short-wave infrared or temperature are left out.
+    """
+    visible = np.stack([_reflectance(dn[band]) for band in (BLUE, GREEN, RED)])
+    mean = np.maximum(visible.mean(axis=0), 1e-6)
+    white = (np.abs(visible - mean).sum(axis=0) / mean) < 0.7
+    haze = visible[BLUE] - 0.5 * visible[RED] - 0.08 > 0.0
+    return np.asarray(white & haze)
+
+
+def _reflectance(dn: NDArray[np.uint16]) -> NDArray[np.float32]:
+    return dn.astype(np.float32) / np.float32(10000.0)
 
 
 def s2cloudless_probability(x: NDArray[np.uint16]) -> NDArray[np.float32] | None:

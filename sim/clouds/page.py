@@ -16,6 +16,7 @@ from sim.clouds.evaluate import LEAST_KNOWN, Material
 from sim.clouds.figures import CLOUDY_TILE, cloudy_tile
 from sim.clouds.human import JudgedChip
 from sim.clouds.judged import OURS, Judged
+from sim.clouds.outline import is_cloud
 from sim.clouds.samples import FIRM
 from sim.design import page
 from sim.design.charts import Axis, Plot, Svg
@@ -132,37 +133,39 @@ def _gap(judged: Judged) -> float:
 
 
 def _caption(judged: Judged) -> str:
-    mask = judged.mask
     cloud, known = judged.sample.reference()
     if not known.any():
         return "no reference"
     reference = "clear by eye" if judged.sample.scl is None else f"reference {100 * cloud[known].mean():.0f} %"
-    ours, thin, sure = (100 * f for f in (mask.cloud_fraction, mask.thin_fraction, mask.sure_fraction))
+    shares = is_cloud(judged.classes).mean(), (judged.classes == THIN).mean(), judged.mask.sure_fraction
+    ours, thin, sure = (100 * share for share in shares)
     return f"ours {ours:.0f} % ({thin:.0f} % thin, {sure:.0f} % sure), {reference}"
 
 
 def _picture(judged: Judged) -> str:
     """Three panels side by side: colours, ours, reference. PNG as a data address."""
     colours = natural_colours(judged.sample.dn)
-    cells = judged.mask.cells
-    thin = (cells[THIN] > cells[THICK]).repeat(judged.mask.cell_px, 0).repeat(judged.mask.cell_px, 1)
-    ours = overlay(overlay(colours, judged.mask.cloudy & ~thin, THICK_RGB), judged.mask.cloudy & thin, THIN_RGB)
     reference = overlay(colours, judged.sample.reference()[0], REFERENCE_RGB)
-    return png_address(np.concatenate([colours, ours, reference], axis=1))
+    return png_address(np.concatenate([colours, _tinted(colours, judged.classes), reference], axis=1))
 
 
 def _chip(judged: JudgedChip) -> dict[str, str]:
     """Two panels: colours; ours tinted, with the outline that people drew. JPEG as a data address."""
     colours = natural_colours(judged.chip.dn)
-    ours = colours
-    for kind, rgb in ((THICK, THICK_RGB), (THIN, THIN_RGB), (SHADOW, SHADOW_RGB)):
-        ours = overlay(ours, judged.picture.classes == kind, rgb)
+    ours = _tinted(colours, judged.picture.classes)
     ours[_outline(judged.chip.cloud)] = PEOPLE_RGB
     found = judged.cloud[OURS]
     agreed = (found & judged.chip.cloud).sum() / max(1, (found | judged.chip.cloud).sum())
     text = f"ours {100 * found.mean():.0f} % cloud, people {100 * judged.chip.cloud.mean():.0f} %, IoU {agreed:.3f}"
     picture = _address(np.concatenate([colours, ours], axis=1), "JPEG", quality=88)
     return {"name": judged.chip.name, "text": text, "picture": picture}
+
+
+def _tinted(colours: NDArray[np.uint8], classes: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A copy with thick cloud, thin cloud and shadow tinted. [H, W, 3]"""
+    for kind, rgb in ((THICK, THICK_RGB), (THIN, THIN_RGB), (SHADOW, SHADOW_RGB)):
+        colours = overlay(colours, classes == kind, rgb)
+    return colours
 
 
 def _outline(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

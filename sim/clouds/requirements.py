@@ -9,6 +9,8 @@ from sim.clouds.samples import FIRM
 
 SEN2COR = "sen2cor-scl"
 Row = tuple[str, float | None, str, float]  # requirement, measured, relation, limit
+#: Of the first generation, 494 of 528 tiles: no worse than that.
+FIRST_ACCURACY = 494 / 528
 #: The sources of human chips that have bars of their own.
 HUMAN_CHIPS, LANDSAT_CHIP = "human_cloud_512", "landsat8_human_384"
 
@@ -40,7 +42,7 @@ def _human(result: dict[str, Any], source: str) -> dict[str, Any]:
 def _by_classification(result: dict[str, Any]) -> list[Row]:
     tiles, slices, gate = result["tiles"][FIRM][OURS], result["slices"][OURS], result["gate"]
     rows = [
-        ("tile accuracy on left-out sites", tiles["accuracy"], ">=", 0.936),
+        ("tile accuracy on left-out sites", tiles["accuracy"], ">=", FIRST_ACCURACY),
         ("false discards, tiles of left-out sites", tiles["false_discards"], "<=", 0.0),
         ("pixel IoU of cloud on left-out sites", result["pixels"][FIRM][OURS]["iou"], ">=", 0.81),
         ("false discards on clear snow", slices.get("snow", {}).get("false_discards"), "<=", 0.02),

@@ -163,7 +163,7 @@ def evaluate_tasks(
     wanted = tuple(name.strip() for name in tasks.split(",")) if tasks else NAMES
     plan = QUICK if quick else Plan()
     with progress("tasks") as advance:
-        result = run(TasksRequest(data, wanted, tuple(bundle or BUNDLES), plan, jobs), advance)
+        result = run(TasksRequest(data, wanted, tuple(bundle or BUNDLES), plan, jobs or 1), advance)
     text = json.dumps(result, indent=1) + "\n"
     out.mkdir(parents=True, exist_ok=True)
     for name, content in (("tasks.json", text), ("tasks.csv", as_csv(result)), ("tasks.html", render_page(result))):

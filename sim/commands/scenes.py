@@ -29,9 +29,9 @@ def downlink(
     trust: options.Trust = None,
     allow_unsigned: options.AllowUnsigned = False,
     engine: options.Engine = "openvino",
-    decoder: options.Decoder = "full",
+    decoder: options.AnyDecoder = "auto",
     cloud_mask: options.CloudMask = "bundle",
-    jobs: options.Jobs = 1,
+    jobs: options.Jobs = None,
     psnr: Annotated[float | None, typer.Option(help="Constant quality: PSNR (peak 10 000) of every tile, dB.")] = None,
     max_error: options.MaxError = None,
     seed: Annotated[int, typer.Option(help="Of the channel, and of the demo scene.")] = 0,
@@ -62,6 +62,7 @@ def downlink(
     from sim.onboard.sending import Device
     from sim.report.files import all_held, arrange, canonical_json
     from sim.report.terminal import as_text
+    from sim.spread import cores
 
     if compare and device is None:
         raise InputError("--compare holds a device's octets against this host's; give --device, too")
@@ -72,8 +73,8 @@ def downlink(
         with progress("downlink") as advance:
             request = Request(
                 scene, out, mission, bundle, engine, seed, reading, overwrite, under_test, psnr, trusted, decoder,
-                cloud_mask, jobs, keep_original, Change(max_error_dn=max_error), Uplink(upload, commands, memory),
-                watch, band_shift, one_grid,
+                cloud_mask, jobs or cores(), keep_original, Change(max_error_dn=max_error),
+                Uplink(upload, commands, memory), watch, band_shift, one_grid,
             )  # fmt: skip
             report = run(request, advance)
         print(canonical_json(arrange(report)) if as_json else as_text(report, out), end="", flush=True)
@@ -88,9 +89,9 @@ def receive(
     trust: options.Trust = None,
     allow_unsigned: options.AllowUnsigned = False,
     engine: Annotated[str, typer.Option(help="openvino or onnxruntime.")] = "openvino",
-    decoder: options.Decoder = "full",
+    decoder: options.AnyDecoder = "auto",
     cloud_mask: options.CloudMask = "bundle",
-    jobs: options.Jobs = 1,
+    jobs: options.Jobs = None,
     out: Annotated[Path, typer.Option(help="Folder for rasters and report.")] = Path("out/received"),
     one_grid: options.OneGrid = False,
     overwrite: options.Overwrite = False,
@@ -102,12 +103,13 @@ def receive(
     from sim.receive import receive as run
     from sim.report.files import canonical_json
     from sim.report.received import as_text
+    from sim.spread import cores
 
     with progress("receive") as advance:
         trusted = Trust(tuple(trust or ()), allow_unsigned)
         bundles = tuple(bundle or [DEFAULT])
         request = ReceiveRequest(
-            stream, out, mission, bundles, engine, overwrite, trusted, decoder, jobs, cloud_mask, one_grid
+            stream, out, mission, bundles, engine, overwrite, trusted, decoder, jobs or cores(), cloud_mask, one_grid
         )
         report = run(request, advance)
     print(canonical_json(report) if as_json else as_text(report, out), end="")

@@ -33,9 +33,10 @@ def here() -> World:
 
 
 def by_kill(random: Random) -> Outcome:
-    """kill -9 at a random moment of a scene."""
-    scene = here()
-    return _killed(lambda pid: _kill_after(pid, random.random() * 1.2 * scene.clean_s), lambda: None)
+    """kill -9 at a random moment of a scene: some time of a tile behind a random word of the payload's, so that a slow
+    machine is not killed before it begins, nor a fast one when it is done."""
+    words, seconds = int(random.integers(2 * TILES)), random.random() * here().clean_s / TILES
+    return _killed(lambda pid, pipe: _kill_after(pid, pipe, words, seconds), lambda: None)
 
 
 def by_hang(random: Random) -> Outcome:
@@ -45,11 +46,12 @@ def by_hang(random: Random) -> Outcome:
     def hang() -> None:
         time.sleep(3600)
 
-    return _killed(lambda pid: None, hang, hung)
+    return _killed(lambda pid, pipe: b"", hang, hung)
 
 
-def _killed(end: Callable[[int], None], hang: Callable[[], None], hung: int = -1) -> Outcome:
-    """Forks a payload that stores a scene, ends it, starts again, and looks at what is there."""
+def _killed(end: Callable[[int, int], bytes], hang: Callable[[], None], hung: int = -1) -> Outcome:
+    """Forks a payload that stores a scene, ends it, starts again, and looks at what is there. `end` is handed its id
+    and what it tells, and gives back what it has read of that."""
     with tempfile.TemporaryDirectory(prefix="nadir-faults-") as folder:
         started = time.perf_counter()
         read, write = os.pipe()
@@ -57,9 +59,9 @@ def _killed(end: Callable[[int], None], hang: Callable[[], None], hung: int = -1
         if pid == 0:
             _child(Path(folder), write, hang, hung)
         os.close(write)
-        end(pid)
+        told = end(pid, read)
         _, status = os.waitpid(pid, 0)
-        told = _told(read)
+        told += _told(read)
         died = os.WIFSIGNALED(status)
         barked = died and os.WTERMSIG(status) == signal.SIGALRM
         return _resumed(FolderFiles(Path(folder), ROOM), told, died, time.perf_counter() - started, barked)
@@ -88,9 +90,13 @@ def _child(folder: Path, pipe: int, hang: Callable[[], None], hung: int) -> None
     os._exit(0)
 
 
-def _kill_after(pid: int, seconds: float) -> None:
+def _kill_after(pid: int, pipe: int, words: int, seconds: float) -> bytes:
+    told = b""
+    while len(told) < 2 * words and (word := os.read(pipe, 2)):
+        told += word
     time.sleep(seconds)
     os.kill(pid, signal.SIGKILL)
+    return told
 
 
 def _told(pipe: int) -> bytes:

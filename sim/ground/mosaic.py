@@ -45,10 +45,8 @@ def reconstruct(
     scene: SceneReception, decoder: Decoder, blend: bool = True, spread: Spread | None = None
 ) -> Iterator[Strip]:
     """Strips of tiles from north to south. Unknown pixels are 0; what does not decode is refused with its cause."""
-    spread = spread or Spread()
     before: tuple[Strip, list[float]] | None = None
-    for row in range(scene.grid[0]):
-        here = _decode_row(scene, decoder, row, spread)
+    for here in _rows(scene, decoder, spread or Spread()):
         if blend:
             even_out(here[0].dn, here[1], before[0].dn if before else None, before[1] if before else None)
         if before:
@@ -58,12 +56,27 @@ def reconstruct(
         yield before[0]
 
 
-def _decode_row(scene: SceneReception, decoder: Decoder, row: int, spread: Spread) -> tuple[Strip, list[float]]:
+def _rows(scene: SceneReception, decoder: Decoder, spread: Spread) -> Iterator[tuple[Strip, list[float]]]:
+    """Rows of tiles with their steps. Other threads are at the next row while this one is taken."""
+
+    def begin(row: int) -> Iterator[Decoded]:
+        codes = [scene.codes.get((row, col)) for col in range(scene.grid[1])]
+        return spread.map(lambda code: _decoded(code, decoder), codes)
+
+    rows = scene.grid[0]
+    following = begin(0) if rows else iter(())
+    for row in range(rows):
+        tiles, following = following, begin(row + 1) if row + 1 < rows else iter(())
+        yield _joined(scene, decoder, row, tiles)
+
+
+def _joined(
+    scene: SceneReception, decoder: Decoder, row: int, tiles: Iterator[Decoded]
+) -> tuple[Strip, list[float]]:
     side, cols = decoder.tile_px, scene.grid[1]
     dn = np.zeros((decoder.bands, side, cols * side), np.uint16)
     known = np.zeros(dn.shape[1:], bool)
     steps = [0.0] * cols
-    tiles = spread.map(lambda code: _decoded(code, decoder), [scene.codes.get((row, col)) for col in range(cols)])
     for col, tile in enumerate(tiles):
         span = slice(col * side, (col + 1) * side)
         if isinstance(tile, StreamError):

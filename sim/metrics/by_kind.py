@@ -9,6 +9,7 @@ from scipy import ndimage
 
 from payload.scene import Dn, Mask
 from payload.sensor import Sensor
+from sim.metrics.pixels import ANGLE_BINS_PER_DEG
 from sim.metrics.radiometry import ratio
 
 F64 = NDArray[np.float64]
@@ -18,8 +19,6 @@ INDICES = {
 }  # fmt: skip
 #: Side of the windows in which looks are counted, and the share of them, the most even ones, that counts.
 LOOKS_PX, EVEN_SHARE = 16, 0.1
-#: Finest step of the histogram of spectral angles.
-ANGLE_BINS_PER_DEG = 100
 
 
 class KindFigures:
@@ -31,14 +30,14 @@ class KindFigures:
         self._angles = np.zeros(180 * ANGLE_BINS_PER_DEG + 1, np.int64) if len(sensor.bands) > 1 else None
         self._radar = RadarFigures(sensor) if sensor.kind == "radar" and sensor.unit == "dB" else None
 
-    def add(self, original: Dn, received: Dn, valid: Mask, angle_bins: NDArray[np.int64]) -> None:
-        """A piece: dn uint16 [B, h, w], mask bool [h, w], and the valid pixels' spectral angles in histogram bins."""
+    def add(self, original: Dn, received: Dn, valid: Mask, angles: NDArray[np.int64]) -> None:
+        """A piece: dn uint16 [B, h, w], mask bool [h, w], and the histogram of the valid pixels' spectral angles."""
         self._pixels += int(valid.sum())
         for key, (a, b) in self._indices.items():
             before, after = (ratio(*dn[[a, b]][:, valid].astype(np.float64)) for dn in (original, received))
             self._errors[key] += float(np.abs(after - before).sum())
         if self._angles is not None:
-            self._angles += np.bincount(angle_bins, minlength=len(self._angles))
+            self._angles += angles
         if self._radar is not None:
             self._radar.add(original, received, valid)
 

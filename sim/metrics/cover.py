@@ -1,12 +1,10 @@
 """What a user would make of both pictures: land cover by a frozen rule, NDWI, sharpness, bias; summed over pieces."""
 
-import numpy as np
-
-from payload.scene import Dn, Mask, spectra
+from payload.scene import Dn, Mask
 from payload.sensor import Sensor
-from sim.metrics.radiometry import BandSums, ClassTally, Roles, Sharpness, indices, land_cover
+from sim.metrics.pixels import REFLECTANCE_PER_DN, PixelSums
+from sim.metrics.radiometry import BandSums, ClassTally, Roles, Sharpness
 
-REFLECTANCE_PER_DN = 1e-4
 #: One window of the sharpness in so many, along and across: four a tile of 256 px are plenty.
 WINDOWS_APART = 2
 
@@ -15,26 +13,25 @@ class CoverAgreement:
     """Figures of a pair of pictures in DN; those that need bands which are not there are NaN."""
 
     def __init__(self, sensor: Sensor) -> None:
-        self._roles, count = Roles.of(sensor), len(sensor.bands)
+        self._sensor, self._roles, count = sensor, Roles.of(sensor), len(sensor.bands)
         self.bands, self.sharpness, self.classes = BandSums(count), Sharpness(count), ClassTally()
         self._ndwi_error = 0.0
 
-    def add(self, original: Dn, received: Dn, valid: Mask) -> None:
-        """A piece: dn uint16 [B, h, w], mask bool [h, w]."""
-        self.bands.add(original, received, valid)
+    def add(self, original: Dn, received: Dn, valid: Mask, pixels: PixelSums | None = None) -> None:
+        """A piece: dn uint16 [B, h, w], mask bool [h, w]. `pixels`: its sums, where they are at hand."""
+        seen = pixels or PixelSums.of(self._sensor, original, received, valid)
+        self.bands.add_sums(seen.pixels, seen.bands)
         self.sharpness.add(original, received, valid, WINDOWS_APART)
-        if self._roles is None or not valid.any():
-            return
-        x, y = (REFLECTANCE_PER_DN * spectra(dn, valid) for dn in (original, received))
-        before, after = land_cover(x, self._roles), land_cover(y, self._roles)
-        self.classes.add(before, after, (((y - x) / REFLECTANCE_PER_DN) ** 2).sum(axis=0), len(x))
-        self._ndwi_error += float(np.abs(indices(x, self._roles)[1] - indices(y, self._roles)[1]).sum())
+        self.classes.add_table(seen.cover, seen.cover_squares, len(original))
+        self._ndwi_error += seen.ndwi_error
 
     @classmethod
-    def of(cls, sensor: Sensor, original: Dn, received: Dn, valid: Mask) -> "CoverAgreement":
+    def of(
+        cls, sensor: Sensor, original: Dn, received: Dn, valid: Mask, pixels: PixelSums | None = None
+    ) -> "CoverAgreement":
         """That of one piece alone, to be merged."""
         found = cls(sensor)
-        found.add(original, received, valid)
+        found.add(original, received, valid, pixels)
         return found
 
     def merge(self, other: "CoverAgreement") -> None:

@@ -15,16 +15,21 @@ from payload.errors import InputError
 from payload.scene import Dn, Mask, spectra
 from payload.sensor import Sensor
 from sim.metrics import thematic
-from sim.metrics.by_kind import ANGLE_BINS_PER_DEG, KindFigures
+from sim.metrics.by_kind import KindFigures
 from sim.metrics.cover import CoverAgreement
+from sim.metrics.pixels import (
+    NDVI_BINS_PER_UNIT,
+    REFLECTANCE_PER_DN,
+    PixelSums,
+    angle_histogram,
+    ndvi_errors,
+    spectral_angle_deg,
+)
 from sim.metrics.similarity import PEAK_10K, SsimSums, ms_ssim
 
 F64 = NDArray[np.float64]
 
 PEAK_65K = 65_535.0  # full scale of the container: the second, 16.3 dB kinder
-REFLECTANCE_PER_DN = 1e-4
-
-NDVI_BINS_PER_UNIT = 10_000  # of the streamed |NDVI error| histogram: its p95 is exact to 1e-4
 
 
 def rate_figures(octets: int, pixels: int, bands: float, sensor_bits: int) -> dict[str, float]:
@@ -65,7 +70,7 @@ def tile_figures(
     one_band = len(original) == 1  # whose angle is 0 whatever it shows
     figures["sam_deg"] = float(angles.mean()) if angles.size and not one_band else float("nan")
     figures |= _by_kind(original, reconstruction, valid, sensor, angles)
-    errors = _ndvi_errors(original, reconstruction, valid, sensor)
+    errors = ndvi_errors(sensor, spectra(original, valid), spectra(reconstruction, valid))
     figures["ndvi_mae"] = float(errors.mean()) if errors.size else float("nan")
     figures["ndvi_p95"] = float(np.percentile(errors, 95)) if errors.size else float("nan")
     return figures | thematic.agreement(original, reconstruction, valid, classified)
@@ -87,38 +92,10 @@ def per_tile_summary(mse_dn2: Sequence[float], pixels: Sequence[int]) -> dict[st
     }
 
 
-def ndvi(dn: Dn, sensor: Sensor) -> F64:
-    """Vegetation index (NIR - red) / (NIR + red) float64 [h, w], in -1..1; 0 where both bands are 0."""
-    red, nir = (dn[sensor.place_of(role)].astype(np.float64) for role in ("red", "nir"))
-    total = red + nir
-    return np.divide(nir - red, total, out=np.zeros_like(total), where=total > 0)
-
-
 def _by_kind(original: Dn, reconstruction: Dn, valid: Mask, sensor: Sensor, angles_deg: F64) -> dict[str, float]:
     found = KindFigures(sensor)
-    found.add(original, reconstruction, valid, _angle_bins(angles_deg))
+    found.add(original, reconstruction, valid, angle_histogram(angles_deg))
     return found.figures() if angles_deg.size else dict.fromkeys(found.figures(), float("nan"))
-
-
-def _angle_bins(angles_deg: F64) -> NDArray[np.int64]:
-    return np.rint(angles_deg * ANGLE_BINS_PER_DEG).astype(np.int64)
-
-
-def _ndvi_errors(original: Dn, reconstruction: Dn, valid: Mask, sensor: Sensor) -> F64:
-    """Absolute errors of the valid pixels; none where the sensor has no red or no near infrared."""
-    if sensor.places("red", "nir") is None:
-        return np.zeros(0)
-    return np.abs(ndvi(original, sensor) - ndvi(reconstruction, sensor))[valid]
-
-
-def spectral_angle_deg(original: Dn, reconstruction: Dn) -> F64:
-    """Angle between the two spectra of each pixel, degrees [h, w] (Kruse et al. 1993). Two black spectra agree (0);
-    black against anything else is 90."""
-    a, b = original.astype(np.float64), reconstruction.astype(np.float64)  # [B, h, w]
-    norms = np.sqrt((a * a).sum(axis=0) * (b * b).sum(axis=0))
-    cosine = np.divide((a * b).sum(axis=0), norms, out=np.zeros_like(norms), where=norms > 0)
-    both_black = ~original.any(axis=0) & ~reconstruction.any(axis=0)
-    return np.where(both_black, 0.0, np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0))))
 
 
 @dataclass(frozen=True)
@@ -145,6 +122,12 @@ class _Moments:
             sums=tuple(int(v) for v in x.sum(axis=1)),
             squares=tuple(int(v) for v in (x * x).sum(axis=1)),
         )
+
+    @classmethod
+    def summed(cls, seen: PixelSums) -> "_Moments":
+        x, squares, errors = seen.bands[:, 0], seen.bands[:, 2], seen.bands[:, 4]
+        sums, of_squares = (tuple(int(value) for value in column) for column in (x, squares))
+        return cls(seen.pixels, len(x), int(errors.sum()), seen.max_error, sums, of_squares)
 
     def __add__(self, other: "_Moments") -> "_Moments":
         return _Moments(
@@ -186,11 +169,7 @@ class Look:
     """What one piece adds to the figures of its scene: the piece itself, and what takes long to find of it."""
 
     piece: tuple[Dn, Dn, Mask]
-    moments: _Moments
-    angle_sum_deg: float = 0.0
-    angle_bins: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
-    ndvi_error_sum: float = 0.0
-    ndvi_bins: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    pixels: PixelSums
     ssim: SsimSums = field(default_factory=SsimSums)
     samples: tuple[Dn, Dn] = field(default_factory=lambda: (np.zeros((0, 0), np.uint16), np.zeros((0, 0), np.uint16)))
     cover: CoverAgreement | None = None
@@ -221,32 +200,28 @@ class SceneQuality:
 
     def look(self, original: Dn, reconstruction: Dn, valid: Mask) -> "Look":
         """What a piece adds, without adding it: any thread may look, and the order of `take` is what counts."""
+        _check_pair(original, reconstruction, valid)
         piece = original, reconstruction, valid
-        moments = _Moments.of(*piece)
-        if not moments.pixels:
-            return Look(piece, moments)
-        errors = _ndvi_errors(original, reconstruction, valid, self._sensor)
-        angles = spectral_angle_deg(original, reconstruction)[valid]
-        return Look(
-            piece, moments, float(angles.sum()), _angle_bins(angles), float(errors.sum()),
-            np.rint(errors * NDVI_BINS_PER_UNIT).astype(np.int64), SsimSums.of(original, reconstruction, valid),
-            thematic.sample_pair(original, reconstruction, valid), CoverAgreement.of(self._sensor, *piece),
-        )  # fmt: skip
+        pixels = PixelSums.of(self._sensor, *piece)
+        if not pixels.pixels:
+            return Look(piece, pixels)
+        samples = thematic.sample_pair(original, reconstruction, valid)
+        return Look(piece, pixels, SsimSums.of(*piece), samples, CoverAgreement.of(self._sensor, *piece, pixels))
 
     def take(self, look: "Look") -> None:
         """Adds a piece that was looked at."""
-        moments = look.moments
+        pixels, moments = look.pixels, _Moments.summed(look.pixels)
         self._moments = moments if self._moments is None else self._moments + moments
-        if not moments.pixels:
+        if not pixels.pixels:
             return
         self._pieces.append((moments.mse_dn2, moments.pixels))
-        self._angle_sum_deg += look.angle_sum_deg
-        self._ndvi_error_sum += look.ndvi_error_sum
-        self._ndvi_histogram += np.bincount(look.ndvi_bins, minlength=len(self._ndvi_histogram))
+        self._angle_sum_deg += pixels.angle_deg
+        self._ndvi_error_sum += pixels.ndvi_error
+        self._ndvi_histogram += pixels.ndvi_histogram
         self._ssim += look.ssim
         if look.cover is not None:
             self._cover.merge(look.cover)
-        self._by_kind.add(*look.piece, look.angle_bins)
+        self._by_kind.add(*look.piece, pixels.angle_histogram)
         self._samples.append(look.samples)
 
     def figures(self) -> dict[str, float]:

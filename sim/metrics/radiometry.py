@@ -37,6 +37,10 @@ class BandSums:
         products = [np.einsum("bn,bn->b", a, b) for a, b in ((x, x), (x, y), (off, off))]
         self._sums += np.stack([x.sum(axis=1), y.sum(axis=1), *products])
 
+    def add_sums(self, pixels: int, sums: NDArray[np.int64]) -> None:
+        """Sums [B, 5] of so many pixels: x, y, x x, x y, (y - x)^2."""
+        self._pixels, self._sums = self._pixels + pixels, self._sums + sums.T
+
     def merge(self, other: "BandSums") -> None:
         self._pixels, self._sums = self._pixels + other._pixels, self._sums + other._sums
 
@@ -117,6 +121,12 @@ class ClassTally:
         self.table += np.bincount(before * size + after, minlength=size * size).reshape(size, size)
         self._squares += np.bincount(before, weights=squared, minlength=size)
         self._samples += bands * np.bincount(before, minlength=size)
+
+    def add_table(self, table: NDArray[np.int64], squares: NDArray[np.int64], bands: int) -> None:
+        """Pixels by class of the original and of the other, and squared errors over all bands by the first."""
+        self.table += table
+        self._squares += squares
+        self._samples += bands * table.sum(axis=1)
 
     def merge(self, other: "ClassTally") -> None:
         self.table += other.table

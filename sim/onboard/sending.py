@@ -110,7 +110,7 @@ def send(
     protects it, its telemetry. There is no watchdog: nobody would start the payload again."""
     ran.warn_of_numpy()
     payload = Payload(bundle, policy, engine, protection and replace(protection, watchdog_s=None), plan)
-    payload.watch = watch = TileStopwatch(clock=time.process_time)  # what a busy host does beside it does not count
+    payload.watch = watch = TileStopwatch(clock=time.thread_time)  # what other threads do beside it does not count
     start, before_mib = time.perf_counter(), peak_rss_mib()
     with (
         (folder / PACKETS_FILE).open("wb") as stream,

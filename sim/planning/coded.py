@@ -30,7 +30,7 @@ from payload.stopwatch import Stopwatch
 from payload.tiles import Tile, split
 from sim.compare.classical import LOSSLESS, Ccsds121, Codec, Jpeg2000Joint
 from sim.ground.decoder import Decoder
-from sim.metrics.distortion import ndvi
+from sim.metrics.pixels import ndvi
 from sim.mission.regions import regions_in_pixels
 from sim.mission.sites import plan_of
 from sim.mission.spec import Mission

@@ -62,9 +62,9 @@ def info_on(info: SceneInfo, file: GridFile) -> SceneInfo:
 class PictureFiles:
     """Strips of all bands on the finest grid -> the files of a picture. Used as a context."""
 
-    def __init__(self, files: Sequence[GridFile], info: SceneInfo, origin: Origin) -> None:
+    def __init__(self, files: Sequence[GridFile], info: SceneInfo, origin: Origin, jobs: int = 1) -> None:
         self._files, self._stack = files, ExitStack()
-        self._writers = [PictureWriter(file.path, info_on(info, file), origin) for file in files]
+        self._writers = [PictureWriter(file.path, info_on(info, file), origin, jobs) for file in files]
 
     def __enter__(self) -> Self:
         for writer in self._writers:

@@ -99,8 +99,13 @@ class Reducer:
     def _squares(self, plane: F32, cuts: NDArray[np.intp]) -> F32:
         if self._step == 1:
             return plane
-        columns = np.add.reduceat(plane, np.arange(0, plane.shape[1], self._step), axis=1)
-        return np.add.reduceat(columns, cuts, axis=0)
+        ends = [*cuts[1:], plane.shape[0]]
+        lines = np.stack([plane[first:end].sum(axis=0) for first, end in zip(cuts, ends, strict=True)])
+        sums = lines[:, :: self._step].copy()
+        for offset in range(1, self._step):  # several times the speed of `reduceat` along a line
+            part = lines[:, offset :: self._step]
+            sums[:, : part.shape[1]] += part
+        return sums
 
 
 class Quicklooks:

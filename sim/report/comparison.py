@@ -3,8 +3,10 @@
 strips of both -> figures of quality, PSNR by tile, and four pictures to lay over each other
 """
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,6 +17,7 @@ from numpy.typing import NDArray
 from payload.scene import Dn, Mask, Scene
 from payload.tiles import grid
 from sim.clouds.ground_mask import GroundMask, MaskTally
+from sim.heap import give_back_free_pages
 from sim.metrics.distortion import SceneQuality, psnr_db
 from sim.onboard.cloud_strips import ONBOARD_CLOUD_FILE, CloudReader
 from sim.products.native import GridFile
@@ -37,25 +40,27 @@ class Comparison:
 
 class PictureReader:
     """Strips of a delivered picture on the original's grid, pixels of coarser files repeated. What the files do not
-    cover, or where there is none, is unknown. Used as a context."""
+    cover, or where there is none, is unknown. Used as a context; never closed while another thread reads."""
 
     def __init__(self, files: Sequence[GridFile], bands: int, width_px: int) -> None:
         self._files = [(file, rasterio.open(file.path)) for file in files]
-        self._shape = bands, width_px
+        self._shape, self._lock = (bands, width_px), threading.Lock()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *details: object) -> None:
-        for _, raster in self._files:
-            raster.close()
+        with self._lock:
+            for _, raster in self._files:
+                raster.close()
 
     def read(self, row_px: int, height_px: int) -> tuple[Dn, Mask]:
         """dn uint16 [B, h, W] and known bool [h, W]: that of the finest file."""
         bands, width_px = self._shape
         dn, known = np.zeros((bands, height_px, width_px), np.uint16), np.zeros((height_px, width_px), bool)
         for number, (file, raster) in enumerate(self._files):
-            own = _window(raster, (row_px, height_px, width_px), file.times)
+            with self._lock:
+                own = _window(raster, (row_px, height_px, width_px), file.times)
             if own is not None:
                 picture, seen = own
                 _, height, width = picture.shape
@@ -98,28 +103,42 @@ def compare_with_original(
         CloudReader(folder / ONBOARD_CLOUD_FILE, info.width_px) as clouds,
         CloudReader(cloud or folder / ONBOARD_CLOUD_FILE, info.width_px) as ground,
     ):
-        for row in range(rows):
-            top = row * tile_px
-            height = min(tile_px, info.height_px - top)
-            original, valid = scene.read(top, 0, height, info.width_px)
-            dn, known = received.read(top, height)
-            known &= valid
+        for row, (original, valid, dn, known) in enumerate(_strips(scene, received, tile_px, spread)):
+            top, height = row * tile_px, len(valid)
             onboard = clouds.read(top, height)
+            spans = [slice(col * tile_px, (col + 1) * tile_px) for col in range(cols)]
+            pieces = [(original[:, :, span], dn[:, :, span], known[:, span]) for span in spans]
+            seen = spread.map(lambda piece: quality.look(*piece), pieces)  # by other threads meanwhile
             looks.add(top, original, valid, dn, known, onboard)
             if cloud is not None:
                 tally.compare(ground.read(top, height), onboard, info.gsd_m)
             compared_px += int(known.sum())
-            spans = [slice(col * tile_px, (col + 1) * tile_px) for col in range(cols)]
-            pieces = [(original[:, :, span], dn[:, :, span], known[:, span]) for span in spans]
-            for look in spread.map(lambda piece: quality.look(*piece), pieces):
+            for look in seen:
                 quality.take(look)
             for col, (span, piece) in enumerate(zip(spans, pieces, strict=True)):
                 if kinds[row][col] == "withheld":
                     tally.withheld(original[:, :, span], valid[:, span], info.gsd_m)
                 if known[:, span].any():
                     tile_psnr[row, col] = _tile_psnr_db(*piece)
+            give_back_free_pages()
             progress("verification", rows)
     return Comparison(quality, looks.write(folder, kinds, tile_px), tile_psnr, compared_px, tally.summary())
+
+
+def _strips(
+    scene: Scene, received: PictureReader, tile_px: int, spread: Spread
+) -> Iterator[tuple[Dn, Mask, Dn, Mask]]:
+    """The original and where it is valid, what was received and where both are known. Another thread reads what was
+    received of the next strip meanwhile."""
+    info = scene.info
+    places = [(top, min(tile_px, info.height_px - top)) for top in range(0, info.height_px, tile_px)]
+    following = spread.aside(partial(received.read, *places[0]))
+    for place, behind in zip(places, [*places[1:], None], strict=True):
+        dn, known = following()
+        if behind is not None:
+            following = spread.aside(partial(received.read, *behind))
+        original, valid = scene.read(place[0], 0, place[1], info.width_px)
+        yield original, valid, dn, known & valid
 
 
 def _tile_psnr_db(original: Dn, dn: Dn, known: NDArray[np.bool_]) -> float:

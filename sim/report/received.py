@@ -30,6 +30,10 @@ class Product(Protocol):
     def files(self) -> tuple[Path, ...]: ...
     @property
     def known_px(self) -> int: ...
+    @property
+    def decoder(self) -> str: ...
+    @property
+    def notes(self) -> tuple[str, ...]: ...
 
 
 def write_received_report(
@@ -101,7 +105,7 @@ def _scene(product: Product, folder: Path) -> dict[str, Any]:
         "tiles": Counter(row["kind"] for row in rows) | {"incomplete": sum(row["incomplete"] for row in rows)},
         "known_px": product.known_px, "picture": str(product.files[0].relative_to(folder)),
         "coarser_pictures": [str(path.relative_to(folder)) for path in product.files[1:]],
-        "notes": _notes(scene), "list": rows,
+        "decoder": product.decoder, "notes": [*_notes(scene), *product.notes], "list": rows,
     }  # fmt: skip
 
 

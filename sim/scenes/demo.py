@@ -19,8 +19,8 @@ from sim.scenes.demo_noise import F32, Octaves, Span, field, gaussian_like, smoo
 from sim.scenes.drawn_blocks import Block, DrawnBlocks, Truth
 
 BLOCK_PX = 256
-#: Blocks kept in memory: two rows of blocks of a 10 980 px scene.
-KEPT_BLOCKS = 88
+#: Blocks kept in memory: a row of blocks of a 10 980 px scene.
+KEPT_BLOCKS = 44
 #: The optics and the relief look one pixel around themselves each.
 MARGIN_PX = 2
 
@@ -86,7 +86,9 @@ EASIER = "generated scene, easier to code than real ones: some 4 dB more at CR 5
 
 
 class SyntheticScene:
-    """A generated scene, read in windows like a file."""
+    """A generated scene, read in windows like a file, by any thread."""
+
+    side_by_side_px = BLOCK_PX  # windows that begin at multiples of it share no work
 
     def __init__(self, height_px: int, width_px: int, seed: int, gsd_m: float, sky: Sky) -> None:
         self.info = SceneInfo(

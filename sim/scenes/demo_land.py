@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.scenes.demo_noise import F32, U32, Octaves, Span, field, hash_lattice, smoothstep, unit
+from sim.scenes.demo_noise import F32, U32, Jittered, Octaves, Span, field, hash_lattice, smoothstep, unit
 
 #: Way inland, from the sea in the south-west to the mountains in the north-east (unit vector, x east and y south).
 INLAND = (0.8, -0.6)
@@ -117,6 +117,9 @@ class Landscape:
         self._river_gap_m = 1.4 * self.extent_m / max(1, round(1.4 * self.extent_m / 17_000))
         self.fields = self._make_fields()
         self.towns, self.roads = self._settle(random.Random(self.salt), height_m, width_m)
+        ends = np.array([road[:4] for road in self.roads]).reshape(-1, 2, 2)  # [roads, ends, x and y]
+        self._towns_at = np.array(self.towns).T  # [fields of a town, towns]
+        self._road_boxes = *ends.min(axis=1).T, *ends.max(axis=1).T
 
     def _make_fields(self) -> Fields:
         def octaves(number: int, longest_m: float, shortest_m: float, gain: float = 0.5) -> Octaves:
@@ -166,12 +169,7 @@ class Landscape:
 
     def draw(self, span: Span) -> Ground:
         """The land in a window: reflectance float32 [4, h, w], height in metres, water."""
-        x = ((np.arange(span.width_px, dtype=np.float32) + np.float32(span.col_px + 0.5)) * np.float32(self.gsd_m))[
-            None, :
-        ]
-        y = ((np.arange(span.height_px, dtype=np.float32) + np.float32(span.row_px + 0.5)) * np.float32(self.gsd_m))[
-            :, None
-        ]
+        x, y = self._middles(span.col_px, span.width_px)[None, :], self._middles(span.row_px, span.height_px)[:, None]
         along = x * np.float32(INLAND[0]) + y * np.float32(INLAND[1])
         across = y * np.float32(INLAND[0]) - x * np.float32(INLAND[1])
         grain = field(self.fields.grain, span)
@@ -190,6 +188,10 @@ class Landscape:
         self._build(paint, woods, x, y, x + np.float32(1.5) * bend_x, y + np.float32(1.5) * bend_y, span)
         water = self._flood(paint, inland, river, woods, grain)
         return Ground(paint, height, water)
+
+    def _middles(self, first_px: int, count: int) -> F32:
+        """Metres of the middles of so many pixels."""
+        return (np.arange(count, dtype=np.float32) + np.float32(first_px + 0.5)) * np.float32(self.gsd_m)
 
     def _mountains(self, along: F32, span: Span) -> F32:
         """0 in the plain, 1 in the mountains."""
@@ -251,24 +253,12 @@ class Landscape:
 
     def _parish(self, x: F32, y: F32) -> U32:
         """Hash of the nearest parish church: jittered grid, of which the four nearest cells suffice."""
-        gx, gy = x * np.float32(1 / PARISH_M), y * np.float32(1 / PARISH_M)
-        col, row = np.floor(gx - np.float32(0.5)), np.floor(gy - np.float32(0.5))
-        first_col, first_row = col.min(), row.min()
-        rows = np.arange(first_row, row.max() + 2).astype(np.int32)[:, None]
-        cols = np.arange(first_col, col.max() + 2).astype(np.int32)[None, :]
-        hashed = hash_lattice(self.salt + 30, rows, cols)  # of the few cells in the window
+        rows, cols = (np.arange(_cell(at.min()), _cell(at.max()) + 2, dtype=np.int32) for at in (y, x))
+        hashed = hash_lattice(self.salt + 30, rows[:, None], cols[None, :])  # of the few cells in the window
         east = cols.astype(np.float32) + np.float32(0.25) + np.float32(0.5) * unit(hashed, 0)
-        south = rows.astype(np.float32) + np.float32(0.25) + np.float32(0.5) * unit(hashed, 2)
-        corner = ((row - first_row) * np.float32(cols.size) + (col - first_col)).astype(np.intp)
-        best = np.full(gx.shape, np.float32(9), np.float32)
-        owner = corner
-        for step in (0, 1, cols.size, cols.size + 1):
-            cell = corner + step
-            right, down = np.take(east, cell) - gx, np.take(south, cell) - gy
-            distance = right * right + down * down
-            owner = np.where(distance < best, cell, owner)
-            np.minimum(best, distance, out=best)
-        return np.take(hashed, owner)
+        south = rows.astype(np.float32)[:, None] + np.float32(0.25) + np.float32(0.5) * unit(hashed, 2)
+        churches = Jittered(east, south, (rows[0], cols[0]), 1 / PARISH_M)
+        return np.take(hashed, churches.nearest(x, y))
 
     def _cover_with_woods(self, paint: F32, woods: F32, mountains: F32, height: F32, river: F32, grain: F32) -> None:
         """Woods in the plain, forest on the slopes, meadow and rock above."""
@@ -288,16 +278,21 @@ class Landscape:
         """Roads, then towns over them; only those that reach into the window are drawn."""
         centre_x, centre_y = (float(axis[[0, -1]].mean()) for axis in (x[0], y[:, 0]))
         reach = 0.75 * self.gsd_m * max(span.height_px, span.width_px) + 700
-        for road in self.roads:
+        for road in self._roads_about(centre_x, centre_y, reach):
             if _distance_to_segment(centre_x, centre_y, road) < reach:
-                _blend(
-                    paint,
-                    ASPHALT,
-                    np.float32(0.9) * self._coverage(self._road_distance(bent_x, bent_y, road), road.width_m / 2),
-                )
-        for town in self.towns:
-            if max(abs(town.x_m - centre_x), abs(town.y_m - centre_y)) < reach + 1.6 * town.radius_m:
-                self._build_town(paint, woods, x, y, bent_x, bent_y, town)
+                share = self._coverage(self._road_distance(bent_x, bent_y, road), road.width_m / 2)
+                _blend(paint, ASPHALT, np.float32(0.9) * share)
+        town_x, town_y, radius, *_ = self._towns_at
+        away = np.maximum(np.abs(town_x - centre_x), np.abs(town_y - centre_y))
+        for at in np.flatnonzero(away < reach + 1.6 * radius):
+            self._build_town(paint, woods, x, y, bent_x, bent_y, self.towns[at])
+
+    def _roads_about(self, x_m: float, y_m: float, reach_m: float) -> list[Road]:
+        """Roads whose boxes come so near to a point: most of many hundreds are told from far by these."""
+        left, top, right, bottom = self._road_boxes
+        away_x = np.maximum(np.maximum(left - x_m, x_m - right), 0)
+        away_y = np.maximum(np.maximum(top - y_m, y_m - bottom), 0)
+        return [self.roads[at] for at in np.flatnonzero(np.maximum(away_x, away_y) <= reach_m)]
 
     def _road_distance(self, x: F32, y: F32, road: Road) -> F32:
         dx, dy = road.x1_m - road.x0_m, road.y1_m - road.y0_m
@@ -392,6 +387,11 @@ def _blend(paint: F32, colour: tuple[float, ...], weight: F32, shade: F32 | np.f
     for band, reflectance in enumerate(colour):
         target = np.float32(reflectance) if shade is None else np.float32(reflectance) * shade
         paint[band] += weight * (target - paint[band])
+
+
+def _cell(metres: np.float32) -> int:
+    """The first of the two cells around a place whose churches may be nearest."""
+    return int(np.floor(metres * np.float32(1 / PARISH_M) - np.float32(0.5)))
 
 
 def _distance_to_segment(x: float, y: float, road: Road) -> float:

@@ -5,10 +5,15 @@ integers and + - * / and square roots are used (no sin, exp or matrix product, w
 a generated scene has the same octets everywhere.
 """
 
+from ctypes import c_float
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from payload.native import library
+from payload.native.library import call
+from payload.native.library import span as span_of
 
 F32 = NDArray[np.float32]
 U32 = NDArray[np.uint32]
@@ -68,7 +73,7 @@ def round_log2(value: float) -> int:
 def hash_lattice(salt: int, rows: NDArray[np.integer], cols: NDArray[np.integer]) -> U32:
     """One well mixed uint32 for each (row, col), broadcast; negative coordinates are welcome."""
     mixed = (rows.astype(np.uint32) * np.uint32(0x9E3779B1)) + (cols.astype(np.uint32) * np.uint32(0x85EBCA77))
-    mixed ^= np.uint32((salt * 0x27D4EB2F + 0x165667B1) & 0xFFFFFFFF)
+    mixed ^= np.uint32(_mixed_salt(salt))
     for shift, factor in ((15, 0x2C1B3C6D), (12, 0x297A2D39)):
         mixed ^= mixed >> np.uint32(shift)
         mixed *= np.uint32(factor)
@@ -84,9 +89,11 @@ def unit(hashed: U32, byte: int = 0) -> F32:
 def field(octaves: Octaves, span: Span) -> F32:
     """Smooth noise float32 [h, w]: cubic B-splines over hashed lattices, coarse to fine by subdivision.
 
-    Each step doubles the lattice (mask 1 4 6 4 1 over 8, exact for uniform cubic B-splines) and adds the next octave's
-    coefficients, so all octaves together cost little more than the finest alone.
+    By the kernel where it was built. Each step doubles the lattice (mask 1 4 6 4 1 over 8, exact for uniform cubic
+    B-splines) and adds the next octave's coefficients, so all octaves together cost little more than the finest alone.
     """
+    if library.available:
+        return _by_kernel(octaves, span)
     levels = len(octaves.amplitudes)
     ranges = [((span.row_px, span.row_px + span.height_px), (span.col_px, span.col_px + span.width_px))]
     for _ in range(1, levels):
@@ -105,6 +112,21 @@ def field(octaves: Octaves, span: Span) -> F32:
     if coefficients is None:
         raise ValueError("no octaves")
     return np.ascontiguousarray(coefficients)
+
+
+def _by_kernel(octaves: Octaves, span: Span) -> F32:
+    levels, size = len(octaves.amplitudes), (span.height_px, span.width_px)
+    salts = np.array([_mixed_salt(octaves.salt * 64 + level) for level in range(levels)], np.uint32)
+    amplitudes = np.array([amplitude / SPLINE_STD for amplitude in octaves.amplitudes], np.float32)
+    beyond, found = 8, np.empty(size, np.float32)  # nodes that coarse lattices may reach further than the window
+    scratch = np.empty((3 * (size[0] + beyond) + 2) * (size[1] + beyond), np.float32)
+    given = span_of(salts, library.U32), span_of(amplitudes, library.F32), levels, span.row_px, span.col_px, *size
+    call("noise", *given, span_of(scratch, library.F32), span_of(found, library.F32))
+    return found
+
+
+def _mixed_salt(salt: int) -> int:
+    return (salt * 0x27D4EB2F + 0x165667B1) & 0xFFFFFFFF
 
 
 def _lattice(salt: int, rows: tuple[int, int], cols: tuple[int, int], amplitude: float) -> F32:
@@ -140,8 +162,53 @@ def _subdivide_cols(coarse: F32, first: int, fine: tuple[int, int]) -> F32:
 
 def smoothstep(value: F32, low: float, high: float) -> F32:
     """0 below low, 1 above high, a cubic between."""
-    t = np.clip((value - np.float32(low)) * np.float32(1 / (high - low)), np.float32(0), np.float32(1))
+    times = np.float32(1 / (high - low))
+    if library.available:
+        return _smoothstep_by_kernel(value, low, times)
+    t = np.clip((value - np.float32(low)) * times, np.float32(0), np.float32(1))
     return t * t * (np.float32(3) - np.float32(2) * t)
+
+
+def _smoothstep_by_kernel(value: F32, low: float, times: np.float32) -> F32:
+    given = np.ascontiguousarray(value, np.float32)
+    found = np.empty_like(given)
+    both = span_of(given, library.F32), span_of(found, library.F32)
+    call("smoothstep", both[0], c_float(low), c_float(float(times)), given.size, both[1])
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class Jittered:
+    """A grid of points, one somewhere in each cell. east, south float32 [rows, cols], in cells; `first`: row and column
+    of the first cell; `scale` cells a metre."""
+
+    east: F32
+    south: F32
+    first: tuple[float, float]
+    scale: float
+
+    def nearest(self, x: F32, y: F32) -> NDArray[np.intp]:
+        """Place [h, w] in the flat grid of the point nearest to each x, y in metres, by the four cells around it."""
+        if library.available:
+            return self._by_kernel(x, y)
+        gx, gy = x * np.float32(self.scale), y * np.float32(self.scale)
+        row, col = (np.floor(at - np.float32(0.5)) - np.float32(n) for at, n in zip((gy, gx), self.first, strict=True))
+        corner = (row * np.float32(self.east.shape[1]) + col).astype(np.intp)
+        best, owner = np.full(gx.shape, np.float32(9), np.float32), corner
+        for step in (0, 1, self.east.shape[1], self.east.shape[1] + 1):
+            cell = corner + step
+            right, down = np.take(self.east, cell) - gx, np.take(self.south, cell) - gy
+            distance = right * right + down * down
+            owner = np.where(distance < best, cell, owner)
+            np.minimum(best, distance, out=best)
+        return owner
+
+    def _by_kernel(self, x: F32, y: F32) -> NDArray[np.intp]:
+        found = np.empty(x.shape, np.int32)
+        arrays = [span_of(np.ascontiguousarray(part), library.F32) for part in (x, y, self.east, self.south)]
+        first = span_of(np.array(self.first, np.float32), library.F32)
+        call("nearest", *arrays, first, c_float(self.scale), *self.east.shape, x.size, span_of(found, library.I32))
+        return found.astype(np.intp)
 
 
 def gaussian_like(words: NDArray[np.uint64]) -> F32:

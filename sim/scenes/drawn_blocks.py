@@ -1,6 +1,7 @@
 """Blocks of the generated scene that were drawn before: the latest in memory, older ones in a file without a name."""
 
 import tempfile
+import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
@@ -30,20 +31,24 @@ class Block(NamedTuple):
 
 class DrawnBlocks:
     """Drawing a block costs more than coding it, and a run reads its scene twice. A disk without room for the older
-    ones costs time only: they are drawn again."""
+    ones costs time only: they are drawn again. Any thread may ask."""
 
     def __init__(self, draw: Callable[[int, int], Block], side: int, in_memory: int) -> None:
         self._draw, self._side, self._in_memory = draw, side, in_memory
+        self._lock = threading.Lock()  # of what is kept; blocks are drawn side by side
         self._kept: OrderedDict[Place, Block] = OrderedDict()
         self._file: BinaryIO | None = None
         self._where: dict[Place, int] = {}
 
     def get(self, row: int, col: int) -> Block:
         """The block of a row and a column of blocks."""
-        block = self._kept.pop((row, col), None) or self._read(row, col) or self._draw(row, col)
-        self._kept[row, col] = block
-        if len(self._kept) > self._in_memory:
-            self._write(*self._kept.popitem(last=False))
+        with self._lock:
+            block = self._kept.pop((row, col), None) or self._read(row, col)
+        block = block or self._draw(row, col)
+        with self._lock:
+            self._kept[row, col] = block
+            if len(self._kept) > self._in_memory:
+                self._write(*self._kept.popitem(last=False))
         return block
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 import stat
 import warnings
 from pathlib import Path
@@ -14,8 +15,10 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from payload.errors import InputError
 from sim.scenes.block_rows import unit_px
 
-#: GDAL would take a twentieth of the machine's memory. Blocks worth keeping are kept by `sim.scenes.block_rows`.
-GDAL_CACHE_OCTETS = 48 * 2**20
+#: GDAL would take a twentieth of the machine's memory. This is a row of blocks of a product of 10 980 px; others worth
+#: keeping are kept by `sim.scenes.block_rows`.
+GDAL_CACHE_OCTETS = 64 * 2**20
+os.environ.setdefault("GDAL_CACHEMAX", str(GDAL_CACHE_OCTETS))  # outside of an environment of ours, too
 #: A row of blocks is held while strips pass through it; this is what it may take.
 STRIP_LIMIT_OCTETS = 256 * 2**20
 #: Pixels of a scene; nine Sentinel-2 products. The option --max-pixels lifts it.

@@ -154,7 +154,15 @@ def _chosen(
         layers = by_wavelength(where, sensor, wavelengths(file))
         if layers is not None:
             return layers, [f"of {file.count} layers the {len(layers)} nearest to {sensor.name}'s bands were taken"]
-    return choose_bands(where, file.descriptions, bands, sensor)
+    return choose_bands(where, _descriptions(file), bands, sensor)
+
+
+def _descriptions(file: rasterio.DatasetReader) -> tuple[str | None, ...]:
+    """What the file calls its layers. Names that are no text are none: `--bands` can say them."""
+    try:
+        return tuple(file.descriptions)
+    except UnicodeDecodeError:
+        return (None,) * file.count
 
 
 def _scales(file: rasterio.DatasetReader, indexes: tuple[int, ...]) -> list[tuple[float, float]]:

@@ -35,7 +35,16 @@ from payload.codec.registry import open_codec
 from payload.errors import InputError, StreamError
 from payload.guard.telemetry import Event, EventId, pack_event
 from payload.guard.telemetry import unpack as unpack_event
-from payload.link import file_pdu, fountain_packet, housekeeping, scene_header, telecommand, tile_code, valid_mask
+from payload.link import (
+    app_record,
+    file_pdu,
+    fountain_packet,
+    housekeeping,
+    scene_header,
+    telecommand,
+    tile_code,
+    valid_mask,
+)  # fmt: skip
 from payload.link.housekeeping import Housekeeping, Status
 from payload.link.space_packet import Reassembler, read_packets
 from payload.signature import read_signature
@@ -44,6 +53,8 @@ from payload.tiles import Tile
 from sim.archive import layout
 from sim.mission.spec import SHIPPED as MISSIONS
 from sim.mission.spec import load_mission
+from sim.scenes.imager.sensor_files import SHIPPED as SENSORS
+from sim.scenes.imager.sensor_files import load_sensor
 from sim.scenes.open_scene import open_scene
 
 REFUSALS = (InputError, StreamError, ProtocolError, ArrayFileError)
@@ -191,6 +202,40 @@ def safe_zips() -> list[bytes]:
     return [packed.getvalue()]
 
 
+ENVI = (
+    b"ENVI\nsamples = 8\nlines = 8\nbands = 4\nheader offset = 0\nfile type = ENVI Standard\ndata type = 12\n"
+    b"interleave = bsq\nbyte order = 0\nwavelength units = Nanometers\n"
+    b"wavelength = {490, 560, 665, 842}\nband names = {B02, B03, B04, B08}\n"
+)
+
+
+def read_cube(header: Path) -> None:
+    """Of a cube whose samples are whole."""
+    header.with_suffix(".img").write_bytes(bytes(range(256)) * 2)
+    read_scene(header.with_suffix(".img"))
+
+
+@cache
+def radar_tables() -> tuple[Path, bytes]:
+    """A whole Sentinel-1 product's calibration, and where it lies."""
+    from ground.test_sentinel1 import make_product
+
+    (path, *_) = sorted(make_product(folder() / "radar").glob("annotation/calibration/calibration-*"))
+    return path, path.read_bytes()
+
+
+def read_radar(octets: bytes) -> None:
+    path, _ = radar_tables()
+    path.write_bytes(octets)
+    with open_scene(str(path.parents[2]), sensor=load_sensor("sentinel1-grd"), max_pixels=1 << 20) as scene:
+        scene.read(0, 0, 8, 8)
+
+
+def app_records() -> list[bytes]:
+    answer = app_record.AppRecord(1, 0, 1, 2, 3, 400, 500, (0, 0, 8, 8), app_record.Flag.ALERT, place=(1, 2))
+    return [app_record.pack(answer)]
+
+
 def read_agent_frames(octets: bytes) -> None:
     """Whole frames on the agent's line, and what is in them."""
     for frame in FrameReader().feed(octets):
@@ -301,6 +346,10 @@ TARGETS: dict[str, Target] = {
         as_file("a.npz", lambda path: read_arrays(path, most_octets=1 << 26)), 100,
     ),
     "missions": Target(toml_files(MISSIONS), as_file("m.toml", load_mission), 150),
+    "sensors": Target(toml_files(SENSORS), as_file("sensor.toml", load_sensor), 150),
+    "ENVI headers": Target(lambda: [ENVI], as_file("cube.hdr", read_cube), 150),
+    "Sentinel-1 tables": Target(lambda: [radar_tables()[1]], read_radar, 60),
+    "application records": Target(app_records, app_record.unpack),
     "GeoTIFFs": Target(geotiffs, as_file("s.tif", read_scene), 150),
     "Sentinel-2 zips": Target(safe_zips, as_file("S2B_X.SAFE.zip", read_scene), 100),
     "Sentinel-2 metadata": Target(

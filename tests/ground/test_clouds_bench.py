@@ -14,7 +14,7 @@ from payload.clouds.planes import hazy_and_white
 from payload.errors import InputError
 from sim.clouds import evaluate, figures, judged, page, requirements, samples
 from sim.clouds.figures import Counts, Reliability
-from sim.clouds.rules import braaten_cohen_yang, hot_whiteness
+from sim.clouds.other_detectors import braaten_cohen_yang, hot_whiteness
 
 EDGE = SHIPPED / "edge"
 T = 64

@@ -14,7 +14,7 @@ from sklearn.cluster import KMeans
 from payload.errors import InputError
 from payload.native import library
 from payload.sensor import SENTINEL2_RGBN, sensor_of
-from sim.metrics import distortion, similarity, thematic
+from sim.metrics import distortion, pixels, similarity, thematic
 from sim.metrics.cover import CoverAgreement
 from sim.metrics.distortion import SceneQuality, tile_figures
 from sim.metrics.similarity import SsimSums
@@ -81,7 +81,7 @@ def test_a_lossless_picture_is_perfect_in_every_figure():
 
 def test_black_pixels_have_defined_ndvi_and_angle():
     black, lit = np.zeros((4, 1, 1), np.uint16), np.full((4, 1, 1), 7, np.uint16)
-    assert distortion.ndvi(black, SENTINEL2_RGBN)[0, 0] == 0.0
+    assert pixels.ndvi(black, SENTINEL2_RGBN)[0, 0] == 0.0
     assert distortion.spectral_angle_deg(black, black)[0, 0] == 0.0
     assert distortion.spectral_angle_deg(black, lit)[0, 0] == 90.0
 
@@ -94,7 +94,7 @@ def test_the_spectral_angle_does_not_see_brightness(factor):
 
 def test_ndvi_needs_red_and_near_infrared():
     with pytest.raises(InputError, match="none is the nir one"):
-        distortion.ndvi(picture(1)[:3], sensor_of(("B02", "B03", "B04")))
+        pixels.ndvi(picture(1)[:3], sensor_of(("B02", "B03", "B04")))
 
 
 def test_rates_by_hand():

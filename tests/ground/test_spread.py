@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from payload.bundle import load_bundle
 from payload.errors import InputError
 from payload.tiles import split
 from sim.downlink import Request, downlink
+from sim.ground.decoder import decoder_for
 from sim.progress import silent
 from sim.scenes.demo import demo_scene
 from sim.spread import Spread
@@ -98,3 +100,17 @@ def test_the_decoder_changes_the_picture_a_little_and_no_octet(runs: dict[tuple[
     assert 0 < figures[0] - figures[1] < 0.4
     assert [report(f)["inputs"]["decoder"] for f in (full, fast)] == ["full", "fast"]
     assert report(full)["decoder"]["parameters"] > 1e6 and report(fast)["decoder"] == {}
+
+
+@pytest.mark.parametrize(
+    ("asked", "pixels", "kind"),
+    [("auto", 4096 * 4096, "full"), ("auto", 10_980**2, "fast"), ("full", 10_980**2, "full"), ("fast", 1, "fast")],
+)
+def test_a_large_scene_is_decoded_fast_unless_told_otherwise_and_says_so(asked: str, pixels: int, kind: str) -> None:
+    chosen, said = decoder_for(asked, pixels, load_bundle("edge"))
+    assert chosen == kind and bool(said) == (asked == "auto" and kind == "fast")
+    assert not said or ("121 Mpx" in said[0] and "--decoder full" in said[0])
+
+
+def test_a_bundle_without_a_network_has_one_decoder_for_any_scene() -> None:
+    assert decoder_for("auto", 10_980**2, load_bundle("edge-pan")) == ("full", ())

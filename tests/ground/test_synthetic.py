@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from payload.errors import InputError
+from payload.native import library
 from payload.sensor import RGBN
 from sim.scenes.demo import BLOCK_PX, KEPT_BLOCKS, SyntheticScene, demo_scene
-from sim.scenes.demo_noise import Octaves, Span, field, gaussian_like, hash_lattice
+from sim.scenes.demo_noise import Jittered, Octaves, Span, field, gaussian_like, hash_lattice, smoothstep
 
 SIZE = 1280
 #: sha256 of the DN, little endian, of demo_scene(512, 512, seed=3).
@@ -47,6 +48,28 @@ def test_noise_does_not_depend_on_the_window(
     octaves = Octaves(7, tuple(amplitudes))
     grown = field(octaves, Span(row, col, height, width).grown(37))
     assert (field(octaves, Span(row, col, height, width)) == grown[37 : 37 + height, 37 : 37 + width]).all()
+
+
+@pytest.mark.skipif(not library.available, reason="the kernel was not built: no C compiler at install")
+@settings(max_examples=30, deadline=None)
+@given(data=st.data(), amplitudes=st.lists(st.sampled_from([0.0, 0.3, 1.7]), min_size=1, max_size=9))
+def test_the_kernel_draws_the_very_floats_of_numpy(data: st.DataObject, amplitudes: list[float]) -> None:
+    place, side = st.integers(-5000, 5000), st.integers(1, 50)
+    span, octaves = Span(*(data.draw(s) for s in (place, place, side, side))), Octaves(11, tuple(amplitudes))
+    grid = Jittered(*np.random.default_rng(0).random((2, 9, 9), np.float32), (0, 0), 1 / 700)
+    grid.east[:] += np.arange(9)
+    grid.south[:] += np.arange(9)[:, None]
+
+    def drawn() -> list[np.ndarray]:
+        noise = field(octaves, span)
+        x, y = (1000 + 4000 * smoothstep(part, -2.0, 2.0) for part in (noise, noise[::-1]))
+        return [noise, x, grid.nearest(x, y)]
+
+    fast = drawn()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(library, "available", False)
+        plain = drawn()
+    assert all(np.array_equal(a, b) for a, b in zip(fast, plain, strict=True))
 
 
 def test_noise_has_the_deviation_it_promises() -> None:

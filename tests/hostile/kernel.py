@@ -179,7 +179,7 @@ ENTRIES: dict[str, tuple[str | None, ...]] = {
     "rotate": ("u2", "i4", "i4", None, None, None, None, "i2"),
     "transform": ("i2", "i2", "i4", "i4", None, None, "i2", "i4", "i4"),
     "second_level": ("i4", "i8", None, None, None, None),
-    "quantise": ("i4", None, None, "u2", "?", "u1"),
+    "quantise": ("i4", None, None, None, "u2", "?", "u1"),
     "errors": ("i4", None, None, None, "i4", "u8"),
     "count": ("u2", None, None, None, "i4"),
     "winograd_in": ("f4", None, None, "f4"),

@@ -85,6 +85,15 @@ def test_any_number_of_bands_goes_there_and_back_and_codes_the_same_without_the_
     assert codec.ground_network is None
 
 
+def test_a_bundle_that_does_not_say_decorrelates_differences_over_four_pixels(bundle_of, toy_engine) -> None:
+    tile = Tile(0, 0, spectra(4), everywhere)
+    default, four, values = (
+        FsqCodec(bundle_of(4, **said), toy_engine).encode(tile, Quality(4.0), Stopwatch()).side
+        for said in ({}, {"differences_px": 4}, {"differences_px": 0})
+    )
+    assert default == four != values
+
+
 @pytest.mark.parametrize(("bands", "law"), [(1, {}), (13, {"compand": 0.8}), (17, {"gain": 4})])
 def test_what_is_decoded_is_the_tile_but_for_the_quantiser(bundle_of, built, bands, law):
     """The shipped transform: its inverse is what the decoder undoes it with."""
@@ -232,7 +241,7 @@ def test_side_information_of_many_bands_is_one_per_cent_at_a_ratio_of_fifty(band
 def test_more_bands_than_there_may_be_are_refused(bundle_of, toy_engine) -> None:
     bundle = bundle_of(17)
     wide = replace(bundle, manifest=bundle.manifest | {"bands": [str(k) for k in range(513)]})
-    with pytest.raises(BundleError, match="513 bands, wanted 512 bands"):
+    with pytest.raises(BundleError, match="513 bands, wanted at most 512 bands"):
         FsqCodec(wide, toy_engine)
 
 

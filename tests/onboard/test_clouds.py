@@ -19,7 +19,7 @@ from payload.clouds import mask as masks
 from payload.clouds import network as networks
 from payload.clouds import planes as inputs
 from payload.clouds.gate import Action
-from payload.clouds.mask import CLASSES, CLEAR, NO_CLASS, SHADOW, THICK, THIN, CloudCounts, CloudMask
+from payload.clouds.mask import CLASSES, CLEAR, SHADOW, THICK, THIN, CloudCounts, CloudMask
 from payload.clouds.network import CloudNet
 from payload.clouds.planes import CloudSettings
 from payload.engine import open_engine
@@ -75,7 +75,6 @@ def mask_of(thick: int, thin: int, shadow: int = 0) -> CloudMask:
 def test_fractions_of_a_mask_counted_by_hand() -> None:
     mask = mask_of(thick=30, thin=20, shadow=10)
     assert (mask.cloud_fraction, mask.thin_fraction) == pytest.approx((0.5, 0.2))
-    assert (mask.classes() == SHADOW).mean() == pytest.approx(0.1)
     assert mask.probability.shape == mask.cloudy.shape == (200, 200)
     assert mask.probability.dtype == np.float32
     assert mask.cloudy.sum() == 100 * 200
@@ -113,7 +112,6 @@ def test_a_tile_without_data_is_not_judged() -> None:
     mask = gate.detect_clouds(tile_of(textured(), np.zeros((TILE_PX, TILE_PX), bool)), net)
     assert net.network.asked == 0  # type: ignore[attr-defined]
     assert (mask.cloud_fraction, mask.thin_fraction) == (0.0, 0.0)
-    assert (mask.classes() == NO_CLASS).all()
     assert gate.decide(mask, Gate(withhold_above_percent=0.0)).action is Action.SEND
 
 
@@ -386,25 +384,6 @@ def test_probabilities_between_cells_are_linear() -> None:
     cells = np.array([[0.0, 1.0], [0.0, 1.0]], np.float32)  # centres at pixels 1.5 and 5.5 of 8
     wanted = [0.0, 0.0, 0.125, 0.375, 0.625, 0.875, 1.0, 1.0]
     np.testing.assert_array_equal(masks.interpolated(cells, 4), [wanted] * 8)
-
-
-def test_classes_follow_the_outline_and_what_the_cells_say() -> None:
-    cells = np.zeros((4, 8, 8), np.float32)
-    cells[CLEAR] = 1.0
-    for kind, place in ((THICK, np.s_[:, :2]), (THIN, np.s_[:4, :2]), (SHADOW, np.s_[:, 6:])):
-        cells[(slice(None), *place)] = 0.0
-        cells[(kind, *place)] = 1.0
-    valid = np.ones((32, 32), bool)
-    valid[31] = False
-    told = mask_from(cells, valid)
-    row = told.classes()[20]
-    assert told.cell_px == 4
-    assert row.tolist() == [THICK] * 8 + [CLEAR] * 16 + [SHADOW] * 8
-    assert told.classes()[8].tolist() == [THIN] * 8 + [CLEAR] * 16 + [SHADOW] * 8
-    assert (told.classes()[31] == NO_CLASS).all()
-    grown = told.classes(growth_px=2.0)[20]
-    assert (grown[:10] != CLEAR).all()
-    assert (grown[10:24] == CLEAR).all()
 
 
 def test_flattening_touches_no_block_next_to_ground_and_keeps_averages() -> None:

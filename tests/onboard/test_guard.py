@@ -2,6 +2,9 @@
 
 import ctypes
 import gc
+import os
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -233,6 +236,33 @@ def test_the_wrong_answer_to_the_self_test_is_told_and_leads_to_fallback(
     assert payload.telemetry.mode is Mode.FALLBACK
 
 
+def test_a_tile_beyond_its_deadline_is_told_with_its_place_and_kept(
+    guarded: Any, scene: Imager, clean: list[TileCode], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    payload = guarded(Protection(tile_deadline_s=60.0))
+    assert list(payload.tile_codes(scene)) == clean and EventId.LATE_TILE not in events(payload)
+    clock = iter(range(0, 10_000, 61))
+    monkeypatch.setattr("payload.guard.guard.time.monotonic", lambda: float(next(clock)))
+    assert list(payload.tile_codes(scene)) == clean
+    late = [event for event in payload.telemetry.take() if event.event is EventId.LATE_TILE]
+    assert [event.tile for event in late] == [(code.row, code.col) for code in clean if code.kind is not Kind.AUDIT]
+    assert payload.telemetry.counts[Count.LATE_TILES] == len(late)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_the_guards_watchdog_ends_a_payload_that_hangs_and_no_other(guarded: Any, scene: Imager) -> None:
+    """In a process of its own, the second time with an imager that hangs before its second strip."""
+    payload = guarded(Protection(watchdog_s=2.0))
+    for hangs in (False, True):
+        scene.before = {1: lambda: time.sleep(600)} if hangs else {}
+        pid = os.fork()
+        if pid == 0:
+            list(payload.tile_codes(scene))
+            os._exit(0)
+        _, status = os.waitpid(pid, 0)
+        assert status == (signal.SIGALRM if hangs else 0)
+
+
 def reachable(owner: Any, found: dict[int, Any], seen: set[int]) -> None:
     """Every array and ctypes structure that hangs on an object."""
     if id(owner) in seen or isinstance(owner, (str, bytes, int, float, type)):
@@ -320,8 +350,10 @@ def test_the_known_tile_has_its_known_octets_under_every_engine(engine: str) -> 
 
 
 @needs_kernel
-def test_the_short_test_notices_weights_and_scales_and_costs_a_fraction_of_a_tile() -> None:
-    payload = Payload(load_bundle("edge"), Policy(), open_engine("native"), Protection())
+@pytest.mark.parametrize("engine", ["native", "openvino"])
+def test_the_short_test_notices_weights_and_scales(engine: str) -> None:
+    pytest.importorskip("openvino")
+    payload = Payload(load_bundle("edge"), Policy(), open_engine(engine), Protection())
     assert payload.guard is not None
     short = short_test(payload.codec, 4)
     assert short is not None and short.passes()

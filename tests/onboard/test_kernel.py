@@ -239,7 +239,7 @@ def entries(short: int) -> dict[str, tuple]:
         "transform": of(a("i2", whole), a("i2", 64 * 64), a("i4", 64), a("i4", 64), bands, side,
                         a("i2", 16 * (side + 8)), a("i4", 32 * cells), a("i4", whole)),
         "second_level": of(a("i4", whole), a("i8", 64), bands, cells, cells, 12),
-        "quantise": of(a("i4", n), n, step, a("u2", n), a("?", n), a("u1", n)),
+        "quantise": of(a("i4", n), n, step, 0, a("u2", n), a("?", n), a("u1", n)),
         "errors": of(a("i4", n), n, step, layer_count, a("i4", layer_count), a("u8", layer_count + 1)),
         "count": of(a("u2", channels * blocks), channels, blocks, layer_count, a("i4", layer_count * channels)),
         "cloud_planes": of(a("u2", bands * 16 * n), bands, side, 4, 1, 20, 980, 24, a("u1", (2 * bands + 4) * n)),
@@ -304,7 +304,7 @@ def test_the_most_that_a_coefficient_can_take_fits(tables) -> None:
     sent = Indices(np.full(shape, 65535, np.uint16), np.ones(shape, bool))
     coder = EntropyKernel(chosen, 16, 16)
     hits = np.full((1, 256), 256, np.int32)
-    octets = coder._encode(0, (sent.magnitude, sent.negative, None, hits), (256, np.zeros(4, np.int16)))
+    octets = coder._encode(0, 0, (sent.magnitude, sent.negative, None, hits), (256, np.zeros(4, np.int16)))
     assert 8.1 < len(octets) / sent.magnitude.size < MOST_OCTETS
 
 

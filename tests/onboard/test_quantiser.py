@@ -18,6 +18,7 @@ from payload.codec.lapped.quantiser import (
     step_dn,
     step_index,
     step_units,
+    worth_in_last,
 )
 from payload.codec.lapped.transform import Latents
 
@@ -136,3 +137,12 @@ def test_sizes_tell_how_far_above_its_cell_a_one_is() -> None:
     values = np.zeros((1, 64, 8, 8), np.int32)
     values[0, 0, 0, :4] = [256, -384, 2, 100_000]  # step index 0 is 256 units
     assert quantise(Latents(values), 0).size128[0, 0, :4].tolist() == [128, 192, 1, 255]
+    assert quantise(Latents(values), 0, 1).size128[0, 0, :4].tolist() == [64, 96, 0, 255]
+
+
+def test_what_a_one_must_measure_in_a_coarser_last_layer_by_hand() -> None:
+    """A one of the finest layer is rebuilt at 78 / 64 steps, of the next one at 83 / 64; what lies above half of its
+    square is what its bits are worth."""
+    worth = np.array([78, 100, 255], np.uint8)
+    assert worth_in_last(worth, 0).tolist() == worth.tolist()
+    assert worth_in_last(worth, 1).tolist() == [83, 83 + 22 * 78 // 83, 83 + 177 * 78 // 83]

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from payload.bundle import Bundle
-from payload.codec.band_statistics import MOST_DISTANCE_PX
+from payload.codec.band_statistics import DISTANCE_PX, MOST_DISTANCE_PX
 from payload.codec.features import FeatureLevel, of_blocks
 from payload.codec.interface import (
     DECODER_FILE,
@@ -37,9 +37,9 @@ from payload.codec.lapped.proof import latent_quantiser
 from payload.codec.lapped.quantiser import Indices
 from payload.codec.lapped.residual.bounded import BASE_STEP, Bounded
 from payload.codec.lapped.transform import BLOCK, COEFFICIENTS, Latents, dct, encode, first_level, planes
-from payload.codec.rotation import MOST_BANDS, Rotation, circle, fit, held_circle, inverse_of, rotate, unrotate
+from payload.codec.rotation import Rotation, circle, fit, held_circle, inverse_of, rotate, unrotate
 from payload.engine import NATIVE, Engine, Network
-from payload.errors import BundleError, InputError
+from payload.errors import BundleError
 from payload.link.tile_code import Bound, Kind
 from payload.memory import Held, RunsInside
 from payload.native import library
@@ -56,8 +56,6 @@ QUANTISER_ERROR_SHARE = 0.9
 ERROR_OF_STEP = 8
 #: Tables of all sets of bands but the first.
 REST_TABLES_FILE = "flight/tables-rest.npz"
-#: What a tile's arrays may hold: numbers of samples fit 31 bits in the kernel.
-MOST_SAMPLES = 1 << 30
 
 
 class FsqCodec:
@@ -73,7 +71,7 @@ class FsqCodec:
         coarsest_dn = quantiser.step_dn(quantiser.STEP_INDICES - 1)
         gain = int(bundle.parameter("gain", 1, 1, MOST_GAIN))
         self._law = bundle.parameter("compand", LINEAR, LEAST_GAMMA, LINEAR), gain
-        self._distance_px = int(bundle.parameter("differences_px", 0, 0, MOST_DISTANCE_PX))
+        self._distance_px = int(bundle.parameter("differences_px", DISTANCE_PX, 0, MOST_DISTANCE_PX))
         self._coarsest_dn = bundle.parameter("coarsest_step_dn", coarsest_dn, 1.0, coarsest_dn)
         if self._tile_px % TILE_MULTIPLE_PX:
             raise BundleError(
@@ -81,21 +79,28 @@ class FsqCodec:
                 "restore the bundle or rebuild it"
             )
         self._set_bands, self._sets = set_bands(self._bands), sets_of(self._bands)
-        model, kernels = _load_tables(bundle, TABLES_FILE)
+        model, kernels = tables.of_bundle(bundle, TABLES_FILE)
         self._entropy = self._coder(model)
         if self._sets > 1:
-            rest, _ = _load_tables(bundle, REST_TABLES_FILE)
+            rest, _ = tables.of_bundle(bundle, REST_TABLES_FILE)
             self._entropy = Sets(self._entropy, self._coder(rest), self._bands, len(model.layers))
-        coded = self._sets, self._set_bands
-        self._buffers = compiled.Buffers(self._bands, self._tile_px, coded) if library.available else None
-        self._network = engine.load(bundle.file(ENCODER_FILE), require_int8=True) if engine else None
-        self._transform = _transform(bundle, kernels) if engine and engine.name == NATIVE else None
+        sets = self._sets, self._set_bands
+        self._buffers = compiled.Buffers(self._bands, self._tile_px, sets) if library.available else None
+        self._by_kernel = engine is not None and engine.name == NATIVE
+        self._at_once = 1 if getattr(engine, "reshapes", False) else None
+        self._network = self._encoder(engine) if engine else None
+        self._transform = compiled.transform_of(kernels, self._by_kernel, bundle.name) if engine else None
         self.layers = len(model.layers)
 
     @property
     def ground_network(self) -> str | None:
         """None in a bundle that was adapted: its decoder undoes the transform."""
         return DECODER_FILE if DECODER_FILE in self._bundle.manifest["files"] else None
+
+    def _encoder(self, engine: Engine) -> Network:
+        """For one plane where the engine can."""
+        one = (1, COEFFICIENTS, *(n + 1 for n in self._cells)) if self._at_once else None
+        return engine.load(self._bundle.file(ENCODER_FILE), require_int8=True, shape=one)
 
     def _coder(self, model: tables.ContextTables) -> LayerCoder:
         cells = self._tile_px // BLOCK
@@ -111,16 +116,20 @@ class FsqCodec:
         yield from held_circle()
 
     def runs_inside(self, tile: Tile) -> Iterator[RunsInside]:
-        """The encoder where a runtime has it, with `tile` as it goes into it."""
-        if self._network is not None and self._transform is None:
-            yield RunsInside("encoder", self._network, self.network_inputs(tile))
+        """The encoder where a runtime has it, with what `tile` puts into it at a time: of all its planes, or the low
+        one of the first rotated band, which has every value there is."""
+        if self._network is not None and not self._by_kernel:
+            (given,) = self.network_inputs(tile)
+            first = 0 if self._at_once is None else self._set_bands
+            yield RunsInside("encoder", self._network, (given[first:][: self._at_once],))
 
     def smallest(self) -> tuple["FsqCodec", int] | None:
-        """This codec for the smallest tiles there are, by the same memory, and their side. None where a runtime has the
-        encoder, or where the kernel was not built."""
+        """This codec for the smallest tiles there are, by the same memory, and their side; the kernel runs the encoder,
+        also where a runtime does for other tiles. None where it cannot, or was not built."""
         if self._transform is None or not isinstance(self._entropy, EntropyKernel):
             return None
         other, side = copy(self), TILE_MULTIPLE_PX
+        other._by_kernel = True
         other._tile_px, other._buffers = side, compiled.Buffers(self._bands, side)
         other._entropy = self._entropy.of_size(side // BLOCK, side // BLOCK)
         return other, side
@@ -145,12 +154,12 @@ class FsqCodec:
             dn2_per_value = stretch(values, *self._law) if quality.with_errors or quality.psnr_db is not None else 1.0
             samples = self._bands * int(np.count_nonzero(tile.valid))
             index, unsent = self._step(latents, rotation, quality, (dn2_per_value, samples))
-            indices = self._quantise(latents, index)
+            keep = min(self.layers if quality.keep is None else quality.keep, self.layers - unsent)
+            indices = self._quantise(latents, index, self.layers - keep)
             errors: tuple[float, ...] = ()
             if quality.with_errors:
                 errors = _errors_dn2(latents, index, self.layers, rotation, dn2_per_value)
         with watch.stage("entropy"):
-            keep = min(self.layers if quality.keep is None else quality.keep, self.layers - unsent)
             layers = self._entropy.encode_layers(indices, keep)
         return CodedTile(pack_side(rotation, index), layers, errors[: len(layers) + 1])
 
@@ -180,18 +189,18 @@ class FsqCodec:
     def _latents_of(self, rotated: NDArray[np.int16]) -> Latents:
         if self._network is None:
             raise BundleError("this codec was opened for decoding only; give it an engine to encode")
-        if self._transform is not None and self._buffers is not None:
+        if self._by_kernel and self._transform is not None and self._buffers is not None:
             return compiled.with_second_level(self._transform.run(rotated, self._buffers))
-        return encode(rotated, self._network)
+        return encode(rotated, self._network, self._at_once)
 
     @property
     def _cells(self) -> tuple[int, int]:
         return self._tile_px // BLOCK, self._tile_px // BLOCK
 
-    def _quantise(self, latents: Latents, index: int) -> Indices:
+    def _quantise(self, latents: Latents, index: int, unsent: int) -> Indices:
         if self._buffers is None:
-            return quantiser.quantise(latents, index)
-        return compiled.quantise(latents, index, self._buffers)
+            return quantiser.quantise(latents, index, unsent)
+        return compiled.quantise(latents, index, self._buffers, unsent)
 
     def _step(
         self, latents: Latents, rotation: Rotation, quality: Quality, scale: tuple[float, int]
@@ -363,34 +372,6 @@ def _errors_dn2(
     measure = compiled.errors if library.available else quantiser.errors
     unit = dn2_per_value * 4.0 ** (rotation.shift - quantiser.ERROR_BITS)
     return tuple(unit * left for left in measure(latents, index, layers))
-
-
-def _load_tables(bundle: Bundle, file: str) -> tuple[tables.ContextTables, tables.Kernels | None]:
-    """The bundle's entropy model and kernels; BundleError where they do not fit its manifest."""
-    path, bands = bundle.file(file), len(bundle.bands)
-    if bands > MOST_BANDS or bands * bundle.tile_px**2 > MOST_SAMPLES:
-        raise BundleError(
-            f"bundle {bundle.name}: tiles of {bundle.tile_px} px and {bands} bands, wanted {MOST_BANDS} bands and "
-            f"{MOST_SAMPLES} samples at most; rebuild it with smaller tiles"
-        )
-    model = tables.load_tables(path, set_bands(bands))
-    declared = bundle.codec.get("layers", len(model.layers))
-    if declared != len(model.layers):
-        raise BundleError(
-            f"bundle {bundle.name}: codec.layers is {str(declared)[:60]!r}, {path} holds {len(model.layers)}; "
-            "restore the bundle or rebuild it"
-        )
-    return model, tables.load_kernels(path)
-
-
-def _transform(bundle: Bundle, kernels: tables.Kernels | None) -> compiled.Transform:
-    if not library.available:
-        raise InputError(
-            "engine 'native' needs the compiled kernel, which was not built; install again where there is a C compiler"
-        )
-    if kernels is None:
-        raise BundleError(f"bundle {bundle.name}: no kernels in {TABLES_FILE} for engine 'native'; rebuild it")
-    return compiled.Transform(kernels)
 
 
 def _allowed(quality: Quality, gain: int) -> float:

@@ -12,7 +12,9 @@ from payload.codec.lapped.synthesis import MARGIN, Functions
 from payload.codec.lapped.tables import Kernels
 from payload.codec.lapped.transform import BLOCK, COEFFICIENTS, DCT_BITS, LATENT_BITS, Latents, dct
 from payload.codec.rotation import JACOBI_SWEEPS, PLANE_LIMIT, Rotation
+from payload.errors import BundleError, InputError
 from payload.memory import Held
+from payload.native import library
 from payload.native.library import BOOL, F32, F64, I16, I32, I64, NONE, U8, U16, U64, Span, call, span
 from payload.scene import Dn
 
@@ -113,6 +115,19 @@ class Transform:
         return buffers.sums
 
 
+def transform_of(kernels: Kernels | None, needed: bool, bundle: str) -> Transform | None:
+    """The encoder of a bundle as the kernel runs it; None where that cannot be and is not `needed`."""
+    if library.available and kernels is not None:
+        return Transform(kernels)
+    if not needed:
+        return None
+    if library.available:
+        raise BundleError(f"bundle {bundle}: no kernels among its tables for engine 'native'; rebuild it")
+    raise InputError(
+        "engine 'native' needs the compiled kernel, which was not built; install again where there is a C compiler"
+    )
+
+
 def with_second_level(sums: NDArray[np.int32]) -> Latents:
     """As payload.codec.lapped.transform.with_second_level. sums [B, 64, h, w], in place."""
     bands, _, h, w = sums.shape
@@ -120,12 +135,12 @@ def with_second_level(sums: NDArray[np.int32]) -> Latents:
     return Latents(sums)
 
 
-def quantise(latents: Latents, index: int, buffers: Buffers) -> Indices:
+def quantise(latents: Latents, index: int, buffers: Buffers, unsent: int = 0) -> Indices:
     """As payload.codec.lapped.quantiser.quantise, into the buffers."""
     values = np.ascontiguousarray(latents.values)
     call(
-        "quantise", span(values, I32), values.size, ctypes.c_uint32(step_units(index)), span(buffers.magnitude, U16),
-        span(buffers.negative, BOOL), span(buffers.size128, U8),
+        "quantise", span(values, I32), values.size, ctypes.c_uint32(step_units(index)), unsent,
+        span(buffers.magnitude, U16), span(buffers.negative, BOOL), span(buffers.size128, U8),
     )  # fmt: skip
     return Indices(buffers.magnitude, buffers.negative, size128=buffers.size128)
 

@@ -142,15 +142,15 @@ class EntropyKernel:
             return ()
         magnitude, negative = np.ascontiguousarray(indices.magnitude), np.ascontiguousarray(indices.negative)
         sizes = None if indices.size128 is None else np.ascontiguousarray(indices.size128)
-        if sizes is not None and keep == count:  # the finest layer clears what is not worth its octets
-            np.copyto(self._magnitude, magnitude)
-            magnitude = self._magnitude
+        if sizes is not None:  # the last layer clears what is not worth its octets
+            magnitude = np.right_shift(magnitude, count - keep, out=self._magnitude)
+            count = keep
         hits, channels = _hits(magnitude, count), len(magnitude)
         limits = [channels] * (keep - 1) + [channels if last_active is None else last_active]
         layers = []
         for k, (active, activity) in enumerate(heads(hits[:keep], magnitude[0].size, self.tables, limits)):
-            of_layer = magnitude, negative, sizes if k == count - 1 else None, hits
-            body = self._encode(k, of_layer, (active, _busy(activity)))
+            of_layer = magnitude, negative, sizes if k == keep - 1 else None, hits
+            body = self._encode(k, count - 1 - k, of_layer, (active, _busy(activity)))
             if len(body) <= plain_layer.least_octets(active, magnitude[0].size):  # as nearly every layer is
                 layers.append(active.to_bytes(2, "big") + activity + body)
                 continue
@@ -159,13 +159,14 @@ class EntropyKernel:
             layers.append(shorter_layer((active, activity, body), here, before, negative, self.tables, k))
         return tuple(layers)
 
-    def _encode(self, k: int, arrays: tuple[Any, ...], head: tuple[int, NDArray[np.int16]]) -> bytes:
+    def _encode(self, k: int, finer: int, arrays: tuple[Any, ...], head: tuple[int, NDArray[np.int16]]) -> bytes:
+        """Layer k of magnitudes that have so many `finer` layers."""
         magnitude, negative, sizes, hits = arrays
         written = ctypes.c_size_t()
         call(
             "encode", ctypes.byref(self._model), ctypes.byref(self._layers[k]), k, span(magnitude, U16),
             span(negative, BOOL), NONE if sizes is None else span(sizes, U8), span(hits, I32),
-            len(self._layers) - 1 - k, self.h, self.w, head[0], span(head[1], I16), *self._room, ctypes.byref(written),
+            finer, self.h, self.w, head[0], span(head[1], I16), *self._room, ctypes.byref(written),
         )  # fmt: skip
         return self._out[: written.value].tobytes()
 

@@ -58,7 +58,7 @@ def encode_layers(
     if last_active is not None and keep:
         limits[-1] = last_active
     shifted = [(indices.magnitude >> (count - 1 - k)).astype(np.uint16) for k in range(keep)]
-    sizes = [indices.size128 if k == count - 1 else None for k in range(keep)]
+    sizes = [indices.size128 if k == keep - 1 else None for k in range(keep)]
     return tuple(
         _encode_layer(shifted[k], (indices.negative, sizes[k]), tables, k, coder(), n) for k, n in enumerate(limits)
     )
@@ -158,7 +158,7 @@ def _fresh(here: Magnitudes, previous: Magnitudes, tables: ContextTables, active
 def _clear_worthless(
     here: Magnitudes, sizes: Known, members: NDArray[np.int64], classes: Known, t: LayerTables
 ) -> None:
-    """Rate-distortion optimised quantisation of the finest layer: the rarer a class is significant, the larger a
+    """Rate-distortion optimised quantisation of the last layer: the rarer a class is significant, the larger a
     magnitude of one must be to be worth its octets. Block averages are few and worth much: they stay."""
     part = here[members]
     worthless = (part == 1) & (sizes[members] < t.worth[classes]) & (members % COEFFICIENTS != 0)[:, None, None]

@@ -9,6 +9,7 @@ steps at the finest layer and grows towards 2 at the coarsest. All in integers.
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,8 +31,8 @@ class Indices:
     """Indices of one tile: magnitude uint16 and sign bool, both [C, h, w]; `missing` finer layers are not known.
 
     Channels `behind` [C] are known to one layer less: the last layer that arrived was cut before them (None: no such).
-    On board, `size128` is every latent's size in 128ths of a step (at most 255): the entropy coder leaves out a
-    magnitude of one that is not worth its octets. None: it leaves out nothing.
+    On board, `size128` is every latent's size in 128ths of the step of the last layer that is sent (at most 255): the
+    entropy coder leaves out a magnitude of one that is not worth its octets there. None: it leaves out nothing.
     """
 
     magnitude: NDArray[np.uint16]
@@ -56,13 +57,13 @@ def step_dn(index: int) -> float:
     return step_units(index) / 2.0**LATENT_BITS
 
 
-def quantise(latents: Latents, index: int) -> Indices:
-    """Indices at the finest step of `index`."""
+def quantise(latents: Latents, index: int, unsent: int = 0) -> Indices:
+    """Indices at the finest step of `index`. So many of the finest layers will stay `unsent`."""
     flat = latents.values.reshape(-1, *latents.values.shape[2:])  # [B * 64, h, w]
     step = step_units(index)
     size = np.abs(flat.astype(np.int64))
     magnitude = (5 * size + step) // (5 * step)
-    share = size.astype(np.float32) * np.float32(128 / step)
+    share = size.astype(np.float32) * np.float32(128 / (step << unsent))
     size128 = np.minimum(share, np.float32(255)).astype(np.uint8)
     return Indices(np.minimum(magnitude, MAGNITUDE_LIMIT).astype(np.uint16), flat < 0, size128=size128)
 
@@ -104,6 +105,14 @@ def _energy(difference: NDArray[np.int64]) -> int:
 def rebuild_units(missing: int) -> int:
     """Where in its cell a latent is rebuilt, in 64ths of the cell."""
     return round(REBUILD_UNIT * _rebuild(missing))
+
+
+def worth_in_last(worth: NDArray[np.integer[Any]], missing: int) -> NDArray[np.uint8]:
+    """Least sizes of a magnitude of one that are worth their octets, in 128ths of a step: of a layer behind which
+    `missing` are not sent, from those of the same classes where magnitudes are rebuilt as in the finest layer."""
+    finest, here = REBUILD_UNIT + rebuild_units(0), REBUILD_UNIT + rebuild_units(missing)
+    least = here + (worth.astype(np.int64) - finest) * finest // here
+    return np.clip(least, 0, 255).astype(np.uint8)
 
 
 def _rebuild(missing: int) -> float:

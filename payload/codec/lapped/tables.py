@@ -13,11 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from payload.bundle import ArrayFile
+from payload.bundle import ArrayFile, Bundle
+from payload.codec import rotation
 from payload.codec.lapped.context_model import CLASSES, LOGIT_LIMIT, SUM_LIMIT, SUMS, LayerWeights, feature_count
+from payload.codec.lapped.many.sets import set_bands
+from payload.codec.lapped.quantiser import worth_in_last
 from payload.codec.lapped.range_coder import ONE, Table
 from payload.codec.lapped.transform import BLOCK, COEFFICIENTS, DCT_BITS, LATENT_BITS, dct
 from payload.codec.rotation import PLANE_LIMIT
+from payload.errors import BundleError
 from payload.memory import Held
 
 LONGEST_RUN = 64
@@ -28,6 +32,8 @@ REFINEMENTS = 3
 #: A magnitude has 16 bits, and a layer takes one of them.
 MOST_LAYERS = 16
 MOST_BANDS = 16
+#: What a tile's arrays may hold: numbers of samples fit 31 bits in the kernel.
+MOST_SAMPLES = 1 << 30
 #: Arrays of the context model that are weights; the rest are tables.
 WEIGHTS = tuple(field.name for field in fields(LayerWeights))
 INT8, INT16 = (-(1 << 7), (1 << 7) - 1), (-(1 << 15), (1 << 15) - 1)
@@ -82,7 +88,7 @@ def load_tables(path: Path, bands: int | None = None) -> ContextTables:
     arrays.require("starts", starts[0] == 0 and sorted(set(starts)) == starts, "ranks that rise from 0")
     layers = int(arrays.take("layers", (), 1, MOST_LAYERS))
     groups = tuple(zip(starts, [*starts[1:], len(order)], strict=True))
-    return ContextTables(order, groups, tuple(_layer(arrays, k, len(order)) for k in range(layers)))
+    return ContextTables(order, groups, tuple(_layer(arrays, k, layers, len(order)) for k in range(layers)))
 
 
 def load_kernels(path: Path) -> Kernels | None:
@@ -111,12 +117,12 @@ def _order(arrays: ArrayFile, bands: int | None) -> NDArray[np.int64]:
     return order
 
 
-def _layer(arrays: ArrayFile, k: int, channels: int) -> LayerTables:
+def _layer(arrays: ArrayFile, k: int, layers: int, channels: int) -> LayerTables:
     weights = _weights(arrays, k, channels)
     runs = arrays.take(f"runs{k}", (CLASSES, None), 0, ONE)
     refinement = arrays.take(f"refinement{k}", (REFINEMENTS, 2), 1, ONE)
     size = arrays.take(f"size{k}", (SIZE_CLASSES, ESCAPE), 1, ONE)
-    worth = arrays.take(f"worth{k}", (CLASSES,), 0, 255).astype(np.uint8)
+    worth = worth_in_last(arrays.take(f"worth{k}", (CLASSES,), 0, 255), layers - 1 - k)
     for name, counts in (("runs", runs), ("refinement", refinement), ("size", size)):
         sums = counts.astype(np.int64).sum(axis=1)
         arrays.require(f"{name}{k}", bool((sums == ONE).all()), f"rows of counts that sum to {ONE}")
@@ -150,3 +156,21 @@ def _weights(arrays: ArrayFile, k: int, channels: int) -> LayerWeights:
     arrays.require(f"floor{k}", inner <= SUM_LIMIT, f"inner sums up to {SUM_LIMIT}, not {inner}")
     arrays.require(f"base{k}", logit <= LOGIT_LIMIT, f"logits up to {LOGIT_LIMIT}, not {logit}")
     return weights
+
+
+def of_bundle(bundle: Bundle, file: str) -> tuple[ContextTables, Kernels | None]:
+    """The bundle's entropy model and kernels; BundleError where they do not fit its manifest."""
+    path, bands = bundle.file(file), len(bundle.bands)
+    if bands > rotation.MOST_BANDS or bands * bundle.tile_px**2 > MOST_SAMPLES:
+        raise BundleError(
+            f"bundle {bundle.name}: tiles of {bundle.tile_px} px and {bands} bands, wanted at most "
+            f"{rotation.MOST_BANDS} bands and {MOST_SAMPLES} samples; rebuild it with smaller tiles"
+        )
+    model = load_tables(path, set_bands(bands))
+    declared = bundle.codec.get("layers", len(model.layers))
+    if declared != len(model.layers):
+        raise BundleError(
+            f"bundle {bundle.name}: codec.layers is {str(declared)[:60]!r}, {path} holds {len(model.layers)}; "
+            "restore the bundle or rebuild it"
+        )
+    return model, load_kernels(path)

@@ -5,6 +5,7 @@ so the same INT8 network runs over the high and the low plane (a batch of 2 B pl
 
     rotated [B, T, T] -> planes [2B, 64, T/8 + 1, T/8 + 1] -> network -> [2B, 64, T/8, T/8] -> latents [B, 64, T/8, T/8]
 
+A runtime that can takes the planes one at a time: what it keeps of the network is asked whole by one plane then.
 Block averages (coefficient 0) of neighbouring blocks are still alike: an 8 x 8 DCT in exact integers goes over them.
 """
 
@@ -56,21 +57,25 @@ def planes(rotated: NDArray[np.int32] | NDArray[np.int16]) -> NDArray[np.float32
     return blocks.astype(np.float32, order="C").reshape(2 * bands, COEFFICIENTS, cells, cells)
 
 
-def encode(rotated: NDArray[np.int32] | NDArray[np.int16], network: Network) -> Latents:
-    """Latents of one tile."""
-    found = _believable(network.run(planes(rotated)), rotated.shape)
-    sums = (found * np.float32(1 << LATENT_BITS)).astype(np.int32)  # exact: the network's sums are multiples of 2^-8
-    bands = rotated.shape[0]
+def encode(
+    rotated: NDArray[np.int32] | NDArray[np.int16], network: Network, at_once: int | None = None
+) -> Latents:
+    """Latents of one tile. `at_once`: so many planes go into the network at a time; None: all."""
+    bands, side, _ = rotated.shape
+    given = planes(rotated)
+    sums = np.empty((2 * bands, COEFFICIENTS, side // BLOCK, side // BLOCK), np.int32)
+    for first in range(0, len(sums), at_once or len(sums)):
+        some = slice(first, first + (at_once or len(sums)))
+        found = _believable(network.run(given[some]), sums[some].shape)
+        np.multiply(found, np.float32(1 << LATENT_BITS), out=sums[some], casting="unsafe")  # exact: multiples of 2^-8
     values = sums[:bands]
     values <<= 8
     values += sums[bands:]
     return with_second_level(values)
 
 
-def _believable(outputs: list[NDArray[Any]], rotated: tuple[int, ...]) -> NDArray[np.float32]:
-    """The network's only output, [2B, 64, T/8, T/8]; BundleError where it is another, or no sums of a transform."""
-    bands, side, _ = rotated
-    wanted = (2 * bands, COEFFICIENTS, side // BLOCK, side // BLOCK)
+def _believable(outputs: list[NDArray[Any]], wanted: tuple[int, ...]) -> NDArray[np.float32]:
+    """The network's only output, [P, 64, T/8, T/8]; BundleError where it is another, or no sums of a transform."""
     found = outputs[0]
     if len(outputs) != 1 or found.shape != wanted or found.dtype != np.float32:
         raise BundleError(

@@ -1,0 +1,88 @@
+"""The mask that users read: what the network found, outlined as people draw it.
+
+People draw a cloud to where its haze ends, some hundred metres beyond where a network is sure. Haze shows in the blue:
+what a pixel's haze-optimised transform, blue - red / 2 (Zhang, Guindon and Cihlar 2002, Remote Sensing of Environment
+82, 173-187), exceeds that of the clear ground of its tile. So a pixel is cloud
+
+    where the network is sure of it, or
+    near to where it suspects cloud, if the haze exceeds the ground's by HAZE_DN and by its usual scatter,
+
+grown by `growth_m`. Where more than half of what is seen is ground, the cloud is thin. Shadow is believed on a far
+smaller probability than cloud, because a gate that must not err was taught to be shy of it, but only near cloud.
+Integers but for the network's probabilities. The thresholds are a convention and no skill: they were chosen once, on
+two chips whose clouds people drew, and looked at on a Landsat chip and on clear ground; shadow's by ukis-csmask
+(docs/clouds.md).
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
+
+from payload.clouds.mask import CLEAR, NO_CLASS, SHADOW, THICK, THIN, CloudMask
+from payload.clouds.planes import BLUE, RED
+from payload.scene import Dn, Mask
+
+#: Probability from which the network suspects cloud, and from which it needs no haze to be believed.
+SUSPECTED_ABOVE, BELIEVED_ABOVE = 0.3, 0.8
+#: How far haze reaches from suspected cloud, and by how many DN it exceeds the ground's.
+REACH_M, HAZE_DN = 300, 205
+#: Haze of a cloud that hides half of the ground: the median over clouds drawn with known opacity (export/clouds/drawn).
+HALF_HIDDEN_DN = 1100
+#: Less clear ground than this share of a tile is nothing to compare with.
+LEAST_GROUND = 0.05
+#: Shadow against clear: from which probability, and how far from cloud.
+SHADOW_ABOVE, SHADOW_REACH_M = 0.004, 1500
+
+
+def classes_as_drawn(mask: CloudMask, gsd_m: float, growth_m: float) -> NDArray[np.uint8]:
+    """payload.clouds.mask.CLASSES of every pixel, NO_CLASS without data. [T, T]; gsd_m 0: unknown, nothing grows."""
+    cells = mask.cells.repeat(mask.cell_px, axis=1).repeat(mask.cell_px, axis=2)
+    found, thin = _cloud(mask, cells, gsd_m)
+    cloud = within(found, growth_m, gsd_m)
+    shadow = cells[SHADOW] > SHADOW_ABOVE * (cells[SHADOW] + cells[CLEAR])
+    shadow &= within(cloud, SHADOW_REACH_M, gsd_m)
+    ground = np.where(shadow, np.uint8(SHADOW), np.uint8(CLEAR))
+    classes = np.where(cloud, np.where(thin, np.uint8(THIN), np.uint8(THICK)), ground)
+    return np.where(mask.valid, classes, np.uint8(NO_CLASS))
+
+
+def _cloud(mask: CloudMask, cells: NDArray[np.float32], gsd_m: float) -> tuple[Mask, Mask]:
+    """Cloud before it is grown, and where cloud would be thin. Without ground to compare with, by the network alone."""
+    suspected = mask.probability > SUSPECTED_ABOVE
+    near = within(suspected, REACH_M, gsd_m)
+    haze = None if mask.dn is None or not suspected.any() else haze_over_ground(mask.dn, mask.valid & ~near)
+    if haze is None:
+        return suspected, cells[THIN] > cells[THICK]
+    return near & (haze > 0) | (mask.probability > BELIEVED_ABOVE), haze < 2 * (HALF_HIDDEN_DN - HAZE_DN)
+
+
+def haze_over_ground(dn: Dn, ground: Mask) -> NDArray[np.int32] | None:
+    """Twice the DN by which a pixel's haze exceeds what the tile's clear ground may have. [B, T, T] -> [T, T]
+
+    That is its median, 1.5 times its median deviation (its standard deviation, were it normal) and HAZE_DN. None where
+    too little ground is clear.
+    """
+    haze = 2 * dn[BLUE].astype(np.int32) - dn[RED]
+    clear = haze[ground]
+    if clear.size <= LEAST_GROUND * haze.size:
+        return None
+    median = _median(clear)
+    return haze - (median + 3 * _median(np.abs(clear - median)) // 2 + 2 * HAZE_DN)
+
+
+def _median(values: NDArray[np.int32]) -> int:
+    """The lower median: one of the values, so an integer."""
+    middle = (values.size - 1) // 2
+    return int(np.partition(values, middle)[middle])
+
+
+def is_cloud(classes: NDArray[np.uint8]) -> Mask:
+    """Thick or thin."""
+    return np.asarray((classes == THICK) | (classes == THIN))
+
+
+def within(pixels: Mask, metres: float, gsd_m: float) -> Mask:
+    """Pixels at most so many metres from a set one; of an unknown gsd_m (0) the set ones alone. [T, T]"""
+    if gsd_m <= 0.0 or metres < gsd_m or not pixels.any():
+        return pixels
+    return np.asarray(distance_transform_edt(~pixels) <= metres / gsd_m)

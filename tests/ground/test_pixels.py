@@ -1,0 +1,67 @@
+"""What figures of single pixels are summed from: the kernel against numpy, and both against pixels worked by hand."""
+
+from dataclasses import fields
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from payload.errors import InputError
+from payload.native import library
+from payload.sensor import SENTINEL2_RGBN, Sensor, sensor_of
+from sim.metrics.pixels import PixelSums
+
+SENSORS = {
+    "four bands": SENTINEL2_RGBN,
+    "no green": sensor_of(("B04", "B08")),
+    "no index": sensor_of(("B02", "B03")),
+    "one band": sensor_of(("PAN",)),
+}
+needs_kernel = pytest.mark.skipif(not library.available, reason="the kernel was not built: no C compiler at install")
+
+
+def sums_of(sensor: Sensor, original: np.ndarray, received: np.ndarray, valid: np.ndarray) -> dict[str, object]:
+    found = PixelSums.of(sensor, original, received, valid)
+    return {field.name: getattr(found, field.name) for field in fields(found)}
+
+
+@needs_kernel
+@settings(max_examples=40, deadline=None)
+@given(name=st.sampled_from(sorted(SENSORS)), seed=st.integers(0, 2**32 - 1), most=st.sampled_from([3, 900, 65535]))
+def test_the_kernel_sums_what_numpy_sums(name: str, seed: int, most: int) -> None:
+    sensor, rng = SENSORS[name], np.random.default_rng(seed)
+    original, received = rng.integers(0, most, (2, len(sensor.bands), 21, 34), np.uint16, endpoint=True)
+    received = np.where(rng.random(received.shape) < 0.5, original, received)
+    valid = rng.random((21, 34)) < rng.choice([0.0, 0.6, 1.0])
+    fast = sums_of(sensor, original, received, valid)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(library, "available", False)
+        plain = sums_of(sensor, original, received, valid)
+    for key, value in plain.items():
+        if isinstance(value, float):
+            assert fast[key] == pytest.approx(value, rel=1e-11, abs=1e-12), key
+        else:
+            assert np.array_equal(fast[key], value), key
+
+
+def test_two_pixels_by_hand() -> None:
+    original = np.array([[[400, 3000]], [[500, 4000]], [[300, 4000]], [[100, 5000]]], np.uint16)
+    received = np.array([[[400, 3000]], [[500, 4000]], [[300, 4000]], [[900, 5000]]], np.uint16)
+    found = PixelSums.of(SENTINEL2_RGBN, original, received, np.ones((1, 2), bool))
+    assert found.bands.tolist()[3] == [5100, 5900, 25_010_000, 25_090_000, 640_000] and found.max_error == 800
+    assert found.cover[0, 1] == found.cover[2, 2] == 1 and found.cover.sum() == 2  # water turns green; bright stays
+    assert found.cover_squares.tolist() == [640_000, 0, 0, 0]
+    assert found.ndvi_error == pytest.approx(1.0) and found.ndvi_histogram[10_000] == 1
+    assert found.ndwi_error == pytest.approx(400 / 600 + 400 / 1400)
+
+
+@needs_kernel
+def test_the_kernel_refuses_a_band_that_is_not_there() -> None:
+    arrays = [np.zeros(size, dtype) for size, dtype in ((8, "u2"), (8, "u2"), (4, "?"))]
+    roles, sums = np.array([0, 1, 2], np.int32), np.zeros((2, 5), np.int64)
+    rest = [np.zeros(size, np.int64) for size in (1, 16, 4)]
+    errors, bins = np.zeros(3), [np.zeros(size, np.int64) for size in (20_001, 18_001)]
+    spans = [library.span(array, array.dtype) for array in (*arrays, roles, sums, *rest, errors, *bins)]
+    with pytest.raises(InputError, match="out of range"):
+        library.call("agreement", *spans[:3], 2, 4, *spans[3:])
