@@ -171,7 +171,7 @@ class Payload:
         return shorter(tile, coded, self.codec, self._other, self.watch)
 
     def _quality(self, keep: int | None = None, with_errors: bool = False) -> Quality:
-        return Quality(self.policy.step_dn, self.policy.psnr_db, keep, with_errors, self.policy.max_error_dn)
+        return Quality.of(self.policy, keep, with_errors)
 
     def _shorten(self, layers: tuple[bytes, ...], octets: int) -> tuple[bytes, ...]:
         with self.watch.stage("entropy"):

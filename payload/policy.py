@@ -1,10 +1,13 @@
 """What the mission tells the payload: quality, budget, cloud gate, packets. Values only; sim reads the mission file."""
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 from payload.errors import InputError
 
+#: How the flight codec codes its decisions: by the bundle's tables alone, or by tables that learn along each tile.
+Profile = Literal["fast", "dense"]
+PROFILES: tuple[Profile, ...] = get_args(Profile)
 #: Largest bound there is on the error of a sample, in DN.
 MOST_BOUND_DN = 4095
 
@@ -92,7 +95,8 @@ class Policy:
     (0: lossless); the gate then withholds, but neither flattens nor reduces. `packet_octets`: longest space packet,
     header and CRC included. `fallback`: rotation and JPEG 2000 instead of the bundle's networks `never`, for scenes
     whose bundle is `broken`, or then and for each tile that they `compare` better on. `register_bands`: bands that
-    lie up to 8 px from each other are registered first.
+    lie up to 8 px from each other are registered first. `profile` of the entropy
+    coder: `dense` takes fewer octets and more time than `fast`.
     """
 
     step_dn: float = 200.0
@@ -104,10 +108,13 @@ class Policy:
     gate: Gate = Gate()
     register_bands: bool = False
     max_error_dn: int | None = None
+    profile: Profile = "fast"
 
     def __post_init__(self) -> None:
         if self.max_error_dn is not None:
             self._refuse_with_a_bound(self.max_error_dn)
+        if self.profile not in PROFILES:
+            raise InputError(f"profile is {str(self.profile)[:40]!r}, wanted fast or dense")
         if self.psnr_db is not None and not 10.0 <= self.psnr_db <= 80.0:
             raise InputError(f"psnr_db is {self.psnr_db}, wanted 10 to 80")
         if not 1.0 <= self.step_dn <= 8192.0:

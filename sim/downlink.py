@@ -46,6 +46,7 @@ class Change:
     step_dn: float | None = None
     budget_octets: int | None = None
     packet_loss: float | None = None
+    profile: str | None = None
     max_error_dn: int | None = None  # takes the place of a byte budget and a PSNR, too
 
 
@@ -140,8 +141,7 @@ def _imaged(request: Request, mission: Mission, bundle: Bundle) -> OpenScene:
 def mission_of(request: Request) -> Mission:
     """The mission, with what the command line adds to its trust and puts in the place of its policy."""
     mission = request.trust.added_to(load_mission(request.mission))
-    asked = {"psnr_db": request.psnr_db, **asdict(request.change)}
-    given = {name: value for name, value in asked.items() if value is not None}
+    given = {n: v for n, v in {"psnr_db": request.psnr_db, **asdict(request.change)}.items() if v is not None}
     if request.change.max_error_dn is not None:
         if request.psnr_db is not None:
             raise InputError("--max-error and --psnr both say how good every tile shall be; give one")

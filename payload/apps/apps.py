@@ -70,9 +70,7 @@ class Apps:
         self.plan, self._bundle, self._clock = plan, bundle, clock
         self.flown = [_opened(name, settings, plan, bundle, engine) for name, settings in plan.apps.items()]
 
-    def look(
-        self, found: Collected, tile: Tile, mask: CloudMask | None, features_of: Callable[[], Any] | None
-    ) -> None:
+    def look(self, found: Collected, tile: Tile, mask: CloudMask | None, features_of: Callable[[], Any] | None) -> None:
         """Shows a tile to every application that is still at work. Without `features_of` it is withheld."""
         address, withheld = (tile.row, tile.col), features_of is None
         if withheld:

@@ -58,19 +58,19 @@ class Whole:
         if self.left is None or self.right is None:
             return bands(self.band) if self.op == "band" else self.constant
         if id(self) not in known:
-            wide = np.int64 if self._passes_32_bits else np.int32
+            wide = np.int64 if self.passes_32_bits else np.int32
             left, right = self.left.of(bands, known), self.right.of(bands, known)
             known[id(self)] = _COMBINE[self.op](left, right, dtype=wide)
         return known[id(self)]
 
     @property
-    def _passes_32_bits(self) -> bool:
+    def passes_32_bits(self) -> bool:
         return max(map(abs, self.bounds)) >= 1 << 31
 
     @property
     def is_wide(self) -> bool:
         """Whether it, or a number that it is made of, passes 32 bits."""
-        return self._passes_32_bits or any(part is not None and part.is_wide for part in (self.left, self.right))
+        return self.passes_32_bits or any(part is not None and part.is_wide for part in (self.left, self.right))
 
     @property
     def operations(self) -> int:

@@ -74,10 +74,10 @@ def burned(settings: AppSettings, bundle: Bundle, engine: Engine | None) -> Inde
 def index(settings: AppSettings, bundle: Bundle, engine: Engine | None) -> IndexApp:
     """The mission's own formula."""
     if settings.formula is None:
-        raise InputError("app index: formula is missing; add one, as in formula = \"green > nir\"")
+        raise InputError('app index: formula is missing; add one, as in formula = "green > nir"')
     return IndexApp(Indicator(FIRST_OWN_INDICATOR, "index", "share of the clear pixels"), settings.formula, 0.5, bundle)
 
 
 def _refuse_formula(settings: AppSettings, name: str) -> None:
     if settings.formula is not None:
-        raise InputError(f"app {name} has a formula of its own; take formula out, or app = \"index\"")
+        raise InputError(f'app {name} has a formula of its own; take formula out, or app = "index"')

@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from payload.apps import counting
 from payload.apps.formula import HIGHEST_DN, Formula
 from payload.clouds.mask import CloudMask
 from payload.scene import Dn, Mask
@@ -95,9 +96,20 @@ class TileView:
     def band(self, name: str) -> NDArray[np.int32]:
         """A band by its role (`blue`, `green`, `red`, `nir`) or its name, as whole numbers. [T, T]"""
         if name not in self.kept:
-            self.kept[name] = self.tile.dn[self.sensor.place_of(name)].astype(np.int32)
+            self.kept[name] = self.plane(name).astype(np.int32)
         found: NDArray[np.int32] = self.kept[name]
         return found
+
+    def plane(self, name: str) -> Dn:
+        """A band as it was taken, uint16. [T, T]"""
+        return np.ascontiguousarray(self.tile.dn[self.place_of(name)])
+
+    def place_of(self, name: str) -> int:
+        """Which band has this role or name."""
+        key = "place", name
+        if key not in self.kept:
+            self.kept[key] = self.sensor.place_of(name)
+        return int(self.kept[key])
 
     @cached_property
     def highest_dn(self) -> int:
@@ -120,6 +132,12 @@ class View:
         return self.whole.tile.dn[:, self.window[0], self.window[1]]
 
     @property
+    def box(self) -> counting.Box:
+        """Top, left, height and width in pixels of the tile."""
+        rows, cols = self.window
+        return rows.start, cols.start, rows.stop - rows.start, cols.stop - cols.start
+
+    @property
     def clear(self) -> Mask:
         """Pixels with data and without cloud. [h, w]"""
         return self.whole.clear[self.window]
@@ -132,14 +150,32 @@ class View:
         """[h, w]"""
         return self.whole.band(name)[self.window]
 
+    def plane(self, name: str) -> Dn:
+        """A band as it was taken, uint16: sums and differences pass its 16 bits. [h, w]"""
+        return self.whole.plane(name)[self.window]
+
     def meets(self, formula: Formula) -> Mask:
         """Where a formula holds; not to be written to: it is the same for all applications. [h, w]"""
         rows, cols = self.window
         key = formula.text, rows.start, rows.stop, cols.start, cols.stop
         if key not in self.whole.kept:
-            self.whole.kept[key] = formula.of(self.band, self.whole.highest_dn if formula.is_wide else HIGHEST_DN)
+            places = tuple(map(self.whole.place_of, formula.bands))
+            compiled = counting.meets(formula, self.whole.tile.dn, places, self.box)
+            self.whole.kept[key] = self._plain(formula) if compiled is None else compiled
         found: Mask = self.whole.kept[key]
         return found
+
+    def _plain(self, formula: Formula) -> Mask:
+        return formula.of(self.band, self.whole.highest_dn if formula.is_wide else HIGHEST_DN)
+
+    def total(self, band: str, mask: Mask) -> int:
+        """Sum of a band's digital numbers where the mask [h, w] holds."""
+        return counting.masked_sum(self.whole.plane(band), self.box, mask)
+
+    def around(self, mask: Mask, reach_px: int, band: str | None = None) -> NDArray[np.int32]:
+        """Of each pixel how many of the window around it, as far as it lies in the area, are in the mask [h, w], or the
+        sum of a band's digital numbers over these. [h, w]"""
+        return counting.window_sums(None if band is None else self.whole.plane(band), self.box, mask, reach_px)
 
 
 class App(Protocol):

@@ -101,7 +101,7 @@ def _whole(table: dict[str, Any], name: str, key: str, default: int, low: int, h
 def open_network_app(settings: AppSettings, name: str, bundle: Bundle, engine: Engine | None) -> NetworkApp:
     """The application of a network that the bundle holds."""
     if settings.formula is not None:
-        raise InputError(f"app {name} is a network of the bundle; take formula out, or app = \"index\"")
+        raise InputError(f'app {name} is a network of the bundle; take formula out, or app = "index"')
     if engine is None:
         raise InputError(f"app {name} is a network, and there is no engine to run it")
     return NetworkApp(name, bundle, engine)

@@ -9,7 +9,6 @@ little comes first: most tiles hold no pixel that is bright enough and lies in w
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +26,6 @@ from payload.scene import Mask
 
 WATER = parse(index_app.WATER)
 I32 = NDArray[np.int32]
-U16 = NDArray[np.uint16]
-Ints = NDArray[Any]
 #: The window around a pixel reaches so far; two targets are so far apart at least.
 REACH_PX, APART_PX = 10, 6
 #: A target is no longer than this, as far as it is bright, and so many per cent of its window are water.
@@ -50,7 +47,7 @@ class VesselCandidates:
 
     def __init__(self, settings: AppSettings, bundle: Bundle, engine: Engine | None) -> None:
         if settings.formula is not None:
-            raise InputError("app vessels has a rule of its own; take formula out, or app = \"index\"")
+            raise InputError('app vessels has a rule of its own; take formula out, or app = "index"')
         bundle.sensor.place_of("green")
         bundle.sensor.place_of("nir")
         threshold = self.default_threshold if settings.threshold is None else settings.threshold
@@ -58,7 +55,7 @@ class VesselCandidates:
         self.memory_octets = 40 * bundle.tile_px**2
 
     def look(self, view: View) -> Sequence[Finding]:
-        clear, nir = view.clear, view.band("nir")
+        clear, nir = view.clear, view.plane("nir")
         view.meter.charge(self.macs_per_px * clear.size, self.memory_octets)
         water = clear & view.meets(WATER)
         seen = int(np.count_nonzero(water))
@@ -69,29 +66,28 @@ class VesselCandidates:
             bright[edge] = False  # of what is cut by the edge nobody knows how large it is
         if not bright.any():
             return []
-        count = window_sums(water.view(np.uint8), np.uint16)
+        count = view.around(water, REACH_PX)
         bright &= count >= least_water(water.shape)
-        return list(self._targets(bright, nir, water, count, clear)) if bright.any() else []
+        return list(self._targets(view, bright, water, count)) if bright.any() else []
 
-    def _targets(self, bright: Mask, nir: I32, water: Mask, count: U16, clear: Mask) -> Iterator[Finding]:
+    def _targets(self, view: View, bright: Mask, water: Mask, count: I32) -> Iterator[Finding]:
         """Those of the bright pixels, in water for the most part, that stand out of it far enough."""
-        rows, cols = at = np.divmod(np.flatnonzero(bright), bright.shape[1])
-        around = _around(rows, bright.shape[0]), _around(cols, bright.shape[1])
-        sums = window_sums((nir * water)[around], np.int32)[rows - around[0].start, cols - around[1].start]
-        contrast, share = np.zeros_like(nir), np.zeros_like(nir)
-        contrast[at] = nir[at] - sums // count[at]  # above the mean of the water around, in DN
+        at = np.divmod(np.flatnonzero(bright), bright.shape[1])
+        sums = view.around(water, REACH_PX, "nir")
+        contrast, share = np.zeros_like(count), np.zeros_like(count)
+        contrast[at] = view.plane("nir")[at] - sums[at] // count[at]  # above the mean of the water around, in DN
         bright[at] = contrast[at] >= self._least
-        share[at] = 100 * count[at].astype(np.int32) // window_areas(bright.shape)[at]
-        yield from _targets(bright, contrast, share, clear, int(np.count_nonzero(water)))
+        share[at] = 100 * count[at] // window_areas(bright.shape)[at]
+        yield from _targets(bright, contrast, share, view.clear, int(np.count_nonzero(water)))
 
     def value(self, counts: tuple[int, ...], seen: int, ndvi: float | None) -> int:
         return counts[0]
 
 
 @lru_cache(maxsize=4)
-def least_water(shape: tuple[int, ...]) -> U16:
+def least_water(shape: tuple[int, ...]) -> I32:
     """Pixels of water that the window around each pixel of a target holds at least. [h, w]"""
-    return (-(-LEAST_WATER_PERCENT * window_areas(shape) // 100)).astype(np.uint16)
+    return -(-LEAST_WATER_PERCENT * window_areas(shape) // 100)
 
 
 def window_areas(shape: tuple[int, ...], reach_px: int = REACH_PX) -> I32:
@@ -101,38 +97,6 @@ def window_areas(shape: tuple[int, ...], reach_px: int = REACH_PX) -> I32:
         place = np.arange(size, dtype=np.int32)
         lengths.append(np.minimum(place + reach_px + 1, size) - np.maximum(place - reach_px, 0))
     return np.multiply.outer(*lengths)
-
-
-def window_sums(values: Ints, dtype: Any, reach_px: int = REACH_PX) -> Ints:
-    """Sums over the window around each pixel, as far as it lies inside, [h, w] of `dtype`. Sums along a row fit the
-    dtype of `values`.
-
-    Zeros stand around, so that a step along a row or a column is one of the flat array. Sums of 2, 4, 8 and so on are
-    made of each other: many times as fast as running sums.
-    """
-    height, width = values.shape
-    stride, length = width + 2 * reach_px, 2 * reach_px + 1
-    padded = np.zeros((height + 2 * reach_px, stride), values.dtype)
-    padded[reach_px : reach_px + height, reach_px : reach_px + width] = values
-    sums = _runs(_runs(padded.ravel(), length, 1).astype(dtype, copy=False), length, stride)
-    return np.pad(sums, (0, length - 1)).reshape(height, stride)[:, :width]
-
-
-def _runs(values: Ints, length: int, step: int) -> Ints:
-    """Sums of `length` numbers, an odd count, that lie `step` apart, from every place where so many are left."""
-    places = len(values) - (length - 1) * step
-    total, at, size = values[:places], step, 1
-    while 2 * size <= length:
-        values = values[: -size * step] + values[size * step :]
-        size *= 2
-        if length & size:
-            total, at = total + values[at : at + places], at + size * step
-    return total
-
-
-def _around(places: NDArray[np.intp], size: int) -> slice:
-    """What windows around places along one axis reach."""
-    return slice(max(int(places.min()) - REACH_PX, 0), min(int(places.max()) + REACH_PX + 1, size))
 
 
 def _targets(bright: Mask, contrast: I32, share: I32, clear: Mask, seen: int) -> Iterator[Finding]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from payload.engine import Network
 from payload.link.tile_code import Bound, Kind
+from payload.policy import Policy, Profile
 from payload.scene import Dn, Mask
 from payload.stopwatch import Stopwatch
 from payload.tiles import Tile
@@ -35,6 +36,7 @@ class Quality:
 
     `keep`: at most so many layers (None: all). `with_errors`: say what error every layer leaves, for rate control.
     `max_error_dn`: no valid sample may be off by more, whatever the rest says; only for a codec that `Bounding` says.
+    `profile`: of the entropy coder, for a codec that has several.
     """
 
     step_dn: float = 200.0
@@ -42,6 +44,12 @@ class Quality:
     keep: int | None = None
     with_errors: bool = False
     max_error_dn: int | None = None
+    profile: Profile = "fast"
+
+    @classmethod
+    def of(cls, policy: Policy, keep: int | None = None, with_errors: bool = False) -> "Quality":
+        """As a policy asks for it."""
+        return cls(policy.step_dn, policy.psnr_db, keep, with_errors, policy.max_error_dn, policy.profile)
 
 
 @dataclass(frozen=True, eq=False)

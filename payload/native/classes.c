@@ -13,7 +13,8 @@ static int class_of(int logit) {
     return c < 0 ? 0 : c >= CLASSES ? CLASSES - 1 : c;
 }
 
-static void classes_plain(const Contexts *t, int channel, const int16_t *base, int first, uint8_t *found) {
+static void classes_plain(const Contexts *t, int channel, const int16_t *base, int first, uint8_t *found,
+                          int16_t *logits) {
     const Layer *l = t->layer;
     const int8_t *weight = l->weight + (size_t)channel * t->features, *gain = l->gain + channel * SUMS;
     for (int i = 0; i < t->span; i++) {
@@ -28,6 +29,8 @@ static void classes_plain(const Contexts *t, int channel, const int16_t *base, i
             logit += gain[e] * log2_eighths(sum);
         }
         found[i] = (uint8_t)class_of(logit);
+        if (logits)
+            logits[i] = (int16_t)logit;
     }
 }
 
@@ -89,7 +92,8 @@ AVX2 static void log_zones_avx2(Contexts *t) {
 
 /* As classes_plain, 32 cells at a time in 16-bit sums: payload/codec/lapped/tables.py has refused tables that could
  * pass those. Features that are nothing add nothing. */
-AVX2 static void classes_avx2(const Contexts *t, int channel, const int16_t *base, int first, uint8_t *found) {
+AVX2 static void classes_avx2(const Contexts *t, int channel, const int16_t *base, int first, uint8_t *found,
+                              int16_t *logits) {
     const Layer *l = t->layer;
     const int8_t *gain = l->gain + channel * SUMS, *weight = l->weight + (size_t)channel * t->features;
     const int zones = t->ends[2], band = channel / COEFFICIENTS;
@@ -148,6 +152,10 @@ AVX2 static void classes_avx2(const Contexts *t, int channel, const int16_t *bas
             low = _mm256_add_epi16(low, _mm256_mullo_epi16(times, log2_avx2(sum_low)));
             high = _mm256_add_epi16(high, _mm256_mullo_epi16(times, log2_avx2(sum_high)));
         }
+        if (logits) {
+            _mm256_storeu_si256((__m256i *)(logits + i), _mm256_permute2x128_si256(low, high, 0x20));
+            _mm256_storeu_si256((__m256i *)(logits + i + 16), _mm256_permute2x128_si256(low, high, 0x31));
+        }
         low = _mm256_add_epi16(_mm256_srai_epi16(low, LOGIT_BITS), offset);
         high = _mm256_add_epi16(_mm256_srai_epi16(high, LOGIT_BITS), offset);
         __m256i c = _mm256_min_epu8(_mm256_packus_epi16(low, high), most);
@@ -180,13 +188,14 @@ static void classes_of_group(Contexts *t, int begin, int end) {
         int channel = t->model->order[rank], first;
         uint8_t *found = t->found + (size_t)(rank - begin) * t->span;
         const int16_t *base = bases_of(t, channel, &first);
-        features_of(t, channel);
+        int16_t *logits = t->logits ? t->logits + (size_t)(rank - begin) * t->span : NULL;
+        features_of(t, channel, t->layer->used);
 #if HAVE_AVX2
         if (use_avx2()) {
-            classes_avx2(t, channel, base, first, found);
+            classes_avx2(t, channel, base, first, found, logits);
             continue;
         }
 #endif
-        classes_plain(t, channel, base, first, found);
+        classes_plain(t, channel, base, first, found, logits);
     }
 }

@@ -21,6 +21,7 @@ typedef struct {
     uint8_t *zone_logs;  /* [B][5][span / 32][64] logarithms of `block` and `around`, octet by octet in turns */
     uint8_t *found;      /* [C][span] classes of the group's channels, in its order */
     int16_t *base;       /* [span] */
+    int16_t *logits;     /* [group][span] of the group's channels; NULL where only classes are wanted */
 } Contexts;
 
 static int plane_of(int h, int w) { return (h + 2 * PAD) * (w + 2 * PAD) + 2 * STEP; }
@@ -38,7 +39,7 @@ static size_t inner(const Contexts *t) { return (size_t)PAD * t->pitch + PAD; }
 static void open_contexts(Contexts *t, const Model *model, const Layer *layer, int h, int w, const int16_t *busy,
                           uint8_t *scratch) {
     int channels = model->bands * COEFFICIENTS;
-    t->model = model, t->layer = layer, t->busy = busy;
+    t->model = model, t->layer = layer, t->busy = busy, t->logits = NULL;
     t->h = h, t->w = w, t->pitch = w + 2 * PAD, t->plane = plane_of(h, w), t->span = span_of(h, w);
     t->ends[0] = 3, t->ends[1] = 8, t->ends[2] = 8 + 2 * (model->bands - 1), t->ends[3] = t->ends[2] + 10;
     t->features = t->ends[3];
@@ -177,10 +178,10 @@ static inline const uint8_t *known_of(const Contexts *t, int channel) {
     return some ? t->known + (size_t)channel * t->plane + inner(t) : t->nothing;
 }
 
-/* x of one channel. */
-VECTORISED static void features_of(Contexts *t, int channel) {
+/* x of one channel; those not `used` [F] may be left out. */
+VECTORISED static void features_of(Contexts *t, int channel, const uint8_t *used) {
     const Model *m = t->model;
-    const uint8_t *used = t->layer->used, *own = known_of(t, channel);
+    const uint8_t *own = known_of(t, channel);
     int channels = m->bands * COEFFICIENTS, span = t->span, p = t->pitch, f = 3;
     for (int i = 0; i < t->features; i++)
         t->x[i] = t->nothing;

@@ -340,7 +340,7 @@ static int decode(const Model *model, const Layer *layer, int k, Span octets, in
 
 EXPORT int nadir_decode(const Model *model, const Layer *layer, int k, Span octets, int h, int w, int active, Span busy,
                         Span scratch, Span here, Span negative, Span raw) {
-    int refused = refuse(model, layer, k, h, w, active, busy, scratch);
+    int refused = refuse(model, layer, k, h, w, active, busy, scratch, nadir_scratch_octets);
     if (refused)
         return refused;
     size_t all = (size_t)model->bands * COEFFICIENTS * h * w;

@@ -16,6 +16,8 @@
 #include "range_coder.c"
 #include "layers.c"
 #include "decoding.c"
+#include "mixing.c"
+#include "dense.c"
 #include "synthesis.c"
 #include "products.c"
 #include "winograd.c"
@@ -23,6 +25,7 @@
 #include "agreement.c"
 #include "noise.c"
 #include "clouds.c"
+#include "apps.c"
 #include "reed_solomon.c"
 #include "convolutional.c"
 

@@ -242,8 +242,9 @@ static size_t encode(const Model *model, const Layer *layer, int k, uint16_t *ma
     return (size_t)(coder.at + (s.sign - signs) - out);
 }
 
-/* What encoding and decoding have in common to be checked. */
-static int refuse(const Model *model, const Layer *layer, int k, int h, int w, int active, Span busy, Span scratch) {
+/* What encoding and decoding have in common to be checked. `octets_of`: of scratch memory. */
+static int refuse(const Model *model, const Layer *layer, int k, int h, int w, int active, Span busy, Span scratch,
+                  size_t (*octets_of)(int, int, int, int)) {
     if (!within(k, 0, MAX_LAYERS - 1) || !within(h, 1, MAX_CELLS) || !within(w, 1, MAX_CELLS))
         return OUT_OF_RANGE;
     if (!fits_model(model) || !fits_layer(model, layer, k))
@@ -251,7 +252,7 @@ static int refuse(const Model *model, const Layer *layer, int k, int h, int w, i
     int channels = model->bands * COEFFICIENTS;
     if (!within(active, 0, channels))
         return OUT_OF_RANGE;
-    size_t octets = nadir_scratch_octets(channels, h, w, longest_group_of(model));
+    size_t octets = octets_of(channels, h, w, longest_group_of(model));
     return HOLDS(busy, int16_t, model->bands) && HOLDS(scratch, uint8_t, octets) ? 0 : BUFFER_TOO_SMALL;
 }
 
@@ -259,7 +260,7 @@ static int refuse(const Model *model, const Layer *layer, int k, int h, int w, i
 EXPORT int nadir_encode(const Model *model, const Layer *layer, int k, Span magnitude, Span negative, Span size128,
                         Span hits, int shift, int h, int w, int active, Span busy, Span scratch, Span out,
                         size_t *written) {
-    int refused = refuse(model, layer, k, h, w, active, busy, scratch);
+    int refused = refuse(model, layer, k, h, w, active, busy, scratch, nadir_scratch_octets);
     if (refused || !within(shift, 0, MAX_LAYERS - 1))
         return refused ? refused : OUT_OF_RANGE;
     size_t channels = (size_t)model->bands * COEFFICIENTS, all = channels * h * w;

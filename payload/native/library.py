@@ -65,7 +65,8 @@ if stale:
     _library = None
 available = _library is not None
 if _library is not None:
-    _library.nadir_scratch_octets.restype = ctypes.c_size_t
+    for sized in (_library.nadir_scratch_octets, _library.nadir_dense_octets, _library.nadir_mixture_octets):
+        sized.restype = ctypes.c_size_t
 
 
 def loaded() -> ctypes.CDLL:

@@ -10,7 +10,7 @@ from payload.link import tile_code
 from payload.link.scene_header import SceneHeader
 from payload.link.tile_code import Kind, TileCode
 from payload.pipeline import Payload
-from payload.policy import Gate, Policy
+from payload.policy import Gate, Policy, Profile
 from payload.scene import Scene
 from payload.tiles import Tile, split
 from sim.archive.proof import Proof
@@ -32,11 +32,12 @@ TRIES, EXTRA_DB = 5, 0.375
 @dataclass(frozen=True)
 class Quality:
     """What is asked of a scene: a compression ratio of the whole file against 16 bit, every tile's PSNR, or the largest
-    error of any sample."""
+    error of any sample. `profile` of the entropy coder."""
 
     cr: float | None = None
     psnr_db: float | None = None
     max_error_dn: int | None = None
+    profile: Profile = "fast"
 
     def __post_init__(self) -> None:
         if sum(asked is not None for asked in (self.cr, self.psnr_db, self.max_error_dn)) != 1:
@@ -60,7 +61,7 @@ def code_scene(
 ) -> Iterator[ProvenTile]:
     """Every tile of a scene in row order, coded and proved. `head_octets` of the file besides its tile codes."""
     if quality.max_error_dn is not None:
-        payload.policy = replace(POLICY, max_error_dn=quality.max_error_dn)
+        payload.policy = replace(payload.policy, max_error_dn=quality.max_error_dn)
         for tile in split(scene, header.tile_px):
             yield _within(tile, header, payload, proof, quality.max_error_dn)
         return
@@ -72,7 +73,7 @@ def code_scene(
     budget = int(2 * len(info.bands) * info.height_px * info.width_px / quality.cr) - head_octets
     if budget < 1:
         raise InputError(f"--cr {quality.cr:g}: {info.name} would have no octet left for its tiles; give a smaller one")
-    payload.policy = replace(POLICY, step_dn=step_for(scene, header, payload, budget), budget_octets=budget)
+    payload.policy = replace(payload.policy, step_dn=step_for(scene, header, payload, budget), budget_octets=budget)
     codes = payload.tile_codes(scene, header)
     for code, tile in zip(codes, split(scene, header.tile_px), strict=True):
         kept = _coarsest(tile, header, payload) if code.kind is Kind.OMITTED else code
@@ -102,7 +103,7 @@ def _at_psnr(tile: Tile, header: SceneHeader, payload: Payload, proof: Proof, wa
     """One tile at the PSNR that the decoder was seen to reach, or as near as TRIES come to it."""
     asked, tries = wanted_db, TRIES
     while True:
-        payload.policy = replace(POLICY, psnr_db=min(asked, MOST_DB))
+        payload.policy = replace(payload.policy, psnr_db=min(asked, MOST_DB))
         code = of_scene(tile, payload.encode_tile(tile), header)
         found, tries = ProvenTile(code, proof.of(code, tile)), tries - 1
         if not tries or not found.psnr_db or found.psnr_db[-1] >= wanted_db:
@@ -118,7 +119,7 @@ def step_for(scene: Scene, header: SceneHeader, payload: Payload, budget: int) -
     low, high = FINEST_DN, COARSEST_DN
     for _ in range(BISECTIONS):
         middle = (low * high) ** 0.5
-        payload.policy = replace(POLICY, step_dn=middle)
+        payload.policy = replace(payload.policy, step_dn=middle)
         too_many = sum(len(tile_code.pack(payload.encode_tile(tile))) for tile in tiles) > wanted
         low, high = (middle, high) if too_many else (low, middle)
     return low

@@ -58,7 +58,7 @@ def write_file(
 ) -> None:
     """The archive file of a scene at `path`. In memory are a strip and, where a ratio is asked for, the tile codes."""
     engine = open_engine(order.engine)
-    payload = Payload(bundle, POLICY, engine)
+    payload = Payload(bundle, replace(POLICY, profile=order.quality.profile), engine)
     payload.clouds = None
     proof = Proof(Decoder(bundle, engine, order.decoder))
     layers = payload.codec.layers + (order.quality.max_error_dn is not None)

@@ -25,6 +25,7 @@ def put(
     cr: Annotated[float | None, typer.Option(help="Compression ratio of the whole file, against 16 bit.")] = None,
     psnr: Annotated[float | None, typer.Option(help="PSNR (peak 10 000) proved of every tile, dB.")] = None,
     max_error: options.MaxError = None,
+    profile: options.Profile = None,
     bundle: options.Bundle = DEFAULT,
     engine: options.Engine = "openvino",
     decoder: options.Decoder = "fast",
@@ -42,7 +43,7 @@ def put(
     from sim.archive.store import Store
     from sim.archive.writing import Order
 
-    quality = Quality(50.0 if cr is psnr is max_error is None else cr, psnr, max_error)
+    quality = Quality(50.0 if cr is psnr is max_error is None else cr, psnr, max_error, profile or "fast")
     order = Order(quality, bundle, engine, decoder, options.reading(bands, scale, offset, max_pixels), seed, overwrite)
     with progress("archive") as advance:
         found = [service.put(where, Store(store), order, advance) for where in scene]

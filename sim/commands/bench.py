@@ -71,6 +71,7 @@ def evaluate(
     ] = None,
     engine: options.Engine = "openvino",
     decoder: options.Decoder = "full",
+    profile: Annotated[str, typer.Option(help="Of the entropy coder: fast, dense, or fast,dense.")] = "fast",
     max_error: Annotated[
         str | None, typer.Option(help="Bounds in DN, comma-separated: rates within them (0: lossless), and no curves.")
     ] = None,
@@ -79,6 +80,7 @@ def evaluate(
     """Rate and distortion of one bundle or several beside classical codecs, on the same tiles in one run."""
     from sim.compare import report
     from sim.compare.evaluate import evaluate as run
+    from sim.compare.nadir_codec import profiles
 
     reading = options.reading(bands, scale, offset, max_pixels)
     if max_error is not None:
@@ -88,7 +90,8 @@ def evaluate(
         opponents = [name.strip() for name in against.split(",") if name.strip()]
         bundles = [name for name in bundle or [DEFAULT] if name != "none"]
         result = run(
-            [*tiles, *(more or [])], bundles, opponents, limit, engine, advance, picture_px, reading, decoder
+            [*tiles, *(more or [])], bundles, opponents, limit, engine, advance, picture_px, reading, decoder,
+            profiles(profile),
         )  # fmt: skip
     report.write_results(result, out)
     print(report.canonical_json(result) if as_json else report.as_text(result, out / "rd.html"))
@@ -155,15 +158,20 @@ def evaluate_tasks(
     out: Annotated[Path, typer.Option(help="Where tasks.json, tasks.csv and tasks.html go.")] = Path("out/tasks"),
     as_json: options.AsJson = False,
 ) -> None:
-    """Small heads on originals, decoded pixels and features: what is left. Exit 1 if a bar is missed."""
-    from sim.tasks.evaluate import BUNDLES, NAMES, QUICK, Plan, TasksRequest
+    """Small heads on originals, decoded pixels and features: what is left. Exit 1 if a bar is missed.
+
+    A run that was cut goes on where it stood when the same command is given again.
+    """
+    from sim.tasks.evaluate import BUNDLES, NAMES, QUICK, TasksRequest
     from sim.tasks.evaluate import evaluate as run
     from sim.tasks.page import as_csv, as_text, render_page
+    from sim.tasks.steps import Plan
 
     wanted = tuple(name.strip() for name in tasks.split(",")) if tasks else NAMES
     plan = QUICK if quick else Plan()
     with progress("tasks") as advance:
-        result = run(TasksRequest(data, wanted, tuple(bundle or BUNDLES), plan, jobs or 1), advance)
+        request = TasksRequest(data, wanted, tuple(bundle or BUNDLES), plan, jobs or 1, out / "kept")
+        result = run(request, advance)
     text = json.dumps(result, indent=1) + "\n"
     out.mkdir(parents=True, exist_ok=True)
     for name, content in (("tasks.json", text), ("tasks.csv", as_csv(result)), ("tasks.html", render_page(result))):

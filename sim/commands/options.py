@@ -1,7 +1,7 @@
 """Options that several commands share, so that each reads the same everywhere."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -23,6 +23,9 @@ Limit = Annotated[int | None, typer.Option(min=1, help="The first so many tiles 
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run in --out.")]
 MaxError = Annotated[int | None, typer.Option(metavar="DN", help="Largest error of any sample; 0: lossless.")]
 OneGrid = Annotated[bool, typer.Option("--one-grid", help="All bands in one file, coarser ones repeated on its grid.")]
+Profile = Annotated[
+    Literal["fast", "dense"] | None, typer.Option(help="Of the entropy coder; dense: fewer octets, slower.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="The result as JSON on stdout.")]
 
 Speed = Annotated[float | None, typer.Option(min=1e-4, max=1e6, help="Of the live page or replay: times real time.")]

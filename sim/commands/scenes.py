@@ -34,6 +34,7 @@ def downlink(
     jobs: options.Jobs = None,
     psnr: Annotated[float | None, typer.Option(help="Constant quality: PSNR (peak 10 000) of every tile, dB.")] = None,
     max_error: options.MaxError = None,
+    profile: options.Profile = None,
     seed: Annotated[int, typer.Option(help="Of the channel, and of the demo scene.")] = 0,
     bands: options.Bands = None,
     scale: options.Scale = None,
@@ -73,7 +74,7 @@ def downlink(
         with progress("downlink") as advance:
             request = Request(
                 scene, out, mission, bundle, engine, seed, reading, overwrite, under_test, psnr, trusted, decoder,
-                cloud_mask, jobs or cores(), keep_original, Change(max_error_dn=max_error),
+                cloud_mask, jobs or cores(), keep_original, Change(max_error_dn=max_error, profile=profile),
                 Uplink(upload, commands, memory), watch, band_shift, one_grid,
             )  # fmt: skip
             report = run(request, advance)

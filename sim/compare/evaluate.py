@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from payload.errors import InputError
+from payload.policy import Profile
 from payload.sensor import SENTINEL2_RGBN
 from sim.compare.classical import (
     LOSSLESS,
@@ -67,14 +68,16 @@ def evaluate(
     picture_px: int | None = None,
     reading: Reading = AS_STORED,
     decoder: str = FULL,
+    profiles: Sequence[Profile] = ("fast",),
 ) -> dict[str, Any]:
     """The whole bench: what rd.json holds. Without bundles the opponents run alone. `picture_px`: opponents code
-    pictures of that side whole, bundles cut them into their tiles; None: pictures of one tile. `reading` of rasters."""
+    pictures of that side whole, bundles cut them into their tiles; None: pictures of one tile. `reading` of rasters; a
+    row of figures for each of the `profiles`."""
     codecs, absent = open_opponents(against)
     ours: list[NadirCodec] = []
     tile_px, sensor = TILE_PX, SENTINEL2_RGBN
     if bundles:
-        ours, tile_px, sensor = open_bundles(bundles, engine, decoder)
+        ours, tile_px, sensor = open_bundles(bundles, engine, decoder, profiles)
         codecs = [*ours, *codecs]
     if not codecs:
         raise InputError("no codec to run: give --bundle, or opponents that are installed to --against")

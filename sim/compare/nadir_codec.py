@@ -10,7 +10,7 @@ from payload.bundle import Bundle, load_bundle
 from payload.errors import InputError
 from payload.link import tile_code
 from payload.link.space_packet import Reassembler, SequenceCounter, read_packets, segment
-from payload.policy import Policy
+from payload.policy import PROFILES, Policy, Profile
 from payload.scene import Dn
 from payload.sensor import Sensor
 from payload.tiles import Tile
@@ -77,11 +77,19 @@ class NadirCodec:
         )
 
 
+def profiles(names: str) -> tuple[Profile, ...]:
+    """Profiles of the entropy coder by their names with commas between. InputError where one is none."""
+    asked = [name.strip() for name in names.split(",")]
+    if not set(asked) <= set(PROFILES):
+        raise InputError(f"--profile is {names[:40]!r}, wanted fast, dense, or fast,dense")
+    return tuple(profile for profile in PROFILES if profile in asked)
+
+
 def open_bundles(
-    names: Sequence[str], engine: str, decoder: str = FULL
+    names: Sequence[str], engine: str, decoder: str = FULL, profiles: Sequence[Profile] = ("fast",)
 ) -> tuple[list[NadirCodec], int, Sensor]:
-    """A codec for each bundle, told apart by name, the side of their tiles in px, and their sensor. InputError
-    where two bundles cannot code the same tiles."""
+    """A codec for each bundle and profile, told apart by name, the side of their tiles in px, and their sensor.
+    InputError where two bundles cannot code the same tiles."""
     bundles = [load_bundle(name) for name in names]
     for bundle in bundles:
         if bundle.sensor != bundles[0].sensor or bundle.tile_px != bundles[0].tile_px:
@@ -95,7 +103,11 @@ def open_bundles(
     short = [f"nadir-{bundle.name}" for bundle in bundles]
     labels = [n if short.count(n) == 1 else f"{n}-{b.bundle_id:08x}" for n, b in zip(short, bundles, strict=True)]
     return (
-        [open_bundle(b, engine, label, decoder) for b, label in zip(bundles, labels, strict=True)],
+        [
+            open_bundle(b, engine, label if profile == "fast" else f"{label}-{profile}", decoder, profile)
+            for b, label in zip(bundles, labels, strict=True)
+            for profile in profiles
+        ],
         bundles[0].tile_px,
         bundles[0].sensor,
     )
@@ -106,7 +118,8 @@ def _sensor(bundle: Bundle) -> str:
 
 
 def open_bundle(
-    bundle: Bundle, engine_name: str = "openvino", name: str | None = None, decoder: str = FULL
+    bundle: Bundle, engine_name: str = "openvino", name: str | None = None, decoder: str = FULL,
+    profile: Profile = "fast",
 ) -> NadirCodec:
     """The codec of a bundle, on one thread, without its cloud gate: the bench compares coding alone."""
     from payload.engine import open_engine
@@ -115,7 +128,7 @@ def open_bundle(
     from sim.ground.decoder_size import decoder_size
 
     engine = open_engine(engine_name, 1)
-    payload = Payload(bundle, Policy(), engine)
+    payload = Payload(bundle, Policy(profile=profile), engine)
     payload.clouds = None
     note = f"bundle {bundle.name} ({bundle.bundle_id:08x}), {engine_name}, decoder {decoder}, {NadirCodec.note}"
     settings = STEPS_DN if payload.codec.follows_quality else (payload.policy.step_dn,)

@@ -3,8 +3,9 @@
 Small pictures are laid beside each other on tiles of the bundle; octets are those of the tile codes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
@@ -29,13 +30,23 @@ STEPS_DN = tuple(float(8 * 2**k) for k in range(11))
 SAMPLED_TILES = 12
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Coded:
-    """Decoded pixels [N, 4, H, W], features by level [N, C, H / stride, W / stride], and the ratio against 16 bit."""
+    """What is made of pictures at a ratio against 16 bit; each of the two when it is first asked for."""
 
-    pixels: Dn
-    features: dict[int, NDArray[np.float32]]
     cr: float
+    decoded: Callable[[], Dn]
+    levels: Callable[[], dict[int, NDArray[np.float32]]]
+
+    @cached_property
+    def pixels(self) -> Dn:
+        """Decoded pixels [N, 4, H, W]."""
+        return self.decoded()
+
+    @cached_property
+    def features(self) -> dict[int, NDArray[np.float32]]:
+        """Features by stride in px, [N, C, H / stride, W / stride]."""
+        return self.levels()
 
 
 class BundleCoder:
@@ -50,14 +61,20 @@ class BundleCoder:
         self._features, self._codec = codec, codec
         self.follows_ratio = self._payload.codec.follows_quality
 
-    def code(self, pictures: Dn, cr: float | None) -> Coded:
-        """Pictures at a ratio (None: at the bundle's own rate)."""
-        tiles = list(_tiles(pictures, self.bundle.tile_px))
+    def code(self, pictures: Dn, cr: float | None, valid: Mask | None = None) -> Coded:
+        """Pictures at a ratio (None: at the bundle's own rate). `valid` [N, H, W]: where there is data (None:
+        everywhere); elsewhere decoded pixels are 0."""
+        valid = np.ones((len(pictures), *pictures.shape[2:]), bool) if valid is None else valid
+        tiles = list(_tiles(pictures, self.bundle.tile_px, valid))
         if cr is not None and self.follows_ratio:
             self._payload.policy = replace(POLICY, step_dn=self._step_for(tiles, cr))
         codes = [self._payload.encode_tile(tile) for tile in tiles]
-        pixels = _pictures(np.stack([self._decoder.decode_tile(code) for code in codes]), pictures.shape)
-        return Coded(pixels, self._features_of(codes, pictures.shape), _samples(tiles) * 2 / _octets(codes))
+        return Coded(_samples(tiles) * 2 / _octets(codes), lambda: self._decoded(codes, pictures.shape, valid),
+                     lambda: self._features_of(codes, pictures.shape))  # fmt: skip
+
+    def _decoded(self, codes: list[TileCode], shape: tuple[int, ...], valid: Mask) -> Dn:
+        pixels = _pictures(np.stack([self._decoder.decode_tile(code) for code in codes]), shape)
+        return np.where(valid[:, None], pixels, 0).astype(np.uint16)
 
     def _features_of(self, codes: list[TileCode], shape: tuple[int, ...]) -> dict[int, NDArray[np.float32]]:
         """Levels by stride; activity is a sum over others and left out."""
@@ -69,16 +86,25 @@ class BundleCoder:
         }
 
     def _step_for(self, tiles: list[Tile], cr: float) -> float:
-        """The quantiser step at which the tiles come to a ratio, by a sample of them."""
+        """The quantiser step at which the tiles come to a ratio: by a sample of them, then once by all."""
         at = np.unique(np.linspace(0, len(tiles) - 1, SAMPLED_TILES).round().astype(int))
-        sample, rates = [tiles[int(k)] for k in at], []
+        sample, known = [tiles[int(k)] for k in at], dict[float, float]()
         for step_dn in STEPS_DN:
-            self._payload.policy = replace(POLICY, step_dn=step_dn)
-            rates.append(_samples(sample) * 2 / _octets([self._payload.encode_tile(tile) for tile in sample]))
-            if rates[-1] > cr:
+            known[step_dn] = self._ratio(sample, step_dn)
+            if known[step_dn] > cr:
                 break
-        log_step = np.interp(np.log(cr), np.log(rates), np.log(STEPS_DN[: len(rates)]))
-        return float(np.exp(log_step))
+        first = _between(known, cr)
+        return _between(known, cr * cr / self._ratio(tiles, first))
+
+    def _ratio(self, tiles: list[Tile], step_dn: float) -> float:
+        self._payload.policy = replace(POLICY, step_dn=step_dn)
+        return _samples(tiles) * 2 / _octets([self._payload.encode_tile(tile) for tile in tiles])
+
+
+def _between(known: dict[float, float], cr: float) -> float:
+    """The step at which ratios known by step, which grow with it, come to `cr`: their logarithms run straight."""
+    steps = sorted(known)
+    return float(np.exp(np.interp(np.log(cr), np.log([known[step] for step in steps]), np.log(steps))))
 
 
 def _octets(codes: list[TileCode]) -> int:
@@ -97,13 +123,13 @@ def cell_of(height: int, width: int, tile_px: int) -> tuple[int, int]:
     return (side, side) if max(height, width) <= tile_px else (-(-height // side) * side, -(-width // side) * side)
 
 
-def _tiles(pictures: Dn, tile_px: int) -> Iterator[Tile]:
-    """Tiles of the pictures; what pads them is not valid, nor is a place without a picture."""
+def _tiles(pictures: Dn, tile_px: int, there: Mask) -> Iterator[Tile]:
+    """Tiles of the pictures with data where it is `there`; what pads them is not valid, nor is a place without one."""
     height, width = pictures.shape[2:]
     tall, wide = cell_of(height, width, tile_px)
     padded = np.pad(pictures, ((0, 0), (0, 0), (0, tall - height), (0, wide - width)), mode="edge")
     valid = np.zeros((len(pictures), tall, wide), bool)
-    valid[:, :height, :width] = True
+    valid[:, :height, :width] = there
     if max(tall, wide) < tile_px:
         padded, valid = _together(padded, valid, tile_px)
     for picture, mask in zip(padded, valid, strict=True):

@@ -7,6 +7,7 @@ from typing import Any
 
 from sim.design import charts
 from sim.design.page import TEMPLATES, render
+from sim.tasks.summary import ORIGINALS
 
 STYLES = {"original": "s0", "reconstruction": "s5", "features": "s2"}
 Line = Mapping[str, Any]
@@ -38,7 +39,8 @@ def named(line: Line) -> str:
     if line["input"] == "original":
         return "original pixels"
     words = "decoded pixels" if line["input"] == "reconstruction" else "features"
-    return f"{words}, {line['bundle']}, CR {line['cr16']:.0f}"
+    whose = ", a head of originals" if line["learnt_from"] == ORIGINALS else ""
+    return f"{words}, {line['bundle']}, CR {line['cr16']:.0f}{whose}"
 
 
 def _shown(line: Line) -> dict[str, Any]:

@@ -28,13 +28,14 @@ def binary(truth: Labels, predicted: Labels) -> Mapping[str, float]:
 
 
 def classes(truth: Labels, predicted: Labels) -> Mapping[str, float]:
-    """Mean IoU over the classes that the truth holds, and overall accuracy, by pixel."""
+    """Mean IoU over the classes that the truth holds, overall accuracy and the IoU of each class, by pixel."""
     known = truth != IGNORED
     wanted, got = truth[known], predicted[known]
-    shares = [
-        float(((wanted == k) & (got == k)).sum()) / float(((wanted == k) | (got == k)).sum()) for k in np.unique(wanted)
-    ]
-    return {"miou": float(np.mean(shares)), "accuracy": float((wanted == got).mean())}
+    shares = {
+        f"iou_{k}": float(((wanted == k) & (got == k)).sum()) / float(((wanted == k) | (got == k)).sum())
+        for k in np.unique(wanted)
+    }
+    return {"miou": float(np.mean(list(shares.values()))), "accuracy": float((wanted == got).mean()), **shares}
 
 
 def objects(truth: Labels, predicted: Labels) -> Mapping[str, float]:

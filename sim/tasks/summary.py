@@ -8,11 +8,18 @@ import numpy as np
 #: (bar, task, kind, ratio asked for, most points below the original)
 BARS = (
     ("water head on features at CR >= 32, within 1 point", "water", "features", 34.0, 1.0),
-    ("segmentation on reconstructions at CR 20, within 1 point", "water", "reconstruction", 20.0, 1.0),
-    ("segmentation on reconstructions at CR 100, within 3 points", "water", "reconstruction", 100.0, 3.0),
+    *(
+        (f"{task} on reconstructions at CR {cr}, within {points} points", task, "reconstruction", float(cr), points)
+        for task in ("water", "land-cover", "mangrove", "cloud")
+        for cr, points in ((20, 1.0), (100, 3.0))
+    ),
 )
 LEAST_MAC_RATIO = 10.0
+#: What makes a line of a table.
+GROUP = ("input", "bundle", "cr_asked", "learnt_from", "share")
 Row = Mapping[str, Any]
+#: What a head of decoded pixels learnt from: the same, or the originals, as one that was there before.
+SAME, ORIGINALS = "the same", "originals"
 
 
 def summary(rows: Sequence[Row], tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -27,7 +34,7 @@ def _table(rows: Sequence[Row], about: Mapping[str, Any]) -> list[dict[str, Any]
     """A line for each input and share of labels: mean and spread (standard deviation) over seeds, in points."""
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
-        groups.setdefault((row["input"], row["bundle"], row["cr_asked"], row["share"]), []).append(row)
+        groups.setdefault(tuple(row[name] for name in GROUP), []).append(row)
     lines = [_line(key, found, str(about["metric"])) for key, found in groups.items()]
     original = {line["share"]: line["mean"] for line in lines if line["input"] == "original"}
     for line in lines:
@@ -37,16 +44,15 @@ def _table(rows: Sequence[Row], about: Mapping[str, Any]) -> list[dict[str, Any]
 
 def _line(key: tuple[Any, ...], rows: Sequence[Row], metric: str) -> dict[str, Any]:
     values = 100 * np.array([row[metric] for row in rows])
-    kind, bundle, asked, share = key
     others = {name: round(float(np.mean([row[name] for row in rows])), 4) for name in _figures(rows[0], metric)}
     spread = round(float(values.std(ddof=1)), 2) if len(rows) > 1 else None
-    return {"input": kind, "bundle": bundle, "cr_asked": asked, "cr16": rows[0]["cr16"], "share": share,
+    return {**dict(zip(GROUP, key, strict=True)), "cr16": rows[0]["cr16"],
             "mean": round(float(values.mean()), 2), "spread": spread, "seeds": len(rows),
             "parameters": rows[0]["parameters"], "macs_per_px": rows[0]["macs_per_px"], "others": others}  # fmt: skip
 
 
 def _figures(row: Row, metric: str) -> list[str]:
-    known = {"task", "input", "bundle", "cr_asked", "cr16", "share", "seed", "parameters", "macs_per_px", metric}
+    known = {"task", *GROUP, "cr16", "seed", "parameters", "macs_per_px", metric}
     return [name for name in row if name not in known]
 
 
@@ -58,7 +64,7 @@ def _bar(
     if task not in tasks:
         return None
     lines = [line for line in _table([r for r in rows if r["task"] == task], tasks[task]) if line["share"] == 1.0]
-    found = [line for line in lines if line["input"] == kind and line["cr_asked"] == cr]
+    found = [ln for ln in lines if (ln["input"], ln["cr_asked"], ln["learnt_from"]) == (kind, cr, SAME)]
     whole = [line for line in lines if line["input"] == "original"]
     if not found or not whole:
         return None

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from payload.scene import Dn
+from payload.scene import Dn, Mask
 
 #: Marks a pixel that no one learns from or is judged by.
 IGNORED = 255
@@ -19,7 +19,8 @@ Score = Callable[[Labels, Labels], Mapping[str, float]]
 class Task:
     """Dense labelling: pictures [N, 4, H, W] in DN, labels `learn` and `judge` [N, u H, u W], each IGNORED where the
     other holds. `metric`: the score's figure that the table shows, as a share. `finer`: u, cells of a label along a
-    pixel (4: super-resolution). `truth_dn`: the pictures on the labels' grid, where the task is to restore them."""
+    pixel (4: super-resolution). `truth_dn`: the pictures on the labels' grid, where the task is to restore them.
+    `valid` [N, H, W]: where there is data (None: everywhere)."""
 
     name: str
     title: str
@@ -32,6 +33,7 @@ class Task:
     note: str
     finer: int = 1
     truth_dn: Dn | None = None
+    valid: Mask | None = None
 
     def with_share(self, share: float, seed: int) -> "Task":
         """The task with a share of its labels, drawn in squares of 32 px so that few labels are few places."""
@@ -54,7 +56,9 @@ class Task:
             return self
         at = np.union1d(_evenly(self.learn, (pictures + 1) // 2), _evenly(self.judge, pictures // 2))
         truth = None if self.truth_dn is None else self.truth_dn[at]
-        return replace(self, pictures=self.pictures[at], learn=self.learn[at], judge=self.judge[at], truth_dn=truth)
+        valid = None if self.valid is None else self.valid[at]
+        return replace(self, pictures=self.pictures[at], learn=self.learn[at], judge=self.judge[at], truth_dn=truth,
+                       valid=valid)  # fmt: skip
 
 
 def _evenly(labels: Labels, count: int) -> NDArray[np.intp]:

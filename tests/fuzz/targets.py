@@ -10,7 +10,7 @@ import json
 import tempfile
 import zipfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -129,6 +129,16 @@ def decode_tile(octets: bytes) -> None:
 
 def layers() -> list[bytes]:
     return [layer for code in line().sent[1].codes.values() for layer in code.layers]
+
+
+def dense_layers() -> list[bytes]:
+    """The same tiles' layers, coded in the other profile."""
+    coder, found = open_codec(line().bundle)._entropy, []  # type: ignore[attr-defined]
+    for tile in [code.layers for code in line().sent[1].codes.values() if code.layers][:2]:
+        indices = coder.decode_layers(tile)
+        finest = replace(indices, magnitude=(indices.magnitude << indices.missing).astype(np.uint16))
+        found += coder.encode_layers(finest, len(tile), profile="dense")
+    return found
 
 
 def decode_layer(octets: bytes) -> None:
@@ -318,6 +328,7 @@ TARGETS: dict[str, Target] = {
     "tile codes": Target(codes, tile_code.unpack),
     "tile codes to pixels": Target(codes, decode_tile, 100),
     "layers": Target(layers, decode_layer, 150),
+    "layers of the profile dense": Target(dense_layers, decode_layer, 60),
     "JPEG 2000 of fallback tiles": Target(lambda: list(fallback_tiles()[1]), decode_jpeg2000),
     "scene headers": Target(lambda: [scene_header.pack(s.header) for s in line().sent.values()], scene_header.unpack),
     "valid masks": Target(masks, lambda octets: valid_mask.unpack_mask(octets, TILE_PX)),

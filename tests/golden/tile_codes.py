@@ -5,6 +5,7 @@ python tests/golden/tile_codes.py      writes tile_codes.json anew: only with a 
 
 import hashlib
 import json
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,12 @@ from payload.bundle import load_bundle
 from payload.engine import open_engine
 from payload.link.tile_code import pack
 from payload.pipeline import Payload
-from payload.policy import Policy
+from payload.policy import Policy, Profile
 from payload.tiles import Tile
 
 GOLDEN = Path(__file__).with_suffix(".json")
 STEPS_DN = (40.0, 160.0, 640.0)
+PROFILES: tuple[Profile, ...] = ("fast", "dense")
 
 
 def tile_of_integers(side: int = 256) -> Tile:
@@ -38,13 +40,14 @@ def tile_of_integers(side: int = 256) -> Tile:
 
 
 def tile_codes(engine: str) -> dict[str, str]:
-    """Octets and SHA-256 of the tile code at every step, by step."""
+    """Octets and SHA-256 of the tile code at every step and in either profile."""
     payload = Payload(load_bundle("edge"), Policy(), open_engine(engine, threads=1))
     found = {}
-    for step_dn in STEPS_DN:
-        payload.policy = Policy(step_dn=step_dn)
+    for step_dn, profile in product(STEPS_DN, PROFILES):
+        payload.policy = Policy(step_dn=step_dn, profile=profile)
         octets = pack(payload.encode_tile(tile_of_integers()))
-        found[f"{step_dn:g} DN"] = f"{len(octets)} octets, sha256 {hashlib.sha256(octets).hexdigest()}"
+        name = f"{step_dn:g} DN" + (", dense" if profile == "dense" else "")
+        found[name] = f"{len(octets)} octets, sha256 {hashlib.sha256(octets).hexdigest()}"
     return found
 
 

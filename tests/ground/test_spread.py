@@ -102,6 +102,14 @@ def test_the_decoder_changes_the_picture_a_little_and_no_octet(runs: dict[tuple[
     assert report(full)["decoder"]["parameters"] > 1e6 and report(fast)["decoder"] == {}
 
 
+@pytest.mark.parametrize(("col", "width"), [(0, 1300), (100, 700), (1290, 10), (512, 256)])
+def test_a_window_read_in_parts_is_the_window(col: int, width: int) -> None:
+    with Spread(3) as spread, spread.ahead(demo_scene(300, 1300)) as scene:
+        found = scene.read(20, col, 260, width)
+    wanted = demo_scene(300, 1300).read(20, col, 260, width)
+    assert all(np.array_equal(a, b) for a, b in zip(found, wanted, strict=True))
+
+
 @pytest.mark.parametrize(
     ("asked", "pixels", "kind"),
     [("auto", 4096 * 4096, "full"), ("auto", 10_980**2, "fast"), ("full", 10_980**2, "full"), ("fast", 1, "fast")],

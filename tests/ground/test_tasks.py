@@ -19,11 +19,12 @@ from sim.tasks.coded import BundleCoder
 from sim.tasks.data import load_task
 from sim.tasks.evaluate import NAMES, QUICK, TasksRequest, evaluate
 from sim.tasks.heads import Budget, Head, of_features, of_pixels
-from sim.tasks.instances import instances_of
-from sim.tasks.objects import with_objects
+from sim.tasks.kept import Kept, key_of
 from sim.tasks.page import as_csv, as_text, render_page
+from sim.tasks.steps import Input, Plan, ordered
 from sim.tasks.summary import summary
 from sim.tasks.task import IGNORED, Task
+from sim.tasks.truth import instances_of, with_objects
 
 pytest.importorskip("sklearn", reason="the extra `features` is not installed")
 SMALL = Budget(units=1500, rounds=5, last_rounds=1)
@@ -144,7 +145,8 @@ def test_instances_are_told_apart_where_fields_meet() -> None:
 def row(kind: str, cr: float | None, f1: float, seed: int = 0) -> Mapping[str, object]:
     macs = 400.0 if kind == "features" else 25_000.0
     return {"task": "water", "input": kind, "bundle": "" if cr is None else "edge", "cr_asked": cr, "cr16": cr or 1.0,
-            "share": 1.0, "seed": seed, "parameters": 1, "macs_per_px": macs, "f1": f1}  # fmt: skip
+            "learnt_from": "the same", "share": 1.0, "seed": seed, "parameters": 1, "macs_per_px": macs,
+            "f1": f1}  # fmt: skip
 
 
 def test_bars_compare_with_the_original_in_points() -> None:
@@ -175,3 +177,57 @@ def test_every_task_runs_on_real_data_and_is_shown() -> None:
     assert all(about["title"] in page for about in result["tasks"].values())
     rows = list(csv.DictReader(io.StringIO(as_csv(result))))
     assert len(rows) == len(result["rows"]) and "Parcel boundaries" in as_text(result)
+
+
+def test_a_run_that_was_cut_goes_on_and_gives_the_same_rows(tmp_path: Path) -> None:
+    about = {"seed": 1}
+    first = Kept(tmp_path, about)
+    rows = [{**row("features", 34.0, 0.5, seed), "task": "toy"} for seed in (0, 1)]
+    first.add(dict(rows[0]))
+    made = first.arrays("toy", lambda: {"pixels": np.arange(4)})
+    (file,) = tmp_path.glob("*/rows.jsonl")
+    file.write_text(file.read_text() + '{"task": "to')  # the cut
+    again = Kept(tmp_path, about)
+    assert again.rows == rows[:1] and again.has(key_of(rows[0])) and not again.has(key_of(rows[1]))
+    assert np.array_equal(again.arrays("toy", dict)["pixels"], made["pixels"])
+    again.add(dict(rows[1]))
+    assert Kept(tmp_path, about).rows == rows
+    assert Kept(tmp_path, {"seed": 2}).rows == []  # another plan
+    again.clear()
+    assert not tmp_path.exists()
+
+
+def test_what_the_bars_ask_for_comes_before_what_is_good_to_know() -> None:
+    steps = list(ordered(("a", "b"), Plan(), [True, False]))
+    first = [(step.task, step.seen.kind, step.seen.cr) for step in steps[:8]]
+    assert first == [(task, *one) for task in "ab" for one in (
+        ("original", None), ("reconstruction", 20.0), ("reconstruction", 100.0), ("features", 34.0))]  # fmt: skip
+    assert len({(step.task, step.seen, step.shares) for step in steps}) == len(steps)
+    assert [step.seen for step in steps if step.seen.bundle == 1 and step.task == "a"] == [
+        Input("reconstruction", 1), Input("features", 1)]  # fmt: skip
+
+
+def test_pixels_without_data_are_not_coded_and_come_back_as_none() -> None:
+    dn, there = pictures(2, 64), np.ones((2, 64, 64), bool)
+    there[:, :, 40:] = False
+    dn[:, :, :, 40:] = 0
+    coder = BundleCoder("edge", decoder="fast")
+    coded, whole = coder.code(dn, 10.0, there), coder.code(dn, 10.0)
+    assert not coded.pixels[:, :, :, 40:].any() and coded.pixels[:, :, :, :40].all()
+    assert coded.cr != whole.cr  # only pixels with data are counted
+
+
+def test_the_ratio_that_was_asked_for_is_that_of_all_pictures() -> None:
+    dn = np.concatenate([pictures(30, 128), np.full((90, 4, 128, 128), 900, np.uint16)])
+    assert BundleCoder("edge", decoder="fast").code(dn, 60.0).cr == pytest.approx(60.0, rel=0.15)
+
+
+@pytest.mark.realdata
+@pytest.mark.skipif(not DATA.is_dir(), reason="no data folder beside the checkout")
+def test_nobody_judges_the_sundarbans_where_there_are_no_data() -> None:
+    task = load_task("mangrove", DATA)
+    assert task.valid is not None and not ((task.judge != IGNORED) & ~task.valid).any()
+    for labels in (task.learn, task.judge):
+        assert np.bincount(labels[labels != IGNORED], minlength=5).min() > 5000  # every class in both parts
+    rows = [np.flatnonzero((labels != IGNORED).any(axis=(0, 2))) for labels in (task.learn, task.judge)]
+    assert np.abs(rows[0][:, None] - rows[1]).min() > 16

@@ -23,6 +23,7 @@ from payload.codec.lapped.tables import ContextTables, LayerTables, load_tables
 from payload.codec.lapped.transform import Latents
 from payload.errors import InputError, StreamError
 from payload.native import library
+from payload.policy import Profile
 
 #: Bands, layers, blocks down and across, and how often each is taken: the large ones take longer.
 SIZES = ((1, 1, 8, 8), (1, 3, 8, 16), (2, 4, 8, 8), (3, 2, 16, 8), (4, 3, 8, 40))
@@ -81,15 +82,21 @@ def equal(a: Indices, b: Indices) -> bool:
     return np.array_equal(a.magnitude, b.magnitude) and np.array_equal(a.negative, b.negative)
 
 
+def some_profile(rng: Rng, compare: bool) -> Profile:
+    """Numpy's word on `dense` is too slow to be asked for here: tests/onboard/test_dense.py does."""
+    return "fast" if compare or rng.random() < 0.5 else "dense"
+
+
 def encode_case(rng: Rng, compare: bool) -> str:
     """Hostile indices or latents through the encoder and back."""
     coder = some_coder(rng)
     shape, keep = shape_of(coder), int(rng.integers(0, len(coder.tables.layers) + 1))
     active = int(rng.integers(0, shape[0] + 1)) if rng.random() < 0.3 else None
     sent = hostile_indices(rng, shape) if rng.random() < 0.7 else hostile_latents(rng, shape)
-    coded = coder.encode_layers(sent, keep, active)
+    profile = some_profile(rng, compare)
+    coded = coder.encode_layers(sent, keep, active, profile)
     if compare:
-        wanted = layers.encode_layers(sent, coder.tables, keep=keep, last_active=active)
+        wanted = layers.encode_layers(sent, coder.tables, keep=keep, last_active=active, profile=profile)
         assert coded == wanted, "C and numpy encode differently"
     if coded:
         found = coder.decode_layers(coded)
@@ -113,10 +120,10 @@ def hostile_latents(rng: Rng, shape: tuple[int, int, int]) -> Indices:
 
 
 @cache
-def written(size: int, extreme: bool, seed: int) -> tuple[bytes, ...]:
+def written(size: int, extreme: bool, seed: int, profile: Profile) -> tuple[bytes, ...]:
     coder, rng = coder_of(size, extreme), np.random.default_rng(seed)
     sent = hostile_indices(rng, shape_of(coder))
-    return coder.encode_layers(sent)
+    return coder.encode_layers(sent, profile=profile)
 
 
 def hostile_layer(rng: Rng, octets: bytes, head: int) -> bytes:
@@ -143,7 +150,9 @@ def decode_case(rng: Rng, compare: bool) -> str:
     coder = some_coder(rng)
     size = next(i for i, s in enumerate(SIZES) if (64 * s[0], *s[2:]) == shape_of(coder))
     extreme = coder is coder_of(size, True)
-    made = [written(size, extreme, int(rng.integers(12))) for _ in coder.tables.layers]
+    made = [
+        written(size, extreme, int(rng.integers(12)), some_profile(rng, compare)) for _ in coder.tables.layers
+    ]  # profiles mixed, too, as no encoder writes them
     hostile = [
         hostile_layer(rng, made[int(rng.integers(len(made)))][k], 2 + shape_of(coder)[0] // 64)
         for k in range(int(rng.integers(1, len(made) + 1)))

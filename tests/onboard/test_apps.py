@@ -9,11 +9,12 @@ import pytest
 from toys import ArrayScene
 
 from payload.apps import apps as at_work
+from payload.apps.counting import plain_window_sums
 from payload.apps.first import with_copies
 from payload.apps.interface import Finding, Indicator
 from payload.apps.registry import GROUP, SHIPPED, open_app
 from payload.apps.settings import Alerts, AppPlan, AppSettings, PlacedSite
-from payload.apps.vessels import window_areas, window_sums
+from payload.apps.vessels import window_areas
 from payload.bundle import load_bundle
 from payload.errors import InputError
 from payload.link.app_record import AppRecord, Cause, Flag, unpack
@@ -190,8 +191,8 @@ def test_sums_over_windows_are_those_of_a_loop() -> None:
     values = np.random.default_rng(1).integers(0, 99, (23, 17)).astype(np.int32)
     padded = np.pad(values, 3)
     wanted = [[padded[r : r + 7, c : c + 7].sum() for c in range(17)] for r in range(23)]
-    assert np.array_equal(window_sums(values, np.int32, 3), wanted)
-    assert np.array_equal(window_areas((23, 17), 3), window_sums(np.ones((23, 17), np.uint8), np.uint16, 3))
+    assert np.array_equal(plain_window_sums(values, 3), wanted)
+    assert np.array_equal(window_areas((23, 17), 3), plain_window_sums(np.ones((23, 17), np.uint8), 3))
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ from payload.codec.interface import (
 from payload.codec.lapped import compiled, layers, quantiser, synthesis, tables
 from payload.codec.lapped.compiled_layers import EntropyKernel
 from payload.codec.lapped.context_model import frequency_neighbours, zones
+from payload.codec.lapped.dense.given import squash
 from payload.codec.lapped.many.sets import LayerCoder, Sets, set_bands, sets_of
 from payload.codec.lapped.many.side import pack_side, unpack_side
 from payload.codec.lapped.power_law import LEAST_GAMMA, LINEAR, MOST_GAIN, compand, expand, expanded, stretch, table
@@ -137,13 +138,13 @@ class FsqCodec:
     @staticmethod
     def forget() -> None:
         """Lets go of tables that are kept for the next codec: what opens after this makes them anew."""
-        for kept in (table, dct, circle, zones, frequency_neighbours):
+        for kept in (table, dct, circle, zones, frequency_neighbours, squash):
             kept.cache_clear()
 
     def encode(self, tile: Tile, quality: Quality, watch: Stopwatch) -> CodedTile:
         require_tile(tile, self._bands, self._tile_px)
         if quality.max_error_dn is not None:
-            coded = self.encode(tile, Quality(BASE_STEP / self._law[1]), watch)
+            coded = self.encode(tile, Quality(BASE_STEP / self._law[1], profile=quality.profile), watch)
             with watch.stage("residual"):
                 return self._bounded.behind(coded, self.decode(coded.side, coded.layers), tile, quality.max_error_dn)
         with watch.stage("rotate"):
@@ -160,7 +161,7 @@ class FsqCodec:
             if quality.with_errors:
                 errors = _errors_dn2(latents, index, self.layers, rotation, dn2_per_value)
         with watch.stage("entropy"):
-            layers = self._entropy.encode_layers(indices, keep)
+            layers = self._entropy.encode_layers(indices, keep, profile=quality.profile)
         return CodedTile(pack_side(rotation, index), layers, errors[: len(layers) + 1])
 
     def _rotate(self, tile: Tile, quality: Quality) -> tuple[NDArray[np.uint16], Rotation, NDArray[np.int16]]:
@@ -329,12 +330,13 @@ class FsqCodec:
         if not layers or before + len(layers[-1]) <= octets:
             return layers
         found = self._entropy.decode_layers(layers)
+        profile = self._entropy.profile_of(layers)
         finest = Indices((found.magnitude << found.missing).astype(np.uint16), found.negative)
         low, high = 0, len(found.magnitude)  # channels of the last layer; `low` fits
         best: tuple[bytes, ...] = layers
         while high - low > 1:
             middle = (low + high) // 2
-            trial = self._entropy.encode_layers(finest, len(layers), middle)
+            trial = self._entropy.encode_layers(finest, len(layers), middle, profile)
             if sum(map(len, trial)) <= octets:
                 low, best = middle, trial
             else:

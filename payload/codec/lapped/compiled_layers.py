@@ -11,12 +11,16 @@ from numpy.typing import NDArray
 
 from payload.codec.lapped import plain_layer
 from payload.codec.lapped.context_model import ACTIVITY_CENTRE, LayerWeights, frequency_neighbours, parts, zones
+from payload.codec.lapped.dense.compiled import DenseRoom, givens
 from payload.codec.lapped.layers import (
     RUN_TOO_LONG,
     SMALL_ESCAPE,
     heads,
+    is_plain,
     known_to,
+    layer_head,
     parse_head,
+    profile_of,
     refuse_oversized,
     shorter_layer,
     too_short,
@@ -28,6 +32,7 @@ from payload.codec.lapped.transform import COEFFICIENTS
 from payload.errors import InputError, StreamError
 from payload.memory import Held
 from payload.native.library import BOOL, I8, I16, I32, NONE, U8, U16, U32, U64, call, loaded, span
+from payload.policy import Profile
 
 #: What nadir_decode says of octets.
 _CAUSES, _TOO_SHORT = {1: NO_ENCODERS, 2: RUN_TOO_LONG, 4: SMALL_ESCAPE}, 3
@@ -80,6 +85,7 @@ class EntropyKernel:
         where, octets = self._hold("kernel.model", _Model.arrays, arrays)
         self._model = _Model(bands, len(t.groups), *where, octets, _complements(where))
         self._layers = [self._layer(k, layer) for k, layer in enumerate(t.layers)]
+        self._givens = givens(t, self._hold, _complements)
         self._make_room()
 
     def _make_room(self) -> None:
@@ -89,6 +95,7 @@ class EntropyKernel:
         self._magnitude = np.empty((channels, self.h, self.w), np.uint16)
         self._out = np.empty(MOST_OCTETS * channels * self.h * self.w + LAST_OCTETS, np.uint8)
         self._room = span(self._scratch, U8), span(self._out, U8)
+        self._dense = DenseRoom(channels, self.h, self.w, longest_group)
 
     def of_size(self, h: int, w: int) -> "EntropyKernel":
         """The same tables, read where they lie, for tiles of other blocks."""
@@ -100,7 +107,7 @@ class EntropyKernel:
     def held(self) -> Iterator[Held]:
         """What the kernel reads, the structures that point at it, and the tables it was made of."""
         yield from self._held
-        for k, structure in enumerate((self._model, *self._layers)):
+        for k, structure in enumerate((self._model, *self._layers, *self._givens)):
             yield Held(f"kernel.structure{k}", "pointers", structure)
         yield from self.tables.held()
 
@@ -128,7 +135,7 @@ class EntropyKernel:
         return _Layer(*where, len(features[1][0]), octets, _complements(where))
 
     def encode_layers(
-        self, indices: Indices, keep: int | None = None, last_active: int | None = None
+        self, indices: Indices, keep: int | None = None, last_active: int | None = None, profile: Profile = "fast"
     ) -> tuple[bytes, ...]:
         """As payload.codec.lapped.layers.encode_layers."""
         if indices.magnitude.shape != self._magnitude.shape:
@@ -147,16 +154,21 @@ class EntropyKernel:
             count = keep
         hits, channels = _hits(magnitude, count), len(magnitude)
         limits = [channels] * (keep - 1) + [channels if last_active is None else last_active]
-        layers = []
+        layers, code, bit = [], self._encode, 0
+        if profile == "dense":
+            self._dense.begin()
+            code, bit = self._encode_dense, plain_layer.DENSE
         for k, (active, activity) in enumerate(heads(hits[:keep], magnitude[0].size, self.tables, limits)):
             of_layer = magnitude, negative, sizes if k == keep - 1 else None, hits
-            body = self._encode(k, count - 1 - k, of_layer, (active, _busy(activity)))
+            body = code(k, count - 1 - k, of_layer, (active, _busy(activity)))
             if len(body) <= plain_layer.least_octets(active, magnitude[0].size):  # as nearly every layer is
-                layers.append(active.to_bytes(2, "big") + activity + body)
+                layers.append(layer_head(active, activity, bit) + body)
                 continue
             here = (magnitude >> (count - 1 - k)).astype(np.uint16)
             before = (here >> 1).astype(np.uint16) if k else np.zeros_like(here)
-            layers.append(shorter_layer((active, activity, body), here, before, negative, self.tables, k))
+            layers.append(shorter_layer((active, activity, body), here, before, negative, self.tables, k, bit))
+            if bit and is_plain(layers[-1]):
+                self._dense.begin()
         return tuple(layers)
 
     def _encode(self, k: int, finer: int, arrays: tuple[Any, ...], head: tuple[int, NDArray[np.int16]]) -> bytes:
@@ -170,20 +182,30 @@ class EntropyKernel:
         )  # fmt: skip
         return self._out[: written.value].tobytes()
 
+    profile_of = staticmethod(profile_of)
+
+    def _encode_dense(self, k: int, finer: int, arrays: tuple[Any, ...], head: tuple[int, NDArray[np.int16]]) -> bytes:
+        return self._dense.encode(self._of_dense(k), k, arrays[:3], finer, head)
+
+    def _of_dense(self, k: int) -> tuple[Any, ...]:
+        return self._model, self._layers[k], self._givens[k]
+
     def decode_layers(self, layers: tuple[bytes, ...]) -> Indices:
         """As payload.codec.lapped.layers.decode_layers."""
         if not 1 <= len(layers) <= len(self._layers):
             raise StreamError(f"{len(layers)} layers, this bundle has 1 to {len(self._layers)}")
         shape = (len(self.tables.order), self.h, self.w)
         here, negative, active = np.zeros(shape, np.uint16), np.zeros(shape, bool), 0
+        self._dense.begin()
         for k, octets in enumerate(layers):
-            active, activity, body, raw = parse_head(octets, k, shape[0])
-            if raw:
+            active, activity, body, coding = parse_head(octets, k, shape[0])
+            if coding == plain_layer.RAW:
                 here = plain_layer.unpack_raw(body, here, negative, self.tables.order[:active], k)
-                refuse_oversized(here, k, len(self._layers))
-                continue
-            here <<= 1
-            self._decode(k, body, (active, _busy(activity)), here, negative)
+                self._dense.begin()
+            else:
+                here <<= 1
+                decode = self._decode_dense if coding == plain_layer.DENSE else self._decode
+                decode(k, body, (active, _busy(activity)), here, negative)
             refuse_oversized(here, k, len(self._layers))
         return known_to(len(layers), here, negative, active, self.tables)
 
@@ -195,10 +217,19 @@ class EntropyKernel:
             span(np.frombuffer(body, np.uint8), U8), self.h, self.w, head[0], span(head[1], I16), self._room[0],
             span(here, U16), span(negative, BOOL), span(raw, U64),
         )  # fmt: skip
-        if failed == _TOO_SHORT:
-            raise too_short(k, body, *raw.tolist())
-        if failed:
-            raise StreamError(f"layer {k}: {_CAUSES[failed]}")
+        _refuse(failed, k, body, *raw.tolist())
+
+    def _decode_dense(self, k: int, body: bytes, head: tuple[int, NDArray[np.int16]], *arrays: NDArray[Any]) -> None:
+        failed, escapes = self._dense.decode(self._of_dense(k), k, body, head, *arrays)
+        _refuse(failed, k, body, 0, escapes)
+
+
+def _refuse(failed: int, k: int, body: bytes, signs: int, escapes: int) -> None:
+    """StreamError where the kernel found something wrong with a layer's octets."""
+    if failed == _TOO_SHORT:
+        raise too_short(k, body, signs, escapes)
+    if failed:
+        raise StreamError(f"layer {k}: {_CAUSES[failed]}")
 
 
 def _features_in_use(w: LayerWeights) -> tuple[tuple[Any, "np.dtype[Any]"], ...]:

@@ -137,8 +137,13 @@ class Contexts:
 
     def classes(self, members: NDArray[np.int64]) -> Known:
         """Classes [M, h, w] of the channels `members`, a group or its beginning."""
+        return (self.logits(members) >> LOGIT_BITS).astype(np.uint8)
+
+    def logits(self, members: NDArray[np.int64]) -> Integers:
+        """The same as logits [M, h, w], 0 where class 0 begins. A group begins here: sums over zones are taken anew."""
         t, (h, w) = self._weights, self._size
-        x = self._features(members)  # [F, M, h, w]
+        self._zones = self._zone_sums()
+        x = self.features(members)  # [F, M, h, w]
         logit = np.einsum("mf,fmhw->mhw", t.weight[members], log2_eighths(x.astype(np.int32) + 1))
         for e, (begin, end) in enumerate(parts(self._bands)):
             inner = np.tensordot(t.mix[begin:end], x[begin:end].astype(np.int32), 1) + t.floor[e]
@@ -146,20 +151,21 @@ class Contexts:
         logit += self._base[members][:, None, None]
         for at in np.flatnonzero(members % COEFFICIENTS == 0):
             logit[at] += np.tile(t.position[members[at] // COEFFICIENTS], (h // BLOCK, w // BLOCK))
-        return np.clip((logit >> LOGIT_BITS) + CLASS_OFFSET, 0, CLASSES - 1).astype(np.uint8)
+        return np.clip(logit + (CLASS_OFFSET << LOGIT_BITS), 0, (CLASSES << LOGIT_BITS) - 1)
 
     def tell(self, members: NDArray[np.int64], magnitude: NDArray[np.uint16]) -> None:
         """This layer's magnitudes [M, h, w] of the channels `members` are known now."""
         self._inner[members] = np.minimum(magnitude, KNOWN_LIMIT)
 
-    def _features(self, members: NDArray[np.int64]) -> Known:
+    def features(self, members: NDArray[np.int64]) -> Known:
+        """x [F, M, h, w] of channels of the group, by what is known now."""
         known, channels = self._known, self._bands * COEFFICIENTS
         found = [_around(known[members], offsets) for offsets in (SIDES, CORNERS, FAR)]
         found += [_added(self._inner, columns[members].T) for columns in frequency_neighbours(self._bands)]
         for turn in range(1, self._bands):
             other = known[(members + turn * COEFFICIENTS) % channels]
             found += [other[:, 2:-2, 2:-2], _around(other, SIDES)]
-        block, around = self._zone_sums()
+        block, around = self._zones
         band = members // COEFFICIENTS
         for zone in range(ZONES + 1):
             found += [block[band, zone], around[band, zone]]

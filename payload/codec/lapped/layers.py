@@ -26,12 +26,15 @@ from payload.codec.lapped.context_model import (
     frequency_neighbours,
     zones,
 )
+from payload.codec.lapped.dense.given import squash
+from payload.codec.lapped.dense.layer import DenseTile, Layer
 from payload.codec.lapped.quantiser import MAGNITUDE_LIMIT, Indices
 from payload.codec.lapped.range_coder import Decoder, Encoder, Table
 from payload.codec.lapped.tables import ESCAPE, REFINEMENTS, SIZE_CLASSES, ContextTables, LayerTables
 from payload.codec.lapped.transform import COEFFICIENTS
 from payload.errors import StreamError
 from payload.memory import Held
+from payload.policy import Profile
 
 RUN_TOO_LONG = "a run of zeros goes past the end of its class"
 SMALL_ESCAPE = f"an escape for a magnitude below {ESCAPE}"
@@ -46,12 +49,14 @@ def encode_layers(
     coder: Callable[[], Any] = Encoder,
     keep: int | None = None,
     last_active: int | None = None,
+    profile: Profile = "fast",
 ) -> tuple[bytes, ...]:
     """Octets of the first `keep` layers of a tile (None: all), coarse first.
 
     `last_active`: the last of them holds so many channels at most, by rank. Another `coder` can count symbols instead
     (export does).
     """
+    dense = DenseTile(tables) if profile == "dense" else None
     count = len(tables.layers)
     keep = count if keep is None else min(keep, count)
     limits = [len(tables.order)] * keep
@@ -60,7 +65,8 @@ def encode_layers(
     shifted = [(indices.magnitude >> (count - 1 - k)).astype(np.uint16) for k in range(keep)]
     sizes = [indices.size128 if k == keep - 1 else None for k in range(keep)]
     return tuple(
-        _encode_layer(shifted[k], (indices.negative, sizes[k]), tables, k, coder(), n) for k, n in enumerate(limits)
+        _encode_layer(shifted[k], (indices.negative, sizes[k]), tables, k, dense or coder(), n)
+        for k, n in enumerate(limits)
     )
 
 
@@ -70,10 +76,16 @@ def _encode_layer(
     negative, sizes = more
     previous: Magnitudes = (here >> 1).astype(np.uint16) if k else np.zeros_like(here)
     ((active, activity),) = heads(np.count_nonzero(here, axis=(1, 2))[None], here[0].size, tables, [most_active])
+    if isinstance(coder, DenseTile):
+        body = coder.encode(Layer(k, here, negative, active, activity, sizes))
+        layer = shorter_layer((active, activity, body), here, previous, negative, tables, k, plain_layer.DENSE)
+        if is_plain(layer):
+            coder.begin()
+        return layer
     t = tables.layers[k]
     contexts = Contexts(t.weights, here.shape, previous if k else None, activity)
     escapes = []
-    for members in _groups(tables, active):
+    for members in tables.groups_of(active):
         classes = contexts.classes(members)
         if sizes is not None:
             _clear_worthless(here, sizes, members, classes, t)
@@ -97,6 +109,7 @@ def shorter_layer(
     negative: Flags,
     tables: ContextTables,
     k: int,
+    profile_bit: int = 0,
 ) -> bytes:
     """A layer as coded (active, activity, the rest), or as plain bits where those are fewer."""
     active, activity, body = coded
@@ -104,8 +117,22 @@ def shorter_layer(
     if len(body) > plain_layer.least_octets(active, here[0].size):
         raw = plain_layer.pack_raw(here, previous, negative, members, k)
         if len(raw) < len(body):
-            return (active | plain_layer.RAW).to_bytes(2, "big") + activity + raw
-    return active.to_bytes(2, "big") + activity + body
+            return layer_head(active, activity, plain_layer.RAW) + raw
+    return layer_head(active, activity, profile_bit) + body
+
+
+def layer_head(active: int, activity: bytes, bits: int = 0) -> bytes:
+    """What a layer begins with. A layer of zeros is of no profile."""
+    return (active | (bits if active else 0)).to_bytes(2, "big") + activity
+
+
+def is_plain(layer: bytes) -> bool:
+    return bool(layer[0] & plain_layer.RAW >> 8)
+
+
+def profile_of(layers: Sequence[bytes]) -> Profile:
+    """Of a tile's layers, which are of one profile but for those of plain bits and of zeros."""
+    return "dense" if any(layer[0] & plain_layer.DENSE >> 8 for layer in layers) else "fast"
 
 
 class Plain:
@@ -120,14 +147,17 @@ class Plain:
         for k, columns in enumerate(frequency_neighbours(len(self._tables.order) // COEFFICIENTS)):
             yield Held(f"context.neighbours{k}", "tables", columns)
         yield Held("context.zones", "tables", zones())
+        yield Held("dense.squash", "tables", squash())
 
     def encode_layers(
-        self, indices: Indices, keep: int | None = None, last_active: int | None = None
+        self, indices: Indices, keep: int | None = None, last_active: int | None = None, profile: Profile = "fast"
     ) -> tuple[bytes, ...]:
-        return encode_layers(indices, self._tables, keep=keep, last_active=last_active)
+        return encode_layers(indices, self._tables, keep=keep, last_active=last_active, profile=profile)
 
     def decode_layers(self, layers: tuple[bytes, ...]) -> Indices:
         return decode_layers(layers, self._shape, self._tables)
+
+    profile_of = staticmethod(profile_of)
 
 
 def heads(
@@ -140,13 +170,15 @@ def heads(
     return [(min(int(n), most), row.tobytes()) for n, most, row in zip(last, most_active, activity, strict=True)]
 
 
-def parse_head(octets: bytes, k: int, channels: int) -> tuple[int, bytes, bytes, bool]:
-    """Active channels, activity, what follows, and whether that is plain bits. StreamError where that cannot be."""
+def parse_head(octets: bytes, k: int, channels: int) -> tuple[int, bytes, bytes, int]:
+    """Active channels, activity, what follows, and what that is: RAW, DENSE or 0. StreamError where that cannot be."""
     first, end = int.from_bytes(octets[:2], "big"), 2 + channels // COEFFICIENTS
-    active, raw, activity = first & ~plain_layer.RAW, first >= plain_layer.RAW, octets[2:end]
-    if len(octets) < end or active > channels or max(activity) > ACTIVITY_CENTRE + ACTIVITY_LIMIT:
+    coding = first & (plain_layer.RAW | plain_layer.DENSE)
+    active, activity = first - coding, octets[2:end]
+    whole = coding in (0, plain_layer.RAW, plain_layer.DENSE) and (active > 0 or coding != plain_layer.DENSE)
+    if len(octets) < end or not whole or active > channels or max(activity) > ACTIVITY_CENTRE + ACTIVITY_LIMIT:
         raise StreamError(f"layer {k}: {len(octets)} octets, {active} active channels of {channels}")
-    return active, activity, octets[end:], raw
+    return active, activity, octets[end:], coding
 
 
 def _fresh(here: Magnitudes, previous: Magnitudes, tables: ContextTables, active: int) -> Flags:
@@ -205,9 +237,9 @@ def decode_layers(layers: tuple[bytes, ...], shape: tuple[int, int, int], tables
         raise StreamError(f"{len(layers)} layers, this bundle has 1 to {len(tables.layers)}")
     magnitude = np.zeros(shape, np.uint16)
     negative = np.zeros(shape, bool)
-    active = 0
+    active, dense = 0, DenseTile(tables)
     for k, octets in enumerate(layers):
-        magnitude, active = _decode_layer(octets, magnitude, negative, tables, k)
+        magnitude, active = _decode_layer(octets, magnitude, negative, tables, k, dense)
         refuse_oversized(magnitude, k, len(tables.layers))
     return known_to(len(layers), magnitude, negative, active, tables)
 
@@ -233,16 +265,24 @@ def known_to(layers: int, magnitude: Magnitudes, negative: Flags, active: int, t
 
 
 def _decode_layer(
-    octets: bytes, coarser: Magnitudes, negative: Flags, tables: ContextTables, k: int
+    octets: bytes, coarser: Magnitudes, negative: Flags, tables: ContextTables, k: int, dense: DenseTile
 ) -> tuple[Magnitudes, int]:
-    active, activity, body, raw = parse_head(octets, k, len(negative))
-    if raw:
-        return plain_layer.unpack_raw(body, coarser, negative, tables.order[:active], k), active
-    t, coder = tables.layers[k], Decoder(body)
-    contexts = Contexts(t.weights, coarser.shape, coarser if k else None, activity)
+    active, activity, body, coding = parse_head(octets, k, len(negative))
+    members = tables.order[:active]
+    if coding == plain_layer.RAW:
+        dense.begin()
+        return plain_layer.unpack_raw(body, coarser, negative, members, k), active
     here = (coarser << 1).astype(np.uint16)
-    escaped = 0
-    for members in _groups(tables, active):
+    if coding == plain_layer.DENSE:
+        try:
+            escaped = dense.decode(body, Layer(k, here, negative, active, activity))
+        except StreamError as error:
+            raise StreamError(f"layer {k}: {error}") from None
+        _take_raw(body, here, negative, (members, np.zeros((active, *here.shape[1:]), bool)), escaped, k)
+        return here, active
+    t, coder, escaped = tables.layers[k], Decoder(body), 0
+    contexts = Contexts(t.weights, coarser.shape, coarser if k else None, activity)
+    for members in tables.groups_of(active):
         classes, before = contexts.classes(members), coarser[members]
         part = (before << 1).astype(np.uint16)
         try:
@@ -328,13 +368,6 @@ def _take_raw(
             raise StreamError(f"layer {k}: {SMALL_ESCAPE}")
         sizes[sizes == ESCAPE] = escaped
         here[members] = sizes
-
-
-def _groups(tables: ContextTables, active: int) -> Iterator[NDArray[np.int64]]:
-    """Channels of every group, those of the ranks below `active`."""
-    for begin, end in tables.groups:
-        if begin < active:
-            yield tables.order[begin : min(end, active)]
 
 
 def _by_class(classes: Known) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from payload.codec.lapped.transform import COEFFICIENTS
 from payload.errors import StreamError
 
-#: Set in the two octets that say how many channels are active.
-RAW = 1 << 15
+#: Set in the two octets that say how many channels are active: plain bits; the profile `dense`.
+RAW, DENSE = 1 << 15, 1 << 14
 MAGNITUDE_BITS = 16
 Magnitudes = NDArray[np.uint16]
 Flags = NDArray[np.bool_]

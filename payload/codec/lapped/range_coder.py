@@ -45,12 +45,26 @@ class Table:
         return constriction.stream.model.Categorical(floats, perfect=False)
 
 
+#: The library's family of distributions over two symbols, one for each decision.
+_DECISIONS = constriction.stream.model.Categorical(perfect=False) if constriction is not None else None
+
+
+def _decisions(chance: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Chances of a one in 2^-24, as floats that the library turns into these very counts (as `Table` does)."""
+    counts = np.stack([ONE - chance, chance], 1)
+    return (counts - 1.0 + (0.25, 0.0)) / float(ONE - 2)
+
+
 class LibraryEncoder:
     def __init__(self) -> None:
         self._coder = constriction.stream.queue.RangeEncoder()
 
     def put(self, symbols: NDArray[np.int32], table: Table) -> None:
         self._coder.encode(symbols, table.model)
+
+    def put_bits(self, bits: NDArray[np.int32], chance: NDArray[np.int64]) -> None:
+        """Decisions, each with its chance of a one in 2^-24."""
+        self._coder.encode(bits, _DECISIONS, _decisions(chance))
 
     def octets(self) -> bytes:
         return bytes(self._coder.get_compressed().astype(">u4").tobytes())
@@ -67,6 +81,13 @@ class LibraryDecoder:
         except AssertionError:
             raise StreamError(NO_ENCODERS) from None
 
+    def take_bits(self, chance: NDArray[np.int64]) -> NDArray[np.int32]:
+        """The next decisions, as many as there are chances."""
+        try:
+            return np.asarray(self._coder.decode(_DECISIONS, _decisions(chance)), np.int32)
+        except AssertionError:
+            raise StreamError(NO_ENCODERS) from None
+
 
 class PlainEncoder:
     """The same coder in plain integers. `_low` keeps every word already shifted out, so that carries need no state."""
@@ -76,20 +97,24 @@ class PlainEncoder:
         self._low, self._range = 0, _STATE - 1
 
     def put(self, symbols: NDArray[np.int32], table: Table) -> None:
-        lower, counts = table.lower, table.counts
-        low, span = self._low, self._range
         for symbol in symbols.tolist():
-            scale = span >> PRECISION
-            span = scale * counts[symbol]
-            low += scale * lower[symbol]
-            if low >= _STATE:
-                low -= _STATE
-                self._carry()
-            if span < _WORD:
-                span <<= 32
-                self._words.append(low >> 32)
-                low = (low & (_WORD - 1)) << 32
-        self._low, self._range = low, span
+            self._put(table.lower[symbol], table.counts[symbol])
+
+    def put_bits(self, bits: NDArray[np.int32], chance: NDArray[np.int64]) -> None:
+        for bit, one in zip(bits.tolist(), chance.tolist(), strict=True):
+            self._put((ONE - one) * bit, one if bit else ONE - one)
+
+    def _put(self, lower: int, count: int) -> None:
+        scale = self._range >> PRECISION
+        self._range = scale * count
+        self._low += scale * lower
+        if self._low >= _STATE:
+            self._low -= _STATE
+            self._carry()
+        if self._range < _WORD:
+            self._range <<= 32
+            self._words.append(self._low >> 32)
+            self._low = (self._low & (_WORD - 1)) << 32
 
     def _carry(self) -> None:
         at = len(self._words) - 1
@@ -126,20 +151,33 @@ class PlainDecoder:
         from bisect import bisect_right
 
         found = np.empty(count, np.int32)
-        lower, counts = table.lower, table.counts
         for i in range(count):
-            scale = self._range >> PRECISION
-            quantile = self._offset // scale
-            if quantile >= ONE:
-                raise StreamError(NO_ENCODERS)
-            symbol = bisect_right(lower, quantile) - 1
-            self._offset -= scale * lower[symbol]
-            self._range = scale * counts[symbol]
-            if self._range < _WORD:
-                self._range <<= 32
-                self._offset = (self._offset << 32 | next(self._words, 0)) % _STATE
+            symbol = bisect_right(table.lower, self._quantile()) - 1
+            self._narrow(table.lower[symbol], table.counts[symbol])
             found[i] = symbol
         return found
+
+    def take_bits(self, chance: NDArray[np.int64]) -> NDArray[np.int32]:
+        found = np.empty(len(chance), np.int32)
+        for i, one in enumerate(chance.tolist()):
+            bit = self._quantile() >= ONE - one
+            self._narrow((ONE - one) * bit, one if bit else ONE - one)
+            found[i] = bit
+        return found
+
+    def _quantile(self) -> int:
+        quantile = self._offset // (self._range >> PRECISION)
+        if quantile >= ONE:
+            raise StreamError(NO_ENCODERS)
+        return quantile
+
+    def _narrow(self, lower: int, count: int) -> None:
+        scale = self._range >> PRECISION
+        self._offset -= scale * lower
+        self._range = scale * count
+        if self._range < _WORD:
+            self._range <<= 32
+            self._offset = (self._offset << 32 | next(self._words, 0)) % _STATE
 
 
 Encoder: type[LibraryEncoder] | type[PlainEncoder] = PlainEncoder if constriction is None else LibraryEncoder

@@ -58,6 +58,12 @@ class ContextTables:
     groups: tuple[tuple[int, int], ...]
     layers: tuple[LayerTables, ...]
 
+    def groups_of(self, active: int) -> Iterator[NDArray[np.int64]]:
+        """Channels of every group, those of the ranks below `active`."""
+        for begin, end in self.groups:
+            if begin < active:
+                yield self.order[begin : min(end, active)]
+
     def held(self) -> Iterator[Held]:
         """Its arrays."""
         yield Held("tables.order", "tables", self.order)

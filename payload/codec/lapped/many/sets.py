@@ -20,6 +20,7 @@ from payload.codec.lapped.transform import COEFFICIENTS
 from payload.codec.rotation import FEW_BANDS
 from payload.errors import StreamError
 from payload.memory import Held
+from payload.policy import Profile
 
 
 class LayerCoder(Protocol):
@@ -27,9 +28,10 @@ class LayerCoder(Protocol):
 
     def held(self) -> Iterator[Held]: ...
     def encode_layers(
-        self, indices: Indices, keep: int | None = None, last_active: int | None = None
+        self, indices: Indices, keep: int | None = None, last_active: int | None = None, profile: Profile = "fast"
     ) -> tuple[bytes, ...]: ...
     def decode_layers(self, layers: tuple[bytes, ...]) -> Indices: ...
+    def profile_of(self, layers: Sequence[bytes]) -> Profile: ...
 
 
 def set_bands(bands: int) -> int:
@@ -54,7 +56,7 @@ class Sets:
         yield from (replace(held, name=f"rest.{held.name}") for held in self._rest.held())
 
     def encode_layers(
-        self, indices: Indices, keep: int | None = None, last_active: int | None = None
+        self, indices: Indices, keep: int | None = None, last_active: int | None = None, profile: Profile = "fast"
     ) -> tuple[bytes, ...]:
         """As of few bands; ranks go on from set to set."""
         whole = self._count * self._channels
@@ -62,7 +64,7 @@ class Sets:
         coded = []
         for number, coder in enumerate(self._coders()):
             left = min(max(active - number * self._channels, 0), self._channels)
-            coded.append(coder.encode_layers(self._part(indices, number), keep, left))
+            coded.append(coder.encode_layers(self._part(indices, number), keep, left, profile))
         present = max(1, -(-active // self._channels))
         return tuple(
             frame(_body(layer) for layer in of_sets[: present if k == len(coded[0]) - 1 else None])
@@ -85,6 +87,9 @@ class Sets:
             np.concatenate([getattr(part, name) for part in parts]) for name in ("magnitude", "negative", "behind")
         )
         return Indices(magnitude, negative, self._layers - len(layers), behind)
+
+    def profile_of(self, layers: Sequence[bytes]) -> Profile:
+        return self._leading.profile_of([part for k, octets in enumerate(layers) for part in self._unframed(octets, k)])
 
     def _coders(self) -> Sequence[LayerCoder]:
         return [self._leading] + [self._rest] * (self._count - 1)

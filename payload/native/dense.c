@@ -1,0 +1,410 @@
+/* Layers <-> octets in the profile `dense`, channel by channel; twin of payload/codec/lapped/dense/layer.py.
+ *
+ * One function codes either way: where the coder writes, values are there before it is asked; where it reads, they are
+ * filled in. */
+#include "kernel.h"
+
+/* More than a coefficient takes as plain bits, escapes left out. A coefficient takes 17 decisions of 17 bits at most. */
+enum { PLAIN_OCTETS = 3, CHANNEL_OCTETS = 37 };
+
+/* What Python hands over of a layer's tables: logits in 256ths of an octave. */
+typedef struct {
+    const uint32_t *squash;    /* [8192] chance of a yes in 2^-24 by logit */
+    const int16_t *of_class;   /* [32] of a coefficient to become significant */
+    const int16_t *of_size;    /* [8][16] of a size to be more than 1, 2, ... */
+    const int16_t *of_new_bit; /* [3] of a refinement to be 1 */
+    size_t octets[4];
+    uintptr_t complements[4];
+} Given;
+
+typedef struct {
+    Contexts contexts;
+    const Given *given;
+    Mixture *mixture;
+    Encoder *encoder; /* one of the two is there */
+    Decoder *decoder;
+    const uint8_t *enough; /* a layer that is written up to here is longer than plain bits */
+    int k;
+    int8_t *signs;       /* [C][plane] of what is known */
+    uint16_t *now;       /* [h w] magnitudes of a channel in this layer, as far as they are known */
+    uint16_t *before;    /* [h w] in the layer before */
+    uint32_t *cells;     /* [h w] of a list of decisions */
+    Decision *decisions; /* [h w] */
+    uint8_t *bits;       /* [h w] */
+    size_t escapes;
+} Dense;
+
+/* What the decisions of a channel look at besides features. */
+typedef struct {
+    int channel, band, function, zone; /* bands from the fourth on count as one; zone 0: block average */
+    const int16_t *logits;             /* [span] of the bundle's context model */
+} Place;
+
+static const uint8_t SIX[16] = {0, 1, 2, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 5, 5, 5};
+static const uint8_t FOUR[16] = {0, 1, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3};
+
+static inline int at_most_15(int value) { return value < KNOWN_LIMIT ? value : KNOWN_LIMIT; }
+
+/* The context model's logit, 0 where class 0 begins. */
+static inline int logit_at(const Place *p, int i) {
+    int logit = p->logits[i] + (CLASS_OFFSET << LOGIT_BITS);
+    return logit < 0 ? 0 : logit < CLASSES << LOGIT_BITS ? logit : (CLASSES << LOGIT_BITS) - 1;
+}
+
+static inline int class_at(const Place *p, int i) { return logit_at(p, i) >> LOGIT_BITS; }
+
+/* Sums over all other bands: the same function here, and in the four blocks beside. */
+static inline void others_at(const Contexts *t, int i, int *here, int *beside) {
+    *here = *beside = 0;
+    for (int f = 8; f < t->ends[2]; f += 2)
+        *here += t->x[f][i], *beside += t->x[f + 1][i];
+    *here = at_most_15(*here), *beside = at_most_15(*beside);
+}
+
+/* Between the logits of two classes. */
+static inline int16_t given_at(const int16_t *of_class, int logit) {
+    int from = logit < 1 << (LOGIT_BITS - 1) ? 0 : logit - (1 << (LOGIT_BITS - 1)), c = from >> LOGIT_BITS;
+    c = c < CLASSES - 2 ? c : CLASSES - 2;
+    int part = from - (c << LOGIT_BITS);
+    part = part < 1 << LOGIT_BITS ? part : 1 << LOGIT_BITS;
+    return (int16_t)(of_class[c] + (((of_class[c + 1] - of_class[c]) * part) >> LOGIT_BITS));
+}
+
+static Decision significance(const Dense *g, const Place *p, int row, int col, const uint16_t *begins) {
+    const Contexts *t = &g->contexts;
+    int i = row * t->pitch + col, here, beside, class = class_at(p, i);
+    others_at(t, i, &here, &beside);
+    const uint8_t *const *x = t->x, *const *zone = t->x + t->ends[2];
+    int side = x[0][i], up = x[3][i], left = x[4][i], next = at_most_15(up + left);
+    int all = 2 * side + x[1][i] + 2 * (up + left) + x[5][i] + x[6][i] + 2 * here + beside;
+    int region = row * 8 / t->h * 8 + col * 8 / t->w, spot = row * 16 / t->h * 16 + col * 16 / t->w;
+    int layer = g->k < 3 ? g->k : 3, b = p->band;
+    const int at[WORDS + SETS] = {
+        (((b * 6 + SIX[up]) * 6 + SIX[left]) * 4 + FOUR[x[5][i]]) * 3 + (x[6][i] < 2 ? x[6][i] : 2),
+        ((b * 6 + SIX[here]) * 4 + FOUR[beside]) * 6 + SIX[next],
+        (((b * 6 + SIX[zone[0][i]]) * 6 + SIX[zone[2][i]]) * 6 + SIX[zone[4][i]]) * 6 + SIX[zone[8][i]],
+        (region * 4 + b) * 5 + p->zone,
+        class * 32 + (log2_eighths(1 + all) >> 1),
+        (spot * 4 + b) * 8 + (class >> 2),
+        layer * 5 + p->zone,
+        layer * 32 + class,
+        SIX[side] * 6 + SIX[next],
+    };
+    Decision d = {.given = given_at(g->given->of_class, logit_at(p, i))};
+    for (int n = 0; n < WORDS + SETS; n++)
+        d.at[n] = (uint16_t)(begins[n] + at[n]);
+    return d;
+}
+
+/* Whether a size is more than v, or the next bit of one that is v so far. */
+static Decision more(const Dense *g, const Place *p, int row, int col, int v, int16_t given, const uint16_t *begins) {
+    const Contexts *t = &g->contexts;
+    int i = row * t->pitch + col, here, beside, class = class_at(p, i), b = p->band;
+    others_at(t, i, &here, &beside);
+    int side = t->x[0][i], place = row % BLOCK * BLOCK + col % BLOCK;
+    const int at[WORDS + SETS] = {
+        v * 32 + class,
+        (v < 3 ? v : 3) * 256 + b * 64 + p->function,
+        (v * 6 + SIX[side]) * 4 + FOUR[t->x[1][i]],
+        (v * 6 + SIX[t->x[3][i]]) * 6 + SIX[t->x[4][i]],
+        (v * 6 + SIX[here]) * 4 + b,
+        p->function ? v * 16 + side : 256 + v * 64 + place,
+        v,
+        b * 5 + p->zone,
+        class,
+    };
+    Decision d = {.given = given};
+    for (int n = 0; n < WORDS + SETS; n++)
+        d.at[n] = (uint16_t)(begins[n] + at[n]);
+    return d;
+}
+
+static inline int sign_at(const Dense *g, int channel, int i) {
+    return g->signs[(size_t)channel * g->contexts.plane + inner(&g->contexts) + (size_t)i];
+}
+
+static Decision sign(const Dense *g, const Place *p, int row, int col, const uint16_t *begins) {
+    const Contexts *t = &g->contexts;
+    int i = row * t->pitch + col, channels = t->model->bands * COEFFICIENTS, c = p->channel, f = p->function, b = p->band;
+    int u = f / BLOCK, v = f % BLOCK, other[3] = {0, 0, 0};
+    int left = sign_at(g, c, i - 1), right = sign_at(g, c, i + 1);
+    int above = sign_at(g, c, i - t->pitch), below = sign_at(g, c, i + t->pitch);
+    for (int turn = 1; turn < t->model->bands && turn < 4; turn++)
+        other[turn - 1] = sign_at(g, (c + turn * COEFFICIENTS) % channels, i);
+    int up2 = u > 1 ? sign_at(g, c - 2 * BLOCK, i) : 0, left2 = v > 1 ? sign_at(g, c - 2, i) : 0;
+    int up1 = u > 0 ? sign_at(g, c - BLOCK, i) : 0, left1 = v > 0 ? sign_at(g, c - 1, i) : 0;
+    int two = (other[0] + 1) * 3 + other[1] + 1;
+    const int at[WORDS + SETS] = {
+        ((left + 1) * 3 + right + 1) * 64 + f,
+        ((above + 1) * 3 + below + 1) * 64 + f,
+        (two * 3 + other[2] + 1) * 4 + b,
+        two * 256 + b * 64 + f,
+        ((up2 + 1) * 3 + left2 + 1) * 64 + f,
+        ((up1 + 1) * 3 + left1 + 1) * 64 + f,
+        b * 5 + p->zone,
+        (left != 0) + (right != 0) + 3 * ((above != 0) + (below != 0)),
+        (other[0] != 0) + 2 * (other[1] != 0) + 4 * (other[2] != 0),
+    };
+    Decision d = {.given = 0};
+    for (int n = 0; n < WORDS + SETS; n++)
+        d.at[n] = (uint16_t)(begins[n] + at[n]);
+    return d;
+}
+
+static void code_list(Dense *g, int count) {
+    code_bits(g->mixture, g->given->squash, g->encoder, g->decoder, g->decisions, g->bits, count);
+}
+
+/* Which coefficients of a channel become significant. */
+static void code_significance(Dense *g, const Place *p) {
+    uint16_t begins[WORDS + SETS];
+    int count = 0, w = g->contexts.w, n = g->contexts.h * w;
+    begins_of(SIGNIFICANCE, begins);
+    for (int i = 0; i < n; i++)
+        if (g->before[i] == 0) {
+            g->cells[count] = (uint32_t)i, g->bits[count] = g->now[i] != 0;
+            g->decisions[count++] = significance(g, p, i / w, i % w, begins);
+        }
+    code_list(g, count);
+    for (int j = 0; j < count && g->decoder; j++)
+        g->now[g->cells[j]] = g->bits[j];
+}
+
+/* Sizes in the coarsest layer: those that are more than 1, of these the ones that are more than 2, ... */
+static void code_sizes(Dense *g, const Place *p) {
+    uint16_t begins[WORDS + SETS];
+    int w = g->contexts.w, n = g->contexts.h * w, count = n;
+    begins_of(SIZE, begins);
+    for (int v = 1; v < ESCAPE && count; v++) {
+        count = 0;
+        for (int i = 0; i < n; i++)
+            if (g->now[i] >= v) {
+                int class = class_at(p, i / w * g->contexts.pitch + i % w);
+                int16_t given = g->given->of_size[(class >> 2) * ESCAPE + v];
+                g->cells[count] = (uint32_t)i, g->bits[count] = g->now[i] > v;
+                g->decisions[count++] = more(g, p, i / w, i % w, v, given, begins);
+            }
+        code_list(g, count);
+        for (int j = 0; j < count && g->decoder; j++)
+            g->now[g->cells[j]] = (uint16_t)(g->now[g->cells[j]] + g->bits[j]);
+    }
+    for (int i = 0; i < n; i++)
+        g->escapes += g->now[i] >= ESCAPE;
+}
+
+/* One bit more of what the layer before knows. */
+static void code_refinements(Dense *g, const Place *p) {
+    uint16_t begins[WORDS + SETS];
+    int count = 0, w = g->contexts.w, n = g->contexts.h * w;
+    begins_of(REFINEMENT, begins);
+    for (int i = 0; i < n; i++)
+        if (g->before[i]) {
+            int v = g->before[i], rank = (v < REFINEMENTS ? v : REFINEMENTS) - 1;
+            g->cells[count] = (uint32_t)i, g->bits[count] = g->now[i] & 1;
+            g->decisions[count++] = more(g, p, i / w, i % w, v < 7 ? v : 7, g->given->of_new_bit[rank], begins);
+        }
+    code_list(g, count);
+    for (int j = 0; j < count && g->decoder; j++)
+        g->now[g->cells[j]] = (uint16_t)(g->now[g->cells[j]] | g->bits[j]);
+}
+
+/* Signs of what became significant, from and to negative [h w]. */
+static void code_signs(Dense *g, const Place *p, uint8_t *negative) {
+    uint16_t begins[WORDS + SETS];
+    int count = 0, w = g->contexts.w, n = g->contexts.h * w;
+    int8_t *signs = g->signs + (size_t)p->channel * g->contexts.plane + inner(&g->contexts);
+    begins_of(SIGN, begins);
+    for (int i = 0; i < n; i++)
+        if (g->now[i] && !g->before[i]) {
+            g->cells[count] = (uint32_t)i, g->bits[count] = negative[i];
+            g->decisions[count++] = sign(g, p, i / w, i % w, begins);
+        }
+    code_list(g, count);
+    for (int j = 0; j < count; j++) {
+        int i = (int)g->cells[j];
+        signs[i / w * g->contexts.pitch + i % w] = g->bits[j] ? -1 : 1;
+        if (g->decoder)
+            negative[i] = g->bits[j];
+    }
+}
+
+/* A magnitude of one in the finest layer stays where it is worth its octets; block averages always do. */
+static void clear_worthless(Dense *g, const Place *p, uint16_t *magnitude, const uint8_t *size128) {
+    int w = g->contexts.w, n = g->contexts.h * w;
+    for (int i = 0; i < n && p->function; i++)
+        if (magnitude[i] == 1 && size128[i] < g->contexts.layer->worth[class_at(p, i / w * g->contexts.pitch + i % w)])
+            magnitude[i] = 0;
+}
+
+static void code_channel(Dense *g, int channel, const int16_t *logits, uint16_t *magnitude, uint8_t *negative,
+                         const uint8_t *size128, int shift) {
+    uint8_t used[MAX_FEATURES];
+    int n = g->contexts.h * g->contexts.w, band = channel / COEFFICIENTS;
+    Place p = {channel, band < 3 ? band : 3, channel % COEFFICIENTS, 0, logits};
+    p.zone = g->contexts.model->zone[p.function] + 1;
+    if (size128)
+        clear_worthless(g, &p, magnitude, size128);
+    for (int i = 0; i < n; i++) {
+        g->now[i] = magnitude[i] >> shift;
+        g->before[i] = g->k ? g->now[i] >> 1 : 0;
+    }
+    memset(used, 1, sizeof used);
+    features_of(&g->contexts, channel, used);
+    code_significance(g, &p);
+    if (g->k)
+        code_refinements(g, &p);
+    else
+        code_sizes(g, &p);
+    code_signs(g, &p, negative);
+    know(&g->contexts, channel, g->now, 0, 0);
+    if (g->decoder)
+        memcpy(magnitude, g->now, (size_t)n * sizeof *magnitude);
+}
+
+static void know_signs(Dense *g, const uint16_t *magnitude, const uint8_t *negative, int shift) {
+    const Contexts *t = &g->contexts;
+    int channels = t->model->bands * COEFFICIENTS;
+    memset(g->signs, 0, (size_t)channels * t->plane);
+    for (int c = 0; c < channels && g->k; c++)
+        for (int row = 0; row < t->h; row++) {
+            int8_t *to = g->signs + (size_t)c * t->plane + inner(t) + (size_t)row * t->pitch;
+            for (int i = 0; i < t->w; i++, magnitude++, negative++)
+                to[i] = (int8_t)(*magnitude >> shift ? *negative ? -1 : 1 : 0);
+        }
+}
+
+/* Scratch memory: the contexts', and behind it what `open_dense` lays out. */
+EXPORT size_t nadir_dense_octets(int channels, int h, int w, int longest_group) {
+    size_t n = (size_t)h * w;
+    return context_octets(channels, h, w) + n * (sizeof(Decision) + sizeof(uint32_t) + 2 * sizeof(uint16_t) + 1) +
+           sizeof(int16_t) * (size_t)longest_group * span_of(h, w) + (size_t)channels * plane_of(h, w) + 64;
+}
+
+static void open_dense(Dense *g, const Model *model, int h, int w, uint8_t *scratch) {
+    size_t channels = (size_t)model->bands * COEFFICIENTS, n = (size_t)h * w;
+    uintptr_t behind = (uintptr_t)scratch + context_octets((int)channels, h, w);
+    g->cells = (uint32_t *)((behind + 3) & ~(uintptr_t)3);
+    g->decisions = (Decision *)(g->cells + n);
+    g->now = (uint16_t *)(g->decisions + n);
+    g->before = g->now + n;
+    g->contexts.logits = (int16_t *)(g->before + n);
+    g->signs = (int8_t *)(g->contexts.logits + (size_t)longest_group_of(model) * g->contexts.span);
+    g->bits = (uint8_t *)(g->signs + channels * (size_t)g->contexts.plane);
+}
+
+/* A layer's active channels, either way. magnitude [C][h w]: the finest, shifted down by `shift`; where octets are read,
+ * twice the layer before, and this layer's when it returns. size128 NULL: nothing is left out. */
+static void code_layer(Dense *g, const Model *model, const Layer *layer, int h, int w, int active, const int16_t *busy,
+                       uint8_t *scratch, uint16_t *magnitude, uint8_t *negative, const uint8_t *size128, int shift) {
+    size_t n = (size_t)h * w;
+    open_contexts(&g->contexts, model, layer, h, w, busy, scratch);
+    open_dense(g, model, h, w, scratch);
+    if (g->k)
+        know_everything_coarser(&g->contexts, magnitude, shift + 1, NULL);
+    know_signs(g, magnitude, negative, shift + 1);
+    for (int i = 0; i < model->groups && model->starts[i] < active; i++) {
+        int begin = model->starts[i], end = model->starts[i + 1] < active ? model->starts[i + 1] : active;
+        classes_of_group(&g->contexts, begin, end);
+        for (int rank = begin; rank < end && !(g->encoder && g->encoder->at > g->enough); rank++) {
+            size_t at = (size_t)model->order[rank] * n;
+            const int16_t *logits = g->contexts.logits + (size_t)(rank - begin) * g->contexts.span;
+            code_channel(g, model->order[rank], logits, magnitude + at, negative + at, size128 ? size128 + at : NULL,
+                         shift);
+        }
+    }
+}
+
+static int fits_given(const Given *given) {
+    const void *const arrays[] = {given->squash, given->of_class, given->of_size, given->of_new_bit};
+    const size_t wanted[] = {8 * LOGIT_SIDE, 2 * CLASSES, 2 * SIZE_CLASSES * ESCAPE, 2 * REFINEMENTS};
+    int found = intact(arrays, given->complements, 4);
+    for (int i = 0; i < 4; i++)
+        found = found && given->octets[i] >= wanted[i];
+    for (int i = 0; found && i < 2 * LOGIT_SIDE; i++)
+        found = given->squash[i] >= 1 << 8 && given->squash[i] <= (1 << 24) - (1 << 8);
+    return found && all_within(given->of_class, CLASSES, 1 - LOGIT_SIDE, LOGIT_SIDE - 1) &&
+           all_within(given->of_size, SIZE_CLASSES * ESCAPE, 1 - LOGIT_SIDE, LOGIT_SIDE - 1) &&
+           all_within(given->of_new_bit, REFINEMENTS, 1 - LOGIT_SIDE, LOGIT_SIDE - 1);
+}
+
+/* The tile's mixture in memory of Python's. NULL where it does not fit. */
+static Mixture *mixture_in(Span memory) {
+    int fits = HOLDS(memory, uint8_t, sizeof(Mixture)) && (uintptr_t)memory.at % sizeof(int64_t) == 0;
+    return fits ? memory.at : NULL;
+}
+
+EXPORT int nadir_open_mixture(Span memory) {
+    Mixture *mixture = mixture_in(memory);
+    if (mixture)
+        open_mixture(mixture);
+    return mixture ? 0 : BUFFER_TOO_SMALL;
+}
+
+/* Escapes stand behind the range coder's words: sizes of 16 and more of the coarsest layer, 16 bits each. */
+static uint8_t *put_escapes(const Model *model, int active, size_t n, const uint16_t *magnitude, int shift, uint8_t *to) {
+    for (int rank = 0; rank < active; rank++)
+        for (const uint16_t *m = magnitude + (size_t)model->order[rank] * n, *end = m + n; m < end; m++)
+            if (*m >> shift >= ESCAPE)
+                *to++ = (uint8_t)(*m >> shift >> 8), *to++ = (uint8_t)(*m >> shift);
+    return to;
+}
+
+static int take_escapes(const Model *model, int active, size_t n, const Span *octets, size_t escapes, uint16_t *here) {
+    if (2 * escapes > octets->octets)
+        return TOO_SHORT;
+    const uint8_t *from = (const uint8_t *)octets->at + octets->octets - 2 * escapes;
+    for (int rank = 0; rank < active && escapes; rank++)
+        for (uint16_t *m = here + (size_t)model->order[rank] * n, *end = m + n; m < end; m++)
+            if (*m == ESCAPE) {
+                *m = (uint16_t)(from[0] << 8 | from[1]);
+                if (*m < ESCAPE)
+                    return SMALL_ESCAPE;
+                from += 2;
+            }
+    return 0;
+}
+
+/* As nadir_encode, in the profile `dense`. `mixture`: what the tile's layers before this one have taught. */
+EXPORT int nadir_encode_dense(const Model *model, const Layer *layer, const Given *given, int k, Span magnitude,
+                              Span negative, Span size128, int shift, int h, int w, int active, Span busy, Span scratch,
+                              Span mixture, Span out, size_t *written) {
+    int refused = refuse(model, layer, k, h, w, active, busy, scratch, nadir_dense_octets);
+    if (refused || !within(shift, 0, MAX_LAYERS - 1))
+        return refused ? refused : OUT_OF_RANGE;
+    if (!fits_given(given))
+        return TABLES_DAMAGED;
+    size_t n = (size_t)h * w, all = (size_t)model->bands * COEFFICIENTS * n;
+    Encoder coder = {0, UINT64_MAX, out.at, out.at};
+    Dense g = {.given = given, .mixture = mixture_in(mixture), .encoder = &coder, .k = k};
+    g.enough = coder.begin + PLAIN_OCTETS * all;
+    if (!g.mixture || !HOLDS(magnitude, uint16_t, all) || !HOLDS(negative, uint8_t, all) ||
+        !HOLDS(out, uint8_t, PLAIN_OCTETS * all + CHANNEL_OCTETS * n + LAST_OCTETS) || (size128.at && !HOLDS(size128, uint8_t, all)))
+        return BUFFER_TOO_SMALL;
+    code_layer(&g, model, layer, h, w, active, busy.at, scratch.at, magnitude.at, negative.at, size128.at, shift);
+    finish(&coder);
+    if (k == 0 && coder.at <= g.enough)
+        coder.at = put_escapes(model, active, n, magnitude.at, shift, coder.at);
+    *written = (size_t)(coder.at - coder.begin);
+    return 0;
+}
+
+/* As nadir_decode, in the profile `dense`. raw [1]: how many escapes there were. */
+EXPORT int nadir_decode_dense(const Model *model, const Layer *layer, const Given *given, int k, Span octets, int h,
+                              int w, int active, Span busy, Span scratch, Span mixture, Span here, Span negative,
+                              Span raw) {
+    int refused = refuse(model, layer, k, h, w, active, busy, scratch, nadir_dense_octets);
+    if (refused)
+        return refused;
+    if (!fits_given(given))
+        return TABLES_DAMAGED;
+    size_t n = (size_t)h * w, all = (size_t)model->bands * COEFFICIENTS * n;
+    Decoder coder;
+    Dense g = {.given = given, .mixture = mixture_in(mixture), .decoder = &coder, .k = k};
+    if (!g.mixture || octets.at == NULL || !HOLDS(here, uint16_t, all) || !HOLDS(negative, uint8_t, all) ||
+        !HOLDS(raw, uint64_t, 1))
+        return BUFFER_TOO_SMALL;
+    open_decoder(&coder, octets.at, octets.octets);
+    code_layer(&g, model, layer, h, w, active, busy.at, scratch.at, here.at, negative.at, NULL, 0);
+    *(uint64_t *)raw.at = g.escapes;
+    return coder.failed ? NO_ENCODERS : take_escapes(model, active, n, &octets, k ? 0 : g.escapes, here.at);
+}

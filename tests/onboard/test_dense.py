@@ -1,0 +1,217 @@
+"""The profile `dense`: the law of the wire, numpy and the kernel octet for octet, a mixture by hand, hostile octets."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from payload.codec.lapped import layers
+from payload.codec.lapped.compiled_layers import EntropyKernel
+from payload.codec.lapped.dense import mixing
+from payload.codec.lapped.dense.compiled import CHANNEL_OCTETS, PLAIN_OCTETS
+from payload.codec.lapped.dense.given import LOGIT_SIDE, of_logits, squash
+from payload.codec.lapped.dense.mixing import BATCH, SETS, SIGN, SIGNIFICANCE, TABLES, Mixture, begins
+from payload.codec.lapped.layers import decode_layers, encode_layers, profile_of
+from payload.codec.lapped.quantiser import Indices
+from payload.codec.lapped.range_coder import ONE, PlainDecoder, PlainEncoder
+from payload.codec.lapped.tables import ContextTables, load_tables
+from payload.errors import InputError, StreamError
+from payload.native import library
+
+BANDS, LAYERS = 2, 3
+#: Channels by rank of the tables below.
+ORDER = np.random.default_rng(7).permutation(64 * BANDS)
+#: numpy takes a second an example: a failure is not made smaller.
+NO_SHRINKING = (Phase.explicit, Phase.reuse, Phase.generate)
+ACTIVE = st.none() | st.integers(0, 99)
+CELLS = st.sampled_from([(8, 8), (8, 16), (16, 8)])
+needs_kernel = pytest.mark.skipif(not library.available, reason="the kernel was not built: no C compiler at install")
+
+
+@pytest.fixture(scope="module")
+def tables(make_tables, tmp_path_factory) -> ContextTables:
+    made = load_tables(make_tables(tmp_path_factory.mktemp("tables") / "t.npz", BANDS, LAYERS))
+    return replace(made, order=ORDER)
+
+
+def random_indices(seed: int, cells: tuple[int, int] = (8, 8), density: float = 0.1) -> Indices:
+    """Most in the first of the channels by rank: none behind the twentieth, since numpy is slow."""
+    rng, shape = np.random.default_rng(seed), (64 * BANDS, *cells)
+    falling = np.zeros((shape[0], 1, 1))
+    falling[ORDER[:20], 0, 0] = np.linspace(2 * density, 0, 20)
+    size = 1 + np.minimum(rng.exponential(9, shape), 60_000).astype(np.uint16)
+    magnitude = np.where(rng.random(shape) < falling, size, 0).astype(np.uint16)
+    if seed % 2:
+        magnitude[ORDER[3], rng.integers(cells[0]), :3] = 65535
+    sizes = rng.integers(0, 256, shape).astype(np.uint8) if seed % 3 == 0 else None
+    return Indices(magnitude, rng.random(shape) < 0.4, size128=sizes)
+
+
+def equal(a: Indices, b: Indices) -> bool:
+    return np.array_equal(a.magnitude, b.magnitude) and np.array_equal(a.negative, b.negative)
+
+
+@settings(max_examples=4, deadline=None, phases=NO_SHRINKING)
+@given(st.integers(0, 2**32), st.sampled_from([0.0, 0.01, 0.2]))
+def test_any_beginning_of_the_layers_decodes_to_the_coarser_indices(tables, seed, density) -> None:
+    sent = replace(random_indices(seed, density=density), size128=None)
+    coded = encode_layers(sent, tables, profile="dense")
+    assert profile_of(coded) == "dense" or not sent.magnitude.any()
+    for count in range(1, LAYERS + 1):
+        coarser = (sent.magnitude >> LAYERS - count).astype(np.uint16)
+        wanted = Indices(coarser, sent.negative & (coarser > 0))
+        assert equal(decode_layers(coded[:count], sent.magnitude.shape, tables), wanted)
+
+
+@needs_kernel
+@pytest.mark.parametrize("plain", [False, True])
+@settings(max_examples=4, deadline=None, phases=NO_SHRINKING)
+@given(st.integers(0, 2**32), CELLS, st.sampled_from([0.01, 0.2]), st.integers(1, LAYERS), ACTIVE)
+def test_layers_are_those_of_the_definition(tables, plain, seed, cells, density, keep, active) -> None:
+    sent, coder = random_indices(seed, cells, density), EntropyKernel(tables, *cells)
+    library.plain_only(plain)
+    coded = coder.encode_layers(sent, keep, active, "dense")
+    assert coded == encode_layers(sent, tables, keep=keep, last_active=active, profile="dense")
+    found, wanted = coder.decode_layers(coded), decode_layers(coded, sent.magnitude.shape, tables)
+    library.plain_only(False)
+    assert equal(found, wanted)
+
+
+@needs_kernel
+@settings(max_examples=8, deadline=None, phases=NO_SHRINKING)
+@given(st.integers(0, 2**32), st.integers(0, LAYERS - 1), st.data())
+def test_damaged_octets_are_read_or_refused_alike(tables, seed, at, data) -> None:
+    coder = EntropyKernel(tables, 8, 8)
+    coded = list(coder.encode_layers(random_indices(seed), profile="dense"))
+    octets = bytearray(coded[at])
+    start = data.draw(st.integers(0, len(octets)))
+    octets[start:] = data.draw(st.sampled_from([b"", b"\xff" * 40, data.draw(st.binary(max_size=40))]))
+    coded[at] = bytes(octets)
+    outcomes = []
+    for decode in (coder.decode_layers, lambda given: decode_layers(given, (64 * BANDS, 8, 8), tables)):
+        try:
+            outcomes.append(decode(tuple(coded)))
+        except StreamError as error:
+            outcomes.append(str(error))
+    found, wanted = outcomes
+    assert found == wanted if isinstance(found, str) or isinstance(wanted, str) else equal(found, wanted)
+
+
+@needs_kernel
+def test_what_plain_bits_say_shorter_is_plain_and_the_mixture_begins_anew(tables) -> None:
+    rng, shape = np.random.default_rng(1), (64 * BANDS, 8, 8)
+    magnitude = np.zeros(shape, np.uint16)
+    magnitude[ORDER[:20]] = rng.integers(0, 2**16, (20, 8, 8))
+    noise = Indices(magnitude, rng.random(shape) < 0.5)
+    quiet = np.where(rng.random(shape) < 0.5, noise.magnitude & 0xFFFC, noise.magnitude)
+    for sent in (noise, Indices(quiet.astype(np.uint16), noise.negative)):
+        coded = encode_layers(sent, tables, profile="dense")
+        assert coded[0][0] & 0x80
+        assert coded == EntropyKernel(tables, 8, 8).encode_layers(sent, profile="dense")
+        assert np.array_equal(decode_layers(coded, shape, tables).magnitude, sent.magnitude)
+
+
+@pytest.mark.parametrize("first", [0x4000, 0xC001, 0x4081])
+def test_heads_that_no_encoder_writes_are_refused(tables, first) -> None:
+    """Nothing in the profile dense; plain bits in it; more channels than there are."""
+    with pytest.raises(StreamError, match="active channels"):
+        decode_layers((first.to_bytes(2, "big") + bytes(BANDS + 40),), (64 * BANDS, 8, 8), tables)
+
+
+def test_a_reader_without_the_profile_takes_its_layers_for_too_many_channels(tables) -> None:
+    """Format 2 reads 15 bits as active channels: a layer of the profile has 16 384 and more."""
+    octets = encode_layers(random_indices(5), tables, profile="dense")[0]
+    assert int.from_bytes(octets[:2], "big") & 0x7FFF > 16 * 64
+
+
+def test_symbols_without_octets_for_their_escapes_are_refused(tables) -> None:
+    sent = random_indices(4)
+    sent = Indices(np.full_like(sent.magnitude, 0xFFF0), sent.negative)
+    layer = layers.DenseTile(tables)
+    here = (sent.magnitude >> LAYERS - 1).astype(np.uint16)
+    body = layer.encode(layers.Layer(0, here, sent.negative, 1, bytes(BANDS)))
+    with pytest.raises(StreamError, match=r"do not hold 0 signs and 64 escapes|no encoder"):
+        decode_layers((bytes.fromhex("4001") + bytes(BANDS) + body[:9],), (64 * BANDS, 8, 8), tables)
+
+
+def test_a_mixture_that_has_seen_nothing_says_what_the_bundle_says() -> None:
+    """Weights of 21845 three times make 65535 / 65536 of the logit; no counter has a word yet."""
+    at = np.tile(begins(SIGN), (3, 1))
+    inputs, chance = Mixture()._judged(at, np.array([0, 256, -512]))
+    assert (inputs[:, 1:] == 0).all()
+    assert chance.tolist() == squash()[[LOGIT_SIDE, LOGIT_SIDE + 255, LOGIT_SIDE - 512]].tolist()
+    # no octave: a half; an octave up, less a 256th: nearly two to one; two down: a fifth
+    assert chance[0] == ONE // 2 and abs(chance[1] / ONE - 2 / 3) < 1e-3 and abs(chance[2] / ONE - 1 / 5) < 1e-3
+
+
+def test_what_a_batch_teaches_by_hand() -> None:
+    """Three yeses where the bundle expected a half each: log2(4 / 2.5) - log2(2 / 3.5) in 256ths, mantissas linear."""
+    mixture, at = Mixture(), np.tile(begins(SIGNIFICANCE), (3, 1))
+    mixture.code(PlainEncoder(), at, np.zeros(3, np.int64), np.ones(3, np.int32))
+    inputs, _ = mixture._judged(at[:1], np.zeros(1, np.int64))
+    # 4 = 2^2, 2.5 = 2^1 x 1.25: 2 - 1.25 = .75 octaves; 2 = 2^1, 3.5 = 2^1 x 1.75: -.75 octaves. Together 1.5: 384
+    assert inputs[0].tolist() == [0] + [384] * TABLES
+    # all inputs of the batch were 0, so no weight has moved; an error of a half at 384 moves each by 32768 x 384
+    before = mixture._weights.copy()
+    mixture.code(PlainEncoder(), at[:1], np.zeros(1, np.int64), np.ones(1, np.int32))
+    moved = (mixture._weights - before)[begins(SIGNIFICANCE)[TABLES:]]
+    assert (moved[:, 0] == 0).all() and len(np.unique(moved[:, 1:])) == 1 and 0 < moved[0, 1] < 32768 * 384
+
+
+def test_a_counter_that_is_full_is_halved() -> None:
+    mixture, at = Mixture(), np.tile(begins(SIGN), (BATCH, 1))
+    for _ in range(64):
+        mixture.code(PlainEncoder(), at, np.full(BATCH, 256), np.ones(BATCH, np.int32))
+    first = begins(SIGN)[0]
+    assert (mixture._yes[first], mixture._no[first]) == (512, 0)
+    assert mixture._expected[first] == 64 * BATCH * int(squash()[LOGIT_SIDE + 256] >> 8) // 2
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.integers(1 << 8, ONE - (1 << 8)), st.integers(0, 1)), max_size=90))
+def test_decisions_come_back_from_either_coder_by_the_same_octets(decisions) -> None:
+    chance, bits = (np.array(column, np.int64) for column in (zip(*decisions, strict=True) if decisions else ((), ())))
+    coder, library_coder = PlainEncoder(), layers.Encoder()
+    for each in (coder, library_coder):
+        each.put_bits(bits.astype(np.int32), chance)
+    assert coder.octets() == library_coder.octets()
+    for decoder in (PlainDecoder, layers.Decoder):
+        assert decoder(coder.octets()).take_bits(chance).tolist() == bits.tolist()
+
+
+def test_logits_between_classes_lie_between_theirs() -> None:
+    of_class = np.arange(0, 3200, 100).astype(np.int16)
+    logits = np.array([0, 128, 256, 384, 31 * 256 + 128, 32 * 256 - 1])
+    assert of_logits(of_class, logits).tolist() == [0, 0, 50, 100, 3100, 3100]
+
+
+@needs_kernel
+def test_the_kernel_has_as_many_counters_and_weights_and_they_fit_on_board() -> None:
+    counters, rows = np.sum(np.concatenate(mixing.TABLE_SIZES)), np.sum(mixing.SET_SIZES)
+    octets = 8 * int(counters) + 8 * int(rows) * mixing.INPUTS
+    assert library.loaded().nadir_mixture_octets() == octets
+    assert octets + squash().nbytes <= 400_000 and SETS == 3
+
+
+@needs_kernel
+@pytest.mark.parametrize("name", ["_scratch", "_mixture", "_out"])
+def test_layers_are_not_coded_into_less_room_than_they_may_take(tables, name) -> None:
+    coder = EntropyKernel(tables, 8, 8)
+    setattr(coder._dense, name, getattr(coder._dense, name)[:-1])
+    with pytest.raises(InputError, match="a buffer is too small for the kernel"):
+        coder.encode_layers(random_indices(1), profile="dense")
+
+
+@needs_kernel
+def test_a_layer_stops_where_plain_bits_are_shorter(tables) -> None:
+    """Every decision the dearest: the tables are sure of the opposite."""
+    coder = EntropyKernel(tables, 8, 8)
+    for held in coder.held():
+        if held.name.startswith("kernel.dense") and "squash" not in held.name:
+            held.memory[...] = 1 - LOGIT_SIDE
+    shape = (64 * BANDS, 8, 8)
+    sent = Indices(np.full(shape, 65535, np.uint16), np.ones(shape, bool))
+    octets = coder._encode_dense(0, 0, (sent.magnitude, sent.negative, None), (shape[0], np.zeros(BANDS, np.int16)))
+    assert len(octets) <= PLAIN_OCTETS * sent.magnitude.size + CHANNEL_OCTETS * 64 + 64
