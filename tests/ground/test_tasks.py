@@ -218,7 +218,7 @@ def test_pixels_without_data_are_not_coded_and_come_back_as_none() -> None:
 
 
 def test_the_ratio_that_was_asked_for_is_that_of_all_pictures() -> None:
-    dn = np.concatenate([pictures(30, 128), np.full((90, 4, 128, 128), 900, np.uint16)])
+    dn = np.concatenate([pictures(16, 128), np.full((48, 4, 128, 128), 900, np.uint16)])
     assert BundleCoder("edge", decoder="fast").code(dn, 60.0).cr == pytest.approx(60.0, rel=0.15)
 
 

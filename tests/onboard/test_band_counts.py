@@ -144,7 +144,7 @@ class Raw:
     def held(self):
         return iter(())
 
-    def encode_layers(self, indices, keep=None, last_active=None):
+    def encode_layers(self, indices, keep=None, last_active=None, profile="fast"):
         count, coded = self._layers if keep is None else keep, []
         for k in range(count):
             here = (indices.magnitude >> (self._layers - 1 - k)).astype(">u2")
