@@ -23,6 +23,9 @@ Pictures = Iterator[tuple[str, NDArray[Any]]]
 L2A_12 = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12")
 #: How many times coarser than 10 m each band is.
 COARSER = {name: {"B01": 6, "B09": 6}.get(name, 2) for name in L2A_12} | dict.fromkeys(("B02", "B03", "B04", "B08"), 1)
+L2A_20M = ("B05", "B06", "B07", "B8A", "B11", "B12")
+#: Sites with bands of 20 m as they were measured, and how often each of their pixels stands repeated.
+NATIVE_20M = {"t33uub": 2, "chesapeake": 1}
 #: Sites whose bands were interpolated before they came here: too smooth to learn rates from.
 SMOOTH = ("amsterdam", "aquileia", "montcalm")
 #: PhiSat-2's bands of Sentinel-2's: its published centres and widths are those of B02 to B08; its panchromatic band is
@@ -77,6 +80,25 @@ def _along(native: NDArray[np.float64], times: int) -> NDArray[np.float64]:
     return native[first] * (1 - share) + native[first + 1] * share
 
 
+def sentinel2_20m() -> Pictures:
+    """The six bands of 20 m on their own grid."""
+    train = read_all(data_folder() / "train" / "tiles_s2_13.npz")
+    places = [train["bands"].tolist().index(band) for band in L2A_20M]
+    for x, site in zip(train["x"], train["site"], strict=True):
+        if site in NATIVE_20M:
+            yield str(site), x[places][:, :: NATIVE_20M[site], :: NATIVE_20M[site]]
+    x, ids = read_named(data_folder() / "downstream" / "terramind_multimodal_224.npz", "l2a12", "ids")
+    own = [L2A_12.index(band) for band in L2A_20M]
+    yield from ((f"terramind_{i}", p[own, ::2, ::2].astype(np.uint16)) for i, p in zip(ids, x, strict=True))
+
+
+def sentinel2_60m() -> Pictures:
+    """No site has room for a square of 60 m pixels: blue and near infrared of pictures of 63 and 120 m stand for B01
+    and B09."""
+    x, site, res_m = read_named(data_folder() / "train" / "tiles128.npz", "x", "site", "res_m")
+    yield from ((str(site[k]), x[k, [0, 3]]) for k in np.flatnonzero(res_m > 60))
+
+
 def phisat2() -> Pictures:
     """Eight bands made of Sentinel-2's."""
     yield from ((site, as_phisat2(picture, L2A_12)) for site, picture in sentinel2())
@@ -125,14 +147,16 @@ def hyperspectral() -> Pictures:
 
 
 POOLS: dict[str, Callable[[], Pictures]] = {
-    "s2-12": sentinel2, "phisat2": phisat2, "pan": pan, "s1": radar, "hyper": hyperspectral
+    "s2-12": sentinel2, "s2-20m": sentinel2_20m, "s2-60m": sentinel2_60m, "phisat2": phisat2, "pan": pan, "s1": radar,
+    "hyper": hyperspectral,
 }  # fmt: skip
 
 
 #: Bands by name, as their sensors have them.
 BANDS: dict[str, tuple[str, ...]] = {
-    "s2-12": L2A_12, "phisat2": ("PAN", "B", "G", "R", "RE1", "RE2", "RE3", "NIR"), "pan": ("PAN",),
-    "s1": ("VV", "VH"), "hyper": tuple(f"C{k:03d}" for k in range(1, 199)),
+    "s2-12": L2A_12, "s2-20m": L2A_20M, "s2-60m": ("B01", "B09"),
+    "phisat2": ("PAN", "B", "G", "R", "RE1", "RE2", "RE3", "NIR"), "pan": ("PAN",), "s1": ("VV", "VH"),
+    "hyper": tuple(f"C{k:03d}" for k in range(1, 199)),
 }  # fmt: skip
 
 

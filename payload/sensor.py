@@ -8,7 +8,7 @@ ones. In the sensor's unit it is scale x count + offset.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from payload.errors import InputError
@@ -72,6 +72,18 @@ class Sensor:
     @property
     def nodata_dn(self) -> int | None:
         return None if self.nodata is None else self.nodata - self.lowest
+
+    @property
+    def grouped(self) -> tuple[Group, ...]:
+        """The groups, or the bands of each GSD where none are named: 10m, 20m, ..."""
+        found: dict[float, list[str]] = {}
+        for band in self.bands:
+            found.setdefault(band.gsd_m, []).append(band.name)
+        return self.groups or tuple(Group(f"{gsd_m:g}m", tuple(names)) for gsd_m, names in sorted(found.items()))
+
+    def only(self, places: Sequence[int]) -> "Sensor":
+        """The sensor with some of its bands, in no groups."""
+        return replace(self, bands=tuple(self.bands[place] for place in places), groups=())
 
     def place(self, word: str) -> int | None:
         """Which band has this role or, else, this name; None where none has."""

@@ -73,6 +73,7 @@ class Request:
     uplink: Uplink = NOTHING  # a second bundle and telecommands, before the scene
     watch: Watch = unwatched  # makes the record of what arrives when; the live page has its own
     band_shift: int | None = None  # px between the bands, in place of the imager's
+    one_grid: bool = False  # all bands in one file, whatever their resolutions
 
 
 def downlink(request: Request, progress: Progress) -> dict[str, Any]:
@@ -110,20 +111,19 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
         received, decoder = reception.scene(header.scene_id), Decoder(bundle, engine, kind)
         arrivals.finish(received.codes.values(), folder)
         write_answers([received], mission, folder)
-        delivered = (
-            deliver(received, bundle, decoder, mask, mission, folder, progress, spread) if any(received.grid) else None
-        )
+        give = partial(deliver, received, bundle, decoder, mask, mission, folder, progress, spread, request.one_grid)
+        delivered = give() if any(received.grid) else None
 
         # Verification alone opens the original again.
         kinds, layers = tables.kinds(received, grid(scene.info, bundle.tile_px)), layers or carried.layers
-        picture, cloud = (delivered.picture, folder / CLOUD_FILE) if delivered else (None, None)
+        pictures, cloud = (delivered.pictures, folder / CLOUD_FILE) if delivered else ((), None)
         if request.keep_original:
             write_scene(folder / ORIGINAL_FILE, scene)
-        comparison = compare_with_original(scene, picture, cloud, mask, folder, kinds, progress, spread)
+        comparison = compare_with_original(scene, pictures, cloud, mask, folder, kinds, progress, spread)
         ground = tables.Ground.now(delivered.seconds if delivered else 0.0, decoder.speed_mpx_s)
         run = tables.Run(
             request.seed, info, bundle, mission, engine, carried.link, reception, received, carried.report, broken,
-            layers, carried.frames, kind, arrivals.answers_s,
+            layers, carried.frames, kind, arrivals.answers_s, decoder.samples_per_px,
         )  # fmt: skip
         report = tables.compose(run, onboard, ground, comparison, tables.audit_section(received, decoder))
         write_report(report, comparison.pictures.paths, folder)

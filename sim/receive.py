@@ -32,17 +32,18 @@ from sim.mission.spec import Mission, load_mission
 from sim.mission.trust import MISSIONS_OWN, Trust, load_trusted
 from sim.products.delivery import whole_or_nothing
 from sim.products.footprint import Placed
+from sim.products.native import GridFile, PictureFiles, files_of, info_on
 from sim.products.origin import Origin, designator_of
 from sim.products.provenance import provenance
 from sim.products.publish import publish, write_collection, write_item
-from sim.products.rasters import CloudClassWriter, PictureWriter, ProvenanceWriter
+from sim.products.rasters import CloudClassWriter, ProvenanceWriter
 from sim.progress import Progress
 from sim.report.received import write_received_report
 from sim.spread import Spread
 
 #: Octets of a stream that are looked at to tell frames from packets.
 PROBED_OCTETS = 1 << 18
-PICTURE_FILE, CLOUD_FILE, PROVENANCE_FILE = "reconstruction.tif", "cloud.tif", "provenance.tif"
+CLOUD_FILE, PROVENANCE_FILE = "cloud.tif", "provenance.tif"
 
 
 @dataclass(frozen=True)
@@ -59,21 +60,27 @@ class ReceiveRequest:
     decoder: str = AUTO
     jobs: int = 1  # threads that decode
     cloud_mask: str = BUNDLES_OWN  # whose network draws cloud.tif
+    one_grid: bool = False  # all bands in one file, whatever their resolutions
 
 
 @dataclass(frozen=True)
 class Delivered:
-    """One scene on disk. `seconds` of the processor."""
+    """One scene on disk. `info` is of the first of its pictures. `seconds` of the processor."""
 
     scene: SceneReception
     info: SceneInfo
-    picture: Path
+    pictures: tuple[GridFile, ...]
     known_px: int
     seconds: float
     origin: Origin
     placed: Callable[[], Placed | None]  # waits until what a GIS wants is in its place
     decoder: str
     notes: tuple[str, ...] = ()
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Where the pictures lie, that of the finest grid first."""
+        return tuple(picture.path for picture in self.pictures)
 
 
 def receive(request: ReceiveRequest, progress: Progress) -> dict[str, Any]:
@@ -89,7 +96,8 @@ def receive(request: ReceiveRequest, progress: Progress) -> dict[str, Any]:
         frames = receiver.reception if receiver is not None else None
         delivered = list(
             deliver_all(
-                reception, bundles, engine, mission, folder, progress, request.decoder, spread, request.cloud_mask
+                reception, bundles, engine, mission, folder, progress, request.decoder, spread, request.cloud_mask,
+                request.one_grid,
             )
         )
         answered = write_answers(list(reception.scenes.values()), mission, folder)
@@ -103,6 +111,7 @@ def receive(request: ReceiveRequest, progress: Progress) -> dict[str, Any]:
 def deliver_all(
     reception: Reception, bundles: Mapping[int, Bundle], engine: Engine, mission: Mission, folder: Path,
     progress: Progress, asked: str = AUTO, spread: Spread | None = None, drawn_by: str = BUNDLES_OWN,
+    one_grid: bool = False,
 ) -> Iterator[Delivered]:  # fmt: skip
     """Each scene of which anything can be shown, in a folder of its own where there are several."""
     shown = [(scene, bundle) for scene in reception.scenes.values() if (bundle := bundle_of(scene, bundles))]
@@ -112,21 +121,22 @@ def deliver_all(
         info, mask = scene_info(scene, bundle), open_ground_mask(bundle, engine, drawn_by)
         kind, said = decoder_for(asked, info.height_px * info.width_px, bundle)
         decoder = Decoder(bundle, engine, kind)
-        yield replace(deliver(scene, bundle, decoder, mask, mission, place, progress, spread), notes=said)
+        done = deliver(scene, bundle, decoder, mask, mission, place, progress, spread, one_grid)
+        yield replace(done, notes=said)
 
 
 def deliver(
     scene: SceneReception, bundle: Bundle, decoder: Decoder, mask: GroundMask, mission: Mission, folder: Path,
-    progress: Progress, spread: Spread | None = None,
+    progress: Progress, spread: Spread | None = None, one_grid: bool = False,
 ) -> Delivered:  # fmt: skip
-    """reconstruction.tif of one scene, cloud.tif: the ground's own mask of it, provenance.tif: what became of every
-    pixel, and what a GIS wants beside them."""
+    """The pictures of one scene, one for each of its grids; cloud.tif: the ground's own mask of it; provenance.tif:
+    what became of every pixel; and what a GIS wants beside them."""
     origin, spread = origin_of(scene, mission), spread or Spread()
     info, start, known_px = scene_info(scene, bundle), time.process_time(), 0
-    path = folder / PICTURE_FILE
+    files = files_of(folder, decoder.grids, decoder.bands, one_grid)
     withheld = {address for address, code in scene.codes.items() if code.kind is Kind.WITHHELD}
     with (
-        PictureWriter(path, info, origin, spread.jobs) as writer,
+        PictureFiles(files, info, origin, spread.jobs) as writer,
         CloudClassWriter(folder / CLOUD_FILE, info, origin) as cloud_writer,
         ProvenanceWriter(folder / PROVENANCE_FILE, info, origin) as provenance_writer,
     ):
@@ -142,8 +152,9 @@ def deliver(
             known_px += int(known.sum())
             progress("ground", scene.grid[0])
     seconds = time.process_time() - start
-    placed = spread.aside(lambda: publish(scene, info, origin, folder, decoder.tile_px))
-    return Delivered(scene, info, path, known_px, seconds, origin, placed, decoder.kind)
+    shown = info_on(info, files[0])
+    placed = spread.aside(lambda: publish(scene, shown, origin, folder, decoder.tile_px))
+    return Delivered(scene, shown, files, known_px, seconds, origin, placed, decoder.kind)
 
 
 def origin_of(scene: SceneReception, mission: Mission) -> Origin:
@@ -156,7 +167,7 @@ def write_catalogue(delivered: Sequence[Delivered], folder: Path) -> None:
     """A STAC item beside each scene, and the mission's collection in `folder`. Written last: items sum up files."""
     items = {}
     for product in delivered:
-        place = product.picture.parent
+        place = product.files[0].parent
         up = "./collection.json" if place == folder else "../collection.json"
         entry = write_item(product.info, product.origin, product.placed(), place, product.known_px, up)
         if entry is not None:

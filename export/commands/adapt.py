@@ -16,6 +16,7 @@ def add_to(commands: Commands) -> None:
     adapt = add_command(commands, "adapt", _adapt, "a bundle for another sensor, refitted from a universal start")
     adapt.add_argument("--sensor", required=True, help="a sensor's TOML file, or the name of one that is shipped")
     adapt.add_argument("--tiles", type=Path, required=True, help="the pool: .npz, Zarr, or a folder with splits.toml")
+    adapt.add_argument("--group", help="only the sensor's bands of this group, as 20m: a part of `export join`")
     adapt.add_argument("--out", type=Path, help="default build/SENSOR; a run that was cut off goes on from there")
     adapt.add_argument("--name", help="of the bundle; default the sensor's")
     adapt.add_argument("--hold-out", action="append", default=[], metavar="SITE", help="a site to measure on")
@@ -24,13 +25,33 @@ def add_to(commands: Commands) -> None:
     adapt.add_argument("--threads", type=positive, default=2)
 
 
+    joined = add_command(commands, "join", _join, "bundles of a sensor's groups -> one for native resolutions")
+    joined.add_argument("--sensor", required=True, help="as of adapt: its groups, or bands of one GSD, are joined")
+    joined.add_argument("--group", action="append", default=[], metavar="NAME=BUNDLE", help="one for each group")
+    joined.add_argument("--name", help="of the bundle; default the sensor's")
+    joined.add_argument("--out", type=Path, help="default build/NAME")
+
+
+def _join(arguments: argparse.Namespace) -> int:
+    from export.bundle.joined import join
+    from payload.bundle import load_bundle
+
+    sensor, given = read_sensor(arguments.sensor), [entry.partition("=") for entry in arguments.group]
+    if not all(name and where for name, _, where in given):
+        raise InputError(f"--group is {arguments.group}, wanted NAME=BUNDLE each")
+    name = arguments.name or sensor.name
+    parts = {group: load_bundle(where) for group, _, where in given}
+    print_bundle(join(name, sensor, parts, arguments.out or Path("build") / name))
+    return HELD
+
+
 def _adapt(arguments: argparse.Namespace) -> int:
     import torch
 
     from export.bundle.adapted import adapted, compare
     from export.pools import read_pool
 
-    sensor = read_sensor(arguments.sensor)
+    sensor = of_group(read_sensor(arguments.sensor), arguments.group)
     torch.set_num_threads(arguments.threads)
     out = arguments.out or Path("build") / sensor.name
     pool = read_pool(arguments.tiles, sensor, arguments.hold_out)
@@ -56,3 +77,14 @@ def read_sensor(where: str) -> Sensor:
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: not readable as TOML ({error}); mend it, or copy one of {SENSORS}") from None
     return sensor_from(table, str(path))
+
+
+def of_group(sensor: Sensor, name: str | None) -> Sensor:
+    """The sensor with the bands of one of its groups; whole where none is named."""
+    if name is None:
+        return sensor
+    group = next((group for group in sensor.grouped if group.name == name), None)
+    if group is None:
+        known = ", ".join(group.name for group in sensor.grouped)
+        raise InputError(f"sensor {sensor.name} has no group {name!r}; name one of {known}")
+    return sensor.only([sensor.names.index(band) for band in group.bands])

@@ -14,7 +14,7 @@ from payload.bundle import Bundle
 from payload.clouds.mask import CLASSES
 from payload.clouds.network import NETWORK_FILE, read_settings
 from payload.clouds.planes import input_planes, plane_count
-from payload.codec.interface import Codec, LatentQuantiser
+from payload.codec.interface import AtNetwork, LatentQuantiser, NativeGrids
 from payload.codec.registry import open_codec
 from payload.errors import InputError
 from payload.tiles import Tile
@@ -25,6 +25,11 @@ def feeder_for(bundle: Bundle, name: str, pool: TilePool | None, seed: int = 0) 
     front_end, graph = front_end_for(bundle, name), load_graph(bundle.file(name), free_px=bundle.tile_px)
     if pool is None or front_end is None:
         return random_feeder(graph, seed)
+    if pool.dn.shape[1] != len(bundle.bands):
+        raise InputError(
+            f"tiles of {pool.dn.shape[1]} bands, bundle {bundle.name} is of {len(bundle.bands)}; give --pool with "
+            "tiles of its sensor, or --random"
+        )
     types = [graph.input_type(n) for n in graph.inputs]
 
     def cast(tile: Tile) -> Arrays:
@@ -53,9 +58,11 @@ def quantiser_for(bundle: Bundle, name: str, step_dn: float) -> LatentQuantiser:
     )
 
 
-def _codec_of(bundle: Bundle, name: str) -> Codec | None:
-    """The bundle's codec where `name` is the network in its encoder."""
+def _codec_of(bundle: Bundle, name: str) -> AtNetwork | None:
+    """The bundle's codec, or the part of it, where `name` is the network in its encoder."""
     codec = open_codec(bundle)
+    if isinstance(codec, NativeGrids):
+        return codec.of_network(name)
     return codec if codec.flight_network == name else None
 
 

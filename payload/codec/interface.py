@@ -89,6 +89,16 @@ class LatentQuantiser:
     unit_dn: float | None = None
 
 
+@dataclass(frozen=True)
+class Grid:
+    """Bands of one native resolution: their places among the bundle's, and how many pixels of the tile's grid one of
+    theirs covers, along and across."""
+
+    name: str
+    places: tuple[int, ...]
+    times: int
+
+
 class Codec(Protocol):
     """One bundle's codec. It is made as `codec(bundle, engine)`; with no engine (None) it decodes only."""
 
@@ -156,6 +166,25 @@ class Bounding(Protocol):
     def reconstruct_bounded(self, side: bytes, layers: tuple[bytes, ...], valid: Mask, bound: Bound) -> Dn:
         """DN uint16 [B, T, T] of all layers, the residual layer last: the same on every machine. StreamError where the
         octets make no sense, or the valid samples are not those that were sent."""
+
+
+class AtNetwork(Protocol):
+    """What stands in front of a flight network and behind it: of a codec the part that the proofs ask for."""
+
+    def network_inputs(self, tile: Tile) -> tuple[NDArray[Any], ...]: ...
+    def latent_quantiser(self, step_dn: float) -> LatentQuantiser: ...
+
+
+@runtime_checkable
+class NativeGrids(Protocol):
+    """A codec of bands of several resolutions: the ground delivers a picture for each of its grids."""
+
+    @property
+    def grids(self) -> tuple[Grid, ...]:
+        """Finest first; they share out the bundle's bands."""
+
+    def of_network(self, name: str) -> "AtNetwork | None":
+        """Who answers for one of the bundle's networks, as it is in the encoder of a grid; None where none is."""
 
 
 def to_dn(values: NDArray[np.floating[Any]]) -> Dn:

@@ -18,6 +18,7 @@ GROUP = "nadir.codecs"
 #: As registered in pyproject.toml (a test holds the two together).
 SHIPPED = {
     "fsq": "payload.codec.lapped.codec:FsqCodec",
+    "fsq-groups": "payload.codec.lapped.many.groups:GroupsCodec",
     "vq": "payload.codec.vq.codec:VqCodec",
     BARE: "payload.codec.jpeg2000:FallbackCodec",
 }

@@ -130,6 +130,25 @@ def evaluate_corsa(
     print(json.dumps(corsa.as_json(rows), indent=2) if as_json else corsa.as_text(rows))
 
 
+def evaluate_cubes(
+    cube: Annotated[list[Path], typer.Option(help="An .npz: x [B,h,w] counts; label, anomalies or abundances.")],
+    bundle: options.Bundle,
+    cr: Annotated[str, typer.Option(help="Compression ratios against 16 bit.")] = "20,50,100",
+    engine: options.Engine = "native",
+    as_json: options.AsJson = False,
+) -> None:
+    """Hyperspectral cubes: angles, anomalies found, abundances, before a codec and behind it, beside JPEG 2000."""
+    from sim.compare.kinds.cubes import as_text, evaluate_cubes
+
+    try:
+        ratios = [float(word) for word in cr.split(",")]
+    except ValueError:
+        raise InputError(f"--cr is {cr!r}, wanted numbers, as in 20,50,100") from None
+    with progress("cubes") as advance:
+        rows = evaluate_cubes(cube, bundle, ratios, engine, advance)
+    print(json.dumps(rows, indent=2) + "\n" if as_json else as_text(rows), end="")
+
+
 def evaluate_tasks(
     data: Annotated[Path, typer.Option(help="The data folder: docs/tasks.md names its files.")],
     tasks: Annotated[str | None, typer.Option(help="Some of the tasks, comma-separated; all if left out.")] = None,

@@ -22,6 +22,7 @@ Tiles = Annotated[list[Path], typer.Option(help="An .npz of tiles (x [N,B,H,W] u
 Limit = Annotated[int | None, typer.Option(min=1, help="The first so many tiles only.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run in --out.")]
 MaxError = Annotated[int | None, typer.Option(metavar="DN", help="Largest error of any sample; 0: lossless.")]
+OneGrid = Annotated[bool, typer.Option("--one-grid", help="All bands in one file, coarser ones repeated on its grid.")]
 Profile = Annotated[
     Literal["fast", "dense"] | None, typer.Option(help="Of the entropy coder; dense: fewer octets, slower.")
 ]

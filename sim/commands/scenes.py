@@ -49,6 +49,7 @@ def downlink(
     commands: Annotated[Path | None, typer.Option(help="Telecommands of sim command.")] = None,
     memory: Annotated[Path | None, typer.Option(help="Folder of the payload's slots and counters.")] = None,
     band_shift: Annotated[int | None, typer.Option(help="Bands lie so many px apart; else the mission's.")] = None,
+    one_grid: options.OneGrid = False,
     live: Annotated[bool, typer.Option("--live", help="Show it as it comes on a page on this machine.")] = False,
     speed: options.Speed = None,
     port: options.Port = None,
@@ -74,7 +75,7 @@ def downlink(
             request = Request(
                 scene, out, mission, bundle, engine, seed, reading, overwrite, under_test, psnr, trusted, decoder,
                 cloud_mask, jobs or cores(), keep_original, Change(max_error_dn=max_error, profile=profile),
-                Uplink(upload, commands, memory), watch, band_shift,
+                Uplink(upload, commands, memory), watch, band_shift, one_grid,
             )  # fmt: skip
             report = run(request, advance)
         print(canonical_json(arrange(report)) if as_json else as_text(report, out), end="", flush=True)
@@ -93,6 +94,7 @@ def receive(
     cloud_mask: options.CloudMask = "bundle",
     jobs: options.Jobs = None,
     out: Annotated[Path, typer.Option(help="Folder for rasters and report.")] = Path("out/received"),
+    one_grid: options.OneGrid = False,
     overwrite: options.Overwrite = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -108,7 +110,7 @@ def receive(
         trusted = Trust(tuple(trust or ()), allow_unsigned)
         bundles = tuple(bundle or [DEFAULT])
         request = ReceiveRequest(
-            stream, out, mission, bundles, engine, overwrite, trusted, decoder, jobs or cores(), cloud_mask
+            stream, out, mission, bundles, engine, overwrite, trusted, decoder, jobs or cores(), cloud_mask, one_grid
         )
         report = run(request, advance)
     print(canonical_json(report) if as_json else as_text(report, out), end="")

@@ -10,7 +10,7 @@ import threading
 import time
 
 from payload.bundle import Bundle
-from payload.codec.interface import BEST_DECODER_FILE, Bounding, Codec
+from payload.codec.interface import BEST_DECODER_FILE, Bounding, Codec, Grid, NativeGrids
 from payload.codec.registry import open_codec, open_fallback
 from payload.engine import Engine, Network
 from payload.errors import InputError, StreamError
@@ -56,6 +56,17 @@ class Decoder:
     def speed_mpx_s(self) -> float | None:
         """Mpx a second of the processor, tile code to DN, over the tiles decoded so far; None before the first."""
         return self._decoded_px / self._seconds / 1e6 if self._seconds else None
+
+    @property
+    def grids(self) -> tuple[Grid, ...]:
+        """Of a picture whose bands have several resolutions; none of a usual one."""
+        codec, _ = self._own()
+        return codec.grids if isinstance(codec, NativeGrids) else ()
+
+    @property
+    def samples_per_px(self) -> float:
+        """Samples that were measured for each pixel of the finest grid."""
+        return sum(len(grid.places) / grid.times**2 for grid in self.grids) or float(self.bands)
 
     def step_of(self, code: TileCode) -> float:
         """Quantiser step of a tile as decoded, in DN: how far its pixels may be off. 0 for one within its bound:

@@ -32,8 +32,9 @@ F64 = NDArray[np.float64]
 PEAK_65K = 65_535.0  # full scale of the container: the second, 16.3 dB kinder
 
 
-def rate_figures(octets: int, pixels: int, bands: int, sensor_bits: int) -> dict[str, float]:
-    """What `octets` on the downlink mean for `pixels` of `bands` each. Every octet must be in `octets` already."""
+def rate_figures(octets: int, pixels: int, bands: float, sensor_bits: int) -> dict[str, float]:
+    """What `octets` on the downlink mean for `pixels` of `bands` each, a band of coarser pixels counted by its share of
+    a sample. Every octet must be in `octets` already."""
     if octets <= 0 or pixels <= 0:
         raise InputError(f"rate of {octets} octets over {pixels} pixels is not defined, wanted both above 0")
     bits = 8 * octets

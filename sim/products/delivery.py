@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from payload.errors import InputError
+from sim.products.native import OTHER_FILE
 
 #: Files that a run writes, in `out` itself or in the folder of one scene.
 OUR_FILES = frozenset(
@@ -121,7 +122,7 @@ def _is_ours(path: Path, known: frozenset[str]) -> bool:
     if path.parts[0] in OUR_TREES or LETTER.fullmatch(path.as_posix()):
         return True
     in_scene = len(path.parts) == 2 and SCENE_FOLDER.fullmatch(path.parts[0])
-    return path.name in known and (len(path.parts) == 1 or bool(in_scene))
+    return bool(path.name in known or OTHER_FILE.fullmatch(path.name)) and (len(path.parts) == 1 or bool(in_scene))
 
 
 def _has_report(out: Path) -> bool:

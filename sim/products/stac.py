@@ -127,6 +127,9 @@ def _files(folder: Path, info: SceneInfo) -> Iterable[File]:
     """What a scene's folder may hold."""
     picture = _bands(folder, info)
     yield File("reconstruction", "reconstruction.tif", "the picture, DN of reflectance", COG, ("data",), picture)
+    for path in sorted(folder.glob("reconstruction-*.tif")):
+        group, coarser = path.stem.removeprefix("reconstruction-"), _of_file(path)
+        yield File(f"reconstruction-{group}", path.name, f"bands of {group} on their grid", COG, ("data",), coarser)
     states = [{"value": s.value, "name": s.name, "description": s.meaning, "color_hint": s.colour.upper()}
               for s in STATES]  # fmt: skip
     bands = [{"name": "state", "classification:classes": states}, {"name": "layers", "description": "layers received"}]
@@ -153,6 +156,16 @@ def _bands(folder: Path, info: SceneInfo) -> dict[str, Any]:
               "raster:offset": offset, "raster:bits_per_sample": 16,
               "raster:spatial_resolution": info.gsd_m or None}  # fmt: skip
     return {key: value for key, value in common.items() if value is not None} | {"bands": each}
+
+
+def _of_file(path: Path) -> dict[str, Any]:
+    """Fields of a picture of a coarser grid, as the raster itself states them."""
+    with rasterio.open(path) as file:
+        bands = [{"name": name} for name in file.descriptions]
+        found = {"data_type": "uint16", "nodata": file.nodata, "unit": file.units[0], "raster:scale": file.scales[0],
+                 "raster:offset": file.offsets[0], "raster:bits_per_sample": 16, "proj:shape": list(file.shape),
+                 "proj:transform": list(file.transform)[:6], "bands": bands}  # fmt: skip
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def _band(seen: Band, tags: Mapping[str, str]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from sim.clouds.ground_mask import GroundMask, MaskTally
 from sim.heap import give_back_free_pages
 from sim.metrics.distortion import SceneQuality, psnr_db
 from sim.onboard.cloud_strips import ONBOARD_CLOUD_FILE, CloudReader
+from sim.products.native import GridFile
 from sim.products.quicklooks import Pictures, Quicklooks
 from sim.progress import Progress
 from sim.spread import Spread
@@ -38,11 +39,11 @@ class Comparison:
 
 
 class PictureReader:
-    """Strips of a delivered picture on the original's grid. What it does not cover, or where it is missing altogether,
-    is unknown. Used as a context; never closed while another thread reads."""
+    """Strips of a delivered picture on the original's grid, pixels of coarser files repeated. What the files do not
+    cover, or where there is none, is unknown. Used as a context; never closed while another thread reads."""
 
-    def __init__(self, path: Path | None, bands: int, width_px: int) -> None:
-        self._file = rasterio.open(path) if path is not None else None
+    def __init__(self, files: Sequence[GridFile], bands: int, width_px: int) -> None:
+        self._files = [(file, rasterio.open(file.path)) for file in files]
         self._shape, self._lock = (bands, width_px), threading.Lock()
 
     def __enter__(self) -> Self:
@@ -50,24 +51,41 @@ class PictureReader:
 
     def __exit__(self, *details: object) -> None:
         with self._lock:
-            if self._file is not None:
-                self._file.close()
+            for _, raster in self._files:
+                raster.close()
 
     def read(self, row_px: int, height_px: int) -> tuple[Dn, Mask]:
-        """dn uint16 [B, h, W] and known bool [h, W]."""
+        """dn uint16 [B, h, W] and known bool [h, W]: that of the finest file."""
         bands, width_px = self._shape
         dn, known = np.zeros((bands, height_px, width_px), np.uint16), np.zeros((height_px, width_px), bool)
-        if self._file is not None and row_px < self._file.height:
-            height, width = min(height_px, self._file.height - row_px), min(width_px, self._file.width)
-            window = (row_px, row_px + height), (0, width)
+        for number, (file, raster) in enumerate(self._files):
             with self._lock:
-                dn[:, :height, :width] = self._file.read(window=window)
-                known[:height, :width] = self._file.dataset_mask(window=window) > 0
+                own = _window(raster, (row_px, height_px, width_px), file.times)
+            if own is not None:
+                picture, seen = own
+                _, height, width = picture.shape
+                dn[list(file.places), :height, :width] = picture
+                if number == 0:
+                    known[:height, :width] = seen
         return dn, known
 
 
+def _window(raster: Any, place: tuple[int, int, int], times: int) -> tuple[Dn, Mask] | None:
+    """Rows of a file, each of its pixels repeated `times`. place: first row, rows and columns of the finest grid. None
+    where the file has ended."""
+    row_px, height_px, width_px = place
+    first, rows = row_px // times, -(-height_px // times)
+    if first >= raster.height:
+        return None
+    window = (first, min(first + rows, raster.height)), (0, min(-(-width_px // times), raster.width))
+    picture, known = raster.read(window=window), raster.dataset_mask(window=window) > 0
+    if times > 1:
+        picture, known = (x.repeat(times, axis=-2).repeat(times, axis=-1) for x in (picture, known))
+    return picture[:, :height_px, :width_px], known[:height_px, :width_px]
+
+
 def compare_with_original(
-    scene: Scene, picture: Path | None, cloud: Path | None, mask: GroundMask, folder: Path,
+    scene: Scene, pictures: Sequence[GridFile], cloud: Path | None, mask: GroundMask, folder: Path,
     kinds: Sequence[Sequence[str]], progress: Progress, spread: Spread | None = None,
 ) -> Comparison:  # fmt: skip
     """Strip by strip, its tiles spread over threads; the pictures are written to `folder`, where the mask that the
@@ -81,7 +99,7 @@ def compare_with_original(
     tile_psnr: dict[tuple[int, int], float] = {}
     compared_px, (rows, cols) = 0, grid(info, tile_px)
     with (
-        PictureReader(picture, len(info.bands), info.width_px) as received,
+        PictureReader(pictures, len(info.bands), info.width_px) as received,
         CloudReader(folder / ONBOARD_CLOUD_FILE, info.width_px) as clouds,
         CloudReader(cloud or folder / ONBOARD_CLOUD_FILE, info.width_px) as ground,
     ):

@@ -27,7 +27,7 @@ class Product(Protocol):
     @property
     def info(self) -> SceneInfo: ...
     @property
-    def picture(self) -> Path: ...
+    def files(self) -> tuple[Path, ...]: ...
     @property
     def known_px(self) -> int: ...
     @property
@@ -103,7 +103,8 @@ def _scene(product: Product, folder: Path) -> dict[str, Any]:
         "sensed_at": info.sensed_at, "height_px": info.height_px, "width_px": info.width_px,
         "bands": list(info.bands), "gsd_m": info.gsd_m, "has_a_place": info.transform is not None,
         "tiles": Counter(row["kind"] for row in rows) | {"incomplete": sum(row["incomplete"] for row in rows)},
-        "known_px": product.known_px, "picture": str(product.picture.relative_to(folder)),
+        "known_px": product.known_px, "picture": str(product.files[0].relative_to(folder)),
+        "coarser_pictures": [str(path.relative_to(folder)) for path in product.files[1:]],
         "decoder": product.decoder, "notes": [*_notes(scene), *product.notes], "list": rows,
     }  # fmt: skip
 

@@ -65,6 +65,7 @@ class Run:
     frames: FrameReception | None = None  # as the ground decoded them, where frames were sent
     decoder: str = FULL
     answers_s: Mapping[int, float] = field(default_factory=dict)  # when each answer was here, s after the pass began
+    samples_per_px: float | None = None  # measured ones, where bands have several resolutions; None: one a band
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -225,7 +226,8 @@ def tile_row(received: SceneReception, address: Address, kind: str, psnr_db: flo
 def _rate(run: Run, coded_px: int) -> dict[str, float]:
     if not coded_px:
         return dict.fromkeys(("cr16", "cr_sensor", "bpp", "bpppb"), nan)
-    return distortion.rate_figures(_octets(run), coded_px, len(run.info.bands), run.info.bits)
+    samples = run.samples_per_px or len(run.info.bands)
+    return distortion.rate_figures(_octets(run), coded_px, samples, run.info.bits)
 
 
 def _octets(run: Run) -> int:

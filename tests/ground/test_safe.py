@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from made_up_safe import TILE, all_bands, metadata, write_jp2
 from numpy.typing import NDArray
-from rasterio.transform import from_origin
 
 from payload.errors import InputError
 from payload.sensor import SENTINEL2, sensor_of
@@ -18,7 +18,6 @@ from sim.scenes.safe.files import FolderFiles
 from sim.scenes.safe.sentinel2 import read_safe
 
 BANDS = ("B02", "B03", "B04", "B08")
-TILE = "T32TNS_20260418T103021"
 
 
 def raw_numbers(size_px: int = 96) -> NDArray[np.uint16]:
@@ -26,56 +25,6 @@ def raw_numbers(size_px: int = 96) -> NDArray[np.uint16]:
     raw = np.random.default_rng(5).integers(900, 6000, (4, size_px, size_px)).astype(np.uint16)
     raw[:, :, :10] = 0
     return raw
-
-
-def write_jp2(path: Path, plane: NDArray[np.uint16], block_px: int = 1024) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with rasterio.open(
-        path, "w", driver="JP2OpenJPEG", height=plane.shape[0], width=plane.shape[1], count=1, dtype="uint16",
-        crs="EPSG:32632", transform=from_origin(499_980, 5_100_000, 10, 10),
-        QUALITY="100", REVERSIBLE="YES", BLOCKXSIZE=str(block_px), BLOCKYSIZE=str(block_px),
-    ) as file:  # fmt: skip
-        file.write(plane, 1)
-
-
-def metadata(level: str, offset: int | None, images: list[str], quantification: str = "10000") -> str:
-    """MTD_MSIL1C.xml or MTD_MSIL2A.xml, shortened; element names, nesting and namespaces as in real products."""
-    spaces = {"L1C": "Level-1C", "L2A": "Level-2A"}[level]
-    if level == "L1C":
-        scale = f'<QUANTIFICATION_VALUE unit="none">{quantification}</QUANTIFICATION_VALUE>'
-        listed = "Radiometric_Offset_List", "RADIO_ADD_OFFSET"
-    else:
-        scale = (
-            '<QUANTIFICATION_VALUES_LIST><BOA_QUANTIFICATION_VALUE unit="none">'
-            f"{quantification}</BOA_QUANTIFICATION_VALUE>"
-            '<AOT_QUANTIFICATION_VALUE unit="none">1000.0</AOT_QUANTIFICATION_VALUE></QUANTIFICATION_VALUES_LIST>'
-        )
-        listed = "BOA_ADD_OFFSET_VALUES_LIST", "BOA_ADD_OFFSET"
-    # Each band's offset differs a little, so that a mix-up of band ids shows.
-    offsets = "".join(f'<{listed[1]} band_id="{k}">{(offset or 0) - k}</{listed[1]}>' for k in range(13))
-    files = "".join(f"<IMAGE_FILE>{name}</IMAGE_FILE>" for name in images)
-    return f"""<?xml version="1.0" encoding="UTF-8" standalone="no"?>
-<n1:{spaces}_User_Product xmlns:n1="https://psd-14.sentinel2.eo.esa.int/PSD/User_Product_{spaces}.xsd">
- <n1:General_Info>
-  <Product_Info>
-   <PRODUCT_START_TIME>2026-04-18T10:30:21.024Z</PRODUCT_START_TIME>
-   <PRODUCT_STOP_TIME>2026-04-18T10:30:21.024Z</PRODUCT_STOP_TIME>
-   <PRODUCT_URI>S2B_MSI{level}_20260418T103021_N0511_R108_T32TNS_20260418T125900.SAFE</PRODUCT_URI>
-   <PROCESSING_LEVEL>{spaces}</PROCESSING_LEVEL>
-   <PROCESSING_BASELINE>{"05.11" if offset else "02.08"}</PROCESSING_BASELINE>
-   <Product_Organisation><Granule_List>
-    <Granule datastripIdentifier="S2B_DS" granuleIdentifier="S2B_TL" imageFormat="JPEG2000">{files}</Granule>
-   </Granule_List></Product_Organisation>
-  </Product_Info>
-  <Product_Image_Characteristics>
-   <Special_Values><SPECIAL_VALUE_TEXT>NODATA</SPECIAL_VALUE_TEXT><SPECIAL_VALUE_INDEX>0</SPECIAL_VALUE_INDEX></Special_Values>
-   <Special_Values><SPECIAL_VALUE_TEXT>SATURATED</SPECIAL_VALUE_TEXT><SPECIAL_VALUE_INDEX>65535</SPECIAL_VALUE_INDEX></Special_Values>
-   {scale}
-   {"" if offset is None else f"<{listed[0]}>{offsets}</{listed[0]}>"}
-  </Product_Image_Characteristics>
- </n1:General_Info>
-</n1:{spaces}_User_Product>
-"""
 
 
 def make_product(
@@ -248,24 +197,6 @@ def test_zip_of_two_products(tmp_path: Path) -> None:
         for name in ("A.SAFE", "B.SAFE"):
             archive.writestr(f"{name}/MTD_MSIL1C.xml", "<x/>")
     refused(where, "2 products", "wanted one")
-
-
-def all_bands(root: Path, level: str) -> tuple[Path, dict[str, NDArray[np.uint16]]]:
-    """A product of every band of a level, each on its native grid; and its raw numbers."""
-    product = root / f"S2B_MSI{level}_20260418T103021_N0511_R108_T32TNS_20260418T125900.SAFE"
-    planes, listed = {}, []
-    for number, (band, said) in enumerate(SENTINEL2.items()):
-        if band == "B10" and level == "L2A":
-            continue
-        side = int(960 / said.gsd_m)
-        planes[band] = np.random.default_rng(number).integers(2000, 6000, (side, side)).astype(np.uint16)
-        native = f"R{said.gsd_m:g}m/{TILE}_{band}_{said.gsd_m:g}m" if level == "L2A" else f"{TILE}_{band}"
-        listed.append(f"GRANULE/A/IMG_DATA/{native}")
-        write_jp2(product / f"{listed[-1]}.jp2", planes[band])
-    coarser = [name.replace("10m", "60m") for name in listed if "R10m" in name]  # listed beside the native ones
-    text = metadata(level, -1000, [*listed, *coarser])
-    (product / f"MTD_MSI{level}.xml").write_text(text, encoding="utf-8")
-    return product, planes
 
 
 @pytest.mark.parametrize(("level", "name"), [("L1C", "sentinel2-l1c-13"), ("L2A", "sentinel2-l2a-12")])

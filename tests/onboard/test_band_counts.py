@@ -144,7 +144,7 @@ class Raw:
     def held(self):
         return iter(())
 
-    def encode_layers(self, indices, keep=None, last_active=None):
+    def encode_layers(self, indices, keep=None, last_active=None, profile="fast"):
         count, coded = self._layers if keep is None else keep, []
         for k in range(count):
             here = (indices.magnitude >> (self._layers - 1 - k)).astype(">u2")
@@ -190,7 +190,7 @@ def test_sets_are_cut_anywhere_and_say_which_channels_know_a_layer_less(seed, ke
     ("layers", "words"),
     [
         ((), "0 layers"), ((b"",), "no octets"), ((b"\0\0\5ab",), "ends at octet 8 of 5"),
-        ((b"\0\0\0" * 4,), "set 3 of 3"), ((b"\0\0\0", b"\0\0\0"), "1 sets of 3, and layers behind"),
+        ((b"\0\0\0" * 4,), "part 3 of 3"), ((b"\0\0\0", b"\0\0\0"), "1 sets of 3, and layers behind"),
         ((b"\0\0",), "ends at octet 3 of 2"),
     ],
 )  # fmt: skip

@@ -105,6 +105,7 @@ def test_every_option_that_a_page_uses_is_an_option_of_its_command() -> None:
 NOT_RUN = {
     "python -m export train": "hours of training",
     "python -m export adapt": "minutes of training; tests/workshop/test_adapt.py runs a few steps",
+    "python -m export join": "joins bundles that adapt made; tests/system/test_native_line.py flies one that ships",
     "python -m export.sensor_pools": "needs the data folder; tests/workshop/test_adapt.py tests its parts",
     "python -m export build": "needs what hours of training write",
     "python -m export single-rate": "hours of training",

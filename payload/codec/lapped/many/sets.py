@@ -14,14 +14,13 @@ from typing import Protocol
 
 import numpy as np
 
+from payload.codec.lapped.many.framing import frame, unframe
 from payload.codec.lapped.quantiser import Indices
 from payload.codec.lapped.transform import COEFFICIENTS
 from payload.codec.rotation import FEW_BANDS
 from payload.errors import StreamError
 from payload.memory import Held
 from payload.policy import Profile
-
-LENGTH_OCTETS = 3
 
 
 class LayerCoder(Protocol):
@@ -68,7 +67,7 @@ class Sets:
             coded.append(coder.encode_layers(self._part(indices, number), keep, left, profile))
         present = max(1, -(-active // self._channels))
         return tuple(
-            b"".join(self._framed(layer) for layer in of_sets[: present if k == len(coded[0]) - 1 else None])
+            frame(_body(layer) for layer in of_sets[: present if k == len(coded[0]) - 1 else None])
             for k, of_sets in enumerate(zip(*coded, strict=True))
         )
 
@@ -100,22 +99,8 @@ class Sets:
         sizes = None if indices.size128 is None else indices.size128[at]
         return Indices(indices.magnitude[at], indices.negative[at], size128=sizes)
 
-    def _framed(self, layer: bytes) -> bytes:
-        body = b"" if layer[:2] == b"\0\0" else layer
-        return len(body).to_bytes(LENGTH_OCTETS, "big") + body
-
     def _unframed(self, octets: bytes, k: int) -> list[bytes]:
-        found: list[bytes] = []
-        at = 0
-        while at < len(octets):
-            end = at + LENGTH_OCTETS + int.from_bytes(octets[at : at + LENGTH_OCTETS], "big")
-            if end > len(octets) or len(found) == self._count:
-                raise StreamError(f"layer {k}: set {len(found)} of {self._count} ends at octet {end} of {len(octets)}")
-            found.append(octets[at + LENGTH_OCTETS : end] or self._zeros)
-            at = end
-        if not found:
-            raise StreamError(f"layer {k}: no octets, wanted sets of bands")
-        return found
+        return [part or self._zeros for part in unframe(octets, self._count, f"layer {k}")]
 
     def _decoded(self, coder: LayerCoder, layers: tuple[bytes, ...], wanted: int) -> Indices:
         """A set's indices on the scale of the `wanted` layers of the tile: the last may be missing here."""
@@ -126,3 +111,8 @@ class Sets:
             return replace(part, behind=behind)
         doubled = (part.magnitude << 1).astype(np.uint16)
         return replace(part, magnitude=doubled, behind=np.ones(len(doubled), bool))
+
+
+def _body(layer: bytes) -> bytes:
+    """A layer without an active channel needs no octets."""
+    return b"" if layer[:2] == b"\0\0" else layer
