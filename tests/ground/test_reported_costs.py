@@ -19,7 +19,6 @@ from hil.devices.latency import Work, coding_work, gate_work
 from hil.devices.targets import load_target
 from hil.profiles.profile_file import Performance, Spread
 from payload.bundle import load_bundle
-from payload.clouds.mask import CLEAR, SHADOW, THICK, THIN
 from payload.link.tile_code import Kind
 from payload.tiles import Tile
 from sim.clouds import evaluate, other_light, requirements
@@ -194,7 +193,7 @@ def test_what_a_gate_lets_through_and_loses_is_counted_in_pixels_of_known_refere
 
 
 def test_the_bars_of_the_cloud_gate_are_these_and_hold_at_their_limit() -> None:
-    limits = {"people": (0.82, 0.93, 0.87), "landsat": 0.85, "tiles": (0.936, 0.0), "pixels": 0.81, "snow": 0.02,
+    limits = {"people": (0.82, 0.93, 0.87), "landsat": 0.85, "tiles": (494 / 528, 0.0), "pixels": 0.81, "snow": 0.02,
               "sand": 0.02, "site": 0.005, "teacher": (0.85, 0.55), "speed": 30.0, "gate": 0.20}  # fmt: skip
 
     def result(off: float) -> dict[str, Any]:
@@ -234,14 +233,3 @@ def test_times_of_an_emulated_device_are_known_as_such(monkeypatch, timed: bool,
     cost = tables._cost(run, onboard)
     assert (cost.timed_on, cost.onboard_s, cost.peak_memory_mib) == (said, 0.75, 7.0)
     assert (cost.scene_px, cost.downlinked_octets) == (15, 17)
-
-
-def test_a_cell_is_cloud_where_thick_and_thin_together_pass_the_limit() -> None:
-    """Four cells of 2 px: 0.3 + 0.3 is cloud of either kind, 0.2 + 0.2 is ground or shadow."""
-    cells = np.zeros((4, 1, 4), np.float32)
-    cells[[THICK, THIN], 0, 0] = 0.35, 0.25
-    cells[[THICK, THIN], 0, 1] = 0.25, 0.35
-    cells[[CLEAR, SHADOW], 0, 2] = 0.6, 0.2
-    cells[[CLEAR, SHADOW], 0, 3] = 0.2, 0.6
-    mask: Any = SimpleNamespace(cells=cells, cloudy_above=0.5, cell_px=2)
-    assert evaluate._classes(mask).tolist() == 2 * [[THICK] * 2 + [THIN] * 2 + [CLEAR] * 2 + [SHADOW] * 2]
