@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from export.data import data_folder, read_all, read_named
 from export.pools import squares
 from payload.errors import InputError
+from payload.sensor import RGBN
 
 Pictures = Iterator[tuple[str, NDArray[Any]]]
 L2A_12 = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12")
 #: How many times coarser than 10 m each band is.
-COARSER = {name: {"B01": 6, "B09": 6}.get(name, 2) for name in L2A_12} | dict.fromkeys(("B02", "B03", "B04", "B08"), 1)
+COARSER = {name: {"B01": 6, "B09": 6}.get(name, 2) for name in L2A_12} | dict.fromkeys(RGBN, 1)
 L2A_20M = ("B05", "B06", "B07", "B8A", "B11", "B12")
 #: Sites with bands of 20 m as they were measured, and how often each of their pixels stands repeated.
 NATIVE_20M = {"t33uub": 2, "chesapeake": 1}
