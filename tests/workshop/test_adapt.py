@@ -134,7 +134,7 @@ def test_the_features_that_are_trained_are_those_that_fly(bands: int, tmp_path: 
     weights = load_tables(tmp_path / "t.npz", bands).layers[1].weights
     flying = Contexts(weights, previous.shape, previous, bytes([16] * bands))
     members = np.arange(5, channels, 7)
-    there = flying._features(members)
+    there = flying.features(members)
     known = torch.from_numpy(np.minimum(2 * np.minimum(previous, 8), 15).astype(np.float32))[None]
     here = features(known, torch.from_numpy(members))[0].permute(3, 0, 1, 2).numpy()
     assert np.array_equal(here, there[places_of(bands)])
