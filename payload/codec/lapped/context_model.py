@@ -130,6 +130,7 @@ class Contexts:
             np.minimum(self._inner, KNOWN_LIMIT, out=self._inner)
         busy = np.frombuffer(activity, np.uint8).astype(np.int32) - ACTIVITY_CENTRE
         self._base = weights.base + weights.activity * np.repeat(busy, COEFFICIENTS)
+        self._zones = self._zone_sums()
 
     @property
     def _inner(self) -> Known:
@@ -158,7 +159,7 @@ class Contexts:
         self._inner[members] = np.minimum(magnitude, KNOWN_LIMIT)
 
     def features(self, members: NDArray[np.int64]) -> Known:
-        """x [F, M, h, w] of channels of the group, by what is known now."""
+        """x [F, M, h, w] of channels of the group, by what is known now; of zones by what was known as it began."""
         known, channels = self._known, self._bands * COEFFICIENTS
         found = [_around(known[members], offsets) for offsets in (SIDES, CORNERS, FAR)]
         found += [_added(self._inner, columns[members].T) for columns in frequency_neighbours(self._bands)]
