@@ -58,7 +58,7 @@ class Payload:
         self.sender = Sender(policy, None, self.telemetry.status)  # of the last scene
 
     def _open(self) -> None:
-        self.codec = open_codec(self.bundle, self._engine, self.policy.max_error_dn is not None)
+        self.codec = open_codec(self.bundle, self._engine, self.policy.max_error_dn is not None, self.policy.profile)
         compares = self.policy.compares and self.codec.code_kind is Kind.CODED
         self._other = open_fallback(self.bundle) if compares else None
         self.clouds = load_cloud_net(self.bundle, self._engine) if "clouds" in self.bundle.manifest else None

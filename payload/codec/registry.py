@@ -13,6 +13,7 @@ from payload.codec.interface import Bounding, Codec
 from payload.engine import Engine
 from payload.errors import BundleError
 from payload.link.tile_code import Kind
+from payload.policy import Profile
 
 GROUP = "nadir.codecs"
 #: As registered in pyproject.toml (a test holds the two together).
@@ -25,13 +26,22 @@ SHIPPED = {
 MakeCodec = Callable[[Bundle, Engine | None], Codec]
 
 
-def open_codec(bundle: Bundle, engine: Engine | None = None, within_bounds: bool = False) -> Codec:
+def open_codec(
+    bundle: Bundle, engine: Engine | None = None, within_bounds: bool = False, profile: Profile = "fast"
+) -> Codec:
     """The codec a bundle's manifest names; without an engine it decodes only. BundleError where there is none, or where
-    it shall keep bounds and cannot. A fallback flies all the same: its tiles say that they keep none."""
+    it shall keep bounds or code in a profile and cannot. A fallback flies all the same: its tiles say what they are."""
     codec = _maker(str(bundle.codec.get("kind"))[:60], bundle.name)(bundle, engine)
-    if within_bounds and codec.code_kind is Kind.CODED and not isinstance(codec, Bounding):
+    if codec.code_kind is not Kind.CODED:
+        return codec
+    if within_bounds and not isinstance(codec, Bounding):
         raise BundleError(
             f"bundle {bundle.name}: its codec has no residual layer for max_error_dn; fly edge, or leave it out"
+        )
+    if profile != "fast" and not codec.follows_quality:
+        raise BundleError(
+            f"bundle {bundle.name}: its indices have one length, so it has no profile {profile!r}; fly edge, or leave "
+            "profile out"
         )
     return codec
 

@@ -1,6 +1,6 @@
 /* What applications on board count: pixels that meet a formula, sums of a band under a mask, sums over windows. Twins of
- * `Formula.of` in payload/apps/formula.py, of `_sum` in payload/apps/vegetation.py and of `window_sums` in
- * payload/apps/vessels.py. Whole numbers, so that any order gives the same. */
+ * `Formula.of` in payload/apps/formula.py and of the plain sums in payload/apps/counting.py. Whole numbers, so that any
+ * order gives the same. */
 #include "kernel.h"
 
 enum { PIXELS = 256, MOST_INSTRUCTIONS = 1024, MOST_REACH = 31 };

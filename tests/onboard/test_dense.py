@@ -7,6 +7,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from payload.bundle import load_bundle
 from payload.codec.lapped import layers
 from payload.codec.lapped.compiled_layers import EntropyKernel
 from payload.codec.lapped.dense import mixing
@@ -17,8 +18,11 @@ from payload.codec.lapped.layers import decode_layers, encode_layers, profile_of
 from payload.codec.lapped.quantiser import Indices
 from payload.codec.lapped.range_coder import ONE, PlainDecoder, PlainEncoder
 from payload.codec.lapped.tables import ContextTables, load_tables
-from payload.errors import InputError, StreamError
+from payload.engine import open_engine
+from payload.errors import BundleError, InputError, StreamError
 from payload.native import library
+from payload.pipeline import Payload
+from payload.policy import Policy
 
 BANDS, LAYERS = 2, 3
 #: Channels by rank of the tables below.
@@ -215,3 +219,9 @@ def test_a_layer_stops_where_plain_bits_are_shorter(tables) -> None:
     sent = Indices(np.full(shape, 65535, np.uint16), np.ones(shape, bool))
     octets = coder._encode_dense(0, 0, (sent.magnitude, sent.negative, None), (shape[0], np.zeros(BANDS, np.int16)))
     assert len(octets) <= PLAIN_OCTETS * sent.magnitude.size + CHANNEL_OCTETS * 64 + 64
+
+
+def test_a_codec_of_one_profile_is_refused_before_a_tile_is_coded() -> None:
+    with pytest.raises(BundleError, match="no profile 'dense'; fly edge, or leave profile out"):
+        Payload(load_bundle("corsa-fpn3-256"), Policy(profile="dense"), open_engine("openvino"))
+    assert Payload(load_bundle("edge"), Policy(profile="dense"), open_engine("openvino")).codec.layers
