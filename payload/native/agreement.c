@@ -37,10 +37,11 @@ static inline int cover(double green, double red, double nir) {
     return ratio(nir, red) > 0.4 ? GREEN : OTHER;
 }
 
-static inline double angle_deg(Pictures of, int i) {
+/* Between spectra of counts: zero is the DN of a count of 0. */
+static inline double angle_deg(Pictures of, int zero, int i) {
     double aa = 0, bb = 0, ab = 0;
     for (int b = 0; b < of.bands; b++) {
-        double p = of.x[(size_t)b * of.n + i], q = of.y[(size_t)b * of.n + i];
+        double p = of.x[(size_t)b * of.n + i] - zero, q = of.y[(size_t)b * of.n + i] - zero;
         aa += p * p, bb += q * q, ab += p * q;
     }
     double norms = sqrt(aa * bb), cosine = norms > 0 ? ab / norms : 0;
@@ -71,9 +72,9 @@ static double vegetation_error(Pictures of, const int32_t *roles, int i) {
 
 /* sums [bands][5], most [1], table [4][4], squares [4], errors [3]: NDWI, NDVI, angle; histograms of the last two. roles:
  * places of green, red and near infrared, negative where a band is not there. */
-EXPORT int nadir_agreement(Span x, Span y, Span valid, int bands, int n, Span roles, Span sums, Span most, Span table,
-                           Span squares, Span errors, Span ratio_bins, Span angle_bins) {
-    if (!within(bands, 1, 512) || !within(n, 1, MAX_SIDE * MAX_SIDE))
+EXPORT int nadir_agreement(Span x, Span y, Span valid, int bands, int n, int zero, Span roles, Span sums, Span most,
+                           Span table, Span squares, Span errors, Span ratio_bins, Span angle_bins) {
+    if (!within(bands, 1, 512) || !within(n, 1, MAX_SIDE * MAX_SIDE) || !within(zero, 0, 1 << 15))
         return OUT_OF_RANGE;
     size_t samples = (size_t)bands * n;
     if (!HOLDS(x, uint16_t, samples) || !HOLDS(y, uint16_t, samples) || !HOLDS(valid, uint8_t, n) ||
@@ -92,7 +93,8 @@ EXPORT int nadir_agreement(Span x, Span y, Span valid, int bands, int n, Span ro
     for (int i = 0; i < n; i++) {
         if (!of.valid[i])
             continue;
-        double *error = errors.at, angle = angle_deg(of, i), vegetation = has_index ? vegetation_error(of, places, i) : 0;
+        double *error = errors.at, angle = angle_deg(of, zero, i);
+        double vegetation = has_index ? vegetation_error(of, places, i) : 0;
         error[0] += has_cover ? add_cover(of, places, i, table.at, squares.at) : 0;
         error[1] += vegetation, error[2] += angle;
         ((int64_t *)ratio_bins.at)[(int)rint(vegetation * 10000)] += has_index;

@@ -131,7 +131,9 @@ def evaluate_corsa(
 
 
 def evaluate_cubes(
-    cube: Annotated[list[Path], typer.Option(help="An .npz: x [B,h,w] counts; label, anomalies or abundances.")],
+    cube: Annotated[
+        list[Path], typer.Option(help="An .npz: x [B,h,w] counts; label: anomalies [h,w] or abundances [K,h,w].")
+    ],
     bundle: options.Bundle,
     cr: Annotated[str, typer.Option(help="Compression ratios against 16 bit.")] = "20,50,100",
     engine: options.Engine = "native",

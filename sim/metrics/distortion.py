@@ -66,7 +66,7 @@ def tile_figures(
     figures = moments.figures()
     figures |= SsimSums.of(original, reconstruction, valid).figures()
     figures["ms_ssim_10k"] = ms_ssim(original, reconstruction, valid)
-    angles = spectral_angle_deg(original, reconstruction)[valid]
+    angles = spectral_angle_deg(original, reconstruction, -sensor.lowest)[valid]
     one_band = len(original) == 1  # whose angle is 0 whatever it shows
     figures["sam_deg"] = float(angles.mean()) if angles.size and not one_band else float("nan")
     figures |= _by_kind(original, reconstruction, valid, sensor, angles)

@@ -64,8 +64,9 @@ class PixelSums:
         pair = [span(np.ascontiguousarray(picture), U16) for picture in (original, received)]
         counts = [span(array, I64) for array in (self.bands, most, self.cover, self.cover_squares)]
         call(
-            "agreement", *pair, span(np.ascontiguousarray(valid), BOOL), len(original), valid.size, span(roles, I32),
-            *counts, span(errors, F64), span(self.ndvi_histogram, I64), span(self.angle_histogram, I64),
+            "agreement", *pair, span(np.ascontiguousarray(valid), BOOL), len(original), valid.size, -sensor.lowest,
+            span(roles, I32), *counts, span(errors, F64), span(self.ndvi_histogram, I64),
+            span(self.angle_histogram, I64),
         )  # fmt: skip
         self.max_error = int(most[0])
         self.ndwi_error, self.ndvi_error, self.angle_deg = map(float, errors)
@@ -81,7 +82,7 @@ class PixelSums:
         errors = ndvi_errors(sensor, x, y)
         self.ndvi_error = float(errors.sum())
         self.ndvi_histogram += _histogram(errors * NDVI_BINS_PER_UNIT, len(self.ndvi_histogram))
-        angles = spectral_angle_deg(x, y)
+        angles = spectral_angle_deg(x, y, -sensor.lowest)
         self.angle_deg = float(angles.sum())
         self.angle_histogram += _histogram(angles * ANGLE_BINS_PER_DEG, len(self.angle_histogram))
 
@@ -109,13 +110,14 @@ def ndvi_errors(sensor: Sensor, original: Dn, received: Dn) -> Floats:
     return np.abs(ndvi(original, sensor) - ndvi(received, sensor))
 
 
-def spectral_angle_deg(original: Dn, reconstruction: Dn) -> Floats:
+def spectral_angle_deg(original: Dn, reconstruction: Dn, zero_dn: int = 0) -> Floats:
     """Angle between the two spectra of each pixel, degrees [...] of [B, ...] (Kruse et al. 1993). Two black spectra
-    agree (0); black against anything else is 90."""
-    a, b = original.astype(np.float64), reconstruction.astype(np.float64)
+    agree (0); black against anything else is 90. `zero_dn`: the DN of a count of 0, since a level in common would make
+    every angle small."""
+    a, b = original.astype(np.float64) - zero_dn, reconstruction.astype(np.float64) - zero_dn
     norms = np.sqrt((a * a).sum(axis=0) * (b * b).sum(axis=0))
     cosine = np.divide((a * b).sum(axis=0), norms, out=np.zeros_like(norms), where=norms > 0)
-    both_black = ~original.any(axis=0) & ~reconstruction.any(axis=0)
+    both_black = ~a.any(axis=0) & ~b.any(axis=0)
     return np.where(both_black, 0.0, np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0))))
 
 

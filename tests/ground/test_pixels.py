@@ -9,13 +9,15 @@ from hypothesis import strategies as st
 
 from payload.errors import InputError
 from payload.native import library
-from payload.sensor import SENTINEL2_RGBN, Sensor, sensor_of
+from payload.sensor import SENTINEL2_RGBN, Band, Sensor, sensor_of
 from sim.metrics.pixels import PixelSums
 
+SIGNED = Sensor("signed", "hyperspectral", (Band("C1", 1.0), Band("C2", 1.0)), bits=16, signed=True)
 SENSORS = {
     "four bands": SENTINEL2_RGBN,
     "no green": sensor_of(("B04", "B08")),
     "no index": sensor_of(("B02", "B03")),
+    "signed": SIGNED,
     "one band": sensor_of(("PAN",)),
 }
 needs_kernel = pytest.mark.skipif(not library.available, reason="the kernel was not built: no C compiler at install")
@@ -56,6 +58,17 @@ def test_two_pixels_by_hand() -> None:
     assert found.ndwi_error == pytest.approx(400 / 600 + 400 / 1400)
 
 
+@pytest.mark.parametrize("kernel", [True, False])
+def test_the_angle_of_signed_counts_is_taken_from_the_count_of_zero(kernel: bool, monkeypatch) -> None:
+    """(3, 0) and (3, 3) lie 45 degrees apart; 32 768 more in every band would make it next to nothing."""
+    monkeypatch.setattr(library, "available", kernel and library.available)
+    original, received = (
+        np.array(counts, np.uint16).reshape(2, 1, 1) + np.uint16(32768) for counts in ((3, 0), (3, 3))
+    )
+    found = PixelSums.of(SIGNED, original, received, np.ones((1, 1), bool))
+    assert found.angle_deg == pytest.approx(45.0) and found.angle_histogram[4500] == 1
+
+
 @needs_kernel
 def test_the_kernel_refuses_a_band_that_is_not_there() -> None:
     arrays = [np.zeros(size, dtype) for size, dtype in ((8, "u2"), (8, "u2"), (4, "?"))]
@@ -64,4 +77,4 @@ def test_the_kernel_refuses_a_band_that_is_not_there() -> None:
     errors, bins = np.zeros(3), [np.zeros(size, np.int64) for size in (20_001, 18_001)]
     spans = [library.span(array, array.dtype) for array in (*arrays, roles, sums, *rest, errors, *bins)]
     with pytest.raises(InputError, match="out of range"):
-        library.call("agreement", *spans[:3], 2, 4, *spans[3:])
+        library.call("agreement", *spans[:3], 2, 4, 0, *spans[3:])

@@ -31,11 +31,13 @@ WANTED = "wanted x [bands, rows, columns] of whole numbers, and label [rows, col
 
 @dataclass(frozen=True, eq=False)
 class Cube:
-    """DN uint16 [B, h, w], and what people have labelled: bool [h, w], abundances [K, h, w], or nothing."""
+    """DN uint16 [B, h, w], and what people have labelled: bool [h, w], abundances [K, h, w], or nothing. `zero_dn`: the
+    DN of a count of 0."""
 
     name: str
     dn: Dn
     label: NDArray[Any] | None
+    zero_dn: int = 0
 
 
 def read_cube(path: Path, sensor: Sensor) -> Cube:
@@ -54,7 +56,7 @@ def read_cube(path: Path, sensor: Sensor) -> Cube:
     if dn.min() < 0 or dn.max() > 65535:
         wanted = f"sensor {sensor.name} counts {sensor.lowest} to {sensor.lowest + 65535}"
         raise InputError(f"{path}: samples from {x.min()} to {x.max()}, {wanted}; give a bundle of its sensor")
-    return Cube(path.stem, dn.astype(np.uint16), None if label is None else label)
+    return Cube(path.stem, dn.astype(np.uint16), label, -sensor.lowest)
 
 
 def evaluate_cubes(
@@ -111,7 +113,7 @@ def _whole(found: Dn, like: Dn) -> Dn:
 
 def figures(cube: Cube, found: Dn) -> dict[str, float]:
     """Of one decoded cube."""
-    angles = spectral_angle_deg(cube.dn, found)
+    angles = spectral_angle_deg(cube.dn, found, cube.zero_dn)
     difference = cube.dn.astype(np.float64) - found
     told = {
         "psnr_10k_db": psnr_db(float((difference**2).mean())),
@@ -127,8 +129,9 @@ def _labelled(cube: Cube, found: Dn) -> dict[str, float]:
         here = cube.label > 0
         return {"rx_auc_before": auc(rx(cube.dn), here), "rx_auc_after": auc(rx(found), here)}
     shares = cube.label.astype(np.float64)
-    spectra = endmembers(cube.dn, shares)
-    before, after = (unmixed(dn, spectra) for dn in (cube.dn, found))
+    counts = [dn.astype(np.int64) - cube.zero_dn for dn in (cube.dn, found)]
+    spectra = endmembers(counts[0], shares)
+    before, after = (unmixed(picture, spectra) for picture in counts)
     return {
         "abundance_rmse_before": _rms(before - shares), "abundance_rmse_after": _rms(after - shares),
         "abundance_rmse_between": _rms(after - before),
