@@ -50,8 +50,7 @@ def record_scene(
     if store.stops_at(log) >= MOST_STOPS:
         give_up_next(log, scene)
     if log.good < len(log.tiles) and not newest_is_right(payload, log, scene):
-        for address in log.take_back():
-            withdrawn(address)
+        _take_back(log, withdrawn)
     log.begun, there = len(log.tiles), set(log.tiles)
     draw = replay(payload, log)
     coded: list[Address] = []
@@ -60,13 +59,12 @@ def record_scene(
             log.mark_good(step.count)
             continue
         if isinstance(step, Doubt):
-            for address in log.take_back():
-                withdrawn(address)
+            _take_back(log, withdrawn)
             continue
         coded.append(step.address)
         fresh = [t for t in draw.thumbnails if (t.row, t.col) == step.address or (t.row, t.col) not in log.audits]
         if not all(map(log.add_audit, fresh)) or not log.add(step.result):
-            _settle(payload, log)
+            _settle(payload, log, withdrawn)
             return Recorded(log.scene_id, len(log.tiles), len(coded), False)
         acknowledged(step.address)
     return Recorded(log.scene_id, len(log.tiles), len(coded), log.close())
@@ -85,12 +83,20 @@ def newest_is_right(payload: Payload, log: SceneLog, scene: Scene) -> bool:
     return (again.kind, again.side, again.layers) == (newest.code.kind, newest.code.side, newest.code.layers)
 
 
-def _settle(payload: Payload, log: SceneLog) -> None:
+def _take_back(log: SceneLog, withdrawn: Told) -> None:
+    """Whoever was told of these tiles hears it first: a cut in between leaves more on disk than was promised, not less.
+    """
+    for address in log.doubted():
+        withdrawn(address)
+    log.take_back()
+
+
+def _settle(payload: Payload, log: SceneLog, withdrawn: Told) -> None:
     """The scene is left in the middle: tiles that wait to be found good are so now, or are let go of."""
     if payload.guard is None or payload.guard.check_all():
         log.mark_good(len(log.tiles) - log.begun)
     else:
-        log.take_back()
+        _take_back(log, withdrawn)
 
 
 def give_up_next(log: SceneLog, scene: Scene) -> None:

@@ -78,13 +78,16 @@ class SceneLog:
             self.good = good
             self.append(Kind.GOOD, good, b"", sync=False)
 
-    def take_back(self) -> list[tuple[int, int]]:
-        """Lets go of the tiles that were added since the scene was opened and are not known to be good: the file is cut
-        off in front of them and synced, which takes no room. Their addresses; all these are pending again."""
-        keep = max(self.good, self.begun)
-        doubted = list(self.tiles)[keep:]
+    def doubted(self) -> list[tuple[int, int]]:
+        """The tiles that were added since the scene was opened and are not known to be good."""
+        return list(self.tiles)[max(self.good, self.begun) :]
+
+    def take_back(self) -> None:
+        """Lets go of the tiles that are `doubted`: the file is cut off in front of them and synced, which takes no
+        room. They are pending again."""
+        keep, doubted = max(self.good, self.begun), self.doubted()
         if not doubted:
-            return []
+            return
         self.length, self.torn = self.tiles[doubted[0]][0], True  # where this fails, the next append cuts it off
         self.tiles = {address: self.tiles[address] for address in list(self.tiles)[:keep]}
         self.audits = {address: place for address, place in self.audits.items() if place[0] < self.length}
@@ -95,9 +98,8 @@ class SceneLog:
             self.torn = False
         except OSError:
             self.telemetry.count(Count.STORE_DAMAGED)
-            return doubted
+            return
         self.append(Kind.GOOD, keep, b"", sync=False)
-        return doubted
 
     def close(self) -> bool:
         """The scene is complete: the file gets its last record and its last name. False where there is no room."""

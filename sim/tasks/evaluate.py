@@ -86,8 +86,9 @@ class _Run:
                 "bundles": [coder.bundle.bundle_id for coder in self.coders]}  # fmt: skip
 
     def _loaded(self, name: str) -> Task:
-        load = scene_task if name == SCENES else load_task
-        return load(name, self.request.data).first(self.plan.pictures)
+        if name == SCENES:
+            return scene_task(name, self.request.data)  # of few pictures a label would be borne by all or none
+        return load_task(name, self.request.data).first(self.plan.pictures)
 
     def step(self, step: Step, spread: Spread) -> None:
         """Adds the rows of a step that are not there."""

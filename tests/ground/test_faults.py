@@ -102,6 +102,48 @@ def test_half_a_simulated_day_under_all_faults_loses_nothing_silently() -> None:
     assert week.flips > 0 and week.counters["memory_hits"] + week.counters["copy_hits"] > 0
 
 
+@needs_kernel
+def test_whoever_was_told_of_a_tile_hears_when_it_is_taken_back_wherever_the_store_was_full_or_cut() -> None:
+    """On the tree before, a store that was full let go of tiles in silence, and a cut just behind the letting go kept
+    the news from whoever had been promised the tile."""
+    here = world("edge", 3, forked=True)
+    payload = here.fresh(Protection(scrub_octets=1024, self_test=False))  # found at the end of the scene
+    assert payload.guard is not None
+    weights = next(twin for twin in payload.guard.scrubber.twins if twin.held.name == "transform.weights")
+    told: set[tuple[int, int]] = set()
+    withdrawn: list[tuple[int, int]] = []
+
+    def flip() -> None:
+        octets_of(weights.held)[::2] ^= 1
+
+    def forget(address: tuple[int, int]) -> None:
+        told.discard(address)
+        withdrawn.append(address)
+
+    def record(files: VolatileFiles) -> None:
+        told.clear()
+        here.scene.before = {1: flip}
+        with contextlib.suppress(PowerCutError):
+            record_scene(payload, Store(files, payload.telemetry), here.scene, told.add, forget)
+        here.scene.before = {}
+        weights.mend()
+
+    for full_at in range(4, 12):
+        files = VolatileFiles()
+        files.full_at = full_at
+        record(files)
+        store = Store(files.after_cut(np.random.default_rng(0)), payload.telemetry)
+        assert told <= {address for log in store.scenes.values() for address in log.tiles}
+    assert withdrawn
+    whole = VolatileFiles()
+    record(whole)
+    for operation in range(4, whole.done + 1):
+        files = VolatileFiles(operations=operation)
+        record(files)
+        store = Store(files.after_cut(np.random.default_rng(1)), payload.telemetry)
+        assert told <= {address for log in store.scenes.values() for address in log.tiles}
+
+
 class GonePipe:
     """A process that ended: nothing comes any more."""
 

@@ -191,8 +191,8 @@ ENTRIES: dict[str, tuple[str | None, ...]] = {
     "quantise": ("i4", None, None, None, "u2", "?", "u1"),
     "errors": ("i4", None, None, None, "i4", "u8"),
     "count": ("u2", None, None, None, "i4"),
-    "winograd_in": ("f4", None, None, "f4"),
-    "winograd_out": ("f4", "f4", None, None, "f4"),
+    "winograd_in": ("f4", None, None, "f4", "f4", "i2", "f4"),
+    "winograd_out": ("f4", "f4", None, None, REAL, REAL, "i2", "f4"),
     "synthesis": ("f4", "u2", "?", "f4", "f4", "f4", "f4", "?", None, None, "f4", "f4"),
     "unrotate": ("f4", "f4", "f4", "f4", None, None, "u2"),
     "rs_encode": ("u1", "u1", None, None, None, None),
@@ -204,8 +204,16 @@ ENTRIES: dict[str, tuple[str | None, ...]] = {
     "masked_sum": ("u2", None, None, None, None, None, "?", "i8"),
     "window_sums": ("u2", None, None, None, None, None, "?", None, "i4", "i4"),
     "multiply": ("i2", "f4", "i2", "f4", None, None, None, None, None, "f4"),
+    "agreement": ("u2", "u2", "?", None, None, None, "i4", "i8", "i8", "i8", "i8", "f8", "i8", "i8"),
+    "noise": ("u4", "f4", None, None, None, None, None, "f4", "f4"),
+    "smoothstep": ("f4", REAL, REAL, None, "f4"),
+    "nearest": ("f4", "f4", "f4", "f4", "f4", REAL, None, None, None, "i4"),
+    "open_mixture": ("u1",),
     "similarity": ("u2", "u2", "?", "f8", None, None, "f8", "f8", "f8"),
 }
+#: Entries with structures of their own, which the encoder and the decoder hand over, and those that take no array.
+OTHERS = {"encode", "decode", "encode_dense", "decode_dense", "plain_only", "scratch_octets", "dense_octets",
+          "mixture_octets"}  # fmt: skip
 
 
 def entry_case(rng: Rng, compare: bool) -> str:
@@ -214,7 +222,7 @@ def entry_case(rng: Rng, compare: bool) -> str:
     arguments: list[Any] = []
     for dtype in ENTRIES[entry]:
         if dtype == REAL:
-            arguments.append(ctypes.c_float(float(rng.choice([-1.0, 0.0, 0.5, np.inf, np.nan]))))
+            arguments.append(ctypes.c_float(float(rng.choice([-1.0, 0.0, 0.5, 4096.0, np.inf, np.nan]))))
             continue
         if dtype is None:
             arguments.append(int(rng.choice(NUMBERS)) if rng.random() < 0.2 else int(rng.choice([1, 2, 3, 8, 16, 64])))

@@ -1,6 +1,7 @@
 """Campaigns of hostile input: damaged bundles, crafted layers, and the kernel under sanitizers (tests/hostile)."""
 
 import os
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hostile import bundles, sanitized
-from hostile.kernel import decode_both, hostile_indices, shape_of, some_coder
+from hostile.kernel import ENTRIES, OTHERS, REAL, decode_both, hostile_indices, shape_of, some_coder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -70,6 +71,18 @@ def test_coarse_magnitudes_that_no_encoder_writes_are_refused_by_both_with_the_s
 @given(st.integers(0, 2**32), st.lists(st.binary(max_size=60), min_size=1, max_size=4))
 def test_any_octets_are_decoded_or_refused_alike_by_both(seed, octets) -> None:
     decode_both(some_coder(np.random.default_rng(seed)), tuple(octets))
+
+
+def test_every_entry_of_the_kernel_is_handed_what_it_takes() -> None:
+    """A call that hands over less than the entry reads finds what lies in the registers."""
+    takes = {"int": None, "uint32_t": None, "float": REAL}
+    found = {}
+    for source in sorted(Path(library.__file__).parent.glob("*.c")):
+        for name, arguments in re.findall(r"EXPORT \w+ nadir_(\w+)\(([^)]*)\)", source.read_text(encoding="utf-8")):
+            kinds = [argument.split()[0] for argument in arguments.split(",")]
+            found[name] = [takes.get(kind, kind) for kind in kinds]
+    handed = {name: [kind if kind in (None, REAL) else "Span" for kind in kinds] for name, kinds in ENTRIES.items()}
+    assert {name: kinds for name, kinds in found.items() if name not in OTHERS} == handed
 
 
 @needs_sanitizers

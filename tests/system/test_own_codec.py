@@ -82,7 +82,7 @@ def test_a_codec_that_nothing_registers_is_refused_with_those_that_are_there(fol
     command += ["--bundle", bundle, "--allow-unsigned"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1
-    assert "codec kind 'zlib' is unknown, wanted one of fsq, none, vq" in done.stderr
+    assert "codec kind 'zlib' is unknown, wanted one of fsq, fsq-groups, none, vq" in done.stderr
 
 
 def test_pyproject_registers_what_the_payload_falls_back_on() -> None:

@@ -88,7 +88,7 @@ class FsqCodec:
         sets = self._sets, self._set_bands
         self._buffers = compiled.Buffers(self._bands, self._tile_px, sets) if library.available else None
         self._by_kernel = engine is not None and engine.name == NATIVE
-        self._at_once = 1 if getattr(engine, "reshapes", False) else None
+        self._at_once = 1 if getattr(engine, "reshapes", False) and not self._by_kernel else None
         self._network = self._encoder(engine) if engine else None
         self._transform = compiled.transform_of(kernels, self._by_kernel, bundle.name) if engine else None
         self.layers = len(model.layers)
