@@ -25,6 +25,7 @@
 #include "agreement.c"
 #include "noise.c"
 #include "clouds.c"
+#include "cloud_network.c"
 #include "apps.c"
 #include "reed_solomon.c"
 #include "convolutional.c"
