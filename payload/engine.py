@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from payload.errors import BundleError, InputError
 
-#: `native`: the compiled kernel computes the encoder, OpenVINO what else there is to compute.
+#: `native`: the compiled kernel computes the encoder and the cloud network, OpenVINO what else there is to compute.
 ENGINES = ("openvino", "onnxruntime", "native")
 NATIVE = "native"
 
@@ -75,7 +75,7 @@ class OpenVinoEngine:
 
 
 class NativeEngine(OpenVinoEngine):
-    """The codec's encoder runs in the compiled kernel, every other network in OpenVINO.
+    """The codec's encoder and the cloud network run in the compiled kernel, every other network in OpenVINO.
 
     The kernel works in 16-bit integers and folds by symmetry: on a processor without 8-bit dot products that is ten
     times as fast as a general convolution."""

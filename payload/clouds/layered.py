@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from payload.clouds.layers import GROUP, MOST_WEIGHT, PLANES, Layer
+from payload.clouds.layers import GROUP, MOST_WEIGHT, PLANES, Layer, OtherLayersError
 from payload.errors import BundleError
 from payload.memory import Held
 from payload.native.library import I8, I32, U8, call, span
@@ -27,6 +27,9 @@ class LayeredNetwork:
     """A network of layers for tiles of planes [1, P, n, n]; as payload.engine.Network."""
 
     def __init__(self, layers: Sequence[Layer], shape: tuple[int, ...]) -> None:
+        """OtherLayersError where they are made for other planes."""
+        if layers[0].weights.shape[1] != shape[1]:
+            raise OtherLayersError(f"{shape[1]} planes")
         self._shape, self._cell = shape, layers[0].kernel
         sides, orders = _sides(layers, shape[-1]), [_order(layer) for layer in layers]
         weights = [_in_quads(layer, order) for layer, order in zip(layers, orders, strict=True)]
@@ -35,7 +38,7 @@ class LayeredNetwork:
             np.concatenate([getattr(layer, name) for layer in layers]) for name in ("bias", "down", "up")
         )
         rooms, self._arena = _rooms(layers, sides)
-        starts = zip(*map(_starts, (orders, weights, [layer.bias for layer in layers])), strict=True)
+        starts = zip(_starts(orders), _starts(weights), _starts([layer.bias for layer in layers]), strict=True)
         rows = [
             (*_measures(layer, side), *room, order.size, *start, int(layer.signed))
             for layer, side, room, order, start in zip(layers, sides, rooms, orders, starts, strict=True)
@@ -67,11 +70,13 @@ class LayeredNetwork:
 
 
 def _sides(layers: Sequence[Layer], n: int) -> list[int]:
-    """Positions along a side of each layer's output."""
+    """Positions along a side of each layer's output. OtherLayersError where a stride does not fit in."""
     sides: list[int] = []
     for layer in layers:
-        source = layer.sums.source.layer
-        sides.append((n if source == PLANES else sides[source]) // layer.sums.stride)
+        side, rest = divmod(n if layer.of_planes else sides[layer.sums.source.layer], layer.sums.stride)
+        if rest:
+            raise OtherLayersError(f"a stride of {layer.sums.stride} in {n} cells")
+        sides.append(side)
     return sides
 
 
@@ -90,13 +95,13 @@ def _measures(layer: Layer, side: int) -> tuple[int, ...]:
 def _rooms(layers: Sequence[Layer], sides: Sequence[int]) -> tuple[list[tuple[int, ...]], NDArray[np.uint8]]:
     """Of each layer where it reads, where it writes, where what it adds lies, and whether that has half the side; and
     the arena. Room is used again once nobody reads it, so that the arena stays small beside the caches."""
-    sizes = {i: layer.bias.size * (side + 2 * AROUND) ** 2 for i, (layer, side) in enumerate(zip(layers, sides, strict=True))}
-    sizes[PLANES] = layers[0].weights[0].size * (sides[0] + 2 * AROUND) ** 2
+    widths = {PLANES: layers[0].weights[0].size} | {i: layer.bias.size for i, layer in enumerate(layers)}
+    sizes = {i: width * (sides[max(i, 0)] + 2 * AROUND) ** 2 for i, width in widths.items()}
     starts: dict[int, int] = {}
     for i in range(PLANES, len(layers)):
         read = {source for layer in layers[max(i, 0) :] for source in _read_by(layer)}
         starts[i] = _first_gap(sorted((starts[k], sizes[k]) for k in starts if k in read), sizes[i])
-    rooms = []
+    rooms: list[tuple[int, ...]] = []
     for i, layer in enumerate(layers):
         added = layer.sums.added
         also = (NOTHING, 0) if added is None else (starts[added.layer], int(added.doubled))

@@ -77,12 +77,13 @@ def layers_of(operators: Sequence[Operator]) -> list[Layer]:
     readers: dict[str, Callable[[Operator, list[Any]], Any]] = {
         "Parameter": lambda _, __: Octets(PLANES),
         "Constant": lambda operator, _: np.asarray(operator.constant, np.float64),
-        "Convert": lambda _, given: given[0], "Result": lambda _, given: given[0], "Relu": _positive,
+        "Convert": _as_it_is, "Relu": _positive, "Result": partial(_result, layers),
         "Subtract": _shifted, "Multiply": _scaled, "Interpolate": _doubled, "Add": _added,
         "Convolution": partial(_convolution, depthwise=False),
         "GroupConvolution": partial(_convolution, depthwise=True),
         "FakeQuantize": partial(_rounded, layers),
     }  # fmt: skip
+    _wanted(sum(operator.kind == "Parameter" for operator in operators) == 1, "more than one input")
     values: list[Any] = []
     for operator in operators:
         _wanted(operator.kind in readers, f"a {operator.kind}")
@@ -104,6 +105,16 @@ def _exponent(scale: float) -> int:
     mantissa, exponent = np.frexp(scale)
     _wanted(float(mantissa) == 0.5, f"a scale of {scale:g}, no power of two")
     return int(exponent) - 1
+
+
+def _as_it_is(_: Operator, given: list[Any]) -> Any:
+    _wanted(not isinstance(given[0], Sums), "sums in another type")
+    return given[0]
+
+
+def _result(layers: list[Layer], _: Operator, given: list[Any]) -> Octets:
+    _wanted(given[0] == Octets(len(layers) - 1), "another output than whole logits")
+    return Octets(len(layers) - 1)
 
 
 def _positive(_: Operator, given: list[Any]) -> Sums:
@@ -137,7 +148,8 @@ def _convolution(operator: Operator, given: list[Any], depthwise: bool) -> Sums:
     kernel, strides = weights.shape[2], operator.attributes["strides"]
     _wanted(kernel == weights.shape[3] and strides[0] == strides[1] and not source.doubled, "an uneven convolution")
     margins = {*operator.attributes["pads_begin"], *operator.attributes["pads_end"]}
-    _wanted(margins == {kernel // 2 if depthwise else 0} and {*operator.attributes["dilations"]} == {1}, "other margins")
+    _wanted(margins == {kernel // 2 if depthwise else 0}, "other margins")
+    _wanted({*operator.attributes["dilations"]} == {1}, "a dilated convolution")
     if depthwise:
         _wanted(weights.shape[1] == 1 and kernel in (3, 5) and strides[0] in (1, 2), "groups of channels")
     else:
@@ -170,17 +182,19 @@ def _rounded(layers: list[Layer], operator: Operator, given: list[Any]) -> Octet
 
 def _in_integers(sums: Sums, unit: int, signed: bool) -> Layer:
     """Each channel's sums in the coarsest unit in which weights and bias are whole, rounded to units of 2^unit."""
-    source, channels = sums.source.exponent, len(sums.weights)
+    channels, source = len(sums.weights), sums.source.exponent
+    added = sums.added.exponent if sums.added else None
     rows = np.concatenate([sums.weights.reshape(channels, -1), np.ldexp(sums.bias, -source)[:, None]], axis=1)
-    least = max(1 - unit, -sums.added.exponent if sums.added else 1 - unit) + source
-    fine = np.maximum(_fineness(rows), least)
+    finest = max(1 - unit, 0 if added is None else -added) + source  # so that down is 1 at least, and up 0
+    fine = np.maximum(_fineness(rows), finest)
     weights, bias = np.ldexp(sums.weights, fine[:, None, None, None]), np.ldexp(sums.bias, fine - source)
-    up = fine - source + (sums.added.exponent if sums.added else 0)
-    down, up = fine - source + unit, up if sums.added else np.zeros_like(fine)
+    down, up = fine - source + unit, np.zeros_like(fine) if added is None else fine - source + added
     _wanted(bool((np.abs(weights) <= MOST_WEIGHT).all()), "weights of more than 7 bits")
     _wanted(bool((np.abs(bias) <= MOST_BIAS).all() and max(*down, *up) <= MOST_SHIFT), "sums of more than 32 bits")
-    _wanted(channels % GROUP == 0 and (sums.depthwise or sums.weights[0].size % GROUP == 0), "an odd number of channels")
-    return Layer(sums, weights.astype(np.int8), *(a.astype(np.int32) for a in (bias, down, up)), signed)
+    whole = sums.depthwise or sums.weights[0].size % GROUP == 0
+    _wanted(channels % GROUP == 0 and whole, f"channels that are no multiple of {GROUP}")
+    to = np.int32
+    return Layer(sums, weights.astype(np.int8), bias.astype(to), down.astype(to), up.astype(to), signed)
 
 
 def _fineness(rows: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -74,7 +74,7 @@ def layered(path: Path, shape: tuple[int, ...]) -> LayeredNetwork | None:
     """The network as the kernel runs it, the same logits; None where it has layers that the kernel does not know."""
     try:
         return LayeredNetwork(layers_of(operators_of(path)), shape)
-    except OtherLayersError as error:
+    except (OtherLayersError, ArithmeticError, LookupError, TypeError, ValueError) as error:
         log.info("%s: left to the runtime, because the kernel has no layer for %s", path.name, error)
         return None
 
