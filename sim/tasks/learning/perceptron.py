@@ -1,5 +1,5 @@
-"""A multi-layer perceptron that learns as scikit-learn's MLPClassifier of several labels does: the same draws, the same
-steps, to rounding the same weights, in a third of the time. Rectified layers, logistic outputs, Adam.
+"""A multi-layer perceptron that learns as scikit-learn's MLPClassifier and MLPRegressor do: the same draws, the same
+steps, to rounding the same weights, in a third of the time. Rectified layers, logistic or linear outputs, Adam.
 
 All parameters are one array, so that a step is a few passes over it, and no loss is computed that nobody reads.
 """
@@ -21,9 +21,11 @@ ROWS = 2048
 
 
 class Perceptron:
-    """A network of `widths`: inputs, hidden layers, outputs. Deterministic by its seed."""
+    """A network of `widths`: inputs, hidden layers, outputs, which are probabilities where it is `logistic`.
+    Deterministic by its seed."""
 
-    def __init__(self, widths: Sequence[int], seed: int) -> None:
+    def __init__(self, widths: Sequence[int], seed: int, logistic: bool = True) -> None:
+        self._logistic = logistic
         self._seed, self._random = seed, np.random.RandomState(seed)
         shapes = list(pairwise(widths))
         self._flat = np.concatenate([self._begun(*shape) for shape in shapes])
@@ -44,7 +46,7 @@ class Perceptron:
     def parameters(self) -> int:
         return self._flat.size
 
-    def fit(self, inputs: Floats, targets: NDArray[np.bool_], batch: int, rounds: int, rate: float) -> None:
+    def fit(self, inputs: Floats, targets: NDArray[np.bool_] | Floats, batch: int, rounds: int, rate: float) -> None:
         """So many rounds over inputs f32 [n, F] and what they shall give, [n, K]."""
         moment, square, step = np.zeros_like(self._flat), np.zeros_like(self._flat), np.empty_like(self._flat)
         for number, chosen in enumerate(self._batches(len(inputs), batch, rounds), 1):
@@ -69,8 +71,8 @@ class Perceptron:
             yield from (order[first : first + batch] for first in range(0, count, batch))
         self._random = np.random.RandomState(self._seed)
 
-    def _find_slope(self, inputs: Floats, targets: NDArray[np.bool_]) -> None:
-        """Gradient of the cross-entropy and the penalty, by back-propagation."""
+    def _find_slope(self, inputs: Floats, targets: NDArray[np.bool_] | Floats) -> None:
+        """Gradient of the penalty and of the cross-entropy, of linear outputs half the squared error."""
         values = self._values(inputs)
         delta = values[-1] - targets
         for (weights, _), (of_weights, of_bias), below in zip(
@@ -89,7 +91,9 @@ class Perceptron:
         for weights, bias in self._layers:
             found = values[-1] @ weights
             found += bias
-            values.append(np.maximum(found, 0, out=found) if len(values) < len(self._layers) else expit(found))
+            values.append(np.maximum(found, 0, out=found) if len(values) < len(self._layers) else found)
+        if self._logistic:
+            expit(values[-1], out=values[-1])
         return values
 
     def take_in(self, mean: Floats, scale: Floats) -> None:
@@ -99,7 +103,7 @@ class Perceptron:
         bias -= mean @ weights
 
     def predict(self, inputs: Floats) -> Floats:
-        """Probabilities of inputs [n, F], [n, K]."""
+        """Outputs of inputs [n, F], [n, K]."""
         return np.concatenate([self._values(inputs[k : k + ROWS])[-1] for k in range(0, len(inputs), ROWS)])
 
 

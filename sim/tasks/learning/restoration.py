@@ -1,9 +1,5 @@
 """4 x super-resolution of pictures: a small head on cubic interpolation, judged by PSNR at the finer grid."""
 
-import importlib
-import warnings
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -11,6 +7,7 @@ from scipy import ndimage
 from payload.scene import Dn
 from sim.metrics.distortion import psnr_db
 from sim.tasks.learning.heads import PIXEL_HIDDEN, Budget, of_pixels
+from sim.tasks.learning.perceptron import Perceptron
 from sim.tasks.task import IGNORED, Task
 
 
@@ -34,23 +31,15 @@ class Restoration:
         at = (pictures, *rng.integers(0, places, (budget.units, 2)).T)
         known, rest = self._inputs[at].reshape(budget.units, -1), self._rest[at]
         mean, scale, spread = known.mean(axis=0), known.std(axis=0) + 1e-3, rest.std()
-        network = _fitted((known - mean) / scale, rest / spread, budget, seed)
+        network = Perceptron((known.shape[1], *PIXEL_HIDDEN, rest.shape[1]), seed, logistic=False)
+        rounds = budget.rounds + budget.last_rounds
+        network.fit((known - mean) / scale, rest / spread, budget.batch, rounds, budget.last_rate)
+        network.take_in(mean, scale)
         asked = (self._inputs[k].reshape(places[0] * places[1], -1) for k in np.flatnonzero(self._judge))
-        added = np.stack([network.predict((one - mean) / scale) * spread for one in asked])
+        added = np.stack([network.predict(one) * spread for one in asked])
         smooth, truth = self._smooth[self._judge], self._truth[self._judge]
         better = smooth + _pictures(added.reshape(len(truth), *places, -1), self._finer)
         return {"psnr_10k_db": _psnr_db(truth, better), "cubic_psnr_10k_db": _psnr_db(truth, smooth)}
-
-
-def _fitted(inputs: NDArray[np.float32], targets: NDArray[np.float32], budget: Budget, seed: int) -> Any:
-    """scikit-learn's regressor after the budget's rounds."""
-    network = importlib.import_module("sklearn.neural_network").MLPRegressor(
-        hidden_layer_sizes=PIXEL_HIDDEN, batch_size=budget.batch, max_iter=budget.rounds + budget.last_rounds,
-        random_state=seed, learning_rate_init=budget.last_rate, tol=0.0, n_iter_no_change=10**6,
-    )  # fmt: skip
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it says that it was stopped, which it was
-        return network.fit(inputs, targets)
 
 
 def _psnr_db(truth: Dn, roots: NDArray[np.float32]) -> float:
