@@ -14,6 +14,7 @@
 #include "contexts.c"
 #include "classes.c"
 #include "range_coder.c"
+#include "listing.c"
 #include "layers.c"
 #include "decoding.c"
 #include "mixing.c"
