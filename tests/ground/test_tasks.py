@@ -111,14 +111,14 @@ def test_no_label_that_is_judged_is_learnt_from() -> None:
 
 @pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
 @pytest.mark.parametrize(("outputs", "logistic"), [(1, True), (12, True), (12, False)])
-def test_a_perceptron_learns_step_by_step_as_those_of_scikit_learn(outputs: int, logistic: bool) -> None:
+def test_a_perceptron_learns_in_stages_and_then_takes_inputs_as_they_are(outputs: int, logistic: bool) -> None:
     random = np.random.default_rng(0)
     inputs = random.standard_normal((700, 20)).astype(np.float32)
     wanted = inputs @ random.standard_normal((20, outputs)).astype(np.float32)
     targets = wanted > 0 if logistic else wanted
     kind = neural_network.MLPClassifier if logistic else neural_network.MLPRegressor
     theirs = kind(hidden_layer_sizes=(16, 12), batch_size=64, tol=0.0, random_state=3, warm_start=True)
-    ours = Perceptron((20, 16, 12, outputs), 3, logistic)
+    ours = Perceptron((16, 12), 3, logistic)
     for rounds, rate in ((4, 2e-3), (2, 3e-4)):
         given = np.squeeze(targets).astype(int) if logistic else targets
         theirs.set_params(max_iter=rounds, learning_rate_init=rate).fit(inputs, given)

@@ -1,4 +1,4 @@
-"""Heads: small networks from pixels, or from features, to labels, all trained the same way.
+"""Heads: small networks from pixels, or from features, to labels, all trained by scikit-learn the same way.
 
 A head of pixels sees a window of the bands around a pixel and gives its label: the first layer is a convolution. A head
 of features sees the block of a cell and, coarser, the blocks around it, and gives the labels of all 64 pixels at once:
@@ -158,8 +158,7 @@ class Head:
 
     def _train(self, inputs: Floats, targets: NDArray[np.bool_], units: Units) -> None:
         budget = self._budget
-        widths = (inputs.shape[1], *_widths(units, inputs.shape[1], targets.shape[1]), targets.shape[1])
-        network = self._network = Perceptron(widths, self._seed)
+        network = self._network = Perceptron(_widths(units, inputs.shape[1], targets.shape[1]), self._seed)
         network.fit(inputs, targets, budget.batch, budget.rounds, budget.rate)
         network.fit(inputs, targets, budget.batch, budget.last_rounds, budget.last_rate)
         self.parameters = network.parameters

@@ -31,7 +31,7 @@ class Restoration:
         at = (pictures, *rng.integers(0, places, (budget.units, 2)).T)
         known, rest = self._inputs[at].reshape(budget.units, -1), self._rest[at]
         mean, scale, spread = known.mean(axis=0), known.std(axis=0) + 1e-3, rest.std()
-        network = Perceptron((known.shape[1], *PIXEL_HIDDEN, rest.shape[1]), seed, logistic=False)
+        network = Perceptron(PIXEL_HIDDEN, seed, logistic=False)
         rounds = budget.rounds + budget.last_rounds
         network.fit((known - mean) / scale, rest / spread, budget.batch, rounds, budget.last_rate)
         network.take_in(mean, scale)
