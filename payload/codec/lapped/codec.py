@@ -36,6 +36,7 @@ from payload.codec.lapped.many.side import pack_side, unpack_side
 from payload.codec.lapped.power_law import LEAST_GAMMA, LINEAR, MOST_GAIN, compand, expand, expanded, stretch, table
 from payload.codec.lapped.proof import latent_quantiser
 from payload.codec.lapped.quantiser import Indices
+from payload.codec.lapped.refined.cells import Refining
 from payload.codec.lapped.residual.bounded import BASE_STEP, Bounded
 from payload.codec.lapped.transform import BLOCK, COEFFICIENTS, Latents, dct, encode, first_level, planes
 from payload.codec.rotation import Rotation, circle, fit, held_circle, inverse_of, rotate, unrotate
@@ -241,12 +242,25 @@ class FsqCodec:
         step_dn = quantiser.step_dn(index) * 2.0**found.missing  # in rotated DN
         if network is None:
             return self._untransformed(found, None, rotation, step_dn)
-        depth = np.full((1, 1, 1, 1), found.missing / max(1, self.layers - 1), np.float32)
+        better = self._better(found, network)
+        if better.shape == found.magnitude.shape:
+            return self._untransformed(found, better, rotation, step_dn)
+        return to_dn(expand(unrotate(better * np.float32(step_dn), rotation), *self._law))
+
+    def _better(self, found: Indices, network: Network | None) -> NDArray[np.float32]:
+        """Levels as the decoder has them: the network's, or the indices' own without one."""
         levels = _levels(found)
+        if network is None:
+            return levels
+        depth = np.full((1, 1, 1, 1), found.missing / max(1, self.layers - 1), np.float32)
         (better,) = network.run(levels[None], depth)
-        if better.shape[1:] == levels.shape:
-            return self._untransformed(found, better[0], rotation, step_dn)
-        return to_dn(expand(unrotate(better[0] * np.float32(step_dn), rotation), *self._law))
+        return np.asarray(better[0], np.float32)
+
+    def refining(self, network: Network | None) -> Refining | None:
+        """What the ground may change of a tile; None for sets of bands, whose rotations are not undone one by one."""
+        if self._sets > 1:
+            return None
+        return Refining(self._kernels, self._law, lambda found: self._better(found, network), self._untransformed)
 
     def _untransformed(
         self, found: Indices, levels: NDArray[np.float32] | None, rotation: Rotation, step_dn: float
