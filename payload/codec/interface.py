@@ -181,6 +181,9 @@ class Coefficients(Protocol):
     def of_picture(self, dn: Dn, valid: Mask, decoded: Any) -> NDArray[np.float32]:
         """The coefficients of another picture [B, T, T] as this tile would have them."""
 
+    def weights(self, blocks: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Of every coefficient [C, h, w] the least of what blocks [h, w] have, of all blocks that it reaches."""
+
     def picture(self, coefficients: NDArray[np.float32], decoded: Any) -> Dn:
         """DN uint16 [B, T, T]."""
 

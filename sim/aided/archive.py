@@ -26,6 +26,7 @@ from payload.errors import InputError, StreamError
 from payload.scene import Dn, Mask, Scene, SceneInfo
 from payload.sensor import Sensor
 from sim.clouds.ground_mask import GroundMask
+from sim.ground.place import wkt_of
 from sim.scenes.open_scene import OpenScene, open_scene
 
 log = logging.getLogger(__name__)
@@ -175,7 +176,7 @@ def require_refinable(bundle: Bundle) -> None:
 
 
 def _lies_somewhere(info: SceneInfo) -> bool:
-    return info.transform is not None and info.crs_wkt is not None
+    return info.transform is not None and wkt_of(info.crs_wkt) is not None
 
 
 def _is_same(older: SceneInfo, info: SceneInfo) -> bool:
@@ -191,8 +192,8 @@ def _resampled(scene: Scene, info: SceneInfo, corner: tuple[int, int], side: int
     top, left, height, width = window
     own, valid = scene.read(top, left, height, width)
     warp = partial(
-        reproject, src_transform=_affine(scene.info) * Affine.translation(left, top), src_crs=_crs(scene.info),
-        dst_transform=_affine(info) * Affine.translation(corner[1], corner[0]), dst_crs=_crs(info),
+        reproject, src_transform=_affine(scene.info) @ Affine.translation(left, top), src_crs=_crs(scene.info),
+        dst_transform=_affine(info) @ Affine.translation(corner[1], corner[0]), dst_crs=_crs(info),
         resampling=Resampling.cubic,
     )  # fmt: skip
     invalid = np.ones((side, side), np.float32)
@@ -206,10 +207,10 @@ def _window(
 ) -> tuple[int, int, int, int] | None:
     """First row and column, height and width of the part of an older scene under a window of a scene; None: none."""
     rows, cols = _edge(*corner, *size)
-    xs, ys = _affine(info) * (cols, rows)
+    xs, ys = _affine(info) @ (cols, rows)
     if older.crs_wkt != info.crs_wkt:
         xs, ys = map(np.asarray, transform(_crs(info), _crs(older), xs, ys))
-    there_cols, there_rows = ~_affine(older) * (xs, ys)
+    there_cols, there_rows = ~_affine(older) @ (xs, ys)
     if not (np.isfinite(there_rows).all() and np.isfinite(there_cols).all()):
         return None
     top, left = (max(0, int(np.floor(v.min())) - MARGIN_PX) for v in (there_rows, there_cols))
@@ -234,4 +235,4 @@ def _affine(info: SceneInfo) -> Affine:
 
 
 def _crs(info: SceneInfo) -> CRS:
-    return CRS.from_wkt(info.crs_wkt)
+    return CRS.from_user_input(info.crs_wkt)

@@ -6,6 +6,7 @@ tile code -> cells and the decoder's coefficients;  older dates -> matched to th
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,8 @@ from sim.ground.decoder import Decoder
 MOST_DATES = 4
 #: Gain and offset of a date are fitted to means over so many pixels.
 MEAN_PX, EVERY_PX, MOST_GAIN = 9, 4, 3.0
+#: What was sent overrules the forecast by so many times what is usual in a tile: half trusted.
+UNUSUAL = 3.0
 F32 = NDArray[np.float32]
 
 
@@ -32,8 +35,8 @@ class Overruled:
     """Of one tile: what was sent against what the dates foretold.
 
     `dn` uint16 [T, T]: how far it moved the forecast, root mean square over bands; `trust` uint8 [T, T]: per cent of
-    what the dates say that was followed. `share`: of the coefficients that were not sent as zero, those whose cell
-    does not hold the forecast.
+    what the dates say that was followed. `share`: of the coefficients that were not sent as zero, those that the
+    forecast misses by more than a step.
     """
 
     dates: tuple[str, ...]
@@ -61,15 +64,8 @@ class AidedDecoder:
             return plain
         codec, _ = self._decoder.opened_for(code)
         decoded, valid = codec.decode(code.side, code.layers), unpack_mask(code.mask, self.tile_px)
-        sent = Sent(*coefficients.cells(decoded), coefficients.plain(decoded))
-        dates = [(s.name, coefficients.of_picture(matched(s, plain, valid), valid, decoded)) for s in seen]
-        chosen = sorted(dates, key=lambda date: -likeness(sent.plain, date[1]))[:MOST_DATES]
-        refined = refine(sent, [date for _, date in chosen])
-        forecast, bent = refined.foretold, np.clip(refined.foretold, sent.low, sent.high)
-        moved = [coefficients.picture(c, decoded).astype(np.float32) for c in (forecast, bent)]
-        names = tuple(name for name, _ in chosen)
-        self.overruled[code.row, code.col] = _overruled(names, moved[1] - moved[0], refined, sent)
-        return coefficients.picture(refined.coefficients, decoded)
+        dn, self.overruled[code.row, code.col] = aided_tile(coefficients, decoded, plain, valid, seen)
+        return dn
 
     def step_of(self, code: TileCode) -> float:
         return self._decoder.step_of(code)
@@ -79,18 +75,54 @@ class AidedDecoder:
         return codec.refining(network) if isinstance(codec, Refinable) else None
 
 
-def matched(seen: Seen, plain: Dn, valid: Mask) -> Dn:
-    """A date as bright as the tile [B, T, T], band by band: gain and offset of its means fitted to those of the decoded
-    tile. Where it shows nothing stands the decoded tile, which says nothing new."""
-    both = seen.clear & valid
-    if not both.any():
-        return plain
-    found = np.empty_like(plain)
-    filled = np.where(both, seen.dn, plain)
+def aided_tile(
+    coefficients: Coefficients, decoded: Any, plain: Dn, valid: Mask, seen: Sequence[Seen]
+) -> tuple[Dn, Overruled]:
+    """One tile [B, T, T] by the dates that show it, and what was overruled. `decoded` is what the codec made of its
+    octets, `plain` the decoder's picture of it."""
+    sent = Sent(*coefficients.cells(decoded), coefficients.plain(decoded))
+    dates = [coefficients.of_picture(dn, valid, decoded) for dn in matched(seen, plain, valid)]
+    chosen = sorted(range(len(dates)), key=lambda k: -likeness(sent.plain, dates[k]))[:MOST_DATES]
+    anything = np.any([seen[k].clear for k in chosen], axis=0) & valid
+    shown = np.asarray(_blocks(anything, sent.low.shape[2:]).all(axis=(1, 3)))
+    refined = refine(sent, [dates[k] for k in chosen], shown)
+    moved_dn = _overruled_dn(refined, sent, coefficients, decoded)
+    trust = refined.trust * agreement(moved_dn, shown)
+    dn = coefficients.picture(refined.coefficients(sent, coefficients.weights(trust)), decoded)
+    return dn, _overruled([seen[k].name for k in chosen], moved_dn, trust, refined, sent)
+
+
+def agreement(overruled_dn: F32, shown: Mask) -> F32:
+    """Of every block [h, w], 1 where what was sent overruled the forecast no more than usual in the blocks `shown`,
+    towards 0 where it did so by far: there the ground has changed."""
+    size = np.sqrt((_blocks(overruled_dn, shown.shape) ** 2).mean(axis=(1, 3)))
+    usual = float(np.median(size[shown])) if shown.any() else 0.0
+    return np.asarray(1 / (1 + (size / (UNUSUAL * max(usual, 1.0))) ** 4), np.float32)
+
+
+def _blocks(pixels: NDArray[Any], blocks: tuple[int, ...]) -> NDArray[Any]:
+    """Pixels [T, T] as [h, rows, w, columns] of blocks."""
+    return pixels.reshape(blocks[0], len(pixels) // blocks[0], blocks[1], -1)
+
+
+def matched(seen: Sequence[Seen], plain: Dn, valid: Mask) -> list[Dn]:
+    """Dates as bright as the tile [B, T, T], band by band. Where one shows nothing stands what the others show on
+    average, or else the decoded tile."""
+    alike = [_as_bright(date.dn, date.clear & valid, plain) for date in seen]
+    clear = np.stack([date.clear & valid for date in seen])
+    count = clear.sum(axis=0)
+    total = np.where(clear[:, None], alike, 0).sum(axis=0)
+    others = np.where(count, total / np.maximum(count, 1), plain)
+    return [np.where(c, dn, np.rint(others)).astype(np.uint16) for c, dn in zip(clear, alike, strict=True)]
+
+
+def _as_bright(dn: Dn, clear: Mask, plain: Dn) -> Dn:
+    """Gain and offset of a date's means fitted to those of the decoded tile, where it shows anything."""
+    found, filled = plain.copy(), np.where(clear, dn, plain)
     for band, (older, now) in enumerate(zip(filled, plain, strict=True)):
-        gain, offset = _fitted(_means(older), _means(now), both[::EVERY_PX, ::EVERY_PX])
+        gain, offset = _fitted(_means(older), _means(now), clear[::EVERY_PX, ::EVERY_PX])
         found[band] = np.clip(np.rint(older * gain + offset), 0, 65535)
-    return np.where(both, found, plain)
+    return found
 
 
 def _means(band: NDArray[np.uint16]) -> NDArray[np.float64]:
@@ -111,14 +143,19 @@ def likeness(plain: F32, older: F32) -> float:
     return float(a @ b) / max(float(np.linalg.norm(a) * np.linalg.norm(b)), 1e-9)
 
 
-def _overruled(dates: Sequence[str], moved: F32, refined: Refined, sent: Sent) -> Overruled:
-    """moved [B, T, T]: what was sent did to the forecast's picture."""
-    size = np.sqrt((moved**2).mean(axis=0))
-    trust = np.rint(100 * refined.trust).astype(np.uint8)
-    cells = moved.shape[1] // trust.shape[0]
+def _overruled_dn(refined: Refined, sent: Sent, coefficients: Coefficients, decoded: Any) -> F32:
+    """[T, T]: how far the cells move the picture of the forecast, root mean square over bands."""
+    corrected = np.clip(refined.foretold, sent.low, sent.high)
+    before, behind = (coefficients.picture(c, decoded).astype(np.float32) for c in (refined.foretold, corrected))
+    return np.asarray(np.sqrt(((behind - before) ** 2).mean(axis=0)), np.float32)
+
+
+def _overruled(dates: Sequence[str], moved_dn: F32, trust: F32, refined: Refined, sent: Sent) -> Overruled:
+    percent = np.rint(100 * trust).astype(np.uint8)
+    cells = len(moved_dn) // len(trust)
     known = (sent.low > 0) | (sent.high < 0)
-    outside = known & ((refined.foretold < sent.low) | (refined.foretold > sent.high))
+    outside = known & ((refined.foretold < sent.low - 1) | (refined.foretold > sent.high + 1))
     return Overruled(
-        tuple(dates), np.clip(np.rint(size), 0, 65534).astype(np.uint16),
-        trust.repeat(cells, axis=0).repeat(cells, axis=1), float(outside.sum()) / max(1, int(known.sum())),
+        tuple(dates), np.clip(np.rint(moved_dn), 0, 65534).astype(np.uint16),
+        percent.repeat(cells, axis=0).repeat(cells, axis=1), float(outside.sum()) / max(1, int(known.sum())),
     )  # fmt: skip

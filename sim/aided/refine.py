@@ -8,8 +8,8 @@ expectation-maximisation over the cells (Tobin 1958; Dempster et al. 1977): coef
 and a date that does not foretell what was sent gets weights near 0. Beside it stands the same model without any date.
 How much likelier the cells of a block and its neighbours are with the dates than without is its trust, 0 to 1.
 
-A coefficient moves from where the decoder has it by trust x (its mean in the cell with the dates - that without), and
-never out of its cell: what was sent stands.
+A coefficient moves from where the decoder has it by its mean in the cell with the dates less that without, times trust,
+and never out of its cell: what was sent stands.
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,13 +30,14 @@ ZONES = (0, 1, 2, 3, 4, 5, 7, 10)
 ACTIVITIES = 3
 #: Activity counts sizes up to so many steps.
 MOST_ACTIVE = 4.0
-ROUNDS, STEPS = 2, 4
+#: Steps of expectation-maximisation, before trust is known and with it.
+STEPS = (4, 2)
 #: Weights are held to those of the coarser zone, times this, as by so many coefficients of mean size.
 INHERITED, HELD_BY = 0.7, 20.0
 #: A group where fewer were sent than this starts from what it inherits.
 FEWEST_SENT = 0.02
 FIRST_TRUST, MOST_EVIDENCE = 0.8, 20.0
-LEAST_SPREAD = 0.05
+LEAST_SPREAD, LEAST_START = 0.05, 0.3
 #: A cell less likely than this is met at the nearer end.
 UNLIKELY = 1e-12
 
@@ -52,12 +53,16 @@ class Sent:
 
 @dataclass(frozen=True, eq=False)
 class Refined:
-    """`coefficients` [B, 64, h, w] inside their cells; `foretold` by the older dates alone, cells or not; `trust` of
-    every block [h, w]."""
+    """`move` [B, 64, h, w]: from where the decoder has a coefficient, if the dates are trusted; `foretold` by the dates
+    alone, cells or not; `trust` of every block [h, w], 0 to 1."""
 
-    coefficients: F32
+    move: F32
     foretold: F32
     trust: F32
+
+    def coefficients(self, sent: Sent, weights: F32) -> F32:
+        """Moved by `weights` [64, h, w] of the way, and inside their cells."""
+        return np.clip(sent.plain + weights * self.move, sent.low, sent.high)
 
 
 @dataclass(eq=False)
@@ -70,27 +75,27 @@ class _Group:
     high: F64
     older: F64
     heads_zone: bool  # the most active of its zone, from which the next ones inherit
-    weights: F64
+    alone: F64  # expected without the dates, and the log of how likely the cells are then, [n]
+    likely_alone: F64
+    weights: F64  # until they are fitted NaN
     spread: float
-    spread_alone: float
 
 
-def refine(sent: Sent, older: Sequence[F32]) -> Refined:
-    """`older`: the same coefficients of older dates [B, 64, h, w], at least one."""
+def refine(sent: Sent, older: Sequence[F32], shown: Mask) -> Refined:
+    """`older`: the same coefficients of older dates [B, 64, h, w], at least one. `shown` [h, w]: blocks of which they
+    show anything; elsewhere nothing is learnt of them, and nothing moved."""
     groups = list(_groups(sent, older))
-    trust = np.full(sent.low.shape[2:], FIRST_TRUST)
-    for _ in range(ROUNDS):
+    trust = np.where(shown, FIRST_TRUST, 0.0)
+    for steps in STEPS:
         moved, foretold = np.zeros((2, *sent.low.shape), np.float32)
         evidence = np.zeros(trust.shape)
-        for group in _fitted(groups, trust):
+        for group in _fitted(groups, trust, steps):
             expected, _, likely = in_cells(group.older @ group.weights, group.spread, group.low, group.high)
-            alone, _, likely_alone = in_cells(np.zeros_like(group.low), group.spread_alone, group.low, group.high)
-            moved[group.band][group.where] = expected - alone
+            moved[group.band][group.where] = expected - group.alone
             foretold[group.band][group.where] = group.older @ group.weights
-            evidence += _over_blocks(likely - likely_alone, group.where)
-        trust = _trust(evidence)
-    coefficients = np.clip(sent.plain + trust.astype(np.float32) * moved, sent.low, sent.high)
-    return Refined(coefficients, foretold, trust.astype(np.float32))
+            evidence += _over_blocks(likely - group.likely_alone, group.where)
+        trust = _trust(evidence) * shown
+    return Refined(moved, foretold, trust.astype(np.float32))
 
 
 def in_cells(mean: F64, spread: float, low: F64, high: F64) -> tuple[F64, F64, F64]:
@@ -139,33 +144,41 @@ def _activity(coefficients: F32) -> F32:
 def _group(sent: Sent, older: Sequence[F32], band: int, where: Mask, heads_zone: bool) -> _Group:
     low, high, plain = (a[band][where].astype(np.float64) for a in (sent.low, sent.high, sent.plain))
     dates = np.stack([plane[where] for date in older for plane in date], axis=1).astype(np.float64)
-    spread = max(0.3, float(plain.std()))
-    start = np.full(dates.shape[1], np.nan)  # until what it inherits is known
-    return _Group(band, where, low, high, dates, heads_zone, start, spread, spread)
+    spread = max(LEAST_START, float(plain.std()))
+    alone, likely = _without_dates(low, high, spread)
+    start = np.full(dates.shape[1], np.nan)
+    return _Group(band, where, low, high, dates, heads_zone, alone, likely, start, spread)
 
 
-def _fitted(groups: Sequence[_Group], trust: F64) -> Iterator[_Group]:
+def _without_dates(low: F64, high: F64, spread: float) -> tuple[F64, F64]:
+    """What is expected in cells [n] of coefficients that are normal around 0, and the log of how likely cells are."""
+    zero = np.zeros_like(low)
+    for _ in range(STEPS[0]):
+        expected, variance, _ = in_cells(zero, spread, low, high)
+        spread = max(LEAST_SPREAD, float(np.sqrt((variance + expected**2).mean())))
+    expected, _, likely = in_cells(zero, spread, low, high)
+    return expected, likely
+
+
+def _fitted(groups: Sequence[_Group], trust: F64, steps: int) -> Iterator[_Group]:
     """The groups in their order, each fitted to its cells."""
     inherited, band = np.zeros(groups[0].older.shape[1]), -1
     for group in groups:
         if group.band != band:
             inherited, band = np.zeros(group.older.shape[1]), group.band
-        _fit(group, np.broadcast_to(trust, group.where.shape)[group.where], INHERITED * inherited)
+        _fit(group, np.broadcast_to(trust, group.where.shape)[group.where], INHERITED * inherited, steps)
         if group.heads_zone:
             inherited = group.weights
         yield group
 
 
-def _fit(group: _Group, trust: F64, inherited: F64) -> None:
+def _fit(group: _Group, trust: F64, inherited: F64, steps: int) -> None:
     """Expectation-maximisation, in place."""
     if np.isnan(group.weights).any():
         sent = (group.low > 0) | (group.high < 0)
         middle = np.where(sent, (group.low + group.high) / 2, 0.0)
         group.weights = inherited if sent.mean() < FEWEST_SENT else _regressed(group.older, middle, trust, inherited)
-    zero = np.zeros_like(group.low)
-    for _ in range(STEPS):
-        expected, variance, _ = in_cells(zero, group.spread_alone, group.low, group.high)
-        group.spread_alone = max(LEAST_SPREAD, float(np.sqrt((variance + expected**2).mean())))
+    for _ in range(steps):
         expected, variance, _ = in_cells(group.older @ group.weights, group.spread, group.low, group.high)
         group.weights = _regressed(group.older, expected, trust, inherited)
         left = variance + (expected - group.older @ group.weights) ** 2
@@ -182,12 +195,10 @@ def _regressed(older: F64, values: F64, trust: F64, inherited: F64) -> F64:
 
 
 def _over_blocks(values: F64, where: Mask) -> F64:
-    """Sums over the functions of each block [h, w]."""
-    return np.asarray(np.bincount(_block_of(where), values, where[0].size).reshape(where.shape[1:]))
-
-
-def _block_of(where: Mask) -> NDArray[np.intp]:
-    return np.flatnonzero(where) % where[0].size
+    """Sums over the functions of each block [h, w] but block averages, which are of more than one block."""
+    at = np.flatnonzero(where)
+    blocks, own = where[0].size, at >= where[0].size
+    return np.asarray(np.bincount(at[own] % blocks, values[own], blocks).reshape(where.shape[1:]))
 
 
 def _trust(evidence: F64) -> F64:

@@ -49,7 +49,7 @@ class Refining:
         if levels.shape != decoded[1].magnitude.shape:
             raise BundleError("this bundle's decoder network gives no coefficients to refine; take --decoder fast")
         found = _by_band(levels).copy()
-        found[:, 0] = _second_level(found[:, 0])
+        found[:, 0] = _second_level(found[:, 0], np.linalg.inv(dct().T) * 2.0**DCT_BITS)  # what `picture` undoes
         return found
 
     def of_picture(self, dn: Dn, valid: Mask, decoded: Decoded) -> F32:
@@ -61,12 +61,28 @@ class Refining:
         rotated[:, ~valid] = 0
         return analysed(rotated, self.kernels) / np.float32(_step(index, found))
 
+    def weights(self, blocks: F32) -> F32:
+        """Of every coefficient [64, h, w] the least of what blocks [h, w] have, of all that it reaches: functions lap
+        over into the next blocks, block averages go in squares of 8 x 8 blocks."""
+        around = minimum_of_neighbours(blocks)
+        found = np.repeat(around[None], COEFFICIENTS, axis=0)
+        squares = around.reshape(len(blocks) // BLOCK, BLOCK, -1, BLOCK).min(axis=(1, 3))
+        found[0] = squares.repeat(BLOCK, axis=0).repeat(BLOCK, axis=1)
+        return found
+
     def picture(self, coefficients: F32, decoded: Decoded) -> Dn:
         """DN uint16 [B, T, T] of coefficients [B, 64, h, w]."""
         (rotation, index), found = decoded
         levels = coefficients.copy()
         levels[:, 0] = first_level(levels[:, 0])
         return self.untransformed(found, levels.reshape(-1, *levels.shape[2:]), rotation, _step(index, found))
+
+
+def minimum_of_neighbours(blocks: F32) -> F32:
+    """Over 3 x 3 of [h, w]."""
+    wide = np.pad(blocks, 1, mode="edge")
+    rows = np.minimum(np.minimum(wide[:-2], wide[1:-1]), wide[2:])
+    return np.minimum(np.minimum(rows[:, :-2], rows[:, 1:-1]), rows[:, 2:])
 
 
 def cells(indices: Indices) -> tuple[F32, F32]:
@@ -94,20 +110,20 @@ def analysed(rotated: F32, kernels: Kernels) -> F32:
     weights = quarters.reshape(2, 2, COEFFICIENTS, COEFFICIENTS) * np.exp2(-kernels.exponents.astype(np.float32))
     found = sum(pixels[:, y : y + cells_a_side, x : x + cells_a_side] @ weights[y, x] for y in (0, 1) for x in (0, 1))
     coefficients = np.ascontiguousarray(np.moveaxis(np.asarray(found, np.float32), 3, 1))
-    coefficients[:, 0] = _second_level(coefficients[:, 0])
+    coefficients[:, 0] = _second_level(coefficients[:, 0], dct() * 2.0**-DCT_BITS)
     return coefficients
 
 
-def _second_level(averages: F32) -> F32:
+def _second_level(averages: F32, basis: NDArray[np.floating]) -> F32:
     """As payload.codec.lapped.transform.second_level, in floats: [B, h, w]."""
-    basis = (dct() * 2.0**-DCT_BITS).astype(np.float32)
-    rows = _apply_rows(averages, basis)
-    return _apply_rows(rows.swapaxes(1, 2), basis).swapaxes(1, 2)
+    rows = _apply_rows(averages.astype(np.float64), basis)
+    return _apply_rows(rows.swapaxes(1, 2), basis).swapaxes(1, 2).astype(np.float32)
 
 
-def _apply_rows(x: F32, matrix: F32) -> F32:
+def _apply_rows(x: NDArray[np.float64], matrix: NDArray[np.floating]) -> NDArray[np.float64]:
     bands, height, width = x.shape
-    return (matrix @ x.reshape(bands, height // BLOCK, BLOCK, width)).reshape(bands, height, width)
+    found: NDArray[np.float64] = matrix @ x.reshape(bands, height // BLOCK, BLOCK, width)
+    return found.reshape(x.shape)
 
 
 def _by_band(channels: F32) -> F32:
