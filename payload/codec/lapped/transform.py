@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from payload.codec.lapped.slopes import take_away
 from payload.engine import Network
 from payload.errors import BundleError
 
@@ -58,9 +59,11 @@ def planes(rotated: NDArray[np.int32] | NDArray[np.int16]) -> NDArray[np.float32
 
 
 def encode(
-    rotated: NDArray[np.int32] | NDArray[np.int16], network: Network, at_once: int | None = None
-) -> Latents:
-    """Latents of one tile. `at_once`: so many planes go into the network at a time; None: all."""
+    rotated: NDArray[np.int32] | NDArray[np.int16], network: Network, at_once: int | None = None,
+    averages_tell: bool = False,
+) -> Latents:  # fmt: skip
+    """Latents of one tile. `at_once`: so many planes go into the network at a time; None: all. `averages_tell`: of the
+    slopes in their blocks (slopes.py)."""
     bands, side, _ = rotated.shape
     given = planes(rotated)
     sums = np.empty((2 * bands, COEFFICIENTS, side // BLOCK, side // BLOCK), np.int32)
@@ -71,6 +74,8 @@ def encode(
     values = sums[:bands]
     values <<= 8
     values += sums[bands:]
+    if averages_tell:
+        take_away(values)
     return with_second_level(values)
 
 
