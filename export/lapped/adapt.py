@@ -51,10 +51,10 @@ SETTINGS: dict[str, Any] = {
 }  # fmt: skip
 
 
-def law_of(sensor: Sensor) -> dict[str, float]:
+def law_of(sensor: Sensor) -> dict[str, Any]:
     """What a sensor's DN go through. The power law: Sentinel-2's over reflectance x 10 000, none over other numbers.
     Pictures of one band are planetary or panchromatic, and often smooth: there averages tell of slopes."""
-    tell = {"averages_tell": 1} if len(sensor.bands) == 1 else {}
+    tell = {"averages_tell": True} if len(sensor.bands) == 1 else {}
     reflectance = sensor.kind == "optical" and sensor.scale == 1e-4 and sensor.offset == 0.0
     if reflectance:
         return {"compand": REFLECTANCE_GAMMA, "gain": 1, **tell}

@@ -17,7 +17,6 @@ from payload.bundle import DEFAULT, Bundle, load_bundle
 from payload.engine import open_engine
 from payload.errors import InputError
 from payload.scene import Dn, Mask, Scene
-from payload.sensor import RGBN
 from payload.tiles import Tile, split
 from sim.archive.coding import Quality
 from sim.archive.reader import SceneFile
@@ -108,7 +107,7 @@ def _rate(scene: Scene, octets: int, samples_per_px: float) -> dict[str, float]:
 def _figures(scene: Scene, archived: SceneFile, mask: GroundMask) -> dict[str, float]:
     """Over the pixels that both hold, tile by tile."""
     quality, clouds = SceneQuality(scene.info.sensor), ClassTally(("clear", "cloud"))
-    judged = mask.net is not None and set(RGBN) <= set(archived.bands)
+    judged = mask.net is not None
     for tile in split(scene, archived.tile_px):
         dn, valid = _read(archived, tile)
         quality.add(tile.dn, dn, valid & tile.valid)

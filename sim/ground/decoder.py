@@ -58,6 +58,11 @@ class Decoder:
         return self._decoded_px / self._seconds / 1e6 if self._seconds else None
 
     @property
+    def sensor(self) -> Sensor:
+        """Whose bands it gives."""
+        return self._bundle.sensor
+
+    @property
     def grids(self) -> tuple[Grid, ...]:
         """Of a picture whose bands have several resolutions; none of a usual one."""
         codec, _ = self._own()

@@ -80,7 +80,7 @@ class FsqCodec:
                 f"bundle {bundle.name}: tiles of {self._tile_px} px, wanted a multiple of {TILE_MULTIPLE_PX}; "
                 "restore the bundle or rebuild it"
             )
-        self._averages_tell = bool(bundle.parameter("averages_tell", 0, 0, int(self._bands <= FEW_BANDS)))
+        self._averages_tell = bundle.switch("averages_tell", may_be=self._bands <= FEW_BANDS)
         self._set_bands, self._sets = set_bands(self._bands), sets_of(self._bands)
         model, kernels = tables.of_bundle(bundle, TABLES_FILE)
         self._entropy = self._coder(model)
