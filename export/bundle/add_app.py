@@ -27,8 +27,8 @@ def add_app(bundle: Bundle, name: str, network: Path, out: Path, counts: int = 1
 
 
 def add_gate(bundle: Bundle, source: Bundle, out: Path) -> Bundle:
-    """The bundle, under its own name, with the cloud network of another: it looks at blue, green, red and near infrared,
-    wherever the bundle has them. InputError where one of both has no network, or no such bands."""
+    """The bundle, under its own name, with the cloud network of another, which finds its bands by role. InputError
+    where the other has no network; BundleError where the bundle has no such bands."""
     if "clouds" not in source.manifest:
         raise InputError(f"bundle {source.name} has no cloud network to take; name one that has, such as {DEFAULT}")
     places_in(bundle)

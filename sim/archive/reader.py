@@ -87,10 +87,9 @@ class SceneFile:
 
     @property
     def samples_per_px(self) -> float:
-        """Samples that were measured for each pixel of the finest grid: bands of coarser pixels count by their share."""
+        """Samples measured for each pixel of the finest grid: bands of coarser pixels count by their share."""
         found = self.text.get("samples_per_px")
-        known = isinstance(found, (int, float)) and 0 < found <= len(self.bands)
-        return float(found) if known else float(len(self.bands))
+        return float(found if isinstance(found, (int, float)) and 0 < found <= len(self.bands) else len(self.bands))
 
     @property
     def tile_px(self) -> int:

@@ -17,6 +17,7 @@ from payload.errors import InputError, StreamError
 from payload.link.tile_code import Kind, TileCode
 from payload.link.valid_mask import unpack_mask
 from payload.scene import Dn
+from payload.sensor import Sensor
 from sim.ground.residual_network import open_network
 
 FAST, FULL, BEST = "fast", "full", "best"

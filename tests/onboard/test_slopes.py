@@ -38,7 +38,8 @@ def test_what_was_taken_away_is_put_back_to_the_unit(seed: int, bits: int, cells
 
 
 def test_a_ramp_tells_by_hand() -> None:
-    """Averages that rise by 256 a block: 12 x 4 - 36 x 2 = -24 a slope inside; at the edge, where it is repeated, less."""
+    """Averages that rise by 256 a block: 12 x 4 - 36 x 2 = -24 inside, taken away; at the edges their neighbour counts
+    twice."""
     sums = np.zeros((1, 64, 8, 8), np.int32)
     sums[0, 0] = 256 * np.arange(8)
     take_away(sums)

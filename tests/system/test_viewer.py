@@ -28,8 +28,8 @@ from sim.scenes.imager.sensor_files import load_sensor
 
 uvicorn = pytest.importorskip("uvicorn")
 pytest.importorskip("rio_tiler")
-from sim.viewer.server import application  # noqa: E402
 from sim.viewer import tiles  # noqa: E402
+from sim.viewer.server import application  # noqa: E402
 from sim.viewer.shelf import ShownScene, find_scenes  # noqa: E402
 
 SIDE = 512
