@@ -24,7 +24,9 @@ def scene(side: int, cloudy: float) -> np.ndarray:
     """Four bands of ground, its left part under cloud."""
     rng = np.random.default_rng(2)
     ground = np.array([500, 800, 600, 2800])[:, None, None] + rng.normal(0, 90, (4, side, side))
-    ground[:, :, : int(cloudy * side)] = 5500 + rng.normal(0, 500, (1, side, int(cloudy * side)))
+    y, x = np.mgrid[:side, :side]
+    cloud = 6000 + 1500 * np.sin(x / 31) * np.cos(y / 23) + rng.normal(0, 30, (4, side, side))
+    ground = np.where(x < cloudy * side, cloud, ground)
     return np.clip(ground, 1, 9000).astype(np.uint16)
 
 
