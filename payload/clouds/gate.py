@@ -54,6 +54,8 @@ def flatten_clouds(tile: Tile, mask: CloudMask) -> Tile:
     shows ground is touched by a changed one. Cloud past the tile's edge is unknown, so blocks there are left alone.
     """
     size = tile.valid.shape[0]
+    if mask.accused_fraction * size**2 < (3 * BLOCK_PX) ** 2:
+        return tile  # less than one block and its neighbours
     n = size // BLOCK_PX
     closed = mask.sure.reshape(n, BLOCK_PX, n, BLOCK_PX).all(axis=(1, 3))
     inner = np.pad(closed, 1)

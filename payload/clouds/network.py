@@ -1,21 +1,28 @@
 """The cloud network: loaded from a bundle, its logits turned into probabilities by a table of exponentials."""
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from payload.bundle import Bundle
+from payload.clouds.layered import LayeredNetwork
+from payload.clouds.layers import OtherLayersError, layers_of
 from payload.clouds.mask import CLASSES, CLEAR, SHADOW, THICK, THIN, Parts
 from payload.clouds.planes import CloudSettings, input_planes, plane_count
-from payload.engine import Engine, Network
+from payload.engine import NATIVE, Engine, Network, operators_of
 from payload.errors import BundleError
 from payload.memory import Held, RunsInside
+from payload.native import library
 from payload.scene import Dn
 from payload.tiles import Tile
+
+log = logging.getLogger(__name__)
 
 NETWORK_FILE = "flight/clouds.onnx"
 #: What the network and the second witness look at, by role, in this order.
@@ -43,11 +50,15 @@ class CloudNet:
         return np.ascontiguousarray(dn[list(self.places)]) if self.places else dn
 
     def held(self) -> Iterator[Held]:
-        """The table of exponentials."""
+        """The table of exponentials, and the network where it does not lie inside a runtime."""
         yield Held("clouds.exponentials", "scales", self.exponentials)
+        if isinstance(self.network, LayeredNetwork):
+            yield from self.network.held()
 
     def runs_inside(self, tile: Tile) -> Iterator[RunsInside]:
-        """The network, with `tile` as it goes into it."""
+        """The network where a runtime has it, with `tile` as it goes into it."""
+        if isinstance(self.network, LayeredNetwork):
+            return
         planes = input_planes(self.looked_at(tile.dn), tile.valid, self.settings)
         if planes is not None:
             yield RunsInside("clouds", self.network, (planes[None],))
@@ -62,8 +73,9 @@ def load_cloud_net(bundle: Bundle, engine: Engine) -> CloudNet:
     read, places = read_settings(settings), places_in(bundle)
     side = bundle.tile_px // read.cell_px
     shape = (1, plane_count(len(places) or len(bundle.bands), read), side, side)
-    network = engine.load(bundle.file(NETWORK_FILE), require_int8=True, shape=shape)
-    return CloudNet(network, read, places)
+    path = bundle.file(NETWORK_FILE)
+    network = layered(path, shape) if engine.name == NATIVE and library.available else None
+    return CloudNet(network or engine.load(path, require_int8=True, shape=shape), read, places)
 
 
 def places_in(bundle: Bundle) -> tuple[int, ...]:
@@ -76,6 +88,15 @@ def places_in(bundle: Bundle) -> tuple[int, ...]:
             "roles; give the sensor's bands their roles, or rebuild the bundle without the network"
         )
     return () if found is None or bundle.sensor.only(found).names == bundle.bands else found
+
+
+def layered(path: Path, shape: tuple[int, ...]) -> LayeredNetwork | None:
+    """The network as the kernel runs it, the same logits; None where it has layers that the kernel does not know."""
+    try:
+        return LayeredNetwork(layers_of(operators_of(path)), shape)
+    except (OtherLayersError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+        log.info("%s: left to the runtime, because the kernel has no layer for %s", path.name, error)
+        return None
 
 
 def read_settings(table: dict[str, Any]) -> CloudSettings:

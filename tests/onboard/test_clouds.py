@@ -405,6 +405,20 @@ def test_flattening_leaves_a_clear_tile_alone() -> None:
     assert gate.flatten_clouds(tile, mask_of(0, 0)) is tile
 
 
+def test_less_sure_cloud_than_nine_blocks_is_not_looked_for() -> None:
+    """24 x 24 pixels in cells of 2 are 144; the counts say so before any probability is worked out."""
+    tile, asked = tile_of(textured()), []
+
+    def probabilities() -> np.ndarray:
+        asked.append(True)
+        return np.zeros((4, 1, 1, TILE_PX // 2, TILE_PX // 2), np.float32)
+
+    for sure in (143, 144):
+        counts = CloudCounts((TILE_PX // 2) ** 2, sure, 0, sure, np.zeros((1, 1, TILE_PX // 2, TILE_PX // 2), bool))
+        assert gate.flatten_clouds(tile, CloudMask(probabilities, tile.valid, counts=counts)) is tile
+        assert asked == [True] * (sure == 144)
+
+
 @pytest.mark.parametrize(
     ("region", "kept"),
     [
