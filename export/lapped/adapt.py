@@ -30,8 +30,7 @@ from export.workshops import Parts
 from payload.codec.lapped import power_law
 from payload.codec.lapped.many.sets import set_bands, sets_of
 from payload.codec.lapped.quantiser import Indices
-from payload.codec.lapped.slopes import take_away
-from payload.codec.lapped.transform import COEFFICIENTS, LATENT_BITS
+from payload.codec.lapped.transform import COEFFICIENTS, LATENT_BITS, take_slopes
 from payload.codec.rotation import fit as fit_rotation
 from payload.codec.rotation import rotate
 from payload.sensor import Sensor
@@ -83,7 +82,7 @@ def coefficients_of(pool: SensorPool, law: dict[str, float]) -> Tensor:
 def _without_slopes(flat: Tensor) -> Tensor:
     """What averages tell taken away, as it is on board."""
     sums = np.rint(flat[0].numpy() * 2.0**LATENT_BITS).astype(np.int32)
-    take_away(sums)
+    take_slopes(sums)
     return torch.from_numpy(sums[None].astype(np.float32) * np.float32(2.0**-LATENT_BITS))
 
 

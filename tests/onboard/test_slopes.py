@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from payload.bundle import Bundle, load_bundle
 from payload.codec.interface import Quality
-from payload.codec.lapped.slopes import put_back, put_back_whole, take_away
+from payload.codec.lapped.transform import add_slopes, add_slopes_exactly, take_slopes
 from payload.codec.registry import open_codec
 from payload.engine import open_engine
 from payload.errors import BundleError
@@ -24,16 +24,16 @@ SIDE = 256
 
 @settings(deadline=None)
 @given(seed=st.integers(0, 2**32), bits=st.integers(1, 27), cells=st.sampled_from([8, 16]))
-def test_what_was_taken_away_is_put_back_to_the_unit(seed: int, bits: int, cells: int) -> None:
+def test_what_was_taken_away_is_add_slopes_to_the_unit(seed: int, bits: int, cells: int) -> None:
     whole = np.random.default_rng(seed).integers(-(1 << bits), 1 << bits, (2, 64, cells, cells), np.int32)
     taken = whole.copy()
-    take_away(taken)
+    take_slopes(taken)
     assert (taken != whole).any(axis=(0, 2, 3)).nonzero()[0].tolist() in ([1, 8], [1], [8], [])
     back = taken.astype(np.float64)
-    put_back_whole(back)
+    add_slopes_exactly(back)
     assert np.array_equal(back, whole)
     near = taken.astype(np.float32)
-    put_back(near)
+    add_slopes(near)
     assert np.abs(near - whole).max() <= 0.5 + 2.0 ** (bits - 22)
 
 
@@ -42,7 +42,7 @@ def test_a_ramp_tells_by_hand() -> None:
     twice."""
     sums = np.zeros((1, 64, 8, 8), np.int32)
     sums[0, 0] = 256 * np.arange(8)
-    take_away(sums)
+    take_slopes(sums)
     assert sums[0, 1, 0].tolist() == [12, 36, 24, 24, 24, 24, 36, 12] and not sums[0, 8].any()
 
 

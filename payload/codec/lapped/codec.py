@@ -27,7 +27,7 @@ from payload.codec.interface import (
     Quality,
     to_dn,
 )
-from payload.codec.lapped import compiled, layers, quantiser, synthesis, tables
+from payload.codec.lapped import compiled, layers, quantiser, synthesis, tables, transform
 from payload.codec.lapped.compiled_layers import EntropyKernel
 from payload.codec.lapped.context_model import frequency_neighbours, zones
 from payload.codec.lapped.dense.given import squash
@@ -37,7 +37,6 @@ from payload.codec.lapped.power_law import LEAST_GAMMA, LINEAR, MOST_GAIN, compa
 from payload.codec.lapped.proof import latent_quantiser
 from payload.codec.lapped.quantiser import Indices
 from payload.codec.lapped.residual.bounded import BASE_STEP, Bounded
-from payload.codec.lapped.slopes import put_back, take_away
 from payload.codec.lapped.transform import BLOCK, COEFFICIENTS, Latents, dct, encode, first_level, planes
 from payload.codec.rotation import FEW_BANDS, Rotation, circle, fit, held_circle, inverse_of, rotate, unrotate
 from payload.engine import NATIVE, Engine, Network
@@ -195,7 +194,7 @@ class FsqCodec:
         if self._by_kernel and self._transform is not None and self._buffers is not None:
             sums = self._transform.run(rotated, self._buffers)
             if self._averages_tell:
-                take_away(sums)
+                transform.take_slopes(sums)
             return compiled.with_second_level(sums)
         return encode(rotated, self._network, self._at_once, self._averages_tell)
 
@@ -282,7 +281,7 @@ class FsqCodec:
     def _levels(self, found: Indices) -> NDArray[np.float32]:
         levels = _dequantised(found)
         if self._averages_tell:
-            put_back(levels.reshape(-1, COEFFICIENTS, *levels.shape[1:]))
+            transform.add_slopes(levels.reshape(-1, COEFFICIENTS, *levels.shape[1:]))
         return levels
 
     def _synthesised(self, found: Indices, wide: NDArray[np.bool_]) -> NDArray[np.float32]:

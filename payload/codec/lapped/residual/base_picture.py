@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from payload.codec.lapped import synthesis
 from payload.codec.lapped.power_law import LINEAR, REFERENCE_DN
 from payload.codec.lapped.quantiser import REBUILD_UNIT, Indices, rebuild_units, step_units
-from payload.codec.lapped.slopes import put_back_whole
 from payload.codec.lapped.tables import Kernels
-from payload.codec.lapped.transform import COEFFICIENTS, LATENT_BITS, first_level
+from payload.codec.lapped.transform import COEFFICIENTS, LATENT_BITS, add_slopes_exactly, first_level
 from payload.codec.rotation import MATRIX_BITS, Rotation
 from payload.scene import Dn
 
@@ -71,7 +70,7 @@ class BasePicture:
         own = slice(band * COEFFICIENTS, (band + 1) * COEFFICIENTS)
         levels = _levels(Indices(indices.magnitude[own], indices.negative[own], indices.missing))
         if self._averages_tell:
-            put_back_whole(levels[None])
+            add_slopes_exactly(levels[None])
         every = np.ones(COEFFICIENTS, np.bool_)
         return synthesis.synthesise(levels, self._functions, self._functions, every)[0].astype(np.int64)
 
