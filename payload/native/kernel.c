@@ -30,6 +30,7 @@
 #include "apps.c"
 #include "reed_solomon.c"
 #include "convolutional.c"
+#include "twins.c"
 
 EXPORT void nadir_plain_only(int on) { plain_only = on; }
 
