@@ -169,7 +169,8 @@ class FsqCodec:
         if self._buffers is None or not tile.valid.all() or self._sets > 1:
             values = compand(tile.dn, *self._law)
             solve = compiled.diagonalise if library.available else None
-            rotation = fit(values, tile.valid, None, solve, quantiser.allowed_error(quality, self._law[1]), True, self._distance_px)
+            allowed = quantiser.allowed_error(quality, self._law[1])
+            rotation = fit(values, tile.valid, None, solve, allowed, True, self._distance_px)
             return values, rotation, rotate(values, tile.valid, rotation).astype(np.int16)
         known = compiled.statistics(tile.dn, table(*self._law), self._buffers.values, self._distance_px)
         rotation = fit(self._buffers.values, tile.valid, known, compiled.diagonalise)
