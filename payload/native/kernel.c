@@ -24,6 +24,8 @@
 #include "similarity.c"
 #include "agreement.c"
 #include "noise.c"
+#include "drawing.c"
+#include "outline.c"
 #include "clouds.c"
 #include "apps.c"
 #include "reed_solomon.c"

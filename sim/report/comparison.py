@@ -4,7 +4,7 @@ strips of both -> figures of quality, PSNR by tile, and four pictures to lay ove
 """
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,19 +18,19 @@ from payload.scene import Dn, Mask, Scene
 from payload.tiles import grid
 from sim.clouds.ground_mask import GroundMask, MaskTally
 from sim.heap import give_back_free_pages
-from sim.metrics.distortion import SceneQuality, psnr_db
+from sim.metrics.distortion import Look, SceneQuality, psnr_db
 from sim.onboard.cloud_strips import ONBOARD_CLOUD_FILE, CloudReader
 from sim.products.native import GridFile
 from sim.products.quicklooks import Pictures, Quicklooks
 from sim.progress import Progress
-from sim.spread import Spread
+from sim.spread import OneLate, Spread
 
 
 @dataclass
 class Comparison:
     """What the ground has of a scene, held against the original. `compared_px` are valid in both."""
 
-    quality: SceneQuality
+    figures: Callable[[], dict[str, float]]  # of quality, waits for them; of `compared_px` at least one
     pictures: Pictures
     tile_psnr_db: dict[tuple[int, int], float]
     compared_px: int
@@ -102,27 +102,27 @@ def compare_with_original(
         PictureReader(pictures, len(info.bands), info.width_px) as received,
         CloudReader(folder / ONBOARD_CLOUD_FILE, info.width_px) as clouds,
         CloudReader(cloud or folder / ONBOARD_CLOUD_FILE, info.width_px) as ground,
+        OneLate() as late,
     ):
         for row, (original, valid, dn, known) in enumerate(_strips(scene, received, tile_px, spread)):
             top, height = row * tile_px, len(valid)
             onboard = clouds.read(top, height)
             spans = [slice(col * tile_px, (col + 1) * tile_px) for col in range(cols)]
             pieces = [(original[:, :, span], dn[:, :, span], known[:, span]) for span in spans]
-            seen = spread.map(lambda piece: quality.look(*piece), pieces)  # by other threads meanwhile
+            seen = spread.map(lambda piece: (quality.look(*piece), _tile_psnr_db(*piece)), pieces)
+            late.then(partial(_take, row, seen, quality, tile_psnr))
             looks.add(top, original, valid, dn, known, onboard)
             if cloud is not None:
                 tally.compare(ground.read(top, height), onboard, info.gsd_m)
             compared_px += int(known.sum())
-            for look in seen:
-                quality.take(look)
-            for col, (span, piece) in enumerate(zip(spans, pieces, strict=True)):
+            for col, span in enumerate(spans):
                 if kinds[row][col] == "withheld":
                     tally.withheld(original[:, :, span], valid[:, span], info.gsd_m)
-                if known[:, span].any():
-                    tile_psnr[row, col] = _tile_psnr_db(*piece)
             give_back_free_pages()
             progress("verification", rows)
-    return Comparison(quality, looks.write(folder, kinds, tile_px), tile_psnr, compared_px, tally.summary())
+    figures = spread.aside(quality.figures) if compared_px else dict
+    shown = looks.write(folder, kinds, tile_px, spread)
+    return Comparison(figures, shown, tile_psnr, compared_px, tally.summary())
 
 
 def _strips(
@@ -141,6 +141,19 @@ def _strips(
         yield original, valid, dn, known & valid
 
 
-def _tile_psnr_db(original: Dn, dn: Dn, known: NDArray[np.bool_]) -> float:
+def _take(
+    row: int, seen: Iterable[tuple[Look, float | None]], quality: SceneQuality, psnr_db: dict[tuple[int, int], float]
+) -> None:
+    """Adds what was seen of a row of tiles."""
+    for col, (look, tile_psnr_db) in enumerate(seen):
+        quality.take(look)
+        if tile_psnr_db is not None:
+            psnr_db[row, col] = tile_psnr_db
+
+
+def _tile_psnr_db(original: Dn, dn: Dn, known: NDArray[np.bool_]) -> float | None:
+    """None where nothing is known."""
+    if not known.any():
+        return None
     difference = original.astype(np.float32) - dn
     return psnr_db(float((difference**2).mean(axis=0, dtype=np.float64)[known].mean()))
