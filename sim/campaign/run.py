@@ -24,8 +24,8 @@ from sim.progress import Progress
 AHEAD = 2
 #: Deaths of a worker after which the scene it had is taken for the cause.
 DEATHS = 3
-#: Dask keeps profiles and logs of its workers, which grow for an hour, and looks after its processes up to fifty times a
-#: second, which took some hundredths of the host. Nobody looks at any of it here; a worker over its memory is still
+#: Dask keeps profiles and logs of its workers, which grow for an hour, and looks after its processes up to fifty times
+#: a second, which took some hundredths of the host. Nobody looks at any of it here; a worker over its memory is still
 #: found within a second.
 SETTINGS = {
     "distributed.scheduler.allowed-failures": DEATHS, "distributed.comm.timeouts.connect": "60s",

@@ -4,7 +4,7 @@ strips of both -> figures of quality, PSNR by tile, and four pictures to lay ove
 """
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,12 +18,12 @@ from payload.scene import Dn, Mask, Scene
 from payload.tiles import grid
 from sim.clouds.ground_mask import GroundMask, MaskTally
 from sim.heap import give_back_free_pages
-from sim.metrics.distortion import Look, SceneQuality, psnr_db
+from sim.metrics.distortion import SceneQuality, psnr_db
 from sim.onboard.cloud_strips import ONBOARD_CLOUD_FILE, CloudReader
 from sim.products.native import GridFile
 from sim.products.quicklooks import Pictures, Quicklooks
 from sim.progress import Progress
-from sim.spread import OneLate, Spread
+from sim.spread import Spread
 
 
 @dataclass
@@ -102,7 +102,6 @@ def compare_with_original(
         PictureReader(pictures, len(info.bands), info.width_px) as received,
         CloudReader(folder / ONBOARD_CLOUD_FILE, info.width_px) as clouds,
         CloudReader(cloud or folder / ONBOARD_CLOUD_FILE, info.width_px) as ground,
-        OneLate() as late,
     ):
         for row, (original, valid, dn, known) in enumerate(_strips(scene, received, tile_px, spread)):
             top, height = row * tile_px, len(valid)
@@ -110,7 +109,6 @@ def compare_with_original(
             spans = [slice(col * tile_px, (col + 1) * tile_px) for col in range(cols)]
             pieces = [(original[:, :, span], dn[:, :, span], known[:, span]) for span in spans]
             seen = spread.map(lambda piece: (quality.look(*piece), _tile_psnr_db(*piece)), pieces)
-            late.then(partial(_take, row, seen, quality, tile_psnr))
             looks.add(top, original, valid, dn, known, onboard)
             if cloud is not None:
                 tally.compare(ground.read(top, height), onboard, info.gsd_m)
@@ -118,6 +116,10 @@ def compare_with_original(
             for col, span in enumerate(spans):
                 if kinds[row][col] == "withheld":
                     tally.withheld(original[:, :, span], valid[:, span], info.gsd_m)
+            for col, (look, psnr) in enumerate(seen):
+                quality.take(look)
+                if psnr is not None:
+                    tile_psnr[row, col] = psnr
             give_back_free_pages()
             progress("verification", rows)
     figures = spread.aside(quality.figures) if compared_px else dict
@@ -139,16 +141,6 @@ def _strips(
             following = spread.aside(partial(received.read, *behind))
         original, valid = scene.read(place[0], 0, place[1], info.width_px)
         yield original, valid, dn, known & valid
-
-
-def _take(
-    row: int, seen: Iterable[tuple[Look, float | None]], quality: SceneQuality, psnr_db: dict[tuple[int, int], float]
-) -> None:
-    """Adds what was seen of a row of tiles."""
-    for col, (look, tile_psnr_db) in enumerate(seen):
-        quality.take(look)
-        if tile_psnr_db is not None:
-            psnr_db[row, col] = tile_psnr_db
 
 
 def _tile_psnr_db(original: Dn, dn: Dn, known: NDArray[np.bool_]) -> float | None:
