@@ -6,6 +6,7 @@ recent CPUs is bf16 (changes 6-10 % of indices), threads change float sums, and 
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from payload.errors import BundleError, InputError
 
-#: `native`: the compiled kernel computes the encoder, OpenVINO what else there is to compute.
+#: `native`: the compiled kernel computes the encoder and the cloud network, OpenVINO what else there is to compute.
 ENGINES = ("openvino", "onnxruntime", "native")
 NATIVE = "native"
 
@@ -74,7 +75,7 @@ class OpenVinoEngine:
 
 
 class NativeEngine(OpenVinoEngine):
-    """The codec's encoder runs in the compiled kernel, every other network in OpenVINO.
+    """The codec's encoder and the cloud network run in the compiled kernel, every other network in OpenVINO.
 
     The kernel works in 16-bit integers and folds by symmetry: on a processor without 8-bit dot products that is ten
     times as fast as a general convolution."""
@@ -188,16 +189,49 @@ def convolution_precisions(compiled: Any) -> dict[str, str]:
 
 def constants_of(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, int]]:
     """The constants of a network's file by their names, as they are stored, and how often each operator is in it."""
+    operators = _read(path).get_ordered_ops()
+    constants = {op.get_friendly_name(): op.data for op in operators if op.get_type_name() == "Constant"}
+    return constants, dict(Counter(op.get_type_name() for op in operators))
+
+
+def _read(path: Path) -> Any:
     import openvino
 
     try:
-        operators = openvino.Core().read_model(str(path)).get_ordered_ops()
+        return openvino.Core().read_model(str(path))
     except RuntimeError as error:
         raise BundleError(
             f"{path}: OpenVINO cannot read this network: {_first_line(error)}; rebuild the bundle"
         ) from None
-    constants = {op.get_friendly_name(): op.data for op in operators if op.get_type_name() == "Constant"}
-    return constants, dict(Counter(op.get_type_name() for op in operators))
+
+
+@dataclass(frozen=True, eq=False)
+class Operator:
+    """An operator of a network: where its inputs stand in the list, the value of a constant, and its own settings."""
+
+    kind: str
+    inputs: tuple[int, ...]
+    constant: NDArray[Any] | None
+    attributes: dict[str, Any]
+
+
+def operators_of(path: Path) -> list[Operator]:
+    """A network's operators in an order to compute them in; what can be computed without its input is a constant."""
+    from openvino.passes import ConstantFolding, Manager
+
+    model = _read(path)
+    fold = Manager()
+    fold.register_pass(ConstantFolding())
+    fold.run_passes(model)
+    ordered = model.get_ordered_ops()
+    places = {operator.get_friendly_name(): place for place, operator in enumerate(ordered)}
+    return [
+        Operator(
+            operator.get_type_name(), tuple(places[i.get_node().get_friendly_name()] for i in operator.input_values()),
+            np.array(operator.data) if operator.get_type_name() == "Constant" else None, operator.get_attributes(),
+        )
+        for operator in ordered
+    ]  # fmt: skip
 
 
 def _refuse_float_convolutions(path: Path, compiled: Any) -> None:

@@ -12,6 +12,7 @@ from hil.agent.ceilings import best_of, ceilings
 from hil.agent.layers import batched, network_times
 from payload.bundle import load_bundle
 from payload.clouds.gate import detect_clouds
+from payload.clouds.layered import LayeredNetwork
 from payload.engine import NATIVE, Engine, open_engine
 from payload.link.tile_code import pack
 from payload.memory import RunsInside
@@ -43,11 +44,13 @@ class PayloadEncoder:
         self._runtime = runtime.name
         self.engine = f"{runtime.name} {runtime.version.partition('-')[0]}"  # without the build's hash
         kernel = "compiled kernel" if library.available else "numpy"
-        encoder = kernel if runtime.name == NATIVE else self.engine
-        self.ran = {"own code": kernel, "encoder network": encoder, "cloud network": self.engine}
         self.stages_s: dict[str, float] = {}
         self.kind = ""
         self._payload = Payload(loaded, policy, runtime)
+        encoder = kernel if runtime.name == NATIVE else self.engine
+        net = self._payload.clouds
+        clouds = kernel if net is not None and isinstance(net.network, LayeredNetwork) else self.engine
+        self.ran = {"own code": kernel, "encoder network": encoder, "cloud network": clouds}
 
     def encode(self, tile: Tile) -> bytes:
         code = self._payload.encode_tile(tile)

@@ -1,5 +1,6 @@
 """The networks against what the device reaches at best: as a whole, and layer by layer."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from hil.bench.performance import DISAGREEMENT, METHOD
@@ -13,10 +14,10 @@ from payload.tiles import Tile
 
 NETWORK_STAGES = ("encode", "clouds")
 LAYER_RUNS = 30
-#: The compiled kernel multiplies 16-bit integers (payload/native); it has no layers, and its stage is timed whole.
-KERNEL_PRECISION = "INT16"
+#: Networks that the compiled kernel may run (payload/native), their stages and what it multiplies. It tells of no
+#: layers: a stage is timed whole.
+KERNEL_STAGES = {"encoder": ("encode", "INT16"), "clouds": ("clouds", "INT8")}
 CEILINGS = {"INT8": "int8_gmac_s", "FP32": "f32_gmac_s"}
-ENCODER, ENCODER_FILE = "encoder", "flight/encoder.onnx"
 
 
 def measure_roofline(
@@ -42,8 +43,10 @@ def measure_roofline(
     peak_precision = precision if peak_gmac_s or precision in ceilings else "FP32"
     macs = float(sum(cost["macs"] for cost in networks.values()))
     layers = _layers(told["networks"])
-    if session.info.engine.startswith(NATIVE) and ENCODER_FILE in networks and "encode" in coded.stages_s:
-        layers.insert(0, _kernel(networks[ENCODER_FILE], coded.stages_s["encode"].p50_s))
+    if session.info.engine.startswith(NATIVE):
+        by_runtime = {str(network["name"]) for network in told["networks"]}
+        stages_s = {name: stage.p50_s for name, stage in coded.stages_s.items()}
+        layers = [*_of_kernel(networks, by_runtime, stages_s), *layers]
     return Roofline(
         basis=_basis(told["ceilings"], peak_gmac_s, peak_source, precision, peak_precision),
         gmac_per_tile=macs / 1e9,
@@ -85,11 +88,15 @@ def _layers(networks: list[dict[str, Any]]) -> list[LayerTime]:
     return [LayerTime(str(network["name"]), *layer) for network in networks for layer in network["layers"]]
 
 
-def _kernel(cost: dict[str, Any], seconds: float) -> LayerTime:
-    octets = float(cost["weight_octets"] + _edge_octets(cost))
-    return LayerTime(
-        ENCODER, "the stage `encode`, whole", "compiled kernel", KERNEL_PRECISION, float(cost["macs"]), octets, seconds
-    )  # fmt: skip
+def _of_kernel(
+    networks: dict[str, dict[str, Any]], by_runtime: set[str], stages_s: dict[str, float]
+) -> Iterator[LayerTime]:
+    """The networks that no runtime told of, a stage each."""
+    for name, (stage, precision) in KERNEL_STAGES.items():
+        cost = networks.get(f"flight/{name}.onnx")
+        if cost is not None and name not in by_runtime and stage in stages_s:
+            octets, what = float(cost["weight_octets"] + _edge_octets(cost)), f"the stage `{stage}`, whole"
+            yield LayerTime(name, what, "compiled kernel", precision, float(cost["macs"]), octets, stages_s[stage])
 
 
 def _basis(

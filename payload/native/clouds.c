@@ -79,22 +79,36 @@ VECTORISED static int shows_one_value(const uint8_t *plane, int n) {
     return least == most;
 }
 
-static int floor_divided(int a, int b) { return a / b - (a % b < 0); } /* b > 0 */
+/* Every 2nd value in every 2nd row of [n, n], counted by level; four counts of each, so that none waits for the last. */
+static void count_samples(const uint8_t *plane, int n, int32_t *counts) {
+    int32_t four[4][LEVELS] = {{0}};
+    for (int row = 0; row < n; row += 2)
+        for (int i = 0; i < n; i += 2)
+            four[i >> 1 & 3][plane[row * n + i]]++;
+    for (int level = 0; level < LEVELS; level++)
+        counts[level] = four[0][level] + four[1][level] + four[2][level] + four[3][level];
+}
 
-/* Look-up [256] that stretches a band between two percentiles of the samples counted. */
-static void stretch_table(const int32_t *counts, int samples, int low_permille, int high_permille, int least_span,
-                          uint8_t *table) {
-    int64_t below = 0;
-    int low = 0, high = 0;
-    for (int level = 0; level < LEVELS; level++) {
-        below += counts[level];
-        low += below * 1000 <= (int64_t)low_permille * samples;
-        high += below * 1000 < (int64_t)high_permille * samples;
+/* The level below which a share of the samples lies: the first that makes it reach the share, or pass it. */
+static int percentile(const int32_t *counts, int samples, int permille, int pass) {
+    int64_t below = 0, share = (int64_t)permille * samples;
+    int level = 0;
+    for (int k = 0; k < LEVELS; k++) {
+        below += counts[k];
+        level += below * 1000 < share + pass;
     }
-    int span = high - low > least_span ? high - low : least_span;
-    for (int level = 0; level < LEVELS; level++) {
-        int value = 128 + floor_divided((2 * level - (low + high)) * 96, span);
-        table[level] = (uint8_t)(value < 0 ? 0 : value > 255 ? 255 : value);
+    return level;
+}
+
+/* Levels stretched between two percentiles: 128 + floor((2 level - low - high) 96 / span), 0 to 255. In floats: off by
+ * less than a tenth of the half step of 1 / span that keeps whole quotients whole. */
+VECTORISED static void stretch(const uint8_t *plane, int n, int low, int high, int least_span, uint8_t *restrict to) {
+    float span = (float)(high - low > least_span ? high - low : least_span);
+    float times = 192.0f / span, plus = 128.0f + (0.5f - 96.0f * (float)(low + high)) / span;
+    for (int i = 0; i < n; i++) {
+        int value = (int)((float)plane[i] * times + plus); /* what lies below 0 becomes 0, so this is the floor */
+        value = value > 0 ? value : 0;
+        to[i] = (uint8_t)(value < LEVELS - 1 ? value : LEVELS - 1);
     }
 }
 
@@ -136,14 +150,10 @@ static int cloud_planes(const uint16_t *dn, int bands, int n, int cell, int deta
         quarters(dn, n, planes + (size_t)2 * bands * n * n);
     for (int b = 0; b < bands; b++) {
         const uint8_t *plane = planes + (size_t)b * n * n;
-        uint8_t *stretched = planes + (size_t)(bands + b) * n * n, table[LEVELS];
-        int32_t counts[LEVELS] = {0};
-        for (int row = 0; row < n; row += 2)
-            for (int i = 0; i < n; i += 2)
-                counts[plane[row * n + i]]++;
-        stretch_table(counts, samples, low_permille, high_permille, least_span, table);
-        for (int i = 0; i < n * n; i++)
-            stretched[i] = table[plane[i]];
+        int32_t counts[LEVELS];
+        count_samples(plane, n, counts);
+        int low = percentile(counts, samples, low_permille, 1), high = percentile(counts, samples, high_permille, 0);
+        stretch(plane, n * n, low, high, least_span, planes + (size_t)(bands + b) * n * n);
     }
     return 1;
 }
@@ -187,15 +197,28 @@ VECTORISED static void count_cells(float (*weight)[CELLS_AT_ONCE], int cells, fl
     counts[0] += cloudy, counts[1] += thin, counts[2] += sure;
 }
 
-/* Softmax of logits [4, n] by a table [256] of the exponentials of so many steps below the largest, counted. */
+VECTORISED static uint8_t least_of(const uint8_t *values, int n) {
+    uint8_t least = 255;
+    for (int i = 0; i < n; i++)
+        least = values[i] < least ? values[i] : least;
+    return least;
+}
+
+/* Softmax of logits [4, n] by a table [256] of the exponentials of so many steps below the largest, counted. Where the
+ * likeliest cloud of 64 cells stays a hundredth below both thresholds beside the largest class alone, none is cloud. */
 static void cloud_counts(const int8_t *logits, const float *exponentials, int n, float cloudy_above, float sure_above,
                          int32_t *counts, uint8_t *is_cloudy) {
     float weight[CLOUD_CLASSES][CELLS_AT_ONCE];
     uint8_t below[CLOUD_CLASSES][CELLS_AT_ONCE];
+    float clear_up_to = 0.99f * (cloudy_above < sure_above ? cloudy_above : sure_above) * exponentials[0];
     counts[0] = counts[1] = counts[2] = 0;
     for (int from = 0; from < n; from += CELLS_AT_ONCE) {
         int cells = n - from < CELLS_AT_ONCE ? n - from : CELLS_AT_ONCE;
         steps_below(logits + from, n, cells, below);
+        if (exponentials[least_of(below[1], cells)] + exponentials[least_of(below[2], cells)] < clear_up_to) {
+            memset(is_cloudy + from, 0, cells);
+            continue;
+        }
         for (int k = 0; k < CLOUD_CLASSES; k++)
             for (int i = 0; i < cells; i++)
                 weight[k][i] = exponentials[below[k][i]];

@@ -14,6 +14,7 @@
 #include "contexts.c"
 #include "classes.c"
 #include "range_coder.c"
+#include "listing.c"
 #include "layers.c"
 #include "decoding.c"
 #include "mixing.c"
@@ -27,9 +28,11 @@
 #include "drawing.c"
 #include "outline.c"
 #include "clouds.c"
+#include "cloud_network.c"
 #include "apps.c"
 #include "reed_solomon.c"
 #include "convolutional.c"
+#include "twins.c"
 
 EXPORT void nadir_plain_only(int on) { plain_only = on; }
 

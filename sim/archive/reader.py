@@ -86,6 +86,12 @@ class SceneFile:
         return np.dtype(np.uint16)
 
     @property
+    def samples_per_px(self) -> float:
+        """Samples measured for each pixel of the finest grid: bands of coarser pixels count by their share."""
+        found = self.text.get("samples_per_px")
+        return float(found if isinstance(found, (int, float)) and 0 < found <= len(self.bands) else len(self.bands))
+
+    @property
     def tile_px(self) -> int:
         return self.head.header.tile_px
 

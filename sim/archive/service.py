@@ -123,7 +123,7 @@ def describe(scene: SceneFile, name: str) -> Entry:
     kinds = Counter(Kind(int(kind)).name.lower() for kind in head.index.kind)
     worst, mean = _psnr(scene)
     return Entry(
-        name, octets, 2 * len(info.bands) * info.height_px * info.width_px / octets, worst, mean, info.sensed_at,
+        name, octets, 2 * scene.samples_per_px * info.height_px * info.width_px / octets, worst, mean, info.sensed_at,
         info.height_px, info.width_px, info.bands, f"{head.header.bundle_id:08x}", dict(head.text.get("asked", {})),
         str(head.text.get("decoder", "")), dict(sorted(kinds.items())), tuple(_missing(head, kinds, worst)),
     )  # fmt: skip

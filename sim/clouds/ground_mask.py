@@ -18,11 +18,10 @@ from numpy.typing import NDArray
 from payload.bundle import Bundle
 from payload.clouds.gate import detect_clouds
 from payload.clouds.mask import CLEAR, NO_CLASS, SHADOW, THICK, grown
-from payload.clouds.network import CloudNet, load_cloud_net
+from payload.clouds.network import ROLES, CloudNet, load_cloud_net
 from payload.engine import Engine, Network
 from payload.errors import InputError
 from payload.scene import Dn, Mask
-from payload.sensor import RGBN
 from payload.tiles import Tile
 from sim.clouds.other_detectors import CS_CLEAR, CS_SHADOW, csmask_is_there, csmask_outline, csmask_probabilities
 from sim.clouds.outline import classes_as_drawn, is_cloud
@@ -44,6 +43,7 @@ class GroundMask:
     net: CloudNet | None
     tile_px: int
     level: str | None = None
+    places: tuple[int, ...] = ()  # of the bands that ukis-csmask looks at; none: the bands as they are
 
     @property
     def source(self) -> str:
@@ -69,7 +69,8 @@ class GroundMask:
     def judge(self, dn: Dn, valid: Mask, gsd_m: float) -> NDArray[np.uint8]:
         """Classes of one tile, or of what there is of one at the scene's edge [h, w]."""
         if self.level is not None:
-            return np.where(valid, _by_csmask(dn, self.level, gsd_m), np.uint8(NO_CLASS))
+            seen = dn[list(self.places)] if self.places else dn
+            return np.where(valid, _by_csmask(seen, self.level, gsd_m), np.uint8(NO_CLASS))
         if self.net is None:
             return np.full(valid.shape, NO_CLASS, np.uint8)
         height, width = valid.shape
@@ -97,11 +98,13 @@ def open_ground_mask(bundle: Bundle, engine: Engine, drawn_by: str = BUNDLES_OWN
     level = DRAWN_BY[drawn_by]
     if level is not None and not csmask_is_there():
         raise InputError(f"--cloud-mask {drawn_by}: not installed; pip install ukis-csmask==1.0.0")
-    if level is not None and bundle.bands != RGBN:
-        found = f"it takes {', '.join(RGBN)}, and the bundle {bundle.name} has {', '.join(bundle.bands)}"
+    places = bundle.sensor.places(*ROLES)
+    if level is not None and places is None:
+        found = f"it takes {', '.join(ROLES)}, and the bundle {bundle.name} has {', '.join(bundle.bands)[:200]}"
         raise InputError(f"--cloud-mask {drawn_by}: {found}; leave the option out")
     net = load_cloud_net(bundle, engine) if "clouds" in bundle.manifest else None
-    return GroundMask(net and replace(net, network=_OneAtATime(net.network)), bundle.tile_px, level)
+    net = net and replace(net, network=_OneAtATime(net.network))
+    return GroundMask(net, bundle.tile_px, level, places or ())
 
 
 class _OneAtATime:

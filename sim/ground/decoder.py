@@ -17,6 +17,7 @@ from payload.errors import InputError, StreamError
 from payload.link.tile_code import Kind, TileCode
 from payload.link.valid_mask import unpack_mask
 from payload.scene import Dn
+from payload.sensor import Sensor
 from sim.ground.residual_network import open_network
 
 FAST, FULL, BEST = "fast", "full", "best"
@@ -56,6 +57,11 @@ class Decoder:
     def speed_mpx_s(self) -> float | None:
         """Mpx a second of the processor, tile code to DN, over the tiles decoded so far; None before the first."""
         return self._decoded_px / self._seconds / 1e6 if self._seconds else None
+
+    @property
+    def sensor(self) -> Sensor:
+        """Whose bands it gives."""
+        return self._bundle.sensor
 
     @property
     def grids(self) -> tuple[Grid, ...]:

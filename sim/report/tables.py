@@ -10,6 +10,7 @@ import numpy as np
 
 from hil.devices.latency import Work
 from payload.bundle import Bundle
+from payload.clouds.network import ROLES
 from payload.engine import Engine
 from payload.errors import StreamError
 from payload.link.frames.stack import LayerOctets
@@ -320,7 +321,8 @@ def audit_section(received: SceneReception, decoder: Decoder) -> dict[str, Any]:
     for (row, col), code in sorted(received.audits.items()):
         try:
             dn = decoder.decode_tile(code)
-            verdict = audit.judge_thumbnail(dn, np.ones(dn.shape[1:], bool))
+            seen = dn[list(decoder.sensor.places(*ROLES) or range(len(dn)))]
+            verdict = audit.judge_thumbnail(seen, np.ones(dn.shape[1:], bool))
         except StreamError:
             verdict = "unknown"
         verdicts.append(audit.Audit("", row, col, code.cloud_percent, verdict))

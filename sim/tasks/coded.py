@@ -3,6 +3,7 @@
 Small pictures are laid beside each other on tiles of the bundle; octets are those of the tile codes.
 """
 
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,15 +15,17 @@ from numpy.typing import NDArray
 from payload.bundle import load_bundle
 from payload.codec.features import KnowsFeatures
 from payload.codec.registry import open_codec
-from payload.engine import open_engine
+from payload.engine import ENGINES, NATIVE, open_engine
 from payload.errors import InputError
 from payload.link import tile_code
 from payload.link.tile_code import TileCode
+from payload.native import library
 from payload.pipeline import Payload
 from payload.scene import Dn, Mask
 from payload.tiles import Tile
 from sim.archive.coding import POLICY
 from sim.ground.decoder import FULL, Decoder
+from sim.spread import Spread
 
 Values = TypeVar("Values", np.uint16, np.float32)
 #: Steps at which the rate of some tiles is looked at, DN; between them log octets run straight over log steps.
@@ -50,11 +53,16 @@ class Coded:
 
 
 class BundleCoder:
-    """One bundle at work on a task's pictures. `follows_ratio`: whether a ratio can be asked of it."""
+    """One bundle at work on a task's pictures. `follows_ratio`: whether a ratio can be asked of it. Nothing is coded
+    twice: pictures are known by their content."""
 
-    def __init__(self, name: str, engine: str = "openvino", decoder: str = FULL) -> None:
-        self.bundle, runtime = load_bundle(name), open_engine(engine)
+    def __init__(self, name: str, spread: Spread | None = None, decoder: str = FULL) -> None:
+        self.bundle, runtime = load_bundle(name), open_engine(NATIVE if library.available else ENGINES[0])
         self._payload, self._decoder = Payload(self.bundle, POLICY, runtime), Decoder(self.bundle, runtime, decoder)
+        self._payload.clouds = None  # nothing is withheld, so nobody has to judge
+        self._spread = spread or Spread()
+        self._codes: dict[tuple[str, float | None], list[TileCode]] = {}
+        self._ratios: dict[str, dict[float, float]] = {}  # of sampled tiles by step
         codec = open_codec(self.bundle)
         if not isinstance(codec, KnowsFeatures):
             raise InputError(f"bundle {name}: its codec shows no features; give edge or a corsa bundle")
@@ -65,15 +73,20 @@ class BundleCoder:
         """Pictures at a ratio (None: at the bundle's own rate). `valid` [N, H, W]: where there is data (None:
         everywhere); elsewhere decoded pixels are 0."""
         valid = np.ones((len(pictures), *pictures.shape[2:]), bool) if valid is None else valid
-        tiles = list(_tiles(pictures, self.bundle.tile_px, valid))
-        if cr is not None and self.follows_ratio:
-            self._payload.policy = replace(POLICY, step_dn=self._step_for(tiles, cr))
-        codes = [self._payload.encode_tile(tile) for tile in tiles]
-        return Coded(_samples(tiles) * 2 / _octets(codes), lambda: self._decoded(codes, pictures.shape, valid),
+        tiles, content = list(_tiles(pictures, self.bundle.tile_px, valid)), digest_of(pictures, valid)
+        if (content, cr) not in self._codes:
+            self._codes[content, cr] = self._coded(tiles, cr, self._ratios.setdefault(content, {}))
+        codes = self._codes[content, cr]
+        return Coded(_ratio(tiles, codes), lambda: self._decoded(codes, pictures.shape, valid),
                      lambda: self._features_of(codes, pictures.shape))  # fmt: skip
 
+    def _coded(self, tiles: list[Tile], cr: float | None, ratios: dict[float, float]) -> list[TileCode]:
+        if cr is None or not self.follows_ratio:
+            return [self._payload.encode_tile(tile) for tile in tiles]
+        return self._at(tiles, self._step_for(tiles, cr, ratios))
+
     def _decoded(self, codes: list[TileCode], shape: tuple[int, ...], valid: Mask) -> Dn:
-        pixels = _pictures(np.stack([self._decoder.decode_tile(code) for code in codes]), shape)
+        pixels = _pictures(np.stack(list(self._spread.map(self._decoder.decode_tile, codes))), shape)
         return np.where(valid[:, None], pixels, 0).astype(np.uint16)
 
     def _features_of(self, codes: list[TileCode], shape: tuple[int, ...]) -> dict[int, NDArray[np.float32]]:
@@ -85,20 +98,21 @@ class BundleCoder:
             for stride, k in strides.items()
         }
 
-    def _step_for(self, tiles: list[Tile], cr: float) -> float:
-        """The quantiser step at which the tiles come to a ratio: by a sample of them, then once by all."""
+    def _step_for(self, tiles: list[Tile], cr: float, ratios: dict[float, float]) -> float:
+        """The quantiser step at which the tiles come to a ratio: by a sample of them, then once by all. `ratios` of the
+        sample by step: those that are known; what is found is added."""
         at = np.unique(np.linspace(0, len(tiles) - 1, SAMPLED_TILES).round().astype(int))
-        sample, known = [tiles[int(k)] for k in at], dict[float, float]()
+        sample = [tiles[int(k)] for k in at]
         for step_dn in STEPS_DN:
-            known[step_dn] = self._ratio(sample, step_dn)
-            if known[step_dn] > cr:
+            if step_dn not in ratios:
+                ratios[step_dn] = _ratio(sample, self._at(sample, step_dn))
+            if ratios[step_dn] > cr:
                 break
-        first = _between(known, cr)
-        return _between(known, cr * cr / self._ratio(tiles, first))
+        return _between(ratios, cr * cr / _ratio(tiles, self._at(tiles, _between(ratios, cr))))
 
-    def _ratio(self, tiles: list[Tile], step_dn: float) -> float:
+    def _at(self, tiles: list[Tile], step_dn: float) -> list[TileCode]:
         self._payload.policy = replace(POLICY, step_dn=step_dn)
-        return _samples(tiles) * 2 / _octets([self._payload.encode_tile(tile) for tile in tiles])
+        return [self._payload.encode_tile(tile) for tile in tiles]
 
 
 def _between(known: dict[float, float], cr: float) -> float:
@@ -107,12 +121,17 @@ def _between(known: dict[float, float], cr: float) -> float:
     return float(np.exp(np.interp(np.log(cr), np.log([known[step] for step in steps]), np.log(steps))))
 
 
-def _octets(codes: list[TileCode]) -> int:
-    return sum(len(tile_code.pack(code)) for code in codes)
+def _ratio(tiles: list[Tile], codes: list[TileCode]) -> float:
+    """Of their samples at 16 bit to the octets of their codes."""
+    samples = sum(len(tile.dn) * int(tile.valid.sum()) for tile in tiles)
+    return 2 * samples / sum(len(tile_code.pack(code)) for code in codes)
 
 
-def _samples(tiles: list[Tile]) -> int:
-    return sum(len(tile.dn) * int(tile.valid.sum()) for tile in tiles)
+def digest_of(pictures: Dn, valid: Mask | None) -> str:
+    """Of the content of pictures and where there is data."""
+    found = hashlib.sha256(np.ascontiguousarray(pictures).data)
+    found.update(b"" if valid is None else np.ascontiguousarray(valid).data)
+    return found.hexdigest()[:12]
 
 
 def cell_of(height: int, width: int, tile_px: int) -> tuple[int, int]:

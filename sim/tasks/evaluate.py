@@ -1,6 +1,8 @@
 """`sim evaluate-tasks`: the same heads on original pixels, on decoded pixels and on features, task by task."""
 
+import importlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -13,16 +15,18 @@ from payload.scene import Dn
 from sim.progress import Progress
 from sim.spread import Spread
 from sim.tasks import scores
-from sim.tasks.coded import BundleCoder, Coded
+from sim.tasks.coded import BundleCoder, Coded, digest_of
 from sim.tasks.data import TASKS, load_task
-from sim.tasks.heads import Budget, Head, Units, of_features, of_pixels
 from sim.tasks.kept import Arrays, Kept, key_of
-from sim.tasks.restoration import restored_db
+from sim.tasks.learning.heads import Budget, Head, Labelled, Units, labelled, of_features, of_pixels, predicted
+from sim.tasks.learning.restoration import Restoration
 from sim.tasks.scenes import figures, load_scenes
 from sim.tasks.steps import Input, Plan, Step, ordered
 from sim.tasks.summary import ORIGINALS, SAME, summary
-from sim.tasks.task import IGNORED, Task
+from sim.tasks.task import IGNORED, Labels, Task
 
+#: What a row is known by.
+Run = Mapping[str, Any]
 SCHEMA, SCENES = "nadir-tasks/2", "scenes"
 NAMES = (*TASKS, SCENES)
 BUNDLES = ("edge", "corsa-fpn3-256")
@@ -58,11 +62,11 @@ class Seen:
 
 def evaluate(request: TasksRequest, progress: Progress) -> dict[str, Any]:
     """Rows of every run, and the tables made of them. InputError where data or a bundle is not there."""
-    run = _Run(request)
-    steps = list(ordered(request.tasks, request.plan, [coder.follows_ratio for coder in run.coders]))
-    with Spread(request.jobs) as spread:
+    with Spread(request.jobs) as spread, _one_thread_each():
+        run = _Run(request, spread)
+        steps = list(ordered(request.tasks, request.plan, [coder.follows_ratio for coder in run.coders]))
         for step in steps:
-            run.step(step, spread)
+            run.step(step)
             progress(step.task, len(steps))
     result = run.result()
     run.kept.clear()
@@ -72,13 +76,12 @@ def evaluate(request: TasksRequest, progress: Progress) -> dict[str, Any]:
 class _Run:
     """The coders, what is kept, and the heads of original pixels, which are shown decoded ones, too."""
 
-    def __init__(self, request: TasksRequest) -> None:
-        self.request, self.plan = request, request.plan
-        self.coders = [BundleCoder(name) for name in request.bundles]
+    def __init__(self, request: TasksRequest, spread: Spread) -> None:
+        self.request, self.plan, self.spread = request, request.plan, spread
+        self.coders = [BundleCoder(name, spread) for name in request.bundles]
         self.kept = Kept(request.kept, self._decisive())
         self.task = lru_cache(1)(self._loaded)
         self._heads: dict[tuple[str, int], Head] = {}
-        self._coded = lru_cache(1)(self._code)
 
     def _decisive(self) -> dict[str, Any]:
         """What rows depend on, besides the code."""
@@ -90,7 +93,7 @@ class _Run:
             return scene_task(name, self.request.data)  # of few pictures a label would be borne by all or none
         return load_task(name, self.request.data).first(self.plan.pictures)
 
-    def step(self, step: Step, spread: Spread) -> None:
+    def step(self, step: Step) -> None:
         """Adds the rows of a step that are not there."""
         task = self.task(step.task)
         if task.finer > 1 and (step.seen.kind == "features" or step.shares != (1.0,)):
@@ -98,7 +101,7 @@ class _Run:
         missing = [run for run in self._runs(task, step) if not self.kept.has(key_of(run))]
         if missing:
             seen = self._seen(task, step.seen)
-            for row in spread.map(lambda run: self._row(task, seen, run), missing):
+            for row in self._of_scenes(seen, missing) if task.name == SCENES else self._rows(task, seen, missing):
                 self.kept.add(row)
 
     def _runs(self, task: Task, step: Step) -> Iterator[dict[str, Any]]:
@@ -111,53 +114,49 @@ class _Run:
         return ({**about, "learnt_from": source, "share": share, "seed": seed}
                 for source in sources for share in step.shares for seed in self.plan.seeds)  # fmt: skip
 
-    def _row(self, task: Task, seen: Seen, run: Mapping[str, Any]) -> dict[str, Any]:
-        """One head, learnt and judged."""
-        if task.name == SCENES:
-            return {**run, "cr16": round(seen.cr, 2), "macs_per_px": None,
-                    **figures(load_scenes(self.request.data), seen.units)}  # fmt: skip
-        head = self._head(task, seen, run)
-        judged, (height, width) = (task.judge != IGNORED).any(axis=(1, 2)), task.judge.shape[1:]
-        found = dict(task.score(task.judge[judged], head.predict(seen.units.of(judged))[:, :height, :width]))
-        if task.truth_dn is not None and seen.pixels is not None and run["learnt_from"] == SAME:
-            found |= restored_db(task, seen.pixels, self.plan.budget, run["seed"])
-        return {**run, "cr16": round(seen.cr, 2), "parameters": head.parameters,
-                "macs_per_px": round(head.macs_per_px, 1), **found}  # fmt: skip
+    def _of_scenes(self, seen: Seen, runs: Sequence[Run]) -> Iterator[dict[str, Any]]:
+        scenes = load_scenes(self.request.data)
+        return ({**run, "cr16": round(seen.cr, 2), "macs_per_px": None, **figures(scenes, seen.units)} for run in runs)
 
-    def _head(self, task: Task, seen: Seen, run: Mapping[str, Any]) -> Head:
+    def _rows(self, task: Task, seen: Seen, runs: Sequence[Run]) -> Iterator[dict[str, Any]]:
+        """A head for each run, learnt and judged."""
+        labels = {drawn: labelled(task.with_share(*drawn).learn, seen.units) for drawn in set(map(_drawn, runs))}
+        heads = list(self.spread.map(lambda run: self._head(task, seen, labels[_drawn(run)], run), runs))
+        judged, (height, width) = (task.judge != IGNORED).any(axis=(1, 2)), task.judge.shape[1:]
+        found = predicted(heads, seen.units, np.flatnonzero(judged).tolist(), self.spread)
+        restoration = None if task.truth_dn is None or seen.pixels is None else Restoration(task, seen.pixels)
+
+        def row(run: Run, head: Head, answer: Labels) -> dict[str, Any]:
+            scored = dict(task.score(task.judge[judged], answer[:, :height, :width]))
+            if restoration is not None and run["learnt_from"] == SAME:
+                scored |= restoration.db(self.plan.budget, run["seed"])
+            return {**run, "cr16": round(seen.cr, 2), "parameters": head.parameters,
+                    "macs_per_px": round(head.macs_per_px, 1), **scored}  # fmt: skip
+
+        return self.spread.map(lambda one: row(*one), zip(runs, heads, found, strict=True))
+
+    def _head(self, task: Task, seen: Seen, labels: Labelled, run: Run) -> Head:
         """A head that learnt from what it is shown, or from the original pixels: these learn once."""
-        share, seed = run["share"], run["seed"]
+        seed = run["seed"]
         new = Head(len(task.classes), self.plan.budget, seed)
-        if share < 1 or (run["learnt_from"] == SAME and run["input"] != "original"):
-            return new.fit(seen.units, task.with_share(share, seed).learn)
+        if run["share"] < 1 or (run["learnt_from"] == SAME and run["input"] != "original"):
+            return new.fit(seen.units, labels)
         if (task.name, seed) not in self._heads:
-            self._heads[task.name, seed] = new.fit(of_pixels(task.pictures, task.finer), task.learn)
+            self._heads[task.name, seed] = new.fit(of_pixels(task.pictures, task.finer), labels)
         return self._heads[task.name, seed]
 
     def _seen(self, task: Task, wanted: Input) -> Seen:
         if wanted.bundle is None:
             return Seen(1.0, of_pixels(task.pictures, task.finer), task.pictures)
         coder = self.coders[wanted.bundle]
-        name = f"{task.name}-{coder.bundle.bundle_id:08x}-{wanted.kind}-{wanted.cr or 'own'}"
-        found = self.kept.arrays(name, lambda: self._made(task.name, wanted))
+        content = digest_of(task.pictures, task.valid)
+        name = f"{content}-{coder.bundle.bundle_id:08x}-{wanted.kind}-{wanted.cr or 'own'}"
+        found = self.kept.arrays(name, lambda: _made(coder.code(task.pictures, wanted.cr, task.valid), wanted.kind))
         cr = float(found.pop("cr"))
         if wanted.kind == "features":
             levels = {int(stride): values for stride, values in found.items()}
             return Seen(cr, of_features(levels, len(coder.bundle.bands)))
         return Seen(cr, of_pixels(found["pixels"], task.finer), found["pixels"])
-
-    def _made(self, name: str, wanted: Input) -> Arrays:
-        """What a bundle makes of a task's pictures, and their ratio."""
-        coded = self._coded(name, wanted.bundle, wanted.cr)
-        if wanted.kind == "features":
-            made: Arrays = {str(stride): values for stride, values in coded.features.items()}
-        else:
-            made = {"pixels": coded.pixels}
-        return {"cr": np.array(coded.cr), **made}
-
-    def _code(self, name: str, bundle: int, cr: float | None) -> Coded:
-        task = self.task(name)
-        return self.coders[bundle].code(task.pictures, cr, task.valid)
 
     def result(self) -> dict[str, Any]:
         """What tasks.json holds."""
@@ -165,6 +164,27 @@ class _Run:
         tasks = {name: _about(self.task(name)) for name in self.request.tasks}
         return {"schema": SCHEMA, "plan": asdict(self.plan), "bundles": list(self.request.bundles), "tasks": tasks,
                 "summary": summary(rows, tasks), "rows": rows}  # fmt: skip
+
+
+def _one_thread_each() -> AbstractContextManager[object]:
+    """Small matrices are multiplied by one thread: the others are at work on other heads."""
+    try:
+        limits: AbstractContextManager[object] = importlib.import_module("threadpoolctl").threadpool_limits(1)
+    except ModuleNotFoundError:
+        raise InputError("scikit-learn is not installed; pip install 'nadir-payload[features]'") from None
+    return limits
+
+
+def _drawn(run: Run) -> tuple[float, int]:
+    """Which share of the labels a head learns from, and by which draw; all of them are one."""
+    return run["share"], run["seed"] if run["share"] < 1 else 0
+
+
+def _made(coded: Coded, kind: str) -> Arrays:
+    """What is kept of pictures that were coded."""
+    if kind == "features":
+        return {"cr": np.array(coded.cr), **{str(stride): values for stride, values in coded.features.items()}}
+    return {"cr": np.array(coded.cr), "pixels": coded.pixels}
 
 
 def _about(task: Task) -> dict[str, Any]:

@@ -89,6 +89,6 @@ def key_of(row: Mapping[str, Any]) -> tuple[Any, ...]:
 def digest_of(about: Mapping[str, Any]) -> str:
     """Of what decides every row, and of the code that makes them."""
     found = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
         found.update(path.read_bytes())
     return found.hexdigest()[:12]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from payload.array_files import ArrayFileError, read_arrays
 from payload.errors import InputError
 from payload.scene import Dn
-from sim.tasks.heads import Units
+from sim.tasks.learning.heads import Units
 from sim.tasks.scores import f1
 
 BIGEARTHNET = "downstream/bigearthnet_examples_120.npz"

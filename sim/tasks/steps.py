@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from sim.tasks.heads import Budget
+from sim.tasks.learning.heads import Budget
 
 Kind = Literal["original", "reconstruction", "features"]
 #: Ratios of decoded pixels, and of features of a bundle that follows a ratio: the first shall be 32 at least, and steps

@@ -9,6 +9,7 @@ from hil.agent.ceilings import best_of, ceilings, product_model
 from hil.agent.encoding import PayloadEncoder
 from hil.agent.health import clock_mhz, health, temperatures_c, throttling
 from hil.agent.layers import batched, network_times
+from hil.bench import roofline
 from hil.bench.profiling import Plan, profile
 from hil.bench.roofline import roofline_doubts
 from hil.host.client import open_device
@@ -84,10 +85,25 @@ def test_the_model_of_a_product_by_hand():
 
 
 @pytest.mark.skipif(not library.available, reason="the compiled kernel was not built here")
-def test_under_the_compiled_kernel_the_encoder_is_no_network_of_a_runtime(edge_tiles):
+def test_under_the_compiled_kernel_no_network_is_one_of_a_runtime(edge_tiles):
     encoder = PayloadEncoder(EDGE, Policy(), NATIVE, 1)
     told = encoder.networks(edge_tiles[0], 1, 1, 1, False)
-    assert [network["name"] for network in told["networks"]] == ["clouds"] and told["ceilings"] is None
+    assert told["networks"] == [] and told["ceilings"] is None
+    assert encoder.ran["cloud network"] == encoder.ran["encoder network"] == "compiled kernel"
+
+
+def test_networks_of_the_compiled_kernel_are_a_stage_each_in_the_roofline():
+    costs = {
+        f"flight/{name}.onnx": {"macs": 10, "weight_octets": 3, "inputs": {"x": [1, 2]}, "outputs": {"y": [3]}}
+        for name in ("encoder", "clouds")
+    }
+    stages = {"encode": 0.5, "clouds": 0.25, "entropy": 1.0}
+    rows = list(roofline._of_kernel(costs, set(), stages))
+    assert [(row.network, row.precision, row.seconds) for row in rows] == [
+        ("encoder", "INT16", 0.5),
+        ("clouds", "INT8", 0.25),
+    ]
+    assert [row.network for row in roofline._of_kernel(costs, {"clouds"}, stages)] == ["encoder"]
 
 
 def test_a_network_that_takes_no_batch_says_why(edge_tiles):

@@ -11,22 +11,25 @@ import pytest
 from scipy import ndimage
 
 from payload.errors import InputError
+from payload.pipeline import Payload
 from payload.tiles import split
 from sim.progress import silent
 from sim.scenes.demo import demo_scene
+from sim.spread import Spread
 from sim.tasks import scores
 from sim.tasks.coded import BundleCoder
 from sim.tasks.data import load_task
 from sim.tasks.evaluate import NAMES, QUICK, TasksRequest, evaluate
-from sim.tasks.heads import Budget, Head, of_features, of_pixels
 from sim.tasks.kept import Kept, key_of
+from sim.tasks.learning.heads import Budget, Head, Units, labelled, of_features, of_pixels, predicted
+from sim.tasks.learning.perceptron import Perceptron
 from sim.tasks.page import as_csv, as_text, render_page
 from sim.tasks.steps import Input, Plan, ordered
 from sim.tasks.summary import summary
 from sim.tasks.task import IGNORED, Task
 from sim.tasks.truth import instances_of, with_objects
 
-pytest.importorskip("sklearn", reason="the extra `features` is not installed")
+neural_network = pytest.importorskip("sklearn.neural_network", reason="the extra `features` is not installed")
 SMALL = Budget(units=1500, rounds=5, last_rounds=1)
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 
@@ -46,6 +49,15 @@ def toy_task(count: int = 6, side: int = 64) -> Task:
     return Task("toy", "Toy", dn, learn, judge, ("dark", "bright"), "f1", scores.binary, "made up")
 
 
+def learnt(
+    units: Units, labels: np.ndarray, classes: int = 2, budget: Budget = SMALL, seed: int = 0
+) -> tuple[Head, np.ndarray]:
+    """A head that learnt from labels, and what it makes of every picture."""
+    head = Head(classes, budget, seed).fit(units, labelled(labels, units))
+    (answer,) = predicted([head], units, range(len(units.inputs)), Spread())
+    return head, answer
+
+
 @pytest.mark.parametrize(("count", "side"), [(5, 120), (2, 224), (3, 64)])
 def test_what_is_coded_comes_back_in_its_place(count: int, side: int) -> None:
     dn = pictures(count, side)
@@ -63,8 +75,8 @@ def test_heads_of_pixels_and_of_features_learn_with_as_many_parameters_and_fewer
     coded = BundleCoder("edge", decoder="fast").code(task.pictures, 10.0)
     found = {}
     for name, units in (("pixels", of_pixels(task.pictures)), ("features", of_features(coded.features, 4))):
-        head = Head(2, SMALL, 0).fit(units, task.learn)
-        found[name] = head, task.score(task.judge, head.predict(units))["f1"]
+        head, answer = learnt(units, task.learn)
+        found[name] = head, task.score(task.judge, answer)["f1"]
     assert found["pixels"][1] > 0.9 and found["features"][1] > 0.75
     assert 0.9 < found["pixels"][0].parameters / found["features"][0].parameters < 1.1
     assert found["pixels"][0].parameters <= 50_000
@@ -76,15 +88,15 @@ def test_a_head_of_features_learns_more_classes_than_8_bits_have_columns_for() -
     levels = {8: (strength[:, None] == np.arange(6)[:, None, None]).astype(np.float32)}
     labels = strength.repeat(8, axis=1).repeat(8, axis=2)  # a block is of one class: its features say which
     units = of_features(levels, 4)
-    head = Head(6, replace(SMALL, rounds=12, rate=1e-2), 0).fit(units, labels)
-    assert (head.predict(units) == labels).mean() > 0.9
+    head, answer = learnt(units, labels, 6, replace(SMALL, rounds=12, rate=1e-2))
+    assert (answer == labels).mean() > 0.9
     assert head.parameters <= 50_000
 
 
 def test_a_head_gives_the_same_answer_for_the_same_seed_and_another_for_another() -> None:
     task, few = toy_task(3), replace(SMALL, units=300, rounds=2)
     units = of_pixels(task.pictures)
-    first, again, other = (Head(2, few, seed).fit(units, task.learn).predict(units) for seed in (0, 0, 1))
+    first, again, other = (learnt(units, task.learn, 2, few, seed)[1] for seed in (0, 0, 1))
     assert np.array_equal(first, again) and not np.array_equal(first, other)
 
 
@@ -93,8 +105,37 @@ def test_no_label_that_is_judged_is_learnt_from() -> None:
     assert not ((task.learn != IGNORED) & (task.judge != IGNORED)).any()
     turned = replace(task, judge=(1 - task.judge).astype(np.uint8))  # other truth, same head
     units = of_pixels(task.pictures)
-    heads = [Head(2, SMALL, 0).fit(units, t.learn).predict(units) for t in (task, turned)]
-    assert np.array_equal(*heads)
+    answers = [learnt(units, t.learn)[1] for t in (task, turned)]
+    assert np.array_equal(*answers)
+
+
+@pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
+@pytest.mark.parametrize(("outputs", "logistic"), [(1, True), (12, True), (12, False)])
+def test_a_perceptron_learns_step_by_step_as_those_of_scikit_learn(outputs: int, logistic: bool) -> None:
+    random = np.random.default_rng(0)
+    inputs = random.standard_normal((700, 20)).astype(np.float32)
+    wanted = inputs @ random.standard_normal((20, outputs)).astype(np.float32)
+    targets = wanted > 0 if logistic else wanted
+    kind = neural_network.MLPClassifier if logistic else neural_network.MLPRegressor
+    theirs = kind(hidden_layer_sizes=(16, 12), batch_size=64, tol=0.0, random_state=3, warm_start=True)
+    ours = Perceptron((20, 16, 12, outputs), 3, logistic)
+    for rounds, rate in ((4, 2e-3), (2, 3e-4)):
+        given = np.squeeze(targets).astype(int) if logistic else targets
+        theirs.set_params(max_iter=rounds, learning_rate_init=rate).fit(inputs, given)
+        ours.fit(inputs, targets, 64, rounds, rate)
+    answer = theirs.predict_proba(inputs)[:, -outputs:] if logistic else theirs.predict(inputs)
+    assert np.abs(ours.predict(inputs) - answer).max() < 1e-4 * np.abs(answer).max()
+    assert ours.parameters == sum(part.size for part in theirs.coefs_ + theirs.intercepts_)
+    ours.take_in(mean := inputs.mean(axis=0), scale := inputs.std(axis=0))
+    assert np.abs(ours.predict(inputs * scale + mean) - answer).max() < 1e-4 * np.abs(answer).max()
+
+
+def test_pictures_that_were_coded_are_not_coded_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    dn, coder = pictures(2, 64), BundleCoder("edge", decoder="fast")
+    first = coder.code(dn, 10.0)
+    monkeypatch.setattr(Payload, "encode_tile", lambda *_: pytest.fail("coded again"))
+    again = coder.code(dn.copy(), 10.0)
+    assert again.cr == first.cr and np.array_equal(again.pixels, first.pixels)
 
 
 def test_a_share_of_labels_is_that_share_of_places() -> None:

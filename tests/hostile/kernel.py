@@ -200,6 +200,7 @@ ENTRIES: dict[str, tuple[str | None, ...]] = {
     "viterbi": ("u1", None, "u1", "u1"),
     "cloud_planes": ("u2", None, None, None, None, None, None, None, "u1"),
     "cloud_counts": ("i1", "f4", None, REAL, REAL, "i4", "?"),
+    "cloud_network": ("u1", None, None, None, "i4", None, "i4", "i1", "i4", "i4", "i4", "u1", "i1"),
     "formula": ("i8", None, "u2", None, None, None, None, None, None, "u1", "?"),
     "masked_sum": ("u2", None, None, None, None, None, "?", "i8"),
     "window_sums": ("u2", None, None, None, None, None, "?", None, "i4", "i4"),
@@ -217,7 +218,7 @@ ENTRIES: dict[str, tuple[str | None, ...]] = {
 }
 #: Entries with structures of their own, which the encoder and the decoder hand over, and those that take no array.
 OTHERS = {"encode", "decode", "encode_dense", "decode_dense", "plain_only", "scratch_octets", "dense_octets",
-          "mixture_octets"}  # fmt: skip
+          "mixture_octets", "unlike"}  # fmt: skip
 
 
 def entry_case(rng: Rng, compare: bool) -> str:

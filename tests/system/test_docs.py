@@ -113,6 +113,8 @@ NOT_RUN = {
     "sim evaluate-apps": "needs the data folder; tests/ground/test_apps_products.py runs a part",
     "sim mission new salt": "tests/system/test_own_app.py follows that page",
     "sim downlink --scene demo:512 --mission salt.toml": "tests/system/test_own_app.py follows that page",
+    "sim mission new green": "tests/system/test_own_app.py follows that page",
+    "sim downlink --scene demo:512 --mission green.toml": "tests/system/test_own_app.py follows that page",
     "python -m export codes": "needs the data folder; tests/workshop runs it on drawn tiles",
     "python -m export compile": "needs the old toolkit; tests/workshop/test_myriad.py runs it where that is",
     "sim evaluate-corsa --tiles TILES.npz": "needs real tiles; tests/ground/test_published.py runs it",

@@ -46,18 +46,27 @@ def run(follower: Path, code: str, arguments: list[str]) -> subprocess.Completed
     return subprocess.run(command, cwd=follower, env=environment, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.slow
-def test_the_class_of_the_page_flies_and_answers(follower) -> None:
+def answers_of(follower: Path, name: str) -> list[dict]:
+    """What the page's mission of that name brings down."""
     main = "from sim.cli import main; main()"
-    new, downlink = (next(c for c in COMMANDS if c[:2] == words) for words in (["sim", "mission"], ["sim", "downlink"]))
+    new, downlink = (
+        next(c for c in COMMANDS if c[:2] == words and any(name in word for word in c))
+        for words in (["sim", "mission"], ["sim", "downlink"])
+    )
     assert run(follower, main, new[1:]).returncode == 0
-    table = re.search(r"```toml\n(\[apps\.salt\].*?)```", PAGE, re.DOTALL)
-    with (follower / "salt.toml").open("a", encoding="utf-8") as mission:
+    table = re.search(rf"```toml\n(\[apps\.{name}\].*?)```", PAGE, re.DOTALL)
+    with (follower / f"{name}.toml").open("a", encoding="utf-8") as mission:
         mission.write("\n" + table.group(1))
     done = run(follower, main, downlink[1:])
     assert done.returncode in (0, 1), done.stderr
-    features = json.loads((follower / "salt-run" / "answers.geojson").read_text())["features"]
-    assert features and all(f["properties"]["indicator"] == 130 and f["properties"]["alert"] for f in features)
+    features = json.loads((follower / f"{name}-run" / "answers.geojson").read_text())["features"]
+    return [feature["properties"] for feature in features]
+
+
+@pytest.mark.slow
+def test_the_class_of_the_page_flies_and_answers(follower) -> None:
+    answers = answers_of(follower, "salt")
+    assert answers and all(one["indicator"] == 130 and one["alert"] for one in answers)
 
 
 @pytest.mark.slow
@@ -80,3 +89,4 @@ def test_the_network_of_the_page_is_the_same_on_both_runtimes_and_says_what_it_s
     cells = tile.dn.reshape(4, 128, 2, 128, 2).astype(int).sum(axis=(2, 4))
     roots = np.minimum(np.sqrt(cells), 255).astype(int)
     assert found[0][0].counts == (4 * int((roots[1] > roots[3]).sum()),)
+    assert any(one["alert"] for one in answers_of(follower, "green"))

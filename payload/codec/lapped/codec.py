@@ -27,7 +27,7 @@ from payload.codec.interface import (
     Quality,
     to_dn,
 )
-from payload.codec.lapped import compiled, layers, quantiser, synthesis, tables
+from payload.codec.lapped import compiled, layers, quantiser, synthesis, tables, transform
 from payload.codec.lapped.compiled_layers import EntropyKernel
 from payload.codec.lapped.context_model import frequency_neighbours, zones
 from payload.codec.lapped.dense.given import squash
@@ -38,7 +38,7 @@ from payload.codec.lapped.proof import latent_quantiser
 from payload.codec.lapped.quantiser import Indices
 from payload.codec.lapped.residual.bounded import BASE_STEP, Bounded
 from payload.codec.lapped.transform import BLOCK, COEFFICIENTS, Latents, dct, encode, first_level, planes
-from payload.codec.rotation import Rotation, circle, fit, held_circle, inverse_of, rotate, unrotate
+from payload.codec.rotation import FEW_BANDS, Rotation, circle, fit, held_circle, inverse_of, rotate, unrotate
 from payload.engine import NATIVE, Engine, Network
 from payload.errors import BundleError
 from payload.link.tile_code import Bound, Kind
@@ -79,6 +79,7 @@ class FsqCodec:
                 f"bundle {bundle.name}: tiles of {self._tile_px} px, wanted a multiple of {TILE_MULTIPLE_PX}; "
                 "restore the bundle or rebuild it"
             )
+        self._averages_tell = bundle.switch("averages_tell", may_be=self._bands <= FEW_BANDS)
         self._set_bands, self._sets = set_bands(self._bands), sets_of(self._bands)
         model, kernels = tables.of_bundle(bundle, TABLES_FILE)
         self._entropy = self._coder(model)
@@ -191,8 +192,11 @@ class FsqCodec:
         if self._network is None:
             raise BundleError("this codec was opened for decoding only; give it an engine to encode")
         if self._by_kernel and self._transform is not None and self._buffers is not None:
-            return compiled.with_second_level(self._transform.run(rotated, self._buffers))
-        return encode(rotated, self._network, self._at_once)
+            sums = self._transform.run(rotated, self._buffers)
+            if self._averages_tell:
+                transform.take_slopes(sums)
+            return compiled.with_second_level(sums)
+        return encode(rotated, self._network, self._at_once, self._averages_tell)
 
     @property
     def _cells(self) -> tuple[int, int]:
@@ -231,7 +235,7 @@ class FsqCodec:
 
     @cached_property
     def _bounded(self) -> Bounded:
-        return Bounded(self._kernels, *self._law)
+        return Bounded(self._kernels, *self._law, self._averages_tell)
 
     def reconstruct(self, indices: tuple[tuple[Rotation, int], Indices], network: Network | None) -> Dn:
         """indices -> levels -> decoder network -> rotated bands -> DN. The network works in steps.
@@ -242,7 +246,7 @@ class FsqCodec:
         if network is None:
             return self._untransformed(found, None, rotation, step_dn)
         depth = np.full((1, 1, 1, 1), found.missing / max(1, self.layers - 1), np.float32)
-        levels = _levels(found)
+        levels = self._levels(found)
         (better,) = network.run(levels[None], depth)
         if better.shape[1:] == levels.shape:
             return self._untransformed(found, better[0], rotation, step_dn)
@@ -252,6 +256,8 @@ class FsqCodec:
         self, found: Indices, levels: NDArray[np.float32] | None, rotation: Rotation, step_dn: float
     ) -> Dn:
         """DN of levels [B * 64, h, h], or of the indices' own."""
+        if levels is None and self._averages_tell:
+            levels = self._levels(found)
         wide, (inverse, means) = synthesis.wide_functions(step_dn), inverse_of(rotation)
         turn = inverse * np.float32(step_dn), means
         if self._sets > 1:
@@ -262,7 +268,7 @@ class FsqCodec:
             return self._synthesis.of_indices(found, _averages(found), wide, turn)
         if self._synthesis is not None and levels is not None:
             return self._synthesis.of_levels(levels, wide, turn)
-        rotated = synthesis.synthesise(_levels(found) if levels is None else levels, *self._functions, wide)
+        rotated = synthesis.synthesise(self._levels(found) if levels is None else levels, *self._functions, wide)
         return to_dn(expand(unrotate(rotated * np.float32(step_dn), rotation), *self._law))
 
     def _parts(self, found: Indices) -> Iterator[Indices]:
@@ -272,11 +278,17 @@ class FsqCodec:
             behind = None if found.behind is None else found.behind[at]
             yield Indices(found.magnitude[at], found.negative[at], found.missing, behind)
 
+    def _levels(self, found: Indices) -> NDArray[np.float32]:
+        levels = _dequantised(found)
+        if self._averages_tell:
+            transform.add_slopes(levels.reshape(-1, COEFFICIENTS, *levels.shape[1:]))
+        return levels
+
     def _synthesised(self, found: Indices, wide: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Rotated bands of a set, in steps."""
         if self._synthesis is not None:
             return self._synthesis.rotated(found, _averages(found), wide)
-        return synthesis.synthesise(_levels(found), *self._functions, wide)
+        return synthesis.synthesise(self._levels(found), *self._functions, wide)
 
     @cached_property
     def _functions(self) -> tuple[synthesis.Functions, synthesis.Functions]:
@@ -302,7 +314,7 @@ class FsqCodec:
     def features(self, indices: tuple[tuple[Rotation, int], Indices]) -> tuple[FeatureLevel, ...]:
         """Coefficients of the bands, dequantised, in companded DN, and their activity."""
         (rotation, index), found = indices
-        levels = _levels(found)[: self._bands * COEFFICIENTS]
+        levels = self._levels(found)[: self._bands * COEFFICIENTS]
         levels = levels * np.float32(quantiser.step_dn(index) * 2.0**found.missing)
         inverse, means = inverse_of(rotation)
         turned = (inverse @ levels.reshape(self._bands, -1)).reshape(self._bands, COEFFICIENTS, *levels.shape[1:])
@@ -344,7 +356,7 @@ class FsqCodec:
         return best
 
 
-def _levels(indices: Indices) -> NDArray[np.float32]:
+def _dequantised(indices: Indices) -> NDArray[np.float32]:
     """Levels [B * 64, h, w] in steps of the coarsest layer known, block averages back from the second level."""
     levels = quantiser.dequantise(indices)
     levels[::COEFFICIENTS] = first_level(levels[::COEFFICIENTS]).astype(np.float32)

@@ -1,20 +1,20 @@
-"""Heads: small networks from pixels, or from features, to labels. Trained by scikit-learn, the same way for all.
+"""Heads: small networks from pixels, or from features, to labels, all trained the same way.
 
 A head of pixels sees a window of the bands around a pixel and gives its label: the first layer is a convolution. A head
 of features sees the block of a cell and, coarser, the blocks around it, and gives the labels of all 64 pixels at once:
 as many parameters, a fraction of the work.
 """
 
-import importlib
-import warnings
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from payload.errors import InputError
 from payload.scene import Dn
+from sim.spread import Spread
+from sim.tasks.learning.perceptron import Perceptron
 from sim.tasks.scores import f1
 from sim.tasks.task import IGNORED, Labels
 
@@ -53,11 +53,10 @@ class Units:
     hidden: tuple[int, ...]
     per_px: float = 1.0  # pixels that one unit stands for
     prepared_macs: float = 0.0
-    pictures: tuple[int, ...] | None = None  # those that are predicted; None: all
 
-    def of(self, chosen: NDArray[np.bool_]) -> "Units":
-        """Those of the chosen pictures [N]."""
-        return replace(self, pictures=tuple(np.flatnonzero(chosen).tolist()))
+    def at(self, places: tuple[NDArray[np.intp], ...]) -> Floats:
+        """Inputs of some units, [n, F]."""
+        return self.inputs[places].reshape(len(places[0]), -1)
 
 
 def of_pixels(dn: Dn, finer: int = 1) -> Units:
@@ -92,89 +91,100 @@ def _folded(values: Floats, times: int) -> Floats:
     return cells.transpose(0, 1, 3, 5, 2, 4).reshape(count, -1, height // times, width // times)
 
 
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """The units of a grid that have labels to learn from. `at`: places in [N, h, w] as one number, [n]; `targets` of
+    their pixels, [n, side^2], IGNORED where there is none."""
+
+    grid: tuple[int, ...]
+    at: NDArray[np.intp]
+    targets: Labels
+
+    def of(self, chosen: NDArray[np.intp]) -> tuple[tuple[NDArray[np.intp], ...], Labels]:
+        """Places, as numpy indexes them, and labels of some."""
+        return np.unravel_index(self.at[chosen], self.grid), self.targets[chosen]
+
+    def drawn(self, count: int, classes: int, random: np.random.Generator) -> NDArray[np.intp]:
+        """Which are learnt from: for each class an equal share of units that hold it."""
+        held = [np.flatnonzero((self.targets == k).any(axis=1)) for k in range(classes)]
+        held = [units for units in held if len(units)]
+        share = -(-count // len(held))
+        return np.concatenate([units[random.integers(0, len(units), share)] for units in held])
+
+
+def labelled(labels: Labels, units: Units) -> Labelled:
+    """Labels [N, H, W] as the units give them. InputError where there are none."""
+    count, height, width = grid = units.inputs.shape[:3]
+    side = units.side
+    whole = np.full((count, height * side, width * side), IGNORED, np.uint8)
+    whole[:, : labels.shape[1], : labels.shape[2]] = labels
+    cells = whole.reshape(count, height, side, width, side).swapaxes(2, 3).reshape(-1, side * side)
+    known = np.flatnonzero((cells != IGNORED).any(axis=1))
+    if not len(known):
+        raise InputError("no labelled pixel to learn from; give more labels")
+    return Labelled(grid, known, cells[known])
+
+
 class Head:
     """One head of K classes. Deterministic by its seed. Of two classes, the one above a threshold of probability is
     taken that served best on a draw of the labels it learnt from."""
 
     def __init__(self, classes: int, budget: Budget, seed: int) -> None:
-        self._classes, self._budget = classes, budget
-        self._random, self._seed = np.random.default_rng(seed), seed
+        self._classes, self._budget, self._seed = classes, budget, seed
         self._threshold = 0.5
         self.parameters = 0
         self.macs_per_px = 0.0
 
-    def fit(self, units: Units, labels: Labels) -> "Head":
+    def fit(self, units: Units, labels: Labelled) -> "Head":
         """Learns from units that have labels, as many of each class as can be; pixels without a label in a unit take
-        that unit's commonest. InputError where there are none."""
-        targets = _cut(labels, units)
-        some = np.argwhere((targets != IGNORED).any(axis=-1))
-        if not len(some):
-            raise InputError("no labelled pixel to learn from; give more labels")
-        at = tuple(some[self._drawn(targets[tuple(some.T)])].T)
-        inputs = self._inputs(units, at)
-        self._mean, self._scale = inputs.mean(axis=0), inputs.std(axis=0) + 1e-3
-        self._train(self._scaled(inputs), self._hot(_filled(targets[at])), units)
+        that unit's commonest."""
+        random, budget = np.random.default_rng(self._seed), self._budget
+        at, targets = labels.of(labels.drawn(budget.units, self._classes, random))
+        inputs = units.at(at)
+        mean, scale = inputs.mean(axis=0), inputs.std(axis=0) + 1e-3
+        self._train((inputs - mean) / scale, self._hot(_filled(targets)), units)
+        self._network.take_in(mean, scale)
         if self._classes == 2:
-            at = tuple(some[self._random.integers(0, len(some), self._budget.units)].T)
-            self._threshold = _best_threshold(self._scores(self._scaled(self._inputs(units, at))), targets[at])
+            at, targets = labels.of(random.integers(0, len(labels.at), budget.units))
+            self._threshold = _best_threshold(self._network.predict(units.at(at)), targets)
         return self
 
-    def _drawn(self, targets: Labels) -> NDArray[np.intp]:
-        """Which of the labelled units [n, s] are learnt from: for each class an equal share of units that hold it."""
-        held = [np.flatnonzero((targets == k).any(axis=1)) for k in range(self._classes)]
-        held = [units for units in held if len(units)]
-        share = -(-self._budget.units // len(held))
-        return np.concatenate([units[self._random.integers(0, len(units), share)] for units in held])
-
-    @staticmethod
-    def _inputs(units: Units, at: tuple[NDArray[np.intp], ...]) -> Floats:
-        return units.inputs[at].reshape(len(at[0]), -1)
-
-    def predict(self, units: Units) -> Labels:
-        """The likeliest class of every pixel of the pictures to be predicted, [N, H, W]."""
-        count, height, width = units.inputs.shape[:3]
-        side, rows = units.side, []
-        for k in range(count) if units.pictures is None else units.pictures:  # one at a time: windows are copies
-            scores = self._scores(self._scaled(units.inputs[k].reshape(height * width, -1)))
-            rows.append(self._decided(scores).reshape(height, width, side, side))
-        return np.stack(rows).swapaxes(2, 3).reshape(len(rows), height * side, width * side)
-
-    def _train(self, inputs: Floats, targets: Labels, units: Units) -> None:
-        budget = self._budget
-        self._network = _classifier()(
-            hidden_layer_sizes=_widths(units, inputs.shape[1], targets.shape[1]), batch_size=budget.batch,
-            max_iter=budget.rounds, learning_rate_init=budget.rate, tol=0.0, n_iter_no_change=10**6,
-            random_state=self._seed, warm_start=True,
-        )  # fmt: skip
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it says that it was stopped, which it was
-            self._network.fit(inputs, targets)
-            self._network.set_params(learning_rate_init=budget.last_rate, max_iter=budget.last_rounds)
-            self._network.fit(inputs, targets)
-        weights = sum(layer.size for layer in self._network.coefs_)
-        self.parameters = weights + sum(layer.size for layer in self._network.intercepts_)
-        self.macs_per_px = weights / units.per_px + units.prepared_macs
-
-    def _hot(self, targets: Labels) -> Labels:
-        """Labels [n, s] -> one column for each label of two classes, K columns of more.
-
-        scikit-learn numbers the columns in the dtype of what it is given: 8 bits are too few for them.
-        """
-        if self._classes == 2:
-            return targets
-        return (targets[..., None] == np.arange(self._classes)).reshape(len(targets), -1).astype(np.int32)
-
-    def _decided(self, scores: Floats) -> Labels:
+    def classes_of(self, inputs: Floats) -> Labels:
+        """The likeliest class of every pixel of units [n, F], [n, side^2]."""
+        scores = self._network.predict(inputs)
         if self._classes == 2:
             return (scores > self._threshold).astype(np.uint8)
         return scores.reshape(len(scores), -1, self._classes).argmax(axis=-1).astype(np.uint8)
 
-    def _scores(self, inputs: Floats) -> Floats:
-        found = self._network.predict_proba(inputs)
-        return found[:, 1:] if self._network.out_activation_ == "logistic" and self._network.n_outputs_ == 1 else found
+    def _train(self, inputs: Floats, targets: NDArray[np.bool_], units: Units) -> None:
+        budget = self._budget
+        widths = (inputs.shape[1], *_widths(units, inputs.shape[1], targets.shape[1]), targets.shape[1])
+        network = self._network = Perceptron(widths, self._seed)
+        network.fit(inputs, targets, budget.batch, budget.rounds, budget.rate)
+        network.fit(inputs, targets, budget.batch, budget.last_rounds, budget.last_rate)
+        self.parameters = network.parameters
+        self.macs_per_px = network.weights / units.per_px + units.prepared_macs
 
-    def _scaled(self, inputs: Floats) -> Floats:
-        return ((inputs - self._mean) / self._scale).astype(np.float32)
+    def _hot(self, targets: Labels) -> NDArray[np.bool_]:
+        """Labels [n, s] -> one column for each label of two classes, K columns of more."""
+        if self._classes == 2:
+            return targets == 1
+        return (targets[..., None] == np.arange(self._classes)).reshape(len(targets), -1)
+
+
+def predicted(heads: Sequence[Head], units: Units, pictures: Sequence[int], spread: Spread) -> list[Labels]:
+    """The likeliest class of every pixel of some pictures, [n, H, W], by each of the heads. What they see is copied
+    once."""
+    height, width = units.inputs.shape[1:3]
+    side = units.side
+
+    def of_picture(number: int) -> list[Labels]:
+        inputs = units.inputs[number].reshape(height * width, -1)
+        return [head.classes_of(inputs) for head in heads]
+
+    found = np.stack(list(spread.map(of_picture, pictures)))  # [n, heads, units, side^2]
+    cells = found.swapaxes(0, 1).reshape(len(heads), len(pictures), height, width, side, side)
+    return list(cells.swapaxes(3, 4).reshape(len(heads), len(pictures), height * side, width * side))
 
 
 def _widths(units: Units, inputs: int, outputs: int) -> tuple[int, ...]:
@@ -182,15 +192,6 @@ def _widths(units: Units, inputs: int, outputs: int) -> tuple[int, ...]:
     if units.hidden != BLOCK_HIDDEN:
         return units.hidden
     return (min(BLOCK_HIDDEN[0], (BLOCK_PARAMETERS - outputs) // (inputs + 1 + outputs)),)
-
-
-def _cut(labels: Labels, units: Units) -> Labels:
-    """Labels [N, H, W] as the units give them, [N, h, w, side^2]; IGNORED beyond the edge."""
-    count, height, width = units.inputs.shape[:3]
-    side = units.side
-    whole = np.full((count, height * side, width * side), IGNORED, np.uint8)
-    whole[:, : labels.shape[1], : labels.shape[2]] = labels
-    return whole.reshape(count, height, side, width, side).swapaxes(2, 3).reshape(count, height, width, side * side)
 
 
 def _filled(targets: Labels) -> Labels:
@@ -205,10 +206,3 @@ def _best_threshold(scores: Floats, targets: Labels) -> float:
     score, truth = scores[known], targets[known] == 1
     values = [f1(float((truth & (score > t)).sum()), float((score > t).sum()), float(truth.sum())) for t in THRESHOLDS]
     return float(THRESHOLDS[int(np.argmax(values))])
-
-
-def _classifier() -> Any:
-    try:
-        return importlib.import_module("sklearn.neural_network").MLPClassifier
-    except ModuleNotFoundError:
-        raise InputError("scikit-learn is not installed; pip install 'nadir-payload[features]'") from None
