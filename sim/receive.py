@@ -21,6 +21,8 @@ from payload.link.space_packet import is_packet, read_packets
 from payload.link.streams import apids_of
 from payload.link.tile_code import Kind
 from payload.scene import SceneInfo
+from sim.aided.archive import Archive, laid_over
+from sim.aided.product import Aided, aid
 from sim.apps.products import write_answers
 from sim.clouds.ground_mask import BUNDLES_OWN, GroundMask, open_ground_mask
 from sim.ground.arriving_files import FILE_APIDS, packets_and_files
@@ -64,6 +66,7 @@ class ReceiveRequest:
     jobs: int = 1  # threads that decode
     cloud_mask: str = BUNDLES_OWN  # whose network draws cloud.tif
     one_grid: bool = False  # all bands in one file, whatever their resolutions
+    archive: Archive | None = None  # older dates: a second product, refined by them
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,7 @@ class Delivered:
     cloud_percent: Callable[[], float | None]  # waits for it; None where nothing is known
     decoder: str
     notes: tuple[str, ...] = ()
+    aided: Aided | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -101,9 +105,9 @@ def receive(request: ReceiveRequest, progress: Progress) -> dict[str, Any]:
         delivered = list(
             deliver_all(
                 reception, bundles, engine, mission, folder, progress, request.decoder, spread, request.cloud_mask,
-                request.one_grid,
+                request.one_grid, request.archive,
             )
-        )
+        )  # fmt: skip
         answered = write_answers(list(reception.scenes.values()), mission, folder)
         if not delivered and not answered:
             raise InputError(nothing_there(request.stream, reception, apid, frames))
@@ -115,9 +119,10 @@ def receive(request: ReceiveRequest, progress: Progress) -> dict[str, Any]:
 def deliver_all(
     reception: Reception, bundles: Mapping[int, Bundle], engine: Engine, mission: Mission, folder: Path,
     progress: Progress, asked: str = AUTO, spread: Spread | None = None, drawn_by: str = BUNDLES_OWN,
-    one_grid: bool = False,
+    one_grid: bool = False, archive: Archive | None = None,
 ) -> Iterator[Delivered]:  # fmt: skip
-    """Each scene of which anything can be shown, in a folder of its own where there are several."""
+    """Each scene of which anything can be shown, in a folder of its own where there are several. InputError where an
+    archive is of no use to one of them."""
     shown = [(scene, bundle) for scene in reception.scenes.values() if (bundle := bundle_of(scene, bundles))]
     for scene, bundle in shown:
         place = folder if len(shown) == 1 else folder / _folder_name(scene)
@@ -125,8 +130,10 @@ def deliver_all(
         info, mask = scene_info(scene, bundle), open_ground_mask(bundle, engine, drawn_by)
         kind, said = decoder_for(asked, info.height_px * info.width_px, bundle)
         decoder = Decoder(bundle, engine, kind)
-        done = deliver(scene, bundle, decoder, mask, mission, place, progress, spread, one_grid)
-        yield replace(done, notes=said)
+        with laid_over(info, archive, bundle) as overlay:
+            done = deliver(scene, bundle, decoder, mask, mission, place, progress, spread, one_grid)
+            aided = aid(scene, decoder, mask, overlay, done.origin, place, progress, spread)
+        yield replace(done, notes=said, aided=aided)
 
 
 def deliver(

@@ -27,6 +27,9 @@ OneGrid = Annotated[bool, typer.Option("--one-grid", help="All bands in one file
 Profile = Annotated[
     Literal["fast", "dense"] | None, typer.Option(help="Of the entropy coder; dense: fewer octets, slower.")
 ]
+ArchiveFolder = Annotated[
+    Path | None, typer.Option("--archive", help="Folder of older dates (rasters, .nadir): a second product, aided.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="The result as JSON on stdout.")]
 
 Speed = Annotated[float | None, typer.Option(min=1e-4, max=1e6, help="Of the live page or replay: times real time.")]

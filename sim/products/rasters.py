@@ -1,5 +1,5 @@
 """Pictures on the ground -> rasters on the scene's grid, written strip by strip: `reconstruction.tif`, `cloud.tif`,
-`cloud-onboard.tif` and `provenance.tif`.
+`cloud-onboard.tif`, `provenance.tif`, and `overruled.tif` of an archive-aided picture.
 
 All are Cloud Optimized GeoTIFFs. Strips go into an uncompressed tiled GeoTIFF in a hidden folder beside the target; at
 the end GDAL's COG driver adds the overviews and the finished file is moved into place. Whatever goes wrong before that
@@ -37,6 +37,8 @@ from sim.spread import Spread
 
 #: Marks no data in both cloud rasters.
 CLOUD_NODATA = 255
+OVERRULED_NODATA = 65_535
+OVERRULED = ("DN by which what was sent overruled the archive, root mean square", "per cent of the archive followed")
 BLOCK_PX = 512
 #: Of the strips' file: as high as the usual strip, so that each block is written once.
 STRIP_BLOCK_PX = 256
@@ -331,4 +333,16 @@ class ProvenanceWriter(_Product):
 
     def write_strip(self, row_px: int, values: NDArray[np.uint8]) -> None:
         """uint8 [2, h, W] for rows row_px .. row_px + h - 1. Strips come from top to bottom."""
+        self._raster.write(row_px, values, None)
+
+
+class OverruledWriter(_Product):
+    """`overruled.tif`: where what was sent overruled an archive, uint16; OVERRULED_NODATA where no date was at hand."""
+
+    def __init__(self, path: Path, info: SceneInfo, origin: Origin = UNKNOWN) -> None:
+        self._raster = _RasterWriter(path, info, OVERRULED, "uint16", OVERRULED_NODATA)
+        self._raster.describe(origin.tags(info))
+
+    def write_strip(self, row_px: int, values: NDArray[np.uint16]) -> None:
+        """uint16 [2, h, W] for rows row_px .. row_px + h - 1. Strips come from top to bottom."""
         self._raster.write(row_px, values, None)

@@ -127,6 +127,23 @@ def compare_with_original(
     return Comparison(figures, shown, tile_psnr, compared_px, tally.summary())
 
 
+def judge_picture(
+    scene: Scene, picture: GridFile, tile_px: int, spread: Spread | None = None
+) -> tuple[SceneQuality, dict[tuple[int, int], float]]:
+    """The figures of another picture of the scene, and PSNR by tile."""
+    quality, tile_psnr, spread = SceneQuality(scene.info.sensor), {}, spread or Spread()
+    cols = grid(scene.info, tile_px)[1]
+    with PictureReader([picture], len(scene.info.bands), scene.info.width_px) as received:
+        for row, (original, _, dn, known) in enumerate(_strips(scene, received, tile_px, spread)):
+            for col in range(cols):
+                span = slice(col * tile_px, (col + 1) * tile_px)
+                piece = original[:, :, span], dn[:, :, span], known[:, span]
+                quality.add(*piece)
+                if known[:, span].any():
+                    tile_psnr[row, col] = _tile_psnr_db(*piece)
+    return quality, tile_psnr
+
+
 def _strips(
     scene: Scene, received: PictureReader, tile_px: int, spread: Spread
 ) -> Iterator[tuple[Dn, Mask, Dn, Mask]]:

@@ -41,7 +41,7 @@ REQUIRED: dict[str, tuple[str, ...]] = {
 }
 #: Tables that say what their figures rest on; the rows of a list say it each for itself.
 WITH_BASIS = (
-    "tiles", "link", "delivery", "rate", "quality", "clouds", "apps", "bound", "measured_on_host",
+    "tiles", "link", "delivery", "rate", "quality", "clouds", "apps", "bound", "aided", "measured_on_host",
     "measured_on_device", "modelled",
 )  # fmt: skip
 LISTS = ("budgets", "checks", "conventions", "attribution")

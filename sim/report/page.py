@@ -44,6 +44,7 @@ def _context(report: Mapping[str, Any], pictures: Mapping[str, Path], spread: Sp
         "delivery_rows": _delivery(report.get("delivery")),
         "housekeeping_rows": _housekeeping(report.get("housekeeping", {})),
         "apps_rows": names.grouped(report.get("apps", {}), names.APPS, ["list", "answers", "file"]),
+        "aided_rows": names.grouped(report.get("aided", {}), names.AIDED, ["product", "change_map", "list"]),
         "cloud_rows": [*names.grouped(report["clouds"], names.CLOUDS), *names.grouped(audit, names.AUDIT, _TOLD)],
         "notes": report.get("notes", ()),
         "decoder": _decoder(report),

@@ -203,7 +203,7 @@ def test_a_scene_that_is_not_what_the_imager_takes_is_noted(run_and_picture) -> 
 def test_every_table_says_what_it_rests_on(run_and_picture) -> None:
     report = composed(run_and_picture)
     for name in WITH_BASIS:
-        assert name in ("measured_on_device", "apps", "bound") or report[name]["basis"]
+        assert name in ("measured_on_device", "apps", "bound", "aided") or report[name]["basis"]
 
 
 def test_stages_tell_what_a_tile_took(run_and_picture) -> None:
