@@ -131,7 +131,8 @@ def judge_picture(
     scene: Scene, picture: GridFile, tile_px: int, spread: Spread | None = None
 ) -> tuple[SceneQuality, dict[tuple[int, int], float]]:
     """The figures of another picture of the scene, and PSNR by tile."""
-    quality, tile_psnr, spread = SceneQuality(scene.info.sensor), {}, spread or Spread()
+    quality, spread = SceneQuality(scene.info.sensor), spread or Spread()
+    tile_psnr: dict[tuple[int, int], float] = {}
     cols = grid(scene.info, tile_px)[1]
     with PictureReader([picture], len(scene.info.bands), scene.info.width_px) as received:
         for row, (original, _, dn, known) in enumerate(_strips(scene, received, tile_px, spread)):
@@ -139,8 +140,9 @@ def judge_picture(
                 span = slice(col * tile_px, (col + 1) * tile_px)
                 piece = original[:, :, span], dn[:, :, span], known[:, span]
                 quality.add(*piece)
-                if known[:, span].any():
-                    tile_psnr[row, col] = _tile_psnr_db(*piece)
+                psnr = _tile_psnr_db(*piece)
+                if psnr is not None:
+                    tile_psnr[row, col] = psnr
     return quality, tile_psnr
 
 
