@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from payload.bundle import DEFAULT, Bundle
-from payload.engine import open_engine
 from payload.errors import InputError
 from payload.tiles import grid
 from sim.aided.archive import Archive, laid_over
@@ -29,6 +28,7 @@ from sim.mission.spec import Mission, load_mission
 from sim.mission.trust import MISSIONS_OWN, Trust
 from sim.onboard.aboard import NOTHING, Uplink, flying
 from sim.onboard.device import refuse_scene_policy
+from sim.onboard.engine_choice import ANY_ENGINE, engine_for
 from sim.onboard.sending import PACKETS_FILE, Device, header_of, packets_in, put_on_air, send, send_by_device
 from sim.products.delivery import whole_or_nothing
 from sim.products.rasters import ORIGINAL_FILE, write_scene
@@ -51,7 +51,7 @@ class Request:
     out: Path
     mission: str = DEFAULT_MISSION
     bundle: str = DEFAULT
-    engine: str = "openvino"
+    engine: str = ANY_ENGINE  # `openvino`, and `native` for a large scene
     seed: int = 0
     reading: Reading = AS_STORED  # what the user says of the file: bands, scale, offset
     overwrite: bool = False
@@ -77,7 +77,6 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
     """
     mission = mission_of(request)
     progress = in_parts(progress, 4 if request.archive else 3)  # on board, on the ground (twice), verification
-    engine = open_engine(request.engine)
     with (
         flying(request.bundle, request.uplink, mission) as (bundle, broken, memory),
         _imaged(request, mission, bundle) as original,
@@ -86,10 +85,12 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
         spread.ahead(original) as scene,
         laid_over(scene.info, request.archive, bundle) as overlay,
     ):
+        engine, coded = engine_for(request.engine, scene.info, bundle)
         mask = open_ground_mask(bundle, engine, request.cloud_mask)  # first, as it may refuse
         policy = replace(mission.policy, gate=regions_in_pixels(mission.policy.gate, scene.info))
         kind, said = decoder_for(request.decoder, scene.info.height_px * scene.info.width_px, bundle)
-        info = replace(scene.info, notes=scene.info.notes + regions_outside(mission.policy.gate, scene.info) + said)
+        outside = regions_outside(mission.policy.gate, scene.info)
+        info = replace(scene.info, notes=scene.info.notes + outside + coded + said)
         header = header_of(scene, bundle)
         if request.device is None:
             flown = mission.protection, plan_of(mission, info), memory
@@ -124,7 +125,7 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
         )  # fmt: skip
         report = tables.compose(run, onboard, ground, comparison, tables.audit_section(received, decoder))
         report |= aided_section(aided, scene, report, bundle.tile_px, spread)
-        write_report(report, comparison.pictures.paths, folder)
+        write_report(report, comparison.pictures.paths, folder, spread)
         write_catalogue([delivered] if delivered else [], folder)
     return report
 

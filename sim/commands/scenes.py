@@ -28,7 +28,7 @@ def downlink(
     bundle: options.Bundle = DEFAULT,
     trust: options.Trust = None,
     allow_unsigned: options.AllowUnsigned = False,
-    engine: options.Engine = "openvino",
+    engine: options.AnyEngine = "auto",
     decoder: options.AnyDecoder = "auto",
     cloud_mask: options.CloudMask = "bundle",
     jobs: options.Jobs = None,

@@ -9,6 +9,9 @@ leaves nothing behind. Memory is one strip and GDAL's bounded cache, whatever th
 import shutil
 import tempfile
 import warnings
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -30,6 +33,7 @@ from sim.products.band_facts import band_tags, colours
 from sim.products.origin import UNKNOWN, Origin
 from sim.products.provenance import STATES
 from sim.scenes.gdal_files import GDAL_CACHE_OCTETS, cause_of
+from sim.spread import Spread
 
 #: Marks no data in both cloud rasters.
 CLOUD_NODATA = 255
@@ -200,6 +204,22 @@ class _Product:
                 self._raster.finish()
         finally:
             self._raster.discard()
+
+
+class AtOnce:
+    """Products whose ends, where overviews are made and files packed, do not wait for each other. Used as a context."""
+
+    def __init__(self, products: Sequence[AbstractContextManager[Any]], spread: Spread) -> None:
+        self._products, self._spread = products, spread
+
+    def __enter__(self) -> None:
+        for product in self._products:
+            product.__enter__()
+
+    def __exit__(self, *details: Any) -> None:
+        with ExitStack() as ends:
+            for product in self._products:
+                ends.callback(self._spread.aside(partial(product.__exit__, *details)))
 
 
 class Statistics:
