@@ -207,7 +207,8 @@ def test_a_page_names_metrics_and_classes_and_goes_by_ratio() -> None:
         row("reconstruction", 20.0, 0.75))]  # fmt: skip
     about = {"metric": "miou", "title": "Cover", "note": "as `water`", "pictures": 1, "classes": ["wood", "class 7"]}
     tasks = {"water": about}
-    result = {"rows": rows, "tasks": tasks, "summary": summary(rows, tasks), "plan": {"seeds": [0]}, "bundles": ["edge"]}
+    plan, tables = {"seeds": [0]}, summary(rows, tasks)
+    result = {"rows": rows, "tasks": tasks, "summary": tables, "plan": plan, "bundles": ["edge"]}
     page = render_page(result)
     assert "IoU of class 7 0.25" in page and "of mean IoU, spread" in page and "miou" not in page
     order = re.findall(r'<th scope="row">([^<]+)</th>', page)
