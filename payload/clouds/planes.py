@@ -18,7 +18,7 @@ from payload.errors import InputError
 from payload.native import library
 from payload.scene import Dn, Mask
 
-#: Places of the visible bands among payload.sensor.RGBN.
+#: Places of the visible bands among those the network looks at (payload/clouds/network.py).
 BLUE, GREEN, RED = range(3)
 #: The tile's percentiles are read from every 2nd of the averages in every 2nd row.
 SAMPLE_EVERY = 2
