@@ -44,7 +44,7 @@ def _context(report: Mapping[str, Any], pictures: Mapping[str, Path], spread: Sp
         "delivery_rows": _delivery(report.get("delivery")),
         "housekeeping_rows": _housekeeping(report.get("housekeeping", {})),
         "apps_rows": names.grouped(report.get("apps", {}), names.APPS, ["list", "answers", "file"]),
-        "aided_rows": names.grouped(report.get("aided", {}), names.AIDED, ["product", "change_map", "list"]),
+        "aided_rows": names.grouped(report.get("aided", {}), names.AIDED, _AIDED_TOLD),
         "cloud_rows": [*names.grouped(report["clouds"], names.CLOUDS), *names.grouped(audit, names.AUDIT, _TOLD)],
         "notes": report.get("notes", ()),
         "decoder": _decoder(report),
@@ -75,6 +75,7 @@ def _delivery(delivery: Mapping[str, Any] | None) -> list[names.Rows]:
     return names.grouped(delivery, names.DELIVERY) + apart
 
 
+_AIDED_TOLD = ("product", "change_map", "dates", "notes", "list", "metrics")  # in sentences and a table
 _TOLD = ("withheld", "tiles")  # of the audit: stand elsewhere on the page
 
 
