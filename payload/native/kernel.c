@@ -25,6 +25,8 @@
 #include "similarity.c"
 #include "agreement.c"
 #include "noise.c"
+#include "drawing.c"
+#include "outline.c"
 #include "clouds.c"
 #include "cloud_network.c"
 #include "apps.c"

@@ -80,7 +80,7 @@ class Window:
 def get(scene: SceneFile, out: Path, window: Window | None, progress: Progress) -> Path:
     """A scene of a store, or a window of it, as a Cloud Optimized GeoTIFF with its place and its mask."""
     part = window or Window(0, 0, *scene.shape[1:])
-    info, side = _info_of(scene, part), scene.tile_px
+    info, side = info_of(scene, part), scene.tile_px
     stops = [part.top, *range((part.top // side + 1) * side, part.top + part.height, side), part.top + part.height]
     with PictureWriter(out, info) as writer:
         for first, end in pairwise(stops):
@@ -89,7 +89,7 @@ def get(scene: SceneFile, out: Path, window: Window | None, progress: Progress) 
     return out
 
 
-def _info_of(scene: SceneFile, part: Window) -> SceneInfo:
+def info_of(scene: SceneFile, part: Window) -> SceneInfo:
     """The scene's description, for a window of it."""
     height, width = scene.shape[1:]
     fits = 0 <= part.top < part.top + part.height <= height and 0 <= part.left < part.left + part.width <= width

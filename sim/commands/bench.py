@@ -141,13 +141,40 @@ def evaluate_cubes(
     """Hyperspectral cubes: angles, anomalies found, abundances, before a codec and behind it, beside JPEG 2000."""
     from sim.compare.kinds.cubes import as_text, evaluate_cubes
 
-    try:
-        ratios = [float(word) for word in cr.split(",")]
-    except ValueError:
-        raise InputError(f"--cr is {cr!r}, wanted numbers, as in 20,50,100") from None
+    ratios = _ratios(cr)
     with progress("cubes") as advance:
         rows = evaluate_cubes(cube, bundle, ratios, engine, advance)
     print(json.dumps(rows, indent=2) + "\n" if as_json else as_text(rows), end="")
+
+
+def evaluate_aided(
+    tiles: options.Tiles,
+    cr: Annotated[str, typer.Option(help="Compression ratios against 16 bit.")] = "20,50,100,250",
+    bundle: options.Bundle = DEFAULT,
+    engine: options.Engine = "native",
+    decoder: options.Decoder = "full",
+    limit: options.Limit = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Tiles of places at several dates (PLACE_DATE), each decoded plainly and aided by other dates of its place."""
+    from payload.bundle import load_bundle
+    from payload.engine import open_engine
+    from sim.compare.kinds.dates import as_text
+    from sim.compare.kinds.dates import evaluate_aided as run
+    from sim.compare.tiles import read_tiles
+
+    ours = load_bundle(bundle)
+    read = read_tiles(tiles, ours.tile_px, limit, sensor=ours.sensor)
+    with progress("aided") as advance:
+        rows = run(read, _ratios(cr), ours, open_engine(engine), decoder, advance)
+    print(json.dumps(rows, indent=2) + "\n" if as_json else as_text(rows), end="")
+
+
+def _ratios(text: str) -> list[float]:
+    try:
+        return [float(word) for word in text.split(",")]
+    except ValueError:
+        raise InputError(f"--cr is {text!r}, wanted numbers, as in 20,50,100") from None
 
 
 def evaluate_tasks(

@@ -22,7 +22,7 @@ from payload.clouds.gate import Action, decide, detect_clouds
 from payload.clouds.network import load_cloud_net
 from payload.engine import Engine
 from payload.errors import InputError
-from payload.link.rate_control import Candidate
+from payload.link.rate_control import Candidate, octets_of
 from payload.link.scene_header import SceneHeader, headers_on_air
 from payload.link.space_packet import octets_on_air
 from payload.link.tile_code import Kind, TileCode
@@ -234,7 +234,7 @@ def _measured(
     sensor, packet = payload.bundle.sensor, payload.policy.packet_octets
     for n in range(1, len(code.layers) + 1):
         cut = replace(code, layers=code.layers[:n], declared=n, sent_octets=-1)
-        octets = octets_on_air(cut.head_octets(n) + sum(map(len, cut.layers)), packet)
+        octets = octets_of(code, n, packet)
         figures = (math.nan, math.nan) if finest and n < len(code.layers) else _errors(
             sample, decoder.decode_tile(cut), sensor
         )  # fmt: skip

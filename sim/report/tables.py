@@ -92,7 +92,7 @@ def compose(
     """The report as `sim.report.files.write_report` wants it."""
     tiles = _tiles(run, comparison)
     # All tiles withheld or lost is a result, not a mistake: then there are no figures of quality.
-    figures: dict[str, float | None] = {**comparison.quality.figures()} if comparison.compared_px else {}
+    figures: dict[str, float | None] = {**comparison.figures()}
     figures |= _rate(run, comparison.compared_px)
     figures |= _fractions(tiles)
     figures["false_discard_fraction"] = _false_discards(tiles, audits)

@@ -56,7 +56,7 @@ def test_cloud_is_grown_by_30_m_and_shadow_is_told_and_no_data_stays_so(levels: 
 def test_a_large_network_draws_cloud_tif_and_changes_nothing_on_the_link(
     levels: list[str], write_scene, write_mission, ground_of, toy_bundle_with_gate, toy_engine, monkeypatch, tmp_path
 ) -> None:
-    monkeypatch.setattr("sim.downlink.open_engine", lambda name: toy_engine)
+    monkeypatch.setattr("sim.onboard.engine_choice.open_engine", lambda name: toy_engine)
     scene, mission = write_scene(tmp_path / "a.tif", ground_of(2, 2)), write_mission(tmp_path / "m.toml")
     runs = {}
     for name in ("bundle", "ukis-csmask"):

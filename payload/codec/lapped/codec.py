@@ -36,6 +36,7 @@ from payload.codec.lapped.many.side import pack_side, unpack_side
 from payload.codec.lapped.power_law import LEAST_GAMMA, LINEAR, MOST_GAIN, compand, expand, expanded, stretch, table
 from payload.codec.lapped.proof import latent_quantiser
 from payload.codec.lapped.quantiser import Indices
+from payload.codec.lapped.refined.cells import Refining
 from payload.codec.lapped.residual.bounded import BASE_STEP, Bounded
 from payload.codec.lapped.transform import BLOCK, COEFFICIENTS, Latents, dct, encode, first_level, planes
 from payload.codec.rotation import FEW_BANDS, Rotation, circle, fit, held_circle, inverse_of, rotate, unrotate
@@ -53,8 +54,6 @@ TILE_MULTIPLE_PX = 64
 #: Constant quality: the share of the allowed error that quantisation may use. The rest is for magnitudes that are left
 #: out as not worth their octets, which the estimate does not see.
 QUANTISER_ERROR_SHARE = 0.9
-#: Most of what is below half a step stays out: a squared step leaves so many times its squared error.
-ERROR_OF_STEP = 8
 #: Tables of all sets of bands but the first.
 REST_TABLES_FILE = "flight/tables-rest.npz"
 
@@ -170,7 +169,8 @@ class FsqCodec:
         if self._buffers is None or not tile.valid.all() or self._sets > 1:
             values = compand(tile.dn, *self._law)
             solve = compiled.diagonalise if library.available else None
-            rotation = fit(values, tile.valid, None, solve, _allowed(quality, self._law[1]), True, self._distance_px)
+            allowed = quantiser.allowed_error(quality, self._law[1])
+            rotation = fit(values, tile.valid, None, solve, allowed, True, self._distance_px)
             return values, rotation, rotate(values, tile.valid, rotation).astype(np.int16)
         known = compiled.statistics(tile.dn, table(*self._law), self._buffers.values, self._distance_px)
         rotation = fit(self._buffers.values, tile.valid, known, compiled.diagonalise)
@@ -219,10 +219,10 @@ class FsqCodec:
             low, high = -1, coarsest + quantiser.STEPS_PER_OCTAVE * (self.layers - 1)
             while high - low > 1:  # the coarsest step whose error is allowed; -1 stands for one that is
                 middle = (low + high) // 2
-                index, unsent = _within(middle - quantiser.STEPS_PER_OCTAVE * rotation.shift, coarsest)
+                index, unsent = quantiser.within(middle - quantiser.STEPS_PER_OCTAVE * rotation.shift, coarsest)
                 left = _errors_dn2(latents, index, self.layers, rotation, dn2_per_value)[self.layers - unsent]
                 low, high = (middle, high) if left <= allowed else (low, middle)
-            return _within(max(low, 0) - quantiser.STEPS_PER_OCTAVE * rotation.shift, coarsest)
+            return quantiser.within(max(low, 0) - quantiser.STEPS_PER_OCTAVE * rotation.shift, coarsest)
         step = quality.step_dn * self._law[1]
         unsent = min(max(math.ceil(math.log2(step / self._coarsest_dn)), 0), self.layers - 1)
         return quantiser.step_index(step * 2.0 ** -(rotation.shift + unsent)), unsent
@@ -245,12 +245,25 @@ class FsqCodec:
         step_dn = quantiser.step_dn(index) * 2.0**found.missing  # in rotated DN
         if network is None:
             return self._untransformed(found, None, rotation, step_dn)
-        depth = np.full((1, 1, 1, 1), found.missing / max(1, self.layers - 1), np.float32)
+        better = self._better(found, network)
+        if better.shape == found.magnitude.shape:
+            return self._untransformed(found, better, rotation, step_dn)
+        return to_dn(expand(unrotate(better * np.float32(step_dn), rotation), *self._law))
+
+    def _better(self, found: Indices, network: Network | None) -> NDArray[np.float32]:
+        """Levels as the decoder has them: the network's, or the indices' own without one."""
         levels = self._levels(found)
+        if network is None:
+            return levels
+        depth = np.full((1, 1, 1, 1), found.missing / max(1, self.layers - 1), np.float32)
         (better,) = network.run(levels[None], depth)
-        if better.shape[1:] == levels.shape:
-            return self._untransformed(found, better[0], rotation, step_dn)
-        return to_dn(expand(unrotate(better[0] * np.float32(step_dn), rotation), *self._law))
+        return np.asarray(better[0], np.float32)
+
+    def refining(self, network: Network | None) -> Refining | None:
+        """What the ground may change of a tile; None where indices are not of coefficients alone, or of sets."""
+        if self._sets > 1 or self._averages_tell:
+            return None
+        return Refining(self._kernels, self._law, lambda found: self._better(found, network), self._untransformed)
 
     def _untransformed(
         self, found: Indices, levels: NDArray[np.float32] | None, rotation: Rotation, step_dn: float
@@ -373,12 +386,6 @@ def _averages(indices: Indices) -> NDArray[np.float32]:
     return np.ascontiguousarray(first_level(quantiser.dequantise(part)), np.float32)
 
 
-def _within(index: int, coarsest: int) -> tuple[int, int]:
-    """A step index that the model was trained on, and how many layers stay unsent for it."""
-    unsent = max(0, -(-(index - coarsest) // quantiser.STEPS_PER_OCTAVE))
-    return max(0, index - quantiser.STEPS_PER_OCTAVE * unsent), unsent
-
-
 def _errors_dn2(
     latents: Latents, index: int, layers: int, rotation: Rotation, dn2_per_value: float
 ) -> tuple[float, ...]:
@@ -386,10 +393,3 @@ def _errors_dn2(
     measure = compiled.errors if library.available else quantiser.errors
     unit = dn2_per_value * 4.0 ** (rotation.shift - quantiser.ERROR_BITS)
     return tuple(unit * left for left in measure(latents, index, layers))
-
-
-def _allowed(quality: Quality, gain: int) -> float:
-    """About the squared error that may stay in a companded value."""
-    if quality.psnr_db is not None:
-        return float(gain**2 * PEAK_DN**2 * 10 ** (-quality.psnr_db / 10))
-    return (gain * quality.step_dn) ** 2 / ERROR_OF_STEP
