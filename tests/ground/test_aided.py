@@ -101,9 +101,8 @@ def test_whatever_lies_in_the_cells_has_the_indices_that_were_sent(index, missin
         assert np.array_equal(again.negative[coded], sent.negative[coded])
 
 
-@pytest.mark.parametrize("keep", [SLOW(None), 2])
-def test_every_aided_coefficient_lies_in_its_cell(keep):
-    indices = decoded(demo(), 200.0, keep)
+def test_every_aided_coefficient_lies_in_its_cell():
+    indices = decoded(demo(), 200.0, keep=2)
     coefficients = CODEC.refining(NETWORK)
     low, high = coefficients.cells(indices)
     older = coefficients.of_picture(another_season(demo(1)), EVERYWHERE, indices)
@@ -145,9 +144,8 @@ def test_means_in_cells_are_those_of_the_truncated_normal(mean, spread, low, wid
 # --- what it is worth, and what a wrong archive costs -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("step_dn", [SLOW(200.0), 800.0])
-def test_another_date_of_the_place_makes_a_tile_better(step_dn):
-    assert gain_db(demo(), [another_season(demo())], step_dn=step_dn) > 0.2
+def test_another_date_of_the_place_makes_a_tile_better():
+    assert gain_db(demo(), [another_season(demo())]) > 0.2
 
 
 @pytest.mark.slow
@@ -163,9 +161,8 @@ def test_an_archive_of_another_place_costs_next_to_nothing():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dn", [1200, 9000])
-def test_an_even_grey_or_white_costs_next_to_nothing(dn):
-    assert gain_db(demo(), [np.full_like(demo(), dn)]) > -0.02
+def test_an_even_grey_costs_next_to_nothing():
+    assert gain_db(demo(), [np.full_like(demo(), 1200)]) > -0.02
 
 
 def test_a_date_under_clouds_that_no_mask_found_costs_next_to_nothing():
@@ -208,7 +205,7 @@ def changed(dn: np.ndarray, kind: str, size: int) -> tuple[np.ndarray, np.ndarra
 
 
 @pytest.mark.parametrize("kind", ["burned", "flooded"])
-@pytest.mark.parametrize(("size", "step_dn"), [(6, 200.0), SLOW(48, 500.0), SLOW(12, 500.0), SLOW(48, 1500.0)])
+@pytest.mark.parametrize(("size", "step_dn"), [(6, 200.0), SLOW(12, 500.0), SLOW(48, 1500.0)])
 def test_a_change_that_was_coded_is_not_hidden(kind, size, step_dn):
     """The fall of NDVI is as right as the plain product has it, on average over the place and pixel by pixel; and the
     map of changes shows the place."""
@@ -224,7 +221,7 @@ def test_a_change_that_was_coded_is_not_hidden(kind, size, step_dn):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("step_dn", [250.0, 600.0, 1500.0])
+@pytest.mark.parametrize("step_dn", [250.0, 1500.0])
 def test_harvested_fields_of_the_danube_are_not_hidden(step_dn):
     """Real dates of one place: where NDVI rose or fell by more than 0.3, the aided product is as right as the plain."""
     if not FIELDS.exists():
@@ -345,7 +342,7 @@ def test_a_folder_that_is_not_there_and_a_bundle_without_coefficients_are_refuse
 
 @pytest.mark.slow
 def test_what_was_overruled_is_of_the_tile_and_names_its_dates():
-    _, _, overruled = aided(demo(), [another_season(demo(), k) for k in range(6)])
+    _, _, overruled = aided(demo(), [another_season(demo(), k) for k in range(5)])
     assert isinstance(overruled, Overruled)
     assert len(overruled.dates) == len(set(overruled.dates)) == 4  # those most like it
     assert overruled.dn.shape == overruled.trust.shape == (SIDE, SIDE)
