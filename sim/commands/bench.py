@@ -13,9 +13,6 @@ from sim.commands.console import progress
 from sim.commands.options import MAX_PIXELS_DEFAULT
 from sim.scenes.open_scene import Reading
 
-OPPONENTS = "klt-jpeg2000-joint,klt-diff-jpeg2000-joint,klt-jpeg2000,jpeg2000,jpegxl,htj2k,ccsds121,jpeg"
-OPPONENTS += ",klt-hevc,klt-av1,klt-vvc"  # where the extra `opponents` is installed
-
 
 def bench(
     bundle: options.Bundle = DEFAULT,
@@ -59,7 +56,9 @@ def evaluate(
     bundle: Annotated[
         list[str] | None, typer.Option(help="Shipped bundle or a directory; repeat it. none: the opponents alone.")
     ] = None,
-    against: Annotated[str, typer.Option(help="Opponents, comma-separated.")] = OPPONENTS,
+    against: Annotated[
+        str | None, typer.Option(help="Opponents, comma-separated; those of the sensor's kind if left out.")
+    ] = None,
     bands: options.Bands = None,
     scale: options.Scale = None,
     offset: options.Offset = None,
@@ -87,7 +86,7 @@ def evaluate(
         _evaluate_bounds([*tiles, *(more or [])], (bundle or [DEFAULT])[0], max_error, limit, engine, reading, as_json)
         return
     with progress("tiles") as advance:
-        opponents = [name.strip() for name in against.split(",") if name.strip()]
+        opponents = None if against is None else [name.strip() for name in against.split(",") if name.strip()]
         bundles = [name for name in bundle or [DEFAULT] if name != "none"]
         result = run(
             [*tiles, *(more or [])], bundles, opponents, limit, engine, advance, picture_px, reading, decoder,

@@ -57,6 +57,6 @@ def test_a_shipped_bundle_gives_the_same_octets_on_every_runtime(name: str, tmp_
             folder = RunFolder(out, run_identity("made-up", bundle, policy), False, False)
             with open_device(device(bundle, kernel), bundle, policy, engine) as session:
                 report = run(session, tiles, bundle, policy, folder, None)
-            assert report.octets > 100 * len(tiles) and report.tiles == len(tiles)
+            assert report.kinds == {"coded": len(tiles)} and report.tiles == len(tiles)
             found.setdefault(step_dn, {})[engine, kernel] = report.sha256
     assert all(len(set(digests.values())) == 1 for digests in found.values()), found
