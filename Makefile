@@ -14,7 +14,7 @@ INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --quiet --con
 # thirty packages that its deframer does not need.
 REFEREES := --no-deps --target build/referees fprime-gds crcmod
 
-.PHONY: help demo test test-onboard check docs bench evaluate equal fuzz fuzz-kernel bounds bench-link mutants sign clean
+.PHONY: help demo test test-onboard check docs bench evaluate equal equal-bundles fuzz fuzz-kernel bounds bench-link mutants sign clean
 
 help:
 	@echo "make demo          a generated scene through payload, link and ground; ends with the path of its report"
@@ -24,6 +24,7 @@ help:
 	@echo "make docs          the pages as a site in build/site"
 	@echo "make bench         speed of every stage on board, and the memory of a 10 980 x 10 980 scene"
 	@echo "make equal         the same tile codes on this host and on emulated x86 without VNNI and ARM: some 20 minutes"
+	@echo "make equal-bundles the tile codes of every shipped bundle on every runtime here: some minutes"
 	@echo "make mutants       200 small changes to the code, one at a time: which of them do the tests notice? Some two hours"
 	@echo "make fuzz          10^6 damaged units of the link; every reader of foreign octets under atheris"
 	@echo "make bounds        10^8 samples within bounds on their error; 10^4 damaged residual layers"
@@ -68,6 +69,9 @@ evaluate: $(VENV)/.ground
 equal: $(VENV)/.everything
 	$(BIN)/hil sysroot
 	$(BIN)/hil equal --scene $(DATA)/scenes/ebiederstadt_20190522.tif --tiles $(DATA)/bench/rd20.npz --out out/equal --overwrite
+
+equal-bundles: $(VENV)/.everything
+	NADIR_EQUAL=all $(BIN)/python -m pytest -q tests/bench/test_every_bundle.py
 
 # 10^6 damaged units of the link, then every reader of foreign octets under atheris, FUZZ_S seconds each: about half an
 # hour. Stopped, the first part goes on where it was.

@@ -74,6 +74,16 @@ class Bundle:
             )
         return float(found)
 
+    def switch(self, key: str, may_be: bool = True) -> bool:
+        """Whether the codec's parameters say so; BundleError where that is neither true nor false, or may not be."""
+        found = self.codec.get(key, False)
+        if not isinstance(found, bool) or (found and not may_be):
+            raise BundleError(
+                f"bundle {self.name}: codec.{key} is {str(found)[:60]!r}, wanted {'true or ' * may_be}false; "
+                "restore the bundle or rebuild it"
+            )
+        return found
+
     @cached_property
     def bundle_id(self) -> int:
         return int.from_bytes(hashlib.sha256(identity(self.manifest)).digest()[:4], "big")

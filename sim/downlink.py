@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from payload.bundle import DEFAULT, Bundle
-from payload.engine import open_engine
 from payload.errors import InputError
 from payload.tiles import grid
+from sim.aided.archive import Archive, laid_over
+from sim.aided.product import aid
 from sim.apps.products import write_answers
 from sim.clouds.ground_mask import BUNDLES_OWN, open_ground_mask
 from sim.delivery.carry import carry
 from sim.ground.arrivals import Watch, unwatched
 from sim.ground.decoder import AUTO, Decoder, decoder_for
 from sim.ground.reception import by_id, receive_channels
+from sim.mission.change import UNCHANGED, Change
 from sim.mission.regions import regions_in_pixels, regions_outside
 from sim.mission.sites import plan_of
 from sim.mission.spec import DEFAULT as DEFAULT_MISSION
@@ -26,28 +28,19 @@ from sim.mission.spec import Mission, load_mission
 from sim.mission.trust import MISSIONS_OWN, Trust
 from sim.onboard.aboard import NOTHING, Uplink, flying
 from sim.onboard.device import refuse_scene_policy
+from sim.onboard.engine_choice import ANY_ENGINE, engine_for
 from sim.onboard.sending import PACKETS_FILE, Device, header_of, packets_in, put_on_air, send, send_by_device
 from sim.products.delivery import whole_or_nothing
 from sim.products.rasters import ORIGINAL_FILE, write_scene
 from sim.progress import Progress, in_parts
-from sim.receive import CLOUD_FILE, deliver, write_catalogue
+from sim.receive import CLOUD_FILE, deliver, origin_of, write_catalogue
 from sim.report import tables
+from sim.report.aided import aided_section
 from sim.report.comparison import compare_with_original
 from sim.report.files import write_report
 from sim.scenes.imager.band_shift import as_imaged
 from sim.scenes.open_scene import AS_STORED, OpenScene, Reading
 from sim.spread import Spread
-
-
-@dataclass(frozen=True)
-class Change:
-    """What stands in the place of a mission's own; None leaves it."""
-
-    step_dn: float | None = None
-    budget_octets: int | None = None
-    packet_loss: float | None = None
-    profile: str | None = None
-    max_error_dn: int | None = None  # takes the place of a byte budget and a PSNR, too
 
 
 @dataclass(frozen=True)
@@ -58,7 +51,7 @@ class Request:
     out: Path
     mission: str = DEFAULT_MISSION
     bundle: str = DEFAULT
-    engine: str = "openvino"
+    engine: str = ANY_ENGINE  # `openvino`, and `native` for a large scene
     seed: int = 0
     reading: Reading = AS_STORED  # what the user says of the file: bands, scale, offset
     overwrite: bool = False
@@ -69,11 +62,12 @@ class Request:
     cloud_mask: str = BUNDLES_OWN  # whose network draws cloud.tif
     jobs: int = 1  # threads; neither octets nor figures depend on them
     keep_original: bool = False  # as original.tif beside what was received, for `sim serve`
-    change: Change = Change()
+    change: Change = UNCHANGED
     uplink: Uplink = NOTHING  # a second bundle and telecommands, before the scene
     watch: Watch = unwatched  # makes the record of what arrives when; the live page has its own
     band_shift: int | None = None  # px between the bands, in place of the imager's
     one_grid: bool = False  # all bands in one file, whatever their resolutions
+    archive: Archive | None = None  # older dates: a second product, refined by them
 
 
 def downlink(request: Request, progress: Progress) -> dict[str, Any]:
@@ -81,19 +75,22 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
 
     Returns the report (docs/report.md). InputError where an input cannot be used.
     """
-    mission, progress = mission_of(request), in_parts(progress, 3)  # on board, on the ground, verification
-    engine = open_engine(request.engine)
+    mission = mission_of(request)
+    progress = in_parts(progress, 4 if request.archive else 3)  # on board, on the ground (twice), verification
     with (
         flying(request.bundle, request.uplink, mission) as (bundle, broken, memory),
         _imaged(request, mission, bundle) as original,
         whole_or_nothing(request.out, request.overwrite) as folder,
         Spread(request.jobs) as spread,
         spread.ahead(original) as scene,
+        laid_over(scene.info, request.archive, bundle) as overlay,
     ):
+        engine, coded = engine_for(request.engine, scene.info, bundle)
         mask = open_ground_mask(bundle, engine, request.cloud_mask)  # first, as it may refuse
         policy = replace(mission.policy, gate=regions_in_pixels(mission.policy.gate, scene.info))
         kind, said = decoder_for(request.decoder, scene.info.height_px * scene.info.width_px, bundle)
-        info = replace(scene.info, notes=scene.info.notes + regions_outside(mission.policy.gate, scene.info) + said)
+        outside = regions_outside(mission.policy.gate, scene.info)
+        info = replace(scene.info, notes=scene.info.notes + outside + coded + said)
         header = header_of(scene, bundle)
         if request.device is None:
             flown = mission.protection, plan_of(mission, info), memory
@@ -113,6 +110,7 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
         write_answers([received], mission, folder)
         give = partial(deliver, received, bundle, decoder, mask, mission, folder, progress, spread, request.one_grid)
         delivered = give() if any(received.grid) else None
+        aided = aid(received, decoder, mask, overlay, origin_of(received, mission), folder, progress, spread)
 
         # Verification alone opens the original again.
         kinds, layers = tables.kinds(received, grid(scene.info, bundle.tile_px)), layers or carried.layers
@@ -126,7 +124,8 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
             layers, carried.frames, kind, arrivals.answers_s, decoder.samples_per_px,
         )  # fmt: skip
         report = tables.compose(run, onboard, ground, comparison, tables.audit_section(received, decoder))
-        write_report(report, comparison.pictures.paths, folder)
+        report |= aided_section(aided, scene, report, bundle.tile_px, spread)
+        write_report(report, comparison.pictures.paths, folder, spread)
         write_catalogue([delivered] if delivered else [], folder)
     return report
 

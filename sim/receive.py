@@ -11,6 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from payload.bundle import DEFAULT, Bundle, bare_bundle
 from payload.engine import Engine, open_engine
 from payload.errors import InputError
@@ -18,6 +21,8 @@ from payload.link.space_packet import is_packet, read_packets
 from payload.link.streams import apids_of
 from payload.link.tile_code import Kind
 from payload.scene import SceneInfo
+from sim.aided.archive import Archive, laid_over
+from sim.aided.product import Aided, aid
 from sim.apps.products import write_answers
 from sim.clouds.ground_mask import BUNDLES_OWN, GroundMask, open_ground_mask
 from sim.ground.arriving_files import FILE_APIDS, packets_and_files
@@ -35,11 +40,11 @@ from sim.products.footprint import Placed
 from sim.products.native import GridFile, PictureFiles, files_of, info_on
 from sim.products.origin import Origin, designator_of
 from sim.products.provenance import provenance
-from sim.products.publish import publish, write_collection, write_item
-from sim.products.rasters import CloudClassWriter, ProvenanceWriter
+from sim.products.publish import cloud_cover, publish, write_collection, write_item
+from sim.products.rasters import AtOnce, CloudClassWriter, ProvenanceWriter
 from sim.progress import Progress
 from sim.report.received import write_received_report
-from sim.spread import Spread
+from sim.spread import OneLate, Spread
 
 #: Octets of a stream that are looked at to tell frames from packets.
 PROBED_OCTETS = 1 << 18
@@ -61,6 +66,7 @@ class ReceiveRequest:
     jobs: int = 1  # threads that decode
     cloud_mask: str = BUNDLES_OWN  # whose network draws cloud.tif
     one_grid: bool = False  # all bands in one file, whatever their resolutions
+    archive: Archive | None = None  # older dates: a second product, refined by them
 
 
 @dataclass(frozen=True)
@@ -74,8 +80,10 @@ class Delivered:
     seconds: float
     origin: Origin
     placed: Callable[[], Placed | None]  # waits until what a GIS wants is in its place
+    cloud_percent: Callable[[], float | None]  # waits for it; None where nothing is known
     decoder: str
     notes: tuple[str, ...] = ()
+    aided: Aided | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -97,9 +105,9 @@ def receive(request: ReceiveRequest, progress: Progress) -> dict[str, Any]:
         delivered = list(
             deliver_all(
                 reception, bundles, engine, mission, folder, progress, request.decoder, spread, request.cloud_mask,
-                request.one_grid,
+                request.one_grid, request.archive,
             )
-        )
+        )  # fmt: skip
         answered = write_answers(list(reception.scenes.values()), mission, folder)
         if not delivered and not answered:
             raise InputError(nothing_there(request.stream, reception, apid, frames))
@@ -111,9 +119,10 @@ def receive(request: ReceiveRequest, progress: Progress) -> dict[str, Any]:
 def deliver_all(
     reception: Reception, bundles: Mapping[int, Bundle], engine: Engine, mission: Mission, folder: Path,
     progress: Progress, asked: str = AUTO, spread: Spread | None = None, drawn_by: str = BUNDLES_OWN,
-    one_grid: bool = False,
+    one_grid: bool = False, archive: Archive | None = None,
 ) -> Iterator[Delivered]:  # fmt: skip
-    """Each scene of which anything can be shown, in a folder of its own where there are several."""
+    """Each scene of which anything can be shown, in a folder of its own where there are several. InputError where an
+    archive is of no use to one of them."""
     shown = [(scene, bundle) for scene in reception.scenes.values() if (bundle := bundle_of(scene, bundles))]
     for scene, bundle in shown:
         place = folder if len(shown) == 1 else folder / _folder_name(scene)
@@ -121,8 +130,10 @@ def deliver_all(
         info, mask = scene_info(scene, bundle), open_ground_mask(bundle, engine, drawn_by)
         kind, said = decoder_for(asked, info.height_px * info.width_px, bundle)
         decoder = Decoder(bundle, engine, kind)
-        done = deliver(scene, bundle, decoder, mask, mission, place, progress, spread, one_grid)
-        yield replace(done, notes=said)
+        with laid_over(info, archive, bundle) as overlay:
+            done = deliver(scene, bundle, decoder, mask, mission, place, progress, spread, one_grid)
+            aided = aid(scene, decoder, mask, overlay, done.origin, place, progress, spread)
+        yield replace(done, notes=said, aided=aided)
 
 
 def deliver(
@@ -135,26 +146,34 @@ def deliver(
     info, start, known_px = scene_info(scene, bundle), time.process_time(), 0
     files = files_of(folder, decoder.grids, decoder.bands, one_grid)
     withheld = {address for address, code in scene.codes.items() if code.kind is Kind.WITHHELD}
-    with (
-        PictureFiles(files, info, origin, spread.jobs) as writer,
-        CloudClassWriter(folder / CLOUD_FILE, info, origin) as cloud_writer,
-        ProvenanceWriter(folder / PROVENANCE_FILE, info, origin) as provenance_writer,
-    ):
+    writer = PictureFiles(files, info, origin, spread.jobs)
+    cloud_writer = CloudClassWriter(folder / CLOUD_FILE, info, origin)
+    provenance_writer = ProvenanceWriter(folder / PROVENANCE_FILE, info, origin)
+    with AtOnce((writer, cloud_writer, provenance_writer), spread), OneLate() as late:
         for strip in reconstruct(scene, decoder, spread=spread):
             top = strip.row * decoder.tile_px
             height = min(decoder.tile_px, info.height_px - top)
             known = strip.known[:height, : info.width_px]
             gone = [(strip.row, col) in withheld for col in range(scene.grid[1])]
-            classes = spread.aside(partial(mask.classes, strip.dn, strip.known, gone, info.gsd_m))
+            classes = mask.classes(strip.dn, strip.known, gone, info.gsd_m, spread)
+            late.then(partial(_write_classes, cloud_writer, top, known.shape, classes))
             writer.write_strip(top, strip.dn[:, :height, : info.width_px], known)
             provenance_writer.write_strip(top, provenance(scene, strip.row, known, decoder.tile_px))
-            cloud_writer.write_strip(top, classes()[:height, : info.width_px])
             known_px += int(known.sum())
             progress("ground", scene.grid[0])
     seconds = time.process_time() - start
     shown = info_on(info, files[0])
     placed = spread.aside(lambda: publish(scene, shown, origin, folder, decoder.tile_px))
-    return Delivered(scene, shown, files, known_px, seconds, origin, placed, decoder.kind)
+    cloudy = spread.aside(lambda: cloud_cover(folder / CLOUD_FILE))
+    return Delivered(scene, shown, files, known_px, seconds, origin, placed, cloudy, decoder.kind)
+
+
+def _write_classes(
+    writer: CloudClassWriter, top: int, shape: tuple[int, ...], classes: Callable[[], NDArray[np.uint8]]
+) -> None:
+    """A strip of whole tiles, of which `shape` rows and columns count."""
+    height, width = shape
+    writer.write_strip(top, classes()[:height, :width])
 
 
 def origin_of(scene: SceneReception, mission: Mission) -> Origin:
@@ -169,7 +188,8 @@ def write_catalogue(delivered: Sequence[Delivered], folder: Path) -> None:
     for product in delivered:
         place = product.files[0].parent
         up = "./collection.json" if place == folder else "../collection.json"
-        entry = write_item(product.info, product.origin, product.placed(), place, product.known_px, up)
+        cloudy = product.cloud_percent()
+        entry = write_item(product.info, product.origin, product.placed(), place, product.known_px, cloudy, up)
         if entry is not None:
             items[f"./{(place / 'item.json').relative_to(folder)}"] = entry
     if delivered:

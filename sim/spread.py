@@ -5,10 +5,11 @@ where two cores are free. Nothing of what is computed depends on how many there 
 """
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import numpy as np
 
@@ -22,6 +23,8 @@ Reading = tuple[tuple[int, int, int, int], Future[tuple[Dn, Mask]]]
 MOST_JOBS = 256
 #: Where nobody says how many: each thread holds a decoder and a row's share of pixels.
 USUAL_JOBS = 8
+#: With one, who reads waits for who works, and the other way round, whichever takes longer at a strip.
+STRIPS_AHEAD = 2
 
 
 def cores() -> int:
@@ -66,6 +69,27 @@ class Spread:
             self._pool.shutdown(cancel_futures=True)
 
 
+class OneLate:
+    """What waits for threads is done once the next work has begun for them, so that they are never without. Used as a
+    context, which does the last."""
+
+    def __init__(self) -> None:
+        self._last: Callable[[], None] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
+        if kind is None:
+            self.then(None)
+
+    def then(self, work: Callable[[], None] | None) -> None:
+        """`work` is the next; the last is done now."""
+        last, self._last = self._last, work
+        if last is not None:
+            last()
+
+
 class SideBySide:
     """A scene whose windows are read in parts by several threads, where it says of itself that they may be."""
 
@@ -90,11 +114,11 @@ class SideBySide:
 
 
 class ReadAhead:
-    """A scene whose next strip is read while the last one is worked on. Strips in order, as the payload takes them."""
+    """A scene whose next strips are read while one is worked on. Strips in order, as the payload takes them."""
 
     def __init__(self, scene: Scene, reader: ThreadPoolExecutor) -> None:
         self._scene, self._pool = scene, reader
-        self._next: Reading | None = None
+        self._under_way: deque[Reading] = deque()
 
     @property
     def info(self) -> SceneInfo:
@@ -103,11 +127,23 @@ class ReadAhead:
     def read(self, row_px: int, col_px: int, height_px: int, width_px: int) -> tuple[Dn, Mask]:
         """As `Scene.read`."""
         wanted = row_px, col_px, height_px, width_px
-        under_way = self._next if self._next is not None and self._next[0] == wanted else self._begin(wanted)
-        found = under_way[1].result()
-        below = min(height_px, self.info.height_px - row_px - height_px)
-        self._next = self._begin((row_px + height_px, col_px, below, width_px)) if below > 0 else None
-        return found
+        if not self._under_way or self._under_way[0][0] != wanted:
+            self._under_way.clear()
+            self._begin(wanted)
+        found = self._under_way.popleft()[1]
+        self._go_on(wanted)
+        return found.result()
 
-    def _begin(self, window: tuple[int, int, int, int]) -> Reading:
-        return window, self._pool.submit(self._scene.read, *window)
+    def _go_on(self, window: tuple[int, int, int, int]) -> None:
+        """Begins what is read after a window, STRIPS_AHEAD strips at most."""
+        last = self._under_way[-1][0] if self._under_way else window
+        while len(self._under_way) < STRIPS_AHEAD:
+            row_px, col_px, height_px, width_px = last
+            below = min(height_px, self.info.height_px - row_px - height_px)
+            if below <= 0:
+                return
+            last = row_px + height_px, col_px, below, width_px
+            self._begin(last)
+
+    def _begin(self, window: tuple[int, int, int, int]) -> None:
+        self._under_way.append((window, self._pool.submit(self._scene.read, *window)))

@@ -234,7 +234,7 @@ def toy_line(toy_bundle_with_gate: Path, toy_engine: ToyEngine, write_scene: Any
     """Scene to ground with the toy codec: pixels and changes of the mission -> report, and the folder it is in."""
     from sim import downlink
 
-    monkeypatch.setattr(downlink, "open_engine", lambda name: toy_engine)
+    monkeypatch.setattr("sim.onboard.engine_choice.open_engine", lambda name: toy_engine)
 
     def run(
         dn: np.ndarray, name: str = "run", seed: int = 0, out: str | None = None, **changes: Any

@@ -22,8 +22,7 @@ from payload.bundle import Bundle
 from payload.errors import InputError
 from payload.sensor import Sensor, as_table
 
-#: Many bands make large tiles.
-TILE_PX, TILE_PX_OF_MANY, MANY = 256, 128, 16
+TILE_PX = 256
 OPPONENTS = "klt-jpeg2000-joint,klt-jpeg2000,jpeg2000"
 LONGEST_PAGE_S = 3600.0
 
@@ -39,8 +38,7 @@ def adapted(sensor: Sensor, pool: SensorPool, out: Path, name: str, settings: di
     )  # fmt: skip
     side = pool.dn.shape[2]
     _bundle(sensor, pool, out, (f"{name}-{side}px", side, out / "measured"), used)
-    tile_px = TILE_PX if len(sensor.bands) <= MANY else TILE_PX_OF_MANY
-    return _bundle(sensor, pool, out, (name, tile_px, out / "bundle"), used)
+    return _bundle(sensor, pool, out, (name, TILE_PX, out / "bundle"), used)
 
 
 def _bundle(

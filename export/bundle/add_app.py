@@ -1,15 +1,17 @@
-"""An application's network into a copy of a bundle: checked for what every runtime computes alike, and described."""
+"""An application's network, or the cloud network of another bundle, into a copy of a bundle.
+
+What is new is checked for what every runtime computes alike, and described."""
 
 from pathlib import Path
 from typing import Any
 
 import onnx
 
-from export.builds import NORMATIVE
-from export.bundle.assemble import OWN_KEYS, Origin, assemble
+from export.bundle.assemble import extended
 from export.graphs.to_onnx import check_po2w7
 from payload.apps.network_app import network_file
-from payload.bundle import Bundle, is_ir
+from payload.bundle import DEFAULT, Bundle
+from payload.clouds.network import NETWORK_FILE, places_in
 from payload.errors import InputError
 
 
@@ -18,23 +20,20 @@ def add_app(bundle: Bundle, name: str, network: Path, out: Path, counts: int = 1
     pixels. InputError where the network would run in float, differently elsewhere, or takes or gives something else."""
     if not name.isidentifier() or not name.islower():
         raise InputError(f"app {name[:60]!r}, wanted a name of small letters, digits and _")
-    if bundle.manifest.get("target", NORMATIVE) != NORMATIVE:
-        raise InputError(f"bundle {bundle.name} is {bundle.manifest['target']}; add applications to {NORMATIVE}")
     side = bundle.tile_px // cell_px
     _check(network, (1, 2 * len(bundle.bands), side, side), counts)
-    files: dict[str, Path | bytes] = {
-        file: bundle.file(file) for file in bundle.manifest["files"] if not is_ir(file, bundle.manifest["files"])
-    }
-    files[network_file(name)] = network
-    more = {key: value for key, value in bundle.manifest.items() if key not in OWN_KEYS}
-    more["apps"] = {**more.get("apps", {}), name: {"counts": counts, "cell_px": cell_px}}
-    built = bundle.manifest.get("built", {})
-    origin = Origin(
-        {**built.get("recipe", {}), "derived_from": f"{bundle.bundle_id:08x}"},
-        built.get("data_sha256") or "unknown", built.get("calibration", {}), built.get("checkpoint_sha256", ""),
-    )  # fmt: skip
-    label = f"{bundle.name}-{name}"
-    return assemble(out, label, bundle.bands, bundle.tile_px, bundle.codec, files, origin, more=more)
+    apps = {**bundle.manifest.get("apps", {}), name: {"counts": counts, "cell_px": cell_px}}
+    return extended(bundle, f"{bundle.name}-{name}", {network_file(name): network}, {"apps": apps}, out)
+
+
+def add_gate(bundle: Bundle, source: Bundle, out: Path) -> Bundle:
+    """The bundle, under its own name, with the cloud network of another, which finds its bands by role. InputError
+    where the other has no network; BundleError where the bundle has no such bands."""
+    if "clouds" not in source.manifest:
+        raise InputError(f"bundle {source.name} has no cloud network to take; name one that has, such as {DEFAULT}")
+    places_in(bundle)
+    clouds = {"clouds": source.manifest["clouds"] | {"taken_from": f"{source.bundle_id:08x}"}}
+    return extended(bundle, bundle.name, {NETWORK_FILE: source.file(NETWORK_FILE)}, clouds, out)
 
 
 def _check(network: Path, wanted: tuple[int, ...], counts: int) -> None:

@@ -117,16 +117,32 @@ def derive(bundle: Bundle, target: str, out: Path, keep_rounding: bool = False) 
             files[name] = to_float_model(graph, target == VPU, keep_rounding).SerializeToString(deterministic=True)
         else:
             files[name] = bundle.file(name)
-    built = bundle.manifest.get("built", {})
-    origin = Origin(
-        {**built.get("recipe", {}), "derived_from": f"{bundle.bundle_id:08x}"},
-        built.get("data_sha256") or "unknown",
-        built.get("calibration", {}),
-        built.get("checkpoint_sha256", ""),
-    )
+    origin = _derived_origin(bundle)
     more = {key: value for key, value in bundle.manifest.items() if key not in OWN_KEYS}
     label = f"{bundle.name}-{target}"
     return assemble(out, label, bundle.bands, bundle.tile_px, bundle.codec, files, origin, target, False, more)
+
+
+def extended(bundle: Bundle, name: str, added: Mapping[str, Path], more: Mapping[str, Any], out: Path) -> Bundle:
+    """The bundle with further files, and `more` in its manifest, under another name. InputError for a build in which
+    networks run in float."""
+    if bundle.manifest.get("target", NORMATIVE) != NORMATIVE:
+        raise InputError(f"bundle {bundle.name} is {bundle.manifest['target']}; add networks to {NORMATIVE}")
+    held = bundle.manifest["files"]
+    files: dict[str, Path | bytes] = {file: bundle.file(file) for file in held if not is_ir(file, held)}
+    kept = {key: value for key, value in bundle.manifest.items() if key not in OWN_KEYS}
+    return assemble(
+        out, name, bundle.bands, bundle.tile_px, bundle.codec, files | dict(added), _derived_origin(bundle),
+        more={**kept, **more},
+    )  # fmt: skip
+
+
+def _derived_origin(bundle: Bundle) -> Origin:
+    built = bundle.manifest.get("built", {})
+    return Origin(
+        {**built.get("recipe", {}), "derived_from": f"{bundle.bundle_id:08x}"},
+        built.get("data_sha256") or "unknown", built.get("calibration", {}), built.get("checkpoint_sha256", ""),
+    )  # fmt: skip
 
 
 def describe(path: Path, tile_px: int, target: str) -> dict[str, Any]:

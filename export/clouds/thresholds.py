@@ -27,7 +27,7 @@ from export.clouds.train import NETWORK_FILE, SETTINGS_FILE, write_settings
 from payload.clouds.gate import detect_clouds
 from payload.clouds.mask import grown
 from payload.clouds.network import CloudNet, read_settings
-from payload.clouds.planes import CloudSettings, averaged, hazy_and_white
+from payload.clouds.planes import CloudSettings, averaged, witnessed
 from payload.engine import Engine, open_engine
 from payload.errors import InputError
 from payload.tiles import Tile
@@ -73,9 +73,9 @@ def judge(tile: ReferenceTile, net: CloudNet, pale: bool = False) -> Judged:
     cloud = cells[1] + cells[2]
     odds = np.log(np.maximum(cloud, 1e-7)) - np.log(np.maximum(cells.sum(axis=0) - cloud, 1e-7))
     odds[cells.sum(axis=0) == 0.0] = -16.0  # a tile that is not judged
-    witnessed = hazy_and_white(averaged(tile.dn, valid, cell_px)[0])
+    found = witnessed(averaged(tile.dn, valid, cell_px)[0])
     known = _shares(tile.known, cell_px)
-    return Judged(odds, witnessed, _shares(tile.cloud & tile.known, cell_px), known, tile.labelled, pale)
+    return Judged(odds, found, _shares(tile.cloud & tile.known, cell_px), known, tile.labelled, pale)
 
 
 def _shares(pixels: Bool, cell_px: int) -> Floats:

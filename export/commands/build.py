@@ -30,6 +30,7 @@ def add_to(commands: Commands) -> None:
     build.add_argument("--app", metavar="NAME=FILE.onnx", help="an INT8 network of an application, into --bundle")
     build.add_argument("--app-counts", type=int, default=1, metavar="CLASS", help="of --app: the class that is counted")
     build.add_argument("--app-cell", type=int, choices=(2, 4), default=2, metavar="PX", help="of --app: 2 or 4")
+    build.add_argument("--gate", metavar="BUNDLE", help="the cloud network of this bundle, into --bundle")
     build.add_argument("--out", type=Path)
 
     memory = add_command(commands, "memory", _memory, "peak activation memory per tile size")
@@ -41,7 +42,7 @@ def add_to(commands: Commands) -> None:
 
 
 def _build(arguments: argparse.Namespace) -> int:
-    from export.bundle.add_app import add_app
+    from export.bundle.add_app import add_app, add_gate
     from export.bundle.assemble import derive
     from export.bundle.from_recipe import build_recipe
 
@@ -52,6 +53,10 @@ def _build(arguments: argparse.Namespace) -> int:
         bundle = load_bundle(arguments.bundle or DEFAULT)
         out = arguments.out or Path("build") / f"{bundle.name}-{name}"
         built = add_app(bundle, name, Path(file), out, arguments.app_counts, arguments.app_cell)
+    elif arguments.gate is not None:
+        bundle = load_bundle(arguments.bundle or DEFAULT)
+        out = arguments.out or Path("build") / f"{bundle.name}-gate"
+        built = add_gate(bundle, load_bundle(arguments.gate), out)
     elif arguments.bundle is None:
         where = arguments.checkpoints, arguments.clouds
         built = build_recipe(arguments.recipe, *where, arguments.target, arguments.out)

@@ -30,7 +30,7 @@ from export.workshops import Parts
 from payload.codec.lapped import power_law
 from payload.codec.lapped.many.sets import set_bands, sets_of
 from payload.codec.lapped.quantiser import Indices
-from payload.codec.lapped.transform import COEFFICIENTS
+from payload.codec.lapped.transform import COEFFICIENTS, LATENT_BITS, take_slopes
 from payload.codec.rotation import fit as fit_rotation
 from payload.codec.rotation import rotate
 from payload.sensor import Sensor
@@ -50,12 +50,14 @@ SETTINGS: dict[str, Any] = {
 }  # fmt: skip
 
 
-def law_of(sensor: Sensor) -> dict[str, float]:
-    """The power law that a sensor's DN go through: Sentinel-2's over reflectance x 10 000, none over other numbers."""
+def law_of(sensor: Sensor) -> dict[str, Any]:
+    """What a sensor's DN go through. The power law: Sentinel-2's over reflectance x 10 000, none over other numbers.
+    Pictures of one band are planetary or panchromatic, and often smooth: there averages tell of slopes."""
+    tell = {"averages_tell": True} if len(sensor.bands) == 1 else {}
     reflectance = sensor.kind == "optical" and sensor.scale == 1e-4 and sensor.offset == 0.0
     if reflectance:
-        return {"compand": REFLECTANCE_GAMMA, "gain": 1}
-    return {"compand": power_law.LINEAR, "gain": 1 << max(0, USUAL_BITS - sensor.bits)}
+        return {"compand": REFLECTANCE_GAMMA, "gain": 1, **tell}
+    return {"compand": power_law.LINEAR, "gain": 1 << max(0, USUAL_BITS - sensor.bits), **tell}
 
 
 def coefficients_of(pool: SensorPool, law: dict[str, float]) -> Tensor:
@@ -70,8 +72,18 @@ def coefficients_of(pool: SensorPool, law: dict[str, float]) -> Tensor:
         rotated = rotate(values, everywhere, fit_rotation(values, everywhere, distance_px=DIFFERENCES_PX))
         whole = np.pad(rotated, ((0, spare), (0, 0), (0, 0))).astype(np.float32)
         with torch.no_grad():
-            found.append(model.coefficients(torch.from_numpy(whole[None])).flatten(1, 2))
+            flat = model.analysis(torch.from_numpy(whole[None]))  # [1, B', 64, S/8, S/8]
+            if law.get("averages_tell"):
+                flat = _without_slopes(flat)
+            found.append(model.with_second_level(flat).flatten(1, 2))
     return torch.cat(found)
+
+
+def _without_slopes(flat: Tensor) -> Tensor:
+    """What averages tell taken away, as it is on board."""
+    sums = np.rint(flat[0].numpy() * 2.0**LATENT_BITS).astype(np.int32)
+    take_slopes(sums)
+    return torch.from_numpy(sums[None].astype(np.float32) * np.float32(2.0**-LATENT_BITS))
 
 
 def steps_of(coefficients: Tensor) -> list[float]:

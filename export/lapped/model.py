@@ -32,7 +32,10 @@ class LappedModel(nn.Module):
 
     def coefficients(self, rotated: Tensor) -> Tensor:
         """Rotated bands [N, B, T, T] -> coefficients [N, B, 64, h, w] with the second level in place."""
-        flat = self.analysis(rotated)
+        return self.with_second_level(self.analysis(rotated))
+
+    def with_second_level(self, flat: Tensor) -> Tensor:
+        """Its averages transformed, of coefficients [N, B, 64, h, w]."""
         return torch.cat([self.second(flat[:, :, 0])[:, :, None], flat[:, :, 1:]], 2)
 
     def dequantise(self, coefficients: Tensor, step: Tensor, missing: Tensor) -> Tensor:

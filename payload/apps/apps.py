@@ -26,6 +26,8 @@ from payload.tiles import Tile
 
 MIB = 1 << 20
 MOST_VALUE = (1 << 31) - 1
+#: Number of a place, None where the tile is one, and a part of it: top, left, height, width in pixels of the scene.
+Area = tuple[int | None, tuple[int, int, int, int]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,8 +51,15 @@ class Flown:
         words = (self.settings.app or self.name, str(self.app.indicator.number), self.app.identity, str(self.threshold))
         return int.from_bytes(hashlib.sha256("\n".join(words).encode()).digest()[:4], "big")
 
-    def areas(self, tile: Tile, info: SceneInfo) -> Iterator[tuple[int | None, tuple[int, int, int, int]]]:
-        """Number of a place and the part of it in this tile: top, left, height, width in pixels of the scene."""
+    def areas(self, view: TileView, info: SceneInfo) -> tuple[Area, ...]:
+        """What of its places lies in a tile: for applications with the same places found once."""
+        key = "areas", self.sites
+        if key not in view.kept:
+            view.kept[key] = tuple(self._areas(view.tile, info))
+        found: tuple[Area, ...] = view.kept[key]
+        return found
+
+    def _areas(self, tile: Tile, info: SceneInfo) -> Iterator[Area]:
         region = region_of((tile.row, tile.col), tile.valid.shape[0])
         inside = overlap(region, (0, 0, info.height_px, info.width_px))
         if self.tile_is_the_place and inside is not None:
@@ -104,7 +113,7 @@ class Apps:
         meter = Meter(settings.macs_per_px * size**2, settings.memory_mib * MIB)
         if flown.app.macs_per_px > settings.macs_per_px:
             raise OverBudgetError(f"{flown.app.macs_per_px:g} operations a pixel, budget {settings.macs_per_px:g}")
-        for number, (top, left, height, width) in flown.areas(tile, found.header.info):
+        for number, (top, left, height, width) in flown.areas(whole, found.header.info):
             down, right = top - tile.row * size, left - tile.col * size
             ndvi = None if number is None else flown.sites[number].ndvi
             view = View(whole, (slice(down, down + height), slice(right, right + width)), meter, ndvi)

@@ -32,17 +32,18 @@ def detect_clouds(tile: Tile, net: CloudNet) -> CloudMask:
     size = tile.valid.shape[0]
     if size % settings.stride_px or tile.valid.shape != (size, size):
         raise InputError(f"tile of {tile.valid.shape} pixels, wanted a square of a multiple of {settings.stride_px}")
-    planes = input_planes(tile.dn, tile.valid, settings)
+    seen = net.looked_at(tile.dn)
+    planes = input_planes(seen, tile.valid, settings)
     thresholds = settings.cloudy_above, settings.sure_above
     if planes is None:
         cells = size // settings.cell_px
-        return CloudMask(np.zeros((len(CLASSES), 1, 1, cells, cells), np.float32), tile.valid, *thresholds, tile.dn)
+        return CloudMask(np.zeros((len(CLASSES), 1, 1, cells, cells), np.float32), tile.valid, *thresholds, seen)
     logits = net.network.run(planes[None])[0][0]  # [4 s s, h, w], s sub-cells a side
     shape = parts_shape(logits, net, size)
     counts = None
     if library.available and tile.valid.all():
         counts = CloudCounts(*compiled.cloud_counts(logits.reshape(shape), net.exponentials, *thresholds))
-    return CloudMask(partial(probabilities, logits, net, size), tile.valid, *thresholds, tile.dn, counts)
+    return CloudMask(partial(probabilities, logits, net, size), tile.valid, *thresholds, seen, counts)
 
 
 def flatten_clouds(tile: Tile, mask: CloudMask) -> Tile:

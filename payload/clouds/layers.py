@@ -151,7 +151,8 @@ def _convolution(operator: Operator, given: list[Any], depthwise: bool) -> Sums:
     _wanted(margins == {kernel // 2 if depthwise else 0}, "other margins")
     _wanted({*operator.attributes["dilations"]} == {1}, "a dilated convolution")
     if depthwise:
-        _wanted(weights.shape[1] == 1 and kernel in (3, 5) and strides[0] in (1, 2), "groups of channels")
+        fits = weights.shape[1] == 1 and kernel in (3, 5) and strides[0] in (1, 2) and source.layer != PLANES
+        _wanted(fits, "groups of channels")
     else:
         of_patches = source.layer == PLANES and kernel == strides[0] and kernel in (2, 4)
         _wanted(of_patches or (kernel == strides[0] == 1 and source.layer != PLANES), "a wide convolution")

@@ -3,7 +3,7 @@
 The *mask* says which pixels are cloud (`cloudy`); the ground draws a user's from it (sim.clouds.outline). The *gate*
 asks what may be withheld: `sure_fraction`. They have a threshold each, because their mistakes differ: a pixel of the
 mask can be drawn again, a tile that was withheld is gone. So the gate hears a second witness that has learnt nothing:
-a published rule on colour (payload.clouds.planes.hazy_and_white) must find cloud there, too.
+a published rule on colour (payload.clouds.planes.witnessed) must find cloud there, too.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from payload.clouds.planes import averaged, hazy_and_white
+from payload.clouds.planes import averaged, witnessed
 from payload.scene import Dn, Mask
 
 CLASSES = ("clear", "thick", "thin", "shadow")
@@ -125,8 +125,7 @@ class CloudMask:
             return accused
         _, s, _, h, w = self.parts.shape
         sums, _ = averaged(self.dn, self.valid, self.cell_px)
-        witnessed = hazy_and_white(sums).reshape(h, s, w, s).transpose(1, 3, 0, 2)  # in the order of `parts`
-        return accused & witnessed
+        return accused & witnessed(sums).reshape(h, s, w, s).transpose(1, 3, 0, 2)  # in the order of `parts`
 
     @cached_property
     def _thinner(self) -> NDArray[np.bool_]:

@@ -19,27 +19,35 @@ from payload.engine import NATIVE, Engine, Network, operators_of
 from payload.errors import BundleError
 from payload.memory import Held, RunsInside
 from payload.native import library
+from payload.scene import Dn
 from payload.tiles import Tile
 
 log = logging.getLogger(__name__)
 
 NETWORK_FILE = "flight/clouds.onnx"
+#: What the network and the second witness look at, by role, in this order.
+ROLES = ("blue", "green", "red", "nir")
 #: No setting is larger; what is cannot even be printed in a line.
 MOST = 1e6
 
 
 @dataclass(frozen=True, eq=False)
 class CloudNet:
-    """The loaded network with its settings."""
+    """The loaded network with its settings. `places`: of a tile's bands those of ROLES; none: the bands as they are."""
 
     network: Network
     settings: CloudSettings = field(default_factory=CloudSettings)
+    places: tuple[int, ...] = ()
 
     @cached_property
     def exponentials(self) -> NDArray[np.float32]:
         """exp(-d logit_step / temperature) for d = 0..255 steps below the largest logit, as integers of 2^-20."""
         steps = -np.arange(256) * (self.settings.logit_step / self.settings.temperature)
         return np.round(np.exp(steps) * 2.0**20).astype(np.float32)
+
+    def looked_at(self, dn: Dn) -> Dn:
+        """The bands [4, T, T] that the network and the second witness see, of a tile's [B, T, T]."""
+        return np.ascontiguousarray(dn[list(self.places)]) if self.places else dn
 
     def held(self) -> Iterator[Held]:
         """The table of exponentials, and the network where it does not lie inside a runtime."""
@@ -51,7 +59,7 @@ class CloudNet:
         """The network where a runtime has it, with `tile` as it goes into it."""
         if isinstance(self.network, LayeredNetwork):
             return
-        planes = input_planes(tile.dn, tile.valid, self.settings)
+        planes = input_planes(self.looked_at(tile.dn), tile.valid, self.settings)
         if planes is not None:
             yield RunsInside("clouds", self.network, (planes[None],))
 
@@ -62,12 +70,24 @@ def load_cloud_net(bundle: Bundle, engine: Engine) -> CloudNet:
     settings = bundle.manifest.get("clouds")
     if not isinstance(settings, dict):
         raise BundleError(f"bundle {bundle.name}: no cloud network in its manifest; rebuild it or use another bundle")
-    read = read_settings(settings)
+    read, places = read_settings(settings), places_in(bundle)
     side = bundle.tile_px // read.cell_px
-    shape = (1, plane_count(len(bundle.bands), read), side, side)
+    shape = (1, plane_count(len(places) or len(bundle.bands), read), side, side)
     path = bundle.file(NETWORK_FILE)
     network = layered(path, shape) if engine.name == NATIVE and library.available else None
-    return CloudNet(network or engine.load(path, require_int8=True, shape=shape), read)
+    return CloudNet(network or engine.load(path, require_int8=True, shape=shape), read, places)
+
+
+def places_in(bundle: Bundle) -> tuple[int, ...]:
+    """Where a bundle's bands of ROLES stand; none where it has these alone, in this order, or four without roles."""
+    found = bundle.sensor.places(*ROLES)
+    if found is None and len(bundle.bands) != len(ROLES):
+        bands = ", ".join(bundle.bands)[:80]
+        raise BundleError(
+            f"bundle {bundle.name}: its cloud network looks at {', '.join(ROLES)}, and not all of {bands} have these "
+            "roles; give the sensor's bands their roles, or rebuild the bundle without the network"
+        )
+    return () if found is None or bundle.sensor.only(found).names == bundle.bands else found
 
 
 def layered(path: Path, shape: tuple[int, ...]) -> LayeredNetwork | None:

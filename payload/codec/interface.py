@@ -168,6 +168,34 @@ class Bounding(Protocol):
         octets make no sense, or the valid samples are not those that were sent."""
 
 
+class Coefficients(Protocol):
+    """The coefficients of a codec's tiles f32 [B, C, h, w], in steps: what an archive may move inside the cells that
+    were sent. `decoded` is what `Codec.decode` gave of the tile."""
+
+    def cells(self, decoded: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Least and greatest value of every coefficient that has the indices sent."""
+
+    def plain(self, decoded: Any) -> NDArray[np.float32]:
+        """What the decoder makes of the indices."""
+
+    def of_picture(self, dn: Dn, valid: Mask, decoded: Any) -> NDArray[np.float32]:
+        """The coefficients of another picture [B, T, T] as this tile would have them."""
+
+    def weights(self, blocks: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Of every coefficient [C, h, w] the least of what blocks [h, w] have, of all blocks that it reaches."""
+
+    def picture(self, coefficients: NDArray[np.float32], decoded: Any) -> Dn:
+        """DN uint16 [B, T, T]."""
+
+
+@runtime_checkable
+class Refinable(Protocol):
+    """A codec whose coefficients can be moved inside their cells (sim/aided)."""
+
+    def refining(self, network: Network | None) -> Coefficients | None:
+        """They, with the ground's decoder network or none; None where the bundle's tiles have none to move."""
+
+
 class AtNetwork(Protocol):
     """What stands in front of a flight network and behind it: of a codec the part that the proofs ask for."""
 

@@ -6,7 +6,9 @@ file) the shipped ones are found by the same names.
 """
 
 from collections.abc import Callable
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
+from typing import Any
 
 from payload.bundle import BARE, Bundle
 from payload.codec.interface import Bounding, Codec
@@ -51,8 +53,14 @@ def open_fallback(bundle: Bundle) -> Codec:
     return _maker(BARE, bundle.name)(bundle, None)
 
 
+@cache
+def _registered(find: Callable[..., Any]) -> tuple[EntryPoint, ...]:
+    """Looked for once in a process: it means reading a file of every package that is installed."""
+    return tuple(find(group=GROUP))
+
+
 def _maker(kind: str, bundle_name: str) -> MakeCodec:
-    registered = entry_points(group=GROUP)
+    registered = _registered(entry_points)
     found = {point.value: point for point in registered if point.name == kind}
     if not found and kind in SHIPPED:
         found = {SHIPPED[kind]: EntryPoint(kind, SHIPPED[kind], GROUP)}

@@ -34,10 +34,12 @@ PLANE_LIMIT = 127 * 256 + 127
 FEW_BANDS = 16
 #: Bands there may be.
 MOST_BANDS = 512
-#: Side information of many bands: at most so many octets of means and angles for a sample of the tile, 1 % at CR 50.
-SIDE_PER_SAMPLE = 0.01 * 2 / 50
+#: Side information of many bands: at most so many octets of means and angles for a sample of a tile of MANY_PX a side,
+#: 1 % at CR 50. Smaller tiles may have as many, if they are worth it: their cubes are no larger.
+SIDE_PER_SAMPLE, MANY_PX = 0.01 * 2 / 50, 256
 #: A leading component is worth its angles where, by its variance and the error allowed, it saves so many bits a pixel.
-BITS_PER_OCTAVE = 0.06
+#: Of .06, .3 and 1, .06 leads too few by far; between the others octets at equal PSNR hardly differ.
+BITS_PER_OCTAVE = 0.3
 #: Largest shift there is: sixteen bands rotate into one of at most 4 x 65535, which four halvings bring to the limit;
 #: 512 bands into one of 23 x 65535.
 SHIFT_LIMIT, MANY_BANDS_SHIFT_LIMIT = 4, 6
@@ -74,7 +76,7 @@ def fit(
     that may stay in a sample; of many bands, it decides how many components lead, up to what side information may cost
     if that is `bounded`."""
     if len(dn) > FEW_BANDS:
-        most = _most_leading(len(dn), dn.size) if bounded else FEW_BANDS
+        most = _most_leading(len(dn), dn[0].size) if bounded else FEW_BANDS
         return _fit_many(dn, valid, solve or diagonalise, (error_dn2, most), distance_px)
     found = known or statistics(dn, valid, distance_px)
     means = tuple((2 * s + found.count) // (2 * found.count) for s in found.sums)
@@ -91,7 +93,9 @@ def _fit_many(dn: Dn, valid: Mask, solve: Diagonalise, wanted: tuple[float, int]
     means = tuple(int(mean) for mean in (2 * sums + count) // (2 * count))
     covariance = _covariance_of_many(dn, valid, means, distance_px)
     error_dn2, most = wanted
-    vectors, variances = leading(covariance, most, solve)
+    vectors, _ = leading(covariance, most, solve)
+    values = _covariance_of_many(dn, valid, means, 0) if distance_px else covariance
+    variances = _variances_along(vectors, values)
     rank = max(1, sum(_worth_leading(v, p, len(dn), count, error_dn2) for p, v in enumerate(variances)))
     vectors = np.where(vectors.sum(axis=1, keepdims=True) < 0, -vectors, vectors)[:rank]
     angles = _many_angles(vectors)
@@ -113,9 +117,15 @@ def _covariance_of_many(dn: Dn, valid: Mask, means: tuple[int, ...], distance_px
     return covariance
 
 
-def _most_leading(bands: int, samples: int) -> int:
+def _variances_along(vectors: NDArray[np.float64], covariance: NDArray[np.float64]) -> list[float]:
+    """Of values along each vector [R, B]. A component that differs little between neighbours may still hold most of
+    what a tile holds. Sums are rounded once, so that no machine finds another rank."""
+    return [math.fsum((np.outer(row, row) * covariance).ravel().tolist()) for row in vectors]
+
+
+def _most_leading(bands: int, pixels: int) -> int:
     """Leading components whose side information is bounded."""
-    octets = SIDE_PER_SAMPLE * samples
+    octets = SIDE_PER_SAMPLE * bands * max(pixels, MANY_PX**2)
     return next((rank for rank in range(FEW_BANDS, 1, -1) if rotation_octets(bands, rank) <= octets), 1)
 
 

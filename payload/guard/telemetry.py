@@ -97,6 +97,7 @@ class EventId(IntEnum):
     STORE_FULL = 50
     STORE_DAMAGED = 51
     RESUMED = 52
+    LET_GO = 53  # layers of stored tiles made room
     COMMAND_DONE = 60
     COMMAND_REFUSED = 61
 

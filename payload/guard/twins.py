@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from payload.guard.checksum import crc_of, memcmp
 from payload.memory import Held
+from payload.native import library
 
 
 class Mended(Enum):
@@ -37,16 +38,18 @@ class Hit:
 class Twin:
     """A piece of held memory, its copy, and the CRC-32 of that."""
 
-    def __init__(self, held: Held) -> None:
+    def __init__(self, held: Held, room: NDArray[np.uint8]) -> None:
+        """The copy lies in `room`."""
         self.held = held
         self.octets = octets_of(held)
-        self.copy = self.octets.copy()
+        self.copy = room
+        room[:] = self.octets
         self.crc = crc_of(self.copy)
         self.pair = self.octets.ctypes.data, self.copy.ctypes.data, len(self.octets)
 
     @property
     def alike(self) -> bool:
-        return bool(memcmp(*self.pair) == 0)
+        return not memcmp(*self.pair)
 
     def mend(self) -> Mended:
         """Writes what is whole over what was hit."""
@@ -60,14 +63,40 @@ class Twin:
         return Mended.NEITHER
 
 
+class Comparison:
+    """Twins that are compared in one go: by the kernel where it is there, else one by one."""
+
+    def __init__(self, twins: list[Twin]) -> None:
+        self.twins = twins
+        pairs = [[here, octets, there, octets] for here, there, octets in (twin.pair for twin in twins)]
+        self._pairs = np.array(pairs, np.uint64).ravel()
+        self._span = library.span(self._pairs, library.U64)
+
+    @property
+    def alike(self) -> bool:
+        if library.available:
+            return library.call("unlike", self._span, len(self.twins)) == len(self.twins)
+        return not any(starmap(memcmp, [twin.pair for twin in self.twins]))
+
+    def hits(self) -> list[Hit]:
+        """Those that differ from their copies, mended. Nearly always there are none."""
+        if self.alike:
+            return []
+        return [Hit(twin.held.name, twin.mend()) for twin in self.twins if not twin.alike]
+
+
 class Scrubber:
     """All held memory of a payload, gone through again and again, so many octets at a time."""
 
     def __init__(self, held: Iterable[Held]) -> None:
-        self.twins = [Twin(h) for h in held if h.octets]
-        self.octets = sum(twin.held.octets for twin in self.twins)
+        pieces = [one for one in held if one.octets]
+        ends = np.cumsum([one.octets for one in pieces], dtype=np.int64)
+        self.octets = int(ends[-1]) if pieces else 0
+        room = np.empty(self.octets, np.uint8)  # copies side by side are read faster
+        self.twins = [Twin(one, room[end - one.octets : end]) for one, end in zip(pieces, ends, strict=True)]
+        self._all = Comparison(self.twins)
         self._at = 0
-        self._slice: tuple[int, list[list[Twin]]] = (-1, [])
+        self._slice: tuple[int, list[Comparison]] = (-1, [])
 
     @property
     def at_start(self) -> bool:
@@ -77,26 +106,19 @@ class Scrubber:
     def scrub(self, octets: int) -> tuple[list[Hit], bool]:
         """Compares the next pieces of memory, about so many octets; what was found, and whether a round is complete."""
         slices = self._slices(octets)
-        hits = found(slices[self._at])
+        hits = slices[self._at].hits()
         self._at = (self._at + 1) % len(slices)
         return hits, self._at == 0
 
     def all(self) -> list[Hit]:
         """Compares everything, and starts a new round."""
         self._at = 0
-        return found(self.twins)
+        return self._all.hits()
 
-    def _slices(self, octets: int) -> list[list[Twin]]:
+    def _slices(self, octets: int) -> list[Comparison]:
         if self._slice[0] != octets:
-            self._slice, self._at = (octets, sliced(self.twins, octets)), 0
+            self._slice, self._at = (octets, list(map(Comparison, sliced(self.twins, octets)))), 0
         return self._slice[1]
-
-
-def found(twins: list[Twin]) -> list[Hit]:
-    """Those that differ from their copies, mended. Nearly always there are none, and that takes no step in Python."""
-    if not any(starmap(memcmp, [twin.pair for twin in twins])):
-        return []
-    return [Hit(twin.held.name, twin.mend()) for twin in twins if not twin.alike]
 
 
 def sliced(twins: list[Twin], octets: int) -> list[list[Twin]]:

@@ -52,7 +52,7 @@ def choose_layers(
     of which nothing fits is declared as omitted.
     """
     budget = policy.budget_octets or 0
-    left = budget - reserved_octets - sum(_octets(code, len(code.layers), policy) for code in reserved)
+    left = budget - reserved_octets - sum(octets_of(code, len(code.layers), policy.packet_octets) for code in reserved)
     kept, left = _steepest_first(candidates, left, policy)
     if left > budget * LEFT_OVER:
         kept, left = _exchange(candidates, kept, left, policy)
@@ -84,12 +84,12 @@ def _begin_layers(
     ]
     for _, at, upto in sorted(steps)[:TRIES]:
         code = candidates[at].code
-        now = _octets(replace(code, layers=sent[at]), upto - 1, policy)
+        now = octets_of(replace(code, layers=sent[at]), upto - 1, policy.packet_octets)
         room = octets_within(now + octets, policy.packet_octets) - code.head_octets(upto)
         layers = shorten(code.layers[:upto], room)
         if sum(map(len, layers)) <= room:
             sent[at] = layers
-            octets += now - _octets(replace(code, layers=layers), upto, policy)
+            octets += now - octets_of(replace(code, layers=layers), upto, policy.packet_octets)
         if octets <= enough:
             return
 
@@ -97,13 +97,13 @@ def _begin_layers(
 def _steepest_first(candidates: Sequence[Candidate], left: int, policy: Policy) -> tuple[list[int], int]:
     """Layers of every tile within `left` octets, and the octets that remain."""
     kept = [0] * len(candidates)
-    left -= sum(_octets(c.code, 0, policy) for c in candidates)
+    left -= sum(octets_of(c.code, 0, policy.packet_octets) for c in candidates)
     queue = [entry for at, c in enumerate(candidates) for entry in _next_step(c, 0, at, policy)]
     heapq.heapify(queue)
     while queue:
         _, at, upto = heapq.heappop(queue)
         code = candidates[at].code
-        cost = _octets(code, upto, policy) - _octets(code, kept[at], policy)
+        cost = octets_of(code, upto, policy.packet_octets) - octets_of(code, kept[at], policy.packet_octets)
         if cost > left:
             for entry in _next_step(candidates[at], kept[at], at, policy, upto - 1):
                 heapq.heappush(queue, entry)
@@ -120,7 +120,7 @@ def _exchange(candidates: Sequence[Candidate], kept: list[int], left: int, polic
     kept = list(kept)
     ways = [(at, n) for at, c in enumerate(candidates) for n in range(len(c.code.layers) + 1)]
     tile, layers = (np.array(column, np.int64) for column in zip(*ways, strict=True))
-    octets = np.array([_octets(candidates[at].code, n, policy) for at, n in ways])
+    octets = np.array([octets_of(candidates[at].code, n, policy.packet_octets) for at, n in ways])
     error = np.array([candidates[at].error(n) for at, n in ways])
     begin = np.searchsorted(tile, np.arange(len(candidates)))  # each tile's way of no layer
     while True:
@@ -157,12 +157,13 @@ def _next_step(
     steps = []
     for upto in range(have + 1, (len(candidate.code.layers) if most is None else most) + 1):
         gain = candidate.error(have) - candidate.error(upto)
-        cost = _octets(candidate.code, upto, policy) - _octets(candidate.code, have, policy)
+        before, behind = (octets_of(candidate.code, n, policy.packet_octets) for n in (have, upto))
+        cost = behind - before
         steps.append((-gain / cost, at, upto))
     return [min(steps)] if steps else []
 
 
-def _octets(code: TileCode, layers: int, policy: Policy) -> int:
-    """Octets on the link of a tile code cut to `layers` layers."""
+def octets_of(code: TileCode, layers: int, packet_octets: int) -> int:
+    """Octets on the link of a tile code cut to `layers` layers: packets and their heads counted."""
     data = code.head_octets(layers) + sum(len(layer) for layer in code.layers[:layers])
-    return octets_on_air(data, policy.packet_octets)
+    return octets_on_air(data, packet_octets)

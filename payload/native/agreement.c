@@ -4,11 +4,11 @@
 
 enum { PAIR_SUMS = 5, COVERS = 4, RATIO_BINS = 20001, ANGLE_BINS = 18001, WATER = 0, GREEN, BRIGHT, OTHER };
 
-/* What is asked of every pixel: x, y [bands][n] and whether it counts [n]. */
+/* What is asked of every pixel: x, y [bands][n] and whether it counts [n]. zero is the DN of a count of 0. */
 typedef struct {
     const uint16_t *x, *y;
     const uint8_t *valid;
-    int bands, n;
+    int bands, n, zero;
 } Pictures;
 
 /* Sums of x, y, x x, x y and (y - x)^2 of a band, and the largest error. */
@@ -37,11 +37,14 @@ static inline int cover(double green, double red, double nir) {
     return ratio(nir, red) > 0.4 ? GREEN : OTHER;
 }
 
-/* Between spectra of counts: zero is the DN of a count of 0. */
-static inline double angle_deg(Pictures of, int zero, int i) {
+/* The count of a DN in ratios: below 0 is noise, and would lead them out of -1 to 1. */
+static inline double count_of(Pictures of, uint16_t dn) { return dn > of.zero ? dn - of.zero : 0; }
+
+/* Between spectra of counts. */
+static inline double angle_deg(Pictures of, int i) {
     double aa = 0, bb = 0, ab = 0;
     for (int b = 0; b < of.bands; b++) {
-        double p = of.x[(size_t)b * of.n + i] - zero, q = of.y[(size_t)b * of.n + i] - zero;
+        double p = of.x[(size_t)b * of.n + i] - of.zero, q = of.y[(size_t)b * of.n + i] - of.zero;
         aa += p * p, bb += q * q, ab += p * q;
     }
     double norms = sqrt(aa * bb), cosine = norms > 0 ? ab / norms : 0;
@@ -55,7 +58,7 @@ static double add_cover(Pictures of, const int32_t *roles, int i, int64_t *table
     const uint16_t *x = of.x + i, *y = of.y + i;
     double a[3], b[3]; /* reflectances: green, red, near infrared */
     for (int k = 0; k < 3; k++)
-        a[k] = 1e-4 * x[(size_t)roles[k] * of.n], b[k] = 1e-4 * y[(size_t)roles[k] * of.n];
+        a[k] = 1e-4 * count_of(of, x[(size_t)roles[k] * of.n]), b[k] = 1e-4 * count_of(of, y[(size_t)roles[k] * of.n]);
     int before = cover(a[0], a[1], a[2]), after = cover(b[0], b[1], b[2]);
     table[before * COVERS + after]++;
     for (int k = 0; k < of.bands; k++) {
@@ -67,7 +70,8 @@ static double add_cover(Pictures of, const int32_t *roles, int i, int64_t *table
 
 static double vegetation_error(Pictures of, const int32_t *roles, int i) {
     size_t red = (size_t)roles[1] * of.n + i, nir = (size_t)roles[2] * of.n + i;
-    return fabs(ratio(of.x[nir], of.x[red]) - ratio(of.y[nir], of.y[red]));
+    double before = ratio(count_of(of, of.x[nir]), count_of(of, of.x[red]));
+    return fabs(before - ratio(count_of(of, of.y[nir]), count_of(of, of.y[red])));
 }
 
 /* sums [bands][5], most [1], table [4][4], squares [4], errors [3]: NDWI, NDVI, angle; histograms of the last two. roles:
@@ -87,13 +91,13 @@ EXPORT int nadir_agreement(Span x, Span y, Span valid, int bands, int n, int zer
         if (!within(places[k], -1, bands - 1))
             return OUT_OF_RANGE;
     int has_index = places[1] >= 0 && places[2] >= 0, has_cover = has_index && places[0] >= 0;
-    Pictures of = {x.at, y.at, valid.at, bands, n};
+    Pictures of = {x.at, y.at, valid.at, bands, n, zero};
     for (int b = 0; b < bands; b++)
         sum_pictures(of.x + (size_t)b * n, of.y + (size_t)b * n, of.valid, n, (int64_t *)sums.at + b * PAIR_SUMS, most.at);
     for (int i = 0; i < n; i++) {
         if (!of.valid[i])
             continue;
-        double *error = errors.at, angle = angle_deg(of, zero, i);
+        double *error = errors.at, angle = angle_deg(of, i);
         double vegetation = has_index ? vegetation_error(of, places, i) : 0;
         error[0] += has_cover ? add_cover(of, places, i, table.at, squares.at) : 0;
         error[1] += vegetation, error[2] += angle;

@@ -25,11 +25,14 @@
 #include "similarity.c"
 #include "agreement.c"
 #include "noise.c"
+#include "drawing.c"
+#include "outline.c"
 #include "clouds.c"
 #include "cloud_network.c"
 #include "apps.c"
 #include "reed_solomon.c"
 #include "convolutional.c"
+#include "twins.c"
 
 EXPORT void nadir_plain_only(int on) { plain_only = on; }
 

@@ -8,6 +8,9 @@ import os
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+#: What a file is called that is written to take another's place.
+NEW = ".new"
+
 
 class Files(Protocol):
     """A flat folder of files. Every method may raise OSError; a write that does may have written a part."""
@@ -36,12 +39,13 @@ class Files(Protocol):
 
 
 class FolderFiles:
-    """Files of a folder of the system. One of them, the last appended to, stays open."""
+    """Files of a folder of the system. One of them, the last appended to, stays open. The capacity counts what is there
+    to stay: a file that is written to take another's place does from then on."""
 
     def __init__(self, folder: Path, capacity_octets: int) -> None:
         self._folder, self._capacity = folder, capacity_octets
         folder.mkdir(parents=True, exist_ok=True)
-        self._used = sum(self.size(name) for name in self.names())
+        self._used = sum(map(self._counted, self.names()))
         self._open: tuple[str, int] | None = None
 
     def names(self) -> list[str]:
@@ -54,12 +58,13 @@ class FolderFiles:
         return (self._folder / name).open("rb")
 
     def append(self, name: str, octets: bytes) -> None:
-        if self._used + len(octets) > self._capacity:
+        stays = not name.endswith(NEW)
+        if stays and self._used + len(octets) > self._capacity:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._folder / name))
         descriptor, left = self._descriptor(name), memoryview(octets)
         while left:
             written = os.write(descriptor, left)
-            self._used += written
+            self._used += written * stays
             left = left[written:]
 
     def write(self, name: str, at: int, octets: bytes) -> None:
@@ -71,19 +76,22 @@ class FolderFiles:
             os.close(descriptor)
 
     def truncate(self, name: str, octets: int) -> None:
-        self._used -= max(0, self.size(name) - octets)
+        before = self._counted(name)
         os.truncate(self._folder / name, octets)
+        self._used += self._counted(name) - before
 
     def sync(self, name: str) -> None:
         os.fsync(self._descriptor(name))
 
     def rename(self, name: str, new: str) -> None:
         self.close()
+        before = self._counted(name) + (self._counted(new) if new in self.names() else 0)
         (self._folder / name).rename(self._folder / new)
+        self._used += self._counted(new) - before
 
     def remove(self, name: str) -> None:
         self.close()
-        self._used -= self.size(name)
+        self._used -= self._counted(name)
         (self._folder / name).unlink()
 
     def sync_names(self) -> None:
@@ -98,6 +106,9 @@ class FolderFiles:
         if self._open is not None:
             os.close(self._open[1])
             self._open = None
+
+    def _counted(self, name: str) -> int:
+        return 0 if name.endswith(NEW) else self.size(name)
 
     def _descriptor(self, name: str) -> int:
         if self._open is None or self._open[0] != name:

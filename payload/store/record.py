@@ -33,6 +33,7 @@ class Kind(IntEnum):
     AUDIT = 3  # a thumbnail
     GOOD = 4  # number: of tiles that the guard found good; no octets
     CLOSED = 5  # number: of tiles; the scene is complete
+    DOWN = 6  # number: of layers that are on the ground; which, 6 octets each
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from payload.link import scene_header
 from payload.link.rate_control import Candidate
 from payload.link.space_packet import SequenceCounter, segment
 from payload.link.streams import Stream, stream_of
-from payload.link.tile_code import Kind, TileCode
+from payload.link.tile_code import Kind
 from payload.pipeline import Payload
 from payload.scene import Scene
-from payload.store.store import SceneLog, Store
+from payload.store.store import SceneLog, Store, lost
 from payload.tiles import cut, grid
 
 Told = Callable[[Address], None]
@@ -104,14 +104,9 @@ def give_up_next(log: SceneLog, scene: Scene) -> None:
     rows, cols = grid(scene.info, log.header.tile_px)
     pending = ((row, col) for row in range(rows) for col in range(cols) if (row, col) not in log.tiles)
     address = next(pending, None)
-    if address is not None and log.add(Candidate(lost(log, address), ())):
+    if address is not None and log.add(lost(log, address)):
         log.telemetry.count(Count.TILES_GIVEN_UP)
         log.telemetry.tell(EventId.TILE_GIVEN_UP, f"under way at {MOST_STOPS} unclean ends", address)
-
-
-def lost(log: SceneLog, address: Address) -> TileCode:
-    """What stands for a tile that nothing is stored of."""
-    return TileCode(Kind.OMITTED, *address, log.header.bundle_id, scene_id=log.scene_id)
 
 
 def replay(payload: Payload, log: SceneLog) -> AuditDraw:
@@ -129,8 +124,7 @@ def replay(payload: Payload, log: SceneLog) -> AuditDraw:
 def stored(log: SceneLog) -> Iterator[Candidate]:
     """The tiles of a scene in row order. One that the store lost since is declared omitted: a hole, never wrong."""
     for row, col in sorted(log.tiles):
-        candidate = log.tile((row, col))
-        yield candidate if candidate is not None else Candidate(lost(log, (row, col)), ())
+        yield log.tile((row, col)) or lost(log, (row, col))
 
 
 def send_scene(payload: Payload, store: Store, log: SceneLog, octets: int | None = None) -> Iterator[bytes]:

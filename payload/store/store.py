@@ -2,7 +2,8 @@
 acknowledged is there afterwards and the rest is pending.
 
     00000007.part     an open scene: records appended and synced one by one
-    00000007.scene    a complete one: renamed when its last record was synced
+    00000007.scene    a complete one: renamed when its last record was synced; written anew beside itself, as
+                      00000007.scene.new, where layers are let go of
     state             counters in two slots
 
 A cut in the middle of a write leaves a torn record at the end; opening cuts it off. A full disk refuses the record and
@@ -10,7 +11,8 @@ leaves the file as it was.
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from payload.errors import StreamError
@@ -18,9 +20,10 @@ from payload.guard.telemetry import Count, EventId, Telemetry
 from payload.link import scene_header, tile_code
 from payload.link.rate_control import Candidate
 from payload.link.scene_header import SceneHeader
+from payload.link.tile_code import Kind as TileKind
 from payload.link.tile_code import TileCode
 from payload.store import record
-from payload.store.files import Files
+from payload.store.files import NEW, Files
 from payload.store.record import Kind, Record
 from payload.store.state import StateFile
 
@@ -29,6 +32,10 @@ OPEN, COMPLETE = ".part", ".scene"
 
 #: Where the octets of a record lie in its file: the first, and how many.
 Place = tuple[int, int]
+#: Row, column and number of a layer; THUMBNAIL in its place: the thumbnail of a withheld tile.
+Layer = tuple[int, int, int]
+THUMBNAIL = 0xFFFF
+_LAYER = struct.Struct(">HHH")
 
 
 @dataclass(eq=False)
@@ -41,6 +48,7 @@ class SceneLog:
     header: SceneHeader
     tiles: dict[tuple[int, int], Place] = field(default_factory=dict)  # by row and column
     audits: dict[tuple[int, int], Place] = field(default_factory=dict)  # by row and column
+    down: set[Layer] = field(default_factory=set)  # on the ground
     good: int = 0  # tiles of the last call that were found good
     length: int = 0  # octets of the file that hold whole records
     begun: int = 0  # tiles that were there when its coding began or went on
@@ -56,9 +64,11 @@ class SceneLog:
 
     def add(self, candidate: Candidate) -> bool:
         """A tile, acknowledged: whether it is on disk. False where there is no room; the file is as it was."""
-        octets = bytes([len(candidate.errors)]) + struct.pack(f">{len(candidate.errors)}d", *candidate.errors)
+        return self._put(candidate, sync=True)
+
+    def _put(self, candidate: Candidate, sync: bool) -> bool:
         code = candidate.code
-        place = self.append(Kind.TILE, len(self.tiles), octets + tile_code.pack(code))
+        place = self.append(Kind.TILE, len(self.tiles), pack_tile(candidate), sync)
         if place is not None:
             self.tiles[code.row, code.col] = place
         return place is not None
@@ -117,6 +127,53 @@ class SceneLog:
         self.name = new
         return True
 
+    def acknowledge(self, layers: Collection[Layer]) -> bool:
+        """Notes layers that are on the ground. Where there is no room for that they are so until the next start."""
+        self.down.update(layers)
+        octets = b"".join(_LAYER.pack(*layer) for layer in sorted(layers))
+        return not octets or self.append(Kind.DOWN, len(layers), octets) is not None
+
+    def let_go(self, layers: Collection[Layer]) -> bool:
+        """A complete scene without these layers of its tiles and all behind them, written anew beside itself. False
+        where that finds no room: nothing is let go of then."""
+        new = SceneLog(self.files, self.telemetry, self.name + NEW, self.header)
+        if not (self._write_less(new, layers) and self._give_place(new)):
+            with suppress(OSError):  # opening the store again removes it
+                self.files.remove(new.name)
+            return False
+        if layers:
+            self.telemetry.tell(EventId.LET_GO, f"{len(layers)} layers of scene {self.scene_id:08x}", min(layers)[:2])
+        return True
+
+    def _write_less(self, new: "SceneLog", layers: Collection[Layer]) -> bool:
+        """Whether all that is left without `layers` is in `new`, synced. Tiles of which all is down are left out."""
+        first: dict[tuple[int, int], int] = {}
+        for row, col, layer in layers:
+            first[row, col] = min(layer, first.get((row, col), layer))
+        gone = self.down.union(layers)
+        thumbnails = (self.audit(address) for address in self.audits if (*address, THUMBNAIL) not in gone)
+        tiles = (shortened(self.tile(a) or lost(self, a), first.get(a)) for a in self.tiles)
+        whole = new.append(Kind.SCENE, 0, scene_header.pack(self.header), sync=False) is not None
+        whole = whole and all(new.add_audit(code) for code in thumbnails if code is not None)
+        whole = whole and all(new._put(tile, sync=False) for tile in tiles if not self.finished(tile))
+        kept = {one for one in self.down if one[:2] in new.tiles and one[2] < first.get(one[:2], THUMBNAIL)}
+        return whole and new.acknowledge(kept) and new.append(Kind.CLOSED, len(new.tiles), b"") is not None
+
+    def _give_place(self, new: "SceneLog") -> bool:
+        try:
+            self.files.rename(new.name, self.name)
+        except OSError:
+            return False
+        self.tiles, self.audits, self.down, self.length = new.tiles, new.audits, new.down, new.length
+        with suppress(OSError):  # a cut before this is durable finds the older file, which holds more
+            self.files.sync_names()
+        return True
+
+    def finished(self, tile: Candidate) -> bool:
+        """Whether all layers that there are of a tile are on the ground."""
+        count, code = len(tile.code.layers), tile.code
+        return count > 0 and all((code.row, code.col, layer) in self.down for layer in range(count))
+
     def tile(self, address: tuple[int, int]) -> Candidate | None:
         """A stored tile; None where the store lost it since, which is told."""
         found = self._read(self.tiles[address])
@@ -171,6 +228,8 @@ class Store:
         """`by_watchdog`: whoever starts the payload says that the watchdog ended it."""
         self._files, self.telemetry = files, telemetry or Telemetry()
         self.telemetry.count(Count.WATCHDOGS, int(by_watchdog))
+        for name in [name for name in files.names() if name.endswith(COMPLETE + NEW)]:
+            files.remove(name)  # a cut came before it took the other's place
         self.state = StateFile(files)
         self.scenes = {log.scene_id: log for name in files.names() if (log := self._read(name)) is not None}
         if self.state.damaged:
@@ -291,6 +350,8 @@ class Store:
                 log.audits[code.row, code.col] = place
             elif held.kind is Kind.GOOD:
                 log.good = max(log.good, held.number)
+            elif held.kind is Kind.DOWN:
+                log.down.update(_LAYER.iter_unpack(held.octets))
         except (StreamError, struct.error, IndexError) as error:
             self._tell_damage(f"{name}: {error}")
         return log
@@ -298,6 +359,28 @@ class Store:
     def _tell_damage(self, what: str) -> None:
         self.telemetry.count(Count.STORE_DAMAGED)
         self.telemetry.tell(EventId.STORE_DAMAGED, what)
+
+
+def shortened(candidate: Candidate, layers: int | None) -> Candidate:
+    """A tile cut to so many layers; of which none is left is declared omitted. None: as it is."""
+    code = candidate.code
+    if layers is None or not code.layers[layers:]:
+        return candidate
+    kept = code.layers[:layers]
+    kind, side, mask = (code.kind, code.side, code.mask) if kept else (TileKind.OMITTED, b"", b"")
+    less = replace(code, kind=kind, side=side, mask=mask, layers=kept, declared=len(kept), sent_octets=-1, bound=None)
+    return Candidate(less, candidate.errors[: layers + 1])
+
+
+def lost(log: SceneLog, address: tuple[int, int]) -> Candidate:
+    """What stands for a tile that nothing is stored of."""
+    return Candidate(TileCode(TileKind.OMITTED, *address, log.header.bundle_id, scene_id=log.scene_id), ())
+
+
+def pack_tile(candidate: Candidate) -> bytes:
+    """Inverse of `read_tile`."""
+    errors = candidate.errors
+    return bytes([len(errors)]) + struct.pack(f">{len(errors)}d", *errors) + tile_code.pack(candidate.code)
 
 
 def read_tile(octets: bytes) -> Candidate:

@@ -31,8 +31,8 @@ TRIES, EXTRA_DB = 5, 0.375
 
 @dataclass(frozen=True)
 class Quality:
-    """What is asked of a scene: a compression ratio of the whole file against 16 bit, every tile's PSNR, or the largest
-    error of any sample. `profile` of the entropy coder."""
+    """What is asked of a scene: a compression ratio of the whole file against 16 bit a measured sample, every tile's
+    PSNR, or the largest error of any sample. `profile` of the entropy coder."""
 
     cr: float | None = None
     psnr_db: float | None = None
@@ -70,7 +70,7 @@ def code_scene(
             yield _at_psnr(tile, header, payload, proof, quality.psnr_db or 0.0)
         return
     info = scene.info
-    budget = int(2 * len(info.bands) * info.height_px * info.width_px / quality.cr) - head_octets
+    budget = int(2 * proof.samples_per_px * info.height_px * info.width_px / quality.cr) - head_octets
     if budget < 1:
         raise InputError(f"--cr {quality.cr:g}: {info.name} would have no octet left for its tiles; give a smaller one")
     payload.policy = replace(payload.policy, step_dn=step_for(scene, header, payload, budget), budget_octets=budget)

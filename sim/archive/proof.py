@@ -17,7 +17,7 @@ class Proof:
     """Decodes what was coded."""
 
     def __init__(self, decoder: Decoder) -> None:
-        self._decoder = decoder
+        self._decoder, self.samples_per_px = decoder, decoder.samples_per_px
 
     def of(self, code: TileCode, tile: Tile) -> tuple[float, ...]:
         """PSNR (peak 10 000, all bands, valid pixels) of a tile decoded up to each of its layers."""

@@ -17,7 +17,6 @@ from payload.bundle import DEFAULT, Bundle, load_bundle
 from payload.engine import open_engine
 from payload.errors import InputError
 from payload.scene import Dn, Mask, Scene
-from payload.sensor import RGBN
 from payload.tiles import Tile, split
 from sim.archive.coding import Quality
 from sim.archive.reader import SceneFile
@@ -95,20 +94,20 @@ def _rows(scene: Scene, trial: Trial, bundle: Bundle, mask: GroundMask, progress
             write_file(path, scene, header, bundle, order, progress)
             for decoder in trial.decoders:
                 with SceneFile(str(path), trial.bundle, decoder, engine=trial.engine) as archived:
-                    figures = _figures(scene, archived, mask)
-                octets = path.stat().st_size
-                yield {"asked": ratio, "decoder": decoder, "octets": octets, **_known(figures | _rate(scene, octets))}
+                    figures, octets = _figures(scene, archived, mask), path.stat().st_size
+                    rate = _rate(scene, octets, archived.samples_per_px)
+                yield {"asked": ratio, "decoder": decoder, "octets": octets, **_known(figures | rate)}
 
 
-def _rate(scene: Scene, octets: int) -> dict[str, float]:
+def _rate(scene: Scene, octets: int, samples_per_px: float) -> dict[str, float]:
     info = scene.info
-    return rate_figures(octets, info.height_px * info.width_px, len(info.bands), info.bits)
+    return rate_figures(octets, info.height_px * info.width_px, samples_per_px, info.bits)
 
 
 def _figures(scene: Scene, archived: SceneFile, mask: GroundMask) -> dict[str, float]:
     """Over the pixels that both hold, tile by tile."""
     quality, clouds = SceneQuality(scene.info.sensor), ClassTally(("clear", "cloud"))
-    judged = mask.net is not None and set(RGBN) <= set(archived.bands)
+    judged = mask.net is not None
     for tile in split(scene, archived.tile_px):
         dn, valid = _read(archived, tile)
         quality.add(tile.dn, dn, valid & tile.valid)

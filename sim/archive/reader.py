@@ -86,6 +86,12 @@ class SceneFile:
         return np.dtype(np.uint16)
 
     @property
+    def samples_per_px(self) -> float:
+        """Samples measured for each pixel of the finest grid: bands of coarser pixels count by their share."""
+        found = self.text.get("samples_per_px")
+        return float(found if isinstance(found, (int, float)) and 0 < found <= len(self.bands) else len(self.bands))
+
+    @property
     def tile_px(self) -> int:
         return self.head.header.tile_px
 
@@ -109,7 +115,7 @@ class SceneFile:
         return held_bundle(self.head, self._asked[0])
 
     @cached_property
-    def _decoder(self) -> Decoder:
+    def decoder(self) -> Decoder:
         return Decoder(self.bundle, open_engine(self._asked[2]), self._asked[1])
 
     def __getitem__(self, key: Any) -> Dn:
@@ -140,7 +146,7 @@ class SceneFile:
 
     def _tile(self, code: TileCode) -> tuple[Dn, Mask]:
         try:
-            return self._decoder.decode_tile(code), unpack_mask(code.mask, self.tile_px)
+            return self.decoder.decode_tile(code), unpack_mask(code.mask, self.tile_px)
         except StreamError as error:
             raise damaged(self.octets.where, (code.row, code.col), str(error)) from None
 

@@ -80,7 +80,7 @@ class Window:
 def get(scene: SceneFile, out: Path, window: Window | None, progress: Progress) -> Path:
     """A scene of a store, or a window of it, as a Cloud Optimized GeoTIFF with its place and its mask."""
     part = window or Window(0, 0, *scene.shape[1:])
-    info, side = _info_of(scene, part), scene.tile_px
+    info, side = info_of(scene, part), scene.tile_px
     stops = [part.top, *range((part.top // side + 1) * side, part.top + part.height, side), part.top + part.height]
     with PictureWriter(out, info) as writer:
         for first, end in pairwise(stops):
@@ -89,7 +89,7 @@ def get(scene: SceneFile, out: Path, window: Window | None, progress: Progress) 
     return out
 
 
-def _info_of(scene: SceneFile, part: Window) -> SceneInfo:
+def info_of(scene: SceneFile, part: Window) -> SceneInfo:
     """The scene's description, for a window of it."""
     height, width = scene.shape[1:]
     fits = 0 <= part.top < part.top + part.height <= height and 0 <= part.left < part.left + part.width <= width
@@ -123,7 +123,7 @@ def describe(scene: SceneFile, name: str) -> Entry:
     kinds = Counter(Kind(int(kind)).name.lower() for kind in head.index.kind)
     worst, mean = _psnr(scene)
     return Entry(
-        name, octets, 2 * len(info.bands) * info.height_px * info.width_px / octets, worst, mean, info.sensed_at,
+        name, octets, 2 * scene.samples_per_px * info.height_px * info.width_px / octets, worst, mean, info.sensed_at,
         info.height_px, info.width_px, info.bands, f"{head.header.bundle_id:08x}", dict(head.text.get("asked", {})),
         str(head.text.get("decoder", "")), dict(sorted(kinds.items())), tuple(_missing(head, kinds, worst)),
     )  # fmt: skip

@@ -64,7 +64,8 @@ def write_file(
     layers = payload.codec.layers + (order.quality.max_error_dn is not None)
     rows, cols = grid(scene.info, bundle.tile_px)
     nothing = [_Row(0, 0, 0, (), ())] * (rows * cols)
-    head = Head(header, _text(scene, bundle, order), _index(nothing, layers), 0, bytes(layout.DIGEST_OCTETS))
+    text = _text(scene, bundle, order, proof.samples_per_px)
+    head = Head(header, text, _index(nothing, layers), 0, bytes(layout.DIGEST_OCTETS))
     body, digest, found = path.with_name("body"), hashlib.sha256(), []
     with body.open("wb") as file:
         for tile in code_scene(scene, header, payload, proof, order.quality, head.octets):
@@ -104,7 +105,7 @@ def _index(rows: Sequence[_Row], layers: int) -> Index:
     return Index(offset, kind, cloud, head, layer, psnr)
 
 
-def _text(scene: Scene, bundle: Bundle, order: Order) -> dict[str, Any]:
+def _text(scene: Scene, bundle: Bundle, order: Order, samples_per_px: float) -> dict[str, Any]:
     """What the file says besides: all that a reader in twenty years may ask for."""
     quality = order.quality
     asked = {"cr": quality.cr, "psnr_db": quality.psnr_db, "max_error_dn": quality.max_error_dn}
@@ -115,4 +116,5 @@ def _text(scene: Scene, bundle: Bundle, order: Order) -> dict[str, Any]:
         "decoder": order.decoder,
         "notes": list(scene.info.notes),
         "software": described(),
+        **({} if samples_per_px == len(bundle.bands) else {"samples_per_px": samples_per_px}),
     }

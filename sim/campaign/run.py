@@ -24,11 +24,15 @@ from sim.progress import Progress
 AHEAD = 2
 #: Deaths of a worker after which the scene it had is taken for the cause.
 DEATHS = 3
-#: Dask keeps profiles and logs of its workers, which grow for an hour; nobody looks at them here.
+#: Dask keeps profiles and logs of its workers, which grow for an hour, and looks after its processes up to fifty times
+#: a second, which took some hundredths of the host. Nobody looks at any of it here; a worker over its memory is still
+#: found within a second.
 SETTINGS = {
     "distributed.scheduler.allowed-failures": DEATHS, "distributed.comm.timeouts.connect": "60s",
     "distributed.worker.profile.enabled": False, "distributed.admin.log-length": 100,
     "distributed.admin.low-level-log-length": 100, "distributed.admin.system-monitor.log-length": 100,
+    "distributed.admin.tick.interval": "500ms", "distributed.admin.system-monitor.interval": "5s",
+    "distributed.worker.memory.monitor-interval": "1s",
 }  # fmt: skip
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from payload.errors import InputError
-from sim.downlink import Change, Request, downlink
+from sim.downlink import Request, downlink
+from sim.mission.change import Change
 from sim.progress import Progress
 from sim.report.files import arrange
 

@@ -7,8 +7,9 @@ and the report compares the two. It also says how much of what was withheld the 
 seen the original: only a simulation can know.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,14 +18,14 @@ from numpy.typing import NDArray
 from payload.bundle import Bundle
 from payload.clouds.gate import detect_clouds
 from payload.clouds.mask import CLEAR, NO_CLASS, SHADOW, THICK, grown
-from payload.clouds.network import CloudNet, load_cloud_net
-from payload.engine import Engine
+from payload.clouds.network import ROLES, CloudNet, load_cloud_net
+from payload.engine import Engine, Network
 from payload.errors import InputError
 from payload.scene import Dn, Mask
-from payload.sensor import RGBN
 from payload.tiles import Tile
 from sim.clouds.other_detectors import CS_CLEAR, CS_SHADOW, csmask_is_there, csmask_outline, csmask_probabilities
 from sim.clouds.outline import classes_as_drawn, is_cloud
+from sim.spread import Spread
 
 #: In `cloud.tif`, after payload.clouds.mask.CLASSES: a tile that was declared cloud and not sent.
 WITHHELD = 4
@@ -42,6 +43,7 @@ class GroundMask:
     net: CloudNet | None
     tile_px: int
     level: str | None = None
+    places: tuple[int, ...] = ()  # of the bands that ukis-csmask looks at; none: the bands as they are
 
     @property
     def source(self) -> str:
@@ -49,21 +51,26 @@ class GroundMask:
             return f"ukis-csmask ({self.level}) on the decoded picture"
         return SOURCE if self.net is not None else NO_SOURCE
 
-    def classes(self, dn: Dn, known: Mask, withheld: Sequence[bool], gsd_m: float) -> NDArray[np.uint8]:
-        """Classes of a strip of whole tiles dn [B, T, cols T], some of them withheld; gsd_m 0: unknown."""
-        found = np.full(known.shape, NO_CLASS, np.uint8)
-        for col, gone in enumerate(withheld):
-            span = slice(col * self.tile_px, (col + 1) * self.tile_px)
-            if gone:
-                found[:, span] = WITHHELD
-            elif known[:, span].any():
-                found[:, span] = self.judge(dn[:, :, span], known[:, span], gsd_m)
-        return found
+    def classes(
+        self, dn: Dn, known: Mask, withheld: Sequence[bool], gsd_m: float, spread: Spread
+    ) -> Callable[[], NDArray[np.uint8]]:
+        """Begins with the classes of a strip of whole tiles dn [B, T, cols T], some of them withheld; gsd_m 0: unknown.
+        What is given back waits for them."""
+        spans = [slice(col * self.tile_px, (col + 1) * self.tile_px) for col in range(len(withheld))]
+        tiles = [(dn[:, :, span], known[:, span], gone, gsd_m) for span, gone in zip(spans, withheld, strict=True)]
+        found = spread.map(lambda tile: self._of_tile(*tile), tiles)
+        return lambda: np.concatenate(list(found), axis=1)
+
+    def _of_tile(self, dn: Dn, known: Mask, gone: bool, gsd_m: float) -> NDArray[np.uint8]:
+        if gone or not known.any():
+            return np.full(known.shape, WITHHELD if gone else NO_CLASS, np.uint8)
+        return self.judge(dn, known, gsd_m)
 
     def judge(self, dn: Dn, valid: Mask, gsd_m: float) -> NDArray[np.uint8]:
         """Classes of one tile, or of what there is of one at the scene's edge [h, w]."""
         if self.level is not None:
-            return np.where(valid, _by_csmask(dn, self.level, gsd_m), np.uint8(NO_CLASS))
+            seen = dn[list(self.places)] if self.places else dn
+            return np.where(valid, _by_csmask(seen, self.level, gsd_m), np.uint8(NO_CLASS))
         if self.net is None:
             return np.full(valid.shape, NO_CLASS, np.uint8)
         height, width = valid.shape
@@ -91,11 +98,24 @@ def open_ground_mask(bundle: Bundle, engine: Engine, drawn_by: str = BUNDLES_OWN
     level = DRAWN_BY[drawn_by]
     if level is not None and not csmask_is_there():
         raise InputError(f"--cloud-mask {drawn_by}: not installed; pip install ukis-csmask==1.0.0")
-    if level is not None and bundle.bands != RGBN:
-        found = f"it takes {', '.join(RGBN)}, and the bundle {bundle.name} has {', '.join(bundle.bands)}"
+    places = bundle.sensor.places(*ROLES)
+    if level is not None and places is None:
+        found = f"it takes {', '.join(ROLES)}, and the bundle {bundle.name} has {', '.join(bundle.bands)[:200]}"
         raise InputError(f"--cloud-mask {drawn_by}: {found}; leave the option out")
     net = load_cloud_net(bundle, engine) if "clouds" in bundle.manifest else None
-    return GroundMask(net, bundle.tile_px, level)
+    net = net and replace(net, network=_OneAtATime(net.network))
+    return GroundMask(net, bundle.tile_px, level, places or ())
+
+
+class _OneAtATime:
+    """A network that several threads ask: it has one place each for a question and an answer."""
+
+    def __init__(self, network: Network) -> None:
+        self._network, self._lock = network, threading.Lock()
+
+    def run(self, *inputs: NDArray[Any]) -> list[NDArray[Any]]:
+        with self._lock:
+            return self._network.run(*inputs)
 
 
 @dataclass(eq=False)

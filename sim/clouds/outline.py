@@ -20,6 +20,8 @@ from scipy.ndimage import distance_transform_edt
 
 from payload.clouds.mask import CLEAR, NO_CLASS, SHADOW, THICK, THIN, CloudMask
 from payload.clouds.planes import BLUE, RED
+from payload.native import library
+from payload.native.library import BOOL, I32, call, span
 from payload.scene import Dn, Mask
 
 #: Probability from which the network suspects cloud, and from which it needs no haze to be believed.
@@ -32,6 +34,8 @@ HALF_HIDDEN_DN = 1100
 LEAST_GROUND = 0.05
 #: Shadow against clear: from which probability, and how far from cloud.
 SHADOW_ABOVE, SHADOW_REACH_M = 0.004, 1500
+#: Longest side of a picture that the kernel takes.
+MOST_KERNEL_PX = 4096
 
 
 def classes_as_drawn(mask: CloudMask, gsd_m: float, growth_m: float) -> NDArray[np.uint8]:
@@ -85,4 +89,15 @@ def within(pixels: Mask, metres: float, gsd_m: float) -> Mask:
     """Pixels at most so many metres from a set one; of an unknown gsd_m (0) the set ones alone. [T, T]"""
     if gsd_m <= 0.0 or metres < gsd_m or not pixels.any():
         return pixels
+    if library.available and max(pixels.shape) <= MOST_KERNEL_PX:
+        return _near(pixels, min(metres / gsd_m, 2 * MOST_KERNEL_PX))
     return np.asarray(distance_transform_edt(~pixels) <= metres / gsd_m)
+
+
+def _near(pixels: Mask, radius_px: float) -> Mask:
+    (height, width), reach = pixels.shape, int(radius_px)
+    away, near = np.empty(height * width + width + 1, np.int32), np.empty(pixels.shape, bool)
+    half_widths = np.sqrt(radius_px**2 - np.arange(reach + 1) ** 2).astype(np.int32)
+    given = span(np.ascontiguousarray(pixels), BOOL), height, width, span(half_widths, I32), reach
+    call("near", *given, span(away, I32), span(near, BOOL))
+    return near

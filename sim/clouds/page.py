@@ -14,7 +14,7 @@ from PIL import Image
 from payload.clouds.mask import SHADOW, THICK, THIN
 from sim.clouds.evaluate import LEAST_KNOWN, Material
 from sim.clouds.figures import CLOUDY_TILE, cloudy_tile
-from sim.clouds.human import JudgedChip
+from sim.clouds.human import EVERY_CHIP, JudgedChip
 from sim.clouds.judged import OURS, Judged
 from sim.clouds.outline import is_cloud
 from sim.clouds.samples import FIRM
@@ -56,6 +56,7 @@ def render(result: dict[str, Any], material: Material) -> str:
             "unlabelled": [site for site in result["sites"] if "pixel_iou" not in site],
             "gallery": gallery(material.judged),
             "chips": [_chip(chip) for chip in material.chips],
+            "people": _by_picture(result["human"]),
             "attribution": ATTRIBUTION,
         },
     )
@@ -67,6 +68,18 @@ def _check(check: dict[str, Any]) -> dict[str, Any]:
     sign = {">=": "≥", "<=": "≤"}[check["relation"]]
     basis = "measured on host" if timed else "measured"
     return {**check, "sign": sign, "unit": "", "basis": basis, "cause": ""}
+
+
+def _by_picture(rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Rows of the chips that people drew, by picture; all of a source first, and alone where it has but one."""
+    chips = {source: len({r["chip"] for r in rows if r["source"] == source}) for source in {r["source"] for r in rows}}
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in sorted(rows, key=lambda row: (row["source"], row["chip"] != EVERY_CHIP, row["chip"])):
+        if row["chip"] == EVERY_CHIP:
+            found.setdefault(f"{row['source']}, {EVERY_CHIP}", []).append(row)
+        elif chips[row["source"]] > 2:
+            found.setdefault(row["chip"], []).append(row)
+    return found
 
 
 def _key_figures(result: dict[str, Any]) -> list[tuple[str, str, str, str, str]]:

@@ -63,20 +63,29 @@ def get(
     bundle: Annotated[str | None, typer.Option(help="The bundle's folder, where it does not ship.")] = None,
     engine: options.Engine = "openvino",
     decoder: options.Decoder = "fast",
+    archive: options.ArchiveFolder = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file at --out.")] = False,
 ) -> None:
     """Decode a scene, or a window of it, into a GeoTIFF. Only what is asked for is read."""
-    from sim.archive import service
+    from sim.archive import aided, service
+    from sim.archive.aided import archive_of
     from sim.archive.reader import SceneFile
     from sim.archive.store import Store
 
+    if archive is not None and window is not None:
+        raise InputError("--archive refines whole scenes; leave out --window, or --archive")
     if out.exists() and not overwrite:
         raise InputError(f"{out} is already there; choose another --out or allow --overwrite")
     there = Store(store)
     scene = SceneFile(there.address(name), bundle, decoder, layers, psnr, engine, there.options)
+    dates = archive_of(archive)
     with progress("archive") as advance:
         part = _window(window)
-        service.get(scene, out, service.Window(*part) if part else None, advance)
+        if dates is None:
+            service.get(scene, out, service.Window(*part) if part else None, advance)
+        else:
+            beside = aided.get(scene, out, dates, overwrite, advance)
+            print(f"{beside.picture.path}: {len(beside.tiles)} tiles refined; overruled in {beside.change_map}")
     print(f"{out}: {scene.octets.read_octets} octets read in {scene.octets.requests} pieces")
 
 

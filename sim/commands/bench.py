@@ -13,9 +13,6 @@ from sim.commands.console import progress
 from sim.commands.options import MAX_PIXELS_DEFAULT
 from sim.scenes.open_scene import Reading
 
-OPPONENTS = "klt-jpeg2000-joint,klt-diff-jpeg2000-joint,klt-jpeg2000,jpeg2000,jpegxl,htj2k,ccsds121,jpeg"
-OPPONENTS += ",klt-hevc,klt-av1,klt-vvc"  # where the extra `opponents` is installed
-
 
 def bench(
     bundle: options.Bundle = DEFAULT,
@@ -59,7 +56,9 @@ def evaluate(
     bundle: Annotated[
         list[str] | None, typer.Option(help="Shipped bundle or a directory; repeat it. none: the opponents alone.")
     ] = None,
-    against: Annotated[str, typer.Option(help="Opponents, comma-separated.")] = OPPONENTS,
+    against: Annotated[
+        str | None, typer.Option(help="Opponents, comma-separated; those of the sensor's kind if left out.")
+    ] = None,
     bands: options.Bands = None,
     scale: options.Scale = None,
     offset: options.Offset = None,
@@ -87,7 +86,7 @@ def evaluate(
         _evaluate_bounds([*tiles, *(more or [])], (bundle or [DEFAULT])[0], max_error, limit, engine, reading, as_json)
         return
     with progress("tiles") as advance:
-        opponents = [name.strip() for name in against.split(",") if name.strip()]
+        opponents = None if against is None else [name.strip() for name in against.split(",") if name.strip()]
         bundles = [name for name in bundle or [DEFAULT] if name != "none"]
         result = run(
             [*tiles, *(more or [])], bundles, opponents, limit, engine, advance, picture_px, reading, decoder,
@@ -142,13 +141,40 @@ def evaluate_cubes(
     """Hyperspectral cubes: angles, anomalies found, abundances, before a codec and behind it, beside JPEG 2000."""
     from sim.compare.kinds.cubes import as_text, evaluate_cubes
 
-    try:
-        ratios = [float(word) for word in cr.split(",")]
-    except ValueError:
-        raise InputError(f"--cr is {cr!r}, wanted numbers, as in 20,50,100") from None
+    ratios = _ratios(cr)
     with progress("cubes") as advance:
         rows = evaluate_cubes(cube, bundle, ratios, engine, advance)
     print(json.dumps(rows, indent=2) + "\n" if as_json else as_text(rows), end="")
+
+
+def evaluate_aided(
+    tiles: options.Tiles,
+    cr: Annotated[str, typer.Option(help="Compression ratios against 16 bit.")] = "20,50,100,250",
+    bundle: options.Bundle = DEFAULT,
+    engine: options.Engine = "native",
+    decoder: options.Decoder = "full",
+    limit: options.Limit = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Tiles of places at several dates (PLACE_DATE), each decoded plainly and aided by other dates of its place."""
+    from payload.bundle import load_bundle
+    from payload.engine import open_engine
+    from sim.compare.kinds.dates import as_text
+    from sim.compare.kinds.dates import evaluate_aided as run
+    from sim.compare.tiles import read_tiles
+
+    ours = load_bundle(bundle)
+    read = read_tiles(tiles, ours.tile_px, limit, sensor=ours.sensor)
+    with progress("aided") as advance:
+        rows = run(read, _ratios(cr), ours, open_engine(engine), decoder, advance)
+    print(json.dumps(rows, indent=2) + "\n" if as_json else as_text(rows), end="")
+
+
+def _ratios(text: str) -> list[float]:
+    try:
+        return [float(word) for word in text.split(",")]
+    except ValueError:
+        raise InputError(f"--cr is {text!r}, wanted numbers, as in 20,50,100") from None
 
 
 def evaluate_tasks(

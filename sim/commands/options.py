@@ -14,6 +14,7 @@ Bundle = Annotated[str, typer.Option(help="Shipped bundle or a directory.")]
 Trust = Annotated[list[Path] | None, typer.Option("--trust", help="KEY.pub whose bundles fly, too; repeat it.")]
 AllowUnsigned = Annotated[bool, typer.Option("--allow-unsigned", help="Take a bundle without a signature.")]
 Engine = Annotated[str, typer.Option(help="openvino, onnxruntime or native.")]
+AnyEngine = Annotated[str, typer.Option(help="As --engine of others, or auto: openvino, and native for a large scene.")]
 Decoder = Annotated[str, typer.Option(help="fast (no network), full, or best where the bundle has it.")]
 AnyDecoder = Annotated[str, typer.Option(help="As --decoder of others, or auto: full, and fast for a large scene.")]
 CloudMask = Annotated[str, typer.Option(help="Who draws cloud.tif: bundle, ukis-csmask or ukis-csmask-l1c.")]
@@ -25,6 +26,9 @@ MaxError = Annotated[int | None, typer.Option(metavar="DN", help="Largest error 
 OneGrid = Annotated[bool, typer.Option("--one-grid", help="All bands in one file, coarser ones repeated on its grid.")]
 Profile = Annotated[
     Literal["fast", "dense"] | None, typer.Option(help="Of the entropy coder; dense: fewer octets, slower.")
+]
+ArchiveFolder = Annotated[
+    Path | None, typer.Option("--archive", help="Folder of older dates (rasters, .nadir): a second product, aided.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="The result as JSON on stdout.")]
 

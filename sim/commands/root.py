@@ -59,6 +59,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate-clouds": clouds.evaluate_clouds,
     "evaluate-apps": clouds.evaluate_apps,
     "evaluate-corsa": bench.evaluate_corsa,
+    "evaluate-aided": bench.evaluate_aided,
     "evaluate-cubes": bench.evaluate_cubes,
     "evaluate-tasks": bench.evaluate_tasks,
     "audit": clouds.audit,

@@ -28,7 +28,7 @@ def downlink(
     bundle: options.Bundle = DEFAULT,
     trust: options.Trust = None,
     allow_unsigned: options.AllowUnsigned = False,
-    engine: options.Engine = "openvino",
+    engine: options.AnyEngine = "auto",
     decoder: options.AnyDecoder = "auto",
     cloud_mask: options.CloudMask = "bundle",
     jobs: options.Jobs = None,
@@ -50,14 +50,17 @@ def downlink(
     memory: Annotated[Path | None, typer.Option(help="Folder of the payload's slots and counters.")] = None,
     band_shift: Annotated[int | None, typer.Option(help="Bands lie so many px apart; else the mission's.")] = None,
     one_grid: options.OneGrid = False,
+    archive: options.ArchiveFolder = None,
     live: Annotated[bool, typer.Option("--live", help="Show it as it comes on a page on this machine.")] = False,
     speed: options.Speed = None,
     port: options.Port = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Send a scene through payload, link and ground, verify it, write the report. Exit 1 if a requirement failed."""
-    from sim.downlink import Change, Request
+    from sim.archive.aided import archive_of
+    from sim.downlink import Request
     from sim.downlink import downlink as run
+    from sim.mission.change import Change
     from sim.mission.trust import Trust
     from sim.onboard.aboard import Uplink
     from sim.onboard.sending import Device
@@ -75,7 +78,7 @@ def downlink(
             request = Request(
                 scene, out, mission, bundle, engine, seed, reading, overwrite, under_test, psnr, trusted, decoder,
                 cloud_mask, jobs or cores(), keep_original, Change(max_error_dn=max_error, profile=profile),
-                Uplink(upload, commands, memory), watch, band_shift, one_grid,
+                Uplink(upload, commands, memory), watch, band_shift, one_grid, archive_of(archive),
             )  # fmt: skip
             report = run(request, advance)
         print(canonical_json(arrange(report)) if as_json else as_text(report, out), end="", flush=True)
@@ -95,10 +98,12 @@ def receive(
     jobs: options.Jobs = None,
     out: Annotated[Path, typer.Option(help="Folder for rasters and report.")] = Path("out/received"),
     one_grid: options.OneGrid = False,
+    archive: options.ArchiveFolder = None,
     overwrite: options.Overwrite = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Decode a stream with nothing else at hand: every scene in it becomes a raster with its place and a report."""
+    from sim.archive.aided import archive_of
     from sim.mission.trust import Trust
     from sim.receive import ReceiveRequest
     from sim.receive import receive as run
@@ -110,8 +115,9 @@ def receive(
         trusted = Trust(tuple(trust or ()), allow_unsigned)
         bundles = tuple(bundle or [DEFAULT])
         request = ReceiveRequest(
-            stream, out, mission, bundles, engine, overwrite, trusted, decoder, jobs or cores(), cloud_mask, one_grid
-        )
+            stream, out, mission, bundles, engine, overwrite, trusted, decoder, jobs or cores(), cloud_mask, one_grid,
+            archive_of(archive),
+        )  # fmt: skip
         report = run(request, advance)
     print(canonical_json(report) if as_json else as_text(report, out), end="")
 

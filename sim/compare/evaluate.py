@@ -17,7 +17,7 @@ import numpy as np
 
 from payload.errors import InputError
 from payload.policy import Profile
-from payload.sensor import SENTINEL2_RGBN
+from payload.sensor import SENTINEL2_RGBN, Sensor
 from sim.compare.classical import (
     LOSSLESS,
     Ccsds121,
@@ -41,8 +41,27 @@ from sim.scenes.open_scene import AS_STORED, Reading
 FINE_PSNR_DB = 46.5  # curves reach past the last constant-quality point of the table (46 dB)
 COARSEST_CR = 4000.0  # settings that cost less than this on a tile are passed over: header and nothing else
 
+#: Flight standards that nothing here runs.
+NOT_HERE = {
+    "ccsds122": "absent: no open implementation is among the packages this project installs",
+    "ccsds123": "absent: no open implementation is among the packages this project installs",
+}
+CLASSICAL = ("jpeg2000", "jpegxl", "htj2k", "ccsds121", *NOT_HERE)
+SPECTRAL = ("klt-jpeg2000-joint", "klt-diff-jpeg2000-joint", "klt-jpeg2000")
+#: Of four bands, where the extra `opponents` is installed.
+VIDEO = ("klt-hevc", "klt-av1", "klt-vvc")
+
 #: Told of each finished tile of a codec, with how many there will be.
 Advance = Callable[[str, int], None]
+
+
+def opponents_of(sensor: Sensor) -> tuple[str, ...]:
+    """The opponents that a sensor's kind calls for. One band leaves nothing to a KLT; of more than four, codecs of
+    several bands show what one codestream gains without one, and video coders take no such pictures."""
+    bands = len(sensor.bands)
+    if bands == 1:
+        return (*CLASSICAL, "jpeg")
+    return (*SPECTRAL, *CLASSICAL, "jpeg", *VIDEO) if bands <= 4 else (*SPECTRAL, "jpeg2000-joint", *CLASSICAL)
 
 
 def open_opponents(names: Sequence[str]) -> tuple[list[Codec], dict[str, str]]:
@@ -50,6 +69,9 @@ def open_opponents(names: Sequence[str]) -> tuple[list[Codec], dict[str, str]]:
     codecs: list[Codec] = []
     absent: dict[str, str] = {}
     for name in dict.fromkeys(names):
+        if name in NOT_HERE:
+            absent[name] = NOT_HERE[name]
+            continue
         opened, wanted = open_codecs(name), missing(name)
         if wanted is not None:
             absent[name] = f"absent: {wanted} is not installed on this machine"
@@ -61,7 +83,7 @@ def open_opponents(names: Sequence[str]) -> tuple[list[Codec], dict[str, str]]:
 def evaluate(
     paths: Sequence[Path],
     bundles: Sequence[str],
-    against: Sequence[str],
+    against: Sequence[str] | None,
     limit: int | None = None,
     engine: str = "openvino",
     advance: Advance = lambda *_: None,
@@ -72,13 +94,13 @@ def evaluate(
 ) -> dict[str, Any]:
     """The whole bench: what rd.json holds. Without bundles the opponents run alone. `picture_px`: opponents code
     pictures of that side whole, bundles cut them into their tiles; None: pictures of one tile. `reading` of rasters; a
-    row of figures for each of the `profiles`."""
-    codecs, absent = open_opponents(against)
+    row of figures for each of the `profiles`. `against` None: the opponents of the sensor's kind."""
     ours: list[NadirCodec] = []
     tile_px, sensor = TILE_PX, SENTINEL2_RGBN
     if bundles:
         ours, tile_px, sensor = open_bundles(bundles, engine, decoder, profiles)
-        codecs = [*ours, *codecs]
+    opponents, absent = open_opponents(opponents_of(sensor) if against is None else against)
+    codecs = [*ours, *opponents]
     if not codecs:
         raise InputError("no codec to run: give --bundle, or opponents that are installed to --against")
     side_px = picture_px or tile_px

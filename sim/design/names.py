@@ -212,6 +212,10 @@ AUDIT = (
     Group("The claim", "assumed", ("claim", "claim_held", "audits_needed")),
 )  # fmt: skip
 
+AIDED = (
+    Group("Tiles and dates", "measured", ("tiles_refined", "dates_over_the_scene")),
+    Group("What was sent and the dates", "measured", ("overruled_percent", "followed_percent")),
+)
 APPS = (
     Group(
         "Answers", "measured",

@@ -21,8 +21,9 @@ from sim.faults.rows import ROWS, RowKind, chosen
 from sim.mission.devices import load_device
 from sim.progress import Progress
 
-#: Trials that a process is handed at once, and how long one may take.
-CHUNK, LONGEST_S = 50, 120.0
+#: Trials that a process is handed at once, and how long one may take: a tenth of a second on a machine of its own, but
+#: minutes until the first one begins on a machine that has better things to do.
+CHUNK, LONGEST_S = 50, 600.0
 LEAST_TRIALS = 4
 
 

@@ -13,19 +13,19 @@ import numpy as np
 from payload.guard.telemetry import Count
 from payload.guard.twins import Twin, octets_of
 from payload.pipeline import Payload
-from payload.policy import Protection
+from payload.policy import Policy, Protection
 from payload.store.files import FolderFiles
 from payload.store.recorder import record_scene, stored
 from payload.store.store import Store
 from sim.faults.outcomes import Outcome
-from sim.faults.world import World, judged, world
+from sim.faults.world import POLICY, World, judged, world
 
 Random = np.random.Generator
 
 @lru_cache(maxsize=4)
-def guarded(bundle: str, read_back: bool = False) -> tuple[World, Payload, list[Twin]]:
+def guarded(bundle: str, read_back: bool = False, policy: Policy = POLICY) -> tuple[World, Payload, list[Twin]]:
     """A payload with its guard, and its held memory. The self-test, which could find more, is left out."""
-    here = world(bundle)
+    here = world(bundle, policy=policy)
     payload = here.fresh(Protection(self_test=False, read_back=read_back))
     assert payload.guard is not None
     return here, payload, payload.guard.scrubber.twins
@@ -36,11 +36,13 @@ def held_octets(bundle: str, role: str) -> int:
     return sum(t.held.octets for t in guarded(bundle)[2] if role in ("all", t.held.role))
 
 
-def in_held(role: str, during: bool, protected: bool, bundle: str = "edge") -> Callable[[Random], Outcome]:
+def in_held(
+    role: str, during: bool, protected: bool, bundle: str = "edge", policy: Policy = POLICY
+) -> Callable[[Random], Outcome]:
     """One bit of held memory of a role ("all": any): before the scene, or behind the scrub after its first tile."""
 
     def trial(random: Random) -> Outcome:
-        here, payload, twins = guarded(bundle)
+        here, payload, twins = guarded(bundle, policy=policy)
         chosen = [twin for twin in twins if role in ("all", twin.held.role)]
         twin = chosen[int(random.choice(len(chosen), p=_shares(chosen)))]
         place, mask = int(random.integers(twin.held.octets)), 1 << int(random.integers(8))

@@ -1,7 +1,7 @@
 """The rows of the campaign: a name, the trial behind it, and what it demands."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 
 import numpy as np
@@ -9,9 +9,16 @@ import numpy as np
 from payload.errors import InputError
 from sim.faults import channel, memory, models, process
 from sim.faults.outcomes import Outcome
+from sim.faults.world import POLICY
 
 Trial = Callable[[np.random.Generator], Outcome]
 ROLES = ("weights", "scales", "tables", "pointers", "all")
+#: Ways of coding besides the usual one: bundle and policy.
+WAYS = {
+    "dense": ("edge", replace(POLICY, profile="dense")),
+    "bound": ("edge", replace(POLICY, max_error_dn=10)),
+    "grids": ("edge-s2-native", POLICY),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,11 @@ def _memory() -> list[RowKind]:
                 name = f"memory/{role}/{'during' if during else 'before'}/{'on' if protected else 'off'}"
                 trial = memory.in_held(role, during, protected, bundle)
                 rows.append(RowKind(name, trial, protected, share, (bundle, role)))
+    for way, (bundle, policy) in WAYS.items():
+        for protected in (True, False):
+            name = f"memory/{way}/during/{'on' if protected else 'off'}"
+            trial = memory.in_held("all", True, protected, bundle, policy)
+            rows.append(RowKind(name, trial, protected, 0.1, (bundle, "all")))
     for protected in (True, False):
         word = "on" if protected else "off"
         rows.append(RowKind(f"memory/network/during/{word}", memory.in_network(protected), protected, 0.05))

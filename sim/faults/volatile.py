@@ -77,6 +77,8 @@ class VolatileFiles:
         self._operation()
 
     def remove(self, name: str) -> None:
+        if name not in self._names:
+            raise FileNotFoundError(errno.ENOENT, "no such file", name)
         del self._names[name]
         self._renamed()
         self._operation()

@@ -20,7 +20,6 @@ from payload.native import library
 from payload.pipeline import Payload
 from payload.policy import Gate, Policy, Protection
 from payload.scene import SceneInfo
-from payload.sensor import RGBN
 from sim.faults.outcomes import Outcome
 
 #: Every tile is sent, so that a wrong gate shows as a tile that is missing.
@@ -60,6 +59,7 @@ class World:
     """A payload that is hit, and the tile codes that it should give."""
 
     bundle: Bundle
+    policy: Policy
     payload: Payload
     scene: SmallScene
     clean: list[TileCode]
@@ -67,7 +67,7 @@ class World:
 
     def fresh(self, protection: Protection | None) -> Payload:
         """Another payload of the same kind, with its own memory."""
-        return Payload(self.bundle, POLICY, open_engine(engine_name()), protection)
+        return Payload(self.bundle, self.policy, open_engine(engine_name()), protection)
 
 
 def engine_name() -> str:
@@ -78,23 +78,23 @@ def small_scene(bundle: Bundle, tiles: int) -> SmallScene:
     """Ground-like tiles, one below the other, each a little brighter."""
     tile = ground_like(len(bundle.bands), bundle.tile_px)
     dn = np.concatenate([np.roll(tile, 37 * k, axis=2) + 90 * k for k in range(tiles)], axis=1).astype(np.uint16)
-    return SmallScene(SceneInfo("trial", dn.shape[1], dn.shape[2], RGBN, 10.0), dn, bundle.tile_px)
+    return SmallScene(SceneInfo("trial", dn.shape[1], dn.shape[2], bundle.bands, 10.0), dn, bundle.tile_px)
 
 
 @lru_cache(maxsize=4)
-def world(bundle_name: str = "edge", tiles: int = 2, forked: bool = False) -> World:
+def world(bundle_name: str = "edge", tiles: int = 2, forked: bool = False, policy: Policy = POLICY) -> World:
     """`forked`: no runtime is loaded, so that the process may be forked; the bundle's gate is left out."""
     bundle = load_bundle(bundle_name)
     if forked:
         manifest = {key: value for key, value in bundle.manifest.items() if key != "clouds"}
         bundle = replace(bundle, manifest=manifest)
     engine = KernelAlone() if forked and library.available else open_engine(engine_name())
-    payload = Payload(bundle, POLICY, engine)
+    payload = Payload(bundle, policy, engine)
     scene = small_scene(bundle, tiles)
     list(payload.tile_codes(scene))
     start = time.perf_counter()
     clean = list(payload.tile_codes(scene))
-    return World(bundle, payload, scene, clean, time.perf_counter() - start)
+    return World(bundle, policy, payload, scene, clean, time.perf_counter() - start)
 
 
 def judged(here: World, payload: Payload, codes: list[TileCode], seconds: float, detected: bool) -> Outcome:

@@ -39,7 +39,8 @@ def search(request: SearchRequest) -> dict[str, Any]:
     wanted, own = embedding_of(request.like, index, replace(request.asked, bundle=index.bundle))
     hits = [_hit(index.rows[place], distance) for place, distance in index.nearest(wanted, request.count, own)]
     return {"schema": "nadir-search/1", "like": request.like, "bundle": index.bundle, "searched": len(index.rows),
-            "scenes": len({row["folder"] for row in index.rows}), "hits": hits}  # fmt: skip
+            "scenes": len({row["folder"] for row in index.rows}), "hits": hits,
+            "asked": None if own is None else _hit(index.rows[own], 0.0)}  # fmt: skip
 
 
 def _hit(row: Mapping[str, Any], distance: float) -> dict[str, Any]:
@@ -53,16 +54,19 @@ def _hit(row: Mapping[str, Any], distance: float) -> dict[str, Any]:
 
 def as_text(found: Mapping[str, Any]) -> str:
     """The hits for a terminal."""
-    lines = [f"{found['searched']} tiles of {found['scenes']} runs, bundle {found['bundle']}; like {found['like']}:"]
+    runs = f"{found['scenes']} run{'s' if found['scenes'] > 1 else ''}"
+    lines = [f"{found['searched']} tiles of {runs}, bundle {found['bundle']}; like {found['like']}:"]
     lines += [f"  {h['distance']:8.3f}  {h['folder']}@{h['row']},{h['col']}  {h['scene']}" for h in found["hits"]]
     return "\n".join(lines) + "\n"
 
 
 def write_page(found: Mapping[str, Any], path: Path) -> None:
-    """search.html: the hits with their pictures, one file, opens offline."""
-    hits = [{**hit, "picture": picture(Path(hit["folder"]), hit["row"], hit["col"])} for hit in found["hits"]]
+    """search.html: what was asked for and the hits, with their pictures, one file, opens offline."""
+    asked = [] if found["asked"] is None else [found["asked"]]
+    shown = [{**one, "picture": picture(Path(one["folder"]), one["row"], one["col"])} for one in asked + found["hits"]]
+    context = {"found": found, "asked": shown[: len(asked)], "hits": shown[len(asked) :]}
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(render(TEMPLATES / "search.html", {"found": found, "hits": hits}), encoding="utf-8")
+    path.write_text(render(TEMPLATES / "search.html", context), encoding="utf-8")
 
 
 def picture(folder: Path, row: int, col: int) -> str | None:

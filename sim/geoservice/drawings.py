@@ -20,6 +20,9 @@ MOST_NAMES, NAME_HEIGHT = 30, 12
 SMALLEST_SITE = 7.0
 DAY_S = 86_400.0
 LEAST_DAYS = 4.0
+#: A longer axis has its dates at the beginnings of months: none is moved before the axis begins.
+LONG_DAYS = 190.0
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def site_map(sites: Sequence[Site], states: Mapping[str, State]) -> Svg:
@@ -103,22 +106,27 @@ def day(at: datetime) -> float:
 
 
 def _date(days: float) -> str:
-    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=days)).strftime("%Y-%m-%d")
+    return (EPOCH + timedelta(days=days)).strftime("%Y-%m-%d")
 
 
 def _dates(days: Iterable[float]) -> Axis:
-    """An axis of days with three dates on it, whole days apart."""
+    """An axis of days with three dates on it, whole days apart, or months where it is long."""
     known = list(days)
     low, high = min(known), max(known)
     spare = max(0.03 * (high - low), (LEAST_DAYS - (high - low)) / 2, 0.0)
     low, high = low - spare, high + spare
     ticks = [math.floor(low + share * (high - low)) + 0.0 for share in (1 / 6, 1 / 2, 5 / 6)]
+    if high - low > LONG_DAYS:
+        ticks = [tick + 1 - (EPOCH + timedelta(days=tick)).day for tick in ticks]
     inside = [max(tick, math.ceil(low)) for tick in ticks]
     return Axis(low, high, ticks=inside, texts={tick: _date(tick) for tick in inside})
 
 
 def _heights(values: Sequence[float], indicator: Indicator) -> Axis:
+    """An axis around the values; of shares the same one for every site."""
     low, high = min(values), max(values)
+    if indicator.is_share:
+        return Axis(0, max(high, 1))
     spare = 0.08 * (high - low)
     return Axis(0 if indicator.counts else low - spare, high + spare, whole=indicator.counts)
 

@@ -106,7 +106,7 @@ def _with_states(
         confirmed = alert and (confirmed or word == "accept" or not moderated)
         unseen = figure.value is None or word == "reject"
         state: State = ("alert" if confirmed else "unconfirmed") if alert else "not seen" if unseen else "calm"
-        said = tuple(f"{v.by}, {v.at}: {v.verdict} {v.comment}".strip() for v in verdicts if v.figure == figure.name)
+        said = tuple(verdict.words for verdict in verdicts if verdict.figure == figure.name)
         yield Figure(
             figure.name, figure.site, figure.indicator, figure.period, figure.value, figure.readings, state,
             alert and not before, word, said,

@@ -129,7 +129,7 @@ def _alert_mail(told: Told, one: Figure, folder: Path) -> str | None:
     indicator = service.indicators[one.indicator]
     runs = [run for run in told.runs if run.number in one.runs]
     words = [f"{one.site}: {_sentence(service, one)}", "", f"Figure {one.name}, {one.period}. {indicator.rule}.",
-             *(f"Moderator: {comment}" for comment in one.comments), "", "From",
+             *(f"Moderator: {comment}" for comment in one.comments), "", "Read from",
              *(f"run {run.number}, {run.name}, SHA-256 {run.digest}" for run in runs)]  # fmt: skip
     subject = f"Alert: {one.site}, {indicator.named(one.indicator)}, {one.period}"
     recipients = to_whom(service, "alerts", site.groups)

@@ -75,6 +75,11 @@ class Indicator:
         return self.measure == "takes" or (self.answer is not None and self.take == "count")
 
     @property
+    def is_share(self) -> bool:
+        """Whether its figures lie between 0 and 1."""
+        return self.measure == "clear" or isinstance(self.pixels(), Formula)
+
+    @property
     def over_passes(self) -> Combine:
         return self.combine or ("sum" if self.counts else "mean")
 

@@ -41,6 +41,11 @@ class Verdict:
         except ValueError:
             raise InputError(f"at is {self.at[:40]!r}, wanted a time like 2026-06-21T10:00:00Z") from None
 
+    @property
+    def words(self) -> str:
+        """As pages and mails show it."""
+        return f"{self.by}, {self.at}: {self.verdict}" + (f": {self.comment}" if self.comment else "")
+
 
 def verdicts_file(service: Path) -> Path:
     """floods.toml -> floods.verdicts.jsonl"""

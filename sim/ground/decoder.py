@@ -17,6 +17,7 @@ from payload.errors import InputError, StreamError
 from payload.link.tile_code import Kind, TileCode
 from payload.link.valid_mask import unpack_mask
 from payload.scene import Dn
+from payload.sensor import Sensor
 from sim.ground.residual_network import open_network
 
 FAST, FULL, BEST = "fast", "full", "best"
@@ -30,15 +31,15 @@ class Decoder:
     """Tile codes -> tiles, with the ground part of a bundle. Fallback tiles need no bundle."""
 
     def __init__(self, bundle: Bundle, engine: Engine, kind: str = FULL) -> None:
-        self._bundle, self._engine, self.kind = bundle, engine, kind
-        self.tile_px, self.bands = bundle.tile_px, len(bundle.bands)
+        self._bundle, self.engine, self.kind = bundle, engine, kind
+        self.name, self.tile_px, self.bands = bundle.name, bundle.tile_px, len(bundle.bands)
         self._threads, self._lock = threading.local(), threading.Lock()
         self._decoded_px, self._seconds = 0, 0.0  # of tiles of the bundle's codec; of the processor
-        self._own()  # a bundle that has no such decoder is refused now
+        self.own()  # a bundle that has no such decoder is refused now
 
     def decode_tile(self, code: TileCode) -> Dn:
         """DN uint16 [B, T, T]. StreamError if the octets make no sense: nothing is invented. Any thread may ask."""
-        codec, network = self._for(code)
+        codec, network = self.opened_for(code)
         start_s = time.thread_time()
         if code.bound is not None and code.bounded:
             dn = _bounding(codec).reconstruct_bounded(
@@ -58,9 +59,14 @@ class Decoder:
         return self._decoded_px / self._seconds / 1e6 if self._seconds else None
 
     @property
+    def sensor(self) -> Sensor:
+        """Whose bands it gives."""
+        return self._bundle.sensor
+
+    @property
     def grids(self) -> tuple[Grid, ...]:
         """Of a picture whose bands have several resolutions; none of a usual one."""
-        codec, _ = self._own()
+        codec, _ = self.own()
         return codec.grids if isinstance(codec, NativeGrids) else ()
 
     @property
@@ -71,25 +77,26 @@ class Decoder:
     def step_of(self, code: TileCode) -> float:
         """Quantiser step of a tile as decoded, in DN: how far its pixels may be off. 0 for one within its bound:
         nothing may move its pixels."""
-        codec, _ = self._for(code)
+        codec, _ = self.opened_for(code)
         return 0.0 if code.bounded else codec.step_of(code.side, len(code.layers))
 
-    def _for(self, code: TileCode) -> tuple[Codec, Network | None]:
+    def opened_for(self, code: TileCode) -> tuple[Codec, Network | None]:
+        """The codec and the network that decode a tile, of this thread. StreamError where this ground has none."""
         if code.kind is Kind.FALLBACK:
             if not hasattr(self._threads, "fallback"):
                 self._threads.fallback = open_fallback(self._bundle)
             return self._threads.fallback, None
-        codec, network = self._own()
+        codec, network = self.own()
         if codec.code_kind is Kind.FALLBACK:
             raise StreamError("coded with a bundle that this ground does not hold")
         return codec, network
 
-    def _own(self) -> tuple[Codec, Network | None]:
+    def own(self) -> tuple[Codec, Network | None]:
         """The bundle's codec and network, of this thread: both have memory that they write to."""
         if not hasattr(self._threads, "own"):
             codec = open_codec(self._bundle)
             file = network_of(self._bundle, codec, self.kind)
-            network = None if file is None else open_network(self._bundle.file(file), self._engine)
+            network = None if file is None else open_network(self._bundle.file(file), self.engine)
             self._threads.own = codec, network
         own: tuple[Codec, Network | None] = self._threads.own
         return own

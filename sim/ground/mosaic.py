@@ -7,6 +7,7 @@ quantiser can have caused; half of it goes to either side, fading over a few pix
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,6 @@ from payload.errors import StreamError
 from payload.link.tile_code import TileCode
 from payload.link.valid_mask import unpack_mask
 from payload.scene import Dn, Mask
-from sim.ground.decoder import Decoder
 from sim.ground.reception import PICTURED, SceneReception
 from sim.spread import Spread
 
@@ -26,6 +26,16 @@ SMOOTH_PX = 9
 LIMIT_STEPS = 0.5
 #: Share of the jump that is taken away: the rest may be the scene.
 STRENGTH = 0.4
+
+
+class TileDecoder(Protocol):
+    """What makes tiles of tile codes, as sim.ground.decoder.Decoder does."""
+
+    tile_px: int
+    bands: int
+
+    def decode_tile(self, code: TileCode) -> Dn: ...
+    def step_of(self, code: TileCode) -> float: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +52,7 @@ Decoded = tuple[Dn, Mask, float] | StreamError | None
 
 
 def reconstruct(
-    scene: SceneReception, decoder: Decoder, blend: bool = True, spread: Spread | None = None
+    scene: SceneReception, decoder: TileDecoder, blend: bool = True, spread: Spread | None = None
 ) -> Iterator[Strip]:
     """Strips of tiles from north to south. Unknown pixels are 0; what does not decode is refused with its cause."""
     before: tuple[Strip, list[float]] | None = None
@@ -56,7 +66,7 @@ def reconstruct(
         yield before[0]
 
 
-def _rows(scene: SceneReception, decoder: Decoder, spread: Spread) -> Iterator[tuple[Strip, list[float]]]:
+def _rows(scene: SceneReception, decoder: TileDecoder, spread: Spread) -> Iterator[tuple[Strip, list[float]]]:
     """Rows of tiles with their steps. Other threads are at the next row while this one is taken."""
 
     def begin(row: int) -> Iterator[Decoded]:
@@ -71,7 +81,7 @@ def _rows(scene: SceneReception, decoder: Decoder, spread: Spread) -> Iterator[t
 
 
 def _joined(
-    scene: SceneReception, decoder: Decoder, row: int, tiles: Iterator[Decoded]
+    scene: SceneReception, decoder: TileDecoder, row: int, tiles: Iterator[Decoded]
 ) -> tuple[Strip, list[float]]:
     side, cols = decoder.tile_px, scene.grid[1]
     dn = np.zeros((decoder.bands, side, cols * side), np.uint16)
@@ -86,7 +96,7 @@ def _joined(
     return Strip(row, dn, known), steps
 
 
-def _decoded(code: TileCode | None, decoder: Decoder) -> Decoded:
+def _decoded(code: TileCode | None, decoder: TileDecoder) -> Decoded:
     if code is None or code.kind not in PICTURED:
         return None
     try:

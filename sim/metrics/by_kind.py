@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from payload.scene import Dn, Mask
 from payload.sensor import Sensor
-from sim.metrics.pixels import ANGLE_BINS_PER_DEG
+from sim.metrics.pixels import ANGLE_BINS_PER_DEG, counts_in_ratios
 from sim.metrics.radiometry import ratio
 
 F64 = NDArray[np.float64]
@@ -25,6 +25,7 @@ class KindFigures:
     """Of a pair of pictures in DN."""
 
     def __init__(self, sensor: Sensor) -> None:
+        self._sensor = sensor
         self._indices = {key: places for key, roles in INDICES.items() if (places := sensor.places(*roles))}
         self._errors, self._pixels = dict.fromkeys(self._indices, 0.0), 0
         self._angles = np.zeros(180 * ANGLE_BINS_PER_DEG + 1, np.int64) if len(sensor.bands) > 1 else None
@@ -34,7 +35,8 @@ class KindFigures:
         """A piece: dn uint16 [B, h, w], mask bool [h, w], and the histogram of the valid pixels' spectral angles."""
         self._pixels += int(valid.sum())
         for key, (a, b) in self._indices.items():
-            before, after = (ratio(*dn[[a, b]][:, valid].astype(np.float64)) for dn in (original, received))
+            pairs = (counts_in_ratios(dn[[a, b]][:, valid], self._sensor) for dn in (original, received))
+            before, after = (ratio(*pair) for pair in pairs)
             self._errors[key] += float(np.abs(after - before).sum())
         if self._angles is not None:
             self._angles += angles

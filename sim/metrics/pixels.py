@@ -77,7 +77,7 @@ class PixelSums:
         squares = (b - a) ** 2
         self.bands += np.stack([part.sum(axis=1) for part in (a, b, a * a, a * b, squares)], axis=1)
         self.max_error = int(np.abs(b - a).max())
-        before, after = (REFLECTANCE_PER_DN * values.astype(np.float64) for values in (x, y))
+        before, after = (REFLECTANCE_PER_DN * counts_in_ratios(values, sensor) for values in (x, y))
         self._add_cover(Roles.of(sensor), before, after, squares.sum(axis=0))
         errors = ndvi_errors(sensor, x, y)
         self.ndvi_error = float(errors.sum())
@@ -96,9 +96,15 @@ class PixelSums:
         self.ndwi_error = float(np.abs(indices(x, roles)[1] - indices(y, roles)[1]).sum())
 
 
+def counts_in_ratios(dn: Dn, sensor: Sensor) -> Floats:
+    """Counts of DN, float64, same shape. Of a signed sensor a level in common would make every ratio small; below 0 is
+    noise, and would lead ratios out of -1 to 1: it counts as 0."""
+    return np.maximum(dn.astype(np.float64) + sensor.lowest, 0.0)
+
+
 def ndvi(dn: Dn, sensor: Sensor) -> Floats:
     """Vegetation index (NIR - red) / (NIR + red) float64 [...] of [B, ...], in -1..1; 0 where both bands are 0."""
-    red, nir = (dn[sensor.place_of(role)].astype(np.float64) for role in ("red", "nir"))
+    red, nir = (counts_in_ratios(dn[sensor.place_of(role)], sensor) for role in ("red", "nir"))
     total = red + nir
     return np.divide(nir - red, total, out=np.zeros_like(total), where=total > 0)
 

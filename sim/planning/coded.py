@@ -1,13 +1,17 @@
 """Distinct scenes, really coded: octets of every tile and layer on the link, and the quality that each layer leaves.
 
-Every tile goes through the gate and the bundle's codec as on board, and is decoded again after each of its layers. The
-opponents code the same tiles: CCSDS 121 the counts of the sensor, JPEG 2000 at the same NDVI error. Quality is measured
-on clear pixels alone: what the gate's network does not take for cloud.
+Every tile goes through the gate and the bundle's codec as on board and into the payload's store; what that hands back
+is what the planner counts, decoded again after each of its layers. The opponents code the same tiles: CCSDS 121 the
+counts of the sensor, JPEG 2000 at the same NDVI error. Quality is measured on clear pixels alone: what the gate's
+network does not take for cloud.
 """
 
 import math
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,15 +22,18 @@ from payload.clouds.gate import Action, decide, detect_clouds
 from payload.clouds.network import load_cloud_net
 from payload.engine import Engine
 from payload.errors import InputError
-from payload.link.scene_header import headers_on_air
+from payload.link.rate_control import Candidate, octets_of
+from payload.link.scene_header import SceneHeader, headers_on_air
 from payload.link.space_packet import octets_on_air
-from payload.link.tile_code import TileCode
+from payload.link.tile_code import Kind, TileCode
 from payload.link.valid_mask import pack_mask
 from payload.pipeline import Payload
 from payload.policy import Policy
 from payload.scene import Dn, Mask, SceneInfo
 from payload.sensor import Sensor
 from payload.stopwatch import Stopwatch
+from payload.store.files import FolderFiles
+from payload.store.store import SceneLog, Store
 from payload.tiles import Tile, split
 from sim.compare.classical import LOSSLESS, Ccsds121, Codec, Jpeg2000Joint
 from sim.ground.decoder import Decoder
@@ -45,6 +52,8 @@ DEMO_PX, MOST_TILES = 768, 9
 #: The step is looked for on so many tiles, and lowered by so much where it misses.
 PROBED, LOWERED = 8, 0.95
 TRIES = 4
+#: Room of the store that the coded tiles lie in; what the mission's own holds is the planner's (`coded_store_mib`).
+MOST_STORED_OCTETS = 1 << 33
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +61,7 @@ class Sample:
     """A tile of a distinct scene. `clear`: valid pixels that the network does not take for cloud."""
 
     scene: int
+    header: SceneHeader  # of the scene
     tile: Tile
     clear: Mask
     withheld: bool
@@ -119,7 +129,7 @@ def _samples(
             decision = decide(mask, gate, tile) if mask else None
             withheld = decision is not None and decision.action is Action.WITHHOLD
             clear = tile.valid & ~mask.cloudy if mask else tile.valid
-            samples.append(Sample(number, tile, clear, withheld, decision.layers if decision else None))
+            samples.append(Sample(number, header, tile, clear, withheld, decision.layers if decision else None))
             apps.look(watch, tile, mask, None if withheld else lambda: None)
         answers.append(float(apps.on_air(policy.packet_octets)))
     return samples, infos, np.array(records), np.array(answers)
@@ -172,14 +182,48 @@ def _first_guess(samples: list[Sample], payload: Payload, decoder: Decoder, limi
 def _coded(
     samples: list[Sample], payload: Payload, decoder: Decoder, progress: Progress, finest: bool = False
 ) -> TileTable:
-    """Every tile coded, and decoded after each layer; `finest`: after the last one only."""
-    rows = []
-    for sample in samples:
-        code = payload.encode_tile(sample.tile)
-        code = replace(code, scene_id=1, mask=pack_mask(sample.tile.valid), sent_octets=-1)
-        rows.append(_measured(sample, code, decoder, payload, finest))
-        progress("coded and decoded", len(samples))
-    return _table(samples, rows)
+    """Every tile coded and stored, and what the store hands back decoded after each layer; `finest`: after the last one
+    only."""
+    rows, withheld = [], []
+    with tempfile.TemporaryDirectory(prefix="nadir-mission-") as folder:
+        logs = _stored(samples, payload, Store(FolderFiles(Path(folder), MOST_STORED_OCTETS)))
+        for sample in samples:
+            code, gated = _drawn(logs[sample.scene], (sample.tile.row, sample.tile.col))
+            rows.append(_measured(sample, code, decoder, payload, finest))
+            withheld.append(gated)
+            progress("coded and decoded", len(samples))
+    return replace(_table(samples, rows), withheld=np.array(withheld))
+
+
+def _stored(samples: list[Sample], payload: Payload, store: Store) -> dict[int, SceneLog]:
+    """A complete scene in the payload's store for each that was sampled. What the gate withholds lies there as on
+    board, but for its thumbnail, which has all layers: missions draw the coarsest, a flight without a gate all."""
+    logs: dict[int, SceneLog] = {}
+    for scene, tiles in groupby(samples, key=lambda sample: sample.scene):
+        first = next(tiles)
+        log = store.open_scene(first.header)
+        if log is None or not all(_put(log, sample, payload) for sample in (first, *tiles)) or not log.close():
+            raise InputError("the coded tiles do not fit on the disk of temporary files; free some of it")
+        logs[scene] = log
+    return logs
+
+
+def _put(log: SceneLog, sample: Sample, payload: Payload) -> bool:
+    """A tile coded and on disk; False where there is no room."""
+    code = payload.encode_tile(sample.tile)
+    code = replace(code, scene_id=log.scene_id, mask=pack_mask(sample.tile.valid), sent_octets=-1)
+    if not sample.withheld:
+        return log.add(Candidate(code, ()))
+    declared = replace(code, kind=Kind.WITHHELD, side=b"", mask=b"", layers=(), declared=0, sent_octets=-1)
+    return log.add_audit(replace(code, kind=Kind.AUDIT)) and log.add(Candidate(declared, ()))
+
+
+def _drawn(log: SceneLog, address: tuple[int, int]) -> tuple[TileCode, bool]:
+    """A tile with all its layers out of the store, and whether the gate withheld it."""
+    found, thumbnail = log.tile(address), log.audit(address)
+    if found is None:
+        raise InputError(f"tile {address}: its record on the disk of temporary files is damaged; run this again")
+    return (found.code, False) if thumbnail is None else (replace(thumbnail, kind=Kind.CODED), True)
 
 
 def _measured(
@@ -190,7 +234,7 @@ def _measured(
     sensor, packet = payload.bundle.sensor, payload.policy.packet_octets
     for n in range(1, len(code.layers) + 1):
         cut = replace(code, layers=code.layers[:n], declared=n, sent_octets=-1)
-        octets = octets_on_air(cut.head_octets(n) + sum(map(len, cut.layers)), packet)
+        octets = octets_of(code, n, packet)
         figures = (math.nan, math.nan) if finest and n < len(code.layers) else _errors(
             sample, decoder.decode_tile(cut), sensor
         )  # fmt: skip

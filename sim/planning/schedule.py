@@ -2,7 +2,7 @@
 
 Before each window the store takes in what has been coded since, and the units that wait are sent in their order. What
 was not acknowledged at the end of a pass waits again, so every pass is planned anew. Where the store is full, units
-of the least value are dropped.
+of the least value are dropped. All of that are the rules of the payload's own store (payload/store/ledger.py).
 """
 
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from payload.store.ledger import Ledger
 from sim.mission.windows import Window
 from sim.planning.units import Units
 
@@ -52,56 +53,40 @@ def run(
     """Sends over the windows in order. `coded_s` [T]: when a take is in the store; `start_s`: when each window begins,
     in s after the start; `rate`: what windows carry, in units of what they do."""
     ready_s = coded_s[units.take]
-    found = Outcome([], 0 * units.copies, np.full(len(ready_s), np.nan), 0 * units.copies, units.copies.copy())
+    ledger = Ledger(units.octets, units.copies)
+    found = Outcome([], 0 * units.copies, np.full(len(ready_s), np.nan), 0 * units.copies, ledger.waiting)
     frames = np.ceil(units.octets / frame_octets) + 1  # a unit lies in so many frames
     random = np.random.default_rng(seed)
     since = -np.inf
     for window, begin_s in zip(windows, start_s, strict=True):
-        here = ready_s <= begin_s
-        if (here & (ready_s > since)).any():
-            _make_room(units, found, here, store_octets)
+        coded = (ready_s > since) & (ready_s <= begin_s)
+        if coded.any():
+            ledger.enter(coded)
+            found.dropped += ledger.make_room(store_octets)
         since = begin_s
         row = Pass(begin_s, begin_s + window.usable_s, window.contact.station, window.capacity_octets * rate)
-        row.stored_octets = float((units.octets * found.waiting)[here].sum())
-        _send(units, found, np.flatnonzero(here & (found.waiting > 0)), window, row, frames, random)
-        row.waiting_octets = float((units.octets * found.waiting)[here].sum())
+        row.stored_octets = ledger.held_octets
+        _send(ledger, found, window, row, frames, random)
+        row.waiting_octets = ledger.held_octets
         found.passes.append(row)
-    _make_room(units, found, np.isfinite(ready_s), store_octets)
+    ledger.enter(np.isfinite(ready_s))
+    found.dropped += ledger.make_room(store_octets)
     return found
 
 
-def _make_room(units: Units, found: Outcome, here: NDArray[np.bool_], store_octets: float) -> None:
-    """Drops the last copies in the order until the store holds the rest."""
-    held = np.where(here, units.octets * found.waiting, 0.0)
-    over = held.sum() - store_octets
-    if over <= 0:
-        return
-    behind = np.cumsum(held[::-1])[::-1] - held  # octets of all that comes after each unit
-    excess = np.clip(over - behind, 0.0, held)
-    gone = np.minimum(np.ceil(excess / units.octets - 1e-9).astype(np.int64), found.waiting)
-    found.waiting -= gone
-    found.dropped += gone
-
-
 def _send(
-    units: Units, found: Outcome, queue: I64, window: Window, row: Pass, frames: F64, random: np.random.Generator
+    ledger: Ledger, found: Outcome, window: Window, row: Pass, frames: F64, random: np.random.Generator
 ) -> None:
-    """Fills the window with the queue's units in their order; the one that no longer fits whole goes in part."""
-    octets, waiting = units.octets[queue], found.waiting[queue]
-    after = np.cumsum(octets * waiting)
-    room = row.capacity_octets - (after - octets * waiting)
-    copies = np.clip(np.floor(room / octets + 1e-9), 0, waiting).astype(np.int64)
-    cut = int(np.argmax(copies < waiting)) if (copies < waiting).any() else len(queue)
-    copies[cut + 1 :] = 0  # nothing overtakes the first that does not fit
-    used = copies > 0
-    queue, copies, octets = queue[used], copies[used], octets[used]
+    """Fills the window with what waits, in order."""
+    queue, copies = ledger.draw(row.capacity_octets)
+    octets = ledger.octets[queue]
     sent = np.cumsum(copies * octets)
     gone = 1 - (1 - window.profile.lost_share) ** frames[queue]
     lost = random.binomial(copies, np.clip(gone, 0.0, 1.0))
     scale = window.capacity_octets / row.capacity_octets if row.capacity_octets else 1.0
     when = row.begin_s + window.sent_s(sent * scale) - window.share.begin_s
+    ledger.acknowledge(queue, copies - lost)
     found.arrived[queue] += copies - lost
-    found.waiting[queue] -= copies - lost
     got = lost < copies
     found.arrived_s[queue[got]] = when[got]
     found.lost_units += int(lost.sum())

@@ -126,7 +126,9 @@ def _keys(
         return (units.kind > THUMBNAIL, lot[units.take, units.tile], units.layer)
     priority = np.array([take.priority for take in takes])[units.take]
     if order == "value":
-        steep = areas(table, gated)[units.tile, units.layer]
+        steep = areas(table, gated)
+        falling = np.minimum.accumulate(steep, axis=1)  # a region's layers share a class: coarse ones go first
+        steep = np.where(units.kind == REGION, falling[units.tile, units.layer], steep[units.tile, units.layer])
         return (units.kind, -priority, -steep, units.take, units.tile, units.layer)
     return (units.kind, -priority, -slopes(table, gated)[units.tile, units.layer], units.layer, units.take)
 

@@ -23,6 +23,7 @@ OUR_FILES = frozenset(
     {
         "packets.bin", "downlink.bin", "arrivals.json", "report.json", "report.html", "cloud.tif", "cloud-onboard.tif",
         "reconstruction.tif", "original.png", "reconstruction.png", "error.png", "mask.png", "provenance.tif",
+        "aided.tif", "overruled.tif",
         "quicklook.png", "frames.bin", "telemetry.bin",
         "footprint.geojson", "reconstruction.kmz", "item.json", "collection.json", "original.tif",
         "passes.json", "passes.html", "mission.json", "mission.html", "timeline.svg", "map.svg",

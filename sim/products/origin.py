@@ -8,19 +8,22 @@ from dataclasses import dataclass
 from payload.scene import SceneInfo
 from payload.version import described
 
+AIDED = "archive-aided: refined by other dates inside what was sent; reconstruction.tif is the product without them"
 GENERATED = "Generated scene: no satellite took it"
 SENTINEL_ATTRIBUTION = "Contains modified Copernicus Sentinel data"
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Mission, bundle and scene of one product. `designator`: COSPAR's of the satellite, where the mission has one."""
+    """Mission, bundle and scene of one product. `designator`: COSPAR's of the satellite, where the mission has one.
+    `aided_by`: archive scenes without which the product would be another."""
 
     mission: str
     title: str
     bundle: str  # its id, eight hexadecimal digits, or "unknown"
     scene_id: int | None = None
     designator: str | None = None
+    aided_by: tuple[str, ...] = ()
 
     @property
     def scene(self) -> str:
@@ -35,6 +38,8 @@ class Origin:
         }  # fmt: skip
         if info.sensed_at is not None:
             tags["ACQUISITIONDATETIME"] = info.sensed_at
+        if self.aided_by:
+            tags |= {"NADIR_PRODUCT": AIDED, "NADIR_AIDED_BY": "; ".join(self.aided_by)}
         return tags
 
 

@@ -42,14 +42,14 @@ def publish(scene: SceneReception, info: SceneInfo, origin: Origin, folder: Path
 
 
 def write_item(
-    info: SceneInfo, origin: Origin, placed: Placed | None, folder: Path, known_px: int, collection: str
+    info: SceneInfo, origin: Origin, placed: Placed | None, folder: Path, known_px: int, cloud_percent: float | None,
+    collection: str,
 ) -> dict[str, Any] | None:
     """item.json of the files in `folder`, the last that is written there; None where the scene has no time."""
     if info.sensed_at is None:
         log.warning("%s: its time is not known, and STAC wants one: no item.json", info.name)
         return None
     known_percent = 100 * known_px / (info.height_px * info.width_px)
-    cloud_percent = cloud_cover(folder / "cloud.tif")
     entry = stac.item(folder, info, origin, placed, cloud_percent, known_percent, collection)
     write_json(folder / "item.json", entry)
     return entry

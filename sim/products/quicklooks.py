@@ -16,6 +16,7 @@ from PIL import Image
 
 from payload.scene import Dn, Mask, SceneInfo
 from sim.products.band_facts import picture_bands
+from sim.spread import Spread
 
 F32 = NDArray[np.float32]
 Rgb = NDArray[np.uint8]  # [h, w, 3]
@@ -137,7 +138,9 @@ class Quicklooks:
         if cloud_percent is not None:
             self._cloud.add(row_px, cloud_percent[None], cloud_percent <= 100)
 
-    def write(self, folder: Path, kinds: Sequence[Sequence[str]], tile_px: int) -> Pictures:
+    def write(
+        self, folder: Path, kinds: Sequence[Sequence[str]], tile_px: int, spread: Spread | None = None
+    ) -> Pictures:
         """original.png, reconstruction.png, error.png, mask.png. `kinds` are the tiles' kinds by row and column."""
         original, valid = self._original.mean()
         reconstruction, known = self._reconstruction.mean()
@@ -153,9 +156,8 @@ class Quicklooks:
             "error": error_picture(error[0], compared, limit),
             "mask": mask_picture(first, cloudy, kinds, tile_px / self.step),
         }
-        return Pictures(
-            {name: write_png(folder / f"{name}.png", rgb) for name, rgb in pictures.items()}, self.step, limit
-        )
+        paths = (spread or Spread()).map(lambda name: write_png(folder / f"{name}.png", pictures[name]), pictures)
+        return Pictures(dict(zip(pictures, paths, strict=True)), self.step, limit)
 
 
 def find_stretch(mean: F32, valid: Mask, cloudy: Mask) -> Stretch:

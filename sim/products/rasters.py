@@ -1,5 +1,5 @@
 """Pictures on the ground -> rasters on the scene's grid, written strip by strip: `reconstruction.tif`, `cloud.tif`,
-`cloud-onboard.tif` and `provenance.tif`.
+`cloud-onboard.tif`, `provenance.tif`, and `overruled.tif` of an archive-aided picture.
 
 All are Cloud Optimized GeoTIFFs. Strips go into an uncompressed tiled GeoTIFF in a hidden folder beside the target; at
 the end GDAL's COG driver adds the overviews and the finished file is moved into place. Whatever goes wrong before that
@@ -9,6 +9,9 @@ leaves nothing behind. Memory is one strip and GDAL's bounded cache, whatever th
 import shutil
 import tempfile
 import warnings
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -30,9 +33,12 @@ from sim.products.band_facts import band_tags, colours
 from sim.products.origin import UNKNOWN, Origin
 from sim.products.provenance import STATES
 from sim.scenes.gdal_files import GDAL_CACHE_OCTETS, cause_of
+from sim.spread import Spread
 
 #: Marks no data in both cloud rasters.
 CLOUD_NODATA = 255
+OVERRULED_NODATA = 65_535
+OVERRULED = ("DN by which what was sent overruled the archive, root mean square", "per cent of the archive followed")
 BLOCK_PX = 512
 #: Of the strips' file: as high as the usual strip, so that each block is written once.
 STRIP_BLOCK_PX = 256
@@ -200,6 +206,22 @@ class _Product:
             self._raster.discard()
 
 
+class AtOnce:
+    """Products whose ends, where overviews are made and files packed, do not wait for each other. Used as a context."""
+
+    def __init__(self, products: Sequence[AbstractContextManager[Any]], spread: Spread) -> None:
+        self._products, self._spread = products, spread
+
+    def __enter__(self) -> None:
+        for product in self._products:
+            product.__enter__()
+
+    def __exit__(self, *details: Any) -> None:
+        with ExitStack() as ends:
+            for product in self._products:
+                ends.callback(self._spread.aside(partial(product.__exit__, *details)))
+
+
 class Statistics:
     """Least, greatest, mean and deviation of each band over what is known, from exact sums: the order of the strips
     does not matter."""
@@ -311,4 +333,16 @@ class ProvenanceWriter(_Product):
 
     def write_strip(self, row_px: int, values: NDArray[np.uint8]) -> None:
         """uint8 [2, h, W] for rows row_px .. row_px + h - 1. Strips come from top to bottom."""
+        self._raster.write(row_px, values, None)
+
+
+class OverruledWriter(_Product):
+    """`overruled.tif`: where what was sent overruled an archive, uint16; OVERRULED_NODATA where no date was at hand."""
+
+    def __init__(self, path: Path, info: SceneInfo, origin: Origin = UNKNOWN) -> None:
+        self._raster = _RasterWriter(path, info, OVERRULED, "uint16", OVERRULED_NODATA)
+        self._raster.describe(origin.tags(info))
+
+    def write_strip(self, row_px: int, values: NDArray[np.uint16]) -> None:
+        """uint16 [2, h, W] for rows row_px .. row_px + h - 1. Strips come from top to bottom."""
         self._raster.write(row_px, values, None)

@@ -17,8 +17,9 @@ from payload.scene import SceneInfo
 from payload.sensor import Band
 from payload.version import VERSION
 from sim.products.footprint import Placed, geometry
-from sim.products.origin import Origin, attribution
+from sim.products.origin import AIDED, Origin, attribution
 from sim.products.provenance import STATES
+from sim.products.rasters import OVERRULED, OVERRULED_NODATA
 
 STAC_VERSION = "1.1.0"
 EXTENSIONS = {
@@ -130,6 +131,10 @@ def _files(folder: Path, info: SceneInfo) -> Iterable[File]:
     for path in sorted(folder.glob("reconstruction-*.tif")):
         group, coarser = path.stem.removeprefix("reconstruction-"), _of_file(path)
         yield File(f"reconstruction-{group}", path.name, f"bands of {group} on their grid", COG, ("data",), coarser)
+    for path in folder.glob("aided.tif"):
+        yield File("aided", path.name, AIDED, COG, ("data",), _of_file(path))
+    yield File("overruled", "overruled.tif", "where what was sent overruled the archive", COG, ("metadata",),
+               {"data_type": "uint16", "nodata": OVERRULED_NODATA, "bands": [{"description": o} for o in OVERRULED]})
     states = [{"value": s.value, "name": s.name, "description": s.meaning, "color_hint": s.colour.upper()}
               for s in STATES]  # fmt: skip
     bands = [{"name": "state", "classification:classes": states}, {"name": "layers", "description": "layers received"}]

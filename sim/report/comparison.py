@@ -4,7 +4,7 @@ strips of both -> figures of quality, PSNR by tile, and four pictures to lay ove
 """
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -30,7 +30,7 @@ from sim.spread import Spread
 class Comparison:
     """What the ground has of a scene, held against the original. `compared_px` are valid in both."""
 
-    quality: SceneQuality
+    figures: Callable[[], dict[str, float]]  # of quality, waits for them; of `compared_px` at least one
     pictures: Pictures
     tile_psnr_db: dict[tuple[int, int], float]
     compared_px: int
@@ -108,21 +108,42 @@ def compare_with_original(
             onboard = clouds.read(top, height)
             spans = [slice(col * tile_px, (col + 1) * tile_px) for col in range(cols)]
             pieces = [(original[:, :, span], dn[:, :, span], known[:, span]) for span in spans]
-            seen = spread.map(lambda piece: quality.look(*piece), pieces)  # by other threads meanwhile
+            seen = spread.map(lambda piece: (quality.look(*piece), _tile_psnr_db(*piece)), pieces)
             looks.add(top, original, valid, dn, known, onboard)
             if cloud is not None:
                 tally.compare(ground.read(top, height), onboard, info.gsd_m)
             compared_px += int(known.sum())
-            for look in seen:
-                quality.take(look)
-            for col, (span, piece) in enumerate(zip(spans, pieces, strict=True)):
+            for col, span in enumerate(spans):
                 if kinds[row][col] == "withheld":
                     tally.withheld(original[:, :, span], valid[:, span], info.gsd_m)
-                if known[:, span].any():
-                    tile_psnr[row, col] = _tile_psnr_db(*piece)
+            for col, (look, psnr) in enumerate(seen):
+                quality.take(look)
+                if psnr is not None:
+                    tile_psnr[row, col] = psnr
             give_back_free_pages()
             progress("verification", rows)
-    return Comparison(quality, looks.write(folder, kinds, tile_px), tile_psnr, compared_px, tally.summary())
+    figures = spread.aside(quality.figures) if compared_px else dict
+    shown = looks.write(folder, kinds, tile_px, spread)
+    return Comparison(figures, shown, tile_psnr, compared_px, tally.summary())
+
+
+def judge_picture(
+    scene: Scene, picture: GridFile, tile_px: int, spread: Spread | None = None
+) -> tuple[SceneQuality, dict[tuple[int, int], float]]:
+    """The figures of another picture of the scene, and PSNR by tile."""
+    quality, spread = SceneQuality(scene.info.sensor), spread or Spread()
+    tile_psnr: dict[tuple[int, int], float] = {}
+    cols = grid(scene.info, tile_px)[1]
+    with PictureReader([picture], len(scene.info.bands), scene.info.width_px) as received:
+        for row, (original, _, dn, known) in enumerate(_strips(scene, received, tile_px, spread)):
+            for col in range(cols):
+                span = slice(col * tile_px, (col + 1) * tile_px)
+                piece = original[:, :, span], dn[:, :, span], known[:, span]
+                quality.add(*piece)
+                psnr = _tile_psnr_db(*piece)
+                if psnr is not None:
+                    tile_psnr[row, col] = psnr
+    return quality, tile_psnr
 
 
 def _strips(
@@ -141,6 +162,9 @@ def _strips(
         yield original, valid, dn, known & valid
 
 
-def _tile_psnr_db(original: Dn, dn: Dn, known: NDArray[np.bool_]) -> float:
+def _tile_psnr_db(original: Dn, dn: Dn, known: NDArray[np.bool_]) -> float | None:
+    """None where nothing is known."""
+    if not known.any():
+        return None
     difference = original.astype(np.float32) - dn
     return psnr_db(float((difference**2).mean(axis=0, dtype=np.float64)[known].mean()))

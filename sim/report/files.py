@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sim.report.page import render_page
+from sim.spread import Spread
 
 SCHEMA = "nadir-report/2"
 #: Digits kept of every float: more than any figure here deserves, fewer than where two machines may part.
@@ -40,7 +41,7 @@ REQUIRED: dict[str, tuple[str, ...]] = {
 }
 #: Tables that say what their figures rest on; the rows of a list say it each for itself.
 WITH_BASIS = (
-    "tiles", "link", "delivery", "rate", "quality", "clouds", "apps", "bound", "measured_on_host",
+    "tiles", "link", "delivery", "rate", "quality", "clouds", "apps", "bound", "aided", "measured_on_host",
     "measured_on_device", "modelled",
 )  # fmt: skip
 LISTS = ("budgets", "checks", "conventions", "attribution")
@@ -63,7 +64,9 @@ class ReportError(ValueError):
     """A report that lacks something it must state. A mistake of the caller, never of the user."""
 
 
-def write_report(report: Mapping[str, Any], pictures: Mapping[str, Path], out_dir: Path) -> tuple[Path, Path]:
+def write_report(
+    report: Mapping[str, Any], pictures: Mapping[str, Path], out_dir: Path, spread: Spread | None = None
+) -> tuple[Path, Path]:
     """Writes out_dir/report.json and out_dir/report.html; gives their paths.
 
     `report` follows docs/report.md; `pictures` maps each name of PICTURES to a quicklook PNG of the whole scene, all of
@@ -73,7 +76,8 @@ def write_report(report: Mapping[str, Any], pictures: Mapping[str, Path], out_di
     if missing:
         raise ReportError(f"report lacks or misstates {len(missing)} things: {'; '.join(missing)}")
     arranged = arrange(report)
-    texts = {"report.json": canonical_json(arranged), "report.html": render_page(arranged, pictures)}
+    page = render_page(arranged, pictures, spread or Spread())
+    texts = {"report.json": canonical_json(arranged), "report.html": page}
     for name, text in texts.items():
         (out_dir / name).write_text(text, encoding="utf-8", newline="\n")
     return out_dir / "report.json", out_dir / "report.html"

@@ -13,6 +13,7 @@ from PIL import Image
 from sim.design import charts, maps, names
 from sim.design.figures import at_most, figure, octets, percent
 from sim.design.page import TEMPLATES, render
+from sim.spread import Spread
 
 LONGEST_SIDE_PX = 1800  # larger quicklooks are shrunk: a page should stay within some megabytes
 NOT_PICTURED = ("withheld", "omitted", "empty", "lost", "refused")
@@ -20,15 +21,16 @@ NOT_PICTURED = ("withheld", "omitted", "empty", "lost", "refused")
 KeyFigure = tuple[str, str, str, str, str]
 
 
-def render_page(report: Mapping[str, Any], pictures: Mapping[str, Path]) -> str:
+def render_page(report: Mapping[str, Any], pictures: Mapping[str, Path], spread: Spread) -> str:
     """The text of report.html. `report` comes from `sim.report.files.arrange`."""
-    return render(TEMPLATES / "downlink.html", _context(report, pictures))
+    return render(TEMPLATES / "downlink.html", _context(report, pictures, spread))
 
 
-def _context(report: Mapping[str, Any], pictures: Mapping[str, Path]) -> dict[str, Any]:
+def _context(report: Mapping[str, Any], pictures: Mapping[str, Path], spread: Spread) -> dict[str, Any]:
     host, audit = report["measured_on_host"], report["clouds"].get("audit", {})
     checks = [readable(check) for check in [*report["checks"], *host["checks"]]]
     budgets = [*report["budgets"], *host["budgets"]]
+    embedded = spread.map(lambda name: _embed(pictures[name], smooth=name != "mask"), pictures)
     return {
         **report,
         "host": host,
@@ -42,12 +44,13 @@ def _context(report: Mapping[str, Any], pictures: Mapping[str, Path]) -> dict[st
         "delivery_rows": _delivery(report.get("delivery")),
         "housekeeping_rows": _housekeeping(report.get("housekeeping", {})),
         "apps_rows": names.grouped(report.get("apps", {}), names.APPS, ["list", "answers", "file"]),
+        "aided_rows": names.grouped(report.get("aided", {}), names.AIDED, _AIDED_TOLD),
         "cloud_rows": [*names.grouped(report["clouds"], names.CLOUDS), *names.grouped(audit, names.AUDIT, _TOLD)],
         "notes": report.get("notes", ()),
         "decoder": _decoder(report),
         "maps": _maps(report["tiles"]),
         "plots": _plots(report),
-        "pictures": {name: _embed(path, smooth=name != "mask") for name, path in pictures.items()},
+        "pictures": dict(zip(pictures, embedded, strict=True)),
         "tile_rows": [_tile_row(tile) for tile in report["tiles"]["list"]],
     }
 
@@ -72,6 +75,7 @@ def _delivery(delivery: Mapping[str, Any] | None) -> list[names.Rows]:
     return names.grouped(delivery, names.DELIVERY) + apart
 
 
+_AIDED_TOLD = ("product", "change_map", "dates", "notes", "list", "metrics")  # in sentences and a table
 _TOLD = ("withheld", "tiles")  # of the audit: stand elsewhere on the page
 
 

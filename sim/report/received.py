@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from payload.scene import SceneInfo
+from sim.aided.product import Aided
 from sim.apps.products import ANSWERS_FILE, answer_row
 from sim.ground.place import name_of
 from sim.ground.reception import Reception, SceneReception
@@ -34,6 +35,8 @@ class Product(Protocol):
     def decoder(self) -> str: ...
     @property
     def notes(self) -> tuple[str, ...]: ...
+    @property
+    def aided(self) -> Aided | None: ...
 
 
 def write_received_report(
@@ -72,6 +75,9 @@ def as_text(report: dict[str, Any], out: Path) -> str:
         counts = ", ".join(f"{n} {kind}" for kind, n in scene["tiles"].items() if n)
         lines.append(f"scene    {scene['name']}: {counts}; {out / scene['picture']}")
         lines += [f"         {note}" for note in scene["notes"]]
+        if (aided := scene["aided"]) is not None:
+            dates = f"{aided['tiles_refined']} tiles by {len(aided['dates'])} dates"
+            lines.append(f"aided    {dates}; {(out / scene['picture']).parent / aided['product']}")
     return "\n".join(lines) + "\n"
 
 
@@ -105,6 +111,7 @@ def _scene(product: Product, folder: Path) -> dict[str, Any]:
         "tiles": Counter(row["kind"] for row in rows) | {"incomplete": sum(row["incomplete"] for row in rows)},
         "known_px": product.known_px, "picture": str(product.files[0].relative_to(folder)),
         "coarser_pictures": [str(path.relative_to(folder)) for path in product.files[1:]],
+        "aided": None if product.aided is None else product.aided.section(),
         "decoder": product.decoder, "notes": [*_notes(scene), *product.notes], "list": rows,
     }  # fmt: skip
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from hil.devices.latency import Work
 from payload.bundle import Bundle
+from payload.clouds.network import ROLES
 from payload.engine import Engine
 from payload.errors import StreamError
 from payload.link.frames.stack import LayerOctets
@@ -91,7 +92,7 @@ def compose(
     """The report as `sim.report.files.write_report` wants it."""
     tiles = _tiles(run, comparison)
     # All tiles withheld or lost is a result, not a mistake: then there are no figures of quality.
-    figures: dict[str, float | None] = {**comparison.quality.figures()} if comparison.compared_px else {}
+    figures: dict[str, float | None] = {**comparison.figures()}
     figures |= _rate(run, comparison.compared_px)
     figures |= _fractions(tiles)
     figures["false_discard_fraction"] = _false_discards(tiles, audits)
@@ -320,7 +321,8 @@ def audit_section(received: SceneReception, decoder: Decoder) -> dict[str, Any]:
     for (row, col), code in sorted(received.audits.items()):
         try:
             dn = decoder.decode_tile(code)
-            verdict = audit.judge_thumbnail(dn, np.ones(dn.shape[1:], bool))
+            seen = dn[list(decoder.sensor.places(*ROLES) or range(len(dn)))]
+            verdict = audit.judge_thumbnail(seen, np.ones(dn.shape[1:], bool))
         except StreamError:
             verdict = "unknown"
         verdicts.append(audit.Audit("", row, col, code.cloud_percent, verdict))

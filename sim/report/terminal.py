@@ -47,6 +47,7 @@ def _facts(report: Mapping[str, Any], arranged: Mapping[str, Any]) -> Iterator[s
     yield from _answers(report.get("apps"))
     yield from _delivery(report.get("delivery", {}))
     yield "quality  " + "; ".join(_metric(report, key) for key in SHOWN)
+    yield from _aided(report.get("aided"))
     yield f"on board {_on_board(arranged)}"
     if (guard := in_a_line(report.get("housekeeping", {}))) is not None:
         yield f"guard    {guard}"
@@ -103,6 +104,21 @@ def _tiles(tiles: Mapping[str, Any]) -> str:
     counted = ", ".join(f"{tiles[kind]} {kind}" for kind in TILE_KINDS if tiles[kind])
     cut = f"; {tiles['incomplete']} incomplete, cut short on the link" if tiles["incomplete"] else ""
     return f"{counted} = {tiles['total']}{cut}"
+
+
+def _aided(section: Mapping[str, Any] | None) -> Iterator[str]:
+    """The figures of the archive-aided product, with how far they are from the plain one's."""
+    if section is None:
+        return
+    rows = {row["key"]: row for row in section["metrics"]}
+    told = [
+        f"{row['name']} {figure(row['aided'])} ({row['aided'] - row['plain']:+.3g})"
+        for row in (rows[key] for key in SHOWN if key in rows)
+        if row["plain"] is not None and row["aided"] is not None and math.isfinite(row["aided"] - row["plain"])
+    ]
+    yield f"aided    {section['product']}, {section['tiles_refined']} tiles by {len(section['dates'])} dates"
+    yield f"         {'; '.join(told) or 'no figures'}"
+    yield from (f"         {note}" for note in section["notes"])
 
 
 def _ran(engine: Any) -> str:

@@ -14,8 +14,9 @@ import numpy as np
 from payload.errors import InputError
 from payload.scene import Dn, Mask, SceneInfo
 from payload.sensor import RGBN
+from sim.scenes.demo_brushes import sense
 from sim.scenes.demo_land import Ground, Landscape
-from sim.scenes.demo_noise import F32, Octaves, Span, field, gaussian_like, smoothstep
+from sim.scenes.demo_noise import F32, Octaves, Span, field, smoothstep
 from sim.scenes.drawn_blocks import Block, DrawnBlocks, Truth
 
 BLOCK_PX = 256
@@ -29,11 +30,6 @@ SKY_LIGHT = (0.27, 0.19, 0.13, 0.075)
 #: Reflectance of the air between ground and satellite.
 PATH_REFLECTANCE = (0.042, 0.026, 0.014, 0.006)
 CLOUD_REFLECTANCE = (0.80, 0.78, 0.775, 0.76)
-#: 4096 levels over reflectance 0 to 1.6384.
-COUNT_DN = 4
-#: Variance of the noise in DN^2 = read + shot x DN: a signal-to-noise ratio of 154 at DN 1300, as Sentinel-2's B02.
-READ_VARIANCE, SHOT_VARIANCE = 12.0, 0.0456
-
 _UTM_31N = (
     'PROJCS["WGS 84 / UTM zone 31N",GEOGCS["WGS 84",DATUM["WGS_1984",SPHEROID["WGS 84",6378137,298.257223563,'
     'AUTHORITY["EPSG","7030"]],AUTHORITY["EPSG","6326"]],PRIMEM["Greenwich",0,AUTHORITY["EPSG","8901"]],'
@@ -166,7 +162,7 @@ class SyntheticScene:
         inner = (slice(MARGIN_PX, -MARGIN_PX),) * 2
         cloud = (cover > np.float32(0.5))[inner]
         truth = Truth(cloud, (shade > np.float32(0.5))[inner] & ~cloud, ground.water[inner])
-        return Block(_sense(_blur(radiance), self._seed, row, col), truth)
+        return Block(sense(_blur(radiance), self._seed, row, col), truth)
 
     def _relief_light(self, ground: Ground) -> F32:
         """Sunlight on the slope against sunlight on flat ground, float32 [h, w]; 1 where flat."""
@@ -223,13 +219,3 @@ def _blur(radiance: F32) -> F32:
     """The optics: 1 4 1 over 6 each way, a third of the contrast at Nyquist. Takes the margin off."""
     rows = (radiance[:, 1:-3] + radiance[:, 3:-1] + np.float32(4) * radiance[:, 2:-2]) * np.float32(1 / 6)
     return (rows[:, :, 1:-3] + rows[:, :, 3:-1] + np.float32(4) * rows[:, :, 2:-2]) * np.float32(1 / 6)
-
-
-def _sense(radiance: F32, seed: int, row: int, col: int) -> Dn:
-    """Shot and read noise, then 12 bit counts. radiance float32 [4, h, w] -> DN uint16, multiples of 4, never 0."""
-    dn = radiance * np.float32(10_000)
-    words = np.random.PCG64(np.random.SeedSequence((seed, row, col))).random_raw(dn.size // 2)
-    noise = gaussian_like(words).reshape(dn.shape)
-    dn += noise * np.sqrt(np.float32(READ_VARIANCE) + np.float32(SHOT_VARIANCE) * dn)
-    counts = np.clip(np.rint(dn * np.float32(1 / COUNT_DN)), np.float32(1), np.float32(4095))
-    return counts.astype(np.uint16) * np.uint16(COUNT_DN)

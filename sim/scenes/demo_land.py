@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from sim.scenes.demo_brushes import blend, parcels
 from sim.scenes.demo_noise import F32, U32, Jittered, Octaves, Span, field, hash_lattice, smoothstep, unit
 
 #: Way inland, from the sea in the south-west to the mountains in the north-east (unit vector, x east and y south).
@@ -229,26 +230,15 @@ class Landscape:
     def _farmland(self, x: F32, y: F32, span: Span) -> F32:
         """Fields: parishes of one direction each, cut into rows, the rows into parcels. x, y bent, metres."""
         parish = self._parish(x, y)
-        turn = (parish >> np.uint32(4)) & np.uint32(15)
-        cos, sin = _TURNS[0][turn], _TURNS[1][turn]
-        u, v = x * cos + y * sin, y * cos - x * sin
-        depth = np.float32(150) + np.float32(210) * unit(parish, 0)
-        row = np.floor(u / depth)
-        row_hash = hash_lattice(self.salt + 31, row.astype(np.int32), parish.view(np.int32))
-        width = np.float32(80) + np.float32(260) * unit(row_hash, 1)
-        v = v + np.float32(300) * unit(row_hash, 0)
-        col = np.floor(v / width)
-        parcel = hash_lattice(self.salt + 32, col.astype(np.int32), row_hash.view(np.int32))
-        du, dv = (u / depth - row) * depth, (v / width - col) * width
-        edge = np.minimum(np.minimum(du, depth - du), np.minimum(dv, width - dv) + np.float32(2))
+        parcel, edge = parcels(x, y, parish, self.salt)
         paint = _look_up(CROPS, ROTATION[(parcel >> np.uint32(9)) & np.uint32(15)])  # [4, h, w]
         vigour = unit(parcel, 0) - np.float32(0.5) + np.float32(0.16) * field(self.fields.moisture, span)
         for band, swing in enumerate((-0.22, -0.12, -0.25, 0.26)):  # lush fields: darker red, brighter infrared
             paint[band] *= np.float32(1) + np.float32(swing) * vigour
         tracked = (parish & np.uint32(3)) != 0
-        _blend(paint, TRACK, np.where(tracked, 0.75, 0.2).astype(np.float32) * self._coverage(edge, 2.2))
+        blend(paint, TRACK, np.where(tracked, 0.75, 0.2).astype(np.float32) * self._coverage(edge, 2.2))
         hedged = (parcel & np.uint32(7)) == 0
-        _blend(paint, BROADLEAF, hedged * np.float32(0.85) * self._coverage(edge - np.float32(7), 5.0))
+        blend(paint, BROADLEAF, hedged * np.float32(0.85) * self._coverage(edge - np.float32(7), 5.0))
         return paint
 
     def _parish(self, x: F32, y: F32) -> U32:
@@ -265,14 +255,14 @@ class Landscape:
         canopy = np.float32(1) + np.float32(0.13) * grain
         lowland = smoothstep(woods, 1.05, 1.1) * (mountains < np.float32(0.4))
         bank = smoothstep(-river, -95.0, -60.0) * smoothstep(woods, -0.3, 0.4)
-        _blend(paint, BROADLEAF, np.maximum(lowland, np.float32(0.8) * bank), canopy)
+        blend(paint, BROADLEAF, np.maximum(lowland, np.float32(0.8) * bank), canopy)
         slope_forest = smoothstep(mountains + np.float32(0.06) * woods, 0.10, 0.16)
-        _blend(paint, CONIFER, slope_forest, canopy)
+        blend(paint, CONIFER, slope_forest, canopy)
         mixed = slope_forest * smoothstep(woods, -0.4, 0.5) * smoothstep(-height, -460.0, -120.0)
-        _blend(paint, BROADLEAF, mixed * np.float32(0.8), canopy)
+        blend(paint, BROADLEAF, mixed * np.float32(0.8), canopy)
         rough = height + np.float32(55) * woods
-        _blend(paint, ALPINE, smoothstep(rough, 400.0, 560.0), canopy)
-        _blend(paint, ROCK, smoothstep(rough + np.float32(30) * grain, 560.0, 800.0), canopy)
+        blend(paint, ALPINE, smoothstep(rough, 400.0, 560.0), canopy)
+        blend(paint, ROCK, smoothstep(rough + np.float32(30) * grain, 560.0, 800.0), canopy)
 
     def _build(self, paint: F32, woods: F32, x: F32, y: F32, bent_x: F32, bent_y: F32, span: Span) -> None:
         """Roads, then towns over them; only those that reach into the window are drawn."""
@@ -281,7 +271,7 @@ class Landscape:
         for road in self._roads_about(centre_x, centre_y, reach):
             if _distance_to_segment(centre_x, centre_y, road) < reach:
                 share = self._coverage(self._road_distance(bent_x, bent_y, road), road.width_m / 2)
-                _blend(paint, ASPHALT, np.float32(0.9) * share)
+                blend(paint, ASPHALT, np.float32(0.9) * share)
         town_x, town_y, radius, *_ = self._towns_at
         away = np.maximum(np.abs(town_x - centre_x), np.abs(town_y - centre_y))
         for at in np.flatnonzero(away < reach + 1.6 * radius):
@@ -327,19 +317,19 @@ class Landscape:
         kind = np.where(factory, np.where(unit(house, 1) < np.float32(0.45), 4, 3), kind)
         kind = np.where(unit(block, 2) < np.float32(0.05), 6, kind)  # parks
         paint_town = _look_up(ROOFS, kind) * (np.float32(0.82) + np.float32(0.36) * unit(house, 2))
-        _blend(paint_town, SUBURB, np.full_like(u, 0.35))  # eaves, yards and trees that no pixel resolves
+        blend(paint_town, SUBURB, np.full_like(u, 0.35))  # eaves, yards and trees that no pixel resolves
         wide = np.where(_wrap(block_u, 5.0) == 0, np.float32(15), np.float32(5.5))
         broad = np.where(_wrap(block_v, 6.0) == 0, np.float32(15), np.float32(6))
         street_u = np.abs(u - np.float32(STREET_M[0]) * block_u)
         street_v = np.abs(v - np.float32(STREET_M[1]) * block_v)
         street = np.maximum(self._coverage(street_u - wide, 0.0), self._coverage(street_v - broad, 0.0))
-        _blend(paint_town, ASPHALT, np.float32(0.85) * street)
+        blend(paint_town, ASPHALT, np.float32(0.85) * street)
         paint[:, built] = paint_town[:, built]
 
     def _flood(self, paint: F32, inland: F32, river: F32, woods: F32, grain: F32) -> NDArray[np.bool_]:
         """Beach, river and sea over the land. Gives where water is."""
         sandy = smoothstep(woods, -1.2, 0.2)
-        _blend(
+        blend(
             paint,
             SAND,
             self._coverage(np.abs(inland - np.float32(12)), 30.0) * (np.float32(0.25) + np.float32(0.75) * sandy),
@@ -347,14 +337,15 @@ class Landscape:
         half_width = np.float32(34) + np.float32(46) * smoothstep(-inland, -0.6 * self.extent_m, 0.0)
         stream = river - half_width
         bar = self._coverage(np.abs(stream + np.float32(4)), 13.0) * smoothstep(woods, 0.2, 0.9)
-        _blend(paint, SAND, bar * np.float32(0.8), np.float32(0.8) + np.float32(0.06) * grain)
+        blend(paint, SAND, bar * np.float32(0.8), np.float32(0.8) + np.float32(0.06) * grain)
         in_river = self._coverage(stream, 0.0) * (inland > np.float32(-1500))
-        _blend(paint, RIVER_WATER, in_river)
+        blend(paint, RIVER_WATER, in_river)
         in_sea = self._coverage(inland, 0.0)
-        plume = np.float32(0.85) * smoothstep(-river, -900.0, 0.0) * smoothstep(inland, -1600.0, 0.0)
-        sea = self._sea(inland, grain)
-        _blend(sea, RIVER_WATER, plume)
-        paint += in_sea * (sea - paint)
+        if in_sea.any():
+            plume = np.float32(0.85) * smoothstep(-river, -900.0, 0.0) * smoothstep(inland, -1600.0, 0.0)
+            sea = self._sea(inland, grain)
+            blend(sea, RIVER_WATER, plume)
+            paint += in_sea * (sea - paint)
         return (in_river > np.float32(0.5)) | (in_sea > np.float32(0.5))
 
     def _coverage(self, distance: F32, half_width_m: float) -> F32:
@@ -363,30 +354,17 @@ class Landscape:
         return np.clip(share, np.float32(0), np.float32(1))
 
 
-#: Directions of the parishes' fields: cosines and sines of 16 angles over half a turn, rounded so that all libms agree.
-_TURNS = tuple(
-    np.array([round(part(number * math.pi / 16), 6) for number in range(16)], np.float32)
-    for part in (math.cos, math.sin)
-)
-
-
 def _look_up(table: F32, kind: NDArray[np.integer]) -> F32:
     """Colours [4, h, w] of kinds [h, w] from a table [n, 4]."""
-    return np.stack([np.take(np.ascontiguousarray(column), kind) for column in table.T])
+    found = np.empty((table.shape[1], *kind.shape), np.float32)
+    for column, plane in zip(np.ascontiguousarray(table.T), found, strict=True):
+        np.take(column, kind, out=plane, mode="clip")  # "raise" would fill a copy first
+    return found
 
 
 def _wrap(value: F32, period: float) -> F32:
     """value modulo period, in [0, period)."""
     return value - np.float32(period) * np.floor(value * np.float32(1 / period))
-
-
-def _blend(paint: F32, colour: tuple[float, ...], weight: F32, shade: F32 | np.float32 | None = None) -> None:
-    """paint [4, h, w] moves towards a colour by weight [h, w], the colour first multiplied by shade."""
-    if not weight.any():
-        return
-    for band, reflectance in enumerate(colour):
-        target = np.float32(reflectance) if shade is None else np.float32(reflectance) * shade
-        paint[band] += weight * (target - paint[band])
 
 
 def _cell(metres: np.float32) -> int:

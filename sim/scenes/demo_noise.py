@@ -73,7 +73,7 @@ def round_log2(value: float) -> int:
 def hash_lattice(salt: int, rows: NDArray[np.integer], cols: NDArray[np.integer]) -> U32:
     """One well mixed uint32 for each (row, col), broadcast; negative coordinates are welcome."""
     mixed = (rows.astype(np.uint32) * np.uint32(0x9E3779B1)) + (cols.astype(np.uint32) * np.uint32(0x85EBCA77))
-    mixed ^= np.uint32(_mixed_salt(salt))
+    mixed ^= np.uint32(mixed_salt(salt))
     for shift, factor in ((15, 0x2C1B3C6D), (12, 0x297A2D39)):
         mixed ^= mixed >> np.uint32(shift)
         mixed *= np.uint32(factor)
@@ -116,7 +116,7 @@ def field(octaves: Octaves, span: Span) -> F32:
 
 def _by_kernel(octaves: Octaves, span: Span) -> F32:
     levels, size = len(octaves.amplitudes), (span.height_px, span.width_px)
-    salts = np.array([_mixed_salt(octaves.salt * 64 + level) for level in range(levels)], np.uint32)
+    salts = np.array([mixed_salt(octaves.salt * 64 + level) for level in range(levels)], np.uint32)
     amplitudes = np.array([amplitude / SPLINE_STD for amplitude in octaves.amplitudes], np.float32)
     beyond, found = 8, np.empty(size, np.float32)  # nodes that coarse lattices may reach further than the window
     scratch = np.empty((3 * (size[0] + beyond) + 2) * (size[1] + beyond), np.float32)
@@ -125,7 +125,8 @@ def _by_kernel(octaves: Octaves, span: Span) -> F32:
     return found
 
 
-def _mixed_salt(salt: int) -> int:
+def mixed_salt(salt: int) -> int:
+    """A salt as lattices are hashed with."""
     return (salt * 0x27D4EB2F + 0x165667B1) & 0xFFFFFFFF
 
 

@@ -20,7 +20,8 @@ DEVIATIONS = 2.0  # of the stretch, on both sides of the mean
 
 @dataclass(frozen=True)
 class ShownScene:
-    """One received scene. `ranges`: least and greatest DN of each band's stretch, the same in both pictures."""
+    """One received scene. `ranges`: least and greatest DN of each band's stretch, the same in both pictures. `colours`:
+    what each band is, as the raster says it (sim/products/band_facts.py)."""
 
     key: str
     name: str
@@ -30,6 +31,12 @@ class ShownScene:
     bbox: tuple[float, float, float, float]
     sensed_at: str | None
     ranges: dict[str, tuple[float, float]]
+    colours: tuple[str, ...] = ()
+
+    def places(self, roles: Sequence[str]) -> tuple[int, ...] | None:
+        """Which bands have these roles; None where one is missing."""
+        found = [self.colours.index(role) if role in self.colours else None for role in roles]
+        return None if None in found else tuple(place for place in found if place is not None)
 
     def about(self) -> dict[str, Any]:
         """For the page."""
@@ -86,6 +93,7 @@ def _scene(key: str, picture: Path, originals: Path | None) -> ShownScene | None
         if file.crs is None:
             return None
         tags, bands = file.tags(), tuple(text or f"band {i}" for i, text in enumerate(file.descriptions, 1))
+        colours = tuple(colour.name for colour in file.colorinterp)
         bbox = transform_bounds(file.crs, "EPSG:4326", *file.bounds, densify_pts=21)
         ranges = {band: _stretch(file.tags(index)) for index, band in enumerate(bands, 1)}
     name = tags.get("TIFFTAG_IMAGEDESCRIPTION", folder.name)
@@ -93,7 +101,7 @@ def _scene(key: str, picture: Path, originals: Path | None) -> ShownScene | None
     kept = originals / f"{Path(name).name}.tif" if originals else None
     if kept and kept.is_file():
         layers["original"] = kept
-    return ShownScene(key, name, folder, layers, bands, bbox, tags.get("ACQUISITIONDATETIME"), ranges)
+    return ShownScene(key, name, folder, layers, bands, bbox, tags.get("ACQUISITIONDATETIME"), ranges, colours)
 
 
 def _stretch(tags: dict[str, str]) -> tuple[float, float]:

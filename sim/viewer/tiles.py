@@ -16,10 +16,10 @@ from sim.viewer.shelf import ShownScene
 
 SIDE_PX = 256
 Rgba = NDArray[np.uint8]  # [4, h, w]
-#: Pictures by name -> bands of red, green and blue.
-COMBINATIONS = {"true": ("B04", "B03", "B02"), "false": ("B08", "B04", "B03")}
-#: Indices by name -> (a - b) / (a + b).
-INDICES = {"ndvi": ("B08", "B04"), "ndwi": ("B03", "B08")}
+#: Pictures by name -> roles of what is shown red, green and blue.
+COMBINATIONS = {"true": ("red", "green", "blue"), "false": ("nir", "red", "green")}
+#: Indices by name -> (a - b) / (a + b), by role.
+INDICES = {"ndvi": ("nir", "red"), "ndwi": ("green", "nir")}
 #: Styles of each layer.
 STYLES = {
     "received": (*COMBINATIONS, *INDICES), "original": (*COMBINATIONS, *INDICES),
@@ -58,19 +58,20 @@ def _painter(scene: ShownScene, layer: str, style: str) -> Callable[[NDArray[np.
 
 
 def _combination(scene: ShownScene, values: NDArray[np.generic], known: NDArray[np.bool_], style: str) -> Rgba:
+    """The first band in grey where one of the style's is not there."""
     planes = []
-    for band in COMBINATIONS[style]:
-        low, high = scene.ranges.get(band, (0.0, 1.0))
-        plane = values[scene.bands.index(band)].astype(np.float32) if band in scene.bands else np.zeros(known.shape)
-        planes.append(np.rint(255 * np.clip((plane - low) / (high - low), 0, 1)))
+    for place in scene.places(COMBINATIONS[style]) or (0, 0, 0):
+        low, high = scene.ranges[scene.bands[place]]
+        planes.append(np.rint(255 * np.clip((values[place].astype(np.float32) - low) / (high - low), 0, 1)))
     return np.stack([*planes, 255.0 * known]).astype(np.uint8)
 
 
 def _index(scene: ShownScene, values: NDArray[np.generic], known: NDArray[np.bool_], style: str) -> Rgba:
-    """-1 to 1 from brown to green, or to blue."""
-    if not set(INDICES[style]) <= set(scene.bands):
+    """-1 to 1 from brown to green, or to blue; nothing where a band is not there."""
+    places = scene.places(INDICES[style])
+    if places is None:
         return np.zeros((4, *known.shape), np.uint8)
-    a, b = (values[scene.bands.index(band)].astype(np.float32) for band in INDICES[style])
+    a, b = (values[place].astype(np.float32) for place in places)
     ratio = np.divide(a - b, a + b, out=np.zeros_like(a), where=(a + b) > 0)
     table = colormaps["BrBG" if style == "ndvi" else "RdBu"](np.arange(256), bytes=True)[:, :3]
     shades = table[np.rint(127.5 * (ratio + 1)).astype(np.uint8)].transpose(2, 0, 1)

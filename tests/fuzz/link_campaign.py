@@ -1,5 +1,5 @@
 """Damaged units of the link by the million: tile codes, packets, streams, coded frames, Reed-Solomon words and CFDP
-PDUs, of one scene and of several mixed.
+PDUs, of one scene and of several mixed, in every way of coding (sent_scenes.py).
 
 Each trial damages some units of a stream, lets the ground receive it, and holds every tile that the ground accepted
 against what was sent: the same scene and place, the same octets up to where it was cut off, now and then the same
@@ -13,9 +13,9 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -23,77 +23,52 @@ from typing import Any
 import numpy as np
 from fuzz import link_layers
 from fuzz.damage import Rng, damaged
-from toys import ArrayScene, ToyEngine, random_tables, write_bundle
+from fuzz.sent_scenes import POLICY, WAYS, Address, Sent, Way, bundles_in, few_bands, send
+from toys import ToyEngine
 
-from payload.bundle import Bundle, load_bundle
 from payload.errors import StreamError
 from payload.link import scene_header, space_packet, tile_code
-from payload.link.scene_header import SceneHeader
 from payload.link.space_packet import SequenceFlag, read_packets
-from payload.link.tile_code import TileCode
-from payload.pipeline import Payload
-from payload.policy import Policy
-from payload.scene import Dn, SceneInfo
+from payload.link.tile_code import Kind, TileCode
+from payload.scene import Dn
 from sim.ground.decoder import Decoder
-from sim.ground.reception import by_id, receive, receive_channels
+from sim.ground.reception import by_id, receive_channels
 
 log = logging.getLogger(__name__)
 
-TILE_PX, ROWS, COLS, SCENES = 64, 3, 3, 3
-BANDS = ("B02", "B03", "B04", "B08")
-POLICY = Policy(step_dn=400.0, packet_octets=200)
 #: One trial in so many decodes what was accepted to pixels.
 DECODED = 50
 TRIALS_PER_LINE = 500
 #: A trial takes milliseconds; one that takes so long hangs.
 HANGS_S = 60.0
-Address = tuple[int, int]
-
-
-@dataclass(frozen=True)
-class Sent:
-    """One scene as it was sent."""
-
-    header: SceneHeader
-    codes: dict[Address, TileCode]
-    packets: tuple[bytes, ...]
-
-
 class Line:
-    """Scenes of a toy bundle, sent once; what the ground makes of damaged copies of them."""
+    """Scenes of toy bundles, sent once; what the ground makes of damaged copies of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, ways: Mapping[int, Way] = WAYS) -> None:
         self._folder = tempfile.TemporaryDirectory()
-        self.bundle = _bundle(Path(self._folder.name))
-        self.bundles, self.engine = by_id([self.bundle]), ToyEngine()
-        self.sent = {scene.header.scene_id: scene for scene in map(self._send, range(1, SCENES + 1))}
-        self._pixels: dict[tuple[int, Address, int], Dn] = {}
+        made, engine = bundles_in(Path(self._folder.name), ways.values()), ToyEngine()
+        self.bundles = by_id(made.values())
+        self.sent = {number: send(number, made[way.make], engine) for number, way in ways.items()}
+        self.bundle, self.decoders = made[few_bands], {number: Decoder(b, engine) for number, b in self.bundles.items()}
+        self._pixels: dict[tuple[int, Kind, Address, int], Dn] = {}
 
-    @cached_property
-    def decoder(self) -> Decoder:
-        return Decoder(self.bundle, self.engine)
+    def decode(self, code: TileCode) -> Dn:
+        """To pixels, by the bundle that it names."""
+        return self.decoders[code.bundle_id].decode_tile(code)
 
-    def _send(self, number: int) -> Sent:
-        payload, scene = Payload(self.bundle, POLICY, self.engine), _scene(number)
-        header = payload.header_of(scene, number)
-        packets = tuple(payload.transmit(scene, header))
-        received = receive(iter(packets), self.bundles, POLICY.apid).scenes[number]
-        if received.missing or received.refused:
-            raise AssertionError("an undamaged scene did not arrive whole")
-        return Sent(header, received.codes, packets)
-
-    def pixels(self, scene_id: int, address: Address, layers: int) -> Dn:
-        """What a tile shows with so many of its layers."""
-        key = (scene_id, address, layers)
+    def pixels(self, code: TileCode) -> Dn:
+        """What a tile shows with so many of its layers, as it was sent."""
+        key = (code.scene_id or 0, code.kind, (code.row, code.col), len(code.layers))
         if key not in self._pixels:
-            code = self.sent[scene_id].codes[address]
-            self._pixels[key] = self.decoder.decode_tile(replace(code, layers=code.layers[:layers]))
+            sent = self.sent[key[0]].code(*key[1:3])
+            assert sent is not None
+            self._pixels[key] = self.decode(replace(sent, layers=sent.layers[: key[3]]))
         return self._pixels[key]
 
     def is_right(self, code: TileCode) -> bool:
         """Whether it is what was sent under its scene and address, as far as its layers go."""
         scene = self.sent.get(code.scene_id or 0)
-        wanted = scene.codes.get((code.row, code.col)) if scene else None
+        wanted = scene.code(code.kind, (code.row, code.col)) if scene else None
         if wanted is None:
             return False
         prefix = replace(wanted, layers=wanted.layers[: len(code.layers)], declared=wanted.declared, cause=code.cause)
@@ -103,34 +78,21 @@ class Line:
         """What an accepted tile code is: right, cut, refused by the decoder, or WRONG."""
         if not self.is_right(code):
             return "WRONG" if self._decodes(code) else "refused by the decoder"
-        if to_pixels and code.layers:
-            shown = self.decoder.decode_tile(code)
-            if not np.array_equal(shown, self.pixels(code.scene_id or 0, (code.row, code.col), len(code.layers))):
-                return "WRONG"
+        if to_pixels and code.layers and not np.array_equal(self.decode(code), self.pixels(code)):
+            return "WRONG"
         return "cut" if code.incomplete else "right"
 
     def _decodes(self, code: TileCode) -> bool:
         try:
-            return not code.layers or self.decoder.decode_tile(code) is not None
+            return not code.layers or self.decode(code) is not None
         except StreamError:
             return False
 
 
-def _bundle(folder: Path) -> Bundle:
-    tables = random_tables(folder / "tables.npz").read_bytes()
-    networks = {"flight/encoder.onnx": b"toy", "ground/decoder.onnx": b"toy"}
-    return load_bundle(write_bundle(folder / "bundle", {"flight/tables.npz": tables, **networks}))
-
-
-def _scene(number: int) -> ArrayScene:
-    """Ground, some of it a swath's edge, so that tiles have masks; one tile empty."""
-    rng = np.random.default_rng(number)
-    coarse = rng.integers(200, 4000, (4, ROWS * 4, COLS * 4)).repeat(16, axis=1).repeat(16, axis=2)
-    dn = (coarse + rng.integers(0, 80, coarse.shape)).astype(np.uint16)
-    valid = np.ones(dn.shape[1:], bool)
-    valid[:, :20] = False
-    valid[-TILE_PX:, -TILE_PX:] = False
-    return ArrayScene(SceneInfo(f"scene {number}", ROWS * TILE_PX, COLS * TILE_PX, BANDS, 10.0), dn, valid)
+@cache
+def whole_line() -> Line:
+    """Every way of coding, sent once a process."""
+    return Line()
 
 
 def packets_damaged(rng: Rng, line: Line) -> tuple[list[bytes], int]:
@@ -228,7 +190,8 @@ def received(line: Line, pieces: Iterator[tuple[int, bytes]], to_pixels: bool) -
         sent = line.sent.get(scene_id or 0)
         if scene.header is not None and (sent is None or scene.header != sent.header):
             found["WRONG header"] += 1
-        found.update(f"tile {line.verdict(code, to_pixels)}" for code in scene.codes.values())
+        codes = *scene.codes.values(), *scene.audits.values()
+        found.update(f"tile {line.verdict(code, to_pixels)}" for code in codes)
         found["tile refused"] += len(scene.refused)
         found["tile missing"] += len(scene.missing)
     return found
@@ -236,7 +199,8 @@ def received(line: Line, pieces: Iterator[tuple[int, bytes]], to_pixels: bool) -
 
 def through_tile_codes(rng: Rng, line: Line, to_pixels: bool) -> Counter[str]:
     """Tile codes on their own, damaged, or put together of two."""
-    codes = [tile_code.pack(code) for scene in line.sent.values() for code in scene.codes.values()]
+    sent = [code for scene in line.sent.values() for code in (*scene.codes.values(), *scene.audits.values())]
+    codes = [tile_code.pack(code) for code in sent]
     found: Counter[str] = Counter({"tile codes": 20})
     for _ in range(20):
         octets, other = (codes[int(rng.integers(len(codes)))] for _ in range(2))
@@ -269,7 +233,7 @@ def through_headers(rng: Rng, line: Line, to_pixels: bool) -> Counter[str]:
     return found
 
 
-WAYS = (
+LAYERS = (
     through_packets, through_packets, through_a_stream, through_tile_codes, through_headers, through_frames,
     through_frames, through_frames, through_a_file, through_words,
 )  # fmt: skip
@@ -279,7 +243,7 @@ UNITS = ("packets", "tile codes", "scene headers", "frames", "CFDP PDUs", "Reed-
 def trial(line: Line, seed: int) -> Counter[str]:
     """One trial; anything that it raises is a crash."""
     rng = np.random.default_rng(seed)
-    return WAYS[int(rng.integers(len(WAYS)))](rng, line, seed % DECODED == 0)
+    return LAYERS[int(rng.integers(len(LAYERS)))](rng, line, seed % DECODED == 0)
 
 
 class HangError(Exception):
@@ -322,7 +286,7 @@ def read_record(record: Path | None) -> tuple[Counter[str], int]:
 def run(units: int, record: Path | None = None) -> Counter[str]:
     """Trials until so many units were damaged, those on record included."""
     signal.signal(signal.SIGALRM, ring)
-    (found, seed), line, start = read_record(record), Line(), time.monotonic()
+    (found, seed), line, start = read_record(record), whole_line(), time.monotonic()
     while units_in(found) < units:
         part: Counter[str] = Counter()
         for number in range(seed, seed + TRIALS_PER_LINE):

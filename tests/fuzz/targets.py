@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 import rasterio
-from fuzz.link_campaign import BANDS, POLICY, TILE_PX, Line
+from fuzz.link_campaign import whole_line as line
+from fuzz.sent_scenes import BANDS, POLICY, TILE_PX
 from spacepackets.cfdp import TransmissionMode
 from spacepackets.cfdp.conf import PduConfig
 from spacepackets.cfdp.pdu import EofPdu, FileDataPdu, NakPdu
@@ -29,6 +30,7 @@ from hil.line.messages import policy_fields, policy_of, unpack_coded, unpack_til
 from hil.line.protocol import Frame, FrameReader, ProtocolError, Type, pack, pack_body, unpack_body
 from payload.array_files import ArrayFileError, read_arrays
 from payload.bundle import SHIPPED, ArrayFile, load_bundle
+from payload.codec.interface import Codec
 from payload.codec.jpeg2000 import FallbackCodec
 from payload.codec.lapped.tables import load_tables
 from payload.codec.registry import open_codec
@@ -47,6 +49,7 @@ from payload.link import (
 )  # fmt: skip
 from payload.link.housekeeping import Housekeeping, Status
 from payload.link.space_packet import Reassembler, read_packets
+from payload.link.tile_code import TileCode
 from payload.signature import read_signature
 from payload.store import record
 from payload.tiles import Tile
@@ -81,11 +84,6 @@ def outcome(target: Target, octets: bytes) -> str:
 
 
 @cache
-def line() -> Line:
-    return Line()
-
-
-@cache
 def folder() -> Path:
     kept = tempfile.TemporaryDirectory(prefix="fuzz-")
     _KEPT.append(kept)
@@ -112,7 +110,7 @@ def packets() -> list[bytes]:
 
 
 def codes() -> list[bytes]:
-    return [tile_code.pack(code) for code in line().sent[1].codes.values()]
+    return [tile_code.pack(code) for scene in line().sent.values() for code in scene.codes.values()]
 
 
 def read_stream(octets: bytes) -> None:
@@ -124,27 +122,43 @@ def read_stream(octets: bytes) -> None:
 
 def decode_tile(octets: bytes) -> None:
     """To pixels, as a ground does: with a header that is right, whatever its layers are."""
-    line().decoder.decode_tile(tile_code.unpack(octets))
+    code = tile_code.unpack(octets)
+    if code.bundle_id not in line().bundles:
+        raise StreamError(f"bundle {code.bundle_id:08x} is not here")
+    line().decode(code)
 
 
-def layers() -> list[bytes]:
-    return [layer for code in line().sent[1].codes.values() for layer in code.layers]
+def layers_of(number: int) -> Callable[[], list[bytes]]:
+    """The layers of a scene on the line: each is coded another way (sent_scenes.py)."""
+    return lambda: [layer for code in line().sent[number].codes.values() for layer in code.layers]
 
 
-def dense_layers() -> list[bytes]:
-    """The same tiles' layers, coded in the other profile."""
-    coder, found = open_codec(line().bundle)._entropy, []  # type: ignore[attr-defined]
-    for tile in [code.layers for code in line().sent[1].codes.values() if code.layers][:2]:
-        indices = coder.decode_layers(tile)
-        finest = replace(indices, magnitude=(indices.magnitude << indices.missing).astype(np.uint16))
-        found += coder.encode_layers(finest, len(tile), profile="dense")
-    return found
+def residual_layers() -> list[bytes]:
+    return [code.layers[-1] for code in line().sent[4].codes.values() if code.bounded]
 
 
-def decode_layer(octets: bytes) -> None:
+def first_of(number: int) -> TileCode:
+    return next(code for code in line().sent[number].codes.values() if code.layers)
+
+
+@cache
+def codec_of(number: int) -> Codec:
+    return open_codec(line().bundles[first_of(number).bundle_id])
+
+
+def decode_layer(number: int) -> Callable[[bytes], None]:
     """A layer that its sender signed for: the CRC is right and the content is anything."""
-    code = next(code for code in line().sent[1].codes.values() if code.layers)
-    open_codec(line().bundle).decode(code.side, (octets, *code.layers[1:2]))
+
+    def decode(octets: bytes) -> None:
+        code = first_of(number)
+        codec_of(number).decode(code.side, (octets, *code.layers[1:2]))
+
+    return decode
+
+
+def decode_residual_layer(octets: bytes) -> None:
+    code = first_of(4)
+    line().decode(replace(code, layers=(*code.layers[:-1], octets), sent_octets=-1))
 
 
 def fallback() -> FallbackCodec:
@@ -327,8 +341,11 @@ def read_telecommands(octets: bytes) -> None:
 TARGETS: dict[str, Target] = {
     "tile codes": Target(codes, tile_code.unpack),
     "tile codes to pixels": Target(codes, decode_tile, 100),
-    "layers": Target(layers, decode_layer, 150),
-    "layers of the profile dense": Target(dense_layers, decode_layer, 60),
+    "layers": Target(layers_of(1), decode_layer(1), 150),
+    "layers of the profile dense": Target(layers_of(3), decode_layer(3), 60),
+    "layers of many bands": Target(layers_of(6), decode_layer(6), 40),
+    "layers of two grids": Target(layers_of(7), decode_layer(7), 60),
+    "residual layers": Target(residual_layers, decode_residual_layer, 40),
     "JPEG 2000 of fallback tiles": Target(lambda: list(fallback_tiles()[1]), decode_jpeg2000),
     "scene headers": Target(lambda: [scene_header.pack(s.header) for s in line().sent.values()], scene_header.unpack),
     "valid masks": Target(masks, lambda octets: valid_mask.unpack_mask(octets, TILE_PX)),

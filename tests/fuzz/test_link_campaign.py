@@ -6,16 +6,30 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from fuzz import link_campaign, link_layers
-from fuzz.link_campaign import POLICY, UNITS, Line, bad_in, read_record, trial, units_in
+from fuzz.link_campaign import UNITS, Line, bad_in, read_record, trial, units_in
+from fuzz.sent_scenes import POLICY, WAYS
 
+from payload.codec.registry import open_codec
 from payload.link import tile_code
 from payload.link.frames.stack import Stack
+from payload.link.tile_code import Kind
 from sim.link.frames.receiver import FrameReceiver, packets_off_air
 
 
 @pytest.fixture(scope="module")
 def line() -> Line:
-    return Line()
+    return link_campaign.whole_line()
+
+
+def test_every_way_of_coding_is_on_the_line(line) -> None:
+    """Every kind of tile code and every version that is written for scenes; both profiles; layers within a bound."""
+    sent = [code for scene in line.sent.values() for code in (*scene.codes.values(), *scene.audits.values())]
+    assert {code.kind for code in sent} == set(Kind) - {Kind.OMITTED}
+    assert {tile_code.pack(code)[0] >> 4 for code in sent} == {5, 7, 9}
+    assert {len(bundle.bands) for bundle in line.bundles.values()} == {4, 5, 80} and any(code.mask for code in sent)
+    dense, fast = ([code.layers for code in line.sent[n].codes.values() if code.layers] for n in (3, 1))
+    profiles = [{open_codec(line.bundle)._entropy.profile_of(layers) for layers in of} for of in (dense, fast)]
+    assert profiles == [{"dense"}, {"fast"}]
 
 
 def test_damaged_units_crash_nothing_and_give_no_wrong_tile(tmp_path) -> None:
@@ -30,7 +44,7 @@ def test_damaged_units_crash_nothing_and_give_no_wrong_tile(tmp_path) -> None:
 def test_it_hears_that_tile_codes_with_the_packets_crc_let_damage_pass(monkeypatch) -> None:
     """Version 3, which the tree before wrote: some 200 wrong tiles in 20 000 units."""
     monkeypatch.setattr(tile_code, "VERSION", 3)
-    older = Line()
+    older = Line({number: WAYS[number] for number in (1, 2)})
     found = sum((trial(older, seed) for seed in range(200)), Counter())
     assert found["tile WRONG"] > 3, found
 
@@ -65,7 +79,7 @@ def test_a_trial_that_raises_or_hangs_is_counted(line, monkeypatch) -> None:
     def hang(rng: np.random.Generator, *rest: object) -> Counter[str]:
         raise link_campaign.HangError
 
-    monkeypatch.setattr(link_campaign, "WAYS", (hang,))
+    monkeypatch.setattr(link_campaign, "LAYERS", (hang,))
     assert link_campaign.watched(line, 0) == {"HANG": 1} and bad_in(Counter({"HANG": 1, "CRASH": 2})) == 3
-    monkeypatch.setattr(link_campaign, "WAYS", (lambda *rest: 1 / 0,))
+    monkeypatch.setattr(link_campaign, "LAYERS", (lambda *rest: 1 / 0,))
     assert link_campaign.watched(line, 0) == {"CRASH": 1}

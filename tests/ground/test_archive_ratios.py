@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from made_up_safe import all_bands
 from typer.testing import CliRunner
 
 import nadir
@@ -20,6 +21,8 @@ from sim.progress import silent
 from sim.scenes.demo import demo_scene
 
 SIDE, CR = 300, 40.0
+#: Of a scene of three resolutions.
+SIDE_M = 1200
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +57,17 @@ def test_measure_prints_a_table_and_writes_all_figures_and_a_page(tmp_path: Path
     assert f"{row['psnr_10k_db']:.2f}" in said.stdout and f"{row['psnr_10k_db']:.2f}" in (
         (tmp_path / "ratios.html").read_text()
     )
+
+
+def test_bands_of_coarser_pixels_count_by_the_samples_that_were_measured(tmp_path: Path) -> None:
+    """Pixels of 20 and 60 m stand repeated in memory; repeats are no data, and would double the ratio."""
+    product, _ = all_bands(tmp_path, "L2A", side_m=SIDE_M, smooth=True)
+    trial = ratios.Trial(str(product), (CR,), ("fast",), "edge-s2-native", "native")
+    (row,) = ratios.measure(trial, silent)["rows"]
+    measured = 2 * (4 + 6 / 2**2 + 2 / 6**2) * (SIDE_M // 10) ** 2
+    assert row["cr16"] == pytest.approx(measured / row["octets"]) and row["cr16"] < 2 * CR
+    entry = service.put(str(product), Store(str(tmp_path)), Order(Quality(CR), "edge-s2-native", "native"), silent)
+    assert (entry.octets, entry.cr16) == (row["octets"], row["cr16"])
 
 
 @pytest.mark.parametrize(("cr", "decoders"), [("20,x", "fast"), ("20", "quick"), ("0.5", "fast"), ("20", "best")])

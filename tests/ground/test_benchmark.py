@@ -13,6 +13,7 @@ from payload.errors import InputError
 from payload.link import tile_code
 from payload.pipeline import Payload
 from payload.tiles import Tile
+from sim.compare.protection_cost import percent_more
 from sim.compare.speed import (
     EVERYTHING,
     Benchmark,
@@ -80,6 +81,16 @@ def test_memory_is_held_below_its_limit(peak_mib: float, held: bool) -> None:
 def test_a_run_that_cannot_start_is_bad_input() -> None:
     with pytest.raises(InputError, match=r"demo:256 ended with 2 and said: .*no such bundle"):
         measure_memory(256, "no such bundle", "openvino")
+
+
+def test_a_disturbed_round_does_not_change_what_the_guard_costs() -> None:
+    """Two rounds of seven are disturbed, one for each payload; the last tile has what comes once a scene."""
+    taken_s = np.full((7, 10, 2), 0.010)
+    taken_s[:, :, 1] += 0.0001
+    taken_s[:, -1, 1] += 0.001
+    taken_s[2, 3, 1] = taken_s[4, 5, 0] = 0.2
+    low, percent, high = percent_more(taken_s)
+    assert percent == pytest.approx(2.0) == low and 1.99 < high < 25
 
 
 def test_the_decoders_are_timed_beside_openjpeg_on_the_same_pixels() -> None:

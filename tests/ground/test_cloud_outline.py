@@ -2,8 +2,11 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from payload.clouds.mask import CLEAR, NO_CLASS, SHADOW, THICK, THIN, CloudMask
+from payload.native import library
 from sim.clouds.outline import HALF_HIDDEN_DN, HAZE_DN, classes_as_drawn, haze_over_ground, is_cloud, within
 
 SIZE, GROUND = 128, (600, 700, 800, 2000)
@@ -104,3 +107,15 @@ def test_within_is_a_disc() -> None:
     rows, cols = np.mgrid[:9, :9] - 4
     np.testing.assert_array_equal(within(pixels, 30.0, 10.0), rows**2 + cols**2 <= 9)
     np.testing.assert_array_equal(within(pixels, 9.0, 10.0), pixels)
+
+
+@pytest.mark.skipif(not library.available, reason="the kernel was not built: no C compiler at install")
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 99), share=st.floats(0, 0.2), radius=st.sampled_from([1.0, 1.5, 2.9, 5, 30.3, 500]))
+def test_the_kernel_finds_the_very_pixels_that_distances_find(seed: int, share: float, radius: float) -> None:
+    height, width = np.random.default_rng(seed).integers(1, 40, 2)
+    pixels = np.random.default_rng(seed).random((height, width)) < share
+    fast = within(pixels, 10 * radius, 10.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(library, "available", False)
+        np.testing.assert_array_equal(fast, within(pixels, 10 * radius, 10.0))

@@ -240,3 +240,11 @@ def test_a_data_file_that_is_broken_is_one_line(tmp_path: Path, octets: bytes | 
         path.write_bytes(octets)
     with pytest.raises(InputError, match=r"my_human_chips\.npz: not a usable \.npz .*; fetch it again"):
         samples.load_human_chips(tmp_path)
+
+
+def test_a_source_of_one_chip_stands_once_on_the_page_and_all_of_one_before_its_chips() -> None:
+    chips = [("b", "b 1"), ("b", "b 0"), ("b", "all chips"), ("a", "a 0"), ("a", "all chips")]
+    rows = [{"source": source, "chip": chip, "method": name} for name in ("x", "y") for source, chip in chips]
+    found = page._by_picture(rows)
+    assert list(found) == ["a, all chips", "b, all chips", "b 0", "b 1"]
+    assert all([row["method"] for row in shown] == ["x", "y"] for shown in found.values())

@@ -70,7 +70,7 @@ def run_and_picture(bundle, tmp_path) -> tuple[Run, Comparison]:
     dn = rng.integers(500, 3000, (4, T, 2 * T)).astype(np.uint16)
     quality.add(dn, (dn + 10).astype(np.uint16), np.ones((T, 2 * T), bool))
     pictures = Pictures({}, 1, 500.0)
-    return run, Comparison(quality, pictures, {(0, 0): 60.0, (0, 1): 59.5}, 2 * T * T)
+    return run, Comparison(quality.figures, pictures, {(0, 0): 60.0, (0, 1): 59.5}, 2 * T * T)
 
 
 def composed(run_and_picture, seconds: float = 1.0) -> dict:
@@ -203,7 +203,7 @@ def test_a_scene_that_is_not_what_the_imager_takes_is_noted(run_and_picture) -> 
 def test_every_table_says_what_it_rests_on(run_and_picture) -> None:
     report = composed(run_and_picture)
     for name in WITH_BASIS:
-        assert name in ("measured_on_device", "apps", "bound") or report[name]["basis"]
+        assert name in ("measured_on_device", "apps", "bound", "aided") or report[name]["basis"]
 
 
 def test_stages_tell_what_a_tile_took(run_and_picture) -> None:
@@ -216,7 +216,7 @@ def test_stages_tell_what_a_tile_took(run_and_picture) -> None:
 
 def test_a_reception_of_nothing_composes_and_holds_nothing(run_and_picture) -> None:
     run, picture = run_and_picture
-    nothing = Comparison(SceneQuality(run.bundle.sensor), picture.pictures, {}, 0)
+    nothing = Comparison(dict, picture.pictures, {}, 0)
     report = composed((run_of(run.bundle, run.info, SceneReception(0)), nothing))
     assert report["tiles"]["lost"] == 6 and validate_report(report) == []
     assert all(m["value"] is None for m in report["quality"]["metrics"])

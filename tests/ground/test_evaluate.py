@@ -19,11 +19,12 @@ from payload.errors import InputError
 from payload.link import tile_code
 from payload.link.tile_code import Kind, TileCode
 from payload.policy import Policy
+from payload.sensor import sensor_of
 from payload.tiles import Tile
 from sim import cli
 from sim.compare import evaluate, plots, report
 from sim.compare.classical import LOSSLESS, Ccsds121, HtJ2k
-from sim.compare.evaluate import measure, open_opponents
+from sim.compare.evaluate import measure, open_opponents, opponents_of
 from sim.compare.nadir_codec import NadirCodec, open_bundles
 from sim.compare.summary import Bench
 from sim.compare.tiles import BenchTile, read_tiles
@@ -438,3 +439,12 @@ def test_bad_input_is_one_line_and_exit_2(tmp_path, monkeypatch, capsys, argumen
     stderr = capsys.readouterr().err
     assert said in stderr and len(stderr.strip().splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_opponents_are_those_of_the_sensors_kind_and_the_absent_standards_are_said() -> None:
+    names = {bands: opponents_of(sensor_of([f"C{k}" for k in range(bands)])) for bands in (1, 4, 12)}
+    assert not any("klt" in name for name in names[1]) and {"jpeg2000", "jpegxl", "ccsds121"} <= set(names[1])
+    assert {"klt-jpeg2000-joint", "jpeg2000-joint", "jpeg2000"} <= set(names[12]) and "klt-vvc" not in names[12]
+    assert {"klt-jpeg2000-joint", "klt-vvc", "jpeg"} <= set(names[4])
+    codecs, absent = open_opponents(names[1])
+    assert set(absent) == {"ccsds122", "ccsds123"} and "jpeg2000" in [codec.name for codec in codecs]

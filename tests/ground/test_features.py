@@ -140,7 +140,7 @@ def test_a_search_finds_the_same_ground_in_another_run_and_not_the_tile_itself(w
     hits = json.loads(done.stdout)["hits"]
     assert (hits[0]["folder"], hits[0]["row"], hits[0]["col"]) == (str(other), 0, 1)
     assert len(hits) == 7 and [h["distance"] for h in hits] == sorted(h["distance"] for h in hits)
-    assert (tmp_path / "search.html").read_text().count("data:image/png") == 7
+    assert (tmp_path / "search.html").read_text().count("data:image/png") == 1 + 7  # the tile itself, and hits
 
 
 def test_a_search_that_cannot_be_is_told(written: Path, tmp_path: Path) -> None:

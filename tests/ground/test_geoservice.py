@@ -3,6 +3,7 @@
 import email
 import hashlib
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -91,6 +92,16 @@ def test_narrow_strips_give_the_same_sums(work: Path, year: Path, monkeypatch: p
     parts = produced(work, year, "parts")
     for one, other in zip(whole["figures"], parts["figures"], strict=True):
         assert one["value"] == (None if other["value"] is None else pytest.approx(other["value"], rel=1e-12))
+
+
+def test_shares_are_drawn_from_0_to_1_and_a_year_has_dates_where_months_begin(work: Path, year: Path) -> None:
+    produced(work, year)
+    page = (work / "out" / "dashboard.html").read_text()
+    dates = re.findall(r">(\d{4}-\d\d-\d\d)</text>", page)
+    assert len(dates) >= 3 and all(date.endswith("-01") for date in dates)
+    (forest,) = re.findall(r'<svg[^>]*aria-label="Cloud-free share of Forest over time".*?</svg>', page, re.DOTALL)
+    numbers = [float(one) for one in re.findall(r">([\d.]+)</text>", forest)]
+    assert (min(numbers), max(numbers)) == (0, 1)
 
 
 def test_a_clouded_site_is_not_seen_and_keeps_its_state(work: Path, year: Path) -> None:
@@ -218,7 +229,8 @@ def test_an_accepted_alert_is_confirmed_as_long_as_it_lasts_and_a_rejected_one_i
     after = of(again, "flood")
     assert [one["state"] for one in after[3:7]] == ["alert", "alert", "alert", "calm"]
     assert (after[10]["state"], after[10]["verdict"]) == ("not seen", "reject")
-    assert "A. Person" in after[3]["comments"][0] and not after[3]["waits"] and not after[10]["waits"]
+    assert "A. Person" in after[3]["comments"][0] and "accept: seen on the ground" in after[3]["comments"][0]
+    assert not after[3]["waits"] and not after[10]["waits"]
     alerts = [mail for mail in again["mails"] if "alert" in mail]
     assert alerts == [f"outbox/alert-{flood[3]['name']}.eml"]  # one mail an alert, and none of what was rejected
 

@@ -1,6 +1,6 @@
 """What figures of single pixels are summed from: the kernel against numpy, and both against pixels worked by hand."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -10,14 +10,18 @@ from hypothesis import strategies as st
 from payload.errors import InputError
 from payload.native import library
 from payload.sensor import SENTINEL2_RGBN, Band, Sensor, sensor_of
-from sim.metrics.pixels import PixelSums
+from sim.metrics.by_kind import KindFigures
+from sim.metrics.distortion import tile_figures
+from sim.metrics.pixels import PixelSums, ndvi
 
 SIGNED = Sensor("signed", "hyperspectral", (Band("C1", 1.0), Band("C2", 1.0)), bits=16, signed=True)
+SIGNED_RGBN = replace(SENTINEL2_RGBN, name="signed", bits=16, signed=True, nodata=None)
 SENSORS = {
     "four bands": SENTINEL2_RGBN,
     "no green": sensor_of(("B04", "B08")),
     "no index": sensor_of(("B02", "B03")),
     "signed": SIGNED,
+    "signed with roles": SIGNED_RGBN,
     "one band": sensor_of(("PAN",)),
 }
 needs_kernel = pytest.mark.skipif(not library.available, reason="the kernel was not built: no C compiler at install")
@@ -78,3 +82,47 @@ def test_the_kernel_refuses_a_band_that_is_not_there() -> None:
     spans = [library.span(array, array.dtype) for array in (*arrays, roles, sums, *rest, errors, *bins)]
     with pytest.raises(InputError, match="out of range"):
         library.call("agreement", *spans[:3], 2, 4, 0, *spans[3:])
+
+
+@pytest.mark.parametrize("kernel", [True, False])
+def test_ratios_of_signed_counts_are_those_of_the_same_counts_without_a_sign(kernel: bool, monkeypatch) -> None:
+    """A level of 32 768 in every band made NDVI, NDWI and classes of cover all but blind."""
+    monkeypatch.setattr(library, "available", kernel and library.available)
+    rng = np.random.default_rng(5)
+    original = rng.integers(100, 6000, (4, 20, 20), np.uint16)
+    received = (original + rng.integers(0, 300, original.shape)).astype(np.uint16)
+    valid, level = np.ones((20, 20), bool), np.uint16(32768)
+    plain = PixelSums.of(SENTINEL2_RGBN, original, received, valid)
+    signed = PixelSums.of(SIGNED_RGBN, original + level, received + level, valid)
+    assert (signed.ndvi_error, signed.ndwi_error) == pytest.approx((plain.ndvi_error, plain.ndwi_error))
+    assert np.array_equal(signed.cover, plain.cover) and plain.ndvi_error > 10
+
+
+def test_indices_of_short_wave_bands_see_counts_too() -> None:
+    sensor = sensor_of(("B08", "B11"))
+    other, level = replace(sensor, bits=16, signed=True, nodata=None), np.uint16(32768)
+    original = np.array([[[4000, 300]], [[1000, 900]]], np.uint16)
+    received = np.array([[[3000, 300]], [[1500, 700]]], np.uint16)
+    found = []
+    for seen, more in ((sensor, np.uint16(0)), (other, level)):
+        figures = KindFigures(seen)
+        figures.add(original + more, received + more, np.ones((1, 2), bool), np.zeros(18_001, np.int64))
+        found.append(figures.figures()["ndmi_mae"])
+    assert found[1] == pytest.approx(found[0]) and found[0] > 0.1
+
+
+def test_counts_below_zero_leave_an_index_between_minus_one_and_one() -> None:
+    """Noise around 0: 10 and -9 would be 19."""
+    dn = np.array([[100], [100], [-9], [10]], np.int64) + 32768
+    assert ndvi(dn.astype(np.uint16), SIGNED_RGBN).tolist() == [1.0]
+
+
+def test_k_means_needs_no_zero() -> None:
+    """Distances do not see a level in common."""
+    rng = np.random.default_rng(8)
+    original = rng.integers(100, 3000, (4, 64, 64), np.uint16)
+    received = (original + rng.integers(0, 500, original.shape)).astype(np.uint16)
+    valid, level = np.ones((64, 64), bool), np.uint16(32768)
+    plain = tile_figures(original, received, valid, SENTINEL2_RGBN)
+    signed = tile_figures(original + level, received + level, valid, SIGNED_RGBN)
+    assert signed["kmeans_oa"] == plain["kmeans_oa"] and signed["kmeans_fixed_oa"] == plain["kmeans_fixed_oa"]

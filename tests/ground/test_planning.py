@@ -336,7 +336,7 @@ def test_the_first_guess_follows_the_power_of_the_error(monkeypatch):
 def test_a_table_holds_octets_ndvi_error_and_squared_error_of_every_layer():
     def sample(scene, keep):
         tile = SimpleNamespace(dn=np.array([[[1, 3]]] * 4, np.uint16), valid=np.ones((1, 2), bool))
-        return coded.Sample(scene, tile, np.array([[True, False]]), scene == 1, keep)
+        return coded.Sample(scene, None, tile, np.array([[True, False]]), scene == 1, keep)
 
     made = coded._table([sample(0, None), sample(1, 1)], [[(10, 0.5, 7.0), (20, 0.25, 3.0)], [(5, 0.75, 9.0)]])
     assert made.octets.tolist() == [[10, 20], [5, 0]]

@@ -26,7 +26,7 @@ from sim.products.footprint import footprint, place_corners
 from sim.products.kmz import write_kmz
 from sim.products.origin import Origin, designator_of
 from sim.products.provenance import VALUE
-from sim.products.publish import write_collection, write_item
+from sim.products.publish import cloud_cover, write_collection, write_item
 from sim.products.quicklooks import Stretch
 from sim.products.rasters import CloudClassWriter, PictureWriter
 from sim.progress import silent
@@ -52,7 +52,7 @@ def delivered(write_scene, write_mission, ground_of, toy_bundle_with_gate, toy_e
     """A run of nine tiles with its time: one withheld, some cut off at the right and lower edge, some without data."""
     if RUN:
         return RUN[0]
-    monkeypatch.setattr("sim.downlink.open_engine", lambda name: toy_engine)
+    monkeypatch.setattr("sim.onboard.engine_choice.open_engine", lambda name: toy_engine)
     dn = ground_of(3, 3, bright=((1, 1),))[:, : 3 * T - 10, : 3 * T - 20]
     dn[:, :20, :40] = 0
     scene, mission = write_scene(tmp_path / "run.tif", dn), write_mission(tmp_path / "run.toml")
@@ -255,7 +255,8 @@ def test_the_overlay_states_its_time_and_regions_and_is_the_same_every_time(tmp_
 def test_an_item_of_a_satellite_that_is_known_names_it(tmp_path) -> None:
     info = write_pair(tmp_path, 600)
     origin = Origin("sentinel2", "Sentinel-2A", "0123abcd", 7, designator_of("1 40697U 15028A   26172.5"))
-    entry = write_item(info, origin, place_corners(info, 256), tmp_path, 600 * 450, "./collection.json")
+    cloudy = cloud_cover(tmp_path / "cloud.tif")
+    entry = write_item(info, origin, place_corners(info, 256), tmp_path, 600 * 450, cloudy, "./collection.json")
     write_collection(origin, {"./item.json": entry}, tmp_path)
     assert entry["properties"]["sat:platform_international_designator"] == "2015-028A"
     assert entry["properties"]["nadir:known_percent"] == 75 and entry["properties"]["eo:cloud_cover"] == 50

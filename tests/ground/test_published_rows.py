@@ -16,6 +16,7 @@ from sim.link.orbit import Orbit, Station
 from sim.link.propagation import elements_epoch
 from sim.metrics import similarity
 from sim.mission.passes import orbit_notes
+from sim.spread import Spread
 
 
 def test_published_figures_of_corsa_are_those_of_its_authors() -> None:
@@ -110,7 +111,7 @@ def test_tiles_that_were_withheld_are_no_judged_ones() -> None:
     mask = GroundMask(None, 4)
     known = np.ones((4, 12), bool)
     known[:, 8:] = False
-    found = mask.classes(np.zeros((4, 4, 12), np.uint16), known, [True, False, False], 10.0)
+    found = mask.classes(np.zeros((4, 4, 12), np.uint16), known, [True, False, False], 10.0, Spread())()
     assert (found[:, :4] == WITHHELD).all() and (found[:, 4:] == NO_CLASS).all()
 
 

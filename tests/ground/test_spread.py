@@ -1,7 +1,9 @@
 """Work spread over threads: in order, and the same octets and figures whatever the number of threads."""
 
 import json
+import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,14 @@ import pytest
 
 from payload.bundle import load_bundle
 from payload.errors import InputError
+from payload.native import library
 from payload.tiles import split
 from sim.downlink import Request, downlink
 from sim.ground.decoder import decoder_for
+from sim.onboard.engine_choice import engine_for
 from sim.progress import silent
 from sim.scenes.demo import demo_scene
-from sim.spread import Spread
+from sim.spread import OneLate, Spread
 
 
 def test_results_come_in_the_order_of_what_was_given() -> None:
@@ -55,6 +59,48 @@ def test_what_is_read_ahead_is_read_once_and_is_only_given_for_what_it_is() -> N
         elsewhere, _ = ahead.read(10, 20, 30, 40)
     assert [asked.count(strip) for strip in strips] == [1, 1, 1]
     assert np.array_equal(elsewhere, scene.read(10, 20, 30, 40)[0])
+
+
+def test_two_strips_are_under_way_while_one_is_worked_on() -> None:
+    scene, asked, begun = demo_scene(400, 64, 0), [], threading.Event()
+
+    class Counted:
+        info = scene.info
+
+        def read(self, *window: int) -> Any:
+            asked.append(window[0])
+            if len(asked) == 3:
+                begun.set()
+            return scene.read(*window)
+
+    with Spread(2) as spread, spread.ahead(Counted()) as ahead:
+        ahead.read(0, 0, 64, 64)
+        assert begun.wait(20)
+    assert asked == [0, 64, 128]
+
+
+def test_what_waits_for_threads_is_done_once_the_next_has_begun_and_the_last_at_the_end() -> None:
+    done: list[int] = []
+    with OneLate() as late:
+        for number in range(3):
+            late.then(partial(done.append, number))
+            assert done == list(range(number))
+    assert done == [0, 1, 2]
+    with pytest.raises(ValueError, match="no"), OneLate() as late:
+        late.then(partial(done.append, 9))
+        raise ValueError("no")
+    assert 9 not in done
+
+
+def test_the_kernel_codes_large_scenes_unless_an_engine_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = load_bundle("edge")
+    large, small = demo_scene(8000, 8000).info, demo_scene(800, 800).info
+    engine, said = engine_for("auto", large, bundle)
+    assert engine.name == ("native" if library.available else "openvino") and len(said) == library.available
+    for asked, info in (("auto", small), ("openvino", large)):
+        assert [engine_for(asked, info, bundle)[0].name, engine_for(asked, info, bundle)[1]] == ["openvino", ()]
+    monkeypatch.setattr(library, "available", False)
+    assert engine_for("auto", large, bundle)[0].name == "openvino"
 
 
 @pytest.mark.parametrize("jobs", [0, 257])

@@ -11,6 +11,7 @@ from payload.errors import InputError
 from payload.native import library
 from payload.sensor import RGBN
 from sim.scenes.demo import BLOCK_PX, KEPT_BLOCKS, SyntheticScene, demo_scene
+from sim.scenes.demo_brushes import blend, parcels, sense
 from sim.scenes.demo_noise import Jittered, Octaves, Span, field, gaussian_like, hash_lattice, smoothstep
 
 SIZE = 1280
@@ -69,6 +70,28 @@ def test_the_kernel_draws_the_very_floats_of_numpy(data: st.DataObject, amplitud
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(library, "available", False)
         plain = drawn()
+    assert all(np.array_equal(a, b) for a, b in zip(fast, plain, strict=True))
+
+
+@pytest.mark.skipif(not library.available, reason="the kernel was not built: no C compiler at install")
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), side=st.integers(1, 40), shaded=st.booleans())
+def test_the_kernel_paints_the_very_floats_of_numpy(seed: int, side: int, shaded: bool) -> None:
+    random = np.random.default_rng(seed)
+    x, y = random.normal(0, 9e4, (2, side, side)).astype(np.float32)
+    weight, shade = random.normal(0, 1, (2, side, side)).astype(np.float32)
+    parish = random.integers(0, 2**32, (side, side), np.uint32)
+    paint = random.random((4, side, 2 * side), np.float32)
+
+    def painted() -> list[np.ndarray]:
+        canvas = paint[:, :, :side].copy()
+        blend(canvas, (0.1, 0.2, 0.3, 0.4), weight, shade if shaded else None)
+        return [canvas, *parcels(x, y, parish, 5), sense(paint, 3, 1, 2), sense(paint * np.float32(0), 3, 1, 2)]
+
+    fast = painted()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(library, "available", False)
+        plain = painted()
     assert all(np.array_equal(a, b) for a, b in zip(fast, plain, strict=True))
 
 

@@ -12,7 +12,8 @@ from payload.errors import InputError
 from sim.archive.coding import Quality
 from sim.commands.root import app
 from sim.compare.classical import Jpeg2000Lossless, JpegLs
-from sim.downlink import Change, Request, downlink, mission_of
+from sim.downlink import Request, downlink, mission_of
+from sim.mission.change import Change
 from sim.mission.trust import Trust
 from sim.progress import silent
 

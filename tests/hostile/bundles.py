@@ -21,6 +21,7 @@ from payload.codec import rotation
 from payload.codec.interface import Quality
 from payload.codec.lapped import layers, tables, transform
 from payload.codec.lapped.codec import FsqCodec
+from payload.codec.lapped.many.groups import GroupsCodec
 from payload.codec.lapped.power_law import compand
 from payload.codec.lapped.quantiser import Indices, quantise
 from payload.codec.registry import open_codec
@@ -169,6 +170,67 @@ def case(seed: int, folder: Path) -> str:
             lapped_is_right(bundle, codec, rng)
         elif isinstance(codec, VqCodec):
             vq_is_right(bundle, codec, rng)
+        return RIGHT
+    except BundleError as error:
+        if "\n" in str(error) or len(str(error)) > 600:
+            raise AssertionError(f"seed {seed}: no single line: {error}") from error
+        return REFUSED
+
+
+def damaged_grids(rng: np.random.Generator, manifest: dict[str, Any]) -> dict[str, Any]:
+    """What says which bands lie on which grid, damaged."""
+    odd = [odd_number(rng), "20m", None, True, [], {}, -10.0, 30.0]
+    value, place = odd[rng.integers(len(odd))], int(rng.integers(len(manifest["bands"])))
+    sensor, codec = json.loads(json.dumps(manifest["sensor"])), json.loads(json.dumps(manifest["codec"]))
+    how = int(rng.integers(6))
+    if how == 0:
+        sensor["bands"][place][str(rng.choice(["gsd_m", "name", "group"]))] = value
+    if how == 1:
+        sensor["groups"] = [value, {"10m": value}, [{"name": value, "bands": ["B02"]}]][rng.integers(3)]
+    if how == 2:
+        codec["groups"] = [value, {"10m": codec["groups"]["10m"]}, {"10m": value, "20m": value}][rng.integers(3)]
+    if how == 3:
+        codec["groups"]["20m"][str(rng.choice(["kind", "layers", "compand", "coarsest_step_dn"]))] = value
+    if how == 4:
+        return manifest | {"tile_px": [value, 64, 96, 8192][rng.integers(4)]}
+    return manifest | {"sensor": sensor, "codec": codec}
+
+
+def write_damaged_grids(rng: np.random.Generator, folder: Path) -> None:
+    """A bundle of bands at 10 m and at 20 m: tables of one of them lie, or what says which is which."""
+    bands = [("B02", 10.0), ("B05", 20.0), ("B08", 10.0), ("B11", 20.0)]
+    files, hit, how = {}, int(rng.integers(2)), rng.choice(["arrays", "manifest"])
+    for number, name in enumerate(("10m", "20m")):
+        arrays, packed = lapped_arrays(int(rng.integers(4))), io.BytesIO()
+        arrays = mutated(rng, arrays) if how == "arrays" and number == hit else arrays
+        np.savez(packed, **arrays)  # type: ignore[arg-type]
+        files |= {f"flight/{name}/tables.npz": packed.getvalue(), f"flight/{name}/encoder.onnx": b"toy"}
+    listed = [{"name": name, "gsd_m": gsd_m} for name, gsd_m in bands]
+    own = {"kind": "fsq", "layers": 3}
+    write_bundle(
+        folder, files, bands=[name for name, _ in bands], tile_px=2 * SIDE,
+        sensor={"name": "two grids", "kind": "optical", "bits": 12, "bands": listed},
+        codec={"kind": "fsq-groups", "layers": 3, "groups": {"10m": own, "20m": dict(own)}},
+    )  # fmt: skip
+    if how == "manifest":
+        path = folder / "manifest.json"
+        path.write_text(json.dumps(damaged_grids(rng, json.loads(path.read_text()))))
+
+
+def grids_case(seed: int, folder: Path) -> str:
+    """As `case`, of a bundle of two grids: RIGHT where every group reads back what a codec of its own would make of it.
+    """
+    rng = np.random.default_rng(seed)
+    write_damaged_grids(rng, folder)
+    try:
+        bundle = load_bundle(folder)
+        codec = open_codec(bundle, NativeToy())
+        if isinstance(codec, GroupsCodec) and bundle.tile_px <= 4 * SIDE:
+            tile = tile_of(bundle, rng)
+            coded = codec.encode(tile, Quality(step_dn=30.0), Stopwatch())
+            for part, own in zip(codec._parts, codec.decode(coded.side, coded.layers), strict=True):
+                alone = part.codec.encode(part.of(tile), Quality(step_dn=30.0), Stopwatch())
+                assert equal(own[1], part.codec.decode(alone.side, alone.layers)[1]), f"seed {seed}: another picture"
         return RIGHT
     except BundleError as error:
         if "\n" in str(error) or len(str(error)) > 600:

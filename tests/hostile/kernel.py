@@ -209,12 +209,16 @@ ENTRIES: dict[str, tuple[str | None, ...]] = {
     "noise": ("u4", "f4", None, None, None, None, None, "f4", "f4"),
     "smoothstep": ("f4", REAL, REAL, None, "f4"),
     "nearest": ("f4", "f4", "f4", "f4", "f4", REAL, None, None, None, "i4"),
+    "blend": ("f4", "f4", "f4", None, None, "f4"),
+    "parcels": ("f4", "f4", "u4", "f4", "u4", None, "u4", "f4"),
+    "sense": ("f4", "u8", REAL, REAL, None, "u2"),
+    "near": ("?", None, None, "i4", None, "i4", "?"),
     "open_mixture": ("u1",),
     "similarity": ("u2", "u2", "?", "f8", None, None, "f8", "f8", "f8"),
 }
 #: Entries with structures of their own, which the encoder and the decoder hand over, and those that take no array.
 OTHERS = {"encode", "decode", "encode_dense", "decode_dense", "plain_only", "scratch_octets", "dense_octets",
-          "mixture_octets"}  # fmt: skip
+          "mixture_octets", "unlike"}  # fmt: skip
 
 
 def entry_case(rng: Rng, compare: bool) -> str:

@@ -236,6 +236,15 @@ def test_the_second_witness_by_hand(visible: tuple[int, ...], cloud: bool) -> No
     assert inputs.hazy_and_white(sums).item() is cloud
 
 
+@pytest.mark.parametrize(("blue", "is_snow"), [(8300, False), (8301, True)])
+def test_blue_steeper_than_the_other_colours_is_no_cloud(blue: int, is_snow: bool) -> None:
+    """Blue 8300, green and red 7100: 1200 above their line, .16 of the mean of 7500."""
+    sums = 4 * np.array([blue, 7100, 7100, 7000], np.uint32).reshape(4, 1, 1)
+    assert inputs.hazy_and_white(sums).item()
+    assert inputs.steeper_in_blue(sums).item() is is_snow
+    assert inputs.witnessed(sums).item() is not is_snow
+
+
 @settings(deadline=None)  # a shared machine may stall any example
 @given(hnp.arrays(np.uint8, (64, 2, 2), elements=st.integers(0, 127)), st.integers(0, 2**16))
 def test_the_second_witness_can_only_acquit(raw: np.ndarray, seed: int) -> None:
@@ -246,13 +255,14 @@ def test_the_second_witness_can_only_acquit(raw: np.ndarray, seed: int) -> None:
     mask, alone = CloudMask(parts, valid, dn=dn), CloudMask(parts, valid)
     assert alone.sure_fraction == alone.accused_fraction == mask.accused_fraction >= mask.sure_fraction
     cloud = mask.cells[THICK] + mask.cells[THIN] > 0.5
-    assert mask.sure_fraction == pytest.approx((cloud & inputs.hazy_and_white(inputs.cell_sums(dn, 2))).mean())
+    assert mask.sure_fraction == pytest.approx((cloud & inputs.witnessed(inputs.cell_sums(dn, 2))).mean())
 
 
 def test_a_tile_the_network_accuses_is_sent_where_the_rule_finds_no_cloud() -> None:
     sand = np.array((2000, 2900, 4000, 4500))[:, None, None] * np.linspace(0.9, 1.1, TILE_PX)
     white = np.array((5000, 4900, 4800, 5000))[:, None, None] * np.linspace(0.9, 1.1, TILE_PX)
-    for ground, action in ((sand, Action.SEND), (white, Action.WITHHOLD)):
+    snow = np.array((5046, 4240, 4156, 4804))[:, None, None] * np.linspace(0.9, 1.1, TILE_PX)
+    for ground, action in ((sand, Action.SEND), (white, Action.WITHHOLD), (snow, Action.SEND)):
         dn = np.broadcast_to(ground[:, None, 0], (4, TILE_PX, TILE_PX))
         mask = gate.detect_clouds(tile_of(dn), fixed_net(THICK))
         assert mask.cloud_fraction == 1.0

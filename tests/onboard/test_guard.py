@@ -321,6 +321,21 @@ def _indices() -> Any:
     return Indices(magnitude, rng.random(magnitude.shape) < 0.5)
 
 
+@pytest.mark.parametrize("kernel", [False, pytest.param(True, marks=needs_kernel)])
+def test_every_octet_of_every_piece_is_compared_by_kernel_and_c_library_alike(
+    kernel: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(library, "available", kernel)
+    arrays = [np.arange(n, dtype=np.uint8) for n in (1, 7, 64, 200)]
+    scrubber = Scrubber(Held(f"a{k}", "tables", a) for k, a in enumerate(arrays))
+    assert scrubber.all() == [] == Scrubber(()).all()
+    for number, array in enumerate(arrays):
+        for place in range(len(array)):
+            array[place] ^= 128
+            assert [(hit.name, hit.mended) for hit in scrubber.all()] == [(f"a{number}", Mended.MEMORY)]
+            assert array[place] == place
+
+
 def test_slices_go_round_through_all_memory() -> None:
     arrays = [np.arange(n, dtype=np.uint8) for n in (100, 50, 300, 7)]
     scrubber = Scrubber(Held(f"a{k}", "tables", a) for k, a in enumerate(arrays))

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,11 +24,11 @@ needs_sanitizers = pytest.mark.skipif(sanitized.missing() is not None, reason=f"
 BUNDLES = 150
 
 
-def campaign(folder: Path, seeds: range) -> dict[str, int]:
+def campaign(folder: Path, seeds: range, made: Callable[[int, Path], str] = bundles.case) -> dict[str, int]:
     found = {bundles.REFUSED: 0, bundles.RIGHT: 0}
     for seed in seeds:
         case = folder / str(seed)
-        found[bundles.case(seed, case)] += 1
+        found[made(seed, case)] += 1
         shutil.rmtree(case)
     return found
 
@@ -39,12 +40,19 @@ def test_damaged_bundles_whose_hashes_fit_are_refused_or_right(tmp_path) -> None
 
 
 @needs_kernel
+def test_damaged_bundles_of_two_grids_are_refused_or_right(tmp_path) -> None:
+    found = campaign(tmp_path, range(40), bundles.grids_case)
+    assert min(found.values()) > 4, found
+
+
+@needs_kernel
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
 def test_many_damaged_bundles_are_refused_or_right(tmp_path) -> None:
-    """NADIR_BUNDLES=10000 for the whole campaign (`make fuzz-kernel`)."""
+    """NADIR_BUNDLES=10000 for the whole campaign (`make fuzz-kernel`); a fifth more of two grids."""
     many = int(os.environ.get("NADIR_BUNDLES", "500"))
     assert sum(campaign(tmp_path, range(1000, 1000 + many)).values()) == many
+    assert sum(campaign(tmp_path, range(1000, 1000 + many // 5), bundles.grids_case).values()) == many // 5
 
 
 @needs_kernel

@@ -30,7 +30,7 @@ MODES = {
 @pytest.fixture
 def run(toy_bundle_with_gate, toy_engine, write_scene, write_mission, monkeypatch, tmp_path):
     """A scene over a link that loses a fifth of its packets in bursts, delivered by `mode` -> report and folder."""
-    monkeypatch.setattr(downlink, "open_engine", lambda name: toy_engine)
+    monkeypatch.setattr("sim.onboard.engine_choice.open_engine", lambda name: toy_engine)
     monkeypatch.setattr("sim.receive.open_engine", lambda name: toy_engine)
 
     def send(

@@ -15,7 +15,6 @@ from payload.errors import InputError
 from payload.link import tile_code
 from payload.link.streams import Stream, apids_of
 from payload.pipeline import Payload
-from sim import downlink as line
 from sim.downlink import Request, downlink
 from sim.mission.spec import load_mission
 from sim.onboard.sending import Device, packets_in
@@ -46,7 +45,7 @@ class ToyEncoder:
 @pytest.fixture
 def device_line(toy_bundle_with_gate, toy_engine, write_scene, write_mission, monkeypatch, tmp_path):
     """Pixels -> report and folder, coded by this host or by an agent on a port of this machine."""
-    monkeypatch.setattr(line, "open_engine", lambda name: toy_engine)
+    monkeypatch.setattr("sim.onboard.engine_choice.open_engine", lambda name: toy_engine)
     servers = []
 
     def start_agent(spoil, emulated):

@@ -47,7 +47,7 @@ def service(
 ) -> Path:
     """Twelve runs of `sim downlink` with the toy codec, and the service over them: made once."""
     if not (folder / "out").is_dir():
-        monkeypatch.setattr(downlink, "open_engine", lambda name: toy_engine)
+        monkeypatch.setattr("sim.onboard.engine_choice.open_engine", lambda name: toy_engine)
         mission = str(write_mission(folder / "mission.toml"))
 
         def run(scene: Path, out: Path) -> None:

@@ -29,7 +29,7 @@ COUNTS = ("whole", "coarse", "holes")
 @pytest.fixture
 def run(toy_bundle_with_gate, toy_engine, write_scene, write_mission, monkeypatch, tmp_path) -> Any:
     """A scene of 3 x 4 tiles over a link that loses a fifth in bursts; `watch` as the live page has it."""
-    monkeypatch.setattr(downlink, "open_engine", lambda name: toy_engine)
+    monkeypatch.setattr("sim.onboard.engine_choice.open_engine", lambda name: toy_engine)
     monkeypatch.setattr(replay, "open_engine", lambda name: toy_engine)
 
     def send(dn: np.ndarray, watch: Any = unwatched, **changes: Any) -> Path:

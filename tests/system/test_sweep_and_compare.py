@@ -15,7 +15,7 @@ from sim.report.side_by_side import as_text, compare, read_reports, write_page
 @pytest.fixture
 def swept(write_scene, write_mission, ground_of, toy_bundle_with_gate, toy_engine, monkeypatch, tmp_path):
     """Two steps, with a loss and without: four runs, and their rows."""
-    monkeypatch.setattr("sim.downlink.open_engine", lambda name: toy_engine)
+    monkeypatch.setattr("sim.onboard.engine_choice.open_engine", lambda name: toy_engine)
     scene, mission = write_scene(tmp_path / "a.tif", ground_of(2, 2)), write_mission(tmp_path / "m.toml")
     request = Request(str(scene), tmp_path / "out", str(mission), str(toy_bundle_with_gate))
     return tmp_path / "out", sweep(request, [100.0, 400.0], [None], [0.0, 1.0], silent)

@@ -24,11 +24,13 @@ from sim.commands.live import serve
 from sim.products.origin import Origin
 from sim.products.provenance import VALUE
 from sim.products.rasters import CloudClassWriter, PictureWriter, ProvenanceWriter
+from sim.scenes.imager.sensor_files import load_sensor
 
 uvicorn = pytest.importorskip("uvicorn")
 pytest.importorskip("rio_tiler")
+from sim.viewer import tiles  # noqa: E402
 from sim.viewer.server import application  # noqa: E402
-from sim.viewer.shelf import find_scenes  # noqa: E402
+from sim.viewer.shelf import ShownScene, find_scenes  # noqa: E402
 
 SIDE = 512
 TIMES = ("2026-04-18T10:51:07Z", "2026-04-28T10:51:07Z")
@@ -130,6 +132,31 @@ def test_tiles_show_colours_indices_and_holes_in_their_places(shelf, address) ->
     assert pixel("provenance/layers", 200, 300)[3] == 255 and pixel("cloud/classes", 60, 60)[3] > 0
     far = Image.open(io.BytesIO(get(f"{address}/tiles/s0/received/true/5/0/0.png")))
     assert np.asarray(far)[:, :, 3].max() == 0
+
+
+@pytest.mark.parametrize("name", ["phisat2", "sentinel2-l2a-12"])
+def test_colours_of_other_sensors_are_found_by_role_and_one_band_is_grey(name: str, tmp_path: Path) -> None:
+    sensor, known = load_sensor(name), np.ones((SIDE, SIDE), bool)
+    place, wkt = (10.0, 0.0, 4e5, 0.0, -10.0, 5e6), rasterio.crs.CRS.from_epsg(32631).to_wkt()
+    for folder, own in (("all", sensor), ("one", sensor.only([0]))):
+        dn = np.random.default_rng(3).integers(500, 520, (len(own.bands), SIDE, SIDE)).astype(np.uint16)
+        for role, more in (("red", 900), ("nir", 3000)):
+            if (at := own.place(role)) is not None:
+                dn[at, :256] += more
+        (tmp_path / folder).mkdir()
+        info = SceneInfo(folder, SIDE, SIDE, own.names, 10.0, 12, None, wkt, place, 0, sensor=own)
+        with PictureWriter(tmp_path / folder / "reconstruction.tif", info, Origin("m", "a mission", "0", 1)) as writer:
+            writer.write_strip(0, dn, known)
+    scenes = {scene.folder.name: scene for scene in find_scenes([tmp_path]).values()}
+    whole, one = (painted(scenes[name], "true") for name in ("all", "one"))
+    assert whole[0, 100, 100] > whole[1, 100, 100] + 50 and np.array_equal(one[0], one[1])
+    green = painted(scenes["all"], "ndvi")
+    assert not np.array_equal(green[:3, 100, 100], green[:3, 400, 100]) and painted(scenes["one"], "ndvi")[3].max() == 0
+
+
+def painted(scene: ShownScene, style: str) -> np.ndarray:
+    with rasterio.open(scene.layers["received"]) as file:
+        return tiles._painter(scene, "received", style)(file.read(), np.ones((SIDE, SIDE), bool))
 
 
 def test_gdal_opens_the_wmts_and_reads_the_same_colours(shelf, address) -> None:

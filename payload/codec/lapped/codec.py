@@ -27,7 +27,7 @@ from payload.codec.interface import (
     Quality,
     to_dn,
 )
-from payload.codec.lapped import compiled, layers, quantiser, synthesis, tables
+from payload.codec.lapped import compiled, layers, quantiser, synthesis, tables, transform
 from payload.codec.lapped.compiled_layers import EntropyKernel
 from payload.codec.lapped.context_model import frequency_neighbours, zones
 from payload.codec.lapped.dense.given import squash
@@ -36,9 +36,10 @@ from payload.codec.lapped.many.side import pack_side, unpack_side
 from payload.codec.lapped.power_law import LEAST_GAMMA, LINEAR, MOST_GAIN, compand, expand, expanded, stretch, table
 from payload.codec.lapped.proof import latent_quantiser
 from payload.codec.lapped.quantiser import Indices
+from payload.codec.lapped.refined.cells import Refining
 from payload.codec.lapped.residual.bounded import BASE_STEP, Bounded
 from payload.codec.lapped.transform import BLOCK, COEFFICIENTS, Latents, dct, encode, first_level, planes
-from payload.codec.rotation import Rotation, circle, fit, held_circle, inverse_of, rotate, unrotate
+from payload.codec.rotation import FEW_BANDS, Rotation, circle, fit, held_circle, inverse_of, rotate, unrotate
 from payload.engine import NATIVE, Engine, Network
 from payload.errors import BundleError
 from payload.link.tile_code import Bound, Kind
@@ -53,8 +54,6 @@ TILE_MULTIPLE_PX = 64
 #: Constant quality: the share of the allowed error that quantisation may use. The rest is for magnitudes that are left
 #: out as not worth their octets, which the estimate does not see.
 QUANTISER_ERROR_SHARE = 0.9
-#: Most of what is below half a step stays out: a squared step leaves so many times its squared error.
-ERROR_OF_STEP = 8
 #: Tables of all sets of bands but the first.
 REST_TABLES_FILE = "flight/tables-rest.npz"
 
@@ -79,6 +78,7 @@ class FsqCodec:
                 f"bundle {bundle.name}: tiles of {self._tile_px} px, wanted a multiple of {TILE_MULTIPLE_PX}; "
                 "restore the bundle or rebuild it"
             )
+        self._averages_tell = bundle.switch("averages_tell", may_be=self._bands <= FEW_BANDS)
         self._set_bands, self._sets = set_bands(self._bands), sets_of(self._bands)
         model, kernels = tables.of_bundle(bundle, TABLES_FILE)
         self._entropy = self._coder(model)
@@ -169,7 +169,8 @@ class FsqCodec:
         if self._buffers is None or not tile.valid.all() or self._sets > 1:
             values = compand(tile.dn, *self._law)
             solve = compiled.diagonalise if library.available else None
-            rotation = fit(values, tile.valid, None, solve, _allowed(quality, self._law[1]), True, self._distance_px)
+            allowed = quantiser.allowed_error(quality, self._law[1])
+            rotation = fit(values, tile.valid, None, solve, allowed, True, self._distance_px)
             return values, rotation, rotate(values, tile.valid, rotation).astype(np.int16)
         known = compiled.statistics(tile.dn, table(*self._law), self._buffers.values, self._distance_px)
         rotation = fit(self._buffers.values, tile.valid, known, compiled.diagonalise)
@@ -191,8 +192,11 @@ class FsqCodec:
         if self._network is None:
             raise BundleError("this codec was opened for decoding only; give it an engine to encode")
         if self._by_kernel and self._transform is not None and self._buffers is not None:
-            return compiled.with_second_level(self._transform.run(rotated, self._buffers))
-        return encode(rotated, self._network, self._at_once)
+            sums = self._transform.run(rotated, self._buffers)
+            if self._averages_tell:
+                transform.take_slopes(sums)
+            return compiled.with_second_level(sums)
+        return encode(rotated, self._network, self._at_once, self._averages_tell)
 
     @property
     def _cells(self) -> tuple[int, int]:
@@ -215,10 +219,10 @@ class FsqCodec:
             low, high = -1, coarsest + quantiser.STEPS_PER_OCTAVE * (self.layers - 1)
             while high - low > 1:  # the coarsest step whose error is allowed; -1 stands for one that is
                 middle = (low + high) // 2
-                index, unsent = _within(middle - quantiser.STEPS_PER_OCTAVE * rotation.shift, coarsest)
+                index, unsent = quantiser.within(middle - quantiser.STEPS_PER_OCTAVE * rotation.shift, coarsest)
                 left = _errors_dn2(latents, index, self.layers, rotation, dn2_per_value)[self.layers - unsent]
                 low, high = (middle, high) if left <= allowed else (low, middle)
-            return _within(max(low, 0) - quantiser.STEPS_PER_OCTAVE * rotation.shift, coarsest)
+            return quantiser.within(max(low, 0) - quantiser.STEPS_PER_OCTAVE * rotation.shift, coarsest)
         step = quality.step_dn * self._law[1]
         unsent = min(max(math.ceil(math.log2(step / self._coarsest_dn)), 0), self.layers - 1)
         return quantiser.step_index(step * 2.0 ** -(rotation.shift + unsent)), unsent
@@ -231,7 +235,7 @@ class FsqCodec:
 
     @cached_property
     def _bounded(self) -> Bounded:
-        return Bounded(self._kernels, *self._law)
+        return Bounded(self._kernels, *self._law, self._averages_tell)
 
     def reconstruct(self, indices: tuple[tuple[Rotation, int], Indices], network: Network | None) -> Dn:
         """indices -> levels -> decoder network -> rotated bands -> DN. The network works in steps.
@@ -241,17 +245,32 @@ class FsqCodec:
         step_dn = quantiser.step_dn(index) * 2.0**found.missing  # in rotated DN
         if network is None:
             return self._untransformed(found, None, rotation, step_dn)
+        better = self._better(found, network)
+        if better.shape == found.magnitude.shape:
+            return self._untransformed(found, better, rotation, step_dn)
+        return to_dn(expand(unrotate(better * np.float32(step_dn), rotation), *self._law))
+
+    def _better(self, found: Indices, network: Network | None) -> NDArray[np.float32]:
+        """Levels as the decoder has them: the network's, or the indices' own without one."""
+        levels = self._levels(found)
+        if network is None:
+            return levels
         depth = np.full((1, 1, 1, 1), found.missing / max(1, self.layers - 1), np.float32)
-        levels = _levels(found)
         (better,) = network.run(levels[None], depth)
-        if better.shape[1:] == levels.shape:
-            return self._untransformed(found, better[0], rotation, step_dn)
-        return to_dn(expand(unrotate(better[0] * np.float32(step_dn), rotation), *self._law))
+        return np.asarray(better[0], np.float32)
+
+    def refining(self, network: Network | None) -> Refining | None:
+        """What the ground may change of a tile; None where indices are not of coefficients alone, or of sets."""
+        if self._sets > 1 or self._averages_tell:
+            return None
+        return Refining(self._kernels, self._law, lambda found: self._better(found, network), self._untransformed)
 
     def _untransformed(
         self, found: Indices, levels: NDArray[np.float32] | None, rotation: Rotation, step_dn: float
     ) -> Dn:
         """DN of levels [B * 64, h, h], or of the indices' own."""
+        if levels is None and self._averages_tell:
+            levels = self._levels(found)
         wide, (inverse, means) = synthesis.wide_functions(step_dn), inverse_of(rotation)
         turn = inverse * np.float32(step_dn), means
         if self._sets > 1:
@@ -262,7 +281,7 @@ class FsqCodec:
             return self._synthesis.of_indices(found, _averages(found), wide, turn)
         if self._synthesis is not None and levels is not None:
             return self._synthesis.of_levels(levels, wide, turn)
-        rotated = synthesis.synthesise(_levels(found) if levels is None else levels, *self._functions, wide)
+        rotated = synthesis.synthesise(self._levels(found) if levels is None else levels, *self._functions, wide)
         return to_dn(expand(unrotate(rotated * np.float32(step_dn), rotation), *self._law))
 
     def _parts(self, found: Indices) -> Iterator[Indices]:
@@ -272,11 +291,17 @@ class FsqCodec:
             behind = None if found.behind is None else found.behind[at]
             yield Indices(found.magnitude[at], found.negative[at], found.missing, behind)
 
+    def _levels(self, found: Indices) -> NDArray[np.float32]:
+        levels = _dequantised(found)
+        if self._averages_tell:
+            transform.add_slopes(levels.reshape(-1, COEFFICIENTS, *levels.shape[1:]))
+        return levels
+
     def _synthesised(self, found: Indices, wide: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Rotated bands of a set, in steps."""
         if self._synthesis is not None:
             return self._synthesis.rotated(found, _averages(found), wide)
-        return synthesis.synthesise(_levels(found), *self._functions, wide)
+        return synthesis.synthesise(self._levels(found), *self._functions, wide)
 
     @cached_property
     def _functions(self) -> tuple[synthesis.Functions, synthesis.Functions]:
@@ -302,7 +327,7 @@ class FsqCodec:
     def features(self, indices: tuple[tuple[Rotation, int], Indices]) -> tuple[FeatureLevel, ...]:
         """Coefficients of the bands, dequantised, in companded DN, and their activity."""
         (rotation, index), found = indices
-        levels = _levels(found)[: self._bands * COEFFICIENTS]
+        levels = self._levels(found)[: self._bands * COEFFICIENTS]
         levels = levels * np.float32(quantiser.step_dn(index) * 2.0**found.missing)
         inverse, means = inverse_of(rotation)
         turned = (inverse @ levels.reshape(self._bands, -1)).reshape(self._bands, COEFFICIENTS, *levels.shape[1:])
@@ -344,7 +369,7 @@ class FsqCodec:
         return best
 
 
-def _levels(indices: Indices) -> NDArray[np.float32]:
+def _dequantised(indices: Indices) -> NDArray[np.float32]:
     """Levels [B * 64, h, w] in steps of the coarsest layer known, block averages back from the second level."""
     levels = quantiser.dequantise(indices)
     levels[::COEFFICIENTS] = first_level(levels[::COEFFICIENTS]).astype(np.float32)
@@ -361,12 +386,6 @@ def _averages(indices: Indices) -> NDArray[np.float32]:
     return np.ascontiguousarray(first_level(quantiser.dequantise(part)), np.float32)
 
 
-def _within(index: int, coarsest: int) -> tuple[int, int]:
-    """A step index that the model was trained on, and how many layers stay unsent for it."""
-    unsent = max(0, -(-(index - coarsest) // quantiser.STEPS_PER_OCTAVE))
-    return max(0, index - quantiser.STEPS_PER_OCTAVE * unsent), unsent
-
-
 def _errors_dn2(
     latents: Latents, index: int, layers: int, rotation: Rotation, dn2_per_value: float
 ) -> tuple[float, ...]:
@@ -374,10 +393,3 @@ def _errors_dn2(
     measure = compiled.errors if library.available else quantiser.errors
     unit = dn2_per_value * 4.0 ** (rotation.shift - quantiser.ERROR_BITS)
     return tuple(unit * left for left in measure(latents, index, layers))
-
-
-def _allowed(quality: Quality, gain: int) -> float:
-    """About the squared error that may stay in a companded value."""
-    if quality.psnr_db is not None:
-        return float(gain**2 * PEAK_DN**2 * 10 ** (-quality.psnr_db / 10))
-    return (gain * quality.step_dn) ** 2 / ERROR_OF_STEP

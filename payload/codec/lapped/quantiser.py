@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from payload.codec.interface import PEAK_DN, Quality
 from payload.codec.lapped.transform import LATENT_BITS, Latents
 
 #: Steps are 2^(index / 8) DN; the index is one octet of a tile's side information.
@@ -21,6 +22,8 @@ STEPS_PER_OCTAVE = 8
 STEP_INDICES = 128
 #: Where in its cell a latent is rebuilt when 0, 1, 2, ... finer layers are missing, in steps above the cell's index.
 REBUILD = (0.22, 0.30, 0.34, 0.36)
+#: Most of what is below half a step stays out: a squared step leaves so many times its squared error.
+ERROR_OF_STEP = 8
 MAGNITUDE_LIMIT = (1 << 16) - 1
 #: REBUILD is rounded to 64ths where errors are counted, errors to sixteenths of a rotated value.
 REBUILD_UNIT, ERROR_BITS = 64, 4
@@ -55,6 +58,19 @@ def step_units(index: int) -> int:
 def step_dn(index: int) -> float:
     """Step of an index in rotated DN, as both sides use it."""
     return step_units(index) / 2.0**LATENT_BITS
+
+
+def within(index: int, coarsest: int) -> tuple[int, int]:
+    """A step index that the model was trained on, and how many layers stay unsent for it."""
+    unsent = max(0, -(-(index - coarsest) // STEPS_PER_OCTAVE))
+    return max(0, index - STEPS_PER_OCTAVE * unsent), unsent
+
+
+def allowed_error(quality: Quality, gain: int) -> float:
+    """About the squared error that may stay in a companded value."""
+    if quality.psnr_db is not None:
+        return float(gain**2 * PEAK_DN**2 * 10 ** (-quality.psnr_db / 10))
+    return (gain * quality.step_dn) ** 2 / ERROR_OF_STEP
 
 
 def quantise(latents: Latents, index: int, unsent: int = 0) -> Indices:

@@ -7,6 +7,16 @@ so the same INT8 network runs over the high and the low plane (a batch of 2 B pl
 
 A runtime that can takes the planes one at a time: what it keeps of the network is asked whole by one plane then.
 Block averages (coefficient 0) of neighbouring blocks are still alike: an 8 x 8 DCT in exact integers goes over them.
+
+Slopes, where a bundle's codec table says `averages_tell`. A picture that is smooth on the scale of blocks, as maps of
+planets enlarge it near the poles, rises through a block as it does from block to block: its lowest odd functions,
+channel 1 across and channel 8 down, follow from the averages of the four blocks in line. What those tell is taken away
+before quantisation, and added again from the decoded averages:
+
+    told = (12 (a[+2] - a[-2]) - 36 (a[+1] - a[-1])) / 256        beyond the tile the averages at its edge
+
+A lifting step: an error of the averages comes back in a slope a fifth as large. The weights were fitted on such maps;
+elsewhere slopes hardly follow, and what is taken away costs next to nothing (docs/codec.md, decision 11).
 """
 
 from dataclasses import dataclass
@@ -28,6 +38,10 @@ DCT_BITS = 12
 #: Sums of the network over an int8 plane stay below: 256 times that, at a unit of 2^-8, and 8 times that in the second
 #: level, fit 32 bits.
 LARGEST_SUM = 2.0**11
+#: Weights of the blocks one and two away, in 2^-SLOPE_BITS.
+ONE_AWAY, TWO_AWAY, SLOPE_BITS = -36, 12, 8
+#: Channel of a slope, and along which axis of [B, h, w] it looks.
+SLOPES = ((1, 2), (8, 1))
 Exact = TypeVar("Exact", np.float64, np.int64)
 
 
@@ -58,9 +72,11 @@ def planes(rotated: NDArray[np.int32] | NDArray[np.int16]) -> NDArray[np.float32
 
 
 def encode(
-    rotated: NDArray[np.int32] | NDArray[np.int16], network: Network, at_once: int | None = None
-) -> Latents:
-    """Latents of one tile. `at_once`: so many planes go into the network at a time; None: all."""
+    rotated: NDArray[np.int32] | NDArray[np.int16], network: Network, at_once: int | None = None,
+    averages_tell: bool = False,
+) -> Latents:  # fmt: skip
+    """Latents of one tile. `at_once`: so many planes go into the network at a time; None: all. `averages_tell`: of the
+    slopes in their blocks."""
     bands, side, _ = rotated.shape
     given = planes(rotated)
     sums = np.empty((2 * bands, COEFFICIENTS, side // BLOCK, side // BLOCK), np.int32)
@@ -71,6 +87,8 @@ def encode(
     values = sums[:bands]
     values <<= 8
     values += sums[bands:]
+    if averages_tell:
+        take_slopes(values)
     return with_second_level(values)
 
 
@@ -124,3 +142,35 @@ def dct() -> NDArray[np.float64]:
     basis = np.cos(np.pi * (2 * m + 1) * k / (2 * BLOCK)) * np.sqrt(2 / BLOCK)
     basis[0] /= np.sqrt(2)
     return np.round(basis * 2.0**DCT_BITS)
+
+
+def take_slopes(sums: NDArray[np.int32]) -> None:
+    """From the sums of the transform [B, 64, h, w], in place, before the second level goes over the averages."""
+    averages = sums[:, 0].astype(np.int64)
+    for channel, axis in SLOPES:
+        told = (_told(averages, axis) + (1 << SLOPE_BITS - 1)) >> SLOPE_BITS
+        sums[:, channel] -= told.astype(np.int32)
+
+
+def add_slopes(levels: NDArray[np.float32]) -> None:
+    """To levels [B, 64, h, w], in place, their averages as before the second level."""
+    for channel, axis in SLOPES:
+        levels[:, channel] += _told(levels[:, 0], axis) * np.float32(2.0**-SLOPE_BITS)
+
+
+def add_slopes_exactly(levels: NDArray[np.float64]) -> None:
+    """`add_slopes` for levels of whole numbers, rounded to such: exact."""
+    for channel, axis in SLOPES:
+        levels[:, channel] += np.floor(_told(levels[:, 0], axis) * 2.0**-SLOPE_BITS + 0.5)
+
+
+def _told(averages: NDArray[Any], axis: int) -> NDArray[Any]:
+    """In 2^-SLOPE_BITS, [B, h, w]."""
+    count = averages.shape[axis]
+    places = np.arange(count)
+
+    def away(blocks: int) -> NDArray[Any]:
+        return np.take(averages, np.clip(places + blocks, 0, count - 1), axis)
+
+    found: NDArray[Any] = ONE_AWAY * (away(1) - away(-1)) + TWO_AWAY * (away(2) - away(-2))
+    return found

@@ -14,7 +14,7 @@ from payload.codec.lapped import synthesis
 from payload.codec.lapped.power_law import LINEAR, REFERENCE_DN
 from payload.codec.lapped.quantiser import REBUILD_UNIT, Indices, rebuild_units, step_units
 from payload.codec.lapped.tables import Kernels
-from payload.codec.lapped.transform import COEFFICIENTS, LATENT_BITS, first_level
+from payload.codec.lapped.transform import COEFFICIENTS, LATENT_BITS, add_slopes_exactly, first_level
 from payload.codec.rotation import MATRIX_BITS, Rotation
 from payload.scene import Dn
 
@@ -55,9 +55,9 @@ def expansion(gamma: float, gain: int) -> Integers:
 class BasePicture:
     """The integer synthesis of one bundle."""
 
-    def __init__(self, kernels: Kernels, gamma: float, gain: int) -> None:
+    def __init__(self, kernels: Kernels, gamma: float, gain: int, averages_tell: bool = False) -> None:
         self._functions = np.rint(unrounded_functions(kernels))
-        self._expansion = expansion(gamma, gain)
+        self._expansion, self._averages_tell = expansion(gamma, gain), averages_tell
 
     def of(self, indices: Indices, rotation: Rotation, step_index: int) -> Dn:
         """DN uint16 [B, T, T]."""
@@ -69,6 +69,8 @@ class BasePicture:
         """One rotated band [T, T] in 2^-20 steps. Bands are taken one by one: doubles of many would fill the memory."""
         own = slice(band * COEFFICIENTS, (band + 1) * COEFFICIENTS)
         levels = _levels(Indices(indices.magnitude[own], indices.negative[own], indices.missing))
+        if self._averages_tell:
+            add_slopes_exactly(levels[None])
         every = np.ones(COEFFICIENTS, np.bool_)
         return synthesis.synthesise(levels, self._functions, self._functions, every)[0].astype(np.int64)
 

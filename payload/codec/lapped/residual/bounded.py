@@ -26,8 +26,8 @@ Decoded = tuple[tuple[Rotation, int], Indices]
 class Bounded:
     """The residual layers of one bundle."""
 
-    def __init__(self, kernels: Kernels, gamma: float, gain: int) -> None:
-        self._picture = BasePicture(kernels, gamma, gain)
+    def __init__(self, kernels: Kernels, gamma: float, gain: int, averages_tell: bool = False) -> None:
+        self._picture = BasePicture(kernels, gamma, gain, averages_tell)
 
     def behind(self, coded: CodedTile, decoded: Decoded, tile: Tile, bound_dn: int) -> CodedTile:
         """A tile that was coded, with its residual layer. `decoded` as the ground decodes it. BundleError where the
