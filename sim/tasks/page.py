@@ -10,28 +10,39 @@ from sim.design.page import TEMPLATES, render
 from sim.tasks.summary import ORIGINALS
 
 STYLES = {"original": "s0", "reconstruction": "s5", "features": "s2"}
+#: What figures are called where people read them.
+FIGURES = {"f1": "F1", "miou": "mean IoU", "object_f1": "F1 by object", "boundary_f1": "boundary F1",
+           "micro_f1": "micro F1", "map": "mean average precision", "iou": "IoU", "parcel_iou": "IoU of parcels",
+           "psnr_10k_db": "PSNR, dB", "cubic_psnr_10k_db": "PSNR of cubic interpolation, dB"}  # fmt: skip
 Line = Mapping[str, Any]
 
 
 def render_page(result: Mapping[str, Any]) -> str:
     """The text of tasks.html."""
-    tables = result["summary"]["tables"]
-    sections = [
-        {"about": result["tasks"][name], "lines": [_shown(line) for line in lines if line["share"] == 1.0],
-         "few": _few(lines, result["tasks"][name]["title"])}
-        for name, lines in tables.items()
-    ]  # fmt: skip
+    sections = [_section(result["tasks"][name], lines) for name, lines in result["summary"]["tables"].items()]
     bars = result["summary"]["bars"]
     failed = [bar["bar"] for bar in bars if not bar["held"]]
-    figures = [
-        (bar["bar"].split(",")[0], f"{-bar['points_below']:+.2f}", "points", f"of F1, spread {bar['spread'] or 0:.2f}",
-         "" if bar["held"] else "bad")
-        for bar in bars
-    ]  # fmt: skip
+    figures = [_key_figure(bar, result["tasks"][bar["task"]]["metric"]) for bar in bars]
     return render(
         TEMPLATES / "tasks.html",
         {"result": result, "sections": sections, "failed": failed, "bars": bars, "key_figures": figures},
     )
+
+
+def _section(about: Mapping[str, Any], lines: Sequence[Line]) -> dict[str, Any]:
+    whole = [_shown(line, about["classes"]) for line in lines if line["share"] == 1.0]
+    return {"about": about, "metric": called(about["metric"]), "lines": whole, "few": _few(lines, about["title"])}
+
+
+def _key_figure(bar: Mapping[str, Any], metric: str) -> tuple[str, str, str, str, str]:
+    spread = f"of {called(metric)}, spread {bar['spread'] or 0:.2f}"
+    return bar["bar"].split(",")[0], f"{-bar['points_below']:+.2f}", "points", spread, "" if bar["held"] else "bad"
+
+
+def called(figure: str, classes: Sequence[str] = ()) -> str:
+    """A figure's name in words: iou_3 is the IoU of the fourth class."""
+    name, _, number = figure.partition("_")
+    return f"IoU of {classes[int(number)]}" if name == "iou" and number else FIGURES.get(figure, figure)
 
 
 def named(line: Line) -> str:
@@ -43,8 +54,9 @@ def named(line: Line) -> str:
     return f"{words}, {line['bundle']}, CR {line['cr16']:.0f}{whose}"
 
 
-def _shown(line: Line) -> dict[str, Any]:
-    return {"name": named(line), "ours": line["input"] == "features", **line}
+def _shown(line: Line, classes: Sequence[str]) -> dict[str, Any]:
+    others = {called(name, classes): value for name, value in line["others"].items()}
+    return {"name": named(line), "ours": line["input"] == "features", **line, "others": others}
 
 
 def _few(lines: Sequence[Line], title: str) -> dict[str, Any] | None:
@@ -78,7 +90,7 @@ def as_text(result: Mapping[str, Any]) -> str:
     out = []
     for name, lines in result["summary"]["tables"].items():
         about = result["tasks"][name]
-        out.append(f"{about['title']} ({about['metric']}, points; spread over seeds)")
+        out.append(f"{about['title']} ({called(about['metric'])}, points; spread over seeds)")
         out += [_told(line) for line in lines if line["share"] == 1.0]
     for bar in result["summary"]["bars"]:
         out.append(f"{'held  ' if bar['held'] else 'MISSED'} {bar['bar']}: {-bar['points_below']:+.2f} points")

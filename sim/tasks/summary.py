@@ -37,9 +37,16 @@ def _table(rows: Sequence[Row], about: Mapping[str, Any]) -> list[dict[str, Any]
         groups.setdefault(tuple(row[name] for name in GROUP), []).append(row)
     lines = [_line(key, found, str(about["metric"])) for key, found in groups.items()]
     original = {line["share"]: line["mean"] for line in lines if line["input"] == "original"}
+    lines.sort(key=_order)
     for line in lines:
         line["difference"] = round(line["mean"] - original[line["share"]], 2) if line["share"] in original else None
     return lines
+
+
+def _order(line: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Originals, decoded pixels, features; each by bundle and ratio."""
+    kind = ("original", "reconstruction", "features").index(line["input"])
+    return kind, line["cr_asked"] is None, line["bundle"], line["cr16"], line["learnt_from"] != SAME, -line["share"]
 
 
 def _line(key: tuple[Any, ...], rows: Sequence[Row], metric: str) -> dict[str, Any]:
@@ -69,7 +76,7 @@ def _bar(
     if not found or not whole:
         return None
     missed = round(whole[0]["mean"] - found[0]["mean"], 2)
-    bar = {"bar": name, "original": whole[0]["mean"], "found": found[0]["mean"], "points_below": missed,
+    bar = {"bar": name, "task": task, "original": whole[0]["mean"], "found": found[0]["mean"], "points_below": missed,
            "spread": found[0]["spread"], "cr16": found[0]["cr16"], "held": missed <= points}  # fmt: skip
     if kind == "features":
         ratio = round(whole[0]["macs_per_px"] / found[0]["macs_per_px"], 1)

@@ -101,9 +101,8 @@ def test_whatever_lies_in_the_cells_has_the_indices_that_were_sent(index, missin
         assert np.array_equal(again.negative[coded], sent.negative[coded])
 
 
-@pytest.mark.parametrize("keep", [None, 2])
-def test_every_aided_coefficient_lies_in_its_cell(keep):
-    indices = decoded(demo(), 200.0, keep)
+def test_every_aided_coefficient_lies_in_its_cell():
+    indices = decoded(demo(), 200.0, keep=2)
     coefficients = CODEC.refining(NETWORK)
     low, high = coefficients.cells(indices)
     older = coefficients.of_picture(another_season(demo(1)), EVERYWHERE, indices)
@@ -145,11 +144,11 @@ def test_means_in_cells_are_those_of_the_truncated_normal(mean, spread, low, wid
 # --- what it is worth, and what a wrong archive costs -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("step_dn", [200.0, 800.0])
-def test_another_date_of_the_place_makes_a_tile_better(step_dn):
-    assert gain_db(demo(), [another_season(demo())], step_dn=step_dn) > 0.2
+def test_another_date_of_the_place_makes_a_tile_better():
+    assert gain_db(demo(), [another_season(demo())]) > 0.2
 
 
+@pytest.mark.slow
 def test_two_dates_are_better_than_one():
     """Each with haze-like noise of its own, which the weights of both average."""
     noise = np.random.default_rng(0).normal(scale=200, size=(2, *demo().shape))
@@ -159,7 +158,11 @@ def test_two_dates_are_better_than_one():
 
 def test_an_archive_of_another_place_costs_next_to_nothing():
     assert gain_db(demo(0), [demo(3)]) > -0.02
-    assert gain_db(demo(0), [np.full_like(demo(0), 1200)]) > -0.02
+
+
+@pytest.mark.slow
+def test_an_even_grey_costs_next_to_nothing():
+    assert gain_db(demo(), [np.full_like(demo(), 1200)]) > -0.02
 
 
 def test_a_date_under_clouds_that_no_mask_found_costs_next_to_nothing():
@@ -167,7 +170,6 @@ def test_a_date_under_clouds_that_no_mask_found_costs_next_to_nothing():
     opacity = np.clip(cloud / cloud.std(), 0, 1)
     cloudy = (another_season(demo()) * (1 - opacity) + 7000 * opacity).astype(np.uint16)
     assert gain_db(demo(), [cloudy]) > -0.02
-    assert gain_db(demo(), [np.full_like(demo(), 9000)]) > -0.02
 
 
 def test_pixels_that_a_date_does_not_show_are_left_to_the_decoder():
@@ -203,7 +205,7 @@ def changed(dn: np.ndarray, kind: str, size: int) -> tuple[np.ndarray, np.ndarra
 
 
 @pytest.mark.parametrize("kind", ["burned", "flooded"])
-@pytest.mark.parametrize(("size", "step_dn"), [(6, 200.0), (48, 500.0), SLOW(12, 500.0), SLOW(48, 1500.0)])
+@pytest.mark.parametrize(("size", "step_dn"), [(6, 200.0), SLOW(12, 500.0), SLOW(48, 1500.0)])
 def test_a_change_that_was_coded_is_not_hidden(kind, size, step_dn):
     """The fall of NDVI is as right as the plain product has it, on average over the place and pixel by pixel; and the
     map of changes shows the place."""
@@ -219,7 +221,7 @@ def test_a_change_that_was_coded_is_not_hidden(kind, size, step_dn):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("step_dn", [250.0, 600.0, 1500.0])
+@pytest.mark.parametrize("step_dn", [250.0, 1500.0])
 def test_harvested_fields_of_the_danube_are_not_hidden(step_dn):
     """Real dates of one place: where NDVI rose or fell by more than 0.3, the aided product is as right as the plain."""
     if not FIELDS.exists():
@@ -338,8 +340,9 @@ def test_a_folder_that_is_not_there_and_a_bundle_without_coefficients_are_refuse
         pass
 
 
+@pytest.mark.slow
 def test_what_was_overruled_is_of_the_tile_and_names_its_dates():
-    _, _, overruled = aided(demo(), [another_season(demo(), k) for k in range(6)])
+    _, _, overruled = aided(demo(), [another_season(demo(), k) for k in range(5)])
     assert isinstance(overruled, Overruled)
     assert len(overruled.dates) == len(set(overruled.dates)) == 4  # those most like it
     assert overruled.dn.shape == overruled.trust.shape == (SIDE, SIDE)

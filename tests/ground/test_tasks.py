@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -198,6 +199,21 @@ def test_bars_compare_with_the_original_in_points() -> None:
     bars = summary(rows, about)["bars"]
     assert [(bar["points_below"], bar["held"]) for bar in bars] == [(1.0, True), (1.5, False), (2.0, True)]
     assert bars[0]["times_fewer_macs"] == 62.5
+
+
+def test_a_page_names_metrics_and_classes_and_goes_by_ratio() -> None:
+    rows = [{**one, "miou": one["f1"], "iou_1": 0.25} for one in (
+        row("original", None, 0.8), row("reconstruction", 100.0, 0.7), row("features", 34.0, 0.6),
+        row("reconstruction", 20.0, 0.75))]  # fmt: skip
+    about = {"metric": "miou", "title": "Cover", "note": "as `water`", "pictures": 1, "classes": ["wood", "class 7"]}
+    tasks = {"water": about}
+    plan, tables = {"seeds": [0]}, summary(rows, tasks)
+    result = {"rows": rows, "tasks": tasks, "summary": tables, "plan": plan, "bundles": ["edge"]}
+    page = render_page(result)
+    assert "IoU of class 7 0.25" in page and "of mean IoU, spread" in page and "miou" not in page
+    order = re.findall(r'<th scope="row">([^<]+)</th>', page)
+    assert order == ["original pixels", "decoded pixels, edge, CR 20", "decoded pixels, edge, CR 100",
+                     "features, edge, CR 34"]  # fmt: skip
 
 
 def test_an_unknown_task_and_a_folder_without_data_are_told(tmp_path: Path) -> None:
