@@ -39,7 +39,7 @@ def tile_for(bundle: Bundle, rgbn: np.ndarray) -> Tile:
 
 @pytest.mark.parametrize("name", sorted(PLACES))
 def test_the_gate_sees_the_four_bands_by_role(name: str) -> None:
-    bundle, engine = load_bundle(name), open_engine("onnxruntime")
+    bundle, engine = load_bundle(name), open_engine("openvino")
     net = load_cloud_net(bundle, engine)
     assert net.places == PLACES[name]
     rgbn = scene(bundle.tile_px, 0.6)
@@ -53,7 +53,7 @@ def test_the_gate_sees_the_four_bands_by_role(name: str) -> None:
 @pytest.mark.parametrize("name", ["edge-s2-12", "edge-phisat2"])
 def test_a_covered_tile_of_many_bands_is_withheld(name: str) -> None:
     bundle = load_bundle(name)
-    payload = Payload(bundle, Policy(), open_engine("onnxruntime"))
+    payload = Payload(bundle, Policy(), open_engine("openvino"))
     assert payload.clouds is not None
     for cloudy, action in ((1.0, Action.WITHHOLD), (0.1, Action.SEND)):
         decision, _, _ = judge(tile_for(bundle, scene(256, cloudy)), payload.clouds, Gate())
@@ -67,4 +67,4 @@ def test_a_network_that_needs_bands_which_are_not_there_is_refused(tmp_path: Pat
     manifest["sensor"]["bands"][8].pop("role")
     (tmp_path / "b" / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(BundleError, match="looks at blue, green, red, nir"):
-        load_cloud_net(load_bundle(tmp_path / "b"), open_engine("onnxruntime"))
+        load_cloud_net(load_bundle(tmp_path / "b"), open_engine("openvino"))

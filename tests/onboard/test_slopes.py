@@ -63,7 +63,7 @@ def smooth_tile() -> Tile:
 def test_a_smooth_picture_takes_fewer_octets_and_comes_back_as_well(tmp_path: Path) -> None:
     octets, errors, tile = [], [], smooth_tile()
     for tell in (False, True):
-        codec = open_codec(variant(tmp_path / str(tell), "edge-pan", tell), open_engine("onnxruntime"))
+        codec = open_codec(variant(tmp_path / str(tell), "edge-pan", tell), open_engine("openvino"))
         coded = codec.encode(tile, Quality(8.0), Stopwatch())
         found = codec.reconstruct(codec.decode(coded.side, coded.layers), None)
         octets.append(coded.octets)
@@ -72,7 +72,7 @@ def test_a_smooth_picture_takes_fewer_octets_and_comes_back_as_well(tmp_path: Pa
 
 
 def test_the_bound_holds_where_averages_tell(tmp_path: Path) -> None:
-    codec = open_codec(variant(tmp_path / "b", "edge-pan", True), open_engine("onnxruntime"))
+    codec = open_codec(variant(tmp_path / "b", "edge-pan", True), open_engine("openvino"))
     tile = smooth_tile()
     coded = codec.encode(tile, Quality(max_error_dn=0), Stopwatch())
     assert np.array_equal(codec.reconstruct_bounded(coded.side, coded.layers, tile.valid, coded.bound), tile.dn)
