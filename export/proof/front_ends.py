@@ -12,7 +12,7 @@ from export.graphs.graph import load_graph
 from export.proof.inputs import Arrays, Feeder, FrontEnd, TilePool, random_feeder, real_feeder
 from payload.bundle import Bundle
 from payload.clouds.mask import CLASSES
-from payload.clouds.network import NETWORK_FILE, read_settings
+from payload.clouds.network import NETWORK_FILE, looked_at, places_in, read_settings
 from payload.clouds.planes import input_planes, plane_count
 from payload.codec.interface import AtNetwork, LatentQuantiser, NativeGrids
 from payload.codec.registry import open_codec
@@ -77,13 +77,14 @@ def uniform(step: float) -> LatentQuantiser:
 
 
 def _cloud_planes(bundle: Bundle) -> FrontEnd:
-    settings = read_settings(bundle.manifest["clouds"])
+    settings, places = read_settings(bundle.manifest["clouds"]), places_in(bundle)
 
     def front_end(tile: Tile) -> Arrays:
-        found = input_planes(tile.dn, tile.valid, settings)
+        seen = looked_at(tile.dn, places)
+        found = input_planes(seen, tile.valid, settings)
         if found is None:  # a tile of one value, which the payload does not judge
             sides = (side // settings.cell_px for side in tile.valid.shape)
-            found = np.zeros((plane_count(len(tile.dn), settings), *sides), np.uint8)
+            found = np.zeros((plane_count(len(seen), settings), *sides), np.uint8)
         return (found[None],)
 
     return front_end

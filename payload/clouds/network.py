@@ -47,7 +47,7 @@ class CloudNet:
 
     def looked_at(self, dn: Dn) -> Dn:
         """The bands [4, T, T] that the network and the second witness see, of a tile's [B, T, T]."""
-        return np.ascontiguousarray(dn[list(self.places)]) if self.places else dn
+        return looked_at(dn, self.places)
 
     def held(self) -> Iterator[Held]:
         """The table of exponentials, and the network where it does not lie inside a runtime."""
@@ -76,6 +76,11 @@ def load_cloud_net(bundle: Bundle, engine: Engine) -> CloudNet:
     path = bundle.file(NETWORK_FILE)
     network = layered(path, shape) if engine.name == NATIVE and library.available else None
     return CloudNet(network or engine.load(path, require_int8=True, shape=shape), read, places)
+
+
+def looked_at(dn: Dn, places: tuple[int, ...]) -> Dn:
+    """The bands [4, T, T] at these places of a tile's [B, T, T]; all bands where there are none."""
+    return np.ascontiguousarray(dn[list(places)]) if places else dn
 
 
 def places_in(bundle: Bundle) -> tuple[int, ...]:

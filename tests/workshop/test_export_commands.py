@@ -13,7 +13,7 @@ from export.__main__ import main
 from export.bundle.assemble import Origin, assemble
 from export.graphs.graph import load_graph
 from export.proof.front_ends import feeder_for, front_end_for, quantiser_for
-from export.proof.inputs import real_pool
+from export.proof.inputs import TilePool, real_pool
 from payload.bundle import load_bundle
 from payload.errors import InputError
 
@@ -207,6 +207,16 @@ def test_real_tiles_go_through_the_payloads_front_ends(build_cnn, tmp_path):
     assert planes.shape == (8, 64, 33, 33) and np.abs(planes).max() <= 128
     (pixels,) = front_end_for(bundle, "flight/clouds.onnx")(pool.tile(3, 256))
     assert pixels.shape == (1, 8, 128, 128) and pixels.dtype == np.uint8
+
+
+@pytest.mark.parametrize("name", ["edge-s2-12", "edge-phisat2", "edge-s2-native"])
+def test_the_cloud_network_of_many_bands_is_proven_on_the_four_that_it_sees_by_role(name):
+    bundle, few = load_bundle(name), load_bundle("edge")
+    dn = np.random.default_rng(0).integers(200, 5000, (1, len(bundle.bands), 256, 256)).astype(np.uint16)
+    seen = dn[:, list(bundle.sensor.places("blue", "green", "red", "nir"))]
+    (planes,) = feeder_for(bundle, "flight/clouds.onnx", TilePool(dn, "")).arrays(0)
+    (wanted,) = feeder_for(few, "flight/clouds.onnx", TilePool(seen, "")).arrays(0)
+    assert np.array_equal(planes, wanted)
 
 
 COMMANDS = ("train", "single-rate", "build", "check", "codes", "compile", "ptq", "memory", "targets", "sign", "delta")
