@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from payload.bundle import Bundle
 from payload.clouds.gate import detect_clouds
 from payload.clouds.mask import CLEAR, NO_CLASS, SHADOW, THICK, grown
-from payload.clouds.network import ROLES, CloudNet, load_cloud_net
+from payload.clouds.network import ROLES, CloudNet, load_cloud_net, looked_at
 from payload.engine import Engine, Network
 from payload.errors import InputError
 from payload.scene import Dn, Mask
@@ -69,7 +69,7 @@ class GroundMask:
     def judge(self, dn: Dn, valid: Mask, gsd_m: float) -> NDArray[np.uint8]:
         """Classes of one tile, or of what there is of one at the scene's edge [h, w]."""
         if self.level is not None:
-            seen = dn[list(self.places)] if self.places else dn
+            seen = looked_at(dn, self.places)
             return np.where(valid, _by_csmask(seen, self.level, gsd_m), np.uint8(NO_CLASS))
         if self.net is None:
             return np.full(valid.shape, NO_CLASS, np.uint8)

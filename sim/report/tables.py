@@ -10,7 +10,7 @@ import numpy as np
 
 from hil.devices.latency import Work
 from payload.bundle import Bundle
-from payload.clouds.network import ROLES
+from payload.clouds.network import ROLES, looked_at
 from payload.engine import Engine
 from payload.errors import StreamError
 from payload.link.frames.stack import LayerOctets
@@ -321,7 +321,7 @@ def audit_section(received: SceneReception, decoder: Decoder) -> dict[str, Any]:
     for (row, col), code in sorted(received.audits.items()):
         try:
             dn = decoder.decode_tile(code)
-            seen = dn[list(decoder.sensor.places(*ROLES) or range(len(dn)))]
+            seen = looked_at(dn, decoder.sensor.places(*ROLES) or ())
             verdict = audit.judge_thumbnail(seen, np.ones(dn.shape[1:], bool))
         except StreamError:
             verdict = "unknown"
