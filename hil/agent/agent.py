@@ -19,7 +19,7 @@ from typing import Any
 
 from hil.agent.admission import Admission, RefusedError
 from hil.agent.connection import WINDOW_TILES, AgentRequest, Arrival, Connection
-from hil.agent.device import PowerSampler, SysfsPower, describe, peak_memory_mib
+from hil.agent.device import PowerSampler, SysfsPower, describe
 from hil.agent.health import health, temperatures_c
 from hil.agent.kernel_files import SYS
 from hil.agent.trust import Trust
@@ -31,6 +31,7 @@ from hil.line.protocol import Frame, FrameReader, ProtocolError, Type, pack_body
 from payload.bundle import Bundle, load_bundle
 from payload.errors import InputError
 from payload.policy import Policy
+from payload.stopwatch import peak_memory_mib
 from payload.tiles import Tile
 
 HELD_OCTETS = 64 * 1024 * 1024  # of tiles kept for STREAM

@@ -3,7 +3,6 @@
 import importlib.util
 import os
 import platform
-import resource
 import stat
 import threading
 import time
@@ -32,11 +31,6 @@ def describe(emulated: str | None) -> dict[str, Any]:
         "kernel": "compiled" if library.available else "numpy",
         "emulated": emulated or ("unknown processor on x86" if mismatch else None),
     }
-
-
-def peak_memory_mib() -> float:
-    """Most memory this process has held, as the kernel counts it."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 class SysfsPower:

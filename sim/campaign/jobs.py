@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import resource
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from payload.bundle import DEFAULT, load_bundle
 from payload.errors import InputError
+from payload.stopwatch import peak_memory_mib
 from sim.campaign.items import Item
 from sim.heap import give_large_arrays_their_own_pages
 from sim.progress import silent
@@ -44,9 +44,8 @@ def run(item: Item, job: Job, out: str) -> dict[str, Any]:
         told = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
         row, kept, key = {"state": "failed", "reason": " ".join(told.split())[:500]}, None, ""
         row["worth_another_try"] = not isinstance(error, InputError)
-    usage = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     row |= {"digest": key, "scene": item.scene, "seed": item.seed, "seconds": time.perf_counter() - start_s,
-            "worker": os.getpid(), "worker_peak_mib": usage, "worker_mib": resident_mib()}  # fmt: skip
+            "worker": os.getpid(), "worker_peak_mib": peak_memory_mib(), "worker_mib": resident_mib()}  # fmt: skip
     if kept is not None:
         write_whole(kept, json.dumps(row))
     return row | {"skipped": False}

@@ -2,8 +2,6 @@
 
 import hashlib
 import logging
-import resource
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,7 +25,7 @@ from payload.link.tile_code import TileCode
 from payload.pipeline import Payload
 from payload.policy import Policy, Protection
 from payload.scene import Scene
-from payload.stopwatch import Stopwatch
+from payload.stopwatch import Stopwatch, peak_memory_mib
 from payload.tiles import split
 from sim.link.frames.channel import FRAMES_FILE
 from sim.onboard import ran
@@ -111,7 +109,7 @@ def send(
     ran.warn_of_numpy()
     payload = Payload(bundle, policy, engine, protection and replace(protection, watchdog_s=None), plan)
     payload.watch = watch = TileStopwatch(clock=time.thread_time)  # what other threads do beside it does not count
-    start, before_mib = time.perf_counter(), peak_rss_mib()
+    start, before_mib = time.perf_counter(), peak_memory_mib()
     with (
         (folder / PACKETS_FILE).open("wb") as stream,
         _telemetry(payload, protection, folder) as tell,
@@ -127,7 +125,7 @@ def send(
     took_s = time.perf_counter() - start
     told = memory.told() if memory is not None else None
     done = dict(payload.work), watch.tile_s, told, apps_run(payload.apps)
-    return Onboard(watch.seconds, took_s, peak_rss_mib(), before_mib, *done)
+    return Onboard(watch.seconds, took_s, peak_memory_mib(), before_mib, *done)
 
 
 @contextmanager
@@ -149,7 +147,7 @@ def send_by_device(
     progress: Progress,
 ) -> Onboard:  # fmt: skip
     """As `send`, the tiles coded by a device under test. The cloud mask, for the pictures, is this host's."""
-    start, before_mib = time.perf_counter(), peak_rss_mib()
+    start, before_mib = time.perf_counter(), peak_memory_mib()
     host = Payload(bundle, policy, engine) if device.compare else None
     net = load_cloud_net(bundle, engine) if "clouds" in bundle.manifest else None
     sender = Sender(policy, scene.info.sensed_at)
@@ -170,7 +168,7 @@ def send_by_device(
         for record in records(header, codes()):
             stream.writelines(sender.packets(record))
         stream.writelines(sender.housekeeping())
-    return Onboard({}, time.perf_counter() - start, peak_rss_mib(), before_mib, dict(run.work), device=run)
+    return Onboard({}, time.perf_counter() - start, peak_memory_mib(), before_mib, dict(run.work), device=run)
 
 
 def put_on_air(folder: Path, stack: Stack | None, policy: Policy, onboard: Onboard) -> LayerOctets:
@@ -196,12 +194,6 @@ def packets_in(path: Path, apid: int) -> Iterator[bytes]:
     """The packets of a file, one at a time."""
     with path.open("rb") as stream:
         yield from read_packets(stream, apids_of(apid))
-
-
-def peak_rss_mib() -> float:
-    """Peak resident memory of this process up to now."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 
 
 def _short_crs(wkt: str | None) -> str | None:

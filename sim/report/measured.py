@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from payload.stopwatch import peak_memory_mib
 from sim.mission import budgets
 from sim.onboard import ran
 from sim.onboard.device import DeviceRun
-from sim.onboard.sending import Onboard, peak_rss_mib
+from sim.onboard.sending import Onboard
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Ground:
     @classmethod
     def now(cls, seconds: float, decoder_mpx_s: float | None) -> "Ground":
         """With the peak memory of this process up to now."""
-        return cls(seconds, peak_rss_mib(), decoder_mpx_s)
+        return cls(seconds, peak_memory_mib(), decoder_mpx_s)
 
 
 def on_host(onboard: Onboard, ground: Ground, cost: budgets.SceneRun, tile_px: int) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +21,7 @@ from hil.devices.targets import load_target
 from hil.profiles.profile_file import Performance, Spread
 from payload.bundle import load_bundle
 from payload.link.tile_code import Kind
+from payload.stopwatch import peak_memory_mib
 from payload.tiles import Tile
 from sim.clouds import evaluate, other_light, requirements
 from sim.clouds.human import EVERY_CHIP
@@ -27,7 +29,6 @@ from sim.clouds.judged import OURS
 from sim.clouds.samples import FIRM, CloudSample, HumanChip
 from sim.compare.report import TABLE_CR, as_text
 from sim.ground.mosaic import even_out, reconstruct
-from sim.onboard.sending import peak_rss_mib
 from sim.report import tables
 
 T = 32
@@ -37,7 +38,15 @@ T = 32
 def test_peak_memory_is_what_the_kernel_says() -> None:
     kib = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
     assert kib is not None
-    assert peak_rss_mib() == pytest.approx(int(kib[1]) / 1024, rel=0.02)
+    assert peak_memory_mib() == pytest.approx(int(kib[1]) / 1024, rel=0.02)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_peak_memory_is_not_that_of_a_larger_process_that_started_this_one() -> None:
+    held = np.ones(50_000_000)  # 381 MiB
+    asked = [sys.executable, "-c", "from payload.stopwatch import peak_memory_mib; print(peak_memory_mib())"]
+    said = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
+    assert 0 < float(said) < held.nbytes / 2**20
 
 
 def test_the_entropy_coders_work_is_part_of_a_coded_tile_and_of_no_withheld_one() -> None:
