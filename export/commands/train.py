@@ -16,7 +16,7 @@ ALL = "all"
 def add_to(commands: Commands) -> None:
     train = add_command(commands, "train", _train, "train a recipe: checkpoints and logs, picked up where they stopped")
     train.add_argument("--recipe", default="edge", help="a file of export/recipes; default edge")
-    train.add_argument("--stage", default=ALL, help="of edge: transform, decoder, context, tables, keep; default all")
+    train.add_argument("--stage", default=ALL, help="of edge: transform, context, tables, decoder, keep; default all")
     train.add_argument("--out", type=Path, help="default build/RECIPE")
     train.add_argument("--fresh", action="store_true", help="from nothing, not from the newest checkpoints")
     train.add_argument("--threads", type=positive, default=2)
