@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from payload.clouds.gate import detect_clouds
 from payload.clouds.mask import SHADOW, THICK, THIN
-from payload.clouds.network import CloudNet
 from payload.engine import Engine, open_engine
 from payload.errors import InputError
 from payload.sensor import RGBN
@@ -35,7 +34,7 @@ from sim.clouds.other_detectors import (
     s2cloudless_probability,
 )
 from sim.clouds.other_light import EVERY, light_rows
-from sim.clouds.outline import classes_as_drawn, is_cloud
+from sim.clouds.outline import is_cloud
 from sim.clouds.requirements import checks
 from sim.clouds.samples import (
     FIRM,
@@ -89,11 +88,11 @@ def evaluate_clouds(
     teacher = csmask_classes if csmask_is_there() else None
     judged, steps = [], len(candidates) + 2
     for c in candidates:
-        judged += judge(load_samples(data, set(c.test_sites)), c.net, teacher)
+        judged += judge(load_samples(data, set(c.test_sites)), c, teacher)
         advance(f"tiles of {c.name}", steps)
     if not any(j.sample.scl is not None for j in judged):
         raise InputError(f"{data}: no labelled tile of the left-out sites {', '.join(sites)}; give the whole folder")
-    chips = judge_chips(load_human_chips(data), candidates[0].net)
+    chips = judge_chips(load_human_chips(data), candidates[0])
     advance("chips labelled by people", steps)
     result = _measured(data, networks, candidates, judged, chips, engine)
     advance("scores", steps)
@@ -124,7 +123,7 @@ def _measured(
         "reliability": _reliability(judged),
         "light": _light(judged, chips, candidates),
         "thirteen_bands": _thirteen_bands(load_thirteen_bands(data), candidates),
-        "scene": _scene(data, first.net),
+        "scene": _scene(data, first),
         "flattening": _flattening(data, networks[0], engine),
         "measured_on_host": {"megapixels_per_s": speed(first.net), "gate": gate_costs(data, networks[0], engine)},
     }
@@ -294,7 +293,7 @@ def _reliability(judged: list[Judged]) -> dict[str, Any]:
 def _light(judged: list[Judged], chips: list[JudgedChip], candidates: list[Candidate]) -> list[dict[str, Any]]:
     nets = {site: c.net for c in candidates for site in c.test_sites}
     samples = [(j.sample, nets[j.sample.site]) for j in _labelled(judged)[::EVERY]]
-    return light_rows([j.chip for j in chips], samples, candidates[0].net)
+    return light_rows([j.chip for j in chips], samples, candidates[0])
 
 
 def _thirteen_bands(samples: list[ThirteenBands], candidates: list[Candidate]) -> list[dict[str, Any]]:
@@ -316,14 +315,14 @@ def _thirteen_bands(samples: list[ThirteenBands], candidates: list[Candidate]) -
     return rows
 
 
-def _scene(data: Path, net: CloudNet) -> dict[str, Any] | None:
+def _scene(data: Path, by: Candidate) -> dict[str, Any] | None:
     """The end-to-end scene, tile by tile as in flight, against both of its references; None where it is not there."""
     if not ((data / SCENE).is_file() and (data / SCENE_REFERENCE).is_file()):
         return None
     likelihood, scl, likely = read_named(data / SCENE_REFERENCE, "s2cloudless", "scl", "sen2cor")
     theirs = likelihood > S2CLOUDLESS_THRESHOLD * 255.0
     sen2cor = np.isin(scl, (8, 9, 10))
-    masks = scene_masks(data, net) | {SEN2COR: sen2cor}
+    masks = scene_masks(data, by) | {SEN2COR: sen2cor}
     return {
         "cloud": {n: float(m.mean()) for n, m in (masks | {S2CLOUDLESS: theirs}).items()},
         "iou_with_s2cloudless": {n: figures.iou(m, theirs) for n, m in masks.items()}
@@ -332,7 +331,7 @@ def _scene(data: Path, net: CloudNet) -> dict[str, Any] | None:
     }
 
 
-def scene_masks(data: Path, net: CloudNet) -> dict[str, NDArray[np.bool_]]:
+def scene_masks(data: Path, by: Candidate) -> dict[str, NDArray[np.bool_]]:
     """Masks of the whole scene by ours and the rules, [H, W] each; scene pixels without data are never cloud."""
     with open_scene(str(data / SCENE), RGBN) as scene:
         height, width = scene.info.height_px, scene.info.width_px
@@ -341,8 +340,8 @@ def scene_masks(data: Path, net: CloudNet) -> dict[str, NDArray[np.bool_]]:
             top, left = tile.row * SCENE_TILE_PX, tile.col * SCENE_TILE_PX
             place = slice(top, min(top + SCENE_TILE_PX, height)), slice(left, min(left + SCENE_TILE_PX, width))
             inside = slice(0, place[0].stop - top), slice(0, place[1].stop - left)
-            drawn = classes_as_drawn(detect_clouds(tile, net), scene.info.gsd_m, net.settings.growth_m)
-            masks[OURS][place] = is_cloud(drawn)[inside]
+            drawn = by.classes(tile.dn[:, *inside], detect_clouds(tile, by.net), scene.info.gsd_m)
+            masks[OURS][place] = (is_cloud(drawn) & tile.valid[inside])
             for name, rule in RULES.items():
                 masks[name][place] = (rule(tile.dn) & tile.valid)[inside]
     return masks

@@ -7,11 +7,11 @@ what a pixel's haze-optimised transform, blue - red / 2 (Zhang, Guindon and Cihl
     where the network is sure of it, or
     near to where it suspects cloud, if the haze exceeds the ground's by HAZE_DN and by its usual scatter,
 
-grown by `growth_m`. Where more than half of what is seen is ground, the cloud is thin. Shadow is believed on a far
-smaller probability than cloud, because a gate that must not err was taught to be shy of it, but only near cloud.
-Integers but for the network's probabilities. The thresholds are a convention and no skill: they were chosen once, on
-two chips whose clouds people drew, and looked at on a Landsat chip and on clear ground; shadow's by ukis-csmask
-(docs/clouds.md).
+grown by `growth_m`. Where more than half of what is seen is ground, the cloud is thin. Shadow is believed only near
+cloud; of the network that flies on a far smaller probability than cloud, because a gate that must not err was taught to
+be shy of it. Integers but for the networks' probabilities. The thresholds are a convention and no skill: they were
+chosen once, on two chips whose clouds people drew, and looked at on a Landsat chip and on clear ground; shadow's by
+ukis-csmask (docs/clouds.md).
 """
 
 import numpy as np
@@ -34,30 +34,53 @@ HALF_HIDDEN_DN = 1100
 LEAST_GROUND = 0.05
 #: Shadow against clear: from which probability, and how far from cloud.
 SHADOW_ABOVE, SHADOW_REACH_M = 0.004, 1500
+#: The ground's own network is no gate and was not taught to be shy: shadow against clear; and how far its cloud grows.
+GROUND_SHADOW_ABOVE, GROUND_GROWTH_M = 0.5, 40.0
 #: Longest side of a picture that the kernel takes.
 MOST_KERNEL_PX = 4096
 
 
 def classes_as_drawn(mask: CloudMask, gsd_m: float, growth_m: float) -> NDArray[np.uint8]:
-    """payload.clouds.mask.CLASSES of every pixel, NO_CLASS without data. [T, T]; gsd_m 0: unknown, nothing grows."""
+    """payload.clouds.mask.CLASSES of every pixel by the network that flies, NO_CLASS without data. [T, T]; gsd_m 0:
+    unknown, nothing grows."""
     cells = mask.cells.repeat(mask.cell_px, axis=1).repeat(mask.cell_px, axis=2)
-    found, thin = _cloud(mask, cells, gsd_m)
-    cloud = within(found, growth_m, gsd_m)
     shadow = cells[SHADOW] > SHADOW_ABOVE * (cells[SHADOW] + cells[CLEAR])
-    shadow &= within(cloud, SHADOW_REACH_M, gsd_m)
+    return _drawn(mask.probability, cells[THIN] > cells[THICK], shadow, (mask.dn, mask.valid, gsd_m), growth_m)
+
+
+def ground_classes(told: NDArray[np.float32], dn: Dn, valid: Mask, gsd_m: float) -> NDArray[np.uint8]:
+    """The same by the ground's own network: probabilities `told` [4, h, w] of a picture dn [4, h, w]. [h, w]"""
+    shadow = told[SHADOW] > GROUND_SHADOW_ABOVE * (told[SHADOW] + told[CLEAR])
+    cloud = (told[THICK] + told[THIN]) * valid
+    return _drawn(cloud, told[THIN] > told[THICK], shadow, (dn, valid, gsd_m), GROUND_GROWTH_M)
+
+
+def _drawn(
+    probability: NDArray[np.float32], thinner: Mask, shadow: Mask, picture: tuple[Dn | None, Mask, float],
+    growth_m: float,
+) -> NDArray[np.uint8]:  # fmt: skip
+    """Classes of a `picture`, its DN, where it has data, and its pixels in metres. `thinner`: where cloud would be thin
+    if there were no ground to compare with."""
+    dn, valid, gsd_m = picture
+    found, haze = _cloud(probability, dn, valid, gsd_m)
+    thin = thinner if haze is None else haze < 2 * (HALF_HIDDEN_DN - HAZE_DN)
+    cloud = within(found, growth_m, gsd_m)
+    shadow = shadow & within(cloud, SHADOW_REACH_M, gsd_m)
     ground = np.where(shadow, np.uint8(SHADOW), np.uint8(CLEAR))
     classes = np.where(cloud, np.where(thin, np.uint8(THIN), np.uint8(THICK)), ground)
-    return np.where(mask.valid, classes, np.uint8(NO_CLASS))
+    return np.where(valid, classes, np.uint8(NO_CLASS))
 
 
-def _cloud(mask: CloudMask, cells: NDArray[np.float32], gsd_m: float) -> tuple[Mask, Mask]:
-    """Cloud before it is grown, and where cloud would be thin. Without ground to compare with, by the network alone."""
-    suspected = mask.probability > SUSPECTED_ABOVE
+def _cloud(
+    probability: NDArray[np.float32], dn: Dn | None, valid: Mask, gsd_m: float
+) -> tuple[Mask, NDArray[np.int32] | None]:
+    """Cloud before it is grown, and the haze over the ground. Without ground to compare with, by the network alone."""
+    suspected = probability > SUSPECTED_ABOVE
     near = within(suspected, REACH_M, gsd_m)
-    haze = None if mask.dn is None or not suspected.any() else haze_over_ground(mask.dn, mask.valid & ~near)
+    haze = None if dn is None or not suspected.any() else haze_over_ground(dn, valid & ~near)
     if haze is None:
-        return suspected, cells[THIN] > cells[THICK]
-    return near & (haze > 0) | (mask.probability > BELIEVED_ABOVE), haze < 2 * (HALF_HIDDEN_DN - HAZE_DN)
+        return suspected, None
+    return near & (haze > 0) | (probability > BELIEVED_ABOVE), haze
 
 
 def haze_over_ground(dn: Dn, ground: Mask) -> NDArray[np.int32] | None:
