@@ -21,7 +21,7 @@ from payload.errors import InputError
 from payload.sensor import RGBN
 from payload.tiles import split
 from sim.clouds import figures
-from sim.clouds.cost import bundle_at, gate_costs, savings, speed
+from sim.clouds.cost import bundle_at, gate_costs, ground_cost, savings, speed
 from sim.clouds.figures import Counts, Reliability
 from sim.clouds.human import JudgedChip, gate_on_chips, human_rows, judge_chips
 from sim.clouds.judged import BCY, HOT, OURS, RULES, Candidate, Judged, detect_padded, judge, open_candidate
@@ -54,7 +54,7 @@ from sim.scenes.open_scene import open_scene
 
 S2CLOUDLESS, SEN2COR, CSMASK = "s2cloudless", "sen2cor-scl", "ukis-csmask"
 METHODS = {
-    OURS: "this project's INT8 network, 4 bands",
+    OURS: "this project's, 4 bands: pixels by the ground's network, tiles by the INT8 network that flies",
     BCY: "Braaten, Cohen and Yang 2015, thresholds on green and red",
     HOT: "Fmask's visible tests (Zhu and Woodcock 2012): haze-optimised and white",
     CSMASK: "ukis-csmask 1.0.0 (Wieland and others 2022), 4 bands, 40 MB: the teacher of ours",
@@ -125,7 +125,10 @@ def _measured(
         "thirteen_bands": _thirteen_bands(load_thirteen_bands(data), candidates),
         "scene": _scene(data, first),
         "flattening": _flattening(data, networks[0], engine),
-        "measured_on_host": {"megapixels_per_s": speed(first.net), "gate": gate_costs(data, networks[0], engine)},
+        "measured_on_host": {
+            "megapixels_per_s": speed(first.net), "ground_s_per_megapixel": ground_cost(first),
+            "gate": gate_costs(data, networks[0], engine),
+        },
     }
 
 

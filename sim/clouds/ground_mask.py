@@ -23,9 +23,9 @@ from payload.engine import Engine, Network
 from payload.errors import InputError
 from payload.scene import Dn, Mask
 from payload.tiles import Tile
-from sim.clouds.ground_net import GroundNet, open_ground_net
 from sim.clouds.other_detectors import CS_CLEAR, CS_SHADOW, csmask_is_there, csmask_outline, csmask_probabilities
 from sim.clouds.outline import classes_as_drawn, ground_classes, is_cloud
+from sim.ground.cloud_net import GroundNet, open_ground_net
 from sim.spread import Spread
 
 #: In `cloud.tif`, after payload.clouds.mask.CLASSES: a tile that was declared cloud and not sent.

@@ -16,10 +16,10 @@ from payload.clouds.network import NETWORK_FILE, CloudNet, read_settings
 from payload.engine import Engine
 from payload.errors import InputError
 from payload.tiles import Tile
-from sim.clouds.ground_net import GroundNet
 from sim.clouds.other_detectors import braaten_cohen_yang, hot_whiteness
 from sim.clouds.outline import classes_as_drawn, ground_classes, is_cloud
 from sim.clouds.samples import CloudSample
+from sim.ground.cloud_net import GroundNet
 
 OURS, BCY, HOT = "nadir", "braaten-cohen-yang", "hot-whiteness"
 RULES: dict[str, Callable[[NDArray[np.uint16]], NDArray[np.bool_]]] = {BCY: braaten_cohen_yang, HOT: hot_whiteness}

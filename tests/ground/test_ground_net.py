@@ -13,11 +13,11 @@ from payload.clouds.mask import CLEAR, NO_CLASS, SHADOW, THICK, THIN
 from payload.engine import open_engine
 from payload.errors import BundleError, InputError
 from sim.clouds.ground_mask import GROUND_SOURCE, GroundMask, MaskTally
-from sim.clouds.ground_net import LEAST_PX, GroundNet, open_ground_net
 from sim.clouds.human import FLYING, human_rows, judge_chips
 from sim.clouds.judged import OURS, open_candidate
 from sim.clouds.outline import GROUND_SHADOW_ABOVE, ground_classes
 from sim.clouds.samples import data_folder, load_human_chips
+from sim.ground.cloud_net import LEAST_PX, GroundNet, open_ground_net
 
 EDGE = SHIPPED / "edge"
 

@@ -21,7 +21,7 @@ from payload.bundle import GROUND_CLOUDS_FILE, load_bundle
 from payload.engine import open_engine
 from payload.errors import InputError
 from payload.signature import FILE as SIGNATURE_FILE
-from sim.clouds.ground_net import MULTIPLE_PX
+from sim.ground.cloud_net import MULTIPLE_PX
 
 WIDTHS = (8, 8, 8, 8)
 
