@@ -10,12 +10,14 @@ people outline what it finds is a convention (sim/clouds/outline.py).
 import argparse
 import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from export.clouds.ground_network import GroundMaskNetwork, GroundUnet, as_seen
@@ -24,7 +26,7 @@ from export.clouds.sampler import loss
 from export.clouds.teacher import load_labelled
 from export.graphs.to_onnx import OPSET, half_weights
 from export.recipe import load_recipe
-from export.training import Average, Progress, Schedule, fit, mixed_precision
+from export.training import LIVE, Average, Progress, Schedule, fit, mixed_precision
 from payload.clouds.mask import CLASSES
 from payload.errors import InputError
 
@@ -85,6 +87,15 @@ def run(recipe: dict[str, Any], rotation: str, pool: Path, out: Path) -> dict[st
     return export(network, out, {"rotation": rotation, "split": {"test": test}})
 
 
+def keep(out: Path, kept: Path) -> None:
+    """A compact copy of what training wrote, averaged weights in half precision, from where it goes on."""
+    kept.mkdir(parents=True, exist_ok=True)
+    tensors = {key: value for key, value in load_file(out / CHECKPOINT).items() if not key.startswith(LIVE)}
+    save_file({key: v.half() if v.is_floating_point() else v for key, v in tensors.items()}, kept / CHECKPOINT)
+    for name in (NETWORK_FILE, SETTINGS_FILE):
+        shutil.copyfile(out / name, kept / name)
+
+
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(prog="python -m export.clouds.ground_train", description=__doc__)
     parser.add_argument("--recipe", default=RECIPE)
@@ -92,11 +103,15 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--pool", type=Path, default=Path("build") / "clouds" / "pool")
     parser.add_argument("--out", type=Path, default=None)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="a compact copy of all of it into this folder")
     arguments = parser.parse_args(argv)
     torch.set_num_threads(arguments.threads)
     out = arguments.out or Path("build") / "clouds" / "ground" / arguments.rotation
     out.mkdir(parents=True, exist_ok=True)
-    return run(load_recipe(arguments.recipe), arguments.rotation, arguments.pool, out)
+    table = run(load_recipe(arguments.recipe), arguments.rotation, arguments.pool, out)
+    if arguments.keep:
+        keep(out, arguments.keep)
+    return table
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from payload.errors import BundleError, InputError
 from sim.clouds.ground_mask import GROUND_SOURCE, GroundMask, MaskTally
 from sim.clouds.human import FLYING, human_rows, judge_chips
 from sim.clouds.judged import OURS, open_candidate
-from sim.clouds.outline import GROUND_SHADOW_ABOVE, ground_classes
+from sim.clouds.outline import GROUND, ground_classes
 from sim.clouds.samples import data_folder, load_human_chips
 from sim.ground.cloud_net import LEAST_PX, GroundNet, open_ground_net
 
@@ -110,13 +110,13 @@ def drawn(haze: tuple[int, int], thick: tuple[int, int, float], shadow: tuple[in
 
 
 def test_the_ground_s_word_is_outlined_by_haze_and_grown_by_40_m() -> None:
-    found = drawn((0, 30), (0, 10, 0.5), (0, 0, 0.0))
+    found = drawn((0, 30), (0, 10, 0.6), (0, 0, 0.0))
     assert [value in (THICK, THIN) for value in found[:120]] == [True] * 34 + [False] * 86
     assert found[120:] == [NO_CLASS] * 8
 
 
 def test_the_ground_s_shadow_is_likelier_than_clear_and_near_cloud() -> None:
-    above = GROUND_SHADOW_ABOVE
+    above = GROUND.shadow_above
     assert drawn((0, 20), (0, 20, 0.9), (40, 60, above + 0.01))[40:60] == [SHADOW] * 20
     assert drawn((0, 20), (0, 20, 0.9), (40, 60, above - 0.01))[40:60] == [CLEAR] * 20
     assert drawn((0, 0), (0, 0, 0.0), (40, 60, above + 0.01))[40:60] == [CLEAR] * 20  # of no cloud

@@ -2,12 +2,14 @@
 
 import copy
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from export.bundle.add_app import add_gate
 from export.bundle.add_ground_mask import add_ground_mask
@@ -106,17 +108,33 @@ def test_a_few_steps_bring_the_loss_down_and_a_stopped_run_goes_on(pool: Path, t
 
     before = error(network)
     ground_train.train(network, source, recipe(steps=12, learning_rate=0.2), tmp_path / "float.safetensors")
-    assert error(network) < 0.8 * before
+    assert error(network) < 0.9 * before
     again = GroundUnet(WIDTHS)
     ground_train.train(again, source, recipe(steps=12), tmp_path / "float.safetensors")  # nothing left to do
     with torch.no_grad():
         torch.testing.assert_close(again(as_seen(dn)), network(as_seen(dn)))
 
 
+def test_what_is_kept_is_where_training_goes_on(pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ground_train, "load_recipe", lambda name: recipe(rotations={"one": {"test": ["site 1"]}}))
+    where = ["--rotation", "one", "--pool", str(pool)]
+    ground_train.main([*where, "--out", str(tmp_path / "a"), "--keep", str(tmp_path / "kept")])
+    assert {path.name for path in (tmp_path / "kept").iterdir()} == {"float.safetensors", "clouds.onnx", "clouds.json"}
+    shutil.copytree(tmp_path / "kept", tmp_path / "b")
+    (tmp_path / "b" / "clouds.onnx").unlink()
+    ground_train.main([*where, "--out", str(tmp_path / "b")])
+    dn = np.full((1, 4, 64, 64), 900, np.float32)
+    a, b = (open_engine("onnxruntime").load(tmp_path / name / "clouds.onnx").run(dn)[0] for name in ("a", "b"))
+    np.testing.assert_allclose(a, b, atol=1e-3)
+    assert int(load_file(tmp_path / "b" / "float.safetensors")["step_no"]) == 2
+
+
 def test_the_network_sees_256_px_and_every_pixel_has_probabilities() -> None:
     torch.manual_seed(0)
     network = GroundMaskNetwork(GroundUnet(WIDTHS).eval())
-    dn = torch.full((1, 4, 512, 512), 1000.0, requires_grad=True)
+    for weights in network.parameters():  # blocks begin as the identity
+        torch.nn.init.normal_(weights, std=0.2)
+    dn = (3000 * torch.rand(1, 4, 512, 512)).requires_grad_()
     told = network(dn)
     assert told.shape == (1, 4, 512, 512)
     torch.testing.assert_close(told.sum(dim=1), torch.ones(1, 512, 512))
