@@ -64,6 +64,8 @@ METHODS = {
 #: Tiles less known than this are not asked whether they are cloudy.
 LEAST_KNOWN = 0.5
 SLICES = ("clear", "snow", "sand", "water", "urban")
+#: Ground sampling distance of the payload: figures of the tiles that have it stand beside those of all.
+FINE_M = 10
 SCENE_TILE_PX = 256
 FLATTENING_STEPS_DN = (120.0, 60.0)
 
@@ -170,10 +172,12 @@ def _teacher_scores(judged: list[Judged]) -> dict[str, dict[str, Any]] | None:
     told = [j for j in judged if j.teacher is not None]
     if not told:
         return None
+    fine = [j for j in told if j.sample.gsd_m == FINE_M]
     rows: dict[str, dict[str, Any]] = {}
     for name, wanted_class, kinds in (("cloud", CS_CLOUD, (THICK, THIN)), ("shadow", CS_SHADOW, (SHADOW,))):
-        counts = [_against_teacher(j, wanted_class, kinds) for j in told]
-        rows[name] = figures.pooled(counts).scores() | {"iou_interval": figures.interval(counts, "iou")}
+        for row, here in ((name, told), (f"{name}, tiles of {FINE_M} m", fine)):
+            counts = [_against_teacher(j, wanted_class, kinds) for j in here]
+            rows[row] = figures.pooled(counts).scores() | {"iou_interval": figures.interval(counts, "iou")}
     cloud = sum(int(_cloud_by(j, CSMASK).sum()) for j in told)
     thin = sum(int((_cloud_by(j, CSMASK) & (j.classes == THIN)).sum()) for j in told)
     rows["cloud"]["called_thin"] = thin / cloud if cloud else None
