@@ -96,7 +96,7 @@ static inline __attribute__((always_inline)) void note_row(Row row, int first, i
     for (int c = 0; row.levels && c < count; c++)
         if (row.levels[first + c] != 0)
             terms->of[c][terms->count[c]++] = (Term){function, row.levels[first + c]};
-    uint32_t bits = row.levels ? 0 : some_of(row.magnitude + first, count, 0, vector);
+    uint32_t bits = row.levels ? 0 : some_of(row.magnitude + first, count, vector);
     for (; bits; bits &= bits - 1) {
         int c = __builtin_ctz(bits);
         float level = (float)row.magnitude[first + c] + row.inside;

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from payload.engine import Engine, Network, OpenVinoEngine, constants_of
+from payload.engine import NATIVE, Engine, Network, OpenVinoEngine, constants_of
 from payload.native import library
 from payload.native.library import F32, I16, NONE, call, span
 
@@ -32,10 +32,11 @@ POINTS, SQUARE, LANES, COLUMNS, MOST_WIDTH = 36, 4, 32, 16, 512
 #: The largest of a product's rounded weights. Sums of products fit 32 bits: what is left is for the other factor.
 WEIGHT_LIMIT, VALUE_LIMIT, SUM_LIMIT = 8191, 32767, 2**31 - 1
 WHAT = ("weight", "bias")
-COEFFICIENTS, BLOCK = 64, 8
 #: As the network was trained: pixels a side of a cell, cells a side of a block, what detail stays below, and the levels
 #: that it is told of, in steps.
 CELL, CELLS_OF_BLOCK, SOFT, NEAR = 4, 2, 8.0, 2.0
+#: Engines whose other networks OpenVINO runs.
+OPENVINO = (OpenVinoEngine.name, NATIVE)
 #: Names in the ONNX file, behind what its exporter put in front; weights in half precision end in `_half`.
 NAME = re.compile(r"(?:.*\.)?decoder\.(picture|near|depth|out|trunk\.\d+\.(?:spread|mix))\.(weight|bias)(?:_half)?")
 
@@ -86,7 +87,7 @@ class Weights:
 
 def open_network(path: Path, engine: Engine) -> Network:
     """The network of a file: by hand where it is the one that is known here, else by the engine."""
-    if library.available and isinstance(engine, OpenVinoEngine):  # ONNX Runtime stays what it is: another opinion
+    if library.available and engine.name in OPENVINO:  # ONNX Runtime stays what it is: another opinion
         weights = _weights_in(path)
         if weights is not None:
             return ResidualNetwork(weights)
