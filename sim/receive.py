@@ -161,6 +161,7 @@ def deliver(
             writer.write_strip(top, strip.dn[:, :height, : info.width_px], known)
             provenance_writer.write_strip(top, provenance(scene, strip.row, known, decoder.tile_px))
             known_px += int(known.sum())
+            give_back_free_pages()
             progress("ground", scene.grid[0])
         give_back_free_pages()  # before files are packed
     seconds = time.process_time() - start
