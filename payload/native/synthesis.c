@@ -90,6 +90,8 @@ typedef struct {
     float inside;
 } Row;
 
+static const float SIGNS[2] = {1.0f, -1.0f};
+
 /* Terms of the `count` blocks from `first` on. */
 static inline __attribute__((always_inline)) void note_row(Row row, int first, int count, const float *function,
                                                            Terms *terms, int vector) {
@@ -100,7 +102,8 @@ static inline __attribute__((always_inline)) void note_row(Row row, int first, i
     for (; bits; bits &= bits - 1) {
         int c = __builtin_ctz(bits);
         float level = (float)row.magnitude[first + c] + row.inside;
-        terms->of[c][terms->count[c]++] = (Term){function, row.negative[first + c] ? -level : level};
+        level *= SIGNS[row.negative[first + c] != 0]; /* no branch: nobody can foresee it */
+        terms->of[c][terms->count[c]++] = (Term){function, level};
     }
 }
 

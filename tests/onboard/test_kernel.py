@@ -150,7 +150,7 @@ def test_where_nothing_differs_values_are_what_is_left(loops) -> None:
 
 
 @pytest.mark.parametrize("limit", [1, 500, 10_000, 65535])
-def test_rotated_bands_are_those_of_the_definition(limit) -> None:
+def test_rotated_bands_are_those_of_the_definition(loops, limit) -> None:
     everywhere = np.ones((SIDE, SIDE), bool)
     dn = np.random.default_rng(limit).integers(0, limit, (4, SIDE, SIDE), np.uint16, endpoint=True)
     dn[:, :8] = limit  # a corner that reaches far
@@ -162,7 +162,7 @@ def test_rotated_bands_are_those_of_the_definition(limit) -> None:
 
 @pytest.mark.parametrize("bands", [1, 3, 4, 5, 13, 16])
 @pytest.mark.parametrize("ground", [0, 30_000, 65_535])
-def test_rotated_bands_that_pass_32_bits_are_those_of_the_definition(bands, ground) -> None:
+def test_rotated_bands_that_pass_32_bits_are_those_of_the_definition(loops, bands, ground) -> None:
     """One pixel at the other end of the range in every band: the sums reach as far as they can."""
     everywhere = np.ones((SIDE, SIDE), bool)
     dn = np.full((bands, SIDE, SIDE), ground, np.uint16)
