@@ -20,14 +20,7 @@ from export.lapped.context_model import ContextModel, draw_loss, nats, new_conte
 from export.lapped.context_tables import count_tables, integer_arrays
 from export.lapped.model import LappedModel, all_coefficients, augment, distortion
 from export.lapped.quantiser import magnitudes
-from export.lapped.transform import (
-    covariance_of,
-    design_prefilter,
-    from_blocks,
-    quantise_weights,
-    separable_weights,
-    to_blocks,
-)
+from export.lapped.transform import designed, from_blocks
 from export.training import Average, Progress, Schedule, fit, load_weights
 from payload.codec.lapped.quantiser import Indices
 
@@ -44,15 +37,7 @@ def train_transform(pool: Pool, out: Path) -> dict[str, Tensor]:
     if path.exists():
         return load_file(path)
     fine = [i for i in pool.training if pool.gsd_m[i] == pool.finest_m][::5]
-    prefilter, gain_db = design_prefilter(covariance_of([pool.rotated[i] for i in fine]))
-    analysis, synthesis = separable_weights(prefilter)
-    integers, exponents = quantise_weights(analysis)
-    tensors = {
-        "integers": torch.tensor(to_blocks(integers)),
-        "exponents": torch.tensor(exponents),
-        "synthesis": torch.tensor(to_blocks(synthesis), dtype=torch.float32),
-        "gain_db": torch.tensor(gain_db),
-    }
+    tensors = designed([pool.rotated[i] for i in fine])
     save_file(tensors, path)
     return tensors
 

@@ -31,7 +31,7 @@ from payload.codec.lapped import compiled, layers, quantiser, synthesis, tables,
 from payload.codec.lapped.compiled_layers import EntropyKernel
 from payload.codec.lapped.context_model import frequency_neighbours, zones
 from payload.codec.lapped.dense.given import squash
-from payload.codec.lapped.many.sets import LayerCoder, Sets, set_bands, sets_of
+from payload.codec.lapped.many.sets import LayerCoder, Sets, sets_in
 from payload.codec.lapped.many.side import pack_side, unpack_side
 from payload.codec.lapped.power_law import LEAST_GAMMA, LINEAR, MOST_GAIN, compand, expand, expanded, stretch, table
 from payload.codec.lapped.proof import latent_quantiser
@@ -79,13 +79,12 @@ class FsqCodec:
                 "restore the bundle or rebuild it"
             )
         self._averages_tell = bundle.switch("averages_tell", may_be=self._bands <= FEW_BANDS)
-        self._set_bands, self._sets = set_bands(self._bands), sets_of(self._bands)
+        self._sets, self._set_bands = sets = sets_in(bundle)
         model, kernels = tables.of_bundle(bundle, TABLES_FILE)
         self._entropy = self._coder(model)
         if self._sets > 1:
             rest, _ = tables.of_bundle(bundle, REST_TABLES_FILE)
-            self._entropy = Sets(self._entropy, self._coder(rest), self._bands, len(model.layers))
-        sets = self._sets, self._set_bands
+            self._entropy = Sets(self._entropy, self._coder(rest), sets, len(model.layers))
         self._buffers = compiled.Buffers(self._bands, self._tile_px, sets) if library.available else None
         self._by_kernel = engine is not None and engine.name == NATIVE
         self._at_once = 1 if getattr(engine, "reshapes", False) and not self._by_kernel else None
