@@ -163,7 +163,6 @@ def deliver(
             known_px += int(known.sum())
             give_back_free_pages()
             progress("ground", scene.grid[0])
-        give_back_free_pages()  # before files are packed
     seconds = time.process_time() - start
     shown = info_on(info, files[0])
     placed = spread.aside(lambda: publish(scene, shown, origin, folder, decoder.tile_px))
