@@ -91,7 +91,7 @@ class FsqCodec:
         self._at_once = 1 if getattr(engine, "reshapes", False) and not self._by_kernel else None
         self._network = self._encoder(engine) if engine else None
         self._transform = compiled.transform_of(kernels, self._by_kernel, bundle.name) if engine else None
-        self.layers = len(model.layers)
+        self.layers, self._holds_kernels = len(model.layers), kernels is not None
 
     @property
     def ground_network(self) -> str | None:
@@ -248,10 +248,10 @@ class FsqCodec:
         return self._turned_back(self._better(found, step_dn, network), rotation, step_dn)
 
     def _better(self, found: Indices, step_dn: float, network: Network) -> NDArray[np.float32]:
-        """Rotated bands [B, T, T] in steps, as the network has them."""
-        plain, levels = self._plain(found, step_dn), self._levels(found)
+        """Rotated bands [B, T, T] in steps, as the network has them; without kernels it undoes the transform itself."""
         depth = np.full((1, 1, 1, 1), found.missing / max(1, self.layers - 1), np.float32)
-        (better,) = network.run(plain[None], levels[None], depth)
+        plain = (self._plain(found, step_dn)[None],) if self._holds_kernels else ()
+        (better,) = network.run(*plain, self._levels(found)[None], depth)
         return np.asarray(better[0], np.float32)
 
     def _plain(self, found: Indices, step_dn: float, levels: F32 | None = None) -> F32:
@@ -278,7 +278,7 @@ class FsqCodec:
 
     def _turned_back(self, rotated: NDArray[np.float32], rotation: Rotation, step_dn: float) -> Dn:
         """DN of rotated bands [B, T, T] in steps."""
-        if self._synthesis is not None and self._sets == 1:
+        if self._holds_kernels and self._synthesis is not None and self._sets == 1:
             inverse, means = inverse_of(rotation)
             return self._synthesis.turned_back(rotated, (inverse * np.float32(step_dn), means))
         return to_dn(expand(unrotate(rotated * np.float32(step_dn), rotation), *self._law))
