@@ -28,6 +28,9 @@ SHIPPED = Path(__file__).parent / "bundles"
 DEFAULT = "edge"
 #: Codec kind of what stands for a bundle that failed its checks.
 BARE = "none"
+#: Draws the mask that a user gets, on the ground. Nothing that comes down is read otherwise for it, so it may be added
+#: or exchanged without a bundle's id changing.
+GROUND_CLOUDS_FILE = "ground/clouds.onnx"
 REQUIRED_KEYS = ("format_version", "name", "bands", "tile_px", "codec", "files")
 #: Bounds before anything is parsed: what ships has a hundredth of each.
 MOST_MANIFEST_OCTETS, MOST_TABLE_OCTETS = 1 << 20, 1 << 26
@@ -99,7 +102,8 @@ class Bundle:
 
 def identity(manifest: dict[str, Any]) -> bytes:
     """The octets a bundle's id is computed over: what decides the meaning of a stream, in canonical JSON."""
-    decisive = {key: manifest[key] for key in ("format_version", "bands", "tile_px", "codec", "files")}
+    decisive = {key: manifest[key] for key in ("format_version", "bands", "tile_px", "codec")}
+    decisive["files"] = {name: sha256 for name, sha256 in manifest["files"].items() if name != GROUND_CLOUDS_FILE}
     decisive |= {key: manifest[key] for key in ("sensor",) if key in manifest}
     return json.dumps(decisive, sort_keys=True, separators=(",", ":")).encode()
 

@@ -9,6 +9,7 @@ Tiles stream. In memory is one strip of tiles; with a byte budget or application
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -136,11 +137,15 @@ class Payload:
         return lambda tile: self._of_scene(tile, header, audit, observe), again
 
     def encode_tile(self, tile: Tile) -> TileCode:
-        """One tile on its own: gate, codec, no byte budget."""
+        """One tile on its own: gate, codec, every layer."""
+        return self.weigh_tile(tile).code
+
+    def weigh_tile(self, tile: Tile) -> Candidate:
+        """The same with the squared error that each layer leaves, where the policy has a byte budget."""
         before = dict(self.watch.seconds)
-        code = self._one(tile, None, None).code
+        found = self._one(tile, None, None)
         self.last_stages = {k: v - before.get(k, 0.0) for k, v in self.watch.seconds.items()}
-        return code
+        return found
 
     def _of_scene(self, tile: Tile, header: SceneHeader, audit: AuditDraw, observe: MaskObserver | None) -> Candidate:
         found = self._one(tile, audit, observe)
@@ -167,11 +172,8 @@ class Payload:
 
     def _code(self, tile: Tile, keep: int | None) -> tuple[Kind, CodedTile]:
         with_errors = self.policy.budget_octets is not None or self._other is not None
-        coded = self._encoded(tile, self._quality(keep, with_errors))
+        coded = self._encoded(tile, Quality.of(self.policy, keep, with_errors))
         return shorter(tile, coded, self.codec, self._other, self.watch)
-
-    def _quality(self, keep: int | None = None, with_errors: bool = False) -> Quality:
-        return Quality.of(self.policy, keep, with_errors)
 
     def _shorten(self, layers: tuple[bytes, ...], octets: int) -> tuple[bytes, ...]:
         with self.watch.stage("entropy"):
@@ -190,11 +192,9 @@ class Payload:
 
     def thumbnail(self, tile: Tile) -> CodedTile:
         """The coarsest layer of a tile, for the audit."""
-        return self._encoded(tile, replace(self._quality(keep=1), max_error_dn=None))
+        return self._encoded(tile, replace(Quality.of(self.policy, 1), max_error_dn=None))
 
     def _encoded(self, tile: Tile, quality: Quality) -> CodedTile:
         self.work["coded"] += 1
-        coded = self.codec.encode(tile, quality, self.watch)
-        if self.guard is None:
-            return coded
-        return self.guard.read_back(coded, lambda: self.codec.encode(tile, quality, self.watch))
+        encode = partial(self.codec.encode, tile, quality, self.watch)
+        return encode() if self.guard is None else self.guard.read_back(encode(), encode)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from payload.bundle import DEFAULT, Bundle
+from payload.engine import Engine
 from payload.errors import InputError
 from payload.tiles import grid
 from sim.aided.archive import Archive, laid_over
@@ -51,7 +52,7 @@ class Request:
     out: Path
     mission: str = DEFAULT_MISSION
     bundle: str = DEFAULT
-    engine: str = ANY_ENGINE  # `openvino`, and `native` for a large scene
+    engine: str | Engine = ANY_ENGINE  # `openvino`, and `native` for a large scene
     seed: int = 0
     reading: Reading = AS_STORED  # what the user says of the file: bands, scale, offset
     overwrite: bool = False

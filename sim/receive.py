@@ -30,6 +30,7 @@ from sim.ground.decoder import AUTO, Decoder, decoder_for
 from sim.ground.mosaic import reconstruct
 from sim.ground.place import scene_info
 from sim.ground.reception import Reception, SceneReception, by_id, receive_channels
+from sim.heap import give_back_free_pages
 from sim.link.frames.receiver import GATHERED_OCTETS, FrameReceiver, FrameReception, packets_off_air
 from sim.link.link import Link
 from sim.mission.spec import DEFAULT as DEFAULT_MISSION
@@ -160,6 +161,7 @@ def deliver(
             writer.write_strip(top, strip.dn[:, :height, : info.width_px], known)
             provenance_writer.write_strip(top, provenance(scene, strip.row, known, decoder.tile_px))
             known_px += int(known.sum())
+            give_back_free_pages()
             progress("ground", scene.grid[0])
     seconds = time.process_time() - start
     shown = info_on(info, files[0])

@@ -19,8 +19,10 @@ def table(
     ndvi = np.tile(np.array(errors[:layers]), (count, 1))
     clear = np.full(count, 60_000.0) if clear_px is None else np.array(clear_px, float)
     of = np.zeros(count, np.int64) if scene is None else np.array(scene)
+    left = np.concatenate([np.full((count, 1), 1e5), 1e6 * ndvi**2], axis=1)
+    value = np.minimum.accumulate(-np.diff(left, axis=1) * 65_536.0 / octets, axis=1)
     return TileTable(
-        of, octets, ndvi, 1e6 * ndvi**2, np.full(count, 1e5), clear, np.full(count, 65_536.0),
+        of, octets, value, ndvi, 1e6 * ndvi**2, np.full(count, 1e5), clear, np.full(count, 65_536.0),
         np.isin(np.arange(count), withheld), np.full(count, layers), np.full(1 + of.max(), records),
     )  # fmt: skip
 

@@ -10,7 +10,7 @@ import onnx
 from export.bundle.assemble import extended
 from export.graphs.to_onnx import check_po2w7
 from payload.apps.network_app import network_file
-from payload.bundle import DEFAULT, Bundle
+from payload.bundle import DEFAULT, GROUND_CLOUDS_FILE, Bundle
 from payload.clouds.network import NETWORK_FILE, places_in
 from payload.errors import InputError
 
@@ -27,13 +27,15 @@ def add_app(bundle: Bundle, name: str, network: Path, out: Path, counts: int = 1
 
 
 def add_gate(bundle: Bundle, source: Bundle, out: Path) -> Bundle:
-    """The bundle, under its own name, with the cloud network of another, which finds its bands by role. InputError
+    """The bundle, under its own name, with the cloud networks of another, which find their bands by role. InputError
     where the other has no network; BundleError where the bundle has no such bands."""
     if "clouds" not in source.manifest:
         raise InputError(f"bundle {source.name} has no cloud network to take; name one that has, such as {DEFAULT}")
     places_in(bundle)
     clouds = {"clouds": source.manifest["clouds"] | {"taken_from": f"{source.bundle_id:08x}"}}
-    return extended(bundle, bundle.name, {NETWORK_FILE: source.file(NETWORK_FILE)}, clouds, out)
+    added = {name: source.file(name) for name in (NETWORK_FILE, GROUND_CLOUDS_FILE) if name in source.manifest["files"]}
+    clouds |= {key: source.manifest[key] for key in ("ground_clouds",) if key in source.manifest}
+    return extended(bundle, bundle.name, added, clouds, out)
 
 
 def _check(network: Path, wanted: tuple[int, ...], counts: int) -> None:

@@ -110,12 +110,32 @@ def loss(logits: torch.Tensor, batch: tuple[torch.Tensor, ...]) -> torch.Tensor:
     return torch.as_tensor(total / weights.sum().clamp(min=1.0))
 
 
-class Sampler:
-    """Draws training batches of labelled windows; everything random comes from the generator given to `batch`."""
+class Drawing:
+    """Draws crops of labelled windows; everything random comes from the generator given."""
+
+    def __init__(self, windows: dict[str, NDArray[Any]]) -> None:
+        self.windows = windows
+        self._sums = np.cumsum(_how_often(windows))
+
+    def crop(self, size: int, zoom: float, rng: np.random.Generator) -> tuple[F32, F32]:
+        """A crop of a window, seen from `zoom` times as far, turned: dn [4, n, n], stacked targets [6, n, n]."""
+        i = min(int(np.searchsorted(self._sums, rng.random() * self._sums[-1])), len(self._sums) - 1)
+        taken = round(size * zoom)
+        top, left = rng.integers(self.windows["dn"].shape[-1] - taken + 1, size=2)
+        place = (i, ..., slice(top, top + taken), slice(left, left + taken))
+        teacher, scl, opacity, cast = (self.windows[key][place] for key in ("teacher", "scl", "opacity", "cast"))
+        targets = targets_of(teacher, scl, opacity, cast, int(self.windows["kind"][i]))
+        every = np.concatenate([self.windows["dn"][place].astype(np.float32), targets.stacked()])
+        every = turned(_resized(every, size), int(rng.integers(4)), bool(rng.integers(2)))
+        return every[:4], every[4:]
+
+
+class Sampler(Drawing):
+    """Draws training batches of the flying network."""
 
     def __init__(self, windows: dict[str, NDArray[Any]], settings: CloudSettings) -> None:
-        self.windows, self.settings = windows, settings
-        self._sums = np.cumsum(_how_often(windows))
+        super().__init__(windows)
+        self.settings = settings
 
     def batch(self, rng: np.random.Generator, tiles: int) -> tuple[torch.Tensor, ...]:
         """As much as `tiles` tiles of 256 px: planes [N, P, n, n] as integers, classes [N, 3, n, n], then weights, thin
@@ -126,8 +146,7 @@ class Sampler:
         return tuple(torch.from_numpy(np.stack(column).astype(np.float32)) for column in columns)
 
     def _sample(self, size: int, rng: np.random.Generator) -> tuple[NDArray[Any], ...]:
-        window = min(int(np.searchsorted(self._sums, rng.random() * self._sums[-1])), len(self._sums) - 1)
-        dn, labels = self._cropped(window, size, float(rng.choice(ZOOMS[size][0], p=ZOOMS[size][1])), rng)
+        dn, labels = self.crop(size, float(rng.choice(ZOOMS[size][0], p=ZOOMS[size][1])), rng)
         dn, seen = degrade(dn, rng), None
         if rng.random() < 0.05:  # the swath ends inside the tile
             seen = np.ones((size, size), bool)
@@ -138,17 +157,6 @@ class Sampler:
         if planes is None:
             planes, weights = np.zeros((12, size // 2, size // 2), np.uint8), 0.0 * weights
         return planes, classes, weights, thin, thin_weights
-
-    def _cropped(self, i: int, size: int, zoom: float, rng: np.random.Generator) -> tuple[F32, F32]:
-        """A crop of window `i`, seen from `zoom` times as far, turned: dn [4, n, n], stacked targets [6, n, n]."""
-        taken = round(size * zoom)
-        top, left = rng.integers(self.windows["dn"].shape[-1] - taken + 1, size=2)
-        place = (i, ..., slice(top, top + taken), slice(left, left + taken))
-        teacher, scl, opacity, cast = (self.windows[key][place] for key in ("teacher", "scl", "opacity", "cast"))
-        targets = targets_of(teacher, scl, opacity, cast, int(self.windows["kind"][i]))
-        every = np.concatenate([self.windows["dn"][place].astype(np.float32), targets.stacked()])
-        every = turned(_resized(every, size), int(rng.integers(4)), bool(rng.integers(2)))
-        return every[:4], every[4:]
 
     def _planes(self, dn: F32, seen: NDArray[np.bool_] | None) -> NDArray[np.uint8] | None:
         quarters = np.round(4.0 * dn).astype(np.uint32)  # four times the averages of 2 x 2 px

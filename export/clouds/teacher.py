@@ -4,7 +4,9 @@
 
 The teacher is `ukis-csmask` 1.0.0 (Wieland, Fichtner, Martinis 2022; Apache-2.0): U-Nets of 40 MB for four bands, one
 for the top of the atmosphere (L1C) and one for the ground (L2A), classes clear, cloud and shadow. Its word is kept in
-cells of 2 x 2 px. The files are written in parts; a run goes on with the part that is missing.
+cells of 2 x 2 px. The files are written in parts; a run goes on with the part that is missing. The parts called
+`decoded` hold the real windows a second time as the ground sees them, coded and decoded, with what the teacher says of
+the original.
 """
 
 import argparse
@@ -17,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from export.clouds.decoded import Decoded
 from export.clouds.drawn import F32
 from export.clouds.windows import NO_SCL, WINDOW_PX, Painter, Window, real_windows
 from export.data import read_all
@@ -59,12 +62,13 @@ class Teacher:
         return np.asarray(weights / weights.sum(axis=0), np.float32)
 
 
-def label(window: Window, teacher: Teacher) -> dict[str, Any]:
-    """What is kept of a window, in cells of 2 x 2 px; `scl` where a cell has one class, NO_SCL elsewhere."""
+def label(window: Window, teacher: Teacher, seen: F32 | None = None) -> dict[str, Any]:
+    """What is kept of a window, in cells of 2 x 2 px; `scl` where a cell has one class, NO_SCL elsewhere. `seen`: the
+    pixels that are kept in place of those that the teacher judges."""
     classes = _blocks(window.scl)
     alike = (classes == classes[..., :1]).all(axis=-1)
     return {
-        "dn": np.round(_means(window.dn)).clip(0, 65_535).astype(np.uint16),  # [4, n, n]
+        "dn": np.round(_means(window.dn if seen is None else seen)).clip(0, 65_535).astype(np.uint16),  # [4, n, n]
         "teacher": _octets(_means(teacher(window.dn, window.level))),  # [3, n, n]
         "scl": np.where(alike, classes[..., 0], NO_SCL).astype(np.uint8),
         "opacity": _octets(_means(window.opacity)),
@@ -88,8 +92,9 @@ def _octets(shares: F32) -> NDArray[np.uint8]:
     return np.round(shares * 255.0).astype(np.uint8)
 
 
-def write_part(path: Path, windows: Sequence[Window], teacher: Teacher) -> None:
-    rows = [label(window, teacher) for window in windows]
+def write_part(path: Path, windows: Sequence[Window], teacher: Teacher, seen_by: Decoded | None = None) -> None:
+    """`seen_by`: what codes and decodes the pixels that are kept."""
+    rows = [label(window, teacher, None if seen_by is None else seen_by(window.dn)) for window in windows]
     partial = path.with_suffix(".partial")
     with partial.open("wb") as stream:
         columns: dict[str, Any] = {key: np.array([row[key] for row in rows]) for key in rows[0]}
@@ -120,6 +125,9 @@ def main(argv: list[str] | None = None) -> None:
         path = arguments.out / f"real{i // PART:03d}.npz"
         if not path.exists():
             write_part(path, windows[i : i + PART], teacher)
+        path = arguments.out / f"decoded{i // PART:03d}.npz"
+        if not path.exists():
+            write_part(path, windows[i : i + PART], teacher, Decoded(np.random.default_rng([SEED, PART, i])))
     for i in range(arguments.drawn_parts):
         path = arguments.out / f"drawn{i:03d}.npz"
         if not path.exists():

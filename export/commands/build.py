@@ -8,6 +8,7 @@ from export.commands.shared import (
     HELD,
     Commands,
     add_command,
+    kept_ground_clouds,
     networks_of,
     positive,
     print_bundle,
@@ -31,6 +32,10 @@ def add_to(commands: Commands) -> None:
     build.add_argument("--app-counts", type=int, default=1, metavar="CLASS", help="of --app: the class that is counted")
     build.add_argument("--app-cell", type=int, choices=(2, 4), default=2, metavar="PX", help="of --app: 2 or 4")
     build.add_argument("--gate", metavar="BUNDLE", help="the cloud network of this bundle, into --bundle")
+    build.add_argument(
+        "--ground-clouds", type=Path, nargs="?", const=kept_ground_clouds(), metavar="FOLDER",
+        help="the ground's cloud network of this folder, default the one kept; with --bundle: added to it",
+    )  # fmt: skip
     build.add_argument("--out", type=Path)
 
     memory = add_command(commands, "memory", _memory, "peak activation memory per tile size")
@@ -43,6 +48,7 @@ def add_to(commands: Commands) -> None:
 
 def _build(arguments: argparse.Namespace) -> int:
     from export.bundle.add_app import add_app, add_gate
+    from export.bundle.add_ground_mask import add_ground_mask
     from export.bundle.assemble import derive
     from export.bundle.from_recipe import build_recipe
 
@@ -57,8 +63,12 @@ def _build(arguments: argparse.Namespace) -> int:
         bundle = load_bundle(arguments.bundle or DEFAULT)
         out = arguments.out or Path("build") / f"{bundle.name}-gate"
         built = add_gate(bundle, load_bundle(arguments.gate), out)
+    elif arguments.bundle is not None and arguments.ground_clouds is not None:
+        bundle = load_bundle(arguments.bundle)
+        out = arguments.out or Path("build") / f"{bundle.name}-ground-clouds"
+        built = add_ground_mask(bundle, arguments.ground_clouds, out)
     elif arguments.bundle is None:
-        where = arguments.checkpoints, arguments.clouds
+        where = arguments.checkpoints, (arguments.clouds, arguments.ground_clouds or kept_ground_clouds())
         built = build_recipe(arguments.recipe, *where, arguments.target, arguments.out)
     else:
         out = arguments.out or Path("build") / f"{Path(arguments.bundle).name}-{arguments.target}"

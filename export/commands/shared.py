@@ -38,6 +38,11 @@ def takes_clouds(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--clouds", type=Path, default=kept, help="folder of the cloud network; default the one kept")
 
 
+def kept_ground_clouds() -> Path:
+    """Where the ground's cloud network of the shipped rotation lies."""
+    return Path(__file__).parents[1] / "checkpoints" / "ground_clouds" / "shipped"
+
+
 def takes_pool(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pool", type=Path, help="real tiles, .npz; default train/tiles128.npz of the data folder")
 

@@ -281,8 +281,12 @@ def _angle(c: float, s: float) -> int:
     """The angle that turns (c, s) onto the first axis best."""
     cosines, sines = (table.item for table in circle())
     near = round(math.atan2(s, c) * (ANGLES / (2 * math.pi))) % ANGLES
-    around = ((near - 1) % ANGLES, near, (near + 1) % ANGLES)
-    return max(around, key=lambda k: c * cosines(k) + s * sines(k))
+    best, reached = near, -math.inf
+    for angle in ((near - 1) % ANGLES, near, (near + 1) % ANGLES):
+        along = c * cosines(angle) + s * sines(angle)
+        if along > reached:  # of two alike the first
+            best, reached = angle, along
+    return best
 
 
 def _many_angles(vectors: NDArray[np.float64]) -> tuple[int, ...]:

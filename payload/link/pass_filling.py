@@ -8,19 +8,26 @@ octets planned are the octets sent: packets, heads of tile codes and scene heade
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from payload.link.rate_control import Candidate, Shorten, choose_layers, octets_of
 from payload.link.scene_header import SceneHeader, headers_on_air
-from payload.link.tile_code import Kind, TileCode
+from payload.link.tile_code import UNKNOWN_CLOUD, Kind, TileCode
+from payload.link.valid_mask import unpack_mask
 from payload.policy import Policy
+
+#: In which order layers go. The coarsest of every tile before a finer one of any; every tile whole, those first that
+#: bring most clear area per octet; or, layer by layer, what removes most squared error per octet.
+PassOrder = Literal["coarse-first", "whole-tiles", "least-error"]
 
 
 @dataclass(frozen=True)
 class CutPoint:
-    """A tile code after so many `layers`: all its `octets` on the link, and the squared `error` that is left."""
+    """A tile code after so many `layers`: all its `octets` on the link, and what of its worth is still lacking then:
+    the squared `error` that is left, or clear pixels that have not all their layers (`worth_when_whole`)."""
 
     layers: int
-    octets: int
+    octets: float
     error: float
 
 
@@ -48,9 +55,21 @@ def cut_points(tile: Candidate, packet_octets: int) -> tuple[CutPoint, ...]:
     return tuple(CutPoint(n, octets_of(tile.code, n, packet_octets), tile.error(n)) for n in places)
 
 
+def worth_when_whole(tile: Candidate, clear_px: float) -> Candidate:
+    """The tile as a mission sees it to which a picture short of its quality is worth nothing: all of its clear pixels
+    are lacking until the last layer is there."""
+    return replace(tile, errors=(*[clear_px] * len(tile.code.layers), 0.0))
+
+
+def clear_px(code: TileCode, tile_px: int) -> float:
+    """Valid pixels of a tile that its gate did not take for cloud; all of them where there was no gate."""
+    cloudy = 0 if code.cloud_percent == UNKNOWN_CLOUD else code.cloud_percent
+    return float(unpack_mask(code.mask, tile_px).sum()) * (1 - cloudy / 100)
+
+
 def values_per_octet(points: Sequence[CutPoint]) -> tuple[float, ...]:
-    """Squared error that each layer removes per octet. A layer that is worth more than the one before it is taken
-    together with it: values never rise along a tile."""
+    """Of what is lacking, how much each layer removes per octet. A layer that is worth more than the one before it is
+    taken together with it: values never rise along a tile."""
     values: list[float] = []
     at = 0
     while at < len(points) - 1:

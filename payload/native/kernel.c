@@ -14,6 +14,8 @@
 #include "contexts.c"
 #include "classes.c"
 #include "range_coder.c"
+#include "bits.c"
+#include "chunks.c"
 #include "listing.c"
 #include "layers.c"
 #include "decoding.c"
@@ -34,7 +36,7 @@
 #include "convolutional.c"
 #include "twins.c"
 
-EXPORT void nadir_plain_only(int on) { plain_only = on; }
+EXPORT void nadir_plain_only(int taken) { loops_taken = taken; }
 
 /* The digest of the sources this was built from (payload/native/sources.py): an older kernel is never called. */
 #ifndef NADIR_SOURCES

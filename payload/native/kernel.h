@@ -45,11 +45,13 @@ typedef struct {
 
 static int within(int value, int least, int most) { return value >= least && value <= most; }
 
-static int plain_only; /* tests set it to compare the plain loops with the vector ones */
+/* Tests set it to compare the plain loops with the vector ones, and those with what they do without pext and pdep. */
+enum { ALL_LOOPS, PLAIN_LOOPS, WITHOUT_PEXT };
+static int loops_taken;
 
 static int use_avx2(void) {
 #if HAVE_AVX2
-    return !plain_only && __builtin_cpu_supports("avx2");
+    return loops_taken != PLAIN_LOOPS && __builtin_cpu_supports("avx2");
 #else
     return 0;
 #endif

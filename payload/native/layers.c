@@ -12,12 +12,13 @@ static int longest_group_of(const Model *model) {
     return longest;
 }
 
-/* Of encoding's lists, or of decoding's counts, words, places and numbers. */
+static size_t decoding_octets(int channels, int h, int w, int longest_group);
+
+/* Of encoding's lists, or of what decoding needs. */
 EXPORT size_t nadir_scratch_octets(int channels, int h, int w, int longest_group) {
-    size_t cells = (size_t)longest_group * h * w, words = (size_t)h * ((w + STEP - 1) / STEP);
+    size_t cells = (size_t)longest_group * h * w;
     size_t lists = symbols_octets(channels, (size_t)h * w, cells) + cells + ROOM;
-    size_t numbers = (size_t)longest_group * (CLASSES + 1) + 2 * words + (size_t)channels * h * w + cells + CLASSES;
-    size_t decoding = sizeof(uint32_t) * numbers + cells;
+    size_t decoding = decoding_octets(channels, h, w, longest_group);
     return context_octets(channels, h, w) + (lists > decoding ? lists : decoding) + 64;
 }
 
@@ -28,14 +29,16 @@ static void know_everything_coarser(Contexts *t, const uint16_t *magnitude, int 
             know(t, c, magnitude + (size_t)c * t->h * t->w, shift, 1);
 }
 
-static void put_bits(Encoder *coder, const uint32_t *lower, const Bits *bits) {
+static void put_bits(Encoder *to, const uint32_t *lower, const Bits *bits) {
+    Encoder coder = *to;
     size_t left = bits_in(bits);
     *bits->at = bits->bits;
     for (const uint64_t *at = bits->begin; left; at++) {
         uint64_t word = *at;
         for (size_t count = left < 64 ? left : 64; count; count--, left--, word >>= 1)
-            put(coder, lower, (int)(word & 1));
+            put(&coder, lower, (int)(word & 1));
     }
+    *to = coder;
 }
 
 /* Octets of layer k behind its head (active, activity): how many it took of `out`. magnitude [C][h w] of the finest
@@ -60,27 +63,26 @@ static size_t encode(const Model *model, const Layer *layer, int k, uint16_t *ma
         classes_of_group(&t, begin, end);
         start_group(&s);
         for (int rank = begin; rank < end; rank++) {
-            size_t at = (size_t)model->order[rank] * n;
-            const uint8_t *classes = t.found + (size_t)(rank - begin) * t.span;
-            /* block averages are few and worth much */
-            const uint8_t *sizes = size128 && model->order[rank] % COEFFICIENTS ? size128 + at : NULL;
+            int channel = model->order[rank];
+            size_t at = (size_t)channel * n;
+            Channel c = {t.found + (size_t)(rank - begin) * t.span, magnitude + at, negative + at, NULL, hits[channel]};
+            if (size128 && channel % COEFFICIENTS) /* block averages are few and worth much */
+                c.size128 = size128 + at;
 #if HAVE_AVX2
-            if (use_pext())
-                list_pext(&s, &t, classes, magnitude + at, negative + at, sizes, shift, k);
+            if (use_pext() && w % STEP == 0)
+                list_pext(&s, &t, c, shift, k);
             else
 #endif
-                list_plain(&s, &t, classes, magnitude + at, negative + at, sizes, shift, k);
-            if (hits[model->order[rank]])
-                know(&t, model->order[rank], magnitude + at, shift, 0);
+                list_plain(&s, &t, c, shift, k);
+            if (hits[channel])
+                know(&t, channel, magnitude + at, shift, 0);
         }
         for (int c = 0; c < CLASSES; c++) {
             const uint8_t *last = list_tokens(&s.fresh[c], __builtin_ctz((unsigned)layer->longest[c]), tokens);
-            for (const uint8_t *token = tokens; token < last; token++)
-                put(&coder, layer->runs + c * (LONGEST_RUN + 2), *token);
+            put_all(&coder, layer->runs + c * (LONGEST_RUN + 2), tokens, last);
         }
         for (int c = 0; k == 0 && c < SIZE_CLASSES; c++)
-            for (const uint8_t *size = s.size_begin[c]; size < s.size_end[c]; size++)
-                put(&coder, layer->size + c * (ESCAPE + 1), *size);
+            put_all(&coder, layer->size + c * (ESCAPE + 1), s.size_begin[c], s.size_end[c]);
         for (int c = 0; k && c < REFINEMENTS; c++)
             put_bits(&coder, layer->refinement + c * 3, &s.refined[c]);
     }

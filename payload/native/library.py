@@ -81,6 +81,11 @@ def plain_only(on: bool) -> None:
     loaded().nadir_plain_only(int(on))
 
 
+def without_pext(on: bool) -> None:
+    """For tests: the vector loops as processors have them whose pext and pdep are slow."""
+    loaded().nadir_plain_only(2 * on)
+
+
 _Anything = ctypes.c_char * 0
 
 

@@ -1,43 +1,6 @@
 /* A layer's coefficients -> what is coded of them: new ones by class, bits and sizes of known ones, signs. */
 #include "kernel.h"
 
-/* A string of bits: the first is the lowest of the first word. `bits` holds the `count` (< 64) of the open word. */
-typedef struct {
-    uint64_t *begin, *at, bits;
-    int count;
-} Bits;
-
-/* The lowest `count` (0 to 64) of `bits`; those above are 0. */
-static inline void append(Bits *to, uint64_t bits, int count) {
-    uint64_t here = to->bits | bits << to->count, beyond = bits >> 1 >> (63 - to->count);
-    int all = to->count + count, whole = all >> 6;
-    *to->at = here;
-    to->at += whole;
-    to->bits = here ^ ((here ^ beyond) & -(uint64_t)whole); /* no branch: nobody can foresee it */
-    to->count = all & 63;
-}
-
-static inline size_t bits_in(const Bits *bits) { return (size_t)(bits->at - bits->begin) * 64 + (size_t)bits->count; }
-
-static size_t words_for(size_t bits) { return bits / 64 + 2; }
-
-static void start(Bits *bits) { bits->at = bits->begin, bits->bits = 0, bits->count = 0; }
-
-/* As octets, the first bit the highest of its octet; the last octet is filled up with zeros. */
-static uint8_t *write_bits(const Bits *bits, uint8_t *out) {
-    size_t octets = (bits_in(bits) + 7) / 8;
-    *bits->at = bits->bits;
-    for (size_t i = 0; i < octets; i += 8) {
-        uint64_t word = bits->begin[i / 8];
-        word = (word >> 1 & 0x5555555555555555u) | (word & 0x5555555555555555u) << 1;
-        word = (word >> 2 & 0x3333333333333333u) | (word & 0x3333333333333333u) << 2;
-        word = (word >> 4 & 0x0f0f0f0f0f0f0f0fu) | (word & 0x0f0f0f0f0f0f0f0fu) << 4;
-        for (size_t j = i; j < i + 8 && j < octets; j++, word >>= 8)
-            *out++ = (uint8_t)word;
-    }
-    return out;
-}
-
 /* What the channels of a group become; escapes and signs are those of all groups. */
 typedef struct {
     Bits fresh[CLASSES];       /* of a class's coefficients that were not significant before: whether each is now */
@@ -73,20 +36,6 @@ static void start_group(Symbols *s) {
     memcpy(s->size_end, s->size_begin, sizeof s->size_end);
 }
 
-/* Of up to 32 coefficients: which are significant, and which of those the coarser layer knows; a bit each. */
-typedef struct {
-    uint32_t some, old;
-} Events;
-
-static Events events_plain(const uint16_t *magnitude, int count, int shift, int old_shift) {
-    Events found = {0, 0};
-    for (int i = 0; i < count; i++) {
-        found.some |= (uint32_t)(magnitude[i] >> shift != 0) << i;
-        found.old |= (uint32_t)(magnitude[i] >> old_shift != 0) << i;
-    }
-    return found;
-}
-
 static uint32_t minus_plain(const uint8_t *negative, int count) {
     uint32_t found = 0;
     for (int i = 0; i < count; i++)
@@ -117,113 +66,6 @@ static void refine_plain(Symbols *s, const uint16_t *magnitude, uint32_t old, in
     }
 }
 
-#if HAVE_AVX2
-#define PEXT __attribute__((target("avx2,popcnt,bmi,bmi2")))
-
-/* Processors whose pext is quick. */
-static int use_pext(void) {
-    return use_avx2() && __builtin_cpu_supports("bmi2") && !__builtin_cpu_is("znver1") && !__builtin_cpu_is("znver2");
-}
-
-/* A bit each of 32 comparisons of 16 bits. */
-AVX2 static uint32_t mask_avx2(__m256i first, __m256i second) {
-    __m256i both = _mm256_packs_epi16(first, second);
-    return (uint32_t)_mm256_movemask_epi8(_mm256_permute4x64_epi64(both, _MM_SHUFFLE(3, 1, 2, 0)));
-}
-
-AVX2 static uint32_t some_avx2(const uint16_t *magnitude, int shift) {
-    const __m128i down = _mm_cvtsi32_si128(shift);
-    const __m256i zero = _mm256_setzero_si256();
-    __m256i a = _mm256_srl_epi16(_mm256_loadu_si256((const __m256i *)magnitude), down);
-    __m256i b = _mm256_srl_epi16(_mm256_loadu_si256((const __m256i *)(magnitude + 16)), down);
-    return ~mask_avx2(_mm256_cmpeq_epi16(a, zero), _mm256_cmpeq_epi16(b, zero));
-}
-
-AVX2 static uint32_t equal_avx2(const uint8_t *classes, int class) {
-    __m256i same = _mm256_cmpeq_epi8(_mm256_loadu_si256((const __m256i *)classes), _mm256_set1_epi8((char)class));
-    return (uint32_t)_mm256_movemask_epi8(same);
-}
-
-AVX2 static uint32_t minus_avx2(const uint8_t *negative) {
-    __m256i high = _mm256_slli_epi16(_mm256_loadu_si256((const __m256i *)negative), 7);
-    return (uint32_t)_mm256_movemask_epi8(high);
-}
-
-AVX2 static uint32_t idle_avx2(const uint16_t *magnitude, const uint8_t *size128, const uint8_t *classes,
-                               const uint8_t *worth) {
-    const __m256i one = _mm256_set1_epi16(1);
-    uint32_t ones = mask_avx2(_mm256_cmpeq_epi16(_mm256_loadu_si256((const __m256i *)magnitude), one),
-                              _mm256_cmpeq_epi16(_mm256_loadu_si256((const __m256i *)(magnitude + 16)), one));
-    __m256i class = _mm256_loadu_si256((const __m256i *)classes), size = _mm256_loadu_si256((const __m256i *)size128);
-    __m256i low = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)worth));
-    __m256i high = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(worth + 16)));
-    __m256i price = _mm256_blendv_epi8(_mm256_shuffle_epi8(low, class), _mm256_shuffle_epi8(high, class),
-                                       _mm256_slli_epi16(class, 3)); /* bit 4 chooses the half */
-    return ones & ~(uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(_mm256_max_epu8(size, price), size));
-}
-
-PEXT static inline void append_pext(Bits *to, uint32_t bits, uint32_t chosen) {
-    append(to, _pext_u32(bits, chosen), __builtin_popcount(chosen));
-}
-
-PEXT static inline void refine_pext(Symbols *s, const uint16_t *magnitude, uint32_t old, int shift) {
-    const __m128i down = _mm_cvtsi32_si128(shift), further = _mm_cvtsi32_si128(shift + 1);
-    const __m256i one = _mm256_set1_epi16(1), two = _mm256_set1_epi16(2);
-    __m256i a = _mm256_loadu_si256((const __m256i *)magnitude);
-    __m256i b = _mm256_loadu_si256((const __m256i *)(magnitude + 16));
-    uint32_t next = mask_avx2(_mm256_slli_epi16(_mm256_srl_epi16(a, down), 15),
-                              _mm256_slli_epi16(_mm256_srl_epi16(b, down), 15));
-    a = _mm256_srl_epi16(a, further), b = _mm256_srl_epi16(b, further);
-    uint32_t ones = mask_avx2(_mm256_cmpeq_epi16(a, one), _mm256_cmpeq_epi16(b, one));
-    uint32_t twos = mask_avx2(_mm256_cmpeq_epi16(a, two), _mm256_cmpeq_epi16(b, two));
-    append_pext(&s->refined[0], next, old & ones);
-    append_pext(&s->refined[1], next, old & twos);
-    append_pext(&s->refined[2], next, old & ~ones & ~twos);
-}
-#endif
-
-/* Chunks of 32 coefficients that wait to be dealt out by class. */
-enum { CHUNKS = 32 };
-typedef struct {
-    int count;
-    uint32_t open[CHUNKS], fresh[CHUNKS];
-    uint8_t classes[CHUNKS][STEP];
-} Waiting;
-
-static void deal_plain(Symbols *s, const Waiting *w) {
-    for (int i = 0; i < w->count; i++)
-        for (uint32_t open = w->open[i]; open; open &= open - 1) {
-            int at = __builtin_ctz(open);
-            append(&s->fresh[w->classes[i][at]], w->fresh[i] >> at & 1, 1);
-        }
-}
-
-#if HAVE_AVX2
-/* Neighbours are alike: the classes of a channel are few, and next to each other. */
-PEXT static void deal_pext(Symbols *s, Waiting *w) {
-    __m256i least = _mm256_set1_epi8(CLASSES - 1), most = _mm256_setzero_si256();
-    if (w->count & 1) /* two chunks at a time */
-        w->open[w->count] = 0, memcpy(w->classes[w->count], w->classes[w->count - 1], STEP);
-    for (int i = 0; i < w->count; i++) {
-        __m256i here = _mm256_loadu_si256((const __m256i *)w->classes[i]);
-        least = _mm256_min_epu8(least, here), most = _mm256_max_epu8(most, here);
-    }
-    uint8_t low[STEP], high[STEP], first = CLASSES - 1, last = 0;
-    _mm256_storeu_si256((__m256i *)low, least), _mm256_storeu_si256((__m256i *)high, most);
-    for (int i = 0; i < STEP; i++)
-        first = low[i] < first ? low[i] : first, last = high[i] > last ? high[i] : last;
-    for (int c = first; c <= last; c++) {
-        Bits to = s->fresh[c];
-        for (int i = 0; i < w->count; i += 2) {
-            uint64_t open, fresh, same = equal_avx2(w->classes[i], c) | (uint64_t)equal_avx2(w->classes[i + 1], c) << 32;
-            memcpy(&open, w->open + i, sizeof open), memcpy(&fresh, w->fresh + i, sizeof fresh);
-            append(&to, _pext_u64(fresh, same & open), __builtin_popcountll(same & open));
-        }
-        s->fresh[c] = to;
-    }
-}
-#endif
-
 /* Sizes of what layer 0 has found, and the magnitude of those that are too large for one. */
 static inline void list_sizes(Symbols *s, const uint16_t *magnitude, const uint8_t *classes, uint32_t fresh, int shift) {
     for (; fresh; fresh &= fresh - 1) {
@@ -236,73 +78,152 @@ static inline void list_sizes(Symbols *s, const uint16_t *magnitude, const uint8
 }
 
 /* One channel [h][w] of layer k: classes [h][pitch]. size128 [h][w] or NULL: a magnitude of one that is not worth its
- * octets is cleared. */
-static inline __attribute__((always_inline)) void list_channel(Symbols *s, const Contexts *t, const uint8_t *classes,
-                                                               uint16_t *magnitude, const uint8_t *negative,
-                                                               const uint8_t *size128, int shift, int k, int vector) {
-    Waiting waiting;
-    waiting.count = 0;
+ * octets is cleared. `any`: whether the channel holds anything in this layer. */
+typedef struct {
+    const uint8_t *classes;
+    uint16_t *magnitude;
+    const uint8_t *negative, *size128;
+    int any;
+} Channel;
+
+static void list_plain(Symbols *s, const Contexts *t, Channel c, int shift, int k) {
     for (int row = 0; row < t->h; row++)
         for (int col = 0; col < t->w; col += STEP) {
-            int count = t->w - col < STEP ? t->w - col : STEP, at = row * t->w + col;
-            const uint8_t *class = classes + row * t->pitch + col, *worth = t->layer->worth;
-            uint32_t here = UINT32_MAX >> (STEP - count), minus, idle = 0;
-            Events events;
-#if HAVE_AVX2
-            if (vector && count == STEP) {
-                events.some = some_avx2(magnitude + at, shift);
-                events.old = k && events.some ? some_avx2(magnitude + at, shift + 1) : 0;
-                minus = minus_avx2(negative + at);
-                if (size128 && events.some & ~events.old)
-                    idle = idle_avx2(magnitude + at, size128 + at, class, worth) & ~events.old;
-                if (events.old)
-                    refine_pext(s, magnitude + at, events.old, shift);
-            } else
-#endif
-            {
-                events = events_plain(magnitude + at, count, shift, shift + 1);
-                events.old = k ? events.old : 0;
-                minus = minus_plain(negative + at, count);
-                if (size128)
-                    idle = idle_plain(magnitude + at, size128 + at, class, worth, events.some & ~events.old);
-                refine_plain(s, magnitude + at, events.old, shift);
-            }
-            uint32_t fresh = events.some & ~events.old & ~idle;
+            int count = t->w - col < STEP ? t->w - col : STEP;
+            size_t at = (size_t)row * t->w + col;
+            uint16_t *magnitude = c.magnitude + at;
+            const uint8_t *classes = c.classes + row * t->pitch + col;
+            uint32_t some = reach_plain(magnitude, count, shift, 1), old = k ? reach_plain(magnitude, count, shift, 2) : 0;
+            uint32_t fresh = some & ~old, idle = 0;
+            if (c.size128)
+                idle = idle_plain(magnitude, c.size128 + at, classes, t->layer->worth, fresh);
+            fresh &= ~idle;
+            refine_plain(s, magnitude, old, shift);
             for (; idle; idle &= idle - 1)
-                magnitude[at + __builtin_ctz(idle)] = 0; /* counts as a zero from here on */
+                magnitude[__builtin_ctz(idle)] = 0; /* counts as a zero from here on */
             if (k == 0)
-                list_sizes(s, magnitude + at, class, fresh, shift);
-#if HAVE_AVX2
-            if (vector)
-                append_pext(&s->sign, minus, fresh);
-            else
-#endif
-                append_plain(&s->sign, minus, fresh);
-            waiting.open[waiting.count] = here & ~events.old, waiting.fresh[waiting.count] = fresh;
-            memcpy(waiting.classes[waiting.count], class, (size_t)count);
-            memset(waiting.classes[waiting.count++] + count, class[0], (size_t)(STEP - count));
-            int last = row == t->h - 1 && col + STEP >= t->w;
-            if (waiting.count < CHUNKS && !last)
-                continue;
-#if HAVE_AVX2
-            if (vector)
-                deal_pext(s, &waiting);
-            else
-#endif
-                deal_plain(s, &waiting);
-            waiting.count = 0;
+                list_sizes(s, magnitude, classes, fresh, shift);
+            append_plain(&s->sign, minus_plain(c.negative + at, count), fresh);
+            for (int i = 0; i < count; i++)
+                if (!(old >> i & 1))
+                    append(&s->fresh[classes[i]], fresh >> i & 1, 1);
         }
 }
 
-static void list_plain(Symbols *s, const Contexts *t, const uint8_t *classes, uint16_t *magnitude,
-                       const uint8_t *negative, const uint8_t *size128, int shift, int k) {
-    list_channel(s, t, classes, magnitude, negative, size128, shift, k, 0);
+#if HAVE_AVX2
+/* Chunks that wait to be dealt out by class. */
+enum { CHUNKS = 32 };
+typedef struct {
+    int count;
+    uint64_t fresh[CHUNKS / 2], minus[CHUNKS / 2];
+    uint8_t classes[CHUNKS][STEP], is_fresh[CHUNKS][STEP]; /* all ones where it is */
+} Waiting;
+
+/* STEP octets of magnitudes of one that are not worth theirs: all ones. */
+AVX2 static inline __m256i idle_avx2(__m256i octets, const uint8_t *size128, __m256i class, const uint8_t *worth) {
+    __m256i size = _mm256_loadu_si256((const __m256i *)size128);
+    __m256i low = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)worth));
+    __m256i high = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(worth + 16)));
+    __m256i price = _mm256_blendv_epi8(_mm256_shuffle_epi8(low, class), _mm256_shuffle_epi8(high, class),
+                                       _mm256_slli_epi16(class, 3)); /* bit 4 chooses the half */
+    __m256i worthless = _mm256_xor_si256(_mm256_cmpeq_epi8(_mm256_max_epu8(size, price), size), _mm256_set1_epi8(-1));
+    return _mm256_and_si256(worthless, _mm256_cmpeq_epi8(octets, _mm256_set1_epi8(1)));
 }
 
-#if HAVE_AVX2
-PEXT static void list_pext(Symbols *s, const Contexts *t, const uint8_t *classes, uint16_t *magnitude,
-                           const uint8_t *negative, const uint8_t *size128, int shift, int k) {
-    list_channel(s, t, classes, magnitude, negative, size128, shift, k, 1);
+/* STEP magnitudes of one or zero, of which those that are all ones in `idle` become zero. */
+AVX2 static inline void clear_avx2(uint16_t *magnitude, __m256i idle) {
+    __m256i *at = (__m256i *)magnitude, inner = _mm256_permute4x64_epi64(idle, _MM_SHUFFLE(3, 1, 2, 0));
+    _mm256_storeu_si256(at, _mm256_andnot_si256(_mm256_unpacklo_epi8(inner, inner), _mm256_loadu_si256(at)));
+    _mm256_storeu_si256(at + 1, _mm256_andnot_si256(_mm256_unpackhi_epi8(inner, inner), _mm256_loadu_si256(at + 1)));
+}
+
+PEXT static inline void append_pext(Bits *to, uint64_t bits, uint64_t chosen) {
+    append(to, _pext_u64(bits, chosen), __builtin_popcountll(chosen));
+}
+
+PEXT static inline void refine_pext(Symbols *s, __m256i octets, uint32_t old) {
+    uint32_t next = mask_avx2(_mm256_slli_epi16(octets, 7));
+    __m256i odd = _mm256_or_si256(octets, _mm256_set1_epi8(1));
+    uint32_t ones = mask_avx2(_mm256_cmpeq_epi8(odd, _mm256_set1_epi8(3)));
+    uint32_t twos = mask_avx2(_mm256_cmpeq_epi8(odd, _mm256_set1_epi8(5)));
+    append_pext(&s->refined[0], next, old & ones);
+    append_pext(&s->refined[1], next, old & twos);
+    append_pext(&s->refined[2], next, old & ~ones & ~twos);
+}
+
+/* Neighbours are alike: the classes of a channel are few, and next to each other; most hold nothing that is new. */
+PEXT static void deal_pext(Symbols *s, Waiting *w, int any) {
+    uint32_t counts[CLASSES], there, held = 0;
+    int pairs = (w->count + 1) / 2;
+    if (w->count & 1) /* two chunks at a time */
+        memset(w->classes[w->count], CLOSED, STEP);
+    if (any)
+        there = count_avx2(w->classes[0], w->is_fresh[0], w->count, counts, &held);
+    else
+        there = count_avx2(w->classes[0], NULL, w->count, counts, NULL);
+    for (int i = 0; i < pairs && any; i++)
+        append_pext(&s->sign, w->minus[i], w->fresh[i]);
+    for (uint32_t left = there; left; left &= left - 1) {
+        int c = __builtin_ctz(left);
+        if (!(held >> c & 1)) {
+            append_zeros(&s->fresh[c], counts[c]);
+            continue;
+        }
+        Bits to = s->fresh[c];
+        for (int i = 0; i < pairs; i++)
+            append_pext(&to, w->fresh[i], equal_avx2(w->classes[2 * i], c));
+        s->fresh[c] = to;
+    }
+    w->count = 0;
+}
+
+/* STEP coefficients, which wait as the next chunk. */
+PEXT static inline void list_chunk(Symbols *s, Waiting *w, const Channel *c, size_t at, const uint8_t *worth, int shift,
+                                   int k) {
+    const __m256i zero = _mm256_setzero_si256();
+    __m256i class = _mm256_loadu_si256((const __m256i *)w->classes[w->count]), octets = octets_avx2(c->magnitude + at, shift);
+    if (_mm256_testz_si256(octets, octets)) { /* as most are */
+        _mm256_storeu_si256((__m256i *)w->is_fresh[w->count], zero);
+        return;
+    }
+    __m256i some = _mm256_xor_si256(_mm256_cmpeq_epi8(octets, zero), _mm256_set1_epi8(-1));
+    __m256i old = k ? reach_avx2(octets, 2) : zero, fresh = _mm256_andnot_si256(old, some);
+    if (c->size128) {
+        __m256i idle = _mm256_and_si256(idle_avx2(octets, c->size128 + at, class, worth), fresh);
+        if (!_mm256_testz_si256(idle, idle))
+            clear_avx2(c->magnitude + at, idle); /* counts as zeros from here on */
+        fresh = _mm256_andnot_si256(idle, fresh);
+    }
+    if (!_mm256_testz_si256(old, old))
+        refine_pext(s, octets, mask_avx2(old));
+    uint64_t chosen = mask_avx2(fresh), up = w->count & 1 ? STEP : 0;
+    __m256i minus = _mm256_slli_epi16(_mm256_loadu_si256((const __m256i *)(c->negative + at)), 7);
+    w->fresh[w->count / 2] |= chosen << up;
+    w->minus[w->count / 2] |= (uint64_t)mask_avx2(minus) << up;
+    _mm256_storeu_si256((__m256i *)w->is_fresh[w->count], fresh);
+    _mm256_storeu_si256((__m256i *)w->classes[w->count], _mm256_or_si256(class, old));
+    if (k == 0)
+        list_sizes(s, c->magnitude + at, w->classes[w->count], (uint32_t)chosen, shift);
+}
+
+/* As list_plain, where rows are of whole chunks. */
+PEXT static void list_pext(Symbols *s, const Contexts *t, Channel c, int shift, int k) {
+    Waiting w;
+    w.count = 0;
+    for (int row = 0; row < t->h; row++)
+        for (int col = 0; col < t->w; col += STEP) {
+            const __m256i *classes = (const __m256i *)(c.classes + row * t->pitch + col);
+            _mm256_storeu_si256((__m256i *)w.classes[w.count], _mm256_loadu_si256(classes));
+            if (!(w.count & 1))
+                w.fresh[w.count / 2] = w.minus[w.count / 2] = 0;
+            if (c.any)
+                list_chunk(s, &w, &c, (size_t)row * t->w + col, t->layer->worth, shift, k);
+            w.count++;
+            if (w.count == CHUNKS)
+                deal_pext(s, &w, c.any);
+        }
+    if (w.count)
+        deal_pext(s, &w, c.any);
 }
 #endif
 

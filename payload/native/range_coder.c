@@ -6,12 +6,13 @@ typedef struct {
     uint8_t *begin, *at;
 } Encoder;
 
-static void put_word(Encoder *coder, uint32_t word) {
-    for (int i = 0; i < 4; i++)
-        *coder->at++ = (uint8_t)(word >> (24 - 8 * i));
+static inline void put_word(Encoder *coder, uint32_t word) {
+    uint8_t *at = coder->at;
+    at[0] = (uint8_t)(word >> 24), at[1] = (uint8_t)(word >> 16), at[2] = (uint8_t)(word >> 8), at[3] = (uint8_t)word;
+    coder->at += 4;
 }
 
-static void carry(Encoder *coder) {
+static inline void carry(Encoder *coder) {
     uint8_t *at = coder->at;
     while (at > coder->begin && ++*--at == 0)
         ;
@@ -28,6 +29,14 @@ static inline void put(Encoder *coder, const uint32_t *lower, int symbol) {
         coder->range <<= 32;
         coder->low <<= 32;
     }
+}
+
+/* So many symbols of one table. */
+static void put_all(Encoder *to, const uint32_t *lower, const uint8_t *symbols, const uint8_t *end) {
+    Encoder coder = *to; /* a copy that need not be written back for every symbol */
+    for (; symbols < end; symbols++)
+        put(&coder, lower, *symbols);
+    *to = coder;
 }
 
 static void finish(Encoder *coder) {
@@ -47,8 +56,14 @@ typedef struct {
     int failed;
 } Decoder;
 
-static uint32_t next_word(Decoder *coder) {
+/* Behind the end there are zeros. */
+static inline uint32_t next_word(Decoder *coder) {
     uint32_t word = 0;
+    if (coder->end - coder->at >= 4) {
+        const uint8_t *at = coder->at;
+        coder->at += 4;
+        return (uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | at[3];
+    }
     for (int i = 0; i < 4; i++)
         word = word << 8 | (coder->at < coder->end ? *coder->at++ : 0);
     return word;
@@ -127,4 +142,22 @@ static inline int take_guessed(Decoder *coder, const uint32_t *lower, const uint
         first++;
     narrow(coder, scale, lower[first], lower[first + 1]);
     return first;
+}
+
+/* The same of a few symbols, without a division or a branch: where each begins is compared. What comes of octets that no
+ * encoder writes is a symbol, too; `failed` says so. */
+static inline __attribute__((always_inline)) uint32_t take_few(Decoder *coder, const uint32_t *lower, int symbols) {
+    uint64_t scale = coder->range >> 24, width = scale * lower[1], begins = width, begin = 0, range = width;
+    uint32_t symbol = 0;
+    coder->failed |= coder->offset >= scale << 24;
+    for (int i = 1; i < symbols; i++) {
+        uint64_t next = scale * (lower[i + 1] - lower[i]), beyond = -(uint64_t)(coder->offset >= begins);
+        begin += beyond & width, range += beyond & (next - width);
+        symbol -= (uint32_t)beyond;
+        begins += next, width = next;
+    }
+    coder->offset -= begin;
+    coder->range = range;
+    widen(coder);
+    return symbol;
 }

@@ -90,17 +90,20 @@ typedef struct {
     float inside;
 } Row;
 
+static const float SIGNS[2] = {1.0f, -1.0f};
+
 /* Terms of the `count` blocks from `first` on. */
 static inline __attribute__((always_inline)) void note_row(Row row, int first, int count, const float *function,
                                                            Terms *terms, int vector) {
     for (int c = 0; row.levels && c < count; c++)
         if (row.levels[first + c] != 0)
             terms->of[c][terms->count[c]++] = (Term){function, row.levels[first + c]};
-    uint32_t bits = row.levels ? 0 : some_of(row.magnitude + first, count, 0, vector);
+    uint32_t bits = row.levels ? 0 : some_of(row.magnitude + first, count, vector);
     for (; bits; bits &= bits - 1) {
         int c = __builtin_ctz(bits);
         float level = (float)row.magnitude[first + c] + row.inside;
-        terms->of[c][terms->count[c]++] = (Term){function, row.negative[first + c] ? -level : level};
+        level *= SIGNS[row.negative[first + c] != 0]; /* no branch: nobody can foresee it */
+        terms->of[c][terms->count[c]++] = (Term){function, level};
     }
 }
 

@@ -92,9 +92,11 @@ def resident_mib() -> float:
 
 def _downlink(item: Item, job: Job, folder: Path) -> dict[str, Any]:
     from sim.downlink import Request, downlink
+    from sim.onboard.kept_engine import kept_engine
     from sim.report.files import arrange
 
-    request = Request(item.scene, folder, job.mission, job.bundle, job.engine, item.seed, overwrite=True)
+    engine = kept_engine(job.engine)  # a worker compiles a bundle's networks once, not for every scene
+    request = Request(item.scene, folder, job.mission, job.bundle, engine, item.seed, overwrite=True)
     report = arrange(downlink(request, silent))  # workers share a host: its times are no requirement here
     metrics = {row["key"]: row["value"] for row in report["quality"]["metrics"]}
     tiles = {f"tiles_{kind}": report["tiles"][kind] for kind in ("total", "coded", "withheld", "lost", "refused")}

@@ -30,24 +30,34 @@ def rows(out: Path) -> Iterator[dict[str, Any]]:
         yield json.loads(path.read_text(encoding="utf-8"))
 
 
-def write_parquet(out: Path) -> Path:
-    """results.parquet, a batch of rows at a time."""
+def arrow() -> tuple[Any, Any]:
+    """pyarrow and its parquet. InputError, with the extra's name, where it is not installed."""
     try:
-        arrow, parquet = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
+        return importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
     except ModuleNotFoundError:
         raise InputError("pyarrow is not installed; pip install 'nadir-payload[campaign]'") from None
-    fields = [(name, arrow.string()) for name in TEXTS] + [("held", arrow.bool_())]
-    fields += [(name, arrow.int64()) for name in WHOLES] + [(name, arrow.float64()) for name in NUMBERS]
-    schema, path = arrow.schema(fields), out / "results.parquet"
+
+
+def write(out: Path, title: str, failed: list[dict[str, Any]]) -> tuple[Path, Path]:
+    """Both files."""
+    return write_parquet(out), write_page(out, title, failed)
+
+
+def write_parquet(out: Path) -> Path:
+    """results.parquet, a batch of rows at a time."""
+    pyarrow, parquet = arrow()
+    fields = [(name, pyarrow.string()) for name in TEXTS] + [("held", pyarrow.bool_())]
+    fields += [(name, pyarrow.int64()) for name in WHOLES] + [(name, pyarrow.float64()) for name in NUMBERS]
+    schema, path = pyarrow.schema(fields), out / "results.parquet"
     half = path.with_name(f".{path.name}")
     with parquet.ParquetWriter(half, schema) as writer:
         batch: list[dict[str, Any]] = []
         for row in rows(out):
             batch.append({name: row.get(name) for name in schema.names})
             if len(batch) == BATCH:
-                writer.write_table(arrow.Table.from_pylist(batch, schema))
+                writer.write_table(pyarrow.Table.from_pylist(batch, schema))
                 batch = []
-        writer.write_table(arrow.Table.from_pylist(batch, schema))
+        writer.write_table(pyarrow.Table.from_pylist(batch, schema))
     half.replace(path)
     return path
 

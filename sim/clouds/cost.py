@@ -21,7 +21,7 @@ from payload.native import library
 from payload.pipeline import Payload
 from payload.policy import Gate, Policy
 from payload.tiles import Tile, split
-from sim.clouds.judged import tile_of
+from sim.clouds.judged import Candidate, tile_of
 from sim.clouds.samples import SCENE
 from sim.ground.decoder import Decoder
 from sim.metrics.distortion import psnr_db
@@ -32,12 +32,26 @@ from sim.scenes.open_scene import open_scene
 GATE_TILES, GATE_ROUNDS, GATE_STEPS_DN, GATE_RATIO = 12, 20, (60.0, 120.0, 200.0), 20.0
 
 
-def speed(net: CloudNet, size_px: int = 256, repeats: int = 200) -> float:
-    """Megapixels a second on one core, DN to mask: best of `repeats` tiles, as other programs may share the core."""
+def _ramp(size_px: int) -> Tile:
+    """Dark to bright, with noise."""
     rng = np.random.default_rng(0)
     ramp = np.linspace(300, 6000, size_px)[None, None, :] + rng.normal(0, 200, (4, size_px, size_px))
-    tile = tile_of(np.maximum(ramp, 0).astype(np.uint16))
-    times = []
+    return tile_of(np.maximum(ramp, 0).astype(np.uint16))
+
+
+def ground_cost(by: Candidate, size_px: int = 256, repeats: int = 50) -> float:
+    """Seconds of the processor a megapixel for what a user reads, DN to classes: best of `repeats` tiles."""
+    tile, times = _ramp(size_px), []
+    for _ in range(repeats):
+        start = time.process_time()
+        by.classes(tile.dn, detect_clouds(tile, by.net), 10.0)
+        times.append(time.process_time() - start)
+    return min(times) / size_px**2 * 1e6
+
+
+def speed(net: CloudNet, size_px: int = 256, repeats: int = 200) -> float:
+    """Megapixels a second on one core, DN to mask: best of `repeats` tiles, as other programs may share the core."""
+    tile, times = _ramp(size_px), []
     for _ in range(repeats):
         start = time.perf_counter()
         _ = detect_clouds(tile, net).cloud_fraction

@@ -16,13 +16,12 @@ from numpy.typing import NDArray
 
 from payload.clouds.gate import detect_clouds
 from payload.clouds.mask import SHADOW, THICK, THIN
-from payload.clouds.network import CloudNet
 from payload.engine import Engine, open_engine
 from payload.errors import InputError
 from payload.sensor import RGBN
 from payload.tiles import split
 from sim.clouds import figures
-from sim.clouds.cost import bundle_at, gate_costs, savings, speed
+from sim.clouds.cost import bundle_at, gate_costs, ground_cost, savings, speed
 from sim.clouds.figures import Counts, Reliability
 from sim.clouds.human import JudgedChip, gate_on_chips, human_rows, judge_chips
 from sim.clouds.judged import BCY, HOT, OURS, RULES, Candidate, Judged, detect_padded, judge, open_candidate
@@ -35,7 +34,7 @@ from sim.clouds.other_detectors import (
     s2cloudless_probability,
 )
 from sim.clouds.other_light import EVERY, light_rows
-from sim.clouds.outline import classes_as_drawn, is_cloud
+from sim.clouds.outline import is_cloud
 from sim.clouds.requirements import checks
 from sim.clouds.samples import (
     FIRM,
@@ -55,7 +54,7 @@ from sim.scenes.open_scene import open_scene
 
 S2CLOUDLESS, SEN2COR, CSMASK = "s2cloudless", "sen2cor-scl", "ukis-csmask"
 METHODS = {
-    OURS: "this project's INT8 network, 4 bands",
+    OURS: "this project's, 4 bands: pixels by the ground's network, tiles by the INT8 network that flies",
     BCY: "Braaten, Cohen and Yang 2015, thresholds on green and red",
     HOT: "Fmask's visible tests (Zhu and Woodcock 2012): haze-optimised and white",
     CSMASK: "ukis-csmask 1.0.0 (Wieland and others 2022), 4 bands, 40 MB: the teacher of ours",
@@ -65,6 +64,8 @@ METHODS = {
 #: Tiles less known than this are not asked whether they are cloudy.
 LEAST_KNOWN = 0.5
 SLICES = ("clear", "snow", "sand", "water", "urban")
+#: Ground sampling distance of the payload: figures of the tiles that have it stand beside those of all.
+FINE_M = 10
 SCENE_TILE_PX = 256
 FLATTENING_STEPS_DN = (120.0, 60.0)
 
@@ -89,11 +90,11 @@ def evaluate_clouds(
     teacher = csmask_classes if csmask_is_there() else None
     judged, steps = [], len(candidates) + 2
     for c in candidates:
-        judged += judge(load_samples(data, set(c.test_sites)), c.net, teacher)
+        judged += judge(load_samples(data, set(c.test_sites)), c, teacher)
         advance(f"tiles of {c.name}", steps)
     if not any(j.sample.scl is not None for j in judged):
         raise InputError(f"{data}: no labelled tile of the left-out sites {', '.join(sites)}; give the whole folder")
-    chips = judge_chips(load_human_chips(data), candidates[0].net)
+    chips = judge_chips(load_human_chips(data), candidates[0])
     advance("chips labelled by people", steps)
     result = _measured(data, networks, candidates, judged, chips, engine)
     advance("scores", steps)
@@ -124,9 +125,12 @@ def _measured(
         "reliability": _reliability(judged),
         "light": _light(judged, chips, candidates),
         "thirteen_bands": _thirteen_bands(load_thirteen_bands(data), candidates),
-        "scene": _scene(data, first.net),
+        "scene": _scene(data, first),
         "flattening": _flattening(data, networks[0], engine),
-        "measured_on_host": {"megapixels_per_s": speed(first.net), "gate": gate_costs(data, networks[0], engine)},
+        "measured_on_host": {
+            "megapixels_per_s": speed(first.net), "ground_s_per_megapixel": ground_cost(first),
+            "gate": gate_costs(data, networks[0], engine),
+        },
     }
 
 
@@ -168,10 +172,12 @@ def _teacher_scores(judged: list[Judged]) -> dict[str, dict[str, Any]] | None:
     told = [j for j in judged if j.teacher is not None]
     if not told:
         return None
+    fine = [j for j in told if j.sample.gsd_m == FINE_M]
     rows: dict[str, dict[str, Any]] = {}
     for name, wanted_class, kinds in (("cloud", CS_CLOUD, (THICK, THIN)), ("shadow", CS_SHADOW, (SHADOW,))):
-        counts = [_against_teacher(j, wanted_class, kinds) for j in told]
-        rows[name] = figures.pooled(counts).scores() | {"iou_interval": figures.interval(counts, "iou")}
+        for row, here in ((name, told), (f"{name}, tiles of {FINE_M} m", fine)):
+            counts = [_against_teacher(j, wanted_class, kinds) for j in here]
+            rows[row] = figures.pooled(counts).scores() | {"iou_interval": figures.interval(counts, "iou")}
     cloud = sum(int(_cloud_by(j, CSMASK).sum()) for j in told)
     thin = sum(int((_cloud_by(j, CSMASK) & (j.classes == THIN)).sum()) for j in told)
     rows["cloud"]["called_thin"] = thin / cloud if cloud else None
@@ -294,7 +300,7 @@ def _reliability(judged: list[Judged]) -> dict[str, Any]:
 def _light(judged: list[Judged], chips: list[JudgedChip], candidates: list[Candidate]) -> list[dict[str, Any]]:
     nets = {site: c.net for c in candidates for site in c.test_sites}
     samples = [(j.sample, nets[j.sample.site]) for j in _labelled(judged)[::EVERY]]
-    return light_rows([j.chip for j in chips], samples, candidates[0].net)
+    return light_rows([j.chip for j in chips], samples, candidates[0])
 
 
 def _thirteen_bands(samples: list[ThirteenBands], candidates: list[Candidate]) -> list[dict[str, Any]]:
@@ -316,14 +322,14 @@ def _thirteen_bands(samples: list[ThirteenBands], candidates: list[Candidate]) -
     return rows
 
 
-def _scene(data: Path, net: CloudNet) -> dict[str, Any] | None:
+def _scene(data: Path, by: Candidate) -> dict[str, Any] | None:
     """The end-to-end scene, tile by tile as in flight, against both of its references; None where it is not there."""
     if not ((data / SCENE).is_file() and (data / SCENE_REFERENCE).is_file()):
         return None
     likelihood, scl, likely = read_named(data / SCENE_REFERENCE, "s2cloudless", "scl", "sen2cor")
     theirs = likelihood > S2CLOUDLESS_THRESHOLD * 255.0
     sen2cor = np.isin(scl, (8, 9, 10))
-    masks = scene_masks(data, net) | {SEN2COR: sen2cor}
+    masks = scene_masks(data, by) | {SEN2COR: sen2cor}
     return {
         "cloud": {n: float(m.mean()) for n, m in (masks | {S2CLOUDLESS: theirs}).items()},
         "iou_with_s2cloudless": {n: figures.iou(m, theirs) for n, m in masks.items()}
@@ -332,7 +338,7 @@ def _scene(data: Path, net: CloudNet) -> dict[str, Any] | None:
     }
 
 
-def scene_masks(data: Path, net: CloudNet) -> dict[str, NDArray[np.bool_]]:
+def scene_masks(data: Path, by: Candidate) -> dict[str, NDArray[np.bool_]]:
     """Masks of the whole scene by ours and the rules, [H, W] each; scene pixels without data are never cloud."""
     with open_scene(str(data / SCENE), RGBN) as scene:
         height, width = scene.info.height_px, scene.info.width_px
@@ -341,8 +347,8 @@ def scene_masks(data: Path, net: CloudNet) -> dict[str, NDArray[np.bool_]]:
             top, left = tile.row * SCENE_TILE_PX, tile.col * SCENE_TILE_PX
             place = slice(top, min(top + SCENE_TILE_PX, height)), slice(left, min(left + SCENE_TILE_PX, width))
             inside = slice(0, place[0].stop - top), slice(0, place[1].stop - left)
-            drawn = classes_as_drawn(detect_clouds(tile, net), scene.info.gsd_m, net.settings.growth_m)
-            masks[OURS][place] = is_cloud(drawn)[inside]
+            drawn = by.classes(tile.dn[:, *inside], detect_clouds(tile, by.net), scene.info.gsd_m)
+            masks[OURS][place] = (is_cloud(drawn) & tile.valid[inside])
             for name, rule in RULES.items():
                 masks[name][place] = (rule(tile.dn) & tile.valid)[inside]
     return masks

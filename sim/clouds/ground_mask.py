@@ -1,10 +1,10 @@
 """What came down -> `cloud.tif`, the mask that a user gets: made by the ground, of the decoded picture.
 
-The mask made on board is never sent, so it cannot be the user's. The ground runs the bundle's own network over what it
-decoded, or a large one, which need not fit on board (`DRAWN_BY`); a withheld tile has no pixels, only the word that it
-was cloud, and gets a class of its own. In a simulation the mask made on board lies beside it as `cloud-onboard.tif`,
-and the report compares the two. It also says how much of what was withheld the ground would have called clear, had it
-seen the original: only a simulation can know.
+The mask made on board is never sent, so it cannot be the user's. The ground runs a network over what it decoded: the
+bundle's own for the ground, where it has none the one that flies, or a large public one (`DRAWN_BY`); a withheld tile
+has no pixels, only the word that it was cloud, and gets a class of its own. In a simulation the mask made on board lies
+beside it as `cloud-onboard.tif`, and the report compares the two. It also says how much of what was withheld the ground
+would have called clear, had it seen the original: only a simulation can know.
 """
 
 import threading
@@ -24,12 +24,15 @@ from payload.errors import InputError
 from payload.scene import Dn, Mask
 from payload.tiles import Tile
 from sim.clouds.other_detectors import CS_CLEAR, CS_SHADOW, csmask_is_there, csmask_outline, csmask_probabilities
-from sim.clouds.outline import classes_as_drawn, is_cloud
+from sim.clouds.outline import classes_as_drawn, ground_classes, is_cloud
+from sim.ground.cloud_net import GroundNet, open_ground_net
 from sim.spread import Spread
 
 #: In `cloud.tif`, after payload.clouds.mask.CLASSES: a tile that was declared cloud and not sent.
 WITHHELD = 4
-SOURCE, NO_SOURCE = "the bundle's network on the decoded picture", "none: the bundle has no cloud network"
+SOURCE = "the bundle's network on the decoded picture"
+GROUND_SOURCE = "the bundle's ground network on the decoded picture"
+NO_SOURCE = "none: the bundle has no cloud network"
 #: Whose network draws the mask, and the level of the picture that it was made for; the bundle's asks for none.
 BUNDLES_OWN = "bundle"
 DRAWN_BY = {BUNDLES_OWN: None, "ukis-csmask": "L2A", "ukis-csmask-l1c": "L1C"}
@@ -37,18 +40,22 @@ DRAWN_BY = {BUNDLES_OWN: None, "ukis-csmask": "L2A", "ukis-csmask-l1c": "L1C"}
 
 @dataclass(frozen=True, eq=False)
 class GroundMask:
-    """The ground's classes. `net`: the bundle's, None where it has none. `level` not None: the network of ukis-csmask
-    for pictures of that level draws in its place. Where neither is there, every pixel that came down is NO_CLASS."""
+    """The ground's classes. `net`: the bundle's that flies, None where it has none. `own`: the bundle's for the ground,
+    which draws in its place. `level` not None: the network of ukis-csmask for pictures of that level draws in place of
+    both. Where none is there, every pixel that came down is NO_CLASS."""
 
     net: CloudNet | None
     tile_px: int
     level: str | None = None
     places: tuple[int, ...] = ()  # of the bands that ukis-csmask looks at; none: the bands as they are
+    own: GroundNet | None = None
 
     @property
     def source(self) -> str:
         if self.level is not None:
             return f"ukis-csmask ({self.level}) on the decoded picture"
+        if self.own is not None:
+            return GROUND_SOURCE
         return SOURCE if self.net is not None else NO_SOURCE
 
     def classes(
@@ -71,6 +78,8 @@ class GroundMask:
         if self.level is not None:
             seen = looked_at(dn, self.places)
             return np.where(valid, _by_csmask(seen, self.level, gsd_m), np.uint8(NO_CLASS))
+        if self.own is not None:
+            return ground_classes(self.own.probabilities(dn, valid), looked_at(dn, self.own.places), valid, gsd_m)
         if self.net is None:
             return np.full(valid.shape, NO_CLASS, np.uint8)
         height, width = valid.shape
@@ -104,7 +113,7 @@ def open_ground_mask(bundle: Bundle, engine: Engine, drawn_by: str = BUNDLES_OWN
         raise InputError(f"--cloud-mask {drawn_by}: {found}; leave the option out")
     net = load_cloud_net(bundle, engine) if "clouds" in bundle.manifest else None
     net = net and replace(net, network=_OneAtATime(net.network))
-    return GroundMask(net, bundle.tile_px, level, places or ())
+    return GroundMask(net, bundle.tile_px, level, places or (), open_ground_net(bundle, engine))
 
 
 class _OneAtATime:

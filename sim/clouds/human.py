@@ -1,25 +1,25 @@
 """Chips whose clouds people drew -> figures of every method with intervals: the yardstick that no detector wrote.
 
-Ours has two rows, because it has two answers: the mask that users read, and the gate, which counts only what it may
-throw away. Where ukis-csmask is installed it stands beside them twice: as it comes (the likeliest class), and with the
-outline that comes nearest to people's.
+Ours has rows for each of its answers: the mask that users read, by the ground's network and, where that is another, by
+the one that flies, and the gate, which counts only what it may throw away. Where ukis-csmask is installed it stands
+beside them twice: as it comes (the likeliest class), and with the outline that comes nearest to people's.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from payload.clouds.mask import SHADOW
-from payload.clouds.network import CloudNet
 from sim.clouds import figures
 from sim.clouds.figures import Counts
-from sim.clouds.judged import OURS, RULES, TILE_PX, Picture, judge_picture
+from sim.clouds.judged import OURS, RULES, TILE_PX, Candidate, Picture, judge_picture
 from sim.clouds.other_detectors import CS_SHADOW, csmask_is_there, csmask_outline, csmask_probabilities
 from sim.clouds.samples import HumanChip
 
+FLYING = f"{OURS}, the network that flies"
 GATE, CSMASK, CSMASK_OUTLINE = f"{OURS}, gate", "ukis-csmask", "ukis-csmask, people's outline"
 EVERY_CHIP = "all chips"
 
@@ -34,14 +34,17 @@ class JudgedChip:
     shadow: dict[str, NDArray[np.bool_]]
 
 
-def judge_chips(chips: Sequence[HumanChip], net: CloudNet) -> list[JudgedChip]:
-    return [_judge(chip, net) for chip in chips]
+def judge_chips(chips: Sequence[HumanChip], by: Candidate) -> list[JudgedChip]:
+    return [_judge(chip, by) for chip in chips]
 
 
-def _judge(chip: HumanChip, net: CloudNet) -> JudgedChip:
-    picture = judge_picture(chip.dn, net, chip.gsd_m)
-    cloud = {OURS: picture.cloudy, GATE: picture.sure} | {name: rule(chip.dn) for name, rule in RULES.items()}
-    shadow = {OURS: picture.classes == SHADOW}
+def _judge(chip: HumanChip, by: Candidate) -> JudgedChip:
+    picture = judge_picture(chip.dn, by, chip.gsd_m)
+    cloud, shadow = {OURS: picture.cloudy}, {OURS: picture.classes == SHADOW}
+    if by.ground is not None:
+        alone = judge_picture(chip.dn, replace(by, ground=None), chip.gsd_m)
+        cloud[FLYING], shadow[FLYING] = alone.cloudy, alone.classes == SHADOW
+    cloud |= {GATE: picture.sure} | {name: rule(chip.dn) for name, rule in RULES.items()}
     if csmask_is_there():
         told = csmask_probabilities(chip.dn, chip.level)
         cloud |= {CSMASK: told.argmax(axis=0) == 1, CSMASK_OUTLINE: csmask_outline(told, chip.gsd_m)}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from payload.bundle import SHIPPED
+from payload.bundle import GROUND_CLOUDS_FILE, SHIPPED
 from payload.clouds.gate import detect_clouds
 from payload.clouds.mask import NO_CLASS, CloudMask
 from payload.clouds.network import NETWORK_FILE, CloudNet, read_settings
@@ -17,13 +17,16 @@ from payload.engine import Engine
 from payload.errors import InputError
 from payload.tiles import Tile
 from sim.clouds.other_detectors import braaten_cohen_yang, hot_whiteness
-from sim.clouds.outline import classes_as_drawn, is_cloud
+from sim.clouds.outline import classes_as_drawn, ground_classes, is_cloud
 from sim.clouds.samples import CloudSample
+from sim.ground.cloud_net import GroundNet
 
 OURS, BCY, HOT = "nadir", "braaten-cohen-yang", "hot-whiteness"
 RULES: dict[str, Callable[[NDArray[np.uint16]], NDArray[np.bool_]]] = {BCY: braaten_cohen_yang, HOT: hot_whiteness}
 #: The other rotations' networks: with the shipped one they leave out every site once.
 ROTATIONS = Path(__file__).resolve().parents[2] / "export" / "checkpoints" / "clouds"
+#: The ground's network of each rotation; the shipped one's lies in the bundle.
+GROUND_ROTATIONS = ROTATIONS.with_name("ground_clouds")
 BUNDLE = "edge"
 TILE_PX = 256
 #: dn [4, H, W] and its level -> clear 0, cloud 1, shadow 2 [H, W].
@@ -32,12 +35,21 @@ TeacherFunction = Callable[[NDArray[np.uint16], str], NDArray[np.uint8]]
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A network with the sites left out of its training."""
+    """The network that flies, and the ground's where there is one, with the sites left out of the training of both."""
 
     name: str
     net: CloudNet
     test_sites: tuple[str, ...]
     origin: dict[str, Any]
+    ground: GroundNet | None = None
+
+    def classes(self, dn: NDArray[np.uint16], mask: CloudMask, gsd_m: float) -> NDArray[np.uint8]:
+        """What a user reads of a picture dn [4, h, w], `mask` being what the flying network says of it. [h, w]"""
+        height, width = dn.shape[1:]
+        if self.ground is None:
+            return classes_as_drawn(mask, gsd_m, self.net.settings.growth_m)[:height, :width]
+        valid = np.ones((height, width), bool)
+        return ground_classes(self.ground.probabilities(dn, valid), dn, valid, gsd_m)
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,14 +71,30 @@ def default_networks() -> list[str]:
 
 
 def open_candidate(where: str | Path, engine: Engine) -> Candidate:
-    """A shipped bundle by name, a bundle's directory, or a folder written by `python -m export.clouds.train`."""
+    """A shipped bundle by name, a bundle's directory, or a folder written by `python -m export.clouds.train`; with the
+    ground's network of the same rotation, the bundle's or the one kept in GROUND_ROTATIONS."""
     for folder in (Path(where), SHIPPED / str(where)):
         for network in (folder / NETWORK_FILE, folder / "clouds.onnx"):
             if network.is_file():
                 origin = _origin(folder)
                 net = CloudNet(engine.load(network, require_int8=True), read_settings(origin))
-                return Candidate(Path(where).name, net, tuple(origin["split"]["test"]), origin)
+                ground = _ground_of(folder, origin, engine)
+                return Candidate(Path(where).name, net, tuple(origin["split"]["test"]), origin, ground)
     raise InputError(f"{where}: no cloud network there; give a bundle or a folder of `python -m export.clouds.train`")
+
+
+def _ground_of(folder: Path, origin: dict[str, Any], engine: Engine) -> GroundNet | None:
+    """The ground's network that left out the same sites; InputError where the one there left out others."""
+    held, kept = folder / GROUND_CLOUDS_FILE, GROUND_ROTATIONS / str(origin.get("rotation"))
+    if held.is_file():
+        path, told = held, json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["ground_clouds"]
+    elif not (folder / "manifest.json").is_file() and (kept / "clouds.onnx").is_file():
+        path, told = kept / "clouds.onnx", _origin(kept)
+    else:
+        return None
+    if set(told["split"]["test"]) != set(origin["split"]["test"]):
+        raise InputError(f"{path}: left out other sites than the network that flies; give networks of one rotation")
+    return GroundNet(path, engine)
 
 
 def _origin(folder: Path) -> dict[str, Any]:
@@ -97,14 +125,14 @@ def detect_padded(dn: NDArray[np.uint16], net: CloudNet, least_px: int = 0) -> C
     return detect_clouds(Tile(0, 0, square, valid), net)
 
 
-def judge(samples: Iterator[CloudSample], net: CloudNet, teacher: TeacherFunction | None = None) -> list[Judged]:
-    """Every sample judged by one network and the rules, the labelled ones by `teacher`, too."""
+def judge(samples: Iterator[CloudSample], by: Candidate, teacher: TeacherFunction | None = None) -> list[Judged]:
+    """Every sample judged by a candidate and the rules, the labelled ones by `teacher`, too."""
     judged = []
     for sample in samples:
-        mask = detect_clouds(tile_of(sample.dn), net)
+        mask = detect_clouds(tile_of(sample.dn), by.net)
         rules = {name: rule(sample.dn) for name, rule in RULES.items()}
         told = teacher(sample.dn, sample.level) if teacher is not None and sample.scl is not None else None
-        drawn = classes_as_drawn(mask, sample.gsd_m, net.settings.growth_m)
+        drawn = by.classes(sample.dn, mask, sample.gsd_m)
         judged.append(Judged(sample, mask, drawn, {OURS: is_cloud(drawn)} | rules, told))
     return judged
 
@@ -123,8 +151,8 @@ class Picture:
         return is_cloud(self.classes)
 
 
-def judge_picture(dn: NDArray[np.uint16], net: CloudNet, gsd_m: float, withhold_above: float = 0.7) -> Picture:
-    """The network over a picture [4, H, W]; what is missing of the last tiles has no data."""
+def judge_picture(dn: NDArray[np.uint16], by: Candidate, gsd_m: float, withhold_above: float = 0.7) -> Picture:
+    """A candidate over a picture [4, H, W]; what is missing of the last tiles has no data."""
     height, width = dn.shape[1:]
     found = Picture(
         np.full((height, width), NO_CLASS, np.uint8), np.zeros((height, width), bool),
@@ -133,9 +161,9 @@ def judge_picture(dn: NDArray[np.uint16], net: CloudNet, gsd_m: float, withhold_
     for top in range(0, height, TILE_PX):
         for left in range(0, width, TILE_PX):
             rows, cols = slice(top, min(top + TILE_PX, height)), slice(left, min(left + TILE_PX, width))
-            mask = detect_padded(dn[:, rows, cols], net, TILE_PX)
+            mask = detect_padded(dn[:, rows, cols], by.net, TILE_PX)
             inside = slice(0, rows.stop - top), slice(0, cols.stop - left)
-            found.classes[rows, cols] = classes_as_drawn(mask, gsd_m, net.settings.growth_m)[inside]
+            found.classes[rows, cols] = by.classes(dn[:, rows, cols], mask, gsd_m)
             found.sure[rows, cols], found.probability[rows, cols] = mask.sure[inside], mask.probability[inside]
             found.withheld[rows, cols] = mask.sure_fraction > withhold_above
     return found

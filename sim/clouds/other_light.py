@@ -16,7 +16,7 @@ from scipy.ndimage import zoom
 from payload.clouds.network import CloudNet
 from sim.clouds import figures
 from sim.clouds.figures import CLOUDY_TILE, Counts
-from sim.clouds.judged import detect_padded, judge_picture
+from sim.clouds.judged import Candidate, detect_padded, judge_picture
 from sim.clouds.samples import CloudSample, HumanChip
 
 #: Rayleigh scattering of a clear sky in DN, blue to near infrared: the top of the atmosphere instead of the ground.
@@ -102,18 +102,18 @@ def _resampled_mask(mask: NDArray[np.bool_], pixel: float) -> NDArray[np.bool_]:
 
 
 def light_rows(
-    chips: Sequence[HumanChip], samples: Sequence[tuple[CloudSample, CloudNet]], net: CloudNet
+    chips: Sequence[HumanChip], samples: Sequence[tuple[CloudSample, CloudNet]], by: Candidate
 ) -> list[dict[str, Any]]:
     """A row per light: IoU with people on the 10 m chips, IoU with the classification, and what the gate does."""
     chips = [chip for chip in chips if chip.gsd_m == 10.0]
-    return [{"light": light.name} | _on_chips(chips, net, light) | _on_samples(samples, light) for light in LIGHTS]
+    return [{"light": light.name} | _on_chips(chips, by, light) | _on_samples(samples, light) for light in LIGHTS]
 
 
-def _on_chips(chips: Sequence[HumanChip], net: CloudNet, light: Light) -> dict[str, float | None]:
+def _on_chips(chips: Sequence[HumanChip], by: Candidate, light: Light) -> dict[str, float | None]:
     counts = []
     for chip in chips:
         wanted = _resampled_mask(chip.cloud, light.pixel)
-        found = judge_picture(lit(chip.dn, light), net, chip.gsd_m * light.pixel).cloudy
+        found = judge_picture(lit(chip.dn, light), by, chip.gsd_m * light.pixel).cloudy
         counts.append(figures.count(found, wanted, np.ones(wanted.shape, bool)))
     scores = figures.pooled(counts).scores()
     return {"human_iou": scores["iou"], "human_precision": scores["precision"], "human_recall": scores["recall"]}

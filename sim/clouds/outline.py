@@ -7,12 +7,14 @@ what a pixel's haze-optimised transform, blue - red / 2 (Zhang, Guindon and Cihl
     where the network is sure of it, or
     near to where it suspects cloud, if the haze exceeds the ground's by HAZE_DN and by its usual scatter,
 
-grown by `growth_m`. Where more than half of what is seen is ground, the cloud is thin. Shadow is believed on a far
-smaller probability than cloud, because a gate that must not err was taught to be shy of it, but only near cloud.
-Integers but for the network's probabilities. The thresholds are a convention and no skill: they were chosen once, on
-two chips whose clouds people drew, and looked at on a Landsat chip and on clear ground; shadow's by ukis-csmask
-(docs/clouds.md).
+grown by `growth_m`. Where more than half of what is seen is ground, the cloud is thin. Shadow is believed only near
+cloud; of the network that flies on a far smaller probability than cloud, because a gate that must not err was taught to
+be shy of it. Integers but for the networks' probabilities. The thresholds are a convention and no skill: they were
+chosen once, on two chips whose clouds people drew, and looked at on a Landsat chip and on clear ground; shadow's by
+ukis-csmask (docs/clouds.md).
 """
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,40 +26,74 @@ from payload.native import library
 from payload.native.library import BOOL, I32, call, span
 from payload.scene import Dn, Mask
 
-#: Probability from which the network suspects cloud, and from which it needs no haze to be believed.
-SUSPECTED_ABOVE, BELIEVED_ABOVE = 0.3, 0.8
-#: How far haze reaches from suspected cloud, and by how many DN it exceeds the ground's.
-REACH_M, HAZE_DN = 300, 205
+#: By how many DN haze exceeds the ground's.
+HAZE_DN = 205
 #: Haze of a cloud that hides half of the ground: the median over clouds drawn with known opacity (export/clouds/drawn).
 HALF_HIDDEN_DN = 1100
 #: Less clear ground than this share of a tile is nothing to compare with.
 LEAST_GROUND = 0.05
-#: Shadow against clear: from which probability, and how far from cloud.
-SHADOW_ABOVE, SHADOW_REACH_M = 0.004, 1500
+#: How far from cloud shadow is believed.
+SHADOW_REACH_M = 1500
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What a network's word is worth: probability from which it suspects cloud, from which it needs no haze to be
+    believed, how far haze reaches from what it suspects, and its shadow's probability against clear."""
+
+    suspected_above: float
+    believed_above: float
+    reach_m: int
+    shadow_above: float
+
+
+#: The network that flies, taught to be shy as a gate must be; the ground's own, which suspects more than it should.
+FLYING, GROUND = Outline(0.3, 0.8, 300, 0.004), Outline(0.55, 0.8, 350, 0.5)
+#: By how much the ground's own cloud grows.
+GROUND_GROWTH_M = 40.0
 #: Longest side of a picture that the kernel takes.
 MOST_KERNEL_PX = 4096
 
 
 def classes_as_drawn(mask: CloudMask, gsd_m: float, growth_m: float) -> NDArray[np.uint8]:
-    """payload.clouds.mask.CLASSES of every pixel, NO_CLASS without data. [T, T]; gsd_m 0: unknown, nothing grows."""
+    """payload.clouds.mask.CLASSES of every pixel by the network that flies, NO_CLASS without data. [T, T]; gsd_m 0:
+    unknown, nothing grows."""
     cells = mask.cells.repeat(mask.cell_px, axis=1).repeat(mask.cell_px, axis=2)
-    found, thin = _cloud(mask, cells, gsd_m)
-    cloud = within(found, growth_m, gsd_m)
-    shadow = cells[SHADOW] > SHADOW_ABOVE * (cells[SHADOW] + cells[CLEAR])
-    shadow &= within(cloud, SHADOW_REACH_M, gsd_m)
+    return _drawn(cells, mask.probability, (mask.dn, mask.valid, gsd_m), FLYING, growth_m)
+
+
+def ground_classes(told: NDArray[np.float32], dn: Dn, valid: Mask, gsd_m: float) -> NDArray[np.uint8]:
+    """The same by the ground's own network: probabilities `told` [4, h, w] of a picture dn [4, h, w]. [h, w]"""
+    return _drawn(told, (told[THICK] + told[THIN]) * valid, (dn, valid, gsd_m), GROUND, GROUND_GROWTH_M)
+
+
+def _drawn(
+    told: NDArray[np.float32], cloud: NDArray[np.float32], picture: tuple[Dn | None, Mask, float], by: Outline,
+    growth_m: float,
+) -> NDArray[np.uint8]:  # fmt: skip
+    """Classes of a `picture`: its DN, where it has data, and its pixels in metres. `told`: probabilities [4, h, w];
+    `cloud`: that of cloud, 0 without data."""
+    dn, valid, gsd_m = picture
+    found, haze = _cloud(cloud, dn, valid, gsd_m, by)
+    thin = told[THIN] > told[THICK] if haze is None else haze < 2 * (HALF_HIDDEN_DN - HAZE_DN)
+    clouds = within(found, growth_m, gsd_m)
+    shadow = told[SHADOW] > by.shadow_above * (told[SHADOW] + told[CLEAR])
+    shadow &= within(clouds, SHADOW_REACH_M, gsd_m)
     ground = np.where(shadow, np.uint8(SHADOW), np.uint8(CLEAR))
-    classes = np.where(cloud, np.where(thin, np.uint8(THIN), np.uint8(THICK)), ground)
-    return np.where(mask.valid, classes, np.uint8(NO_CLASS))
+    classes = np.where(clouds, np.where(thin, np.uint8(THIN), np.uint8(THICK)), ground)
+    return np.where(valid, classes, np.uint8(NO_CLASS))
 
 
-def _cloud(mask: CloudMask, cells: NDArray[np.float32], gsd_m: float) -> tuple[Mask, Mask]:
-    """Cloud before it is grown, and where cloud would be thin. Without ground to compare with, by the network alone."""
-    suspected = mask.probability > SUSPECTED_ABOVE
-    near = within(suspected, REACH_M, gsd_m)
-    haze = None if mask.dn is None or not suspected.any() else haze_over_ground(mask.dn, mask.valid & ~near)
+def _cloud(
+    probability: NDArray[np.float32], dn: Dn | None, valid: Mask, gsd_m: float, by: Outline
+) -> tuple[Mask, NDArray[np.int32] | None]:
+    """Cloud before it is grown, and the haze over the ground. Without ground to compare with, by the network alone."""
+    suspected = probability > by.suspected_above
+    near = within(suspected, by.reach_m, gsd_m)
+    haze = None if dn is None or not suspected.any() else haze_over_ground(dn, valid & ~near)
     if haze is None:
-        return suspected, cells[THIN] > cells[THICK]
-    return near & (haze > 0) | (mask.probability > BELIEVED_ABOVE), haze < 2 * (HALF_HIDDEN_DN - HAZE_DN)
+        return suspected, None
+    return near & (haze > 0) | (probability > by.believed_above), haze
 
 
 def haze_over_ground(dn: Dn, ground: Mask) -> NDArray[np.int32] | None:

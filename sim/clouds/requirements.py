@@ -88,6 +88,7 @@ def as_text(result: dict[str, Any]) -> str:
     for cost in result["measured_on_host"]["gate"]:
         step, ratio, added, gate_ms = (cost[key] for key in ("step_dn", "ratio", "added", "gate_ms"))
         rows.append(f"gate at step {step:g} DN, ratio {ratio:.1f}: adds {100 * added:.1f} %, {gate_ms:.2f} ms a tile")
+    rows.append(f"the ground's mask: {result['measured_on_host']['ground_s_per_megapixel']:.3f} s a megapixel")
     rows += [_human_text(row) for row in result["human"] if row["chip"] == EVERY_CHIP]
     for reading, methods in result["tiles"].items():
         for name, s in methods.items():

@@ -2,6 +2,7 @@
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
@@ -40,9 +41,13 @@ def campaign(
     items, work = read_catalogue(catalog, demo_px), Job(job, mission, bundle, engine, cr)
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file, wanted a folder; choose another --out")
-    with run.cluster(scheduler, workers or os.cpu_count() or 1, memory) as client, progress("campaign") as advance:
-        outcome = run.campaign(items, work, out, client, retries, advance)
-    paths = table.write_parquet(out), table.write_page(out, f"{job} of {len(items)} scenes", outcome.failed)
+    with ThreadPoolExecutor(1) as aside:
+        ready = aside.submit(table.arrow)  # while the workers start
+        with run.cluster(scheduler, workers or os.cpu_count() or 1, memory) as client, progress("campaign") as advance:
+            ready.result()
+            outcome = run.campaign(items, work, out, client, retries, advance)
+            written = aside.submit(table.write, out, f"{job} of {len(items)} scenes", outcome.failed)  # while they end
+        paths = written.result()
     print(f"done {outcome.done}, done before {outcome.skipped}, failed {len(outcome.failed)}, tried again "
           f"{outcome.retried}, requirement missed {outcome.not_held}")  # fmt: skip
     for row in outcome.failed[:10]:

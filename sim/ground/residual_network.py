@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from payload.engine import Engine, Network, OpenVinoEngine, constants_of
+from payload.engine import NATIVE, Engine, Network, OpenVinoEngine, constants_of
 from payload.native import library
 from payload.native.library import F32, I16, NONE, call, span
 
@@ -33,6 +33,8 @@ POINTS, SQUARE, LANES, COLUMNS, MOST_WIDTH = 36, 4, 32, 16, 512
 WEIGHT_LIMIT, VALUE_LIMIT, SUM_LIMIT = 8191, 32767, 2**31 - 1
 WHAT = ("weight", "bias")
 COEFFICIENTS = 64
+#: Engines whose other networks OpenVINO runs.
+OPENVINO = (OpenVinoEngine.name, NATIVE)
 #: Names in the ONNX file, behind what its exporter put in front; weights in half precision end in `_half`.
 NAME = re.compile(r"(?:.*\.)?decoder\.(near|far|average|depth|out|trunk\.\d+\.(?:spread|mix))\.(weight|bias)(?:_half)?")
 
@@ -83,7 +85,7 @@ class Weights:
 
 def open_network(path: Path, engine: Engine) -> Network:
     """The network of a file: by hand where it is the one that is known here, else by the engine."""
-    if library.available and isinstance(engine, OpenVinoEngine):  # ONNX Runtime stays what it is: another opinion
+    if library.available and engine.name in OPENVINO:  # ONNX Runtime stays what it is: another opinion
         weights = _weights_in(path)
         if weights is not None:
             return ResidualNetwork(weights)

@@ -14,6 +14,7 @@ from hil.devices.states import States
 from payload.apps.settings import Alerts, AppSettings, Site
 from payload.bundle import Bundle
 from payload.errors import InputError
+from payload.link.pass_filling import PassOrder
 from payload.link.streams import apids_of
 from payload.policy import Policy, Protection
 from payload.sensor import SENTINEL2_RGBN, Sensor
@@ -166,6 +167,7 @@ class Mission:
     budgets: Budgets = Budgets()
     requirements: Requirements = Requirements()
     policy: Policy = field(default_factory=Policy)
+    pass_order: PassOrder = "coarse-first"  # in which layers fill a pass
     protection: Protection | None = None  # against upsets; None: no guard
     delivery: Delivery = field(default_factory=Delivery)
     apps: Mapping[str, AppSettings] = field(default_factory=dict, hash=False)  # on board, by the mission's names

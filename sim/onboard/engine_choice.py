@@ -12,8 +12,11 @@ ANY_ENGINE, USUAL = "auto", "openvino"
 LARGE_PX = 1 << 25
 
 
-def engine_for(asked: str, info: SceneInfo, bundle: Bundle) -> tuple[Engine, tuple[str, ...]]:
-    """The engine that is meant for a scene, and what is to be said of it where ANY_ENGINE chose the kernel."""
+def engine_for(asked: str | Engine, info: SceneInfo, bundle: Bundle) -> tuple[Engine, tuple[str, ...]]:
+    """The engine that is meant for a scene, and what is to be said of it where ANY_ENGINE chose the kernel. One that is
+    open already is taken as it is."""
+    if not isinstance(asked, str):
+        return asked, ()
     pixels = info.height_px * info.width_px
     if asked != ANY_ENGINE:
         return open_engine(asked), ()

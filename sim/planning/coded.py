@@ -22,10 +22,11 @@ from payload.clouds.gate import Action, decide, detect_clouds
 from payload.clouds.network import load_cloud_net
 from payload.engine import Engine
 from payload.errors import InputError
-from payload.link.rate_control import Candidate, octets_of
+from payload.link.pass_filling import cut_points, values_per_octet
+from payload.link.rate_control import Candidate
 from payload.link.scene_header import SceneHeader, headers_on_air
 from payload.link.space_packet import octets_on_air
-from payload.link.tile_code import Kind, TileCode
+from payload.link.tile_code import Kind
 from payload.link.valid_mask import pack_mask
 from payload.pipeline import Payload
 from payload.policy import Policy
@@ -54,6 +55,8 @@ PROBED, LOWERED = 8, 0.95
 TRIES = 4
 #: Room of the store that the coded tiles lie in; what the mission's own holds is the planner's (`coded_store_mib`).
 MOST_STORED_OCTETS = 1 << 33
+#: Of a layer: its octets on the link, what it is worth per octet, NDVI error and squared error after it.
+Row = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +91,8 @@ def code_scenes(
     policy = mission.policy
     _refuse_a_bound(policy)
     samples, infos, records, answers = _samples(names, bundle, engine, mission)
-    payload, decoder = Payload(bundle, policy, engine), Decoder(bundle, engine)
+    asked = replace(policy, budget_octets=MOST_STORED_OCTETS)  # as for a pass: errors of layers are wanted
+    payload, decoder = Payload(bundle, asked, engine), Decoder(bundle, engine)
     payload.clouds = None  # the gate has spoken already
     step_dn, table = _at_quality(samples, payload, decoder, ndvi_mae, progress)
     ours = replace(table, record_octets=records, answer_octets=answers if mission.apps else None)
@@ -188,8 +192,8 @@ def _coded(
     with tempfile.TemporaryDirectory(prefix="nadir-mission-") as folder:
         logs = _stored(samples, payload, Store(FolderFiles(Path(folder), MOST_STORED_OCTETS)))
         for sample in samples:
-            code, gated = _drawn(logs[sample.scene], (sample.tile.row, sample.tile.col))
-            rows.append(_measured(sample, code, decoder, payload, finest))
+            tile, gated = _drawn(logs[sample.scene], (sample.tile.row, sample.tile.col))
+            rows.append(_measured(sample, tile, decoder, payload, finest))
             withheld.append(gated)
             progress("coded and decoded", len(samples))
     return replace(_table(samples, rows), withheld=np.array(withheld))
@@ -210,36 +214,35 @@ def _stored(samples: list[Sample], payload: Payload, store: Store) -> dict[int, 
 
 def _put(log: SceneLog, sample: Sample, payload: Payload) -> bool:
     """A tile coded and on disk; False where there is no room."""
-    code = payload.encode_tile(sample.tile)
-    code = replace(code, scene_id=log.scene_id, mask=pack_mask(sample.tile.valid), sent_octets=-1)
+    tile = payload.weigh_tile(sample.tile)
+    code = replace(tile.code, scene_id=log.scene_id, mask=pack_mask(sample.tile.valid), sent_octets=-1)
     if not sample.withheld:
-        return log.add(Candidate(code, ()))
+        return log.add(replace(tile, code=code))
     declared = replace(code, kind=Kind.WITHHELD, side=b"", mask=b"", layers=(), declared=0, sent_octets=-1)
-    return log.add_audit(replace(code, kind=Kind.AUDIT)) and log.add(Candidate(declared, ()))
+    return log.add_audit(replace(code, kind=Kind.AUDIT)) and log.add(replace(tile, code=declared))
 
 
-def _drawn(log: SceneLog, address: tuple[int, int]) -> tuple[TileCode, bool]:
+def _drawn(log: SceneLog, address: tuple[int, int]) -> tuple[Candidate, bool]:
     """A tile with all its layers out of the store, and whether the gate withheld it."""
     found, thumbnail = log.tile(address), log.audit(address)
     if found is None:
         raise InputError(f"tile {address}: its record on the disk of temporary files is damaged; run this again")
-    return (found.code, False) if thumbnail is None else (replace(thumbnail, kind=Kind.CODED), True)
+    return (found, False) if thumbnail is None else (replace(found, code=replace(thumbnail, kind=Kind.CODED)), True)
 
 
-def _measured(
-    sample: Sample, code: TileCode, decoder: Decoder, payload: Payload, finest: bool
-) -> list[tuple[float, float, float]]:
-    """(octets of this layer on the link, NDVI error, squared error) after each layer."""
-    row, before = [], 0
-    sensor, packet = payload.bundle.sensor, payload.policy.packet_octets
-    for n in range(1, len(code.layers) + 1):
-        cut = replace(code, layers=code.layers[:n], declared=n, sent_octets=-1)
-        octets = octets_of(code, n, packet)
-        figures = (math.nan, math.nan) if finest and n < len(code.layers) else _errors(
-            sample, decoder.decode_tile(cut), sensor
+def _measured(sample: Sample, tile: Candidate, decoder: Decoder, payload: Payload, finest: bool) -> list[Row]:
+    """(octets of this layer on the link, what it is worth per octet, NDVI error, squared error) after each layer."""
+    row: list[Row] = []
+    points = cut_points(tile, payload.policy.packet_octets)
+    before = 0.0  # a tile of which nothing goes is not sent, so that its head counts for its coarsest layer
+    for point, value in zip(points[1:], values_per_octet(points), strict=True):
+        layers = tile.code.layers[: point.layers]
+        cut = replace(tile.code, layers=layers, declared=point.layers, sent_octets=-1)
+        figures = (math.nan, math.nan) if finest and len(layers) < len(tile.code.layers) else _errors(
+            sample, decoder.decode_tile(cut), payload.bundle.sensor
         )  # fmt: skip
-        row.append((float(octets - before), *figures))
-        before = octets
+        row.append((point.octets - before, value, *figures))
+        before = point.octets
     return row
 
 
@@ -259,7 +262,7 @@ def _opponent(
         counts, unit = _counts(sample.tile.dn) if setting == LOSSLESS else (sample.tile.dn, 1)
         octets = codec.encode(counts, setting)
         decoded = codec.decode(octets) * np.uint16(unit)
-        rows.append([(float(octets_on_air(len(octets), packet_octets)), *_errors(sample, decoded, sensor))])
+        rows.append([(float(octets_on_air(len(octets), packet_octets)), 0.0, *_errors(sample, decoded, sensor))])
     return _table(samples, rows)
 
 
@@ -294,17 +297,18 @@ def _mean(table: TileTable) -> float:
     return float((table.finest(table.ndvi_mae) * weights).sum() / weights.sum())
 
 
-def _table(samples: list[Sample], rows: Sequence[Sequence[tuple[float, float, float]]]) -> TileTable:
+def _table(samples: list[Sample], rows: Sequence[Sequence[Row]]) -> TileTable:
     most = max(map(len, rows))
-    filled = np.full((3, len(rows), most), np.nan)
-    filled[0] = 0.0
+    filled = np.full((4, len(rows), most), np.nan)
+    filled[:2] = 0.0
     for k, row in enumerate(rows):
         filled[:, k, : len(row)] = np.array(row).T
     return TileTable(
         scene=np.array([s.scene for s in samples]),
         octets=filled[0],
-        ndvi_mae=filled[1],
-        mse=filled[2],
+        value=filled[1],
+        ndvi_mae=filled[2],
+        mse=filled[3],
         spread=np.array([float(s.tile.dn.astype(np.float64).var(axis=(1, 2)).mean()) for s in samples]),
         clear_px=np.array([float(s.clear.sum()) for s in samples]),
         valid_px=np.array([float(s.tile.valid.sum()) for s in samples]),

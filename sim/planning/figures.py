@@ -34,6 +34,7 @@ def strategy_rows(report: Mapping[str, Any]) -> list[dict[str, str]]:
             "each": figure(float(round(row["clear_km2_each_tile_at_quality"]))),
             "any": figure(float(round(row["clear_km2_any_quality"]))),
             "ndvi": fixed(row["ndvi_mae_of_all_down"], 4),
+            "psnr": fixed(row["psnr_10k_db_of_all_imaged"], 1),
             "per_pass": figure(float(f"{row['clear_km2_per_pass']:.4g}")),
             "per_j": figure(None if row["clear_km2_per_j"] is None else float(f"{row['clear_km2_per_j']:.3g}"), "–"),
             "per_mb": figure(float(f"{row['clear_km2_per_uplinked_mb']:.4g}")),

@@ -112,14 +112,15 @@ def plan_mission(request: PlanRequest, progress: Progress = lambda *_: None) -> 
     names, scene_of = _represented(flight.takes, request.sample)
     coded = code_scenes(names, bundle, engine, request.mission, request.ndvi_mae, progress)
     plan = _sized(flight, coded, bundle, scene_of)
-    for strategy in strategies(coded):
+    flown = strategies(coded, request.mission.pass_order)
+    for strategy in flown:
         plan.runs.append(fly(plan, strategy))
-        progress("planned", len(LEVERS) + 5)
+        progress("planned", len(LEVERS) + len(flown))
     base = plan.run("nadir").down.at_quality(request.ndvi_mae)
     for lever in LEVERS:
         more = fly(plan, plan.run("nadir").strategy, lever).down.at_quality(request.ndvi_mae)
         plan.gains[lever] = more - base
-        progress("planned", len(LEVERS) + 5)
+        progress("planned", len(LEVERS) + len(flown))
     return plan
 
 

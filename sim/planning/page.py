@@ -19,7 +19,10 @@ from sim.planning.report import queue_classes
 from sim.products.delivery import whole_or_nothing
 
 #: A line a strategy.
-COLOURS = {"nadir": "s0 ours", "layers": "s6", "random": "s2", "no_gate": "s4", "jpeg2000": "s1", "lossless": "s8"}
+COLOURS = {
+    "nadir": "s0 ours", "coarse-first": "s3", "whole-tiles": "s7", "least-error": "s6", "random": "s2", "no_gate": "s4",
+    "jpeg2000": "s1", "lossless": "s8",
+}  # fmt: skip
 LEVELS = 7
 MAP_KEYS = (("none of its clear area is down with all layers", 0), ("half", 3), ("all", 6))
 

@@ -13,7 +13,7 @@ from sim.link.rate_steps import NOT_CODED
 from sim.mission.passes import iso
 from sim.planning.catalogue import SCHEMA as CATALOGUE_SCHEMA
 from sim.planning.catalogue import as_json as catalogue_json
-from sim.planning.delivered import delivered, latency_s
+from sim.planning.delivered import delivered, latency_s, pooled_psnr_db
 from sim.planning.mission_plan import MissionPlan, Run
 from sim.planning.units import ALERT, ANSWER, CLASSES, FINE, RECORD, THUMBNAIL
 
@@ -38,6 +38,7 @@ def compose(plan: MissionPlan) -> dict[str, Any]:
         "rate_ceiling_bps": request.mission.link.rate_bps,
         "link_budget": request.mission.radio is not None,
         "ndvi_mae": request.ndvi_mae,
+        "pass_order": request.mission.pass_order,
         "seed": request.seed,
         "notes": [*flight.notes, *_notes(plan)],
         "imaged": _imaged(plan),
@@ -71,6 +72,7 @@ def strategy_figures(plan: MissionPlan, run: Run) -> dict[str, Any]:
         "clear_km2_each_tile_at_quality": run.down.each_at_quality(request.ndvi_mae),
         "clear_km2_any_quality": run.down.total_km2,
         "ndvi_mae_of_all_down": _known([run.down.mean_ndvi_mae])[0],
+        "psnr_10k_db_of_all_imaged": _known([_pooled_db(run)])[0],
         "clear_km2_per_pass": area / max(1, len(sent)),
         "clear_km2_per_j": area / joules if joules else None,
         "clear_km2_per_uplinked_mb": area / (uplinked / 1e6),
@@ -83,6 +85,10 @@ def strategy_figures(plan: MissionPlan, run: Run) -> dict[str, Any]:
         "whole_quality_s": _known(latency_s(run.offered, run.outcome, sensed, table, whole & shown)),
         "alerts_s": _known(_record_latency(plan, run, ALERT)),
     } | ({"app_records_s": _known(_record_latency(plan, run, ANSWER))} if (run.offered.kind == ANSWER).any() else {})
+
+
+def _pooled_db(run: Run) -> float:
+    return pooled_psnr_db(run.offered, run.outcome, run.strategy.table, run.contents, run.strategy.gated)
 
 
 def uplink_octets(plan: MissionPlan, run: Run) -> float:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from payload.link.pass_filling import PassOrder
 from sim.planning.coded import CodedScenes
 from sim.planning.table import TileTable
 from sim.planning.units import Order
@@ -24,15 +25,24 @@ class Strategy:
     uplinks_bundle: bool
 
 
-def strategies(coded: CodedScenes) -> list[Strategy]:
-    """Ours first."""
+#: The orders in which a payload may fill its passes, and what each goes by.
+ORDERS: dict[PassOrder, str] = {
+    "coarse-first": "every tile's coarsest layer, then clear area per octet",
+    "whole-tiles": "every tile whole, most clear area per octet first",
+    "least-error": "layers that remove most squared error per octet first",
+}
+
+
+def strategies(coded: CodedScenes, order: PassOrder) -> list[Strategy]:
+    """Ours first, in the order that the mission asks for."""
     ours, jpeg2000, lossless = coded.ours, coded.jpeg2000, coded.lossless
-    whole = "gate, learned codec, clear area at quality first"
+    others = [Strategy(name, name.replace("-", " "), f"the same, {how}", ours, True, name, True, True)
+              for name, how in ORDERS.items() if name != order]  # fmt: skip
     return [
-        Strategy("nadir", "Nadir", whole, ours, True, "value", True, True),
-        Strategy("layers", "layer by layer", "the same, constant slope of error", ours, True, "layers", True, True),
+        Strategy("nadir", "Nadir", f"gate, learned codec, {ORDERS[order]}", ours, True, order, True, True),
+        *others,
         Strategy("random", "random order", "the same, tiles in random order", ours, True, "random", True, True),
-        Strategy("no_gate", "no gate", "the same, cloudy tiles too", ours, False, "value", True, True),
+        Strategy("no_gate", "no gate", "the same, cloudy tiles too", ours, False, order, True, True),
         Strategy("jpeg2000", "JPEG 2000", f"gate, {AT_QUALITY}, oldest first", jpeg2000, True, "fifo", False, False),
         Strategy("lossless", "lossless", f"{STORE_AND_FORWARD}, oldest first", lossless, False, "fifo", False, False),
     ]

@@ -12,11 +12,14 @@ F64 = NDArray[np.float64]
 class TileTable:
     """Octets on the link that each layer adds (0: there is none), and what is wrong after it; NaN where there is none.
 
-    `spread`: variance of the tile, the error of its mean alone. `keep`: layers that the gate lets through.
+    `value`: squared error that each layer removes per octet by the codec's own estimate, in DN^2 over all samples of a
+    tile; it never rises along one (payload/link/pass_filling.py). `spread`: variance of the tile, the error of its mean
+    alone. `keep`: layers that the gate lets through.
     """
 
     scene: NDArray[np.int64]  # [K]
     octets: F64  # [K, L]
+    value: F64  # [K, L], DN^2 an octet; 0 of a codec that makes no estimate
     ndvi_mae: F64  # [K, L], over clear pixels
     mse: F64  # [K, L], DN^2
     spread: F64  # [K], DN^2

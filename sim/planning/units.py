@@ -1,9 +1,9 @@
 """What waits on board as units: one layer of one tile of one take, in the order in which it is to be sent.
 
 Classes, the first first: records of applications; alerts and scene headers; thumbnails of withheld tiles; regions of
-interest; then of clear area the coarsest layer of every tile before a finer layer of any. Within a class the steepest
-goes first: `value` counts the clear area that reaches the wanted quality per octet, so that a tile's fine layers go
-together; `layers` the squared error that each layer removes per octet. docs/planning.md says what that trades.
+interest; then everything else, by an order of payload/link/pass_filling.py. `coarse-first` has the coarsest layer of
+every tile before a finer layer of any; the other two go by what a layer is worth per octet alone. docs/planning.md says
+what that trades.
 """
 
 from collections.abc import Sequence
@@ -13,10 +13,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from payload.link.pass_filling import CutPoint, PassOrder, values_per_octet
 from sim.planning.catalogue import Take
 from sim.planning.table import TileTable
 
-Order = Literal["value", "layers", "fifo", "random"]
+Order = PassOrder | Literal["fifo", "random"]
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 ANSWER, ALERT, THUMBNAIL, REGION, COARSE, FINE = range(6)
@@ -125,29 +126,46 @@ def _keys(
         lot = np.random.default_rng(seed).random((len(takes), len(table.scene) + 1))
         return (units.kind > THUMBNAIL, lot[units.take, units.tile], units.layer)
     priority = np.array([take.priority for take in takes])[units.take]
-    if order == "value":
+    if order == "coarse-first":
         steep = areas(table, gated)
         falling = np.minimum.accumulate(steep, axis=1)  # a region's layers share a class: coarse ones go first
         steep = np.where(units.kind == REGION, falling[units.tile, units.layer], steep[units.tile, units.layer])
         return (units.kind, -priority, -steep, units.take, units.tile, units.layer)
-    return (units.kind, -priority, -slopes(table, gated)[units.tile, units.layer], units.layer, units.take)
+    values = whole_tiles(table, gated) if order == "whole-tiles" else errors_removed(table, gated)
+    kind = np.where(units.kind == FINE, COARSE, units.kind)  # a fine layer goes where it is worth its octets
+    return (kind, -priority, -values[units.tile, units.layer], units.take, units.tile, units.layer)
 
 
 def areas(table: TileTable, gated: bool) -> F64:
     """Clear pixels per octet of what is still to come of a tile: of its coarsest layer, and of all the finer ones
     together. Without a gate nobody knows which are clear. [K + 1, L], the last row for headers."""
-    pixels = table.clear_px if gated else table.valid_px
+    pixels = _pixels(table, gated)
     fine = table.octets[:, 1:].sum(axis=1, keepdims=True)
     cost = np.concatenate([table.octets[:, :1], np.repeat(fine, table.layers - 1, axis=1)], axis=1)
     steep = np.divide(pixels[:, None], cost, out=np.zeros_like(cost), where=cost > 0)
     return np.concatenate([steep, np.zeros((1, table.layers))])
 
 
-def slopes(table: TileTable, gated: bool) -> F64:
-    """Squared error that each layer removes per octet, over clear pixels; without a gate nobody knows which are clear.
-    [K + 1, L], the last row for headers. Along a tile it never rises, so that coarse layers go first."""
-    before = np.concatenate([table.spread[:, None], table.mse[:, :-1]], axis=1)
-    pixels = table.clear_px if gated else table.valid_px
-    gain = np.nan_to_num(before - table.mse) * pixels[:, None]
-    slope = np.divide(gain, table.octets, out=np.zeros_like(gain), where=table.octets > 0)
-    return np.concatenate([np.minimum.accumulate(slope, axis=1), np.zeros((1, table.layers))])
+def whole_tiles(table: TileTable, gated: bool) -> F64:
+    """Clear pixels per octet of a tile with all the layers that are sent of it: the same for each of them. [K + 1, L],
+    the last row for headers."""
+    pixels, count = _pixels(table, gated), (table.octets > 0).sum(axis=1)
+    sent = np.minimum(count, table.keep) if gated else count
+    found = np.zeros((len(sent) + 1, table.layers))
+    for k, layers in enumerate(sent.tolist()):
+        octets = [0.0, *np.cumsum(table.octets[k, :layers]).tolist()]
+        points = [CutPoint(n, octets[n], pixels[k] * (n < layers)) for n in range(layers + 1)]
+        found[k, :layers] = values_per_octet(points)
+    return found
+
+
+def errors_removed(table: TileTable, gated: bool) -> F64:
+    """Squared error that each layer removes per octet, of clear pixels, by the codec's own estimate. [K + 1, L], the
+    last row for headers."""
+    share = np.divide(_pixels(table, gated), table.valid_px, out=np.zeros(len(table.scene)), where=table.valid_px > 0)
+    return np.concatenate([table.value * share[:, None], np.zeros((1, table.layers))])
+
+
+def _pixels(table: TileTable, gated: bool) -> F64:
+    """Clear ones; without a gate nobody knows which are."""
+    return table.clear_px if gated else table.valid_px

@@ -26,7 +26,7 @@ from sim.scenes.gdal_files import GDAL_CACHE_OCTETS, cause_of
 
 #: Longest side of the overlay. Larger scenes are reduced to it, so that its cost does not grow with theirs.
 MAX_PX = 4096
-ROWS_PX = 512
+ROWS_PX = 128
 FIXED_DATE = (1980, 1, 1, 0, 0, 0)
 
 
@@ -75,8 +75,10 @@ def _shown(source: rasterio.DatasetReader, window: Window, shape: tuple[int, int
     """uint8 [4, h, w]"""
     dn = source.read(picture_layers(source.colorinterp), window=window, out_shape=(3, *shape)).astype(np.float32)
     scaled = (dn - stretch.low[:, None, None]) / (stretch.high - stretch.low)[:, None, None]
-    alpha = source.dataset_mask(window=window, out_shape=shape)
-    return np.concatenate([np.rint(255 * np.clip(scaled, 0, 1)), np.where(alpha > 0, 255, 0)[None]]).astype(np.uint8)
+    shown = np.empty((4, *shape), np.uint8)
+    shown[:3] = np.rint(255 * np.clip(scaled, 0, 1))
+    shown[3] = 255 * (source.dataset_mask(window=window, out_shape=shape) > 0)
+    return shown
 
 
 def _repack(packed: Path, whole: Path, name: str, about: str, sensed_at: str | None) -> None:

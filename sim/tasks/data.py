@@ -154,6 +154,13 @@ def _sundarbans(data: Path) -> tuple[Dn, Labels, tuple[str, ...]]:
     return dn, labels, tuple(f"class {k}" for k in kept)
 
 
+def mangrove_bands(data: Path) -> tuple[NDArray[np.float64], Labels]:
+    """All twelve bands of the picture of `mangrove` [12, H, W] in DN, and its map [H, W]."""
+    _, labels, _ = _sundarbans(data)
+    bands = _read(data / SUNDARBANS, ("full",))["full"][0]
+    return bands[:, : labels.shape[1], : labels.shape[2]].astype(np.float64), labels[0]
+
+
 def _with_data(dn: Dn) -> Mask:
     """Pixels that are not 0 in every band, [N, H, W]."""
     return np.asarray(dn.any(axis=1), bool)

@@ -21,6 +21,7 @@ from sim.tasks.kept import Arrays, Kept, key_of
 from sim.tasks.learning.heads import Budget, Head, Labelled, Units, labelled, of_features, of_pixels, predicted
 from sim.tasks.learning.restoration import Restoration
 from sim.tasks.scenes import figures, load_scenes
+from sim.tasks.second_look import second_looks
 from sim.tasks.steps import Input, Plan, Step, ordered
 from sim.tasks.summary import ORIGINALS, SAME, summary
 from sim.tasks.task import IGNORED, Labels, Task
@@ -162,8 +163,9 @@ class _Run:
         """What tasks.json holds."""
         rows = [row for name in self.request.tasks for row in self.kept.rows if row["task"] == name]
         tasks = {name: _about(self.task(name)) for name in self.request.tasks}
-        return {"schema": SCHEMA, "plan": asdict(self.plan), "bundles": list(self.request.bundles), "tasks": tasks,
-                "summary": summary(rows, tasks), "rows": rows}  # fmt: skip
+        found = {"schema": SCHEMA, "plan": asdict(self.plan), "bundles": list(self.request.bundles), "tasks": tasks,
+                 "summary": summary(rows, tasks), "rows": rows}  # fmt: skip
+        return found | ({"second_looks": second_looks(self.request.data)} if "mangrove" in tasks else {})
 
 
 def _one_thread_each() -> AbstractContextManager[object]:

@@ -80,7 +80,7 @@ def windows(rooms: list[int], lost: float) -> list[SimpleNamespace]:
 @given(
     st.lists(st.lists(st.tuples(*[st.integers(1, 60)] * 3), min_size=1, max_size=3), min_size=1, max_size=3),
     st.lists(st.integers(0, 400), min_size=1, max_size=5), st.integers(0, 500), st.sampled_from([0.0, 0.2]),
-    st.sampled_from(["value", "layers", "fifo", "random"]), st.integers(0, 2**32),
+    st.sampled_from(["coarse-first", "whole-tiles", "least-error", "fifo", "random"]), st.integers(0, 2**32),
 )  # fmt: skip
 def test_the_modelled_store_and_the_one_on_disk_hold_send_and_let_go_of_the_same(
     takes: list, rooms: list[int], capacity: int, lost: float, order: units.Order, seed: int

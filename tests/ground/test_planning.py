@@ -21,14 +21,15 @@ from sim.link.link_budget import Profile
 from sim.link.propagation import points_below, satellite_of
 from sim.link.sunlight import sun_elevation_deg
 from sim.mission.power import Power
-from sim.mission.spec import load_mission
+from sim.mission.spec import load_mission, mission_file, mission_from_table
 from sim.mission.windows import Window
 from sim.planning import coded, figures, mission_plan, onboard, schedule, units
 from sim.planning import report as planning_report
 from sim.planning.catalogue import Take, as_json, read_takes
-from sim.planning.delivered import Delivered, delivered
+from sim.planning.delivered import Delivered, delivered, pooled_psnr_db
 from sim.planning.mission_plan import PlanRequest, plan_mission
 from sim.planning.report import compose
+from sim.toml_tables import read_toml
 
 MISSION = load_mission("phisat2")
 START = datetime(2026, 6, 21, tzinfo=UTC)
@@ -47,7 +48,7 @@ def window(begin_s, seconds, rate_bps, lost=0.0):
     return Window(Share(contact, 0.0, seconds), profile, int(profile.octets[-1]), 1.0, 0.0)
 
 
-def built(takes, tiles, of, gated=True, order="value", **more):
+def built(takes, tiles, of, gated=True, order="coarse-first", **more):
     scenes = [0] * len(takes)
     return units.build(takes, units.contents(takes, scenes, tiles, of), scenes, of, gated, order, **more)
 
@@ -146,13 +147,52 @@ def test_of_fine_layers_the_cheapest_clear_area_goes_first_and_a_tile_goes_whole
     ]  # fmt: skip
 
 
-def test_layer_by_layer_takes_the_steepest_fall_of_error_first():
-    of = table([[10, 20, 40], [10, 20, 40]], errors=(0.05, 0.02, 0.01))
-    found = built([take()], [2], of, order="layers")
-    assert list(found.layer) == [0, 0, 1, 1, 2, 2]
+def test_by_least_error_the_steepest_fall_of_error_goes_first_whatever_layer_it_is_of():
+    of = table([[10, 20, 40], [100, 200, 400]], errors=(0.3, 0.02, 0.01))
+    found = built([take()], [2], of, order="least-error")
+    places = list(zip(found.tile, found.layer, strict=True))
+    assert places == [(0, 0), (0, 1), (1, 0), (1, 1), (0, 2), (1, 2)]  # one's second before the other's first
+    assert list(found.kind) == [units.COARSE, units.FINE] * 2 + [units.FINE] * 2
 
 
-@pytest.mark.parametrize("order", ["value", "layers", "fifo", "random"])
+def test_whole_tiles_go_one_after_the_other_those_first_that_bring_most_clear_area_per_octet():
+    rows, clear_px = [[10, 200, 300], [10, 20, 30], [10, 20, 30], [1, 1, 1]], [60_000, 60_000, 100, 60_000]
+    of = table(rows, [3], clear_px, (0.05, 0.02, 0.01))
+    found = built([take()], [4], of, order="whole-tiles")
+    assert list(zip(found.tile, found.layer, strict=True)) == [(k, n) for k in (1, 0, 2) for n in range(3)]
+    cut = built([take()], [4], replace(of, keep=np.array([1, 3, 3, 3])), order="whole-tiles")
+    places = list(zip(cut.tile, cut.layer, strict=True))  # the gate lets one layer of the first through: it is whole
+    assert places == [(0, 0), *((k, n) for k in (1, 2) for n in range(3))]
+
+
+def test_where_a_pass_is_short_whole_tiles_bring_more_area_at_quality_and_least_error_leaves_less_error():
+    of = table([[10, 90], [10, 90], [10, 90], [10, 90]], errors=(0.05, 0.01))
+    found = {}
+    for order in ("coarse-first", "whole-tiles", "least-error"):
+        offered = built([take()], [4], of, order=order)
+        outcome = schedule.run(offered, np.zeros(1), [window(60, 20, 80)], [60.0], np.inf, 1000, 0)  # 200 octets
+        down = delivered(offered, outcome, of, 1.0)
+        content = units.contents([take()], [0], [4], of)
+        found[order] = down.at_quality(0.02), pooled_psnr_db(offered, outcome, of, content, True)
+    assert found["whole-tiles"][0] > found["coarse-first"][0] == found["least-error"][0]
+    assert found["least-error"][1] > found["whole-tiles"][1]
+    assert found["least-error"][1] == pytest.approx(10 * np.log10(1e8 / ((3 * 2500 + 100) / 4)))
+
+
+def test_a_mission_says_in_which_order_its_passes_are_filled(made_up_codec):
+    asked = replace(slow_link(), pass_order="whole-tiles")
+    plan = plan_mission(PlanRequest(asked, "demo:40", 1, ("Svalbard",), take_s=20.0))
+    assert [run.strategy.order for run in plan.runs][:3] == ["whole-tiles", "coarse-first", "least-error"]
+    assert plan.run("no_gate").strategy.order == "whole-tiles"
+    report = compose(plan)
+    assert report["pass_order"] == "whole-tiles" and report["strategies"][0]["psnr_10k_db_of_all_imaged"] > 0
+    told = read_toml(mission_file("phisat2"))
+    assert mission_from_table(told | {"pass_order": "least-error"}).pass_order == "least-error"
+    with pytest.raises(InputError, match="pass_order"):
+        mission_from_table(told | {"pass_order": "fine-first"})
+
+
+@pytest.mark.parametrize("order", ["coarse-first", "whole-tiles", "least-error", "fifo", "random"])
 def test_every_order_holds_the_same_units_and_coarse_layers_come_before_finer_ones(order):
     of = table([[10, 20], [30, 5], [7, 8]])
     found = built([take(), take(10.0)], [5, 7], of, order=order)
@@ -338,8 +378,9 @@ def test_a_table_holds_octets_ndvi_error_and_squared_error_of_every_layer():
         tile = SimpleNamespace(dn=np.array([[[1, 3]]] * 4, np.uint16), valid=np.ones((1, 2), bool))
         return coded.Sample(scene, None, tile, np.array([[True, False]]), scene == 1, keep)
 
-    made = coded._table([sample(0, None), sample(1, 1)], [[(10, 0.5, 7.0), (20, 0.25, 3.0)], [(5, 0.75, 9.0)]])
-    assert made.octets.tolist() == [[10, 20], [5, 0]]
+    rows = [[(10, 4.0, 0.5, 7.0), (20, 2.0, 0.25, 3.0)], [(5, 1.0, 0.75, 9.0)]]
+    made = coded._table([sample(0, None), sample(1, 1)], rows)
+    assert made.octets.tolist() == [[10, 20], [5, 0]] and made.value.tolist() == [[4, 2], [1, 0]]
     assert made.ndvi_mae[0].tolist() == [0.5, 0.25] and made.ndvi_mae[1, 0] == 0.75
     assert made.mse[0].tolist() == [7, 3] and made.mse[1, 0] == 9 and np.isnan(made.mse[1, 1])
     assert made.spread.tolist() == [1, 1] and made.keep.tolist() == [2, 1]  # variance of 1 and 3
@@ -347,9 +388,9 @@ def test_a_table_holds_octets_ndvi_error_and_squared_error_of_every_layer():
     assert made.withheld.tolist() == [False, True] and len(made.record_octets) == 2
 
 
-def test_a_layers_slope_is_the_error_it_removes_per_octet_over_clear_pixels():
-    """Errors of the table: 1e5 before anything, then 1e6 x 0.05^2 = 2500 and 1e6 x 0.01^2 = 100."""
-    found = units.slopes(table([(10, 20)], clear_px=[2.0]), gated=True)
+def test_errors_removed_are_those_of_clear_pixels():
+    """Errors of the table: 1e5 before anything, then 1e6 x 0.05^2 = 2500 and 1e6 x 0.01^2 = 100, of 65 536 pixels."""
+    found = units.errors_removed(table([(10, 20)], clear_px=[2.0]), gated=True)
     assert found[0].tolist() == pytest.approx([(1e5 - 2500) * 2 / 10, (2500 - 100) * 2 / 20])
     assert found[1].tolist() == [0, 0]  # headers
 

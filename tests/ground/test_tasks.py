@@ -17,7 +17,7 @@ from payload.tiles import split
 from sim.progress import silent
 from sim.scenes.demo import demo_scene
 from sim.spread import Spread
-from sim.tasks import scores
+from sim.tasks import scores, second_look
 from sim.tasks.coded import BundleCoder
 from sim.tasks.data import load_task
 from sim.tasks.evaluate import NAMES, QUICK, TasksRequest, evaluate
@@ -288,3 +288,33 @@ def test_nobody_judges_the_sundarbans_where_there_are_no_data() -> None:
         assert np.bincount(labels[labels != IGNORED], minlength=5).min() > 5000  # every class in both parts
     rows = [np.flatnonzero((labels != IGNORED).any(axis=(0, 2))) for labels in (task.learn, task.judge)]
     assert np.abs(rows[0][:, None] - rows[1]).min() > 16
+
+
+def test_the_rule_of_a_map_is_found_again_and_a_move_changes_what_lies_at_its_borders() -> None:
+    random = np.random.default_rng(3)
+    kinds = np.kron(random.integers(0, 3, (8, 8)), np.ones((8, 8))).astype(np.uint8)
+    bands = np.array([[0, 300, 600], [900, 100, 500]])[:, kinds] + random.normal(0, 5, (2, 64, 64))
+    there = np.ones((64, 64), bool)
+    there[:5] = False
+    given = np.where(there, kinds, IGNORED).astype(np.uint8)
+    rule = second_look.rule_of(bands, given, there)
+    assert np.array_equal(rule.classes(bands), given)
+    moved = rule.classes(second_look._moved(bands, 0.9, (0, 1)))
+    inside = ndimage.minimum_filter(kinds, 3) == ndimage.maximum_filter(kinds, 3)
+    assert (moved == given)[inside].all() and (moved != given)[~inside & there].any()
+    assert second_look.noise_of(bands, there) == pytest.approx([5, 5], rel=0.25)
+
+
+@pytest.mark.realdata
+@pytest.mark.skipif(not DATA.is_dir(), reason="no data folder beside the checkout")
+def test_a_second_look_changes_the_map_of_mangrove_by_more_than_its_bar_asks() -> None:
+    """As docs/tasks.md has it."""
+    found: dict[str, list[float]] = {}
+    for row in second_look.second_looks(DATA):
+        found.setdefault(str(row["look"]), []).append(float(row["points"]))
+    means = {name: np.mean(points) for name, points in found.items()}
+    assert means["as it is"] == pytest.approx(97.98, abs=0.05) and means["with noise"] == pytest.approx(97.4, abs=0.2)
+    moved = [means[f"moved by {px} px"] for px in second_look.MOVED_PX]
+    assert moved == pytest.approx([96.4, 93.9, 91.2, 86.1], abs=0.1)
+    between = found["moved by 0.16 px, with noise"]
+    assert min(between) == pytest.approx(92.8, abs=0.2) and max(between) == pytest.approx(94.8, abs=0.2)

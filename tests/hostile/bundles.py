@@ -262,7 +262,7 @@ def lapped_is_right(bundle: Bundle, codec: FsqCodec, rng: np.random.Generator) -
     values = compand(tile.dn, float(bundle.codec.get("compand", 1.0)))
     rotated = rotation.rotate(values, tile.valid, turned)
     latents = transform.with_second_level(sums_of(rotated, kernels))
-    indices = quantise(latents, index)
+    indices = quantise(latents, index, found.missing)  # what stays unsent counts in what a magnitude of one is worth
     plain = layers.Plain(model, bundle.tile_px // 8)
     assert plain.encode_layers(indices, len(coded.layers)) == coded.layers, "C and numpy encode differently"
     assert equal(found, plain.decode_layers(coded.layers)), "C and numpy decode differently"

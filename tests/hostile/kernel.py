@@ -26,8 +26,8 @@ from payload.native import library
 from payload.policy import Profile
 
 #: Bands, layers, blocks down and across, and how often each is taken: the large ones take longer.
-SIZES = ((1, 1, 8, 8), (1, 3, 8, 16), (2, 4, 8, 8), (3, 2, 16, 8), (4, 3, 8, 40))
-SHARES = (0.4, 0.3, 0.24, 0.03, 0.03)
+SIZES = ((1, 1, 8, 8), (1, 3, 8, 16), (2, 4, 8, 8), (3, 2, 16, 8), (4, 3, 8, 40), (1, 3, 16, 32))
+SHARES = (0.3, 0.25, 0.2, 0.03, 0.02, 0.2)
 Rng = np.random.Generator
 
 
@@ -186,7 +186,7 @@ ENTRIES: dict[str, tuple[str | None, ...]] = {
     "difference_products": ("u2", None, None, None, None, None, "i8"),
     "jacobi": ("f8", "f8", None, None),
     "rotate": ("u2", "i4", "i4", None, None, None, None, "i2"),
-    "transform": ("i2", "i2", "i4", "i4", None, None, "i2", "i4", "i4"),
+    "transform": ("i2", "i2", "i4", "i4", None, None, "i2", "i4"),
     "second_level": ("i4", "i8", None, None, None, None),
     "quantise": ("i4", None, None, None, "u2", "?", "u1"),
     "errors": ("i4", None, None, None, "i4", "u8"),

@@ -46,6 +46,12 @@ def test_damaged_bundles_of_two_grids_are_refused_or_right(tmp_path) -> None:
 
 
 @needs_kernel
+def test_a_bundle_whose_coarsest_step_leaves_layers_unsent_is_right(tmp_path) -> None:
+    """Seed 4129 of the campaign: a tile that is coded at a finer step and cut."""
+    assert bundles.case(4129, tmp_path / "4129") == bundles.RIGHT
+
+
+@needs_kernel
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
 def test_many_damaged_bundles_are_refused_or_right(tmp_path) -> None:

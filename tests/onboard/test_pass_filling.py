@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,12 +11,13 @@ from payload.bundle import load_bundle
 from payload.codec.interface import Quality
 from payload.codec.registry import open_codec
 from payload.engine import open_engine
-from payload.link.pass_filling import CutPoint, Waiting, cut_points, fill_pass, values_per_octet
+from payload.link.pass_filling import CutPoint, Waiting, clear_px, cut_points, fill_pass, values_per_octet
 from payload.link.rate_control import Candidate
-from payload.link.scene_header import SceneHeader, records
+from payload.link.scene_header import SceneHeader, headers_on_air, records
 from payload.link.space_packet import SequenceCounter, segment
 from payload.link.streams import Sender
-from payload.link.tile_code import Kind, TileCode, pack
+from payload.link.tile_code import UNKNOWN_CLOUD, Kind, TileCode, pack
+from payload.link.valid_mask import pack_mask
 from payload.policy import Policy
 from payload.scene import SceneInfo
 from payload.stopwatch import Stopwatch
@@ -198,6 +200,31 @@ def test_layers_of_a_store_go_by_value_over_all_its_scenes():
     assert [u.scene_id for u in by_value(store, 1024, {second: 9.0})] == [second, second, first, first]
     drawn = Stock(store, by_value(store, 1024)).draw(sum(units_of(store).values()) - 1)
     assert [(unit.scene_id, unit.layer) for unit in drawn] == order[:3]
+
+
+def test_whole_tiles_of_a_store_go_by_clear_pixels_per_octet():
+    store = Store(VolatileFiles())
+    log = store.open_scene(SceneHeader(0, 7, 256, INFO))
+    for col, (cloud_percent, sizes) in enumerate(((50, [100, 100]), (0, [150, 150]), (UNKNOWN_CLOUD, [50, 500]))):
+        tile = candidate(log.scene_id, col, sizes, [900.0, 1.0])
+        assert log.add(replace(tile, code=replace(tile.code, cloud_percent=cloud_percent)))
+    assert log.close()
+    order = [(unit.col, unit.layer) for unit in by_value(store, 1024, whole_tiles=True)]
+    assert order == [(1, 0), (1, 1), (0, 0), (0, 1), (2, 0), (2, 1)]
+    assert [unit.col for unit in by_value(store, 1024)][:3] == [2, 0, 1]  # by error its coarsest layer is the cheapest
+    (scene,) = waiting_scenes(store, whole_tiles=True)
+    assert [tile.errors for tile in scene.tiles] == [(n, n, 0.0) for n in (32768.0, 65536.0, 65536.0)]
+    room = 150 + cut_points(scene.tiles[1], 100)[-1].octets + headers_on_air(scene.header, 1, 100)
+    (taken,) = fill_pass([scene], room, POLICY, whole).scenes
+    went = {code.col: len(code.layers) for code in taken[1]}
+    assert went[1] == 2 and set(went) <= {1, 2} and went.get(2, 1) == 1  # what is left over goes on a coarse layer
+
+
+def test_clear_pixels_are_valid_ones_without_the_gates_share_of_cloud():
+    mask = np.ones((256, 256), bool)
+    mask[:64] = False
+    code = replace(candidate(0, 0, [9], [1.0]).code, cloud_percent=25, mask=pack_mask(mask))
+    assert clear_px(code, 256) == 0.75 * 192 * 256
 
 
 def test_a_pass_over_a_store_takes_what_a_pass_over_its_tiles_takes():

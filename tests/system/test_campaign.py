@@ -1,5 +1,6 @@
 """`sim campaign`: nothing is lost, nothing is done twice, and one bad scene is one row with its reason."""
 
+import contextlib
 import json
 import os
 import signal
@@ -14,10 +15,13 @@ import pyarrow.parquet
 import pytest
 import rasterio
 
+from payload.engine import OpenVinoEngine
 from payload.errors import InputError
 from sim.campaign import jobs, run, table
 from sim.campaign.items import Item, read_catalogue
 from sim.campaign.jobs import Job
+from sim.commands.campaign import campaign as command_of
+from sim.onboard.kept_engine import kept_engine
 from sim.progress import silent
 
 JOB = Job("downlink", "phisat2")
@@ -136,6 +140,14 @@ def test_without_the_extra_it_says_so_in_a_line(monkeypatch) -> None:
         run.dask()
 
 
+def test_a_campaign_that_could_not_write_its_table_does_not_begin(monkeypatch, tmp_path) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setattr(run, "cluster", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr(run, "campaign", lambda *_: pytest.fail("it began"))
+    with pytest.raises(InputError, match=r"pyarrow is not installed; pip install 'nadir-payload\[campaign\]'"):
+        command_of(catalog="demo:1", out=tmp_path / "out")
+
+
 def small_pairs(folder: Path, count: int) -> Path:
     """A catalogue of pairs of small rasters for --job verify."""
     random = np.random.default_rng(5)
@@ -200,6 +212,23 @@ def test_killed_workers_and_a_killed_campaign_lose_nothing_and_repeat_nothing(tm
     assert len(after) == count and before.items() <= after.items()  # none is written again
     read = pyarrow.parquet.read_table(out / "results.parquet").to_pylist()
     assert len(read) == len({row["digest"] for row in read}) == len({row["scene"] for row in read}) == count
+
+
+def test_a_worker_compiles_the_networks_of_a_bundle_once(tmp_path, monkeypatch) -> None:
+    loaded = []
+    load = OpenVinoEngine.load
+
+    def counted(self, path, *more):
+        loaded.append(path.name)
+        return load(self, path, *more)
+
+    monkeypatch.setattr(OpenVinoEngine, "load", counted)
+    kept_engine.cache_clear()
+    for name in (jobs.ROWS, jobs.SCENES):
+        (tmp_path / name).mkdir()
+    rows = [jobs.run(Item("demo:64", seed), JOB, str(tmp_path)) for seed in range(3)]
+    assert [row["state"] for row in rows] == ["done"] * 3
+    assert sorted(loaded) == sorted(set(loaded)) and loaded
 
 
 def test_why_an_item_failed_is_told_in_300_characters() -> None:

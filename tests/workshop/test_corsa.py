@@ -77,7 +77,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Path]:
     save_weights(folder / QUANTISED, calibrated(load_recipe("corsa-fpn3-512")).state_dict(), 1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NADIR_DATA", str(folder / "data"))
-        bundle = build_recipe("corsa-fpn3-512", folder, folder / "no-clouds", "int8-po2w7", folder / "bundle")
+        bundle = build_recipe("corsa-fpn3-512", folder, (folder / "no-clouds",) * 2, "int8-po2w7", folder / "bundle")
     return bundle, folder
 
 

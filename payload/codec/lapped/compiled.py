@@ -32,7 +32,6 @@ class Buffers:
         self.values = np.empty((few, side, side), np.uint16)
         self.rotated = np.empty((few, side, side), np.int16)
         self.sums = np.empty((of_set, COEFFICIENTS, blocks, blocks), np.int32)
-        self.part_sums = np.empty((COEFFICIENTS // 2, blocks), np.int32)
         self.magnitude = np.empty((count * of_set * COEFFICIENTS, blocks, blocks), np.uint16)
         self.negative = np.empty(self.magnitude.shape, bool)
         self.size128 = np.empty(self.magnitude.shape, np.uint8)
@@ -109,8 +108,7 @@ class Transform:
         bands, side, _ = rotated.shape
         call(
             "transform", span(rotated, I16), span(self._weights, I16), span(self._functions, I32),
-            span(self._shift, I32), bands, side, span(buffers.lines, I16), span(buffers.part_sums, I32),
-            span(buffers.sums, I32),
+            span(self._shift, I32), bands, side, span(buffers.lines, I16), span(buffers.sums, I32),
         )  # fmt: skip
         return buffers.sums
 

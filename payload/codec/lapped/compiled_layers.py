@@ -32,7 +32,7 @@ from payload.codec.lapped.tables import LONGEST_RUN, WEIGHTS, ContextTables, Lay
 from payload.codec.lapped.transform import COEFFICIENTS
 from payload.errors import InputError, StreamError
 from payload.memory import Held
-from payload.native.library import BOOL, I8, I16, I32, NONE, U8, U16, U32, U64, call, loaded, span
+from payload.native.library import BOOL, I8, I16, I32, NONE, U8, U16, U32, U64, Span, call, loaded, span
 from payload.policy import Profile
 
 #: What nadir_decode says of octets.
@@ -156,13 +156,17 @@ class EntropyKernel:
             count = keep
         hits, channels = _hits(magnitude, count), len(magnitude)
         limits = [channels] * (keep - 1) + [channels if last_active is None else last_active]
-        layers, code, bit = [], self._encode, 0
-        if profile == "dense":
+        layers, dense, bit = [], profile == "dense", plain_layer.GENERATIONS[generation] if profile == "dense" else 0
+        arrays = span(magnitude, U16), span(negative, BOOL), NONE if sizes is None else span(sizes, U8), span(hits, I32)
+        if dense:
             self._dense.begin(generation)
-            code, bit = self._encode_dense, plain_layer.GENERATIONS[self._dense.generation]
         for k, (active, activity) in enumerate(heads(hits[:keep], magnitude[0].size, self.tables, limits)):
-            of_layer = magnitude, negative, sizes if k == keep - 1 else None, hits
-            body = code(k, count - 1 - k, of_layer, (active, _busy(activity)))
+            last, head = k == keep - 1, (active, _busy(activity))
+            if dense:
+                of_layer = magnitude, negative, sizes if last else None
+                body = self._encode_dense(k, count - 1 - k, of_layer, head)
+            else:
+                body = self._encode(k, count - 1 - k, arrays if last else (*arrays[:2], NONE, arrays[3]), head)
             if len(body) <= plain_layer.least_octets(active, magnitude[0].size):  # as nearly every layer is
                 layers.append(layer_head(active, activity, bit) + body)
                 continue
@@ -170,17 +174,15 @@ class EntropyKernel:
             before = (here >> 1).astype(np.uint16) if k else np.zeros_like(here)
             layers.append(shorter_layer((active, activity, body), here, before, negative, self.tables, k, bit))
             if bit and is_plain(layers[-1]):
-                self._dense.begin(self._dense.generation)
+                self._dense.begin(generation)
         return tuple(layers)
 
-    def _encode(self, k: int, finer: int, arrays: tuple[Any, ...], head: tuple[int, NDArray[np.int16]]) -> bytes:
-        """Layer k of magnitudes that have so many `finer` layers."""
-        magnitude, negative, sizes, hits = arrays
+    def _encode(self, k: int, finer: int, arrays: tuple[Span, ...], head: tuple[int, NDArray[np.int16]]) -> bytes:
+        """Layer k of magnitudes that have so many `finer` layers. arrays: magnitude, negative, size128, hits."""
         written = ctypes.c_size_t()
         call(
-            "encode", ctypes.byref(self._model), ctypes.byref(self._layers[k]), k, span(magnitude, U16),
-            span(negative, BOOL), NONE if sizes is None else span(sizes, U8), span(hits, I32),
-            finer, self.h, self.w, head[0], span(head[1], I16), *self._room, ctypes.byref(written),
+            "encode", ctypes.byref(self._model), ctypes.byref(self._layers[k]), k, *arrays, finer, self.h, self.w,
+            head[0], span(head[1], I16), *self._room, ctypes.byref(written),
         )  # fmt: skip
         return self._out[: written.value].tobytes()
 
@@ -188,7 +190,7 @@ class EntropyKernel:
 
     def _encode_dense(self, k: int, finer: int, arrays: tuple[Any, ...], head: tuple[int, NDArray[np.int16]]) -> bytes:
         rebuilt = REBUILD_UNIT + rebuild_units(len(self.tables.layers) - 1 - k)
-        return self._dense.encode(self._of_dense(k), k, arrays[:3], (rebuilt, finer), head)
+        return self._dense.encode(self._of_dense(k), k, arrays, (rebuilt, finer), head)
 
     def _of_dense(self, k: int) -> tuple[Any, ...]:
         return self._model, self._layers[k], self._givens[k]
@@ -205,12 +207,13 @@ class EntropyKernel:
             if coding == plain_layer.RAW:
                 here = plain_layer.unpack_raw(body, here, negative, self.tables.order[:active], k)
                 self._dense.begin()
-            else:
+            elif coding:
                 here <<= 1
-                decode = self._decode_dense if coding else self._decode
-                if coding and coding != plain_layer.GENERATIONS[self._dense.generation]:
+                if coding != plain_layer.GENERATIONS[self._dense.generation]:
                     self._dense.begin(plain_layer.GENERATIONS.index(coding))
-                decode(k, body, (active, _busy(activity)), here, negative)
+                self._decode_dense(k, body, (active, _busy(activity)), here, negative)
+            else:
+                self._decode(k, body, (active, _busy(activity)), here, negative)
             refuse_oversized(here, k, len(self._layers))
         return known_to(len(layers), here, negative, active, self.tables)
 

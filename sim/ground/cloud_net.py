@@ -1,0 +1,60 @@
+"""The ground's own cloud network, part of a bundle: probabilities of every pixel of a picture that came down.
+
+It need not fit on board (docs/clouds.md, export/clouds/ground_network.py): a U-Net in float. Single pixels may differ
+between two hosts.
+"""
+
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from payload.bundle import GROUND_CLOUDS_FILE, Bundle
+from payload.clouds.mask import CLASSES
+from payload.clouds.network import looked_at, places_in
+from payload.engine import Engine, Network
+from payload.errors import BundleError
+from payload.scene import Dn, Mask
+
+#: The least that the network is shown, as it was taught; and what sides are multiples of.
+LEAST_PX, MULTIPLE_PX = 256, 32
+
+
+@dataclass(frozen=True, eq=False)
+class GroundNet:
+    """The network of a file, opened once in each thread that asks. `places` as of payload.clouds.network.CloudNet."""
+
+    path: Path
+    engine: Engine
+    places: tuple[int, ...] = ()
+    _threads: threading.local = field(default_factory=threading.local)
+
+    def probabilities(self, dn: Dn, valid: Mask) -> NDArray[np.float32]:
+        """Probabilities of payload.clouds.mask.CLASSES [4, h, w] of a picture dn [B, h, w]; where it ends it is
+        mirrored. BundleError where the file holds another network."""
+        height, width = valid.shape
+        seen = np.where(valid, looked_at(dn, self.places), np.uint16(0)).astype(np.float32)
+        whole = np.pad(seen, [(0, 0), *((0, _side(px) - px) for px in (height, width))], mode="symmetric")
+        told = self._network().run(whole[None])[0]
+        if told.shape != (1, len(CLASSES), *whole.shape[1:]):
+            raise BundleError(f"{self.path}: gives {list(told.shape)}, wanted {len(CLASSES)} classes of every pixel")
+        return np.asarray(told[0, :, :height, :width], np.float32)
+
+    def _network(self) -> Network:
+        if not hasattr(self._threads, "network"):
+            self._threads.network = self.engine.load(self.path)
+        network: Network = self._threads.network
+        return network
+
+
+def _side(px: int) -> int:
+    return max(LEAST_PX, -(-px // MULTIPLE_PX) * MULTIPLE_PX)
+
+
+def open_ground_net(bundle: Bundle, engine: Engine) -> GroundNet | None:
+    """The bundle's, None where it has none. BundleError where its bands have not the roles that it looks at."""
+    if GROUND_CLOUDS_FILE not in bundle.manifest["files"]:
+        return None
+    return GroundNet(bundle.file(GROUND_CLOUDS_FILE), engine, places_in(bundle))

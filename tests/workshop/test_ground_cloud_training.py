@@ -1,0 +1,195 @@
+"""The ground's cloud network: samples, training, its ONNX file, and its way into a bundle."""
+
+import copy
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from export.bundle.add_app import add_gate
+from export.bundle.add_ground_mask import add_ground_mask
+from export.clouds import decoded, ground_train, teacher
+from export.clouds.ground_network import FOLD, GROUND_CELL_PX, GroundMaskNetwork, GroundUnet, as_seen
+from export.clouds.ground_sampler import GroundSampler
+from export.clouds.sampler import loss
+from export.clouds.windows import CLASSIFIED, CLEAR, DRAWN, NO_SCL, UNKNOWN, WINDOW_PX, Window
+from export.recipe import load_recipe
+from payload.bundle import GROUND_CLOUDS_FILE, load_bundle
+from payload.engine import open_engine
+from payload.errors import InputError
+from payload.signature import FILE as SIGNATURE_FILE
+from sim.ground.cloud_net import MULTIPLE_PX
+
+WIDTHS = (8, 8, 8, 8)
+
+
+def window(kind: int, site: str, seed: int = 0) -> Window:
+    """Its upper half is bright: cloud to the teacher below."""
+    rng = np.random.default_rng(seed)
+    dn = rng.uniform(300.0, 1500.0, (4, 32, 32)).repeat(8, 1).repeat(8, 2).astype(np.float32)
+    dn[:, : WINDOW_PX // 2] = 6000.0
+    blank = np.zeros((WINDOW_PX, WINDOW_PX), np.float32)
+    return Window(dn, np.full(blank.shape, NO_SCL, np.uint8), blank, blank, site, 10, "L2A", kind)
+
+
+class BrightIsCloud:
+    """In the teacher's place."""
+
+    def __call__(self, dn: np.ndarray, level: str) -> np.ndarray:
+        cloud = (dn[0] > 3000.0).astype(np.float32)
+        return np.stack([1.0 - cloud, cloud, 0.0 * cloud])
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pool")
+    every = [window(kind, f"site {i}", i) for i, kind in enumerate((CLASSIFIED, CLEAR, DRAWN, UNKNOWN))]
+    teacher.write_part(folder / "real000.npz", every, BrightIsCloud())  # type: ignore[arg-type]
+    return folder
+
+
+def recipe(**changes: Any) -> dict[str, Any]:
+    return load_recipe("ground-clouds") | {"widths": WIDTHS, "batch": 2, "steps": 2} | changes
+
+
+def test_a_decoded_part_keeps_the_decoded_pixels_and_what_is_said_of_the_original(tmp_path: Path) -> None:
+    halved = lambda dn: 0.5 * dn  # noqa: E731
+    teacher.write_part(tmp_path / "decoded000.npz", [window(CLEAR, "a")], BrightIsCloud(), halved)  # type: ignore[arg-type]
+    kept = teacher.load_labelled(tmp_path)
+    assert kept["dn"][0, 0, : WINDOW_PX // 4].max() == 3000  # below what the teacher takes for cloud
+    assert kept["teacher"][0, 1, : WINDOW_PX // 4].min() == 255
+
+
+def test_a_window_is_decoded_near_to_what_it_was_and_not_the_same() -> None:
+    dn = np.random.default_rng(0).uniform(300.0, 3000.0, (4, 32, 32)).repeat(8, 1).repeat(8, 2).astype(np.float32)
+    seen = decoded.Decoded(np.random.default_rng(1))(dn)
+    assert seen.shape == dn.shape and seen.dtype == np.float32
+    assert 0.0 < np.abs(seen - dn).mean() < 0.5 * decoded.STEPS_DN[1]
+    assert decoded.steps_dn()[0] == decoded.STEPS_DN[0] and len(decoded.steps_dn()) == decoded.KINDS_OF_STEP
+
+
+def test_batches_are_the_same_for_the_same_seed_and_of_one_shape(pool: Path) -> None:
+    source = GroundSampler(teacher.load_labelled(pool))
+    one, other = (source.batch(np.random.default_rng(5), 2) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    dn, classes, weights, thin, thin_weights = one
+    count, bands, n, _ = dn.shape
+    assert bands == 4 and classes.shape == (count, 3, n, n)
+    assert weights.shape == thin.shape == thin_weights.shape == (count, n, n)
+    assert {t.dtype for t in one} == {torch.float32} and float(dn.min()) >= 0.0
+
+
+def test_left_out_sites_give_no_sample(pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[set[str]] = []
+    monkeypatch.setattr(ground_train, "train", lambda network, sampler, *_: seen.append(set(sampler.windows["site"])))
+    monkeypatch.setattr(
+        ground_train, "load_recipe", lambda name: {"rotations": {"one": {"test": ["site 1", "site 3"]}}}
+    )
+    told = ground_train.run(recipe(), "one", pool, tmp_path)
+    assert seen == [{"site 0", "site 2"}] and told["split"] == {"test": ["site 1", "site 3"]}
+    with pytest.raises(InputError, match="rotation 'nowhere' is unknown; choose one of one"):
+        ground_train.run(recipe(), "nowhere", pool, tmp_path)
+
+
+def test_a_few_steps_bring_the_loss_down_and_a_stopped_run_goes_on(pool: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    source, network = GroundSampler(teacher.load_labelled(pool)), GroundUnet(WIDTHS)
+    dn, *targets = source.batch(np.random.default_rng(77), 3)
+
+    def error(of: GroundUnet) -> float:
+        """By the batch's own statistics: the running ones need more steps than these."""
+        with torch.no_grad():
+            return float(loss(copy.deepcopy(of).train()(as_seen(dn)), tuple(targets)))
+
+    before = error(network)
+    ground_train.train(network, source, recipe(steps=12, learning_rate=0.2), tmp_path / "float.safetensors")
+    assert error(network) < 0.9 * before
+    again = GroundUnet(WIDTHS)
+    ground_train.train(again, source, recipe(steps=12), tmp_path / "float.safetensors")  # nothing left to do
+    with torch.no_grad():
+        torch.testing.assert_close(again(as_seen(dn)), network(as_seen(dn)))
+
+
+def test_what_is_kept_is_where_training_goes_on(pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ground_train, "load_recipe", lambda name: recipe(rotations={"one": {"test": ["site 1"]}}))
+    where = ["--rotation", "one", "--pool", str(pool)]
+    ground_train.main([*where, "--out", str(tmp_path / "a"), "--keep", str(tmp_path / "kept")])
+    assert {path.name for path in (tmp_path / "kept").iterdir()} == {"float.safetensors", "clouds.onnx", "clouds.json"}
+    shutil.copytree(tmp_path / "kept", tmp_path / "b")
+    (tmp_path / "b" / "clouds.onnx").unlink()
+    ground_train.main([*where, "--out", str(tmp_path / "b")])
+    dn = np.full((1, 4, 64, 64), 900, np.float32)
+    a, b = (open_engine("onnxruntime").load(tmp_path / name / "clouds.onnx").run(dn)[0] for name in ("a", "b"))
+    np.testing.assert_allclose(a, b, atol=1e-3)
+    assert int(load_file(tmp_path / "b" / "float.safetensors")["step_no"]) == 2
+
+
+def test_the_network_sees_256_px_and_every_pixel_has_probabilities() -> None:
+    torch.manual_seed(0)
+    network = GroundMaskNetwork(GroundUnet(WIDTHS).eval())
+    for weights in network.parameters():  # blocks begin as the identity
+        torch.nn.init.normal_(weights, std=0.2)
+    dn = (3000 * torch.rand(1, 4, 512, 512)).requires_grad_()
+    told = network(dn)
+    assert told.shape == (1, 4, 512, 512)
+    torch.testing.assert_close(told.sum(dim=1), torch.ones(1, 512, 512))
+    told[0, 1, 256, 256].backward()
+    rows = torch.nonzero(dn.grad[0].abs().sum(dim=(0, 2)) > 0).flatten()  # type: ignore[index]
+    assert int(rows.max() - rows.min()) + 1 >= 256
+    assert GROUND_CELL_PX * FOLD << len(WIDTHS) - 1 == MULTIPLE_PX  # what the ground makes of a side
+
+
+def test_the_file_tells_what_the_network_tells_in_both_runtimes_at_any_size(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    network = GroundUnet(WIDTHS)
+    table = ground_train.export(network, tmp_path, {"rotation": "none", "split": {"test": []}})
+    assert json.loads((tmp_path / "clouds.json").read_text(encoding="utf-8")) == table
+    dn = np.random.default_rng(0).uniform(0, 9000, (1, 4, 96, 160)).astype(np.float32)
+    wanted = GroundMaskNetwork(network.half().float().eval())(torch.from_numpy(dn)).detach().numpy()
+    for engine in ("openvino", "onnxruntime"):
+        (found,) = open_engine(engine).load(tmp_path / "clouds.onnx").run(dn)
+        np.testing.assert_allclose(found, wanted, atol=2e-3)
+
+
+def test_the_recipe_keeps_within_its_size() -> None:
+    network = GroundUnet(load_recipe("ground-clouds")["widths"])
+    assert 200_000 <= sum(p.numel() for p in network.parameters()) <= 500_000
+
+
+def test_it_goes_into_a_bundle_and_changes_neither_its_id_nor_another_file(tmp_path: Path) -> None:
+    ground_train.export(GroundUnet(WIDTHS), tmp_path / "", {"rotation": "none", "split": {"test": ["a"]}})
+    edge = load_bundle("edge")
+    added = add_ground_mask(edge, tmp_path, tmp_path / "out" / "edge")
+    assert added.bundle_id == edge.bundle_id and added.manifest["built"] == edge.manifest["built"]
+    assert added.manifest["ground_clouds"]["split"] == {"test": ["a"]}
+    kept = {name: sha256 for name, sha256 in edge.manifest["files"].items() if name != GROUND_CLOUDS_FILE}
+    assert kept.items() <= added.manifest["files"].items()
+    assert not (added.directory / SIGNATURE_FILE).exists()  # another manifest: to be signed anew
+    assert added.manifest["networks"][GROUND_CLOUDS_FILE]["macs"] > 0
+    again = add_ground_mask(added, tmp_path, added.directory)  # in place
+    assert again.manifest == added.manifest
+    with pytest.raises(InputError, match=r"no clouds\.onnx with clouds\.json"):
+        add_ground_mask(edge, tmp_path / "nowhere", tmp_path / "other")
+
+
+def test_a_gate_that_is_taken_brings_the_ground_s_network_along(tmp_path: Path) -> None:
+    ground_train.export(GroundUnet(WIDTHS), tmp_path, {"rotation": "none", "split": {"test": ["b"]}})
+    source = add_ground_mask(load_bundle("edge"), tmp_path, tmp_path / "edge")
+    with_gate = add_gate(load_bundle("edge-s2-12"), source, tmp_path / "s2-12")
+    assert with_gate.manifest["ground_clouds"] == source.manifest["ground_clouds"]
+    assert with_gate.manifest["files"][GROUND_CLOUDS_FILE] == source.manifest["files"][GROUND_CLOUDS_FILE]
+
+
+def test_it_is_still_checked_against_its_sha256(tmp_path: Path) -> None:
+    ground_train.export(GroundUnet(WIDTHS), tmp_path, {"rotation": "none", "split": {"test": []}})
+    bundle = add_ground_mask(load_bundle("edge"), tmp_path, tmp_path / "edge")
+    path = bundle.file(GROUND_CLOUDS_FILE)
+    path.write_bytes(path.read_bytes() + b"\0")
+    with pytest.raises(InputError, match=r"ground/clouds\.onnx: sha256 is"):
+        load_bundle(bundle.directory)
+    assert load_bundle(bundle.directory, flight_only=True).bundle_id == bundle.bundle_id
