@@ -58,8 +58,13 @@ class Pool:
     @property
     def training(self) -> NDArray[np.intp]:
         """Tiles of the other sites; of the coarse montcalm footprint, repeated ten times in the pool, every tenth."""
+        return self.everywhere[~np.isin(self.site[self.everywhere], VALIDATION_SITES)]
+
+    @property
+    def everywhere(self) -> NDArray[np.intp]:
+        """Training tiles, and those of the held-out sites: for what is not judged by them."""
         thinned = (self.site != "montcalm") | (np.arange(len(self.site)) % 10 == 0)
-        return np.flatnonzero(~np.isin(self.site, VALIDATION_SITES) & thinned & (self.gsd_m <= COARSEST_TRAINING_M))
+        return np.flatnonzero(thinned & (self.gsd_m <= COARSEST_TRAINING_M))
 
     @property
     def finest_m(self) -> int:

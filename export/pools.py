@@ -27,6 +27,9 @@ HELD_OUT_EVERY = 4
 MOST_POOL_OCTETS = 2**35
 SPLITS = "splits.toml"
 WANTED = "wanted x [N, B, h, w] of whole numbers and site [N]; docs/your-own-sensor.md describes a pool"
+#: In place of the sites to hold out: all are trained on, and the bundle is judged elsewhere.
+NOTHING = "-"
+TWO_PLACES = "give pictures of two places or more, by site, or --tables-of a bundle that ships, which needs none"
 Pictures = Iterator[tuple[str, NDArray[Any]]]
 
 
@@ -153,10 +156,12 @@ def _places(length: int, side: int) -> list[int]:
 
 def _held_out(where: Path, site: NDArray[np.str_], named: Sequence[str]) -> tuple[str, ...]:
     sites = sorted(set(site.tolist()))
+    if tuple(named) == (NOTHING,):
+        return ()
     unknown = [name for name in named if name not in sites]
     if unknown:
         raise InputError(f"{where}: no site {', '.join(unknown)} to hold out; there are {', '.join(sites)}")
     chosen = tuple(named) or tuple(sites[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY]) or tuple(sites[-1:])
     if len(chosen) == len(sites):
-        raise InputError(f"{where}: {len(sites)} site, all held out; give pictures of two places or more, by site")
+        raise InputError(f"{where}: {len(sites)} site, all held out; {TWO_PLACES}")
     return chosen

@@ -135,6 +135,27 @@ def radar() -> Pictures:
     yield from ((str(name)[:18], as_counts(db)) for name, db in zip(names, s1, strict=True))
 
 
+def rgbn() -> Pictures:
+    """What `tiles128.npz` does not hold of Sentinel-2's four bands at 10 m: other places and dates, on native grids."""
+    x, names = read_named(data_folder() / "downstream" / "fields_two_dates_379x578.npz", "x", "bands")
+    order = [names.tolist().index(band) for band in RGBN]
+    yield from (("danube_fields", date[order]) for date in x)
+    clear, cloudy, bands, ids = read_named(
+        data_folder() / "sensors" / "sen12mscr_l1c13_s1_256.npz", "clear", "cloudy", "bands", "names"
+    )
+    places = [bands.tolist().index(band) for band in RGBN]
+    for name, pair in zip(ids, zip(clear, cloudy, strict=True), strict=True):
+        yield from ((str(name)[:18], picture[places]) for picture in pair)
+    chips, labels = read_named(data_folder() / "downstream" / "bigearthnet_examples_120.npz", "x", "names")
+    for name, chip in zip(labels, chips, strict=True):
+        yield f"bigearthnet_{str(name)[:12]}", np.pad(chip, ((0, 0), (4, 4), (4, 4)), mode="symmetric")
+    train = read_all(data_folder() / "train" / "tiles_s2_13.npz")
+    places = [train["bands"].tolist().index(band) for band in RGBN]
+    for tile, site in zip(train["x"], train["site"], strict=True):
+        if str(site).startswith("worldcereal"):
+            yield str(site), tile[places]
+
+
 def as_counts(db: NDArray[np.floating]) -> NDArray[np.uint16]:
     counts = np.rint((np.nan_to_num(db.astype(np.float64), nan=DB_FLOOR) - DB_FLOOR) * COUNTS_PER_DB)
     return np.clip(counts, 1, 10_000).astype(np.uint16)
@@ -149,14 +170,14 @@ def hyperspectral() -> Pictures:
 
 POOLS: dict[str, Callable[[], Pictures]] = {
     "s2-12": sentinel2, "s2-20m": sentinel2_20m, "s2-60m": sentinel2_60m, "phisat2": phisat2, "pan": pan, "s1": radar,
-    "hyper": hyperspectral,
+    "hyper": hyperspectral, "rgbn": rgbn,
 }  # fmt: skip
 
 
 #: Bands by name, as their sensors have them.
 BANDS: dict[str, tuple[str, ...]] = {
     "s2-12": L2A_12, "s2-20m": L2A_20M, "s2-60m": ("B01", "B09"),
-    "phisat2": ("PAN", "B", "G", "R", "RE1", "RE2", "RE3", "NIR"), "pan": ("PAN",), "s1": ("VV", "VH"),
+    "phisat2": ("PAN", "B", "G", "R", "RE1", "RE2", "RE3", "NIR"), "pan": ("PAN",), "s1": ("VV", "VH"), "rgbn": RGBN,
     "hyper": tuple(f"C{k:03d}" for k in range(1, 199)),
 }  # fmt: skip
 
@@ -165,8 +186,13 @@ def write_pool(name: str, path: Path, side: int) -> int:
     """An .npz of squares of at most `side` px, by site. Gives their number."""
     found = [(site, np.asarray(picture)) for site, picture in POOLS[name]()]
     x, site = squares(found, path, side)
+    res_m = np.full(len(x), 10, np.int64)
+    if name == "rgbn":  # behind the usual tiles
+        usual = read_named(data_folder() / "train" / "tiles128.npz", "x", "site", "res_m")
+        x, site, res_m = (np.concatenate(pair) for pair in zip(usual, (x, site, res_m), strict=True))
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(path, x=x, site=site, bands=np.array(BANDS[name]))
+    arrays = {"x": x, "site": site, "bands": np.array(BANDS[name])} | ({"res_m": res_m} if name == "rgbn" else {})
+    np.savez_compressed(path, allow_pickle=False, **arrays)
     return len(x)
 
 

@@ -9,6 +9,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -164,11 +165,36 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
 
 
+@dataclass(frozen=True, eq=False)
+class Shares:
+    """A step's loss as the mean of `count`, each computed by a thread of its own from `loss_of(step_no, share)`.
+
+    Threads that meet once a step, not in every operator, lose little where others keep the processor busy. Torch is
+    then best left one thread an operator."""
+
+    loss_of: Callable[[int, int], Tensor]
+    count: int
+
+    def backward(self, module: nn.Module, step_no: int) -> Tensor:
+        """Gradients of the parameters of `module`; gives the loss."""
+        parameters = [p for p in module.parameters() if p.requires_grad]
+
+        def share(number: int) -> tuple[Tensor, ...]:
+            loss = self.loss_of(step_no, number) / self.count
+            return loss.detach(), *torch.autograd.grad(loss, parameters)
+
+        with ThreadPoolExecutor(self.count) as threads:
+            shares = list(threads.map(share, range(self.count)))
+        for parameter, *gradients in zip(parameters, *(share[1:] for share in shares), strict=True):
+            parameter.grad = torch.stack(gradients).sum(0)
+        return torch.stack([share[0] for share in shares]).sum()
+
+
 def fit(
     module: nn.Module,
     optimiser: torch.optim.Optimizer,
     schedule: Schedule,
-    loss_of: Callable[[int], Tensor],
+    loss_of: Callable[[int], Tensor] | Shares,
     path: Path | None = None,
     average: Average | None = None,
     validate: Callable[[], dict[str, float]] = dict,
@@ -188,9 +214,12 @@ def fit(
     for step_no in range(first, schedule.steps):
         for group in optimiser.param_groups:
             group["lr"] = schedule.at(step_no) * group.get("gain", 1.0)
-        loss = loss_of(step_no)
         optimiser.zero_grad()
-        loss.backward()
+        if isinstance(loss_of, Shares):
+            loss = loss_of.backward(module, step_no)
+        else:
+            loss = loss_of(step_no)
+            loss.backward()
         nn.utils.clip_grad_norm_(module.parameters(), clip)
         optimiser.step()
         finished = step_no + 1 == schedule.steps

@@ -101,9 +101,13 @@ class Bundle:
 
 
 def identity(manifest: dict[str, Any]) -> bytes:
-    """The octets a bundle's id is computed over: what decides the meaning of a stream, in canonical JSON."""
+    """The octets a bundle's id is computed over: what decides the meaning of a stream, in canonical JSON.
+
+    A decoder network may become better while its bundle flies: `first_ground` has the checksums that files of ground/
+    had in the bundle of this id that was first, and they stay in the id."""
     decisive = {key: manifest[key] for key in ("format_version", "bands", "tile_px", "codec")}
-    decisive["files"] = {name: sha256 for name, sha256 in manifest["files"].items() if name != GROUND_CLOUDS_FILE}
+    files = {name: sha256 for name, sha256 in manifest["files"].items() if name != GROUND_CLOUDS_FILE}
+    decisive["files"] = files | manifest.get("first_ground", {})
     decisive |= {key: manifest[key] for key in ("sensor",) if key in manifest}
     return json.dumps(decisive, sort_keys=True, separators=(",", ":")).encode()
 
@@ -243,6 +247,7 @@ def _check_values(path: Path, manifest: dict[str, Any]) -> None:
         ("tile_px", isinstance(tile_px, int) and 8 <= tile_px <= 4096 and not tile_px % 8, "a multiple of 8"),
         ("codec", isinstance(manifest["codec"], dict), "a table"),
         ("files", isinstance(files, dict) and all(map(_is_file_entry, files.items())), "names and checksums"),
+        ("first_ground", _are_ground_files(manifest.get("first_ground", {}), files), "checksums of files of ground/"),
     ):
         if not held:
             found = repr(str(manifest[key])[:60])
@@ -271,6 +276,12 @@ def _is_name(value: Any) -> bool:
 def _is_file_entry(entry: tuple[str, Any]) -> bool:
     name, digest = entry
     return _is_name(name) and isinstance(digest, str)
+
+
+def _are_ground_files(first: Any, files: Any) -> bool:
+    """Of what flies the id always knows the very octets."""
+    entries = isinstance(first, dict) and all(map(_is_file_entry, first.items()))
+    return entries and all(name.startswith("ground/") and name in files for name in first)
 
 
 def _check_file(directory: Path, name: str, digest: str) -> None:

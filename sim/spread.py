@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import islice
 from typing import Self, TypeVar
 
 import numpy as np
@@ -44,6 +45,21 @@ class Spread:
     def map(self, work: Callable[[Given], Made], given: Iterable[Given]) -> Iterator[Made]:
         """What `work` makes of each, in order. `given` is taken at once where there are several threads."""
         return map(work, given) if self._pool is None else self._pool.map(work, given)
+
+    def few(self, work: Callable[[Given], Made], given: Iterable[Given]) -> Iterator[Made]:
+        """As `map`, but no more are made ahead of who takes them than there are threads, and two: they are large."""
+        if self._pool is None:
+            return map(work, given)
+        pool, rest = self._pool, iter(given)
+        begun = deque(pool.submit(work, one) for one in islice(rest, self.jobs + 2))
+
+        def made() -> Iterator[Made]:
+            while begun:
+                found = begun.popleft().result()
+                begun.extend(pool.submit(work, one) for one in islice(rest, 1))
+                yield found
+
+        return made()
 
     def aside(self, work: Callable[[], Made]) -> Callable[[], Made]:
         """Begins work that is not waited for; what is given back waits for it. At once where there is one thread."""

@@ -8,8 +8,9 @@ import numpy as np
 from export.clouds.drawn import F32
 from payload.bundle import load_bundle
 from payload.codec.registry import open_codec
-from payload.engine import open_engine
+from payload.engine import NATIVE, open_engine
 from payload.link.tile_code import Kind
+from payload.native import library
 from payload.pipeline import Payload
 from payload.policy import Gate, Policy
 from payload.tiles import Tile
@@ -23,7 +24,7 @@ class Decoded:
     """Codes and decodes windows, each at a step that is drawn."""
 
     def __init__(self, rng: np.random.Generator) -> None:
-        bundle, engine = load_bundle(), open_engine("native")
+        bundle, engine = load_bundle(), open_engine(NATIVE if library.available else "openvino")
         everything = Gate(withhold_above_percent=100.0, audit_count=0)
         self._rng = rng
         self._coders = [Payload(bundle, Policy(step_dn=step, gate=everything), engine) for step in steps_dn()]

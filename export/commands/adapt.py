@@ -15,11 +15,14 @@ SENSORS = Path(__file__).parents[2] / "sim" / "sensors"
 def add_to(commands: Commands) -> None:
     adapt = add_command(commands, "adapt", _adapt, "a bundle for another sensor, refitted from a universal start")
     adapt.add_argument("--sensor", required=True, help="a sensor's TOML file, or the name of one that is shipped")
-    adapt.add_argument("--tiles", type=Path, required=True, help="the pool: .npz, Zarr, or a folder with splits.toml")
+    source = adapt.add_mutually_exclusive_group(required=True)
+    source.add_argument("--tiles", type=Path, help="the pool: .npz, Zarr, or a folder with splits.toml")
+    source.add_argument("--tables-of", metavar="BUNDLE", help="no pool: the tables of this one")
+    adapt.add_argument("--tile", type=positive, metavar="PX", help="side of a tile; 256, of over 16 bands 64")
     adapt.add_argument("--group", help="only the sensor's bands of this group, as 20m: a part of `export join`")
     adapt.add_argument("--out", type=Path, help="default build/SENSOR; a run that was cut off goes on from there")
     adapt.add_argument("--name", help="of the bundle; default the sensor's")
-    adapt.add_argument("--hold-out", action="append", default=[], metavar="SITE", help="a site to measure on")
+    adapt.add_argument("--hold-out", action="append", default=[], metavar="SITE", help="a site to measure on, or -")
     adapt.add_argument("--steps", type=positive, default=500, help="of the context model; default 500")
     adapt.add_argument("--no-page", action="store_true", help="leave out the comparison with the classical codecs")
     adapt.add_argument("--threads", type=positive, default=2)
@@ -48,20 +51,24 @@ def _join(arguments: argparse.Namespace) -> int:
 def _adapt(arguments: argparse.Namespace) -> int:
     import torch
 
-    from export.bundle.adapted import adapted, compare
+    from export.bundle.adapted import adapted, compare, with_tables_of
     from export.pools import read_pool
+    from payload.bundle import load_bundle
 
     sensor = of_group(read_sensor(arguments.sensor), arguments.group)
     torch.set_num_threads(arguments.threads)
-    out = arguments.out or Path("build") / sensor.name
+    out, name = arguments.out or Path("build") / sensor.name, arguments.name or sensor.name
+    if arguments.tables_of is not None:
+        print_bundle(with_tables_of(load_bundle(arguments.tables_of), sensor, out / "bundle", name, arguments.tile))
+        return HELD
     pool = read_pool(arguments.tiles, sensor, arguments.hold_out)
     print(
         f"{len(pool.training)} squares of {pool.dn.shape[2]} px to fit on, {len(pool.held_out)} of "
-        f"{', '.join(pool.held_out_sites)} held out",
+        f"{', '.join(pool.held_out_sites) or 'no site'} held out",
         flush=True,
     )
-    print_bundle(adapted(sensor, pool, out, arguments.name or sensor.name, {"steps": arguments.steps}))
-    if not arguments.no_page:
+    print_bundle(adapted(sensor, pool, out, name, {"steps": arguments.steps}, arguments.tile))
+    if pool.held_out_sites and not arguments.no_page:
         print(f"written: {compare(out)}")
     return HELD
 

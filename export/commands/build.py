@@ -32,6 +32,8 @@ def add_to(commands: Commands) -> None:
     build.add_argument("--app-counts", type=int, default=1, metavar="CLASS", help="of --app: the class that is counted")
     build.add_argument("--app-cell", type=int, choices=(2, 4), default=2, metavar="PX", help="of --app: 2 or 4")
     build.add_argument("--gate", metavar="BUNDLE", help="the cloud network of this bundle, into --bundle")
+    build.add_argument("--decoder", type=Path, metavar="CHECKPOINTS", help="a newly trained decoder, into --bundle")
+    build.add_argument("--pool", type=Path, help="what --decoder was trained on; default the usual tiles")
     build.add_argument(
         "--ground-clouds", type=Path, nargs="?", const=kept_ground_clouds(), metavar="FOLDER",
         help="the ground's cloud network of this folder, default the one kept; with --bundle: added to it",
@@ -51,6 +53,7 @@ def _build(arguments: argparse.Namespace) -> int:
     from export.bundle.add_ground_mask import add_ground_mask
     from export.bundle.assemble import derive
     from export.bundle.from_recipe import build_recipe
+    from export.bundle.new_decoder import with_decoder
 
     if arguments.app is not None:
         name, _, file = arguments.app.partition("=")
@@ -63,6 +66,10 @@ def _build(arguments: argparse.Namespace) -> int:
         bundle = load_bundle(arguments.bundle or DEFAULT)
         out = arguments.out or Path("build") / f"{bundle.name}-gate"
         built = add_gate(bundle, load_bundle(arguments.gate), out)
+    elif arguments.decoder is not None:
+        bundle = load_bundle(arguments.bundle or DEFAULT)
+        out = arguments.out or Path("build") / f"{bundle.name}-decoder"
+        built = with_decoder(bundle, arguments.recipe, arguments.decoder, arguments.pool, out)
     elif arguments.bundle is not None and arguments.ground_clouds is not None:
         bundle = load_bundle(arguments.bundle)
         out = arguments.out or Path("build") / f"{bundle.name}-ground-clouds"

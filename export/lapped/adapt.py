@@ -5,6 +5,9 @@
 Trained anew: the order of channels, the context model, the symbol tables and the range of steps. As it is: the lapped
 transform, which suits any picture, and the decoder, which undoes it and needs no network. Every stage leaves a file in
 the output folder and is left out where that is there.
+
+Full training (`python -m export train` of a recipe that names a sensor) goes the same way from nothing: the transform
+is designed on the pool, and the context model begins empty.
 """
 
 from collections.abc import Iterator
@@ -22,7 +25,7 @@ from export.lapped.context_tables import count_tables, integer_arrays, macs_per_
 from export.lapped.files import export_encoder
 from export.lapped.model import LappedModel
 from export.lapped.quantiser import magnitudes
-from export.lapped.transform import from_blocks
+from export.lapped.transform import designed, from_blocks
 from export.lapped.universal import START, universal_context
 from export.pools import SensorPool
 from export.training import Progress, Schedule, fit, load_weights
@@ -46,8 +49,10 @@ DIFFERENCES_PX = 2
 TABLES = ("tables.npz", "tables-rest.npz")
 SETTINGS: dict[str, Any] = {
     "layers": 4, "groups": 5, "steps": 500, "batch": 4, "learning_rate": 8e-3, "channels": 48, "counted_tiles": 60,
-    "seed": 2,
+    "seed": 2, "from_nothing": False,
 }  # fmt: skip
+#: Bands of each square, the strongest, and squares that the transform of full training is designed on.
+DESIGN_BANDS, DESIGN_SQUARES = 4, 100
 
 
 def law_of(sensor: Sensor) -> dict[str, Any]:
@@ -60,17 +65,31 @@ def law_of(sensor: Sensor) -> dict[str, Any]:
     return {"compand": power_law.LINEAR, "gain": 1 << max(0, USUAL_BITS - sensor.bits), **tell}
 
 
-def coefficients_of(pool: SensorPool, law: dict[str, float]) -> Tensor:
+def rotated_of(dn: NDArray[np.uint16], law: dict[str, float]) -> NDArray[np.int32]:
+    """A square [B, S, S] as the rotation leaves it."""
+    values, everywhere = power_law.compand(dn, law["compand"], int(law["gain"])), np.ones(dn.shape[1:], bool)
+    return rotate(values, everywhere, fit_rotation(values, everywhere, distance_px=DIFFERENCES_PX))
+
+
+def write_transform(pool: SensorPool, law: dict[str, float], out: Path, from_nothing: bool) -> None:
+    """The universal transform, or one of the greatest coding gain over training squares."""
+    path = out / "transform.safetensors"
+    if path.is_file():
+        return
+    if not from_nothing:
+        save_file(load_file(START / "transform.safetensors"), path)
+        return
+    chosen = pool.training[:: -(-len(pool.training) // DESIGN_SQUARES)]
+    save_file(designed([rotated_of(pool.dn[k], law)[:DESIGN_BANDS] for k in chosen]), path)
+
+
+def coefficients_of(pool: SensorPool, law: dict[str, float], transform: dict[str, Tensor]) -> Tensor:
     """Coefficients of every square, [N, B' * 64, S/8, S/8] f32 in rotated values; B' fills the sets of bands."""
-    model = LappedModel(load_file(START / "transform.safetensors"), 8, 1)
-    everywhere = np.ones(pool.dn.shape[2:], bool)
-    bands = pool.dn.shape[1]
+    model, bands = LappedModel(transform, 8, 1), pool.dn.shape[1]
     spare = sets_of(bands) * set_bands(bands) - bands
     found = []
     for dn in pool.dn:
-        values = power_law.compand(dn, law["compand"], int(law["gain"]))
-        rotated = rotate(values, everywhere, fit_rotation(values, everywhere, distance_px=DIFFERENCES_PX))
-        whole = np.pad(rotated, ((0, spare), (0, 0), (0, 0))).astype(np.float32)
+        whole = np.pad(rotated_of(dn, law), ((0, spare), (0, 0), (0, 0))).astype(np.float32)
         with torch.no_grad():
             flat = model.analysis(torch.from_numpy(whole[None]))  # [1, B', 64, S/8, S/8]
             if law.get("averages_tell"):
@@ -95,16 +114,17 @@ def steps_of(coefficients: Tensor) -> list[float]:
 
 def adapt_tables(pool: SensorPool, law: dict[str, float], out: Path, more: dict[str, Any]) -> dict[str, Any]:
     """The tables of every kind of set in `out`, from the training sites. Gives the settings, steps among them."""
-    coefficients = coefficients_of(pool, law)
+    write_transform(pool, law, out, more.get("from_nothing", False))
+    transform = load_file(out / "transform.safetensors")
+    coefficients = coefficients_of(pool, law, transform)
     settings = SETTINGS | {"step_dn": steps_of(coefficients[pool.training])} | more
-    save_file(load_file(START / "transform.safetensors"), out / "transform.safetensors")
     for name, part in zip(TABLES, _of_sets(coefficients, pool.dn.shape[1]), strict=False):
         if (out / name).is_file():
             continue
         times = len(part) // len(coefficients)  # the sets behind the first are further squares to their tables
         training, held_out = (part[np.tile(chosen, times)] for chosen in _chosen(pool))
         model = _context(training, held_out, out / f"context-{name.removesuffix('.npz')}.safetensors", settings)
-        _write_tables(model, training, out / name, settings)
+        _write_tables(model, training, transform, out / name, settings)
     return settings
 
 
@@ -121,7 +141,8 @@ def _of_sets(coefficients: Tensor, bands: int) -> list[Tensor]:
 
 def _context(training: Tensor, held_out: Tensor, path: Path, settings: dict[str, Any]) -> ContextModel:
     order, starts = channel_groups(training, settings["groups"], float(np.sqrt(np.prod(settings["step_dn"]))))
-    model = universal_context(order, starts)
+    empty = settings["from_nothing"]
+    model = ContextModel(settings["layers"], len(order), order, starts) if empty else universal_context(order, starts)
     torch.manual_seed(settings["seed"])
     fit(
         model,
@@ -138,6 +159,8 @@ def _context(training: Tensor, held_out: Tensor, path: Path, settings: dict[str,
 
 def _bits(model: ContextModel, coefficients: Tensor, settings: dict[str, Any]) -> dict[str, float]:
     """Bits a sample of the significance decisions on some squares of held-out sites, at the middle step."""
+    if not len(coefficients):
+        return {}
     step = torch.tensor(float(np.sqrt(np.prod(settings["step_dn"]))))
     some = coefficients[:: max(1, len(coefficients) // 6)]
     with torch.no_grad():
@@ -145,7 +168,9 @@ def _bits(model: ContextModel, coefficients: Tensor, settings: dict[str, Any]) -
     return {"held_out_bits_per_sample": round(cost / np.log(2) / some.numel(), 5)}
 
 
-def _write_tables(model: ContextModel, training: Tensor, path: Path, settings: dict[str, Any]) -> None:
+def _write_tables(
+    model: ContextModel, training: Tensor, transform: dict[str, Tensor], path: Path, settings: dict[str, Any]
+) -> None:
     rng = np.random.default_rng([settings["seed"], 1])
     low, high = np.log(settings["step_dn"])
 
@@ -155,7 +180,6 @@ def _write_tables(model: ContextModel, training: Tensor, path: Path, settings: d
             magnitude = magnitudes(training[square], step).numpy()
             yield Indices(np.minimum(magnitude, 65535).astype(np.uint16), (training[square] < 0).numpy())
 
-    transform = load_file(START / "transform.safetensors")
     arrays = integer_arrays(model) | {
         "kernels": from_blocks(transform["integers"].numpy()),
         "exponents": transform["exponents"].numpy().astype(np.int8),

@@ -33,15 +33,16 @@ class FlightEncoder(nn.Module):
         return result
 
 
-class GroundDecoder(nn.Module):
-    """Levels of a tile -> rotated bands in steps: residual network, synthesis, one Neumann step."""
+class NamedDecoder(nn.Module):
+    """The decoder under the name that its weights have in the file."""
 
-    def __init__(self, model: LappedModel, bands: int) -> None:
+    def __init__(self, decoder: nn.Module) -> None:
         super().__init__()
-        self.model, self.bands = model, bands
+        self.decoder = decoder
 
-    def forward(self, levels: Tensor, depth: Tensor) -> Tensor:
-        return self.model.rebuild(self.model.decoder(levels, depth), self.bands)
+    def forward(self, plain: Tensor, levels: Tensor, depth: Tensor) -> Tensor:
+        found: Tensor = self.decoder(plain, levels, depth)
+        return found
 
 
 def export_encoder(transform: dict[str, Tensor], bands: int, tile_px: int, path: Path) -> None:
@@ -56,11 +57,12 @@ def export_encoder(transform: dict[str, Tensor], bands: int, tile_px: int, path:
 
 
 def export_decoder(model: LappedModel, bands: int, tile_px: int, path: Path) -> None:
-    """ground/decoder.onnx in f32 arithmetic, weights stored in half precision."""
+    """ground/decoder.onnx in f32 arithmetic, weights stored in half precision: a picture in steps, its levels and how
+    many layers are missing -> a better picture."""
     cells = tile_px // 8
-    example = (torch.zeros(1, bands * COEFFICIENTS, cells, cells), torch.zeros(1, 1, 1, 1))
+    levels, depth = torch.zeros(1, bands * COEFFICIENTS, cells, cells), torch.zeros(1, 1, 1, 1)
     torch.onnx.export(
-        GroundDecoder(model, bands).eval(), example, str(path), opset_version=OPSET, dynamo=False,
-        input_names=["levels", "depth"], output_names=["rotated"],
+        NamedDecoder(model.decoder).eval(), (torch.zeros(1, bands, tile_px, tile_px), levels, depth), str(path),
+        opset_version=OPSET, dynamo=False, input_names=["plain", "levels", "depth"], output_names=["rotated"],
     )  # fmt: skip
     onnx.save(half_weights(onnx.load(str(path))), str(path))

@@ -7,11 +7,13 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn import functional
 
 from export.data import Pool
 from export.lapped.networks import Analysis, Decoder, SecondLevel, Synthesis
 from export.lapped.quantiser import levels, magnitudes
 from export.training import averaged_weights, mixed_precision
+from payload.codec.lapped.transform import BLOCK
 from payload.errors import InputError
 
 
@@ -40,8 +42,12 @@ class LappedModel(nn.Module):
 
     def dequantise(self, coefficients: Tensor, step: Tensor, missing: Tensor) -> Tensor:
         """Levels [N, B * 64, h, w] in steps of the coarsest layer kept, block averages back in place."""
-        n, b, c, h, w = coefficients.shape
-        kept = levels(coefficients, magnitudes(coefficients, step), missing)
+        return self.with_averages(levels(coefficients, magnitudes(coefficients, step), missing))
+
+    def with_averages(self, kept: Tensor) -> Tensor:
+        """Levels [N, B, 64, h, w] -> [N, B * 64, h, w], the second level undone. By floats both ways: on board it goes
+        by integers both ways, and what the two differ by would be no error of the quantiser's."""
+        n, b, c, h, w = kept.shape
         averages = self.second.inverse(kept[:, :, 0])[:, :, None]
         return torch.cat([averages, kept[:, :, 1:]], 2).reshape(n, b * c, h, w)
 
@@ -52,11 +58,23 @@ class LappedModel(nn.Module):
         first = self.synthesis(wanted)
         return first + self.synthesis(wanted - self.analysis(first))
 
+    def better(self, plain: Tensor, levels_: Tensor, depth: Tensor) -> Tensor:
+        """The decoder's picture of levels, and of the picture that they give."""
+        with mixed_precision():
+            found: Tensor = self.decoder(plain, levels_, depth)
+        return found
+
 
 def augment(rotated: Tensor, rng: np.random.Generator) -> Tensor:
-    """The batch turned by a multiple of 90 degrees, half of the time mirrored."""
+    """The batch turned by a multiple of 90 degrees, half of the time mirrored; every tile shifted against the blocks,
+    the mirror image filling what becomes empty, every rotated band negated half of the time."""
     batch = torch.rot90(rotated, int(rng.integers(4)), (2, 3))
-    return batch.flip(3) if rng.integers(2) else batch
+    batch = batch.flip(3) if rng.integers(2) else batch
+    side, most = batch.shape[3], BLOCK - 1
+    wide = functional.pad(batch, (most, 0, most, 0), mode="reflect")
+    starts = rng.integers(0, BLOCK, (len(batch), 2)).tolist()
+    shifted = torch.stack([w[:, y : y + side, x : x + side] for w, (y, x) in zip(wide, starts, strict=True)])
+    return shifted * torch.tensor(rng.choice([-1.0, 1.0], (*batch.shape[:2], 1, 1)), dtype=batch.dtype)
 
 
 def column(values: Tensor, dims: int = 5) -> Tensor:
@@ -64,17 +82,20 @@ def column(values: Tensor, dims: int = 5) -> Tensor:
     return values.reshape(-1, *([1] * (dims - 1)))
 
 
-def distortion(model: LappedModel, rotated: Tensor, step: Tensor, missing: Tensor, refined: bool) -> Tensor:
-    """Mean squared error per tile in units of the squared step kept. [N]"""
+def distortion(
+    model: LappedModel, rotated: Tensor, step: Tensor, missing: Tensor, refined: bool, sent: Tensor | None = None
+) -> Tensor:
+    """Mean squared error per tile in units of the squared step kept. [N]
+
+    `sent`: levels [N, B * 64, h, w] as they reach the ground; None: those of a sender that leaves out nothing."""
     with torch.no_grad():
-        kept = model.dequantise(model.coefficients(rotated), column(step), column(missing))
+        if sent is None:
+            sent = model.dequantise(model.coefficients(rotated), column(step), column(missing))
+        found = model.rebuild(sent)
     if refined:
-        depth = column(missing, 4) / 3.0
-        with mixed_precision():
-            correction = model.decoder(kept.contiguous(memory_format=torch.channels_last), depth) - kept
-        kept = kept + correction.float()
+        found = model.better(found, sent, column(missing, 4) / 3.0)
     wanted = rotated / column(step * 2.0**missing, 4)
-    return ((model.rebuild(kept) - wanted) ** 2).mean((1, 2, 3))
+    return ((found - wanted) ** 2).mean((1, 2, 3))
 
 
 def all_coefficients(pool: Pool, model: LappedModel) -> Tensor:

@@ -7,6 +7,9 @@ from torch.nn import functional
 from export.lapped.transform import dct_matrix
 from payload.codec.lapped.transform import BLOCK, COEFFICIENTS
 
+#: Side in pixels of what the decoder takes as one place, and the steps that detail stays below.
+CELL, SOFT = 4, 8.0
+
 
 def space_to_depth(rotated: Tensor) -> Tensor:
     """Bands [N, B, T, T] -> blocks [N * B, 64, T/8 + 1, T/8 + 1], edges extended by half a block of mirror image."""
@@ -91,36 +94,34 @@ class Residual(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Dequantised coefficients -> better ones, in units of the quantiser step, so that one network serves all rates.
+    """The picture that levels give -> a better one, in units of the quantiser step: one network serves all rates.
 
-    Input levels [N, B * 64, h, w]: reconstruction levels in steps (block averages already back from the second level);
-    depth [N, 1, 1, 1]: how many layers were decoded, 0..1. Output: corrected levels, same shape.
+    plain [N, B, T, T]: rotated bands in steps, the transform undone; levels [N, B * 64, T/8, T/8]: what it was undone
+    of, which tells what the picture no longer does: where nothing was sent; depth [N, 1, 1, 1]: how many layers were
+    not, 0..1. All bricks run on cells of 4 x 4 pixels.
     """
 
     def __init__(self, bands: int, width: int, bricks: int) -> None:
         super().__init__()
-        channels = bands * COEFFICIENTS
-        self.bands = bands
-        self.near = nn.Conv2d(channels, width, 1)
-        self.far = nn.Conv2d(channels, width, 1, bias=False)
-        self.average = nn.Conv2d(2 * bands, width, 3, padding=1, padding_mode="replicate", bias=False)
+        self.picture = nn.Conv2d(bands * CELL**2, width, 1)
+        self.near = nn.Conv2d(bands * COEFFICIENTS, width * (BLOCK // CELL) ** 2, 1, bias=False)
         self.depth = nn.Linear(1, width)
         self.trunk = nn.Sequential(*(Residual(width) for _ in range(bricks)))
-        self.out = nn.Conv2d(width, channels, 1)
+        self.out = nn.Conv2d(width, bands * CELL**2, 1)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
 
-    def forward(self, levels: Tensor, depth: Tensor) -> Tensor:
-        averages = levels[:, ::COEFFICIENTS]  # [N, B, h, w]
-        smooth = functional.avg_pool2d(functional.pad(averages, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
-        detail = (averages - smooth).clamp(-8, 8)
-        x = self.near(levels.clamp(-2, 2)) + self.far(_compress(levels))
-        x = x + self.average(torch.cat([detail, detail.clamp(-1, 1)], 1))
-        x = x + self.depth(depth.flatten(1))[:, :, None, None]
-        return levels + self.out(functional.relu(self.trunk(x)))
+    def forward(self, plain: Tensor, levels: Tensor, depth: Tensor) -> Tensor:
+        x = self.picture(bounded_detail(plain)) + self.depth(depth.flatten(1))[:, :, None, None]
+        x = x + functional.pixel_shuffle(self.near(levels.clamp(-2, 2)), BLOCK // CELL)
+        correction = self.out(functional.relu(self.trunk(x)))
+        return plain + functional.pixel_shuffle(correction.float(), CELL)
 
 
-def _compress(x: Tensor) -> Tensor:
-    """asinh in operators that every exporter and runtime knows."""
-    size = x.abs()
-    return torch.sign(x) * torch.log(size + torch.sqrt(size * size + 1))
+def bounded_detail(plain: Tensor) -> Tensor:
+    """Cells [N, B * 16, T/4, T/4] of a picture: how far pixels are off the mean around, bent to stay below SOFT."""
+    n, b, t, _ = plain.shape
+    cells = functional.pixel_unshuffle(plain, CELL).reshape(n, b, CELL**2, t // CELL, t // CELL)
+    means = functional.pad(cells.mean(2), (1, 1, 1, 1), mode="replicate")
+    detail = cells - functional.avg_pool2d(means, 3, stride=1)[:, :, None]
+    return (detail / (1 + detail.abs() / SOFT)).flatten(1, 2)

@@ -65,7 +65,7 @@ def compare(
 ) -> list[Point]:
     """All points; what was trained stays in `out`."""
     torch.set_num_threads(settings.threads)
-    pool = load_pool(recipe["compand"])
+    pool = load_pool(recipe["bands"], recipe["compand"])
     model = load_trained(recipe, checkpoints)
     coefficients = all_coefficients(pool, model)
     index = pool.validation[:: settings.every]
@@ -173,8 +173,8 @@ def _psnr_db(held: Held, model: LappedModel, step: float, missing: int) -> float
         with torch.no_grad():
             bands = coefficients.reshape(1, 4, -1, *coefficients.shape[1:])
             kept = model.dequantise(bands, column(steps), column(depth))
-            better = model.decoder(kept, column(depth, 4) / 3.0)
-            rotated = model.rebuild(better)[0].numpy() * step * 2.0**missing
+            better = model.decoder(model.rebuild(kept), kept, column(depth, 4) / 3.0)
+            rotated = better[0].numpy() * step * 2.0**missing
         rebuilt = np.clip(np.rint(expand(unrotate(rotated, rotation), held.gamma)), 0, 65535)
         per_tile.append(10 * np.log10(1e8 / ((rebuilt - dn) ** 2).mean()))
     return float(np.mean(per_tile))

@@ -1,4 +1,4 @@
-"""Training of the flight codec, in the order of its parts: transform, decoder, context model, symbol tables.
+"""Training of the flight codec, in the order of its parts: transform, context model, symbol tables, decoder.
 
     python -m export train --recipe edge --stage decoder --out build/edge
 
@@ -20,22 +20,18 @@ from export.lapped.context_model import ContextModel, draw_loss, nats, new_conte
 from export.lapped.context_tables import count_tables, integer_arrays
 from export.lapped.model import LappedModel, all_coefficients, augment, distortion
 from export.lapped.quantiser import magnitudes
-from export.lapped.transform import (
-    covariance_of,
-    design_prefilter,
-    from_blocks,
-    quantise_weights,
-    separable_weights,
-    to_blocks,
-)
-from export.training import Average, Progress, Schedule, fit, load_weights
+from export.lapped.sent import Sender
+from export.lapped.transform import designed, from_blocks
+from export.training import Average, Progress, Schedule, Shares, fit, load_weights
+from payload.bundle import SHIPPED
 from payload.codec.lapped.quantiser import Indices
+from payload.codec.lapped.transform import BLOCK
 
 #: Compact checkpoints that travel with the repository.
 CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
-STAGE_FILES = ("transform.safetensors", "decoder.safetensors", "context.safetensors")
-#: Finest step in DN and missing layers at which the decoder's gain is logged.
-LOGGED = ((40.0, 0), (160.0, 0), (160.0, 1), (160.0, 2), (160.0, 3))
+STAGE_FILES, TABLES = ("transform.safetensors", "decoder.safetensors", "context.safetensors"), "tables.npz"
+#: Steps in DN and layers lost at which the decoder's gain is logged.
+LOGGED = ((40.0, 0), (80.0, 0), (160.0, 0), (320.0, 0), (640.0, 0), (80.0, 2))
 
 
 def train_transform(pool: Pool, out: Path) -> dict[str, Tensor]:
@@ -44,63 +40,60 @@ def train_transform(pool: Pool, out: Path) -> dict[str, Tensor]:
     if path.exists():
         return load_file(path)
     fine = [i for i in pool.training if pool.gsd_m[i] == pool.finest_m][::5]
-    prefilter, gain_db = design_prefilter(covariance_of([pool.rotated[i] for i in fine]))
-    analysis, synthesis = separable_weights(prefilter)
-    integers, exponents = quantise_weights(analysis)
-    tensors = {
-        "integers": torch.tensor(to_blocks(integers)),
-        "exponents": torch.tensor(exponents),
-        "synthesis": torch.tensor(to_blocks(synthesis), dtype=torch.float32),
-        "gain_db": torch.tensor(gain_db),
-    }
+    tensors = designed([pool.rotated[i] for i in fine])
     save_file(tensors, path)
     return tensors
 
 
 def train_decoder(pool: Pool, recipe: dict[str, Any], out: Path) -> None:
-    """Supervised: real quantised coefficients in, original pixels wanted, log of the error per tile as the loss."""
+    """Supervised: levels as they reach the ground in, original pixels wanted, log of the error per tile as the loss.
+
+    From the step `everywhere_from` on the held-out sites are trained on, too: what is logged then proves nothing."""
     settings = recipe["decoder"]
     torch.manual_seed(settings["seed"])
     model = LappedModel(train_transform(pool, out), settings["width"], settings["bricks"])
     model.decoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     rotated = torch.tensor(pool.rotated.astype(np.int16))
-    low, high = np.log(settings["step_dn"])
+    cells, shares = rotated.shape[-1] // BLOCK, torch.get_num_threads()
+    senders = [Sender(out / TABLES, cells, tuple(settings["step_dn"])) for _ in range(shares)]
 
-    def loss_of(step_no: int) -> Tensor:
-        rng = np.random.default_rng([settings["seed"], step_no])
-        pick = rng.choice(pool.training, settings["batch"])
-        batch = augment(rotated[pick].float(), rng)
-        step = torch.tensor(np.exp(rng.uniform(low, high, len(pick))), dtype=torch.float32)
-        missing = torch.tensor(rng.integers(0, recipe["layers"], len(pick)))
-        return torch.log(distortion(model, batch, step, missing, refined=True) + 1e-3).mean()
+    def loss_of(step_no: int, share: int) -> Tensor:
+        rng = np.random.default_rng([settings["seed"], step_no, share])
+        tiles = pool.training if step_no < settings["everywhere_from"] else pool.everywhere
+        batch = augment(rotated[rng.choice(tiles, settings["batch"] // shares)].float(), rng)
+        sender = senders[share]
+        sent, step, missing = sender.send(model.coefficients(batch), sender.draw(len(batch), rng))
+        return torch.log(distortion(model, batch, step, missing, True, model.with_averages(sent)) + 1e-3).mean()
 
+    torch.set_num_threads(1)
     fit(
         model.decoder,
-        torch.optim.AdamW(model.decoder.parameters(), weight_decay=1e-4),
+        torch.optim.AdamW(model.decoder.parameters(), weight_decay=settings["weight_decay"]),
         Schedule(settings["steps"], settings["learning_rate"], warm_up=300, floor=0.02),
-        loss_of,
+        Shares(loss_of, shares),
         out / "decoder.safetensors",
         Average(model.decoder),
-        lambda: validate(model, pool),
+        lambda: validate(model, senders[0], pool),
         progress=Progress("decoder", settings["steps"]),
     )
 
 
-def validate(model: LappedModel, pool: Pool, every: int = 2) -> dict[str, float]:
-    """Gain of the decoder over plain dequantisation on held-out sites, in dB, per finest step and missing layers."""
+def validate(model: LappedModel, sender: Sender, pool: Pool, every: int = 4) -> dict[str, float]:
+    """Gain of the decoder over the transform undone on held-out sites, in dB, per step asked for and layers lost."""
     model.eval()
     batches = torch.tensor(pool.rotated[pool.validation[::every]], dtype=torch.float32).split(16)
     with torch.no_grad():
-        gains = {f"gain_db_{step:g}_{missing}": _gain_db(model, batches, step, missing) for step, missing in LOGGED}
+        gains = {f"gain_db_{step:g}_{lost}": _gain_db(model, sender, batches, step, lost) for step, lost in LOGGED}
     model.train()
     return gains
 
 
-def _gain_db(model: LappedModel, batches: tuple[Tensor, ...], step_dn: float, missing: int) -> float:
+def _gain_db(model: LappedModel, sender: Sender, batches: tuple[Tensor, ...], step_dn: float, lost: int) -> float:
     ratios = []
     for rotated in batches:
-        step, miss = torch.full((len(rotated),), step_dn), torch.full((len(rotated),), missing)
-        plain, better = (distortion(model, rotated, step, miss, refined) for refined in (False, True))
+        sent, step, missing = sender.send(model.coefficients(rotated), [(*sender.within(step_dn), lost)] * len(rotated))
+        sent = model.with_averages(sent)
+        plain, better = (distortion(model, rotated, step, missing, refined, sent) for refined in (False, True))
         ratios.append(torch.log10(plain) - torch.log10(better))
     return round(float(10 * torch.cat(ratios).mean()), 4)
 
@@ -146,7 +139,7 @@ def write_tables(pool: Pool, recipe: dict[str, Any], out: Path) -> None:
         "kernels": from_blocks(transform["integers"].numpy()),
         "exponents": transform["exponents"].numpy().astype(np.int8),
     }
-    count_tables(arrays, list(tiles()), out / "tables.npz")
+    count_tables(arrays, list(tiles()), out / TABLES)
 
 
 def validate_context(model: ContextModel, coefficients: Tensor) -> dict[str, float]:
@@ -172,13 +165,15 @@ def keep_checkpoints(recipe: dict[str, Any], out: Path) -> None:
 
 
 def fetch_checkpoints(recipe: dict[str, Any], out: Path) -> None:
-    """Checkpoints that came with the repository, where the output folder has none of its own."""
-    for name in STAGE_FILES:
-        if not (out / name).exists() and (CHECKPOINTS / recipe["name"] / name).exists():
-            shutil.copy(CHECKPOINTS / recipe["name"] / name, out / name)
+    """Checkpoints and tables that came with the repository, where the output folder has none of its own."""
+    kept = {name: CHECKPOINTS / recipe["name"] / name for name in STAGE_FILES}
+    kept[TABLES] = SHIPPED / recipe["name"] / "flight" / TABLES
+    for name, file in kept.items():
+        if not (out / name).exists() and file.exists():
+            shutil.copy(file, out / name)
 
 
 def forget_checkpoints(out: Path) -> None:
     """Training then starts from nothing."""
-    for name in STAGE_FILES:
+    for name in (*STAGE_FILES, TABLES):
         (out / name).unlink(missing_ok=True)

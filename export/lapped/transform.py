@@ -92,6 +92,20 @@ def separable_weights(prefilter: Matrix) -> tuple[Matrix, Matrix]:
     return (np.einsum("ua,vb->uvab", f, f).reshape(-1, SPAN, SPAN) for f in (a, s))  # type: ignore[return-value]
 
 
+def designed(rotated: list[NDArray[np.int32]]) -> dict[str, torch.Tensor]:
+    """The transform of the greatest coding gain over some rotated squares [B, S, S]: analysis kernels (7-bit integers
+    and exponents) and ideal synthesis functions."""
+    prefilter, gain_db = design_prefilter(covariance_of(rotated))
+    analysis, synthesis = separable_weights(prefilter)
+    integers, exponents = quantise_weights(analysis)
+    return {
+        "integers": torch.tensor(to_blocks(integers)),
+        "exponents": torch.tensor(exponents),
+        "synthesis": torch.tensor(to_blocks(synthesis), dtype=torch.float32),
+        "gain_db": torch.tensor(gain_db),
+    }
+
+
 def to_blocks(functions: NDArray[Any]) -> NDArray[Any]:
     """[64, 16, 16] functions -> convolution kernels [64, 64, 2, 2] over space-to-depth blocks."""
     return functions.reshape(-1, 2, BLOCK, 2, BLOCK).transpose(0, 2, 4, 1, 3).reshape(-1, BLOCK * BLOCK, 2, 2)

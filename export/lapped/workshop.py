@@ -19,7 +19,7 @@ from payload.errors import InputError
 CHECKPOINTS = ("transform.safetensors", "decoder.safetensors")
 TABLES = "tables.npz"
 NEEDED = (*CHECKPOINTS, TABLES)
-STAGES = ("transform", "decoder", "context", "tables", "keep")
+STAGES = ("transform", "context", "tables", "decoder", "keep")
 
 
 def train(recipe: dict[str, Any], stage: str, out: Path, pool: Path | None, fresh: bool) -> None:
@@ -34,9 +34,9 @@ def train(recipe: dict[str, Any], stage: str, out: Path, pool: Path | None, fres
         stages.fetch_checkpoints(recipe, out)
     steps = {
         "transform": lambda: stages.train_transform(tiles, out),
-        "decoder": lambda: stages.train_decoder(tiles, recipe, out),
         "context": lambda: stages.train_context_stage(tiles, recipe, out),
         "tables": lambda: stages.write_tables(tiles, recipe, out),
+        "decoder": lambda: stages.train_decoder(tiles, recipe, out),
     }
     for name, step in steps.items():
         if stage in (name, "all"):

@@ -17,7 +17,7 @@ from payload.tiles import Tile
 
 T = TypeVar("T")
 
-MAX_BANDS = 32
+MAX_BANDS = 512
 MAX_TILE_PX = 4096
 TILE_JSON_OCTETS = 256  # five small numbers by their names
 LONGEST_KIND = 32

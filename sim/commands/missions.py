@@ -193,6 +193,7 @@ def _show_sensor(sensor: Sensor, as_json: bool) -> None:
 def bundles(as_json: options.AsJson = False) -> None:
     """List the bundles that ship with Nadir."""
     from payload.bundle import load_bundle, shipped_bundles
+    from sim.design.names import bands as band_names
 
     loaded = [load_bundle(name) for name in shipped_bundles()]
     _print_rows(
@@ -202,7 +203,7 @@ def bundles(as_json: options.AsJson = False) -> None:
                 "id": f"0x{b.bundle_id:08x}",
                 "codec": b.manifest["codec"]["kind"],
                 "sensor": b.sensor.name,
-                "bands": " ".join(b.bands),
+                "bands": " ".join(b.bands) if as_json else band_names(b.bands),
                 "tile_px": b.tile_px,
                 "flight_octets": sum(path.stat().st_size for path in (b.directory / "flight").rglob("*")),
             }

@@ -226,6 +226,9 @@ APPS = (
     Group("Energy", "modelled", ("energy_j",)),
 )  # fmt: skip
 
+#: Names of bands that are listed one by one.
+MOST_BANDS = 16
+
 
 def label(key: str) -> tuple[str, str]:
     """'contact_s' -> ('contact', 's'): a key's words and, from its ending, its unit."""
@@ -244,6 +247,13 @@ def requirement(key: str) -> str:
     """'min_psnr_10k_db' -> 'PSNR, peak 10 000'; 'budget: power' -> 'power'."""
     bare = key.removeprefix("budget: ").removeprefix("min_").removeprefix("max_")
     return label(bare)[0] if bare != key and not key.startswith("budget: ") else bare
+
+
+def bands(names: Sequence[str], between: str = " ") -> str:
+    """The names of some bands; of many the first, the last, and how many there are."""
+    if len(names) <= MOST_BANDS:
+        return between.join(names)
+    return f"{names[0]} to {names[-1]} ({len(names)} bands)"
 
 
 def all_of(title: str, section: Mapping[str, Any]) -> Group:

@@ -13,12 +13,13 @@ from jinja2 import FileSystemLoader, StrictUndefined
 from jinja2.sandbox import SandboxedEnvironment
 
 from sim.design import figures
-from sim.design.names import plain_rows, requirement
+from sim.design.names import bands, plain_rows, requirement
 
 TEMPLATES = Path(__file__).parent / "templates"
 FILTERS = {
     "figure": figures.figure, "percent": figures.percent, "at_most": figures.at_most, "octets": figures.octets,
     "fixed": figures.fixed, "signed": figures.signed, "requirement": requirement, "plain_rows": plain_rows,
+    "band_names": bands,
 }  # fmt: skip
 
 

@@ -1,11 +1,11 @@
 """The flight codec's decoder network by hand: the runtime's weights and results in a third of its products.
 
-    levels [1, C, h, h] -> near and far projection -> residual bricks -> better levels [1, C, h, h]
+    picture [1, B, T, T] in steps, its levels [1, B * 64, T / 8, T / 8] -> cells of 4 x 4 pixels -> residual bricks
+    -> a better picture
 
 Nine tenths of its work are convolutions of 3 x 3, which a runtime multiplies out. Winograd's F(4 x 4, 3 x 3) needs a
 quarter of the products (payload/native/winograd.c). They are products of integers of 13 to 16 bits, which AVX2
-multiplies twice as fast as floats (payload/native/products.c); each row has a scale of its own. What comes behind,
-levels to DN, is the codec's own (`payload.codec.lapped.synthesis`).
+multiplies twice as fast as floats (payload/native/products.c); each row has a scale of its own.
 
 Weights are those of the bundle's ONNX file. Where it holds another network, or no kernel was built, a runtime runs it.
 """
@@ -32,11 +32,13 @@ POINTS, SQUARE, LANES, COLUMNS, MOST_WIDTH = 36, 4, 32, 16, 512
 #: The largest of a product's rounded weights. Sums of products fit 32 bits: what is left is for the other factor.
 WEIGHT_LIMIT, VALUE_LIMIT, SUM_LIMIT = 8191, 32767, 2**31 - 1
 WHAT = ("weight", "bias")
-COEFFICIENTS = 64
+#: As the network was trained: pixels a side of a cell, cells a side of a block, what detail stays below, and the levels
+#: that it is told of, in steps.
+CELL, CELLS_OF_BLOCK, SOFT, NEAR = 4, 2, 8.0, 2.0
 #: Engines whose other networks OpenVINO runs.
 OPENVINO = (OpenVinoEngine.name, NATIVE)
 #: Names in the ONNX file, behind what its exporter put in front; weights in half precision end in `_half`.
-NAME = re.compile(r"(?:.*\.)?decoder\.(near|far|average|depth|out|trunk\.\d+\.(?:spread|mix))\.(weight|bias)(?:_half)?")
+NAME = re.compile(r"(?:.*\.)?decoder\.(picture|near|depth|out|trunk\.\d+\.(?:spread|mix))\.(weight|bias)(?:_half)?")
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,11 +73,11 @@ class Brick:
 
 @dataclass(frozen=True, eq=False)
 class Weights:
-    """What the network multiplies by; rows are inputs. `project` [2 C, W] takes near and far levels, `average`
-    [9, 2 B, W] block averages, `depth` [W] how many layers there were."""
+    """What the network multiplies by; rows are inputs. `picture` [B * 16, W] takes cells, `near` [B * 64, 4 W] levels,
+    for the cells of a block one after the other, `depth` [W] how many layers there were."""
 
-    project: F
-    average: F
+    picture: F
+    near: F
     depth: F
     bias: F
     bricks: tuple[Brick, ...]
@@ -102,29 +104,28 @@ def weights_of(constants: Mapping[str, NDArray[Any]], operators: Mapping[str, in
     """The weights among a file's constants; None where it holds another network."""
     named = {m[1] + "." + m[2]: np.asarray(a, np.float32) for n, a in constants.items() if (m := NAME.fullmatch(n))}
     count = sum(name.endswith("spread.weight") for name in named)
-    wanted = {"near.weight", "near.bias", "far.weight", "average.weight", "depth.weight", "depth.bias", "out.weight"}
-    wanted |= {"out.bias"}
+    wanted = {f"{part}.{what}" for part in ("picture", "depth", "out") for what in WHAT} | {"near.weight"}
     wanted |= {f"trunk.{k}.{part}.{what}" for k in range(count) for part in ("spread", "mix") for what in WHAT}
     if set(named) != wanted or not count or not _shapes_fit(named, count):
         return None
-    # Three projections, bricks of two, and the transform behind; a rectifier before each of a brick's, and the last.
-    known = {"Convolution": 4 + 2 * count + 1, "Relu": 2 * count + 1, "Log": 1, "Sqrt": 1, "Sign": 1, "AvgPool": 1}
+    # Two projections, bricks of two, the way back; a rectifier before each of a brick's, and the last.
+    known = {"Convolution": 3 + 2 * count, "Relu": 2 * count + 1, "Abs": 1, "AvgPool": 1}
     if any(operators.get(name, 0) != number for name, number in known.items()):
         return None
     return _arranged(named, count)
 
 
 def _shapes_fit(named: Mapping[str, F], count: int) -> bool:
-    channels, width = named["near.weight"].shape[1], named["near.weight"].shape[0]
+    width, pixels = named["picture.weight"].shape[:2]
     wanted = {
-        "near.weight": (width, channels, 1, 1), "far.weight": (width, channels, 1, 1), "near.bias": (width,),
-        "average.weight": (width, 2 * channels // COEFFICIENTS, 3, 3), "depth.weight": (width, 1),
-        "depth.bias": (width,), "out.weight": (channels, width, 1, 1), "out.bias": (channels,),
+        "picture.weight": (width, pixels, 1, 1), "picture.bias": (width,), "depth.weight": (width, 1),
+        "near.weight": (width * CELLS_OF_BLOCK**2, pixels * CELLS_OF_BLOCK**2, 1, 1), "depth.bias": (width,),
+        "out.weight": (pixels, width, 1, 1), "out.bias": (pixels,),
     }  # fmt: skip
     for k in range(count):
         wanted |= {f"trunk.{k}.spread.weight": (width, width, 3, 3), f"trunk.{k}.mix.weight": (width, width, 1, 1)}
         wanted |= {f"trunk.{k}.{part}.bias": (width,) for part in ("spread", "mix")}
-    fits = width % LANES == 0 and width <= MOST_WIDTH
+    fits = width % LANES == 0 and width <= MOST_WIDTH and pixels % CELL**2 == 0
     return fits and all(named[name].shape == shape for name, shape in wanted.items())
 
 
@@ -139,10 +140,11 @@ def _arranged(named: Mapping[str, F], count: int) -> Weights:
         )
         for k in range(count)
     )  # fmt: skip
-    average = named["average.weight"].transpose(2, 3, 1, 0).reshape(9, -1, len(named["near.bias"]))
+    near = flat("near")  # a feature's four cells lie side by side there
+    near = near.reshape(len(near), -1, CELLS_OF_BLOCK**2).swapaxes(1, 2).reshape(near.shape)
     return Weights(
-        np.concatenate([flat("near"), flat("far")]), np.ascontiguousarray(average), named["depth.weight"][:, 0].copy(),
-        named["near.bias"] + named["depth.bias"], bricks, flat("out"), named["out.bias"],
+        flat("picture"), np.ascontiguousarray(near), named["depth.weight"][:, 0].copy(),
+        named["picture.bias"] + named["depth.bias"], bricks, flat("out"), named["out.bias"],
     )  # fmt: skip
 
 
@@ -173,35 +175,30 @@ class ResidualNetwork:
         self._memory: Room | None = None
 
     def run(self, *inputs: NDArray[Any]) -> list[NDArray[Any]]:
-        """levels [1, C, h, h] f32 in steps and depth [1, 1, 1, 1] -> better levels of the same shape, in a list."""
-        levels, depth = inputs
-        channels, cells = levels.shape[1], levels.shape[2]
-        flat = levels[0].reshape(channels, -1)
-        there = np.flatnonzero(flat.any(axis=1))  # channels that hold nothing give nothing, and get nothing
-        held = np.ascontiguousarray(flat[there].T)  # [h h, channels there]
-        x = self._projected(held, there, flat[::COEFFICIENTS].T.reshape(cells, cells, -1))
-        x += self._weights.bias + np.float32(depth.reshape(-1)[0]) * self._weights.depth
-        self._through_bricks(x, cells)
-        found = np.zeros(flat.shape, np.float32)
-        held += np.maximum(x, 0, out=x) @ self._weights.out[:, there] + self._weights.out_bias[there]
-        found[there] = held.T
-        return [found.reshape(levels.shape)]
+        """A picture [1, B, T, T] f32 in steps, its levels [1, B * 64, T / 8, T / 8], depth [1, 1, 1, 1] -> a better
+        picture, in a list."""
+        plain, levels, depth = inputs
+        w, side = self._weights, plain.shape[-1] // CELL
+        x = _bounded_detail(plain[0]) @ w.picture
+        x += w.bias + np.float32(depth.reshape(-1)[0]) * w.depth
+        self._add_near(x.reshape(side, side, -1), levels[0])
+        room = self._room(side)
+        for brick in w.bricks:
+            add_brick(x, brick, side, room)
+        correction = np.maximum(x, 0, out=x) @ w.out
+        correction += w.out_bias
+        cells = correction.reshape(side, side, -1, CELL, CELL).transpose(2, 0, 3, 1, 4)
+        return [plain + cells.reshape(plain.shape)]
 
-    def _through_bricks(self, x: F, cells: int) -> None:
-        room = self._room(cells)
-        for brick in self._weights.bricks:
-            add_brick(x, brick, cells, room)
-
-    def _projected(self, held: F, there: NDArray[np.intp], averages: F) -> F:
-        """What goes into the bricks but for the biases, [h h, W]. averages [h, h, B]."""
-        w, cells = self._weights, len(averages)
-        rows = np.concatenate([there, there + len(w.project) // 2])
-        x = np.concatenate([np.clip(held, -2, 2), _compressed(held)], axis=1) @ w.project[rows]
-        detail = np.clip(averages - _smoothed(averages), -8, 8)
-        wide = np.pad(np.concatenate([detail, np.clip(detail, -1, 1)], axis=2), ((1, 1), (1, 1), (0, 0)), mode="edge")
-        parts = [wide[y : y + cells, z : z + cells].reshape(cells * cells, -1) for y in range(3) for z in range(3)]
-        x += np.concatenate(parts, axis=1) @ w.average.reshape(-1, w.average.shape[2])
-        return np.asarray(x, np.float32)
+    def _add_near(self, x: F, levels: F) -> None:
+        """What blocks are told to have nothing, or little, is added to their cells. x [T / 4, T / 4, W]."""
+        flat = levels.reshape(len(levels), -1)
+        there = np.flatnonzero(flat.any(axis=1))  # channels that hold nothing give nothing
+        near = np.clip(flat[there].T, -NEAR, NEAR) @ self._weights.near[there]
+        blocks, cells = levels.shape[-1], CELLS_OF_BLOCK
+        x.reshape(blocks, cells, blocks, cells, -1)[:] += near.reshape(
+            blocks, blocks, cells, cells, x.shape[2]
+        ).swapaxes(1, 2)
 
     def _room(self, cells: int) -> Room:
         if self._memory is None or self._memory.cells != cells:
@@ -234,10 +231,17 @@ def multiply(rows: NDArray[np.int16], scales: F, by: Product, bias: F | None, to
     )  # fmt: skip
 
 
-def _compressed(x: F) -> F:
-    """asinh, as the network was trained with it."""
-    size = np.abs(x)
-    return np.asarray(np.copysign(np.log(size + np.sqrt(size * size + 1)), x), np.float32)
+def _bounded_detail(plain: F) -> F:
+    """Cells [(T / 4)^2, B * 16] of a picture [B, T, T]: how far pixels are off the mean around, bent to stay below
+    SOFT."""
+    bands, side = len(plain), plain.shape[1] // CELL
+    cells = plain.reshape(bands, side, CELL, side, CELL).transpose(1, 3, 0, 2, 4).reshape(side, side, bands, CELL**2)
+    detail = cells - _smoothed(cells.mean(axis=3))[..., None]
+    bent = np.abs(detail)
+    bent *= np.float32(1 / SOFT)
+    bent += 1
+    detail /= bent
+    return detail.reshape(side * side, -1)
 
 
 def _smoothed(averages: F) -> F:

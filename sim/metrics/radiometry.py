@@ -19,7 +19,18 @@ Samples = NDArray[np.generic]
 WINDOW_PX = 64
 #: Rings of spatial frequency in cycles a pixel: about half the Nyquist frequency, and just below it.
 RINGS = {"half_nyquist": (0.20, 0.30), "nyquist": (0.40, 0.50)}
+#: Of the transform of a window: the other half mirrors it, as windows are real.
+FREQUENCY = np.hypot(np.fft.fftfreq(WINDOW_PX)[:, None], np.fft.rfftfreq(WINDOW_PX)[None])
 CLASSES = ("water", "vegetation", "bright", "other")
+
+
+def _ring(name: str) -> NDArray[np.bool_]:
+    """Which frequencies lie in it."""
+    low, high = RINGS[name]
+    return (low <= FREQUENCY) & (high > FREQUENCY)
+
+
+IN_RINGS = np.logical_or.reduce([_ring(name) for name in RINGS])
 
 
 class BandSums:
@@ -72,8 +83,8 @@ class Sharpness:
     """
 
     def __init__(self, bands: int) -> None:
-        half = bands, WINDOW_PX, WINDOW_PX // 2 + 1  # the other half mirrors it: the windows are real
-        self._cross, self._power = np.zeros(half, np.complex128), np.zeros(half)
+        kept = bands, int(IN_RINGS.sum())  # of a picture of many bands, the other frequencies would fill the memory
+        self._cross, self._power = np.zeros(kept, np.complex128), np.zeros(kept)
         taper = np.hanning(WINDOW_PX)
         self._taper = np.outer(taper, taper)
 
@@ -84,26 +95,26 @@ class Sharpness:
             for left in range(0, valid.shape[1] - WINDOW_PX + 1, step):
                 window = slice(top, top + WINDOW_PX), slice(left, left + WINDOW_PX)
                 if valid[window].all():
-                    self._add(original[:, *window], received[:, *window])
+                    for band, pair in enumerate(zip(original, received, strict=True)):
+                        self._add(band, *(picture[window] for picture in pair))
 
     def merge(self, other: "Sharpness") -> None:
         self._cross += other._cross
         self._power += other._power
 
-    def _add(self, original: Samples, received: Samples) -> None:
-        x, y = (np.fft.rfft2(self._taper * _centred(picture)) for picture in (original, received))
-        self._cross += np.conj(x) * y
-        self._power += x.real**2 + x.imag**2
+    def _add(self, band: int, original: Samples, received: Samples) -> None:
+        x, y = (np.fft.rfft2(self._taper * _centred(window))[IN_RINGS] for window in (original, received))
+        self._cross[band] += np.conj(x) * y
+        self._power[band] += x.real**2 + x.imag**2
 
     def figures(self) -> dict[str, float]:
         """`mtf_ratio_half_nyquist` and `mtf_ratio_nyquist`, mean over bands; NaN without a whole window or detail."""
-        frequency = np.hypot(np.fft.fftfreq(WINDOW_PX)[:, None], np.fft.rfftfreq(WINDOW_PX)[None])
-        times, found = np.full(frequency.shape, 2.0), {}
+        times, found = np.full(FREQUENCY.shape, 2.0), {}
         times[:, [0, -1]] = 1.0  # columns that are their own mirrors
-        for name, (low, high) in RINGS.items():
-            ring = (frequency >= low) & (frequency < high)
-            power = self._power[:, ring] @ times[ring]
-            cross = np.abs(self._cross[:, ring]) @ times[ring]
+        for name in RINGS:
+            ring = _ring(name)[IN_RINGS]
+            power = self._power[:, ring] @ times[IN_RINGS][ring]
+            cross = np.abs(self._cross[:, ring]) @ times[IN_RINGS][ring]
             found[f"mtf_ratio_{name}"] = float((cross / power).mean()) if (power > 0).all() else float("nan")
         return found
 
@@ -203,6 +214,6 @@ def land_cover(reflectance: F64, roles: Roles) -> NDArray[np.intp]:
     return np.select([bright, water, ndvi > 0.4], [2, 0, 1], 3).astype(np.intp)
 
 
-def _centred(picture: Samples) -> F64:
-    values = picture.astype(np.float64)
-    return values - values.mean(axis=(1, 2), keepdims=True)
+def _centred(window: Samples) -> F64:
+    values = window.astype(np.float64)
+    return values - values.mean()

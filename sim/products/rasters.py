@@ -39,12 +39,22 @@ from sim.spread import Spread
 CLOUD_NODATA = 255
 OVERRULED_NODATA = 65_535
 OVERRULED = ("DN by which what was sent overruled the archive, root mean square", "per cent of the archive followed")
-BLOCK_PX = 512
-#: Of the strips' file: as high as the usual strip, so that each block is written once.
-STRIP_BLOCK_PX = 256
+#: Sides of blocks: of products, and of the strips' file, as high as the usual strip so that each is written once. Of
+#: more than USUAL_BANDS they are smaller (`block_px`).
+BLOCK_PX, STRIP_BLOCK_PX = 512, 256
+USUAL_BANDS = 16
 #: Deflate level. On noisy uint16 after the predictor, level 6 takes twice the time of level 1 and saves nothing.
 DEFLATE_LEVEL = 1
 ORIGINAL_FILE = "original.tif"
+
+
+def block_px(side_px: int, bands: int) -> int:
+    """The side of blocks of so many bands: halved until one holds no more than a block of USUAL_BANDS does. GDAL has
+    several in memory when it packs a file."""
+    most = USUAL_BANDS * side_px**2
+    while bands * side_px**2 > most:
+        side_px //= 2
+    return side_px
 
 
 def _writing_environment(threads: int = 1) -> rasterio.Env:
@@ -77,7 +87,7 @@ class _RasterWriter:
     ) -> None:  # fmt: skip
         """`classes`: the values are names, so that overviews pick one of them and average none."""
         self._path, self._threads = path, threads
-        self._info = info
+        self._info, self._bands = info, len(bands)
         self._next_row_px = 0
         self._resampling = Resampling.nearest if classes else Resampling.average
         if not path.parent.is_dir():
@@ -107,8 +117,8 @@ class _RasterWriter:
                 dtype=dtype,
                 nodata=nodata,
                 tiled=True,
-                blockxsize=STRIP_BLOCK_PX,
-                blockysize=STRIP_BLOCK_PX,
+                blockxsize=block_px(STRIP_BLOCK_PX, len(bands)),
+                blockysize=block_px(STRIP_BLOCK_PX, len(bands)),
                 interleave="pixel",
                 bigtiff="IF_SAFER",
             )
@@ -165,7 +175,7 @@ class _RasterWriter:
                     COMPRESS="DEFLATE",
                     LEVEL=str(DEFLATE_LEVEL),
                     PREDICTOR="YES",
-                    BLOCKSIZE=str(BLOCK_PX),
+                    BLOCKSIZE=str(block_px(BLOCK_PX, self._bands)),
                     BIGTIFF="IF_SAFER",
                 )
             (self._folder / self._path.name).replace(self._path)
@@ -291,8 +301,9 @@ def write_scene(path: Path, scene: Scene, origin: Origin = UNKNOWN) -> None:
     """A scene as it is, beside what was received of it: for a viewer that shows both."""
     info = scene.info
     with PictureWriter(path, info, origin) as writer:
-        for top in range(0, info.height_px, STRIP_BLOCK_PX):
-            height = min(STRIP_BLOCK_PX, info.height_px - top)
+        strip_px = block_px(STRIP_BLOCK_PX, len(info.bands))
+        for top in range(0, info.height_px, strip_px):
+            height = min(strip_px, info.height_px - top)
             writer.write_strip(top, *scene.read(top, 0, height, info.width_px))
 
 

@@ -98,6 +98,7 @@ def compare_with_original(
     quality, looks = SceneQuality(info.sensor), Quicklooks(info)
     tile_psnr: dict[tuple[int, int], float] = {}
     compared_px, (rows, cols) = 0, grid(info, tile_px)
+    give_back_free_pages()  # what decoding and packing left
     with (
         PictureReader(pictures, len(info.bands), info.width_px) as received,
         CloudReader(folder / ONBOARD_CLOUD_FILE, info.width_px) as clouds,
@@ -108,7 +109,7 @@ def compare_with_original(
             onboard = clouds.read(top, height)
             spans = [slice(col * tile_px, (col + 1) * tile_px) for col in range(cols)]
             pieces = [(original[:, :, span], dn[:, :, span], known[:, span]) for span in spans]
-            seen = spread.map(lambda piece: (quality.look(*piece), _tile_psnr_db(*piece)), pieces)
+            seen = spread.few(lambda piece: (quality.look(*piece), _tile_psnr_db(*piece)), pieces)
             looks.add(top, original, valid, dn, known, onboard)
             if cloud is not None:
                 tally.compare(ground.read(top, height), onboard, info.gsd_m)

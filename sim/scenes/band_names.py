@@ -25,6 +25,12 @@ USUAL_SETS = {
     13: BAND_NAMES,
 }
 
+#: What is said of a spectrometer whose bands are others than the bundle's.
+OWN_BUNDLE = (
+    "give a sensor file and a bundle of this instrument; of more than 16 bands it takes seconds: "
+    "python -m export adapt --sensor MINE.toml --tables-of edge-hyper"
+)
+
 
 def choose_bands(
     where: str, described: Sequence[str | None], bands: tuple[str, ...] | None, sensor: Sensor
@@ -114,6 +120,9 @@ def _missing_bands(
 ) -> str:
     short = [f"{band} (near infrared)" if band == "B08" else band for band in missing]
     found = _listed([name for name in names if name]) or _unnamed(described)
+    if sensor.kind == "hyperspectral" and len(names) != len(sensor.bands):
+        counts = f"has {len(names)} bands, sensor {sensor.name} {len(sensor.bands)}"
+        return f"{where}: {counts}, and the file does not say their wavelengths; {OWN_BUNDLE}"
     if len(names) < len(sensor.bands):
         return f"{where}: has {len(names)} band(s) ({found}), wanted {_listed(sensor.names)}; {_other_scene(sensor)}"
     return (

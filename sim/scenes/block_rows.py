@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 Samples = NDArray[Any]
 
 #: Blocks lower than this are read by several rows at once: a file stored line by line is not asked for single lines.
-LOWEST_PX = 256
+#: Of a line of many bands fewer rows are, so that what is read at once holds no more samples than this.
+LOWEST_PX, MOST_SAMPLES = 256, 1 << 24
 
 
-def unit_px(block_height_px: int) -> int:
-    """Rows that are read at once from a file with blocks of this height."""
-    return block_height_px * -(-LOWEST_PX // block_height_px)
+def unit_px(block_height_px: int, samples_a_line: int = 0) -> int:
+    """Rows that are read at once from a file with blocks of this height, whose lines hold so many samples."""
+    wanted = min(LOWEST_PX, max(1, MOST_SAMPLES // max(samples_a_line, 1)))
+    return block_height_px * -(-wanted // block_height_px)
 
 
 class Bands(Protocol):
@@ -47,7 +49,7 @@ class BlockRows:
         self._indexes = list(indexes)
         self._height_px, self._width_px = file.shape
         height, self._block_width_px = (max(sides) for sides in zip(*file.block_shapes, strict=True))
-        self._unit_px = unit_px(height)
+        self._unit_px = unit_px(height, self._width_px * len(indexes))
         self._dtype = np.result_type(*(file.dtypes[index - 1] for index in indexes))
         self._rows: dict[int, _Row] = {}
 

@@ -10,6 +10,7 @@ import rasterio
 
 from payload.errors import InputError
 from payload.sensor import Sensor
+from sim.scenes.band_names import OWN_BUNDLE
 from sim.scenes.gdal_files import gdal_environment, open_file
 
 WANTED = "GeoTIFF, COG, ENVI, HDF5, netCDF or product of Sentinel-1 or 2"
@@ -56,13 +57,12 @@ def by_wavelength(where: str, sensor: Sensor, found: Sequence[float | None]) -> 
             raise InputError(
                 f"{where}: no layer within {max(1.0, (band.width_nm or 0.0) / 2):g} nm of {band.name} at {centre:g} nm "
                 f"(it has {len(found)} from {min(known)[0]:g} to {max(known)[0]:g} nm), wanted those of sensor "
-                f"{sensor.name}; give a sensor file and a bundle of this instrument"
+                f"{sensor.name}; {OWN_BUNDLE}"
             )
         chosen.append(layer)
     if len(set(chosen)) < len(chosen):
         raise InputError(
-            f"{where}: its {len(found)} layers are fewer than the bands of sensor {sensor.name} there; give a sensor "
-            "file and a bundle of this instrument"
+            f"{where}: its {len(found)} layers are fewer than the bands of sensor {sensor.name} there; {OWN_BUNDLE}"
         )
     return tuple(chosen)
 

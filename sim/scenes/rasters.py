@@ -5,6 +5,7 @@ for. One rule says what is no data (docs/scenes.md): a pixel is no data where ev
 value, where a mask band says so, or where a sample is no number.
 """
 
+import math
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -33,8 +34,9 @@ from sim.scenes.gdal_files import (
 from sim.scenes.place import place_of
 from sim.scenes.radiometry import Conversion, Stated, check_dn, conversion_for, counts_of, is_reflectance, stated
 
-#: Scenes up to this size are looked at whole before the first tile is coded, larger ones in some windows.
-LOOK_PX = 2**20
+#: Scenes up to this size are looked at whole before the first tile is coded, larger ones in some windows, which are
+#: smaller where there are many bands.
+LOOK_PX, LOOK_SAMPLES = 2**20, 2**24
 LOOK_WINDOW_PX = 256
 
 #: Floating-point samples from here on are fill (1e20, 9.97e36, the lowest number) in any unit that is read.
@@ -208,7 +210,7 @@ def look(sources: Sequence[Source], shape: tuple[int, int], name: str) -> tuple[
     """
     samples: list[list[Samples]] = [[] for _ in sources]
     partly = black = counted = 0
-    for window in _windows(shape):
+    for window in _windows(shape, sum(len(source.indexes) for source in sources)):
         stored, valid = read_stored(sources, *window)
         for kept, part in zip(samples, stored, strict=True):
             kept.append(part[:, valid])
@@ -231,11 +233,12 @@ def look(sources: Sequence[Source], shape: tuple[int, int], name: str) -> tuple[
     return [np.concatenate(kept, axis=1) for kept in samples], notes
 
 
-def _windows(shape: tuple[int, int]) -> list[tuple[int, int, int, int]]:
+def _windows(shape: tuple[int, int], bands: int) -> list[tuple[int, int, int, int]]:
     height, width = shape
-    if height * width <= LOOK_PX:
+    if height * width <= min(LOOK_PX, LOOK_SAMPLES // bands):
         return [(0, 0, height, width)]
-    side_y, side_x = min(height, LOOK_WINDOW_PX), min(width, LOOK_WINDOW_PX)
+    side = min(LOOK_WINDOW_PX, math.isqrt(LOOK_SAMPLES // (16 * bands)))  # 256 px of up to 16 bands
+    side_y, side_x = min(height, side), min(width, side)
     middle = (height - side_y) // 2, (width - side_x) // 2
     around = [(y * (height - side_y) // 8, x * (width - side_x) // 8) for y in (1, 7) for x in (1, 7)]
     return [(top, left, side_y, side_x) for top, left in (middle, *around)]
@@ -244,8 +247,9 @@ def _windows(shape: tuple[int, int]) -> list[tuple[int, int, int, int]]:
 def _first_measured(sources: Sequence[Source], shape: tuple[int, int], name: str) -> list[Samples]:
     """Samples of the first strip that has any."""
     height, width = shape
-    for top in range(0, height, LOOK_WINDOW_PX):
-        stored, valid = read_stored(sources, top, 0, min(LOOK_WINDOW_PX, height - top), width)
+    at_once = max(1, min(LOOK_WINDOW_PX, LOOK_SAMPLES // (width * sum(len(source.indexes) for source in sources))))
+    for top in range(0, height, at_once):
+        stored, valid = read_stored(sources, top, 0, min(at_once, height - top), width)
         if valid.any():
             return [part[:, valid] for part in stored]
     raise InputError(f"{name}: all {height} x {width} px are no data, wanted measured pixels; check the file")

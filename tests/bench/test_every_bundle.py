@@ -32,7 +32,8 @@ def tiles_of(bundle: Bundle) -> list[Tile]:
     slopes = [b % 5 + 2 for b in range(len(bundle.bands))]
     bands = [most // 4 + (slope * ground >> 3) + rng.integers(-90, 91, ground.shape) for slope in slopes]
     valid = np.ones((side, side), bool)
-    valid[-60:, -50:] = False
+    corner = bundle.tile_px // 4 - 4
+    valid[-corner:, -corner:] = False
     info = SceneInfo("made-up", side, side, bundle.bands, 10.0, sensor=bundle.sensor)
     found = list(split(ArrayScene(info, np.clip(bands, 0, most).astype(np.uint16), valid), bundle.tile_px))
     return found if ALL else found[-1:]

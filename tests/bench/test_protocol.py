@@ -176,3 +176,10 @@ def test_the_clocks_offset_is_that_of_the_fastest_round_trip(monkeypatch):
     session = SimpleNamespace(call=lambda *_: {"clock_s": next(there)})
     found = DeviceSession.clock(session, rounds=3)
     assert (found.offset_s, found.uncertainty_s) == (100.25, 0.5)
+
+
+@pytest.mark.parametrize("bands", (1, 200, 512))
+def test_a_tile_of_as_many_bands_as_a_sensor_may_have_goes_over_the_line(bands: int) -> None:
+    sent = tile_of(1, 2, bands, 8, 3, 0.5)
+    found = unpack_tile(pack_tile(sent))
+    assert np.array_equal(found.dn, sent.dn) and np.array_equal(found.valid, sent.valid)

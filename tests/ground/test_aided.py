@@ -125,7 +125,17 @@ def test_the_picture_of_the_plain_coefficients_is_the_decoders_own():
     indices = decoded(demo(), 300.0)
     coefficients = CODEC.refining(NETWORK)
     picture = coefficients.picture(coefficients.plain(indices), indices).astype(int)
-    assert np.abs(picture - CODEC.reconstruct(indices, NETWORK)).max() <= 1
+    off = np.abs(picture - CODEC.reconstruct(indices, NETWORK))
+    assert off.max() <= 3 and off.mean() < 0.2  # what the network adds goes through a transform of 7 bits
+    plainly = CODEC.refining(None)
+    picture = plainly.picture(plainly.plain(indices), indices).astype(int)
+    assert np.abs(picture - CODEC.reconstruct(indices, None)).max() <= 1
+
+
+def test_a_network_in_its_runtime_gives_the_same_coefficients():
+    indices, runtimes = decoded(demo(), 300.0), ENGINE.load(BUNDLE.file("ground/decoder.onnx"))
+    found = [CODEC.refining(network).plain(indices) for network in (NETWORK, runtimes)]
+    assert np.abs(found[0] - found[1]).max() < 0.02
 
 
 @settings(max_examples=50, deadline=None)
@@ -179,7 +189,7 @@ def test_pixels_that_a_date_does_not_show_are_left_to_the_decoder():
     plain, better, _ = aided(demo(), [older], clear=seen)
     errors = [((demo().astype(float) - p) ** 2).mean(axis=(0, 1)) for p in (plain, better)]
     assert errors[1][:120].mean() < 0.98 * errors[0][:120].mean()
-    assert errors[1][136:] == pytest.approx(errors[0][136:], rel=1e-3)  # a DN here and there
+    assert errors[1][136:] == pytest.approx(errors[0][136:], rel=5e-3)  # a DN here and there
 
 
 def test_a_thick_cloud_that_the_ground_sees_is_not_shown(tmp_path):

@@ -60,6 +60,15 @@ def test_a_cube_of_another_range_is_refused_with_the_mend(tmp_path: Path) -> Non
         open_scene(str(few), sensor=crowded)
 
 
+def test_a_cube_of_another_number_of_bands_is_told_how_its_bundle_is_made(tmp_path: Path, write_scene) -> None:
+    """No wavelengths: nothing but their number tells that the bands are others."""
+    write_scene(tmp_path / "cube.tif", samples())
+    sensor = replace(CUBE, bands=CUBE.bands[:3])
+    words = "has 4 bands, sensor cube 3, .* not say their wavelengths; .* export adapt .* --tables-of edge-hyper"
+    with pytest.raises(InputError, match=words):
+        open_scene(str(tmp_path / "cube.tif"), sensor=sensor)
+
+
 def test_an_envi_scale_factor_makes_reflectance(tmp_path: Path) -> None:
     values = np.maximum(samples() // 10, 200)
     header = envi(tmp_path / "cube.img", values, "bsq", CENTRES, "Nanometers")

@@ -32,6 +32,19 @@ def test_results_come_in_the_order_of_what_was_given() -> None:
             assert list(spread.map(late, range(9))) == list(range(9))
 
 
+def test_few_results_wait_to_be_taken_and_work_begins_at_once() -> None:
+    begun: list[int] = []
+    with Spread(2) as spread:
+        found = spread.few(lambda number: begun.append(number) or number, range(50))
+        deadline = time.monotonic() + 10
+        while len(begun) < 4 and time.monotonic() < deadline:
+            time.sleep(0.001)
+        time.sleep(0.05)  # no fifth begins before the first is taken
+        assert sorted(begun) == [0, 1, 2, 3]
+        assert next(found) == 0 and list(found) == list(range(1, 50))
+    assert list(Spread(1).few(abs, [-1, 2])) == [1, 2]
+
+
 def test_a_scene_read_ahead_is_the_scene() -> None:
     plain = list(split(demo_scene(300, 200, 0), 64))
     with Spread(2) as spread, spread.ahead(demo_scene(300, 200, 0)) as scene:

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim.scenes.block_rows import BlockRows
+from sim.scenes.block_rows import MOST_SAMPLES, BlockRows, unit_px
 
 
 class CountingFile:
@@ -58,3 +58,9 @@ def test_no_more_is_held_than_the_window_touched() -> None:
     for row in range(0, 4900, 100):
         rows.read(row, 0, 100, 50)
         assert len(rows._rows) <= 2
+
+
+def test_fewer_lines_of_many_bands_are_read_at_once() -> None:
+    assert unit_px(1, 4 * 10_980) == 256
+    assert 0 < unit_px(1, 200 * 1000) * 200 * 1000 <= MOST_SAMPLES
+    assert unit_px(1, 512 * 100_000) == 1 and unit_px(64, 200 * 1000) == 128  # whole rows of blocks

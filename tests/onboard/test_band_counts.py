@@ -54,7 +54,8 @@ def bundle_of(make_tables, tmp_path_factory):
     def make(bands: int, **codec):
         folder = tmp_path_factory.mktemp(f"bands{bands}")
         names = ["flight/tables.npz", "flight/tables-rest.npz"][: min(2, sets_of(bands))]
-        files = {n: make_tables(folder / f"{k}.npz", set_bands(bands), 3, k).read_bytes() for k, n in enumerate(names)}
+        each = codec.get("set_bands", set_bands(bands))
+        files = {n: make_tables(folder / f"{k}.npz", each, 3, k).read_bytes() for k, n in enumerate(names)}
         manifest = {"bands": [f"C{k:03}" for k in range(bands)], "codec": {"kind": "fsq", "layers": 3} | codec}
         return load_bundle(write_bundle(folder / "bundle", files | {"flight/encoder.onnx": b"toy"}, **manifest))
 
@@ -84,6 +85,27 @@ def test_any_number_of_bands_goes_there_and_back_and_codes_the_same_without_the_
     (rotation, _), found = codec.decode(coded[0].side, coded[0].layers)
     assert len(rotation.means) == bands and len(found.magnitude) == sets_of(bands) * set_bands(bands) * 64
     assert codec.ground_network is None
+
+
+def test_tables_of_other_bands_code_these_in_sets_of_their_own_size(bundle_of, toy_engine, monkeypatch) -> None:
+    """20 bands are two sets of ten; by tables of sixteen, a set of sixteen and one of four that is filled up."""
+    tile, coded = Tile(0, 0, spectra(20), everywhere), []
+    for available in (True, False):
+        monkeypatch.setattr(library, "available", available and library.available)
+        codec = FsqCodec(bundle_of(20, set_bands=16), toy_engine)
+        coded.append(codec.encode(tile, Quality(4.0), Stopwatch()))
+    assert coded[0].layers == coded[1].layers
+    (rotation, _), found = codec.decode(coded[0].side, coded[0].layers)
+    assert len(rotation.means) == 20 and len(found.magnitude) == 32 * 64
+    assert not found.magnitude[20 * 64 :].any() and found.magnitude[16 * 64 : 20 * 64].any()
+
+
+@pytest.mark.parametrize("said", (9, 17, "16"))
+def test_sets_that_do_not_hold_the_bands_are_refused(bundle_of, said) -> None:
+    bundle = bundle_of(20)
+    bundle.manifest["codec"]["set_bands"] = said
+    with pytest.raises(BundleError, match="set_bands is"):
+        FsqCodec(bundle, None)
 
 
 def test_a_bundle_that_does_not_say_decorrelates_differences_over_four_pixels(bundle_of, toy_engine) -> None:
@@ -172,7 +194,7 @@ def test_sets_are_cut_anywhere_and_say_which_channels_know_a_layer_less(seed, ke
     """40 bands: three sets of fourteen. What is known is the magnitude, shifted, of every channel before the cut."""
     rng = np.random.default_rng(seed)
     channels = set_bands(40) * 64
-    sets = Sets(Raw(channels, 3), Raw(channels, 3), 40, 3)
+    sets = Sets(Raw(channels, 3), Raw(channels, 3), (3, 14), 3)
     some = rng.random((3 * channels, 1, 1)) < busy
     magnitude = (rng.integers(1, 200, (3 * channels, 2, 2)) * some).astype(np.uint16)
     magnitude[active:] &= 0xFFFF << (4 - keep) & 0xFFFF  # behind the cut nothing is new in the layer
@@ -198,13 +220,13 @@ def test_sets_are_cut_anywhere_and_say_which_channels_know_a_layer_less(seed, ke
 def test_layers_that_are_no_sets_are_refused(layers, words) -> None:
     channels = set_bands(40) * 64
     with pytest.raises(StreamError, match=words):
-        Sets(Raw(channels, 3), Raw(channels, 3), 40, 3).decode_layers(layers)
+        Sets(Raw(channels, 3), Raw(channels, 3), (3, 14), 3).decode_layers(layers)
 
 
 def test_by_hand_an_empty_set_is_three_octets_of_zeros() -> None:
     channels = set_bands(40) * 64
     empty = Indices(np.zeros((3 * channels, 2, 2), np.uint16), np.zeros((3 * channels, 2, 2), bool))
-    assert Sets(Raw(channels, 3), Raw(channels, 3), 40, 3).encode_layers(empty) == (bytes(9),) * 3
+    assert Sets(Raw(channels, 3), Raw(channels, 3), (3, 14), 3).encode_layers(empty) == (bytes(9),) * 3
 
 
 @settings(deadline=None, max_examples=15)

@@ -77,11 +77,21 @@ def test_the_ground_s_cloud_network_decides_no_stream_and_its_octets_are_checked
         ("tile_px", 128, False),
         ("bands", ["B02", "B03", "B04", "B05"], False),
         ("codec", {"kind": "fsq", "layers": 4}, False),
+        ("first_ground", {"ground/decoder.onnx": "00"}, False),
     ],
 )
 def test_the_id_changes_with_what_decides_a_stream_and_with_nothing_else(bundle, key, value, same) -> None:
     before = load_bundle(bundle).bundle_id
     assert (load_bundle(change(bundle, **{key: value})).bundle_id == before) is same
+
+
+def test_a_better_decoder_network_leaves_the_id_alone(bundle) -> None:
+    before, file = load_bundle(bundle), "ground/decoder.onnx"
+    (bundle / file).write_bytes(b"better")
+    files = before.manifest["files"] | {file: hashlib.sha256(b"better").hexdigest()}
+    assert load_bundle(change(bundle, files=files)).bundle_id != before.bundle_id
+    first = {file: before.manifest["files"][file]}
+    assert load_bundle(change(bundle, files=files, first_ground=first)).bundle_id == before.bundle_id
 
 
 @settings(max_examples=25, deadline=None)
@@ -132,6 +142,9 @@ def test_a_damaged_manifest_is_a_bundle_error_or_another_bundle(toy_bundle, tmp_
         ({"codec": "fsq"}, ("codec is 'fsq'",)),
         ({"files": ["flight/encoder.onnx"]}, ("files is",)),
         ({"files": {"flight/encoder.onnx": 5}}, ("files is",)),
+        ({"first_ground": {"flight/encoder.onnx": "00"}}, ("first_ground is", "files of ground/")),
+        ({"first_ground": {"ground/other.onnx": "00"}}, ("first_ground is",)),
+        ({"first_ground": ["ground/decoder.onnx"]}, ("first_ground is",)),
         ({"files": {"../secret": "00"}}, ("outside the bundle",)),
         ({"files": {"flight/gone.onnx": "00"}}, ("gone.onnx", "not there")),
     ],

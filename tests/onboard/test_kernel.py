@@ -205,7 +205,7 @@ def test_the_transform_is_the_network(loops, limit) -> None:
 
 
 @pytest.mark.parametrize("index", [0, 1, 7, 40, 58, 90, 126, 127])
-def test_magnitudes_are_exact_at_every_edge(index) -> None:
+def test_magnitudes_are_exact_at_every_edge(loops, index) -> None:
     """Every integer around the first levels' edges, random latents, and the largest there are."""
     step = quantiser.step_units(index)
     edges = -(-(5 * np.arange(1, 257) - 1) * step // 5)

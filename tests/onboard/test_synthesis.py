@@ -80,11 +80,11 @@ def test_the_kernel_gives_the_dn_of_numpy_and_its_loops_agree_exactly(functions,
     found = {}
     for plain in (True, False):
         library.plain_only(plain)
-        found[plain] = kernel.of_indices(indices, averages, wide, turn).astype(int)
+        found[plain] = kernel.turned_back(kernel.rotated(indices, averages, wide), turn).astype(int)
     library.plain_only(False)
     levels = dequantise(indices)
     levels[::COEFFICIENTS] = averages
-    assert np.array_equal(kernel.of_levels(levels, wide, turn), found[True])
+    assert np.array_equal(kernel.turned_back(kernel.of_levels(levels, wide), turn), found[True])
     rotated = synthesis.synthesise(levels, *functions, wide)
     values = turn[0] @ rotated.reshape(BANDS, -1) + turn[1][:, None]
     wanted = np.clip(np.rint(expand(np.minimum(values, 65535), 0.8)), 0, 65535).reshape(rotated.shape)
@@ -103,9 +103,9 @@ def test_levels_stand_where_the_quantiser_rebuilds_them() -> None:
 def test_the_kernel_refuses_arrays_of_another_tile(functions) -> None:
     kernel = compiled.Synthesis(*functions, expanded(0.8), BANDS, 8 * CELLS)
     small = Indices(np.zeros((64, CELLS, CELLS), np.uint16), np.zeros((64, CELLS, CELLS), bool))
-    averages, turn = np.zeros((BANDS, CELLS, CELLS), np.float32), (np.eye(2, dtype=np.float32), np.zeros(2, np.float32))
+    averages = np.zeros((BANDS, CELLS, CELLS), np.float32)
     with pytest.raises(InputError, match="buffer is too small"):
-        kernel.of_indices(small, averages, AVERAGES, turn)
+        kernel.rotated(small, averages, AVERAGES)
 
 
 def test_a_tile_decodes_alike_with_and_without_the_kernel_and_near_the_network() -> None:

@@ -49,6 +49,11 @@ def test_a_pool_is_cut_into_squares_and_split_by_site(tmp_path: Path) -> None:
     assert np.array_equal(pool.dn[3], x[0, :, 36:, 36:])  # the last square ends with the picture
 
 
+def test_nothing_is_held_out_where_that_is_said(tmp_path: Path) -> None:
+    pool = read_pool(write_npz(tmp_path / "p.npz", pictures(2), ["a", "a"]), PAN, ["-"])
+    assert pool.held_out_sites == () and len(pool.training) == 2 and not len(pool.held_out)
+
+
 def test_zarr_and_geotiffs_are_pools_as_well(tmp_path: Path, write_scene) -> None:
     import zarr
 
@@ -153,6 +158,66 @@ def test_four_bands_start_from_the_shipped_model_itself() -> None:
         near = [row for row in range(256) if row // 64 < 3]  # the last band's next one is the first: not looked at
         assert torch.allclose(new.gains(), old.gains()) and torch.allclose(new.mixes(), old.mixes())
         assert torch.allclose(new.weights()[near][:, :8], old.weights()[near][:, :8])
+
+
+def test_the_tables_of_many_bands_serve_another_number_of_bands(tmp_path: Path, capsys) -> None:
+    from export.__main__ import main
+
+    text = (
+        'name = "other"\nkind = "hyperspectral"\nbits = 16\nunit = "counts"\nscale = 1.0\n'
+        "[spectrum]\ncount = {count}\nfirst_nm = 400.0\nlast_nm = 900.0\nwidth_nm = 9.0\ngsd_m = 3.0\n"
+    )
+    (tmp_path / "s.toml").write_text(text.format(count=40))
+    command = ["adapt", "--sensor", str(tmp_path / "s.toml"), "--tables-of", "edge-hyper", "--out"]
+    assert main([*command, str(tmp_path / "out")]) == 0
+    bundle, source = load_bundle(tmp_path / "out" / "bundle"), load_bundle("edge-hyper")
+    assert len(bundle.bands) == 40 and bundle.sensor.name == "other" and bundle.tile_px == 64
+    for name in ("flight/tables.npz", "flight/tables-rest.npz"):
+        assert bundle.file(name).read_bytes() == source.file(name).read_bytes()
+    recipe = bundle.manifest["built"]["recipe"]
+    assert recipe["tables_of"]["bundle"].startswith("edge-hyper ") and recipe["fitted_on"] == {"abu": 4, "jasper": 4}
+    dn, codec = pictures(1, 40, most=9000)[0], FsqCodec(bundle, open_engine("onnxruntime", 1))
+    coded = codec.encode(Tile(0, 0, dn, np.ones((64, 64), bool)), Quality(2.0), Stopwatch())
+    back = codec.reconstruct(codec.decode(coded.side, coded.layers), None)
+    assert np.sqrt(((back.astype(float) - dn) ** 2).mean()) < 2
+    (tmp_path / "s.toml").write_text(text.format(count=12))
+    assert main([*command, str(tmp_path / "few")]) == 2
+    assert "has tables for 200 bands, sensor other has 12" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_recipe_that_names_a_sensor_is_trained_from_nothing(tmp_path: Path, capsys) -> None:
+    from export.__main__ import main
+
+    (tmp_path / "s.toml").write_text(
+        'name = "mine"\nkind = "radar"\nbits = 12\nunit = "counts"\nscale = 1.0\n'
+        '[[bands]]\nname = "A"\ngsd_m = 1.0\n[[bands]]\nname = "B"\ngsd_m = 1.0\n'
+    )
+    (tmp_path / "r.toml").write_text('name = "full"\nkind = "fsq"\nsensor = "s.toml"\n[context]\nsteps = 3\n')
+    path = write_npz(tmp_path / "p.npz", pictures(6, 2, most=4000), list("aabbcc"))
+    command = ["train", "--recipe", str(tmp_path / "r.toml"), "--out", str(tmp_path / "out"), "--threads", "1"]
+    assert main(command) == 2 and "give its pool with --pool" in capsys.readouterr().err
+    assert main([*command, "--pool", str(path), "--hold-out", "b", "--no-page"]) == 0
+    bundle = load_bundle(tmp_path / "out" / "bundle")
+    recipe = bundle.manifest["built"]["recipe"]
+    assert recipe["held_out_sites"] == ["b"] and recipe["adapted"]["from_nothing"] and recipe["adapted"]["steps"] == 3
+    shipped, own = (np.load(b.file("flight/tables.npz"))["kernels"] for b in (load_bundle("edge"), bundle))
+    assert not np.array_equal(shipped, own)  # designed on these pictures
+    codec, dn = FsqCodec(bundle, open_engine("onnxruntime", 1)), pictures(1, 2, 256, 4000, seed=9)[0]
+    coded = codec.encode(Tile(0, 0, dn, np.ones((256, 256), bool)), Quality(2.0), Stopwatch())
+    back = codec.reconstruct(codec.decode(coded.side, coded.layers), None)
+    assert np.sqrt(((back.astype(float) - dn) ** 2).mean()) < 2
+
+
+def test_recipes_are_found_by_path_and_what_is_none_is_told(tmp_path: Path) -> None:
+    from export.recipe import load_recipe
+
+    for text, words in (("name = 3", "no name"), ("x = [", "not readable as TOML")):
+        (tmp_path / "r.toml").write_text(text)
+        with pytest.raises(InputError, match=words):
+            load_recipe(str(tmp_path / "r.toml"))
+    (tmp_path / "r.toml").write_text('name = "a"\nkind = "fsq"\nsensor = "pan"\n')
+    assert load_recipe(str(tmp_path / "r.toml"))["sensor"] == "pan"  # one that ships
 
 
 @pytest.mark.slow

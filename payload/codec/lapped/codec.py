@@ -9,7 +9,7 @@ the same octets; who runs the encoder network is the engine's choice. More than 
 import math
 from collections.abc import Iterator
 from copy import copy
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +31,7 @@ from payload.codec.lapped import compiled, layers, quantiser, synthesis, tables,
 from payload.codec.lapped.compiled_layers import EntropyKernel
 from payload.codec.lapped.context_model import frequency_neighbours, zones
 from payload.codec.lapped.dense.given import squash
-from payload.codec.lapped.many.sets import LayerCoder, Sets, set_bands, sets_of
+from payload.codec.lapped.many.sets import LayerCoder, Sets, sets_in
 from payload.codec.lapped.many.side import pack_side, unpack_side
 from payload.codec.lapped.power_law import LEAST_GAMMA, LINEAR, MOST_GAIN, compand, expand, expanded, stretch, table
 from payload.codec.lapped.proof import latent_quantiser
@@ -56,6 +56,7 @@ TILE_MULTIPLE_PX = 64
 QUANTISER_ERROR_SHARE = 0.9
 #: Tables of all sets of bands but the first.
 REST_TABLES_FILE = "flight/tables-rest.npz"
+F32 = NDArray[np.float32]
 
 
 class FsqCodec:
@@ -79,13 +80,12 @@ class FsqCodec:
                 "restore the bundle or rebuild it"
             )
         self._averages_tell = bundle.switch("averages_tell", may_be=self._bands <= FEW_BANDS)
-        self._set_bands, self._sets = set_bands(self._bands), sets_of(self._bands)
+        self._sets, self._set_bands = sets = sets_in(bundle)
         model, kernels = tables.of_bundle(bundle, TABLES_FILE)
         self._entropy = self._coder(model)
         if self._sets > 1:
             rest, _ = tables.of_bundle(bundle, REST_TABLES_FILE)
-            self._entropy = Sets(self._entropy, self._coder(rest), self._bands, len(model.layers))
-        sets = self._sets, self._set_bands
+            self._entropy = Sets(self._entropy, self._coder(rest), sets, len(model.layers))
         self._buffers = compiled.Buffers(self._bands, self._tile_px, sets) if library.available else None
         self._by_kernel = engine is not None and engine.name == NATIVE
         self._at_once = 1 if getattr(engine, "reshapes", False) and not self._by_kernel else None
@@ -238,51 +238,54 @@ class FsqCodec:
         return Bounded(self._kernels, *self._law, self._averages_tell)
 
     def reconstruct(self, indices: tuple[tuple[Rotation, int], Indices], network: Network | None) -> Dn:
-        """indices -> levels -> decoder network -> rotated bands -> DN. The network works in steps.
+        """indices -> the transform undone, in steps -> decoder network -> rotated bands -> DN.
 
-        Without a network, and behind one that gives better levels: the transform undone, and nothing more."""
+        Without a network: the transform undone, and nothing more."""
         (rotation, index), found = indices
         step_dn = quantiser.step_dn(index) * 2.0**found.missing  # in rotated DN
         if network is None:
             return self._untransformed(found, None, rotation, step_dn)
-        better = self._better(found, network)
-        if better.shape == found.magnitude.shape:
-            return self._untransformed(found, better, rotation, step_dn)
-        return to_dn(expand(unrotate(better * np.float32(step_dn), rotation), *self._law))
+        return self._turned_back(self._better(found, step_dn, network), rotation, step_dn)
 
-    def _better(self, found: Indices, network: Network | None) -> NDArray[np.float32]:
-        """Levels as the decoder has them: the network's, or the indices' own without one."""
-        levels = self._levels(found)
-        if network is None:
-            return levels
+    def _better(self, found: Indices, step_dn: float, network: Network) -> NDArray[np.float32]:
+        """Rotated bands [B, T, T] in steps, as the network has them."""
+        plain, levels = self._plain(found, step_dn), self._levels(found)
         depth = np.full((1, 1, 1, 1), found.missing / max(1, self.layers - 1), np.float32)
-        (better,) = network.run(levels[None], depth)
+        (better,) = network.run(plain[None], levels[None], depth)
         return np.asarray(better[0], np.float32)
+
+    def _plain(self, found: Indices, step_dn: float, levels: F32 | None = None) -> F32:
+        """Rotated bands [B, T, T] in steps, the transform undone, of levels [B * 64, h, h] or of the indices' own;
+        written over by the next call."""
+        wide = synthesis.wide_functions(step_dn)
+        if self._sets > 1:
+            return np.concatenate([self._synthesised(part, wide).copy() for part in self._parts(found)])[: self._bands]
+        if levels is None and not self._averages_tell:
+            return self._synthesised(found, wide)
+        levels, kernel = self._levels(found) if levels is None else levels, self._synthesis
+        return kernel.of_levels(levels, wide) if kernel else synthesis.synthesise(levels, *self._functions, wide)
 
     def refining(self, network: Network | None) -> Refining | None:
         """What the ground may change of a tile; None where indices are not of coefficients alone, or of sets."""
         if self._sets > 1 or self._averages_tell:
             return None
-        return Refining(self._kernels, self._law, lambda found: self._better(found, network), self._untransformed)
+        gained = None if network is None else partial(self._gained, network)
+        return Refining(self._kernels, self._law, self._levels, gained, self._untransformed)
 
-    def _untransformed(
-        self, found: Indices, levels: NDArray[np.float32] | None, rotation: Rotation, step_dn: float
-    ) -> Dn:
-        """DN of levels [B * 64, h, h], or of the indices' own."""
-        if levels is None and self._averages_tell:
-            levels = self._levels(found)
-        wide, (inverse, means) = synthesis.wide_functions(step_dn), inverse_of(rotation)
-        turn = inverse * np.float32(step_dn), means
-        if self._sets > 1:
-            sets = [self._synthesised(part, wide).copy() for part in self._parts(found)]
-            rotated = np.concatenate(sets)[: self._bands]
-            return to_dn(expand(unrotate(rotated * np.float32(step_dn), rotation), *self._law))
-        if self._synthesis is not None and levels is None:
-            return self._synthesis.of_indices(found, _averages(found), wide, turn)
-        if self._synthesis is not None and levels is not None:
-            return self._synthesis.of_levels(levels, wide, turn)
-        rotated = synthesis.synthesise(self._levels(found) if levels is None else levels, *self._functions, wide)
+    def _gained(self, network: Network, found: Indices, step_dn: float) -> NDArray[np.float32]:
+        """What the network adds to rotated bands [B, T, T], in steps."""
+        return self._better(found, step_dn, network) - self._plain(found, step_dn)
+
+    def _turned_back(self, rotated: NDArray[np.float32], rotation: Rotation, step_dn: float) -> Dn:
+        """DN of rotated bands [B, T, T] in steps."""
+        if self._synthesis is not None and self._sets == 1:
+            inverse, means = inverse_of(rotation)
+            return self._synthesis.turned_back(rotated, (inverse * np.float32(step_dn), means))
         return to_dn(expand(unrotate(rotated * np.float32(step_dn), rotation), *self._law))
+
+    def _untransformed(self, found: Indices, levels: F32 | None, rotation: Rotation, step_dn: float) -> Dn:
+        """DN of levels [B * 64, h, h], or of the indices' own."""
+        return self._turned_back(self._plain(found, step_dn, levels), rotation, step_dn)
 
     def _parts(self, found: Indices) -> Iterator[Indices]:
         """The indices of each set of bands."""

@@ -163,10 +163,6 @@ class Synthesis:
         self._plane = np.empty((side + 2 * MARGIN) ** 2, np.float32)
         self._rotated = np.empty((bands, side, side), np.float32)
 
-    def of_indices(self, indices: Indices, averages: NDArray[np.float32], is_wide: NDArray[np.bool_], turn: Turn) -> Dn:
-        """DN [B, T, T]. averages [B, h, h] in steps; `turn` as in `of_levels`."""
-        return self._run(_given(indices, averages), is_wide, turn)
-
     def rotated(
         self, indices: Indices, averages: NDArray[np.float32], is_wide: NDArray[np.bool_]
     ) -> NDArray[np.float32]:
@@ -174,18 +170,19 @@ class Synthesis:
         self._synthesise(_given(indices, averages), is_wide)
         return self._rotated
 
-    def of_levels(self, levels: NDArray[np.float32], is_wide: NDArray[np.bool_], turn: Turn) -> Dn:
-        """DN [B, T, T] of levels [B * 64, h, h]; `turn`: the matrix [B, B] back from rotated steps, and the means."""
-        return self._run((span(np.ascontiguousarray(levels), F32), NONE, NONE, NONE, NONE), is_wide, turn)
+    def of_levels(self, levels: NDArray[np.float32], is_wide: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """As `rotated`, of levels [B * 64, h, h]."""
+        self._synthesise((span(np.ascontiguousarray(levels), F32), NONE, NONE, NONE, NONE), is_wide)
+        return self._rotated
 
-    def _run(self, given: tuple[Span, ...], is_wide: NDArray[np.bool_], turn: Turn) -> Dn:
-        bands, side, _ = self._rotated.shape
+    def turned_back(self, rotated: NDArray[np.float32], turn: Turn) -> Dn:
+        """DN [B, T, T] of rotated bands in steps; `turn`: the matrix [B, B] back from them, and the means."""
+        bands, side, _ = rotated.shape
         matrix, means = turn
-        dn = np.empty(self._rotated.shape, np.uint16)
-        self._synthesise(given, is_wide)
+        dn = np.empty(rotated.shape, np.uint16)
         call(
-            "unrotate", span(self._rotated, F32), span(matrix, F32), span(means, F32), span(self._expanded, F32), bands,
-            side * side, span(dn, U16),
+            "unrotate", span(np.ascontiguousarray(rotated), F32), span(matrix, F32), span(means, F32),
+            span(self._expanded, F32), bands, side * side, span(dn, U16),
         )  # fmt: skip
         return dn
 

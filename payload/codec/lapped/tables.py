@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from payload.bundle import ArrayFile, Bundle
 from payload.codec import rotation
 from payload.codec.lapped.context_model import CLASSES, LOGIT_LIMIT, SUM_LIMIT, SUMS, LayerWeights, feature_count
-from payload.codec.lapped.many.sets import set_bands
+from payload.codec.lapped.many.sets import sets_in
 from payload.codec.lapped.quantiser import worth_in_last
 from payload.codec.lapped.range_coder import ONE, Table
 from payload.codec.lapped.transform import BLOCK, COEFFICIENTS, DCT_BITS, LATENT_BITS, dct
@@ -172,7 +172,7 @@ def of_bundle(bundle: Bundle, file: str) -> tuple[ContextTables, Kernels | None]
             f"bundle {bundle.name}: tiles of {bundle.tile_px} px and {bands} bands, wanted at most "
             f"{rotation.MOST_BANDS} bands and {MOST_SAMPLES} samples; rebuild it with smaller tiles"
         )
-    model = load_tables(path, set_bands(bands))
+    model = load_tables(path, sets_in(bundle)[1])
     declared = bundle.codec.get("layers", len(model.layers))
     if declared != len(model.layers):
         raise BundleError(

@@ -22,6 +22,7 @@ from sim.compare.classical import Codec, open_codecs
 from sim.compare.nadir_codec import NadirCodec, open_bundle
 from sim.metrics.distortion import psnr_db, spectral_angle_deg
 from sim.metrics.spectra import auc, endmembers, rx, unmixed
+from sim.scenes.band_names import OWN_BUNDLE
 
 AGAINST = "klt-jpeg2000-joint"
 #: The finest and the coarsest setting that is looked at, a step or an RMSE in DN, and how often the range is halved.
@@ -51,7 +52,7 @@ def read_cube(path: Path, sensor: Sensor) -> Cube:
         raise InputError(f"{path}: holds {', '.join(f'{k} {list(v.shape)}' for k, v in arrays.items())}; {WANTED}")
     if len(x) != len(sensor.bands):
         wanted = f"sensor {sensor.name} has {len(sensor.bands)}"
-        raise InputError(f"{path}: {len(x)} bands, {wanted}; give a bundle of the cube's own sensor")
+        raise InputError(f"{path}: {len(x)} bands, {wanted}; {OWN_BUNDLE}")
     dn = x.astype(np.int64) - sensor.lowest
     if dn.min() < 0 or dn.max() > 65535:
         wanted = f"sensor {sensor.name} counts {sensor.lowest} to {sensor.lowest + 65535}"

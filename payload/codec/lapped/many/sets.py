@@ -14,6 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
+from payload.bundle import Bundle
 from payload.codec.lapped.many.framing import frame, unframe
 from payload.codec.lapped.quantiser import Indices
 from payload.codec.lapped.transform import COEFFICIENTS
@@ -43,13 +44,24 @@ def sets_of(bands: int) -> int:
     return -(-bands // FEW_BANDS)
 
 
+def sets_in(bundle: Bundle) -> tuple[int, int]:
+    """How many sets a bundle's bands go in, and the bands of each. Tables that were fitted to other bands say how many
+    they are for by `set_bands` in the codec's table. BundleError where that makes no sense."""
+    bands = len(bundle.bands)
+    if bands <= FEW_BANDS:
+        return 1, bands
+    each = int(bundle.parameter("set_bands", set_bands(bands), set_bands(bands), FEW_BANDS))
+    return -(-bands // each), each
+
+
 class Sets:
     """The entropy coder of many bands. `leading` codes the first set, `rest` each of the others."""
 
-    def __init__(self, leading: LayerCoder, rest: LayerCoder, bands: int, layers: int) -> None:
+    def __init__(self, leading: LayerCoder, rest: LayerCoder, sets: tuple[int, int], layers: int) -> None:
+        """`sets`: how many there are, and the bands of each."""
         self._leading, self._rest, self._layers = leading, rest, layers
-        self._count, self._channels = sets_of(bands), set_bands(bands) * COEFFICIENTS
-        self._zeros = bytes(2 + set_bands(bands))
+        self._count, of_set = sets
+        self._channels, self._zeros = of_set * COEFFICIENTS, bytes(2 + of_set)
 
     def held(self) -> Iterator[Held]:
         yield from self._leading.held()

@@ -17,7 +17,6 @@ from payload.codec.lapped.quantiser import Indices, step_dn
 from payload.codec.lapped.tables import Kernels
 from payload.codec.lapped.transform import BLOCK, COEFFICIENTS, DCT_BITS, dct, first_level
 from payload.codec.rotation import MATRIX_BITS, Rotation
-from payload.errors import BundleError
 from payload.scene import Dn, Mask
 
 #: A magnitude is the whole number below a size and this share of the finest step.
@@ -31,12 +30,14 @@ Decoded = tuple[tuple[Rotation, int], Indices]
 
 @dataclass(frozen=True, eq=False)
 class Refining:
-    """`payload.codec.interface.Coefficients` of one bundle. `levels`: the decoder's [B * 64, h, w] of a tile;
-    `untransformed`: DN of such levels, a rotation and a step in rotated DN."""
+    """`payload.codec.interface.Coefficients` of one bundle. `levels`: a tile's own [B * 64, h, w]; `gained`: what the
+    decoder's network adds to rotated bands [B, T, T] in steps, of indices and a step in rotated DN, None without a
+    network; `untransformed`: DN of levels, a rotation and a step."""
 
     kernels: Kernels
     law: tuple[float, int]
     levels: Callable[[Indices], F32]
+    gained: Callable[[Indices, float], F32] | None
     untransformed: Callable[[Indices, F32, Rotation, float], Dn]
 
     def cells(self, decoded: Decoded) -> tuple[F32, F32]:
@@ -45,11 +46,11 @@ class Refining:
 
     def plain(self, decoded: Decoded) -> F32:
         """What the decoder makes of the indices [B, 64, h, w]. It may leave the cells."""
-        levels = self.levels(decoded[1])
-        if levels.shape != decoded[1].magnitude.shape:
-            raise BundleError("this bundle's decoder network gives no coefficients to refine; take --decoder fast")
-        found = _by_band(levels).copy()
+        (_, index), indices = decoded
+        found = _by_band(self.levels(indices)).copy()
         found[:, 0] = _second_level(found[:, 0], np.linalg.inv(dct().T) * 2.0**DCT_BITS)  # what `picture` undoes
+        if self.gained is not None:
+            found += analysed(self.gained(indices, _step(index, indices)), self.kernels)
         return found
 
     def of_picture(self, dn: Dn, valid: Mask, decoded: Decoded) -> F32:
