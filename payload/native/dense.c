@@ -31,6 +31,10 @@ typedef struct {
     uint32_t *cells;     /* [h w] of a list of decisions */
     Decision *decisions; /* [h w] */
     uint8_t *bits;       /* [h w] */
+    uint8_t *sizes;      /* [h w] of the decisions, in 128ths of a step: where magnitudes of one may be left out */
+    uint8_t *seen;       /* [h + 2][w + 4] at most 7: what is known of the channel's coefficients decided on so far */
+    const uint8_t *own;  /* what was known of the channel before, from its first coefficient on */
+    int leaves_out, rebuilt64;
     size_t escapes;
 } Dense;
 
@@ -70,60 +74,84 @@ static inline int16_t given_at(const int16_t *of_class, int logit) {
     return (int16_t)(of_class[c] + (((of_class[c + 1] - of_class[c]) * part) >> LOGIT_BITS));
 }
 
-static Decision significance(const Dense *g, const Place *p, int row, int col, const uint16_t *begins) {
+/* What was decided on in this layer already, and what was known before of the neighbours that are to come, of a place
+ * in its channel. */
+typedef struct {
+    int above, left, corners, far, below, right;
+} Near;
+
+static inline Near near_at(const Dense *g, int row, int col) {
     const Contexts *t = &g->contexts;
-    int i = row * t->pitch + col, here, beside, class = class_at(p, i);
+    int pitch = t->w + 4;
+    const uint8_t *seen = g->seen + (row + 2) * pitch + col + 2, *own = g->own + row * t->pitch + col;
+    return (Near){seen[-pitch], seen[-1], seen[-pitch - 1] + seen[-pitch + 1], seen[-2 * pitch] + seen[-2],
+                  own[t->pitch], own[1]};
+}
+
+static Decision significance(const Dense *g, const Place *p, int row, int col, const Layout *l) {
+    const Contexts *t = &g->contexts;
+    int i = row * t->pitch + col, here, beside, logit = logit_at(p, i), class = logit >> LOGIT_BITS, other[3] = {0, 0, 0};
     others_at(t, i, &here, &beside);
     const uint8_t *const *x = t->x, *const *zone = t->x + t->ends[2];
     int side = x[0][i], up = x[3][i], left = x[4][i], next = at_most_15(up + left);
     int all = 2 * side + x[1][i] + 2 * (up + left) + x[5][i] + x[6][i] + 2 * here + beside;
     int region = row * 8 / t->h * 8 + col * 8 / t->w, spot = row * 16 / t->h * 16 + col * 16 / t->w;
     int layer = g->k < 3 ? g->k : 3, b = p->band;
-    const int at[WORDS + SETS] = {
+    for (int turn = 1; turn < t->model->bands && turn < 4; turn++)
+        other[turn - 1] = SIX[x[6 + 2 * turn][i]];
+    Near n = near_at(g, row, col);
+    int hood = 4 * (n.above + n.left + n.below + n.right) + 2 * n.corners + n.far;
+    const int words[MOST_WORDS] = {
         (((b * 6 + SIX[up]) * 6 + SIX[left]) * 4 + FOUR[x[5][i]]) * 3 + (x[6][i] < 2 ? x[6][i] : 2),
         ((b * 6 + SIX[here]) * 4 + FOUR[beside]) * 6 + SIX[next],
         (((b * 6 + SIX[zone[0][i]]) * 6 + SIX[zone[2][i]]) * 6 + SIX[zone[4][i]]) * 6 + SIX[zone[8][i]],
         (region * 4 + b) * 5 + p->zone,
         class * 32 + (log2_eighths(1 + all) >> 1),
         (spot * 4 + b) * 8 + (class >> 2),
+        (((p->zone * 6 + SIX[n.above]) * 6 + SIX[n.left]) * 4 + FOUR[n.below]) * 4 + FOUR[n.right],
+        (log2_eighths(1 + hood) >> 1) * 128 + (logit >> 6),
+        (row * 32 / t->h * 32 + col * 32 / t->w) * 8 + (class >> 2),
+        (((class >> 3) * 4 + b) * 6 + other[0]) * 36 + other[1] * 6 + other[2],
+    };
+    const int rows[MOST_SETS] = {
         layer * 5 + p->zone,
         layer * 32 + class,
         SIX[side] * 6 + SIX[next],
+        b * COEFFICIENTS + p->function,
+        region,
+        SIX[here] * 6 + SIX[n.above + n.left],
     };
-    Decision d = {.given = given_at(g->given->of_class, logit_at(p, i))};
-    for (int n = 0; n < WORDS + SETS; n++)
-        d.at[n] = (uint16_t)(begins[n] + at[n]);
-    return d;
+    return decision_of(l, words, rows, given_at(g->given->of_class, logit));
 }
 
 /* Whether a size is more than v, or the next bit of one that is v so far. */
-static Decision more(const Dense *g, const Place *p, int row, int col, int v, int16_t given, const uint16_t *begins) {
+static Decision more(const Dense *g, const Place *p, int row, int col, int v, int16_t given, const Layout *l) {
     const Contexts *t = &g->contexts;
     int i = row * t->pitch + col, here, beside, class = class_at(p, i), b = p->band;
     others_at(t, i, &here, &beside);
-    int side = t->x[0][i], place = row % BLOCK * BLOCK + col % BLOCK;
-    const int at[WORDS + SETS] = {
+    const uint8_t *const *x = t->x;
+    int side = x[0][i], place = row % BLOCK * BLOCK + col % BLOCK, region = row * 8 / t->h * 8 + col * 8 / t->w;
+    int all = 2 * side + x[1][i] + 2 * (x[3][i] + x[4][i]) + x[5][i] + x[6][i] + 2 * here + beside;
+    const int words[MOST_WORDS] = {
         v * 32 + class,
         (v < 3 ? v : 3) * 256 + b * 64 + p->function,
-        (v * 6 + SIX[side]) * 4 + FOUR[t->x[1][i]],
-        (v * 6 + SIX[t->x[3][i]]) * 6 + SIX[t->x[4][i]],
+        (v * 6 + SIX[side]) * 4 + FOUR[x[1][i]],
+        (v * 6 + SIX[x[3][i]]) * 6 + SIX[x[4][i]],
         (v * 6 + SIX[here]) * 4 + b,
         p->function ? v * 16 + side : 256 + v * 64 + place,
-        v,
-        b * 5 + p->zone,
-        class,
+        ((v < 7 ? v : 7) * 64 + region) * 4 + b,
     };
-    Decision d = {.given = given};
-    for (int n = 0; n < WORDS + SETS; n++)
-        d.at[n] = (uint16_t)(begins[n] + at[n]);
-    return d;
+    const int rows[MOST_SETS] = {
+        v, b * 5 + p->zone, class, b * COEFFICIENTS + p->function, log2_eighths(1 + all) >> 1,
+    };
+    return decision_of(l, words, rows, given);
 }
 
 static inline int sign_at(const Dense *g, int channel, int i) {
     return g->signs[(size_t)channel * g->contexts.plane + inner(&g->contexts) + (size_t)i];
 }
 
-static Decision sign(const Dense *g, const Place *p, int row, int col, const uint16_t *begins) {
+static Decision sign(const Dense *g, const Place *p, int row, int col, const Layout *l) {
     const Contexts *t = &g->contexts;
     int i = row * t->pitch + col, channels = t->model->bands * COEFFICIENTS, c = p->channel, f = p->function, b = p->band;
     int u = f / BLOCK, v = f % BLOCK, other[3] = {0, 0, 0};
@@ -133,48 +161,76 @@ static Decision sign(const Dense *g, const Place *p, int row, int col, const uin
         other[turn - 1] = sign_at(g, (c + turn * COEFFICIENTS) % channels, i);
     int up2 = u > 1 ? sign_at(g, c - 2 * BLOCK, i) : 0, left2 = v > 1 ? sign_at(g, c - 2, i) : 0;
     int up1 = u > 0 ? sign_at(g, c - BLOCK, i) : 0, left1 = v > 0 ? sign_at(g, c - 1, i) : 0;
-    int two = (other[0] + 1) * 3 + other[1] + 1;
-    const int at[WORDS + SETS] = {
+    int two = (other[0] + 1) * 3 + other[1] + 1, three = two * 3 + other[2] + 1;
+    int region = row * 8 / t->h * 8 + col * 8 / t->w, spot = row * 16 / t->h * 16 + col * 16 / t->w;
+    int quarter = row * 4 / t->h * 4 + col * 4 / t->w;
+    const int words[MOST_WORDS] = {
         ((left + 1) * 3 + right + 1) * 64 + f,
         ((above + 1) * 3 + below + 1) * 64 + f,
-        (two * 3 + other[2] + 1) * 4 + b,
+        three * 4 + b,
         two * 256 + b * 64 + f,
         ((up2 + 1) * 3 + left2 + 1) * 64 + f,
         ((up1 + 1) * 3 + left1 + 1) * 64 + f,
+        (region * 27 + three) * 4 + b,
+        (spot * 4 + b) * 3 + other[2] + 1,
+        ((quarter * 4 + b) * 27 + three) * 3 + (p->zone < 2 ? 0 : p->zone < 3 ? 1 : 2),
+    };
+    const int rows[MOST_SETS] = {
         b * 5 + p->zone,
         (left != 0) + (right != 0) + 3 * ((above != 0) + (below != 0)),
         (other[0] != 0) + 2 * (other[1] != 0) + 4 * (other[2] != 0),
     };
-    Decision d = {.given = 0};
-    for (int n = 0; n < WORDS + SETS; n++)
-        d.at[n] = (uint16_t)(begins[n] + at[n]);
-    return d;
+    return decision_of(l, words, rows, 0);
 }
 
-static void code_list(Dense *g, int count) {
-    code_bits(g->mixture, g->given->squash, g->encoder, g->decoder, g->decisions, g->bits, count);
+static void code_list(Dense *g, const Layout *l, int count) {
+    code_bits(g->mixture, l, g->given->squash, g->encoder, g->decoder, g->decisions, g->bits, NULL, 0, count);
 }
 
-/* Which coefficients of a channel become significant. */
-static void code_significance(Dense *g, const Place *p) {
-    uint16_t begins[WORDS + SETS];
-    int count = 0, w = g->contexts.w, n = g->contexts.h * w;
-    begins_of(SIGNIFICANCE, begins);
+/* What is decided on so far of a channel: nothing but what the layer before knows. */
+static void see_coarser(Dense *g) {
+    int w = g->contexts.w, n = g->contexts.h * w, pitch = w + 4;
+    memset(g->seen, 0, (size_t)(g->contexts.h + 2) * pitch);
     for (int i = 0; i < n; i++)
-        if (g->before[i] == 0) {
-            g->cells[count] = (uint32_t)i, g->bits[count] = g->now[i] != 0;
-            g->decisions[count++] = significance(g, p, i / w, i % w, begins);
-        }
-    code_list(g, count);
-    for (int j = 0; j < count && g->decoder; j++)
-        g->now[g->cells[j]] = g->bits[j];
+        g->seen[(i / w + 2) * pitch + i % w + 2] = (uint8_t)(g->before[i] < 4 ? 2 * g->before[i] : 7);
+}
+
+/* Which coefficients of a channel become significant: those of a batch, of which each may look at the ones before it.
+ * A magnitude of one in the last layer stays where it is worth its octets; block averages always do. */
+static void code_batch(Dense *g, const Place *p, const Layout *l, int count, uint16_t *magnitude) {
+    int w = g->contexts.w;
+    const uint8_t *sizes = g->leaves_out && p->function ? g->sizes : NULL;
+    code_bits(g->mixture, l, g->given->squash, g->encoder, g->decoder, g->decisions, g->bits, sizes, g->rebuilt64, count);
+    for (int j = 0; j < count; j++) {
+        int i = (int)g->cells[j];
+        if (g->decoder)
+            g->now[i] = g->bits[j];
+        else if (g->now[i] && !g->bits[j])
+            g->now[i] = magnitude[i] = 0;
+        g->seen[(i / w + 2) * (w + 4) + i % w + 2] = g->bits[j];
+    }
+}
+
+static void code_significance(Dense *g, const Place *p, uint16_t *magnitude, const uint8_t *size128) {
+    Layout l = layout_of(g->mixture, SIGNIFICANCE);
+    int count = 0, w = g->contexts.w, n = g->contexts.h * w;
+    see_coarser(g);
+    for (int i = 0; i < n; i++) {
+        if (g->before[i])
+            continue;
+        g->cells[count] = (uint32_t)i, g->bits[count] = g->now[i] != 0;
+        g->sizes[count] = size128 && g->now[i] == 1 ? size128[i] : 255;
+        g->decisions[count++] = significance(g, p, i / w, i % w, &l);
+        if (count == l.batch)
+            code_batch(g, p, &l, count, magnitude), count = 0;
+    }
+    code_batch(g, p, &l, count, magnitude);
 }
 
 /* Sizes in the coarsest layer: those that are more than 1, of these the ones that are more than 2, ... */
 static void code_sizes(Dense *g, const Place *p) {
-    uint16_t begins[WORDS + SETS];
+    Layout l = layout_of(g->mixture, SIZE);
     int w = g->contexts.w, n = g->contexts.h * w, count = n;
-    begins_of(SIZE, begins);
     for (int v = 1; v < ESCAPE && count; v++) {
         count = 0;
         for (int i = 0; i < n; i++)
@@ -182,9 +238,9 @@ static void code_sizes(Dense *g, const Place *p) {
                 int class = class_at(p, i / w * g->contexts.pitch + i % w);
                 int16_t given = g->given->of_size[(class >> 2) * ESCAPE + v];
                 g->cells[count] = (uint32_t)i, g->bits[count] = g->now[i] > v;
-                g->decisions[count++] = more(g, p, i / w, i % w, v, given, begins);
+                g->decisions[count++] = more(g, p, i / w, i % w, v, given, &l);
             }
-        code_list(g, count);
+        code_list(g, &l, count);
         for (int j = 0; j < count && g->decoder; j++)
             g->now[g->cells[j]] = (uint16_t)(g->now[g->cells[j]] + g->bits[j]);
     }
@@ -194,32 +250,30 @@ static void code_sizes(Dense *g, const Place *p) {
 
 /* One bit more of what the layer before knows. */
 static void code_refinements(Dense *g, const Place *p) {
-    uint16_t begins[WORDS + SETS];
+    Layout l = layout_of(g->mixture, REFINEMENT);
     int count = 0, w = g->contexts.w, n = g->contexts.h * w;
-    begins_of(REFINEMENT, begins);
     for (int i = 0; i < n; i++)
         if (g->before[i]) {
             int v = g->before[i], rank = (v < REFINEMENTS ? v : REFINEMENTS) - 1;
             g->cells[count] = (uint32_t)i, g->bits[count] = g->now[i] & 1;
-            g->decisions[count++] = more(g, p, i / w, i % w, v < 7 ? v : 7, g->given->of_new_bit[rank], begins);
+            g->decisions[count++] = more(g, p, i / w, i % w, v < 7 ? v : 7, g->given->of_new_bit[rank], &l);
         }
-    code_list(g, count);
+    code_list(g, &l, count);
     for (int j = 0; j < count && g->decoder; j++)
         g->now[g->cells[j]] = (uint16_t)(g->now[g->cells[j]] | g->bits[j]);
 }
 
 /* Signs of what became significant, from and to negative [h w]. */
 static void code_signs(Dense *g, const Place *p, uint8_t *negative) {
-    uint16_t begins[WORDS + SETS];
+    Layout l = layout_of(g->mixture, SIGN);
     int count = 0, w = g->contexts.w, n = g->contexts.h * w;
     int8_t *signs = g->signs + (size_t)p->channel * g->contexts.plane + inner(&g->contexts);
-    begins_of(SIGN, begins);
     for (int i = 0; i < n; i++)
         if (g->now[i] && !g->before[i]) {
             g->cells[count] = (uint32_t)i, g->bits[count] = negative[i];
-            g->decisions[count++] = sign(g, p, i / w, i % w, begins);
+            g->decisions[count++] = sign(g, p, i / w, i % w, &l);
         }
-    code_list(g, count);
+    code_list(g, &l, count);
     for (int j = 0; j < count; j++) {
         int i = (int)g->cells[j];
         signs[i / w * g->contexts.pitch + i % w] = g->bits[j] ? -1 : 1;
@@ -228,29 +282,20 @@ static void code_signs(Dense *g, const Place *p, uint8_t *negative) {
     }
 }
 
-/* A magnitude of one in the finest layer stays where it is worth its octets; block averages always do. */
-static void clear_worthless(Dense *g, const Place *p, uint16_t *magnitude, const uint8_t *size128) {
-    int w = g->contexts.w, n = g->contexts.h * w;
-    for (int i = 0; i < n && p->function; i++)
-        if (magnitude[i] == 1 && size128[i] < g->contexts.layer->worth[class_at(p, i / w * g->contexts.pitch + i % w)])
-            magnitude[i] = 0;
-}
-
 static void code_channel(Dense *g, int channel, const int16_t *logits, uint16_t *magnitude, uint8_t *negative,
                          const uint8_t *size128, int shift) {
     uint8_t used[MAX_FEATURES];
     int n = g->contexts.h * g->contexts.w, band = channel / COEFFICIENTS;
     Place p = {channel, band < 3 ? band : 3, channel % COEFFICIENTS, 0, logits};
     p.zone = g->contexts.model->zone[p.function] + 1;
-    if (size128)
-        clear_worthless(g, &p, magnitude, size128);
     for (int i = 0; i < n; i++) {
         g->now[i] = magnitude[i] >> shift;
         g->before[i] = g->k ? g->now[i] >> 1 : 0;
     }
     memset(used, 1, sizeof used);
     features_of(&g->contexts, channel, used);
-    code_significance(g, &p);
+    g->own = known_of(&g->contexts, channel);
+    code_significance(g, &p, magnitude, size128);
     if (g->k)
         code_refinements(g, &p);
     else
@@ -276,7 +321,8 @@ static void know_signs(Dense *g, const uint16_t *magnitude, const uint8_t *negat
 /* Scratch memory: the contexts', and behind it what `open_dense` lays out. */
 EXPORT size_t nadir_dense_octets(int channels, int h, int w, int longest_group) {
     size_t n = (size_t)h * w;
-    return context_octets(channels, h, w) + n * (sizeof(Decision) + sizeof(uint32_t) + 2 * sizeof(uint16_t) + 1) +
+    return context_octets(channels, h, w) + n * (sizeof(Decision) + sizeof(uint32_t) + 2 * sizeof(uint16_t) + 2) +
+           (size_t)(h + 2) * (size_t)(w + 4) +
            sizeof(int16_t) * (size_t)longest_group * span_of(h, w) + (size_t)channels * plane_of(h, w) + 64;
 }
 
@@ -290,6 +336,8 @@ static void open_dense(Dense *g, const Model *model, int h, int w, uint8_t *scra
     g->contexts.logits = (int16_t *)(g->before + n);
     g->signs = (int8_t *)(g->contexts.logits + (size_t)longest_group_of(model) * g->contexts.span);
     g->bits = (uint8_t *)(g->signs + channels * (size_t)g->contexts.plane);
+    g->sizes = g->bits + n;
+    g->seen = g->sizes + n;
 }
 
 /* A layer's active channels, either way. magnitude [C][h w]: the finest, shifted down by `shift`; where octets are read,
@@ -327,17 +375,20 @@ static int fits_given(const Given *given) {
            all_within(given->of_new_bit, REFINEMENTS, 1 - LOGIT_SIDE, LOGIT_SIDE - 1);
 }
 
-/* The tile's mixture in memory of Python's. NULL where it does not fit. */
+/* The tile's mixture in memory of Python's. NULL where it does not fit, or was hit. */
 static Mixture *mixture_in(Span memory) {
     int fits = HOLDS(memory, uint8_t, sizeof(Mixture)) && (uintptr_t)memory.at % sizeof(int64_t) == 0;
-    return fits ? memory.at : NULL;
+    Mixture *m = memory.at;
+    return fits && m->generation >= 0 && m->generation < GENERATIONS ? m : NULL;
 }
 
-EXPORT int nadir_open_mixture(Span memory) {
-    Mixture *mixture = mixture_in(memory);
-    if (mixture)
-        open_mixture(mixture);
-    return mixture ? 0 : BUFFER_TOO_SMALL;
+EXPORT int nadir_open_mixture(Span memory, int generation) {
+    if (!within(generation, 0, GENERATIONS - 1))
+        return OUT_OF_RANGE;
+    if (!HOLDS(memory, uint8_t, sizeof(Mixture)) || (uintptr_t)memory.at % sizeof(int64_t))
+        return BUFFER_TOO_SMALL;
+    open_mixture(memory.at, generation);
+    return 0;
 }
 
 /* Escapes stand behind the range coder's words: sizes of 16 and more of the coarsest layer, 16 bits each. */
@@ -366,10 +417,10 @@ static int take_escapes(const Model *model, int active, size_t n, const Span *oc
 
 /* As nadir_encode, in the profile `dense`. `mixture`: what the tile's layers before this one have taught. */
 EXPORT int nadir_encode_dense(const Model *model, const Layer *layer, const Given *given, int k, Span magnitude,
-                              Span negative, Span size128, int shift, int h, int w, int active, Span busy, Span scratch,
-                              Span mixture, Span out, size_t *written) {
+                              Span negative, Span size128, int rebuilt64, int shift, int h, int w, int active,
+                              Span busy, Span scratch, Span mixture, Span out, size_t *written) {
     int refused = refuse(model, layer, k, h, w, active, busy, scratch, nadir_dense_octets);
-    if (refused || !within(shift, 0, MAX_LAYERS - 1))
+    if (refused || !within(shift, 0, MAX_LAYERS - 1) || !within(rebuilt64, 64, 128))
         return refused ? refused : OUT_OF_RANGE;
     if (!fits_given(given))
         return TABLES_DAMAGED;
@@ -377,6 +428,7 @@ EXPORT int nadir_encode_dense(const Model *model, const Layer *layer, const Give
     Encoder coder = {0, UINT64_MAX, out.at, out.at};
     Dense g = {.given = given, .mixture = mixture_in(mixture), .encoder = &coder, .k = k};
     g.enough = coder.begin + PLAIN_OCTETS * all;
+    g.leaves_out = size128.at != NULL, g.rebuilt64 = rebuilt64;
     if (!g.mixture || !HOLDS(magnitude, uint16_t, all) || !HOLDS(negative, uint8_t, all) ||
         !HOLDS(out, uint8_t, PLAIN_OCTETS * all + CHANNEL_OCTETS * n + LAST_OCTETS) || (size128.at && !HOLDS(size128, uint8_t, all)))
         return BUFFER_TOO_SMALL;

@@ -5,6 +5,7 @@ python tests/golden/tile_codes.py      writes tile_codes.json anew: only with a 
 
 import hashlib
 import json
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -12,6 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from payload.bundle import load_bundle
+from payload.codec.lapped.compiled_layers import EntropyKernel
+from payload.codec.lapped.dense.mixing import FIRST
+from payload.codec.lapped.tables import load_tables
+from payload.codec.registry import open_codec
 from payload.engine import open_engine
 from payload.link.tile_code import pack
 from payload.pipeline import Payload
@@ -47,9 +52,29 @@ def tile_codes(engine: str) -> dict[str, str]:
         payload.policy = Policy(step_dn=step_dn, profile=profile)
         octets = pack(payload.encode_tile(tile_of_integers()))
         name = f"{step_dn:g} DN" + (", dense" if profile == "dense" else "")
-        found[name] = f"{len(octets)} octets, sha256 {hashlib.sha256(octets).hexdigest()}"
+        found[name] = told(octets)
     return found
 
 
+def older_layers() -> dict[str, str]:
+    """The layers of the tile's indices at every step in the first generation of `dense`, which payloads wrote once."""
+    bundle = load_bundle("edge")
+    payload = Payload(bundle, Policy(), open_engine("openvino", threads=1))
+    tables, found = load_tables(bundle.file("flight/tables.npz")), {}
+    for step_dn in STEPS_DN:
+        payload.policy = Policy(step_dn=step_dn)
+        code = payload.encode_tile(tile_of_integers())
+        _, indices = open_codec(bundle).decode(code.side, code.layers)
+        sent = replace(indices, magnitude=(indices.magnitude << indices.missing).astype(np.uint16))
+        keep = len(tables.layers) - indices.missing
+        layers = EntropyKernel(tables, 32, 32).encode_layers(sent, keep, None, "dense", FIRST)
+        found[f"{step_dn:g} DN, dense, first generation"] = told(b"".join(layers))
+    return found
+
+
+def told(octets: bytes) -> str:
+    return f"{len(octets)} octets, sha256 {hashlib.sha256(octets).hexdigest()}"
+
+
 if __name__ == "__main__":
-    GOLDEN.write_text(json.dumps(tile_codes("openvino"), indent=1) + "\n", encoding="utf-8")
+    GOLDEN.write_text(json.dumps(tile_codes("openvino") | older_layers(), indent=1) + "\n", encoding="utf-8")

@@ -94,7 +94,7 @@ def encode_case(rng: Rng, compare: bool) -> str:
     active = int(rng.integers(0, shape[0] + 1)) if rng.random() < 0.3 else None
     sent = hostile_indices(rng, shape) if rng.random() < 0.7 else hostile_latents(rng, shape)
     profile = some_profile(rng, compare)
-    coded = coder.encode_layers(sent, keep, active, profile)
+    coded = coder.encode_layers(sent, keep, active, profile, int(rng.integers(2)))
     if compare:
         wanted = layers.encode_layers(sent, coder.tables, keep=keep, last_active=active, profile=profile)
         assert coded == wanted, "C and numpy encode differently"
@@ -123,7 +123,7 @@ def hostile_latents(rng: Rng, shape: tuple[int, int, int]) -> Indices:
 def written(size: int, extreme: bool, seed: int, profile: Profile) -> tuple[bytes, ...]:
     coder, rng = coder_of(size, extreme), np.random.default_rng(seed)
     sent = hostile_indices(rng, shape_of(coder))
-    return coder.encode_layers(sent, profile=profile)
+    return coder.encode_layers(sent, profile=profile, generation=seed % 2)
 
 
 def hostile_layer(rng: Rng, octets: bytes, head: int) -> bytes:
@@ -213,7 +213,7 @@ ENTRIES: dict[str, tuple[str | None, ...]] = {
     "parcels": ("f4", "f4", "u4", "f4", "u4", None, "u4", "f4"),
     "sense": ("f4", "u8", REAL, REAL, None, "u2"),
     "near": ("?", None, None, "i4", None, "i4", "?"),
-    "open_mixture": ("u1",),
+    "open_mixture": ("u1", None),
     "similarity": ("u2", "u2", "?", "f8", None, None, "f8", "f8", "f8"),
 }
 #: Entries with structures of their own, which the encoder and the decoder hand over, and those that take no array.

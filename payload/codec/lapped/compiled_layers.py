@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from payload.codec.lapped import plain_layer
 from payload.codec.lapped.context_model import ACTIVITY_CENTRE, LayerWeights, frequency_neighbours, parts, zones
 from payload.codec.lapped.dense.compiled import DenseRoom, givens
+from payload.codec.lapped.dense.mixing import SECOND
 from payload.codec.lapped.layers import (
     RUN_TOO_LONG,
     SMALL_ESCAPE,
@@ -25,7 +26,7 @@ from payload.codec.lapped.layers import (
     shorter_layer,
     too_short,
 )
-from payload.codec.lapped.quantiser import Indices
+from payload.codec.lapped.quantiser import REBUILD_UNIT, Indices, rebuild_units
 from payload.codec.lapped.range_coder import NO_ENCODERS, PRECISION, Table
 from payload.codec.lapped.tables import LONGEST_RUN, WEIGHTS, ContextTables, LayerTables
 from payload.codec.lapped.transform import COEFFICIENTS
@@ -135,8 +136,9 @@ class EntropyKernel:
         return _Layer(*where, len(features[1][0]), octets, _complements(where))
 
     def encode_layers(
-        self, indices: Indices, keep: int | None = None, last_active: int | None = None, profile: Profile = "fast"
-    ) -> tuple[bytes, ...]:
+        self, indices: Indices, keep: int | None = None, last_active: int | None = None, profile: Profile = "fast",
+        generation: int = SECOND,
+    ) -> tuple[bytes, ...]:  # fmt: skip
         """As payload.codec.lapped.layers.encode_layers."""
         if indices.magnitude.shape != self._magnitude.shape:
             raise InputError(
@@ -154,10 +156,10 @@ class EntropyKernel:
             count = keep
         hits, channels = _hits(magnitude, count), len(magnitude)
         limits = [channels] * (keep - 1) + [channels if last_active is None else last_active]
-        layers, dense, bit = [], profile == "dense", plain_layer.DENSE if profile == "dense" else 0
+        layers, dense, bit = [], profile == "dense", plain_layer.GENERATIONS[generation] if profile == "dense" else 0
         arrays = span(magnitude, U16), span(negative, BOOL), NONE if sizes is None else span(sizes, U8), span(hits, I32)
         if dense:
-            self._dense.begin()
+            self._dense.begin(generation)
         for k, (active, activity) in enumerate(heads(hits[:keep], magnitude[0].size, self.tables, limits)):
             last, head = k == keep - 1, (active, _busy(activity))
             if dense:
@@ -172,7 +174,7 @@ class EntropyKernel:
             before = (here >> 1).astype(np.uint16) if k else np.zeros_like(here)
             layers.append(shorter_layer((active, activity, body), here, before, negative, self.tables, k, bit))
             if bit and is_plain(layers[-1]):
-                self._dense.begin()
+                self._dense.begin(generation)
         return tuple(layers)
 
     def _encode(self, k: int, finer: int, arrays: tuple[Span, ...], head: tuple[int, NDArray[np.int16]]) -> bytes:
@@ -187,7 +189,8 @@ class EntropyKernel:
     profile_of = staticmethod(profile_of)
 
     def _encode_dense(self, k: int, finer: int, arrays: tuple[Any, ...], head: tuple[int, NDArray[np.int16]]) -> bytes:
-        return self._dense.encode(self._of_dense(k), k, arrays, finer, head)
+        rebuilt = REBUILD_UNIT + rebuild_units(len(self.tables.layers) - 1 - k)
+        return self._dense.encode(self._of_dense(k), k, arrays, (rebuilt, finer), head)
 
     def _of_dense(self, k: int) -> tuple[Any, ...]:
         return self._model, self._layers[k], self._givens[k]
@@ -204,8 +207,10 @@ class EntropyKernel:
             if coding == plain_layer.RAW:
                 here = plain_layer.unpack_raw(body, here, negative, self.tables.order[:active], k)
                 self._dense.begin()
-            elif coding == plain_layer.DENSE:
+            elif coding:
                 here <<= 1
+                if coding != plain_layer.GENERATIONS[self._dense.generation]:
+                    self._dense.begin(plain_layer.GENERATIONS.index(coding))
                 self._decode_dense(k, body, (active, _busy(activity)), here, negative)
             else:
                 self._decode(k, body, (active, _busy(activity)), here, negative)

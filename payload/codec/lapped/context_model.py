@@ -158,6 +158,10 @@ class Contexts:
         """This layer's magnitudes [M, h, w] of the channels `members` are known now."""
         self._inner[members] = np.minimum(magnitude, KNOWN_LIMIT)
 
+    def known_of(self, channel: int) -> Known:
+        """What is known of a channel now, [h + 4, w + 4] with two blocks of nothing around."""
+        return self._known[channel].copy()
+
     def features(self, members: NDArray[np.int64]) -> Known:
         """x [F, M, h, w] of channels of the group, by what is known now; of zones by what was known as it began."""
         known, channels = self._known, self._bands * COEFFICIENTS

@@ -28,6 +28,7 @@ from payload.codec.lapped.context_model import (
 )
 from payload.codec.lapped.dense.given import squash
 from payload.codec.lapped.dense.layer import DenseTile, Layer
+from payload.codec.lapped.dense.mixing import SECOND
 from payload.codec.lapped.quantiser import MAGNITUDE_LIMIT, Indices
 from payload.codec.lapped.range_coder import Decoder, Encoder, Table
 from payload.codec.lapped.tables import ESCAPE, REFINEMENTS, SIZE_CLASSES, ContextTables, LayerTables
@@ -50,13 +51,16 @@ def encode_layers(
     keep: int | None = None,
     last_active: int | None = None,
     profile: Profile = "fast",
+    generation: int = SECOND,
 ) -> tuple[bytes, ...]:
     """Octets of the first `keep` layers of a tile (None: all), coarse first.
 
     `last_active`: the last of them holds so many channels at most, by rank. Another `coder` can count symbols instead
-    (export does).
+    (export does). `generation` of the profile `dense`: payloads write the second.
     """
     dense = DenseTile(tables) if profile == "dense" else None
+    if dense is not None:
+        dense.begin(generation)
     count = len(tables.layers)
     keep = count if keep is None else min(keep, count)
     limits = [len(tables.order)] * keep
@@ -78,9 +82,10 @@ def _encode_layer(
     ((active, activity),) = heads(np.count_nonzero(here, axis=(1, 2))[None], here[0].size, tables, [most_active])
     if isinstance(coder, DenseTile):
         body = coder.encode(Layer(k, here, negative, active, activity, sizes))
-        layer = shorter_layer((active, activity, body), here, previous, negative, tables, k, plain_layer.DENSE)
+        bits = plain_layer.GENERATIONS[coder.generation]
+        layer = shorter_layer((active, activity, body), here, previous, negative, tables, k, bits)
         if is_plain(layer):
-            coder.begin()
+            coder.begin(coder.generation)
         return layer
     t = tables.layers[k]
     contexts = Contexts(t.weights, here.shape, previous if k else None, activity)
@@ -171,11 +176,12 @@ def heads(
 
 
 def parse_head(octets: bytes, k: int, channels: int) -> tuple[int, bytes, bytes, int]:
-    """Active channels, activity, what follows, and what that is: RAW, DENSE or 0. StreamError where that cannot be."""
+    """Active channels, activity, what follows, and what that is: RAW, one of GENERATIONS or 0. StreamError where that
+    cannot be."""
     first, end = int.from_bytes(octets[:2], "big"), 2 + channels // COEFFICIENTS
-    coding = first & (plain_layer.RAW | plain_layer.DENSE)
+    coding = first & (plain_layer.RAW | plain_layer.DENSE | plain_layer.SECOND)
     active, activity = first - coding, octets[2:end]
-    whole = coding in (0, plain_layer.RAW, plain_layer.DENSE) and (active > 0 or coding != plain_layer.DENSE)
+    whole = coding in (0, plain_layer.RAW) or (coding in plain_layer.GENERATIONS and active > 0)
     if len(octets) < end or not whole or active > channels or max(activity) > ACTIVITY_CENTRE + ACTIVITY_LIMIT:
         raise StreamError(f"layer {k}: {len(octets)} octets, {active} active channels of {channels}")
     return active, activity, octets[end:], coding
@@ -273,7 +279,10 @@ def _decode_layer(
         dense.begin()
         return plain_layer.unpack_raw(body, coarser, negative, members, k), active
     here = (coarser << 1).astype(np.uint16)
-    if coding == plain_layer.DENSE:
+    if coding in plain_layer.GENERATIONS:
+        generation = plain_layer.GENERATIONS.index(coding)
+        if generation != dense.generation:
+            dense.begin(generation)
         try:
             escaped = dense.decode(body, Layer(k, here, negative, active, activity))
         except StreamError as error:

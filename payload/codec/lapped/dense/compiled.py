@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from payload.codec.lapped.dense.given import given_of, squash
+from payload.codec.lapped.dense.mixing import SECOND
 from payload.codec.lapped.tables import ContextTables
 from payload.native.library import BOOL, I16, NONE, U8, U16, U32, U64, call, loaded, span
 
@@ -46,22 +47,24 @@ class DenseRoom:
         self._mixture = np.empty(loaded().nadir_mixture_octets() // 8, np.uint64)
         self._scratch = np.empty(loaded().nadir_dense_octets(channels, h, w, longest_group), np.uint8)
         self._out = np.empty(PLAIN_OCTETS * channels * h * w + CHANNEL_OCTETS * h * w + LAST_OCTETS, np.uint8)
-        self._size = h, w
+        self._size, self.generation = (h, w), SECOND
 
-    def begin(self) -> None:
+    def begin(self, generation: int = SECOND) -> None:
         """Forgets what the layers so far have taught."""
-        call("open_mixture", span(self._mixture, U64))
+        self.generation = generation
+        call("open_mixture", span(self._mixture, U64), generation)
 
     def encode(
-        self, tables: Sequence[Any], k: int, arrays: Sequence[NDArray[Any] | None], shift: int,
-        head: tuple[int, NDArray[np.int16]],
+        self, tables: Sequence[Any], k: int, arrays: Sequence[NDArray[Any] | None],
+        scale: tuple[int, int], head: tuple[int, NDArray[np.int16]],
     ) -> bytes:  # fmt: skip
-        """Layer k behind its head. tables: the kernel's model, layer and given; arrays: magnitude, negative, sizes."""
+        """Layer k behind its head. tables: the kernel's model, layer and given; arrays: magnitude, negative, sizes;
+        scale: where a magnitude of one is rebuilt in 64ths, and how many finer layers there are."""
         magnitude, negative, sizes = arrays
         written = ctypes.c_size_t()
         call(
             "encode_dense", *map(ctypes.byref, tables), k, _of(magnitude, U16), _of(negative, BOOL), _of(sizes, U8),
-            shift, *self._size, head[0], span(head[1], I16), span(self._scratch, U8), span(self._mixture, U64),
+            *scale, *self._size, head[0], span(head[1], I16), span(self._scratch, U8), span(self._mixture, U64),
             span(self._out, U8), ctypes.byref(written),
         )  # fmt: skip
         return self._out[: written.value].tobytes()

@@ -1,10 +1,12 @@
-"""Which counters and which weights a decision of the profile `dense` has: nine numbers from what both sides know.
+"""Which counters and which weights a decision of the profile `dense` has: numbers from what both sides know.
 
 Features are those of payload/codec/lapped/context_model.py, taken anew before every channel; the sums over zones are
-those of the group's beginning. SIX and FOUR are coarse sizes of a feature. docs/format.md lists the contexts.
+those of the group's beginning. SIX and FOUR are coarse sizes of a feature. docs/format.md lists the contexts, those of
+the first generation first.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -29,6 +31,7 @@ class Place:
     bands: int
     features: NDArray[np.uint8]  # [F, h, w]
     logits: NDArray[np.int32]  # 0 where class 0 begins
+    own: NDArray[np.uint8]  # [h + 4, w + 4] what was known of the channel before it is coded, two blocks around
 
     @property
     def function(self) -> int:
@@ -51,6 +54,19 @@ class Place:
         return self.features[feature].astype(np.int64)
 
     @property
+    def each_other(self) -> list[Plane]:
+        """The same function here of bands + 1, + 2 and + 3; nothing of those that are not there."""
+        first = 3 + len(FREQUENCIES)
+        found = [self.x(first + 2 * turn) for turn in range(min(self.bands - 1, 3))]
+        return found + [np.zeros(self.logits.shape, np.int64)] * (3 - len(found))
+
+    def parts(self, n: int) -> Plane:
+        """Which of n x n parts of the tile a block lies in."""
+        h, w = self.logits.shape
+        row, col = np.mgrid[:h, :w]
+        return np.asarray(row * n // h * n + col * n // w)
+
+    @property
     def others(self) -> tuple[Plane, Plane]:
         """Sums over all other bands: the same function here, and in the four blocks beside."""
         first, end = 3 + len(FREQUENCIES), 3 + len(FREQUENCIES) + 2 * (self.bands - 1)
@@ -61,51 +77,102 @@ class Place:
         return self.x(3 + len(FREQUENCIES) + 2 * (self.bands - 1) + 2 * zone)
 
 
-def significance(place: Place) -> Plane:
-    """Nine numbers [9, h, w] of every coefficient to become significant."""
+Contexts = tuple[Plane, Plane]
+
+
+def significance(place: Place) -> Contexts:
+    """Numbers of every coefficient to become significant: counters [10, h, w] and rows [6, h, w]. Those that look at
+    decisions of the same channel (`Near` completes them) are without what these say."""
     h, w = place.logits.shape
-    row, col = np.mgrid[:h, :w]
     here, beside = place.others
     side, corner, up, left, after, around = (place.x(f) for f in (0, 1, 3, 4, 5, 6))
     near = np.minimum(up + left, KNOWN_LIMIT)
     every = 2 * side + corner + 2 * (up + left) + after + around + 2 * here + beside
     low, next_, middle, others = (SIX[place.zone_sum(z)] for z in (0, 1, 2, 4))
     band, layer, classes = place.band, min(place.layer, LAST), place.classes
-    region, spot = row * 8 // h * 8 + col * 8 // w, row * 16 // h * 16 + col * 16 // w
-    return _planes(
+    first, second, third = (SIX[x] for x in place.each_other)
+    below, right = (place.own[2 + i : 2 + i + h, 2 + j : 2 + j + w].astype(np.int64) for i, j in ((1, 0), (0, 1)))
+    counters = _planes(
         (((band * 6 + SIX[up]) * 6 + SIX[left]) * 4 + FOUR[after]) * 3 + np.minimum(around, 2),
         ((band * 6 + SIX[here]) * 4 + FOUR[beside]) * 6 + SIX[near],
         (((band * 6 + low) * 6 + next_) * 6 + middle) * 6 + others,
-        (region * 4 + band) * 5 + place.zone,
+        (place.parts(8) * 4 + band) * 5 + place.zone,
         classes * 32 + (log2_eighths(1 + every) >> 1),
-        (spot * 4 + band) * 8 + (classes >> 2),
+        (place.parts(16) * 4 + band) * 8 + (classes >> 2),
+        place.zone * 576 + FOUR[below] * 4 + FOUR[right],
+        place.logits >> 6,
+        place.parts(32) * 8 + (classes >> 2),
+        ((((classes >> 3) * 4 + band) * 6 + first) * 6 + second) * 6 + third,
+    )
+    rows = _planes(
         np.full((h, w), layer * 5 + place.zone),
         layer * 32 + classes,
         SIX[side] * 6 + SIX[near],
+        np.full((h, w), band * COEFFICIENTS + place.function),
+        place.parts(8),
+        SIX[here] * 6,
     )
+    return counters, rows
 
 
-def more(place: Place, v: Plane) -> Plane:
-    """Of a size to be more than v, or of the next bit of one that is v so far: [9, h, w]."""
+class Near:
+    """What was decided on of a channel so far, at most 7 each, and the contexts that look at it."""
+
+    #: Of the counters and of the rows of `significance`.
+    AROUND, HOOD, ROW = 6, 7, 5
+
+    def __init__(self, place: Place, before: NDArray[np.uint16]) -> None:
+        h, w = before.shape
+        self._seen = [[0] * (w + 4) for _ in range(h + 2)]
+        for row, values in enumerate(np.minimum(2 * before.astype(np.int64), 7).tolist()):
+            self._seen[2 + row][2 : 2 + w] = values
+        self._own = place.own.tolist()
+
+    def numbers(self, row: int, col: int) -> tuple[int, int, int]:
+        """What is added to the contexts AROUND, HOOD and ROW of a block."""
+        two_up, up, here, own = self._seen[row], self._seen[row + 1], self._seen[row + 2], self._own
+        above, left, right, below = up[col + 2], here[col + 1], own[row + 2][col + 3], own[row + 3][col + 2]
+        hood = 4 * (above + left + below + right) + 2 * (up[col + 1] + up[col + 3]) + two_up[col + 2] + here[col]
+        around = (int(SIX[above]) * 6 + int(SIX[left])) * 16
+        return around, (_eighths(1 + hood) >> 1) * 128, int(SIX[above + left])
+
+    def tell(self, row: int, col: int, bit: int) -> None:
+        self._seen[row + 2][col + 2] = bit
+
+
+@lru_cache(maxsize=256)
+def _eighths(value: int) -> int:
+    return int(log2_eighths(np.array([value]))[0])
+
+
+def more(place: Place, v: Plane) -> Contexts:
+    """Of a size to be more than v, or of the next bit of one that is v so far: [7, h, w] and [5, h, w]."""
     h, w = place.logits.shape
     row, col = np.mgrid[:h, :w]
-    side, (here, _) = place.x(0), place.others
+    side, (here, beside) = place.x(0), place.others
+    every = 2 * side + place.x(1) + 2 * (place.x(3) + place.x(4)) + place.x(5) + place.x(6) + 2 * here + beside
     band, spot = place.band, row % BLOCK * BLOCK + col % BLOCK
-    return _planes(
+    counters = _planes(
         v * 32 + place.classes,
         np.minimum(v, 3) * 256 + band * 64 + place.function,
         (v * 6 + SIX[side]) * 4 + FOUR[place.x(1)],
         (v * 6 + SIX[place.x(3)]) * 6 + SIX[place.x(4)],
         (v * 6 + SIX[here]) * 4 + band,
         v * 16 + side if place.function else 256 + v * 64 + spot,
+        (np.minimum(v, 7) * 64 + place.parts(8)) * 4 + band,
+    )
+    rows = _planes(
         v,
         np.full((h, w), band * 5 + place.zone),
         place.classes,
+        np.full((h, w), band * COEFFICIENTS + place.function),
+        log2_eighths(1 + every) >> 1,
     )
+    return counters, rows
 
 
-def sign(place: Place, signs: NDArray[np.int8]) -> Plane:
-    """Of a coefficient to be negative: [9, h, w]. signs [C, h + 2, w + 2] of what is known, -1, 0, 1."""
+def sign(place: Place, signs: NDArray[np.int8]) -> Contexts:
+    """Of a coefficient to be negative: [9, h, w] and [3, h, w]. signs [C, h + 2, w + 2] of what is known, -1, 0, 1."""
     channel, function, band = place.channel, place.function, place.band
     u, v = divmod(function, BLOCK)
     nothing = np.zeros(place.logits.shape, np.int64)
@@ -120,17 +187,24 @@ def sign(place: Place, signs: NDArray[np.int8]) -> Plane:
     first, second, third = others + [nothing] * (3 - len(others))
     up2, left2 = at(channel - 2 * BLOCK) if u > 1 else nothing, at(channel - 2) if v > 1 else nothing
     up1, left1 = at(channel - BLOCK) if u else nothing, at(channel - 1) if v else nothing
-    return _planes(
+    three, zone = _pair(first, second) * 3 + third + 1, (0, 0, 1, 2, 2)[place.zone]
+    counters = _planes(
         _pair(left, right) * 64 + function,
         _pair(above, below) * 64 + function,
-        (_pair(first, second) * 3 + third + 1) * 4 + band,
+        three * 4 + band,
         _pair(first, second) * 256 + band * 64 + function,
         _pair(up2, left2) * 64 + function,
         _pair(up1, left1) * 64 + function,
+        (place.parts(8) * 27 + three) * 4 + band,
+        (place.parts(16) * 4 + band) * 3 + third + 1,
+        ((place.parts(4) * 4 + band) * 27 + three) * 3 + zone,
+    )
+    rows = _planes(
         nothing + band * 5 + place.zone,
         np.abs(left) + np.abs(right) + 3 * (np.abs(above) + np.abs(below)),
         np.abs(first) + 2 * np.abs(second) + 4 * np.abs(third),
     )
+    return counters, rows
 
 
 def _pair(a: Plane, b: Plane) -> Plane:

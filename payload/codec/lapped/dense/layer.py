@@ -5,16 +5,29 @@ those (in the coarsest layer) or one bit more of the ones that were significant 
 numpy; `payload/native/dense.c` does the same, octet for octet.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from payload.codec.lapped.context_model import Contexts, Known
-from payload.codec.lapped.dense.contexts import Place, more, sign, significance
+from payload.codec.lapped.dense.contexts import Contexts as Numbers
+from payload.codec.lapped.dense.contexts import Near, Place, more, sign, significance
 from payload.codec.lapped.dense.given import given_of, of_logits
-from payload.codec.lapped.dense.mixing import REFINEMENT, SIGN, SIGNIFICANCE, SIZE, Mixture, begins
+from payload.codec.lapped.dense.mixing import (
+    FIRST,
+    GENERATIONS,
+    REFINEMENT,
+    SECOND,
+    SIGN,
+    SIGNIFICANCE,
+    SIZE,
+    Decisions,
+    Mixture,
+    begins,
+)
+from payload.codec.lapped.quantiser import REBUILD_UNIT, rebuild_units
 from payload.codec.lapped.range_coder import Decoder, Encoder
 from payload.codec.lapped.tables import ESCAPE, REFINEMENTS, ContextTables
 from payload.codec.lapped.transform import COEFFICIENTS
@@ -45,8 +58,12 @@ class DenseTile:
         self._tables, self._given = tables, [given_of(layer) for layer in tables.layers]
         self.begin()
 
-    def begin(self) -> None:
-        self._mixture = Mixture()
+    def begin(self, generation: int = SECOND) -> None:
+        self._mixture = Mixture(generation)
+
+    @property
+    def generation(self) -> int:
+        return self._mixture.generation
 
     def encode(self, layer: Layer) -> bytes:
         """What stands behind a layer's head."""
@@ -71,7 +88,7 @@ class DenseTile:
         for members in self._tables.groups_of(layer.active):
             for channel, logits in zip(members.tolist(), contexts.logits(members), strict=True):
                 features = contexts.features(np.array([channel]))[:, 0]
-                place = Place(channel, layer.k, bands, features, logits)
+                place = Place(channel, layer.k, bands, features, logits, contexts.known_of(channel))
                 self._code_channel((coder, reading), layer, place, before[channel], signs)
                 contexts.tell(np.array([channel]), layer.here[channel][None])
                 signs[channel, 1:-1, 1:-1] = _signed(layer.here[channel] > 0, layer.negative[channel])
@@ -80,12 +97,8 @@ class DenseTile:
         self, coder: tuple[Any, bool], layer: Layer, place: Place, before: Magnitudes, signs: NDArray[np.int8]
     ) -> None:
         here, negative, given = layer.here[place.channel], layer.negative[place.channel], self._given[layer.k]
-        if layer.sizes is not None and place.function:
-            worth = self._tables.layers[layer.k].worth[place.classes]
-            here[(here == 1) & (layer.sizes[place.channel] < worth)] = 0
         open_ = before == 0
-        logits = of_logits(given.of_class, place.logits)
-        bits = self._bits(coder, SIGNIFICANCE, significance(place), (open_, logits), here > 0)
+        bits = self._code_significance(coder, layer, place, before)
         here[open_] = np.where(bits, np.maximum(here[open_], 1), 0)
         if layer.k == 0:
             self._code_sizes(coder, place, here)
@@ -100,6 +113,35 @@ class DenseTile:
         if coder[1]:
             negative[fresh] = bits.astype(bool)
 
+    def _code_significance(
+        self, coder: tuple[Any, bool], layer: Layer, place: Place, before: Magnitudes
+    ) -> NDArray[np.int32]:
+        """Which of those that were not become significant. Of the last layer a magnitude of one is left out where it is
+        not worth its octets; block averages are few and worth much: they stay."""
+        open_, here = before == 0, layer.here[place.channel]
+        logits = of_logits(self._given[layer.k].of_class, place.logits)
+        decisions = self._decisions(coder, SIGNIFICANCE, significance(place), (open_, logits), here > 0)
+        if layer.sizes is not None and place.function:
+            sizes = np.where(here == 1, layer.sizes[place.channel], 255)[open_].astype(np.int64)
+            rebuilt = REBUILD_UNIT + rebuild_units(len(self._tables.layers) - 1 - layer.k)
+            decisions = replace(decisions, sizes=sizes, rebuilt64=rebuilt)
+        if self.generation == FIRST:
+            return self._mixture.code(coder[0], decisions)
+        near, cells = Near(place, before), np.argwhere(open_).tolist()
+        counters, rows = decisions.counters, decisions.rows
+
+        def complete(n: int) -> None:
+            around, hood, row = near.numbers(*cells[n])
+            counters[n, Near.AROUND] += around
+            counters[n, Near.HOOD] += hood
+            rows[n, -1] += row
+
+        def tell(n: int, bit: int) -> None:
+            row, col = cells[n]
+            near.tell(row, col, bit)
+
+        return self._mixture.code(coder[0], decisions, complete, tell)
+
     def _code_sizes(self, coder: tuple[Any, bool], place: Place, here: Magnitudes) -> None:
         """Those that are more than 1, of these the ones that are more than 2, ... up to 15."""
         of_size = self._given[0].of_size[place.classes >> 2]  # [h, w, 16]
@@ -111,15 +153,23 @@ class DenseTile:
             bits = self._bits(coder, SIZE, more(place, value), (larger, of_size[..., v]), here > v)
             here[larger] = np.where(bits, np.maximum(here[larger], v + 1), v)
 
+    def _decisions(
+        self, coder: tuple[Any, bool], kind: int, at: Numbers, which: tuple[Flags, NDArray[Any]], bits: NDArray[Any]
+    ) -> Decisions:
+        """Decisions of a channel: contexts and logits, all of it, where they are to be taken."""
+        chosen, logits = which
+        counters, rows = begins(kind, self.generation)
+        chosen_rows = at[1][list(GENERATIONS[self.generation].rows[kind])]
+        return Decisions(
+            at[0][: len(counters), chosen].T + counters, chosen_rows[:, chosen].T + rows,
+            logits[chosen].astype(np.int64), None if coder[1] else bits[chosen].astype(np.int32),
+        )  # fmt: skip
+
     def _bits(
-        self, coder: tuple[Any, bool], kind: int, at: NDArray[np.int64], which: tuple[Flags, NDArray[Any]],
-        bits: NDArray[Any],
-    ) -> NDArray[np.int32]:  # fmt: skip
-        """Decisions of a channel through the coder: at [9, h, w] and logits where they are to be taken."""
-        (coding, reading), (chosen, logits) = coder, which
-        numbers = at[:, chosen].T + begins(kind)
-        known = None if reading else bits[chosen].astype(np.int32)
-        return self._mixture.code(coding, numbers, logits[chosen].astype(np.int64), known)
+        self, coder: tuple[Any, bool], kind: int, at: Numbers, which: tuple[Flags, NDArray[Any]], bits: NDArray[Any]
+    ) -> NDArray[np.int32]:
+        """Decisions of a channel through the coder."""
+        return self._mixture.code(coder[0], self._decisions(coder, kind, at, which, bits))
 
 
 def _signed(known: Flags, negative: Flags) -> NDArray[np.int8]:
