@@ -102,6 +102,11 @@ static void plain(const Convolution *l) {
 }
 
 #if HAVE_AVX2
+#define VNNI __attribute__((target("avx2,avx512vl,avx512vnni")))
+static int use_vnni(void) {
+    return loops_taken == ALL_LOOPS && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
+}
+
 /* What ends the sums of eight channels, or of four channels of two positions. */
 typedef struct {
     __m256i bias, down, up, nudge;
@@ -139,10 +144,18 @@ AVX2 static __m256i plus_four(__m256i sum, __m256i octets, __m256i weights) {
 }
 
 /* The same of two times four, whose pairs of products fit 16 bits together: that is how they were chosen. */
-AVX2 static __m256i plus_eight(__m256i sum, __m256i first, __m256i second, const int8_t *w) {
+AVX2 static inline __m256i plus_eight(__m256i sum, __m256i first, __m256i second, const int8_t *w) {
     __m256i a = _mm256_maddubs_epi16(first, _mm256_loadu_si256((const __m256i *)w));
     __m256i b = _mm256_maddubs_epi16(second, _mm256_loadu_si256((const __m256i *)(w + GROUP * QUAD)));
     return _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_add_epi16(a, b), _mm256_set1_epi16(1)));
+}
+
+typedef __m256i (*PlusEight)(__m256i sum, __m256i first, __m256i second, const int8_t *w);
+
+/* The same where a processor adds up products of octets by itself: they are exact at any size. */
+VNNI static inline __m256i plus_eight_vnni(__m256i sum, __m256i first, __m256i second, const int8_t *w) {
+    sum = _mm256_dpbusd_epi32(sum, first, _mm256_loadu_si256((const __m256i *)w));
+    return _mm256_dpbusd_epi32(sum, second, _mm256_loadu_si256((const __m256i *)(w + GROUP * QUAD)));
 }
 
 AVX2 static __m256i same_four(const uint8_t *four) {
@@ -165,22 +178,23 @@ AVX2 static inline __attribute__((always_inline)) __m256i ended(__m256i a, __m25
 }
 
 /* Four positions of a row, sixteen channels each: eight sums stay in registers. at: the positions' first channels;
- * offsets: of the quads from there; added: of the first and the last two positions, or NULL; e [2]. */
+ * offsets: of the quads from there; added: of the first and the last two positions, or NULL; e [2];
+ * plus: plus_eight, or what does the same. */
 AVX2 static inline __attribute__((always_inline)) void dense_four(const Convolution *l, const uint8_t *at, const int *offsets,
                                                                   const int8_t *w, const Ending *e, const uint8_t *added,
-                                                                  uint8_t *out) {
+                                                                  uint8_t *out, PlusEight plus) {
     __m256i a0 = e[0].bias, a1 = a0, a2 = a0, a3 = a0, b0 = e[1].bias, b1 = b0, b2 = b0, b3 = b0, first, second;
 #pragma GCC unroll 1
     for (int q = 0; q < l->quad_count; q += 2, w += 2 * GROUP * QUAD) {
         const uint8_t *one = at + offsets[q], *two = at + offsets[q + 1];
         first = same_four(one), second = same_four(two);
-        a0 = plus_eight(a0, first, second, w), b0 = plus_eight(b0, first, second, w + 32);
+        a0 = plus(a0, first, second, w), b0 = plus(b0, first, second, w + 32);
         first = same_four(one + 16), second = same_four(two + 16);
-        a1 = plus_eight(a1, first, second, w), b1 = plus_eight(b1, first, second, w + 32);
+        a1 = plus(a1, first, second, w), b1 = plus(b1, first, second, w + 32);
         first = same_four(one + 32), second = same_four(two + 32);
-        a2 = plus_eight(a2, first, second, w), b2 = plus_eight(b2, first, second, w + 32);
+        a2 = plus(a2, first, second, w), b2 = plus(b2, first, second, w + 32);
         first = same_four(one + 48), second = same_four(two + 48);
-        a3 = plus_eight(a3, first, second, w), b3 = plus_eight(b3, first, second, w + 32);
+        a3 = plus(a3, first, second, w), b3 = plus(b3, first, second, w + 32);
     }
     int step = l->half ? 0 : GROUP;
     const uint8_t *later = added == NULL ? NULL : added + (l->half ? GROUP : 2 * GROUP);
@@ -189,7 +203,7 @@ AVX2 static inline __attribute__((always_inline)) void dense_four(const Convolut
     _mm256_storeu_si256(to + 1, ended(a2, b2, a3, b3, e, later, later + step, l->is_signed));
 }
 
-AVX2 static void dense_avx2(const Convolution *l) {
+AVX2 static inline __attribute__((always_inline)) void dense(const Convolution *l, PlusEight plus) {
     int offsets[MOST_QUADS], groups = l->width / GROUP;
     Ending e[MOST_WIDTH / 8];
     for (int q = 0; q < l->quad_count; q++)
@@ -203,8 +217,17 @@ AVX2 static void dense_avx2(const Convolution *l) {
             uint8_t *out = l->out + place(l->side, g, y, 0);
             for (int x = 0; x < l->side; x += 4)
                 dense_four(l, at + x * GROUP, offsets, w, e + 2 * g,
-                           added == NULL ? NULL : added + (l->half ? x / 2 : x) * GROUP, out + x * GROUP);
+                           added == NULL ? NULL : added + (l->half ? x / 2 : x) * GROUP, out + x * GROUP, plus);
         }
+}
+
+VNNI static void dense_vnni(const Convolution *l) { dense(l, plus_eight_vnni); }
+
+AVX2 static void dense_avx2(const Convolution *l) {
+    if (use_vnni())
+        dense_vnni(l);
+    else
+        dense(l, plus_eight);
 }
 
 /* Two positions of a row, sixteen channels each, from four places at a time. offsets [4 quads]: of the places; e [4]. */

@@ -45,7 +45,7 @@ typedef struct {
 
 static int within(int value, int least, int most) { return value >= least && value <= most; }
 
-/* Tests set it to compare the plain loops with the vector ones, and those with what they do without pext and pdep. */
+/* Tests set it to compare the plain loops with the vector ones, and those with what they do without pext, pdep and VNNI. */
 enum { ALL_LOOPS, PLAIN_LOOPS, WITHOUT_PEXT };
 static int loops_taken;
 

@@ -82,7 +82,7 @@ def plain_only(on: bool) -> None:
 
 
 def without_pext(on: bool) -> None:
-    """For tests: the vector loops as processors have them whose pext and pdep are slow."""
+    """For tests: the vector loops as processors have them whose pext and pdep are slow, and that have no AVX-512."""
     loaded().nadir_plain_only(2 * on)
 
 

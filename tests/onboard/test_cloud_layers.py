@@ -24,10 +24,12 @@ pytestmark = pytest.mark.skipif(not library.available, reason="the kernel was no
 EDGE = SHIPPED / "edge" / NETWORK_FILE
 
 
-@pytest.fixture(params=[False, True])
+@pytest.fixture(params=["all", "plain", "without VNNI"])
 def loops(request: pytest.FixtureRequest) -> Iterator[None]:
-    """The kernel's vector loops, or the plain ones beside them."""
-    library.plain_only(request.param)
+    """The kernel's vector loops, the plain ones beside them, and those of processors without VNNI."""
+    library.plain_only(request.param == "plain")
+    if request.param == "without VNNI":
+        library.without_pext(True)
     yield
     library.plain_only(False)
 
