@@ -102,10 +102,11 @@ class ToyTransform:
 
 
 class ToySynthesis:
-    """In the decoder's place: the inverse DCT. Levels [1, 64 B, n, n] -> [1, B, 8 n, 8 n]."""
+    """In the decoder's place: the inverse DCT. Levels [1, 64 B, n, n] -> [1, B, 8 n, 8 n]. A picture may come before
+    levels and depth; it is not looked at."""
 
     def run(self, *inputs: np.ndarray) -> list[np.ndarray]:
-        levels = inputs[0][0]
+        levels = inputs[-2][0]
         bands, n = len(levels) // 64, levels.shape[1]
         blocks = np.einsum("krc,bkyx->byrxc", dct_basis(), levels.reshape(bands, 64, n, n))
         return [blocks.reshape(1, bands, 8 * n, 8 * n).astype(np.float32)]

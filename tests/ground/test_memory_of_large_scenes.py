@@ -77,17 +77,18 @@ def test_a_scene_of_many_bands_is_not_looked_at_whole(bands: int) -> None:
     assert (_windows((1000, 1000), bands) == [(0, 0, 1000, 1000)]) == (bands <= 16)
 
 
-#: A cube through the whole line, two threads. Peak of the process in MiB, its children's left out.
+#: A cube through the whole line, two threads. Peak of the process in MiB, without that of whoever started it.
 CUBE = """
-import resource, sys
+import sys
 from pathlib import Path
+from payload.stopwatch import peak_memory_mib
 from sim.downlink import Request, downlink
 from sim.heap import give_large_arrays_their_own_pages
 from sim.progress import silent
 give_large_arrays_their_own_pages()
 scene, out = sys.argv[1:]
 downlink(Request(scene, Path(out), bundle="edge-hyper", jobs=2), silent)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+print(int(peak_memory_mib()))
 """
 CUBE_PX, CUBE_BANDS = 320, 200
 

@@ -219,7 +219,7 @@ def test_a_worker_compiles_the_networks_of_a_bundle_once(tmp_path, monkeypatch) 
     load = OpenVinoEngine.load
 
     def counted(self, path, *more):
-        loaded.append(path.name)
+        loaded.append(f"{path.parent.name}/{path.name}")
         return load(self, path, *more)
 
     monkeypatch.setattr(OpenVinoEngine, "load", counted)

@@ -8,6 +8,7 @@ import pytest
 from onnx import numpy_helper
 
 from payload.bundle import load_bundle, shipped_bundles
+from payload.codec.lapped.many.sets import sets_in
 from payload.codec.lapped.transform import DCT_BITS, LATENT_BITS, encode, planes
 from payload.codec.rotation import PLANE_LIMIT
 from payload.engine import ENGINES, open_engine
@@ -66,7 +67,7 @@ def test_latents_equal_integers_whatever_the_tile(name, engine) -> None:
     bundle = load_bundle(name)
     path = bundle.file("flight/encoder.onnx")
     network, weights = open_engine(engine).load(path), integer_weights(path)
-    for what, rotated in tiles(len(bundle.bands), bundle.tile_px).items():
+    for what, rotated in tiles(sets_in(bundle)[1], bundle.tile_px).items():
         found = encode(rotated.astype(np.int32), network).values
         assert np.array_equal(found, direct(rotated, weights)), what
 
@@ -90,7 +91,7 @@ def test_the_planes_add_up_inside_the_network_too(name, engine) -> None:
     """The high and the low plane alone, each through the network, add up to the whole: the transform is linear."""
     bundle = load_bundle(name)
     network = open_engine(engine).load(bundle.file("flight/encoder.onnx"))
-    bands = len(bundle.bands)
+    bands = sets_in(bundle)[1]
     rotated = tiles(bands, bundle.tile_px)["noise"].astype(np.int32)
     both = planes(rotated)
     (together,) = network.run(both)
