@@ -5,15 +5,18 @@ where two cores are free. Nothing of what is computed depends on how many there 
 """
 
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
+from payload.engine import Network
 from payload.errors import InputError
 from payload.scene import Dn, Mask, Scene, SceneInfo
 
@@ -104,6 +107,18 @@ class OneLate:
         last, self._last = self._last, work
         if last is not None:
             last()
+
+
+class OneAtATime:
+    """A network that several threads, or several owners, ask: it has one place each for a question and an answer."""
+
+    def __init__(self, network: Network) -> None:
+        self._network, self._lock = network, threading.Lock()
+
+    def run(self, *inputs: NDArray[Any]) -> list[NDArray[Any]]:
+        """As `Network.run`."""
+        with self._lock:
+            return self._network.run(*inputs)
 
 
 class SideBySide:

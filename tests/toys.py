@@ -264,3 +264,11 @@ def ground_of() -> Any:
         return dn.astype(np.uint16)
 
     return build
+
+
+class BrightIsCloud:
+    """In the place of the cloud network's teacher: bright is cloud, and there is no shadow."""
+
+    def __call__(self, dn: np.ndarray, level: str) -> np.ndarray:
+        cloud = (dn[0] > 3000.0).astype(np.float32)
+        return np.stack([1.0 - cloud, cloud, 0.0 * cloud])

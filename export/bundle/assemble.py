@@ -1,14 +1,15 @@
 """Assembling a bundle: files, their hashes, and a manifest that says what was built from what.
 
-`assemble` writes a bundle from parts; `derive` turns a bundle into the variant another device runs. Both write next to
-the destination and move into place at the end, so that a failed build leaves nothing behind.
+`assemble` writes a bundle from parts; `derive` turns a bundle into the variant another device runs; `with_ground_file`
+exchanges a network of the ground. All write next to the destination and move into place at the end, so that a failed
+build leaves nothing behind.
 """
 
 import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,6 +23,7 @@ from export.graphs.to_float import to_float_model
 from export.graphs.to_openvino import write_ir
 from payload.bundle import FORMAT_VERSION, REQUIRED_KEYS, Bundle, is_ir, load_bundle
 from payload.errors import InputError
+from payload.signature import FILE as SIGNATURE_FILE
 
 #: Manifest keys that `assemble` writes itself.
 OWN_KEYS = (*REQUIRED_KEYS, "octets", "target", "networks", "built")
@@ -135,6 +137,31 @@ def extended(bundle: Bundle, name: str, added: Mapping[str, Path], more: Mapping
         out, name, bundle.bands, bundle.tile_px, bundle.codec, files | dict(added), _derived_origin(bundle),
         more={**kept, **more},
     )  # fmt: skip
+
+
+def with_ground_file(
+    bundle: Bundle, file: str, write: Callable[[Path], None], more: Mapping[str, Any], out: Path
+) -> Bundle:
+    """A copy of the bundle, unsigned, with a float network of the ground that `write` writes, and `more` in its
+    manifest. Every other file stays as it is, octet for octet; `out` may be the bundle's own folder."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
+        folder = Path(scratch) / out.name
+        shutil.copytree(bundle.directory, folder, ignore=shutil.ignore_patterns(SIGNATURE_FILE))
+        path = folder / file
+        path.parent.mkdir(exist_ok=True)
+        write(path)
+        manifest = {**bundle.manifest, **more}
+        for key, value in (
+            ("files", hashlib.sha256(path.read_bytes()).hexdigest()), ("octets", path.stat().st_size),
+            ("networks", describe(path, bundle.tile_px, FLOAT)),
+        ):  # fmt: skip
+            manifest[key] = {**manifest.get(key, {}), file: value}
+        text = json.dumps(manifest, indent=1, sort_keys=True) + "\n"
+        (folder / "manifest.json").write_text(text, encoding="utf-8")
+        load_bundle(folder)
+        move_into_place(folder, out)
+    return load_bundle(out)
 
 
 def _derived_origin(bundle: Bundle) -> Origin:

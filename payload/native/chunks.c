@@ -30,7 +30,8 @@ static void count_plain(const uint8_t *classes, int chunks, uint32_t *counts) {
 
 /* Processors whose pext and pdep are quick. */
 static int use_pext(void) {
-    return use_avx2() && loops_taken != WITHOUT_PEXT && __builtin_cpu_supports("bmi2") && !__builtin_cpu_is("znver1") && !__builtin_cpu_is("znver2");
+    return use_avx2() && loops_taken != OLDER_LOOPS && __builtin_cpu_supports("bmi2") && !__builtin_cpu_is("znver1") &&
+           !__builtin_cpu_is("znver2");
 }
 
 /* STEP magnitudes >> shift as octets, at most 254, or 255 where they are odd. */

@@ -46,7 +46,7 @@ typedef struct {
 static int within(int value, int least, int most) { return value >= least && value <= most; }
 
 /* Tests set it to compare the plain loops with the vector ones, and those with what they do without pext, pdep and VNNI. */
-enum { ALL_LOOPS, PLAIN_LOOPS, WITHOUT_PEXT };
+enum { ALL_LOOPS, PLAIN_LOOPS, OLDER_LOOPS };
 static int loops_taken;
 
 static int use_avx2(void) {

@@ -81,7 +81,7 @@ def plain_only(on: bool) -> None:
     loaded().nadir_plain_only(int(on))
 
 
-def without_pext(on: bool) -> None:
+def older_loops(on: bool) -> None:
     """For tests: the vector loops as processors have them whose pext and pdep are slow, and that have no AVX-512."""
     loaded().nadir_plain_only(2 * on)
 

@@ -7,7 +7,6 @@ beside it as `cloud-onboard.tif`, and the report compares the two. It also says 
 would have called clear, had it seen the original: only a simulation can know.
 """
 
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,14 +18,14 @@ from payload.bundle import Bundle
 from payload.clouds.gate import detect_clouds
 from payload.clouds.mask import CLEAR, NO_CLASS, SHADOW, THICK, grown
 from payload.clouds.network import ROLES, CloudNet, load_cloud_net, looked_at
-from payload.engine import Engine, Network
+from payload.engine import Engine
 from payload.errors import InputError
 from payload.scene import Dn, Mask
 from payload.tiles import Tile
 from sim.clouds.other_detectors import CS_CLEAR, CS_SHADOW, csmask_is_there, csmask_outline, csmask_probabilities
 from sim.clouds.outline import classes_as_drawn, ground_classes, is_cloud
 from sim.ground.cloud_net import GroundNet, open_ground_net
-from sim.spread import Spread
+from sim.spread import OneAtATime, Spread
 
 #: In `cloud.tif`, after payload.clouds.mask.CLASSES: a tile that was declared cloud and not sent.
 WITHHELD = 4
@@ -112,19 +111,8 @@ def open_ground_mask(bundle: Bundle, engine: Engine, drawn_by: str = BUNDLES_OWN
         found = f"it takes {', '.join(ROLES)}, and the bundle {bundle.name} has {', '.join(bundle.bands)[:200]}"
         raise InputError(f"--cloud-mask {drawn_by}: {found}; leave the option out")
     net = load_cloud_net(bundle, engine) if "clouds" in bundle.manifest else None
-    net = net and replace(net, network=_OneAtATime(net.network))
+    net = net and replace(net, network=OneAtATime(net.network))
     return GroundMask(net, bundle.tile_px, level, places or (), open_ground_net(bundle, engine))
-
-
-class _OneAtATime:
-    """A network that several threads ask: it has one place each for a question and an answer."""
-
-    def __init__(self, network: Network) -> None:
-        self._network, self._lock = network, threading.Lock()
-
-    def run(self, *inputs: NDArray[Any]) -> list[NDArray[Any]]:
-        with self._lock:
-            return self._network.run(*inputs)
 
 
 @dataclass(eq=False)

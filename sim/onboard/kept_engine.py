@@ -9,13 +9,11 @@ import hashlib
 import threading
 from functools import cache
 from pathlib import Path
-from typing import Any
-
-from numpy.typing import NDArray
 
 from payload.engine import Engine, Network, open_engine
+from sim.spread import OneAtATime
 
-#: So many networks are kept, the newest; a bundle has two.
+#: So many networks are kept, the newest; a bundle has up to four.
 MOST_KEPT = 8
 Key = tuple[str, bool, tuple[int, ...] | None]
 
@@ -27,27 +25,16 @@ class KeptEngine:
         self.name, self.version = engine.name, engine.version
         self.reshapes = getattr(engine, "reshapes", False)
         self._engine, self._lock = engine, threading.Lock()
-        self._kept: dict[Key, KeptNetwork] = {}
+        self._kept: dict[Key, OneAtATime] = {}
 
     def load(self, path: Path, require_int8: bool = False, shape: tuple[int, ...] | None = None) -> Network:
         key = _digest(path), require_int8, shape
         with self._lock:
-            network = self._kept.pop(key, None) or KeptNetwork(self._engine.load(path, require_int8, shape))
+            network = self._kept.pop(key, None) or OneAtATime(self._engine.load(path, require_int8, shape))
             self._kept[key] = network  # the newest stands last
             while len(self._kept) > MOST_KEPT:
                 del self._kept[next(iter(self._kept))]
         return network
-
-
-class KeptNetwork:
-    """A network with one place each for a question and an answer, and several that ask it."""
-
-    def __init__(self, network: Network) -> None:
-        self._network, self._lock = network, threading.Lock()
-
-    def run(self, *inputs: NDArray[Any]) -> list[NDArray[Any]]:
-        with self._lock:
-            return self._network.run(*inputs)
 
 
 @cache

@@ -29,7 +29,7 @@ def loops(request: pytest.FixtureRequest) -> Iterator[None]:
     """The kernel's vector loops, the plain ones beside them, and those of processors without VNNI."""
     library.plain_only(request.param == "plain")
     if request.param == "without VNNI":
-        library.without_pext(True)
+        library.older_loops(True)
     yield
     library.plain_only(False)
 

@@ -83,9 +83,9 @@ def test_layers_are_the_same_without_pext_and_in_channels_of_many_chunks(tables)
     for shape in ((32, 32), (264, 8)):
         sent, coder = random_indices(2, *shape, 0.1), EntropyKernel(tables[1], *shape)
         coded = coder.encode_layers(sent)
-        library.without_pext(True)
+        library.older_loops(True)
         again, found = coder.encode_layers(sent), coder.decode_layers(coded)
-        library.without_pext(False)
+        library.older_loops(False)
         wanted = layers.decode_layers(coded, (256, *shape), tables[1])
         for indices in (found, coder.decode_layers(coded)):
             assert np.array_equal(indices.magnitude, wanted.magnitude)

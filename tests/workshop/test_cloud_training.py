@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from safetensors.torch import load_file
+from toys import BrightIsCloud
 
 from export.clouds import drawn, references, sampler, teacher, thresholds, train, windows
 from export.clouds.network import CloudUnet, as_cells, macs_per_pixel
@@ -51,14 +52,6 @@ def window(kind: int, site: str, seed: int = 0) -> Window:
     if kind != CLEAR:
         dn[half] = 6000.0
     return Window(dn, scl, opacity, np.zeros_like(opacity), site, 10, "L2A", kind)
-
-
-class BrightIsCloud:
-    """In the teacher's place."""
-
-    def __call__(self, dn: np.ndarray, level: str) -> np.ndarray:
-        cloud = (dn[0] > 3000.0).astype(np.float32)
-        return np.stack([1.0 - cloud, cloud, 0.0 * cloud])
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from toys import BrightIsCloud
 
 from export.bundle.add_app import add_gate
 from export.bundle.add_ground_mask import add_ground_mask
@@ -35,14 +36,6 @@ def window(kind: int, site: str, seed: int = 0) -> Window:
     dn[:, : WINDOW_PX // 2] = 6000.0
     blank = np.zeros((WINDOW_PX, WINDOW_PX), np.float32)
     return Window(dn, np.full(blank.shape, NO_SCL, np.uint8), blank, blank, site, 10, "L2A", kind)
-
-
-class BrightIsCloud:
-    """In the teacher's place."""
-
-    def __call__(self, dn: np.ndarray, level: str) -> np.ndarray:
-        cloud = (dn[0] > 3000.0).astype(np.float32)
-        return np.stack([1.0 - cloud, cloud, 0.0 * cloud])
 
 
 @pytest.fixture(scope="module")
