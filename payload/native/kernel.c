@@ -36,7 +36,7 @@
 #include "convolutional.c"
 #include "twins.c"
 
-EXPORT void nadir_plain_only(int taken) { loops_taken = taken; }
+EXPORT void nadir_take_loops(int taken) { loops_taken = taken; }
 
 /* The digest of the sources this was built from (payload/native/sources.py): an older kernel is never called. */
 #ifndef NADIR_SOURCES

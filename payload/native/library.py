@@ -78,12 +78,12 @@ def loaded() -> ctypes.CDLL:
 
 def plain_only(on: bool) -> None:
     """For tests and comparisons: leave the vector loops out."""
-    loaded().nadir_plain_only(int(on))
+    loaded().nadir_take_loops(int(on))
 
 
 def older_loops(on: bool) -> None:
     """For tests: the vector loops as processors have them whose pext and pdep are slow, and that have no AVX-512."""
-    loaded().nadir_plain_only(2 * on)
+    loaded().nadir_take_loops(2 * on)
 
 
 _Anything = ctypes.c_char * 0
