@@ -218,7 +218,7 @@ ENTRIES: dict[str, tuple[str | None, ...]] = {
 }
 #: Entries with structures of their own, which the encoder and the decoder hand over, and those that take no array.
 OTHERS = {"encode", "decode", "encode_dense", "decode_dense", "plain_only", "scratch_octets", "dense_octets",
-          "mixture_octets", "unlike"}  # fmt: skip
+          "mixture_octets", "unlike", "take_loops"}  # fmt: skip
 
 
 def entry_case(rng: Rng, compare: bool) -> str:
