@@ -40,8 +40,7 @@ from sim.report.aided import aided_section
 from sim.report.comparison import compare_with_original
 from sim.report.files import write_report
 from sim.scenes.imager.band_shift import as_imaged
-from sim.scenes.open_scene import OpenScene, open_reading
-from sim.scenes.reading import AS_STORED, Reading
+from sim.scenes.open_scene import AS_STORED, OpenScene, Reading, open_reading
 from sim.spread import Spread
 
 

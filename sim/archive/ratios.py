@@ -31,7 +31,7 @@ from sim.onboard.sending import header_of
 from sim.progress import Progress, in_parts
 from sim.report.tables import attribution_of
 from sim.scenes.open_scene import open_reading
-from sim.scenes.reading import AS_STORED, Reading
+from sim.scenes.radiometry import AS_STORED, Reading
 
 SCHEMA = "nadir-archive-ratios/1"
 RATIOS = (20.0, 50.0, 100.0, 150.0, 250.0)

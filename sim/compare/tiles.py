@@ -14,7 +14,7 @@ from payload.scene import Dn
 from payload.sensor import SENTINEL2_RGBN, Sensor
 from payload.tiles import split
 from sim.scenes.open_scene import open_reading
-from sim.scenes.reading import AS_STORED, Reading
+from sim.scenes.radiometry import AS_STORED, Reading
 
 TILE_PX = 256
 log = logging.getLogger(__name__)

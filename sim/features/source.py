@@ -25,7 +25,7 @@ from sim.mission.trust import load_trusted
 from sim.onboard.sending import PACKETS_FILE, header_of
 from sim.receive import nothing_there, read_stream, receiver_for
 from sim.scenes.open_scene import open_reading
-from sim.scenes.reading import AS_STORED, Reading
+from sim.scenes.radiometry import AS_STORED, Reading
 
 #: How streams are told from rasters.
 STREAM = ".bin"

@@ -14,7 +14,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from payload.errors import InputError
 from sim.scenes.block_rows import unit_px
-from sim.scenes.reading import MAX_PIXELS
+from sim.scenes.radiometry import MAX_PIXELS
 
 #: GDAL would take a twentieth of the machine's memory. This is a row of blocks of a product of 10 980 px; others worth
 #: keeping are kept by `sim.scenes.block_rows`.

@@ -11,8 +11,8 @@ from payload.errors import InputError
 from payload.scene import Scene
 from payload.sensor import RGBN, SENTINEL2_RGBN, Sensor
 from sim.scenes.demo import demo_scene
+from sim.scenes.radiometry import AS_STORED, Reading
 from sim.scenes.rasters import open_raster
-from sim.scenes.reading import MAX_PIXELS, Reading
 from sim.scenes.safe.open import looks_like_safe, open_safe
 
 DEMO = "demo"
@@ -34,7 +34,7 @@ def open_scene(
     seed: int = 0,
     scale: float | None = None,
     offset: float | None = None,
-    max_pixels: int = MAX_PIXELS,
+    max_pixels: int = AS_STORED.max_pixels,
 ) -> OpenScene:
     """Opens `demo` (`demo:SIZE` for SIZE x SIZE px), a GeoTIFF/COG, or a Sentinel-2 product (.SAFE directory or .zip).
 

@@ -16,7 +16,7 @@ from payload.errors import InputError
 from payload.scene import Mask
 from sim.scenes.band_names import known_name
 from sim.scenes.gdal_files import cause_of, check_size, gdal_environment
-from sim.scenes.reading import MAX_PIXELS
+from sim.scenes.radiometry import MAX_PIXELS
 
 #: Formats that are opened, by how their files begin: none that leads to other files.
 DRIVERS = {
