@@ -6,8 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from payload.errors import InputError
-from sim.scenes.gdal_files import MAX_PIXELS
-from sim.scenes.open_scene import Reading
+from sim.scenes.radiometry import MAX_PIXELS, Reading
 
 Mission = Annotated[str, typer.Option(help="Shipped mission or a TOML file.")]
 Bundle = Annotated[str, typer.Option(help="Shipped bundle or a directory.")]
