@@ -14,7 +14,7 @@ Trust = Annotated[list[Path] | None, typer.Option("--trust", help="KEY.pub whose
 AllowUnsigned = Annotated[bool, typer.Option("--allow-unsigned", help="Take a bundle without a signature.")]
 Engine = Annotated[str, typer.Option(help="openvino, onnxruntime or native.")]
 AnyEngine = Annotated[str, typer.Option(help="As --engine of others, or auto: openvino, and native for a large scene.")]
-Decoder = Annotated[str, typer.Option(help="fast (no network), full, or best where the bundle has it.")]
+Decoder = Annotated[str, typer.Option(help="fast (no network), full, or best (full, averaged over eight turns).")]
 AnyDecoder = Annotated[str, typer.Option(help="As --decoder of others, or auto: full, and fast for a large scene.")]
 CloudMask = Annotated[str, typer.Option(help="Who draws cloud.tif: bundle, ukis-csmask or ukis-csmask-l1c.")]
 Jobs = Annotated[int | None, typer.Option(min=1, help="Threads for one scene, or one a core; octets stay the same.")]
