@@ -22,6 +22,7 @@ from payload.engine import open_engine
 from payload.errors import InputError
 from payload.stopwatch import Stopwatch
 from payload.tiles import split
+from sim.ground.averaged_network import TURNS, turned, turned_levels
 from sim.scenes.demo import demo_scene
 
 STEPS_DN = (12.0, 320.0)
@@ -119,3 +120,13 @@ def test_the_first_checksums_stay_when_a_decoder_is_replaced_twice(tmp_path: Pat
     once = with_decoder(load_bundle(where), "edge", CHECKPOINTS / "edge", pool, tmp_path / "once")
     assert once.manifest["first_ground"] == {DECODER_FILE: first}
     assert first != once.manifest["files"][DECODER_FILE]
+
+
+@pytest.mark.parametrize("turn", TURNS)
+def test_levels_of_a_turned_picture_are_the_turned_levels(model, turn) -> None:
+    picture = np.random.default_rng(5).normal(0, 200, (1, 4, 64, 64)).astype(np.float32)
+    levels, of_turned = (
+        model.analysis(torch.from_numpy(x)).flatten(1, 2).numpy() for x in (picture, turned(picture, turn))
+    )
+    off = np.abs(of_turned - turned_levels(levels, turn)).max((0, 2, 3))
+    assert (off / np.abs(levels).max((0, 2, 3))).max() < (0.03 if turn[2] else 1e-4)  # rounded rows, other columns
