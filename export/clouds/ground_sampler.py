@@ -5,34 +5,23 @@ the pictures are also those that came down (`decoded` parts, teacher.py), and a 
 teacher's was.
 """
 
-from typing import Any
-
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from export.clouds.drawn import F32
-from export.clouds.sampler import T_SHADOW, Drawing, degrade, how_often, loss
+from export.clouds.sampler import T_SHADOW, Drawing, degrade
 
 #: Cells along a crop, how often, and how much larger the ground is that it is taken from: a window has 128.
-SIZES, SIZE_SHARES = (128, 96, 64), (0.5, 0.3, 0.2)
+SIZES, SIZE_SHARES = (128, 96, 64), (0.25, 0.45, 0.3)
 ZOOMS = {128: (0.5, 1.0, 1.0, 1.0), 96: (0.5, 0.75, 1.0, 1.0, 1.0, 1.33), 64: (1.0, 1.0, 1.0, 1.5, 2.0, 2.0)}
 #: Probability that a sample is degraded, so that the network also sees pictures as they are.
 DEGRADED = 0.6
 #: How much more shadow counts than the rest: there is little of it.
 SHADOW_COUNTS = 2.0
-#: A window with this share of shadow is drawn three times as often as one without; and how often a coarse one is.
-FULL_SHADOW, COARSE_OFTEN, COARSE_FROM_M = 0.05, 0.6, 20
-#: What the overlap of shadow counts beside the rest of the loss.
-OVERLAP_COUNTS = 0.5
 
 
 class GroundSampler(Drawing):
     """Draws batches: DN [N, 4, n, n], then what `sampler.loss` wants of cells [N, ..., n, n]."""
-
-    def __init__(self, windows: dict[str, NDArray[Any]]) -> None:
-        super().__init__(windows, often_of(windows))
 
     def batch(self, rng: np.random.Generator, tiles: int) -> tuple[torch.Tensor, ...]:
         """As many cells as `tiles` windows have."""
@@ -49,17 +38,3 @@ class GroundSampler(Drawing):
             ended = int(rng.integers(size // 8, size))
             dn[:, :, ended:], labels[3:, :, ended:] = 0.0, 0.0
         return dn, labels[:3], labels[3] * (1.0 + SHADOW_COUNTS * labels[T_SHADOW]), labels[4], labels[5]
-
-
-def often_of(windows: dict[str, NDArray[Any]]) -> NDArray[np.float64]:
-    """As for the flying network, and windows with shadow more often."""
-    shadow = windows["teacher"][:, T_SHADOW, ::4, ::4].mean(axis=(1, 2)) / 255.0
-    often = how_often(windows) * (1.0 + 2.0 * np.minimum(1.0, shadow / FULL_SHADOW))
-    return np.asarray(often * np.where(windows["gsd_m"] > COARSE_FROM_M, COARSE_OFTEN, 1.0))
-
-
-def ground_loss(logits: Tensor, batch: tuple[Tensor, ...]) -> Tensor:
-    """The flying network's, and how little the shadow told and the teacher's overlap (Dice) over the batch."""
-    told, taught, seen = torch.softmax(logits, dim=1)[:, 3], batch[0][:, T_SHADOW], (batch[1] > 0).float()
-    both, either = (seen * told * taught).sum(), (seen * (told**2 + taught**2)).sum()
-    return loss(logits, batch) + OVERLAP_COUNTS * (1.0 - (2.0 * both + 1.0) / (either + 1.0))

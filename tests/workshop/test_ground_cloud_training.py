@@ -14,12 +14,11 @@ from toys import BrightIsCloud
 
 from export.bundle.add_app import add_gate
 from export.bundle.add_ground_mask import add_ground_mask
-from export.clouds import decoded, ground_sampler, ground_train, sampler, teacher
-from export.clouds import windows as windows_module
+from export.clouds import decoded, ground_train, teacher
 from export.clouds.ground_network import FOLD, GROUND_CELL_PX, GroundMaskNetwork, GroundUnet, as_seen
-from export.clouds.ground_sampler import OVERLAP_COUNTS, GroundSampler, ground_loss
+from export.clouds.ground_sampler import GroundSampler
 from export.clouds.sampler import loss
-from export.clouds.windows import CLASSIFIED, CLEAR, DRAWN, NO_SCL, UNKNOWN, WINDOW_PX, Coarse, Window, averaged
+from export.clouds.windows import CLASSIFIED, CLEAR, DRAWN, NO_SCL, UNKNOWN, WINDOW_PX, Window
 from export.recipe import load_recipe
 from payload.bundle import GROUND_CLOUDS_FILE, load_bundle
 from payload.engine import open_engine
@@ -151,60 +150,8 @@ def test_the_file_tells_what_the_network_tells_in_both_runtimes_at_any_size(tmp_
 
 
 def test_the_recipe_keeps_within_its_size() -> None:
-    wanted = load_recipe("ground-clouds")
-    network = GroundUnet(wanted["widths"], wanted["more_blocks"])
-    assert 500_000 <= sum(p.numel() for p in network.parameters()) <= 1_000_000
-
-
-def test_a_larger_network_begins_as_the_smaller_one() -> None:
-    torch.manual_seed(0)
-    small, large = GroundUnet((4, 8, 8, 12)), GroundUnet((8, 8, 12, 16), more_blocks=1)
-    for weights in small.parameters():
-        torch.nn.init.normal_(weights, std=0.1)
-    ground_train.grow_from(large, small.state_dict())
-    seen = torch.rand(1, 4, 64, 64)
-    with torch.no_grad():
-        torch.testing.assert_close(large(seen), small(seen))
-        assert all(float(block[0].first.weight.abs().max()) > 0.0 for block in large.more)  # and can learn
-
-
-def test_shadow_is_told_by_how_far_it_overlaps() -> None:
-    """Right shadow costs less than none, and none of it hangs on cells that nobody has seen."""
-    classes = torch.zeros(1, 3, 4, 4)
-    classes[:, 0, 2:], classes[:, 2, :2] = 1.0, 1.0  # clear below, shadow above
-    weights = torch.ones(1, 4, 4)
-    batch = classes, weights, torch.zeros(1, 4, 4), torch.zeros(1, 4, 4)
-    right, none = torch.zeros(1, 4, 4, 4), torch.zeros(1, 4, 4, 4)
-    right[:, 0, 2:], right[:, 3, :2], none[:, 0] = 20.0, 20.0, 20.0
-    beyond = lambda logits: float(ground_loss(logits, batch) - loss(logits, batch))  # noqa: E731
-    assert beyond(right) == pytest.approx(0.0, abs=1e-3)
-    assert beyond(none) == pytest.approx(OVERLAP_COUNTS * (1.0 - 1.0 / 9.0), abs=1e-3)
-    weights[:, :2] = 0.0
-    assert beyond(none) == pytest.approx(0.0, abs=1e-3)
-
-
-def test_windows_with_shadow_are_drawn_more_often_and_coarse_ones_less(pool: Path) -> None:
-    windows = teacher.load_labelled(pool)
-    windows["teacher"][1, 2] = 255
-    windows["gsd_m"][2] = 80
-    before, after = sampler.how_often(windows), ground_sampler.often_of(windows)
-    np.testing.assert_allclose(after / before, (1.0, 3.0, ground_sampler.COARSE_OFTEN, 1.0))
-
-
-@pytest.mark.parametrize("times", [2, 4, 8])
-def test_a_coarse_window_is_the_average_of_windows_of_one_site(times: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(windows_module, "COARSER", (times,))
-    every = [window(CLASSIFIED, "a", 1), window(CLASSIFIED, "a", 2), window(DRAWN, "b", 3)]
-    rng = np.random.default_rng(4)
-    drawn = [Coarse(every).draw(rng) for _ in range(6)]
-    assert {(w.site, w.kind) for w in drawn} == {("a", CLASSIFIED), ("b", DRAWN)}
-    for w in drawn:
-        shapes = [getattr(w, name).shape for name in ("dn", "scl", "opacity", "cast")]
-        assert shapes == [(4, WINDOW_PX, WINDOW_PX)] + [(WINDOW_PX, WINDOW_PX)] * 3
-        assert w.gsd_m == 10 * times and w.level == "L2A"
-        means = [e.dn.mean() for e in every if e.site == w.site]
-        assert min(means) - 1 <= w.dn.mean() <= max(means) + 1  # nothing is lost or doubled
-    assert np.array_equal(averaged(np.arange(16.0, dtype=np.float32).reshape(4, 4), 2), [[2.5, 4.5], [10.5, 12.5]])
+    network = GroundUnet(load_recipe("ground-clouds")["widths"])
+    assert 200_000 <= sum(p.numel() for p in network.parameters()) <= 500_000
 
 
 def test_it_goes_into_a_bundle_and_changes_neither_its_id_nor_another_file(tmp_path: Path) -> None:
