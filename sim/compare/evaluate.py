@@ -36,7 +36,7 @@ from sim.ground.decoder import FAST, FULL
 from sim.metrics import thematic
 from sim.metrics.bd_rate import CR_FINE
 from sim.metrics.distortion import psnr_db, rate_figures, tile_figures
-from sim.scenes.open_scene import AS_STORED, Reading
+from sim.scenes.radiometry import AS_STORED, Reading
 
 FINE_PSNR_DB = 46.5  # curves reach past the last constant-quality point of the table (46 dB)
 COARSEST_CR = 4000.0  # settings that cost less than this on a tile are passed over: header and nothing else

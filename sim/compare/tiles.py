@@ -13,7 +13,8 @@ from payload.errors import InputError
 from payload.scene import Dn
 from payload.sensor import SENTINEL2_RGBN, Sensor
 from payload.tiles import split
-from sim.scenes.open_scene import AS_STORED, Reading
+from sim.scenes.open_scene import open_reading
+from sim.scenes.radiometry import AS_STORED, Reading
 
 TILE_PX = 256
 log = logging.getLogger(__name__)
@@ -115,7 +116,7 @@ def _cut(name: str, picture: Dn, tile_px: int, sensor: Sensor) -> Iterator[tuple
 def _raster_tiles(
     path: Path, tile_px: int, reading: Reading, sensor: Sensor
 ) -> Iterator[tuple[BenchTile, bool]]:
-    with reading.open(str(path), sensor) as scene:
+    with open_reading(reading, str(path), sensor) as scene:
         info = scene.info
         for tile in split(scene, tile_px):
             inside = (tile.row + 1) * tile_px <= info.height_px and (tile.col + 1) * tile_px <= info.width_px
