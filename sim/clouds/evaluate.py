@@ -22,8 +22,7 @@ from payload.sensor import RGBN
 from payload.tiles import split
 from sim.clouds import figures
 from sim.clouds.cost import bundle_at, gate_costs, ground_cost, savings, speed
-from sim.clouds.figures import Counts, Reliability
-from sim.clouds.gate_figures import GatedTile, by_threshold, gate_figures
+from sim.clouds.figures import Counts, GatedTile, Reliability, by_threshold, gate_figures
 from sim.clouds.human import JudgedChip, gate_on_chips, human_rows, judge_chips
 from sim.clouds.judged import BCY, HOT, OURS, RULES, Candidate, Judged, detect_padded, judge, open_candidate
 from sim.clouds.other_detectors import (

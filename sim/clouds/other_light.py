@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import zoom
 
 from sim.clouds import figures
-from sim.clouds.figures import CLOUDY_TILE
-from sim.clouds.gate_figures import GatedTile, gate_figures
+from sim.clouds.figures import CLOUDY_TILE, GatedTile, gate_figures
 from sim.clouds.judged import Candidate, detect_padded, judge_picture
 from sim.clouds.outline import is_cloud
 from sim.clouds.samples import CloudSample, HumanChip

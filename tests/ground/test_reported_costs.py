@@ -25,7 +25,7 @@ from payload.link.tile_code import Kind
 from payload.stopwatch import peak_memory_mib
 from payload.tiles import Tile
 from sim.clouds import evaluate, other_light, requirements
-from sim.clouds.gate_figures import by_threshold, gate_figures
+from sim.clouds.figures import by_threshold, gate_figures
 from sim.clouds.human import EVERY_CHIP
 from sim.clouds.judged import OURS
 from sim.clouds.samples import FIRM, CloudSample, HumanChip
