@@ -5,8 +5,9 @@ of features sees the block of a cell and, coarser, the blocks around it, and giv
 as many parameters, a fraction of the work.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from payload.errors import InputError
 from payload.scene import Dn
 from sim.spread import Spread
-from sim.tasks.learning.perceptron import Perceptron
+from sim.tasks.learning.perceptron import Draw, Perceptron
 from sim.tasks.scores import f1
 from sim.tasks.task import IGNORED, Labels
 
@@ -32,8 +33,8 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Budget:
-    """What training may take, for every head alike: units drawn from the labelled ones, rounds over them at two rates
-    of learning."""
+    """What training may take, for every head alike: rounds at two rates of learning, each over units drawn anew from
+    the labelled ones."""
 
     units: int = 20_000
     rounds: int = 9
@@ -139,14 +140,22 @@ class Head:
         """Learns from units that have labels, as many of each class as can be; pixels without a label in a unit take
         that unit's commonest."""
         random, budget = np.random.default_rng(self._seed), self._budget
-        at, targets = labels.of(labels.drawn(budget.units, self._classes, random))
-        inputs = units.at(at)
-        mean, scale = inputs.mean(axis=0), inputs.std(axis=0) + 1e-3
-        self._train((inputs - mean) / scale, self._hot(_filled(targets)), units)
-        self._network.take_in(mean, scale)
+        first = self._drawn(units, labels, random)
+        mean, scale = first[0].mean(axis=0), first[0].std(axis=0) + 1e-3
+        network = self._network = Perceptron(_widths(units, len(mean), first[1].shape[1]), self._seed)
+
+        def draws(rounds: int, *known: Draw) -> Iterator[Draw]:
+            new = (self._drawn(units, labels, random) for _ in range(rounds - len(known)))
+            return (((inputs - mean) / scale, targets) for inputs, targets in chain(known, new))
+
+        network.fit(draws(budget.rounds, first), budget.batch, budget.rate)
+        network.fit(draws(budget.last_rounds), budget.batch, budget.last_rate)
+        network.take_in(mean, scale)
+        self.parameters = network.parameters
+        self.macs_per_px = network.weights / units.per_px + units.prepared_macs
         if self._classes == 2:
             at, targets = labels.of(random.integers(0, len(labels.at), budget.units))
-            self._threshold = _best_threshold(self._network.predict(units.at(at)), targets)
+            self._threshold = _best_threshold(network.predict(units.at(at)), targets)
         return self
 
     def classes_of(self, inputs: Floats) -> Labels:
@@ -156,13 +165,10 @@ class Head:
             return (scores > self._threshold).astype(np.uint8)
         return scores.reshape(len(scores), -1, self._classes).argmax(axis=-1).astype(np.uint8)
 
-    def _train(self, inputs: Floats, targets: NDArray[np.bool_], units: Units) -> None:
-        budget = self._budget
-        network = self._network = Perceptron(_widths(units, inputs.shape[1], targets.shape[1]), self._seed)
-        network.fit(inputs, targets, budget.batch, budget.rounds, budget.rate)
-        network.fit(inputs, targets, budget.batch, budget.last_rounds, budget.last_rate)
-        self.parameters = network.parameters
-        self.macs_per_px = network.weights / units.per_px + units.prepared_macs
+    def _drawn(self, units: Units, labels: Labelled, random: np.random.Generator) -> Draw:
+        """Inputs of a round and their labels."""
+        at, targets = labels.of(labels.drawn(self._budget.units, self._classes, random))
+        return units.at(at), self._hot(_filled(targets))
 
     def _hot(self, targets: Labels) -> NDArray[np.bool_]:
         """Labels [n, s] -> one column for each label of two classes, K columns of more."""
