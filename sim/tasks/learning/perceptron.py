@@ -2,7 +2,6 @@
 learning, and inputs that come as they are."""
 
 import importlib
-import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -37,9 +36,7 @@ class Perceptron:
             # scikit-learn numbers columns in the dtype of the targets: 8 bits are too few for them
             wanted = targets.astype(np.int32) if self._logistic else targets
             learn = self._network.partial_fit if begun else self._network.fit
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # it says that it was stopped, which it was
-                learn(inputs, wanted[:, 0] if self._one else wanted)
+            learn(inputs, wanted[:, 0] if self._one else wanted)
             begun = True
 
     @property
