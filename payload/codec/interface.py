@@ -24,8 +24,6 @@ from payload.tiles import Tile
 ENCODER_FILE = "flight/encoder.onnx"
 TABLES_FILE = "flight/tables.npz"
 DECODER_FILE = "ground/decoder.onnx"
-#: A larger network than DECODER_FILE, of the same inputs and output; bundles may have it.
-BEST_DECODER_FILE = "ground/decoder-best.onnx"
 #: Peak of every PSNR that the payload is asked for.
 PEAK_DN = 10_000.0
 

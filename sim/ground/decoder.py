@@ -9,8 +9,8 @@ for some tenths of a decibel more, `best` a larger one where the bundle has it.
 import threading
 import time
 
-from payload.bundle import Bundle
-from payload.codec.interface import BEST_DECODER_FILE, Bounding, Codec, Grid, NativeGrids
+from payload.bundle import BEST_DECODER_FILE, Bundle
+from payload.codec.interface import Bounding, Codec, Grid, NativeGrids
 from payload.codec.registry import open_codec, open_fallback
 from payload.engine import Engine, Network
 from payload.errors import InputError, StreamError

@@ -39,8 +39,10 @@ log = logging.getLogger(__name__)
 #: One trial in so many decodes what was accepted to pixels.
 DECODED = 50
 TRIALS_PER_LINE = 500
-#: A trial takes milliseconds; one that takes so long hangs.
+#: A trial takes milliseconds; one that takes so much of the processor hangs (a host may stand still for longer).
 HANGS_S = 60.0
+
+
 class Line:
     """Scenes of toy bundles, sent once; what the ground makes of damaged copies of them."""
 
@@ -256,14 +258,14 @@ def ring(number: int, frame: FrameType | None) -> None:
 
 def watched(line: Line, seed: int) -> Counter[str]:
     """A trial, its crash or hang counted with its seed instead of raised."""
-    signal.setitimer(signal.ITIMER_REAL, HANGS_S)
+    signal.setitimer(signal.ITIMER_PROF, HANGS_S)
     try:
         return trial(line, seed)
     except Exception as error:
         log.error("trial %d:\n%s", seed, traceback.format_exc())
         return Counter({"HANG" if isinstance(error, HangError) else "CRASH": 1})
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 def units_in(found: Counter[str]) -> int:
@@ -285,7 +287,7 @@ def read_record(record: Path | None) -> tuple[Counter[str], int]:
 
 def run(units: int, record: Path | None = None) -> Counter[str]:
     """Trials until so many units were damaged, those on record included."""
-    signal.signal(signal.SIGALRM, ring)
+    signal.signal(signal.SIGPROF, ring)
     (found, seed), line, start = read_record(record), whole_line(), time.monotonic()
     while units_in(found) < units:
         part: Counter[str] = Counter()
