@@ -14,6 +14,7 @@ import numpy as np
 from payload.errors import InputError
 from payload.policy import Profile
 from payload.scene import Dn
+from sim.ground.decoder import FULL
 from sim.progress import Progress
 from sim.spread import Spread
 from sim.tasks import scores
@@ -39,7 +40,8 @@ QUICK = Plan((20.0, 100.0), (34.0,), (0,), (0.1,), Budget(units=3000, rounds=3, 
 @dataclass(frozen=True)
 class TasksRequest:
     """What the user asked for. The first bundle is the one of decoded pixels; features are of all. `kept`: where what
-    is done is kept until all is. `profile` of the entropy coder: ratios follow it."""
+    is done is kept until all is. `profile` of the entropy coder: ratios follow it. `decoder`: one of
+    `DECODERS`, of pixels."""
 
     data: Path
     tasks: Sequence[str] = NAMES
@@ -48,6 +50,7 @@ class TasksRequest:
     jobs: int = 1
     kept: Path | None = None
     profile: Profile = "fast"
+    decoder: str = FULL
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.tasks if name not in NAMES]
@@ -83,7 +86,7 @@ class _Run:
 
     def __init__(self, request: TasksRequest, spread: Spread) -> None:
         self.request, self.plan, self.spread = request, request.plan, spread
-        self.coders = [BundleCoder(name, spread, profile=request.profile) for name in request.bundles]
+        self.coders = [BundleCoder(name, spread, request.decoder, request.profile) for name in request.bundles]
         self.kept = Kept(request.kept, self._decisive())
         self.task = lru_cache(1)(self._loaded)
         self._heads: dict[tuple[str, int], Head] = {}
@@ -92,7 +95,8 @@ class _Run:
         """What rows depend on, besides the code."""
         about = {"schema": SCHEMA, "plan": asdict(self.plan), "profile": self.request.profile}
         bundles = [coder.bundle.bundle_id for coder in self.coders]
-        return about | {"data": str(self.request.data.resolve()), "bundles": bundles}
+        about |= {"decoder": self.request.decoder, "data": str(self.request.data.resolve())}
+        return about | {"bundles": bundles}
 
     def _loaded(self, name: str) -> Task:
         if name == SCENES:
@@ -169,7 +173,7 @@ class _Run:
         rows = [row for name in self.request.tasks for row in self.kept.rows if row["task"] == name]
         tasks = {name: _about(self.task(name)) for name in self.request.tasks}
         found = {"schema": SCHEMA, "plan": asdict(self.plan), "bundles": list(self.request.bundles),
-                 "profile": self.request.profile, "tasks": tasks,
+                 "profile": self.request.profile, "decoder": self.request.decoder, "tasks": tasks,
                  "summary": summary(rows, tasks), "rows": rows}  # fmt: skip
         return found | ({"second_looks": second_looks(self.request.data)} if "mangrove" in tasks else {})
 

@@ -240,7 +240,8 @@ def test_a_page_names_metrics_and_classes_and_goes_by_ratio() -> None:
     about = {"metric": "miou", "title": "Cover", "note": "as `water`", "pictures": 1, "classes": ["wood", "class 7"]}
     tasks = {"water": about}
     plan, tables = {"seeds": [0]}, summary(rows, tasks)
-    result = {"rows": rows, "tasks": tasks, "summary": tables, "plan": plan, "bundles": ["edge"], "profile": "fast"}
+    result = {"rows": rows, "tasks": tasks, "summary": tables, "plan": plan, "bundles": ["edge"], "profile": "fast",
+              "decoder": "full"}  # fmt: skip
     page = render_page(result)
     assert "IoU of class 7 0.25" in page and "of mean IoU, spread" in page and "miou" not in page
     order = re.findall(r'<th scope="row">([^<]+)</th>', page)

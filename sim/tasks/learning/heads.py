@@ -27,6 +27,9 @@ OWN, BESIDE, CORNER = 64, 24, 12
 PIXEL_HIDDEN, BLOCK_HIDDEN = (128, 112), (100,)
 #: A head of features has fewer hidden units where its many classes would make it larger than a head of pixels.
 BLOCK_PARAMETERS = 27_500
+#: What is drawn evenly is weighed by its share of the labels to this power, where there are more than two classes.
+#: Chosen on strips of `mangrove` that are learnt from.
+RARITY = 0.75
 THRESHOLDS = np.round(np.arange(0.1, 0.96, 0.05), 2)
 Floats = NDArray[np.float32]
 
@@ -105,6 +108,11 @@ class Labelled:
         """Places, as numpy indexes them, and labels of some."""
         return np.unravel_index(self.at[chosen], self.grid), self.targets[chosen]
 
+    def shares(self, classes: int) -> Floats:
+        """Of the labels, each class's, [K]."""
+        counts = np.bincount(self.targets[self.targets != IGNORED], minlength=classes)
+        return (counts / counts.sum()).astype(np.float32)
+
     def drawn(self, count: int, classes: int, random: np.random.Generator) -> NDArray[np.intp]:
         """Which are learnt from: for each class an equal share of units that hold it."""
         held = [np.flatnonzero((self.targets == k).any(axis=1)) for k in range(classes)]
@@ -128,11 +136,11 @@ def labelled(labels: Labels, units: Units) -> Labelled:
 
 class Head:
     """One head of K classes. Deterministic by its seed. Of two classes, the one above a threshold of probability is
-    taken that served best on a draw of the labels it learnt from."""
+    taken that served best on a draw of the labels it learnt from; of more, the likeliest by how often each is."""
 
     def __init__(self, classes: int, budget: Budget, seed: int) -> None:
         self._classes, self._budget, self._seed = classes, budget, seed
-        self._threshold = 0.5
+        self._threshold, self._weights = 0.5, np.ones(classes, np.float32)
         self.parameters = 0
         self.macs_per_px = 0.0
 
@@ -153,6 +161,7 @@ class Head:
         network.take_in(mean, scale)
         self.parameters = network.parameters
         self.macs_per_px = network.weights / units.per_px + units.prepared_macs
+        self._weights = labels.shares(self._classes) ** RARITY
         if self._classes == 2:
             at, targets = labels.of(random.integers(0, len(labels.at), budget.units))
             self._threshold = _best_threshold(network.predict(units.at(at)), targets)
@@ -163,7 +172,8 @@ class Head:
         scores = self._network.predict(inputs)
         if self._classes == 2:
             return (scores > self._threshold).astype(np.uint8)
-        return scores.reshape(len(scores), -1, self._classes).argmax(axis=-1).astype(np.uint8)
+        likely = scores.reshape(len(scores), -1, self._classes) * self._weights
+        return likely.argmax(axis=-1).astype(np.uint8)
 
     def _drawn(self, units: Units, labels: Labelled, random: np.random.Generator) -> Draw:
         """Inputs of a round and their labels."""
