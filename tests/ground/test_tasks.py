@@ -97,6 +97,13 @@ def test_a_head_of_features_learns_more_classes_than_8_bits_have_columns_for() -
     assert head.parameters <= 50_000
 
 
+def test_where_a_head_cannot_tell_it_takes_the_commonest_class() -> None:
+    random = np.random.default_rng(0)
+    units = of_pixels(random.integers(900, 1100, (4, 4, 32, 32)).astype(np.uint16))  # they say nothing
+    labels = random.choice(3, (4, 32, 32), p=(0.8, 0.1, 0.1)).astype(np.uint8)  # and are drawn evenly
+    assert (learnt(units, labels, 3)[1] == 0).mean() > 0.9
+
+
 def test_a_head_gives_the_same_answer_for_the_same_seed_and_another_for_another() -> None:
     task, few = toy_task(3), replace(SMALL, units=300, rounds=2)
     units = of_pixels(task.pictures)
