@@ -27,8 +27,8 @@ OWN, BESIDE, CORNER = 64, 24, 12
 PIXEL_HIDDEN, BLOCK_HIDDEN = (128, 112), (100,)
 #: A head of features has fewer hidden units where its many classes would make it larger than a head of pixels.
 BLOCK_PARAMETERS = 27_500
-#: What is drawn evenly is weighed by its share of the labels to this power, where there are more than two classes.
-#: Chosen on strips of `mangrove` that are learnt from.
+#: Of more than two classes each is weighed by its share of the labels over that of what was drawn, to this
+#: power, chosen on strips of `mangrove` that are learnt from.
 RARITY = 0.75
 THRESHOLDS = np.round(np.arange(0.1, 0.96, 0.05), 2)
 Floats = NDArray[np.float32]
@@ -161,8 +161,10 @@ class Head:
         network.take_in(mean, scale)
         self.parameters = network.parameters
         self.macs_per_px = network.weights / units.per_px + units.prepared_macs
-        self._weights = labels.shares(self._classes) ** RARITY
-        if self._classes == 2:
+        if self._classes > 2:
+            drawn = first[1].reshape(-1, self._classes).mean(axis=0)
+            self._weights = (labels.shares(self._classes) / np.maximum(drawn, 1e-9)) ** RARITY
+        else:
             at, targets = labels.of(random.integers(0, len(labels.at), budget.units))
             self._threshold = _best_threshold(network.predict(units.at(at)), targets)
         return self
