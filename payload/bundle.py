@@ -31,11 +31,6 @@ BARE = "none"
 #: Draws the mask that a user gets, on the ground. Nothing that comes down is read otherwise for it, so it may be added
 #: or exchanged without a bundle's id changing.
 GROUND_CLOUDS_FILE = "ground/clouds.onnx"
-#: A larger decoder network than the bundle's own, of the same inputs and output, for those who ask for it. It may be
-#: added or exchanged, too: the streams that it reads are those of the bundle's own.
-BEST_DECODER_FILE = "ground/decoder-best.onnx"
-#: Files that decide no stream.
-BESIDE_STREAMS = (GROUND_CLOUDS_FILE, BEST_DECODER_FILE)
 REQUIRED_KEYS = ("format_version", "name", "bands", "tile_px", "codec", "files")
 #: Bounds before anything is parsed: what ships has a hundredth of each.
 MOST_MANIFEST_OCTETS, MOST_TABLE_OCTETS = 1 << 20, 1 << 26
@@ -111,7 +106,7 @@ def identity(manifest: dict[str, Any]) -> bytes:
     A decoder network may become better while its bundle flies: `first_ground` has the checksums that files of ground/
     had in the bundle of this id that was first, and they stay in the id."""
     decisive = {key: manifest[key] for key in ("format_version", "bands", "tile_px", "codec")}
-    files = {name: sha256 for name, sha256 in manifest["files"].items() if name not in BESIDE_STREAMS}
+    files = {name: sha256 for name, sha256 in manifest["files"].items() if name != GROUND_CLOUDS_FILE}
     decisive["files"] = files | manifest.get("first_ground", {})
     decisive |= {key: manifest[key] for key in ("sensor",) if key in manifest}
     return json.dumps(decisive, sort_keys=True, separators=(",", ":")).encode()

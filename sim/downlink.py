@@ -40,7 +40,7 @@ from sim.report.aided import aided_section
 from sim.report.comparison import compare_with_original
 from sim.report.files import write_report
 from sim.scenes.imager.band_shift import as_imaged
-from sim.scenes.open_scene import AS_STORED, OpenScene, Reading
+from sim.scenes.open_scene import AS_STORED, OpenScene, Reading, open_reading
 from sim.spread import Spread
 
 
@@ -133,7 +133,7 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
 
 def _imaged(request: Request, mission: Mission, bundle: Bundle) -> OpenScene:
     """The scene as the imager hands it over, its bands registered where the mission says so."""
-    scene = request.reading.open(request.scene, bundle.sensor, request.seed)
+    scene = open_reading(request.reading, request.scene, bundle.sensor, request.seed)
     shift_px = mission.imager.band_shift_px if request.band_shift is None else request.band_shift
     return as_imaged(scene, shift_px, mission.policy.register_bands)
 

@@ -33,7 +33,6 @@ def add_to(commands: Commands) -> None:
     build.add_argument("--app-cell", type=int, choices=(2, 4), default=2, metavar="PX", help="of --app: 2 or 4")
     build.add_argument("--gate", metavar="BUNDLE", help="the cloud network of this bundle, into --bundle")
     build.add_argument("--decoder", type=Path, metavar="CHECKPOINTS", help="a newly trained decoder, into --bundle")
-    build.add_argument("--best", action="store_true", help="into --bundle: decoder `best`, its own averaged over turns")
     build.add_argument("--pool", type=Path, help="what --decoder was trained on; default the usual tiles")
     build.add_argument(
         "--ground-clouds", type=Path, nargs="?", const=kept_ground_clouds(), metavar="FOLDER",
@@ -53,7 +52,6 @@ def _build(arguments: argparse.Namespace) -> int:
     from export.bundle.add_app import add_app, add_gate
     from export.bundle.add_ground_mask import add_ground_mask
     from export.bundle.assemble import derive
-    from export.bundle.best_decoder import with_best_decoder
     from export.bundle.from_recipe import build_recipe
     from export.bundle.new_decoder import with_decoder
 
@@ -72,10 +70,6 @@ def _build(arguments: argparse.Namespace) -> int:
         bundle = load_bundle(arguments.bundle or DEFAULT)
         out = arguments.out or Path("build") / f"{bundle.name}-decoder"
         built = with_decoder(bundle, arguments.recipe, arguments.decoder, arguments.pool, out)
-    elif arguments.best:
-        bundle = load_bundle(arguments.bundle or DEFAULT)
-        out = arguments.out or Path("build") / f"{bundle.name}-best"
-        built = with_best_decoder(bundle, out)
     elif arguments.bundle is not None and arguments.ground_clouds is not None:
         bundle = load_bundle(arguments.bundle)
         out = arguments.out or Path("build") / f"{bundle.name}-ground-clouds"

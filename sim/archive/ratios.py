@@ -30,7 +30,8 @@ from sim.metrics.radiometry import ClassTally
 from sim.onboard.sending import header_of
 from sim.progress import Progress, in_parts
 from sim.report.tables import attribution_of
-from sim.scenes.open_scene import AS_STORED, Reading
+from sim.scenes.open_scene import open_reading
+from sim.scenes.radiometry import AS_STORED, Reading
 
 SCHEMA = "nadir-archive-ratios/1"
 RATIOS = (20.0, 50.0, 100.0, 150.0, 250.0)
@@ -75,7 +76,7 @@ def measure(trial: Trial, progress: Progress) -> dict[str, Any]:
     mask = open_ground_mask(bundle, open_engine(trial.engine))
     for decoder in trial.decoders:
         Decoder(bundle, open_engine(trial.engine), decoder)  # one that the bundle lacks is refused now
-    with trial.reading.open(trial.scene, bundle.sensor, trial.seed) as scene:
+    with open_reading(trial.reading, trial.scene, bundle.sensor, trial.seed) as scene:
         rows = list(_rows(scene, trial, bundle, mask, progress))
         info = scene.info
     return {

@@ -27,6 +27,7 @@ from sim.metrics.distortion import psnr_db
 from sim.onboard.sending import header_of
 from sim.products.rasters import PictureWriter
 from sim.progress import Progress
+from sim.scenes.open_scene import open_reading
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Entry:
 def put(where: str, store: Store, order: Order, progress: Progress) -> Entry:
     """One scene into a store. InputError where it cannot be read, or lies there already."""
     bundle = load_bundle(order.bundle)
-    with order.reading.open(where, bundle.sensor, order.seed) as scene:
+    with open_reading(order.reading, where, bundle.sensor, order.seed) as scene:
         header = header_of(scene, bundle)
         name = name_for(scene.info.name, header.scene_id)
         if store.has(name) and not order.overwrite:

@@ -26,7 +26,7 @@ from sim.archive.proof import Proof
 from sim.ground.decoder import FAST, Decoder
 from sim.progress import Progress
 from sim.report.tables import attribution_of
-from sim.scenes.open_scene import AS_STORED, Reading
+from sim.scenes.radiometry import AS_STORED, Reading
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from payload.errors import InputError
-from sim.campaign import jobs
+from sim.campaign import jobs, nursery
 from sim.campaign.items import Item
 from sim.campaign.jobs import Job
 from sim.progress import Progress
@@ -61,7 +61,7 @@ def cluster(scheduler: str | None, workers: int, memory: str) -> Iterator[Any]:
     distributed = dask()
     config = importlib.import_module("dask").config
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what goes wrong is said by the rows
-    with config.set(SETTINGS):
+    with config.set(SETTINGS | nursery.settings()):
         if scheduler is not None:
             try:
                 client = distributed.Client(scheduler, timeout="20s")

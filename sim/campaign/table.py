@@ -22,12 +22,19 @@ NUMBERS = (
 )  # fmt: skip
 SHOWN = ("psnr_10k_db", "cr16", "sam_deg", "kmeans_oa", "cover_oa")
 WORST = 6
+PAGE = page.TEMPLATES / "campaign.html"
 
 
 def rows(out: Path) -> Iterator[dict[str, Any]]:
     """Rows of every scene that is done, in the order of their digests."""
     for path in sorted((out / ROWS).glob("*.json")):
         yield json.loads(path.read_text(encoding="utf-8"))
+
+
+def prepare() -> None:
+    """What a table and a page need, so that they are not waited for in the end. InputError as `arrow`."""
+    arrow()
+    page.compile_page(PAGE)
 
 
 def arrow() -> tuple[Any, Any]:
@@ -81,7 +88,7 @@ def write_page(out: Path, title: str, failed: list[dict[str, Any]]) -> Path:
         "worst": [{"psnr_db": psnr, "picture": _picture(out, row), **row} for psnr, row in worst],
     }  # fmt: skip
     path = out / "summary.html"
-    path.write_text(page.render(page.TEMPLATES / "campaign.html", context), encoding="utf-8")
+    path.write_text(page.render(PAGE, context), encoding="utf-8")
     return path
 
 

@@ -11,7 +11,7 @@ from payload.errors import InputError
 from sim.commands import options
 from sim.commands.console import progress
 from sim.commands.options import MAX_PIXELS_DEFAULT
-from sim.scenes.open_scene import Reading
+from sim.scenes.radiometry import Reading
 
 
 def bench(

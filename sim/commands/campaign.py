@@ -1,5 +1,6 @@
 """`sim campaign`: many scenes at once, on Dask. `sim geoservice`, `sim moderate`: what many runs say of sites."""
 
+import gc
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -34,15 +35,19 @@ def campaign(
     ),
 ) -> None:
     """Run a job over many scenes; run it again to go on where it stopped. Exit 1 if a scene failed or did not hold."""
-    from sim.campaign import run, table
+    from sim.campaign import nursery
     from sim.campaign.items import read_catalogue
     from sim.campaign.jobs import Job
 
     items, work = read_catalogue(catalog, demo_px), Job(job, mission, bundle, engine, cr)
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file, wanted a folder; choose another --out")
+    if scheduler is None:
+        nursery.begin(job)  # it imports while all of this does, too
+    from sim.campaign import run, table
+
     with ThreadPoolExecutor(1) as aside:
-        ready = aside.submit(table.arrow)  # while the workers start
+        ready = aside.submit(table.prepare)  # while the workers start
         with run.cluster(scheduler, workers or os.cpu_count() or 1, memory) as client, progress("campaign") as advance:
             ready.result()
             outcome = run.campaign(items, work, out, client, retries, advance)
@@ -53,6 +58,7 @@ def campaign(
     for row in outcome.failed[:10]:
         print(f"failed   {row['scene']} (seed {row['seed']}, {row['tries']} tries): {row['reason']}")
     print(f"wrote {paths[0]} and {paths[1]}")
+    gc.freeze()  # all of it goes when the process does: the collector need not look through it first
     if outcome.failed or outcome.not_held:
         raise typer.Exit(1)
 

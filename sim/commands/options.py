@@ -6,8 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from payload.errors import InputError
-from sim.scenes.gdal_files import MAX_PIXELS
-from sim.scenes.open_scene import Reading
+from sim.scenes.radiometry import MAX_PIXELS, Reading
 
 Mission = Annotated[str, typer.Option(help="Shipped mission or a TOML file.")]
 Bundle = Annotated[str, typer.Option(help="Shipped bundle or a directory.")]
@@ -15,7 +14,7 @@ Trust = Annotated[list[Path] | None, typer.Option("--trust", help="KEY.pub whose
 AllowUnsigned = Annotated[bool, typer.Option("--allow-unsigned", help="Take a bundle without a signature.")]
 Engine = Annotated[str, typer.Option(help="openvino, onnxruntime or native.")]
 AnyEngine = Annotated[str, typer.Option(help="As --engine of others, or auto: openvino, and native for a large scene.")]
-Decoder = Annotated[str, typer.Option(help="fast (no network), full, or best where the bundle has it.")]
+Decoder = Annotated[str, typer.Option(help="fast (no network), full, or best (full, averaged over eight turns).")]
 AnyDecoder = Annotated[str, typer.Option(help="As --decoder of others, or auto: full, and fast for a large scene.")]
 CloudMask = Annotated[str, typer.Option(help="Who draws cloud.tif: bundle, ukis-csmask or ukis-csmask-l1c.")]
 Jobs = Annotated[int | None, typer.Option(min=1, help="Threads for one scene, or one a core; octets stay the same.")]

@@ -27,7 +27,7 @@ from sim.compare.tiles import BenchTile, read_tiles
 from sim.ground.decoder import Decoder
 from sim.metrics.distortion import PEAK_10K, psnr_db
 from sim.metrics.similarity import ssim
-from sim.scenes.open_scene import AS_STORED, Reading
+from sim.scenes.radiometry import AS_STORED, Reading
 
 JPEG2000_CR = 20.0
 FINEST_RMSE_DN, COARSEST_RMSE_DN = 1.0, 4096.0

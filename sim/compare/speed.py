@@ -39,7 +39,7 @@ from sim.metrics.distortion import psnr_db
 from sim.onboard import ran
 from sim.progress import Progress, silent
 from sim.scenes.demo import demo_scene
-from sim.scenes.open_scene import AS_STORED, Reading
+from sim.scenes.radiometry import AS_STORED, Reading
 
 SCENE_PX = 1024
 ROUNDS, ROUND_S = 3, 1.0

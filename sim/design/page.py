@@ -28,6 +28,12 @@ def render(template: Path, context: Mapping[str, Any]) -> str:
     return _environment(template.parent).get_template(template.name).render(**context)
 
 
+def compile_page(template: Path) -> None:
+    """What the first page of a template would wait for: itself, its frame and its parts."""
+    for name in (template.name, "frame.html", "parts.html"):
+        _environment(template.parent).get_template(name)
+
+
 @cache
 def _environment(folder: Path) -> SandboxedEnvironment:
     """Of the templates in a folder; compiled once. Sandboxed, as a bulletin's template may be somebody else's."""

@@ -24,7 +24,8 @@ from sim.mission.spec import Mission, load_mission
 from sim.mission.trust import load_trusted
 from sim.onboard.sending import PACKETS_FILE, header_of
 from sim.receive import nothing_there, read_stream, receiver_for
-from sim.scenes.open_scene import AS_STORED, Reading
+from sim.scenes.open_scene import open_reading
+from sim.scenes.radiometry import AS_STORED, Reading
 
 #: How streams are told from rasters.
 STREAM = ".bin"
@@ -82,7 +83,7 @@ def open_source(asked: Asked) -> Iterator[Source]:
         scene = _received(path, asked.scene_id, mission, bundle)
         yield _of_reception("stream", scene, [scene.codes[at] for at in sorted(scene.codes)], bundle)
     else:
-        with asked.reading.open(asked.where, bundle.sensor, asked.seed) as opened:
+        with open_reading(asked.reading, asked.where, bundle.sensor, asked.seed) as opened:
             policy = replace(POLICY, step_dn=asked.step_dn or mission.policy.step_dn)  # nothing is withheld
             payload, header = Payload(bundle, policy, open_engine(asked.engine)), header_of(opened, bundle)
             codes = payload.tile_codes(opened, header)

@@ -3,13 +3,13 @@
 tile code -> indices -> levels -> decoder network -> rotated bands -> DN
 
 Three decoders read the same octets: `fast` undoes the transform and runs no network, `full` runs the bundle's network
-for some tenths of a decibel more, `best` a larger one where the bundle has it.
+for some tenths of a decibel more, `best` asks it about all eight turns of a tile.
 """
 
 import threading
 import time
 
-from payload.bundle import BEST_DECODER_FILE, Bundle
+from payload.bundle import Bundle
 from payload.codec.interface import Bounding, Codec, Grid, NativeGrids
 from payload.codec.registry import open_codec, open_fallback
 from payload.engine import Engine, Network
@@ -18,6 +18,7 @@ from payload.link.tile_code import Kind, TileCode
 from payload.link.valid_mask import unpack_mask
 from payload.scene import Dn
 from payload.sensor import Sensor
+from sim.ground.averaged_network import AveragedNetwork
 from sim.ground.residual_network import open_network
 
 FAST, FULL, BEST = "fast", "full", "best"
@@ -97,7 +98,8 @@ class Decoder:
             codec = open_codec(self._bundle)
             file = network_of(self._bundle, codec, self.kind)
             network = None if file is None else open_network(self._bundle.file(file), self.engine)
-            self._threads.own = codec, network
+            averaged = network is not None and self.kind == BEST
+            self._threads.own = codec, AveragedNetwork(network) if averaged else network
         own: tuple[Codec, Network | None] = self._threads.own
         return own
 
@@ -122,14 +124,10 @@ def _bounding(codec: Codec) -> Bounding:
 def network_of(bundle: Bundle, codec: Codec, kind: str) -> str | None:
     """The file of the network that a decoder runs; None where it runs none. InputError where a bundle has no such
     decoder, or there is none of that name."""
-    alone = codec.ground_network is None or getattr(codec, "decodes_alone", False)
     if kind not in DECODERS:
         raise InputError(f"decoder {kind[:60]!r} is unknown; choose one of {', '.join(DECODERS)}")
     if kind == FULL or codec.ground_network is None:
         return codec.ground_network
-    if kind == FAST and alone:
-        return None
-    if kind == BEST and BEST_DECODER_FILE in bundle.manifest["files"]:
-        return BEST_DECODER_FILE
-    others = [name for name, there in ((FAST, alone), (FULL, True)) if there]
-    raise InputError(f"bundle {bundle.name} has no decoder {kind!r}; choose {' or '.join(others)}")
+    if not getattr(codec, "decodes_alone", False):
+        raise InputError(f"bundle {bundle.name} has no decoder {kind!r}; choose {FULL}")
+    return None if kind == FAST else codec.ground_network

@@ -6,11 +6,11 @@ Large scenes are reduced by whole steps, each picture element the mean of the kn
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -180,9 +180,16 @@ def true_colour(mean: F32, known: Mask, stretch: Stretch) -> Rgb:
 
 def error_picture(error_dn: F32, compared: Mask, limit_dn: float) -> Rgb:
     """|error| in DN as shades of `inferno` (perceptually even), bright at `limit_dn` and above; holes hatched."""
-    table = colormaps["inferno"](np.arange(256), bytes=True)[:, :3]  # [256, 3]
     shade = np.clip(error_dn * np.float32(255 / max(limit_dn, 1e-6)), 0, 255).astype(np.uint8)
-    return _hatch(table[shade], ~compared)
+    return _hatch(_inferno()[shade], ~compared)
+
+
+@cache
+def _inferno() -> Rgb:
+    """Its 256 colours [256, 3], from a file beside this one: matplotlib takes longer to import than a small picture to
+    draw. It is matplotlib's own, to the public domain (CC0)."""
+    with Image.open(Path(__file__).with_name("inferno.png")) as strip:
+        return np.asarray(strip)[0]
 
 
 def mask_picture(backdrop: Rgb, cloudy: Mask, kinds: Sequence[Sequence[str]], tile_px: float) -> Rgb:

@@ -15,6 +15,7 @@ from sim.design.figures import at_most, figure, octets, percent
 from sim.design.page import TEMPLATES, render
 from sim.spread import Spread
 
+TEMPLATE = TEMPLATES / "downlink.html"
 LONGEST_SIDE_PX = 1800  # larger quicklooks are shrunk: a page should stay within some megabytes
 NOT_PICTURED = ("withheld", "omitted", "empty", "lost", "refused")
 #: (name, value, unit, note, class of the style sheet)
@@ -23,7 +24,7 @@ KeyFigure = tuple[str, str, str, str, str]
 
 def render_page(report: Mapping[str, Any], pictures: Mapping[str, Path], spread: Spread) -> str:
     """The text of report.html. `report` comes from `sim.report.files.arrange`."""
-    return render(TEMPLATES / "downlink.html", _context(report, pictures, spread))
+    return render(TEMPLATE, _context(report, pictures, spread))
 
 
 def _context(report: Mapping[str, Any], pictures: Mapping[str, Path], spread: Spread) -> dict[str, Any]:

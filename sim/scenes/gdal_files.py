@@ -14,6 +14,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from payload.errors import InputError
 from sim.scenes.block_rows import unit_px
+from sim.scenes.radiometry import MAX_PIXELS
 
 #: GDAL would take a twentieth of the machine's memory. This is a row of blocks of a product of 10 980 px; others worth
 #: keeping are kept by `sim.scenes.block_rows`.
@@ -21,8 +22,6 @@ GDAL_CACHE_OCTETS = 64 * 2**20
 os.environ.setdefault("GDAL_CACHEMAX", str(GDAL_CACHE_OCTETS))  # outside of an environment of ours, too
 #: A row of blocks is held while strips pass through it; this is what it may take.
 STRIP_LIMIT_OCTETS = 256 * 2**20
-#: Pixels of a scene; nine Sentinel-2 products. The option --max-pixels lifts it.
-MAX_PIXELS = 2**30
 #: A file whose pixels take this many times its own octets holds nearly nothing, or is meant to exhaust the reader.
 EXPANSION_LIMIT = 256
 #: Below this size a file that expands strongly does no harm.

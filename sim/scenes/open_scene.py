@@ -4,7 +4,6 @@ What was applied or assumed on the way stands in `SceneInfo.notes` and is logged
 """
 
 import logging
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -12,7 +11,7 @@ from payload.errors import InputError
 from payload.scene import Scene
 from payload.sensor import RGBN, SENTINEL2_RGBN, Sensor
 from sim.scenes.demo import demo_scene
-from sim.scenes.gdal_files import MAX_PIXELS
+from sim.scenes.radiometry import AS_STORED, Reading
 from sim.scenes.rasters import open_raster
 from sim.scenes.safe.open import looks_like_safe, open_safe
 
@@ -35,7 +34,7 @@ def open_scene(
     seed: int = 0,
     scale: float | None = None,
     offset: float | None = None,
-    max_pixels: int = MAX_PIXELS,
+    max_pixels: int = AS_STORED.max_pixels,
 ) -> OpenScene:
     """Opens `demo` (`demo:SIZE` for SIZE x SIZE px), a GeoTIFF/COG, or a Sentinel-2 product (.SAFE directory or .zip).
 
@@ -52,21 +51,11 @@ def open_scene(
     return scene
 
 
-@dataclass(frozen=True)
-class Reading:
-    """How the user says that rasters are to be read; the arguments of `open_scene` of these names."""
-
-    bands: tuple[str, ...] | None = None
-    scale: float | None = None
-    offset: float | None = None
-    max_pixels: int = MAX_PIXELS
-
-    def open(self, where: str, sensor: Sensor = SENTINEL2_RGBN, seed: int = 0) -> OpenScene:
-        return open_scene(where, self.bands, sensor, seed, self.scale, self.offset, self.max_pixels)
-
-
-#: Nothing is said: files speak for themselves.
-AS_STORED = Reading()
+def open_reading(
+    reading: Reading, where: str, sensor: Sensor = SENTINEL2_RGBN, seed: int = 0
+) -> OpenScene:
+    """As `open_scene`, with what the user says of rasters in one."""
+    return open_scene(where, reading.bands, sensor, seed, reading.scale, reading.offset, reading.max_pixels)
 
 
 def _open_file(where: str, path: Path, sensor: Sensor, reading: Reading) -> OpenScene:

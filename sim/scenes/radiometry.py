@@ -18,6 +18,8 @@ from payload.scene import Dn
 from payload.sensor import Sensor
 from sim.scenes.block_rows import Samples
 
+#: Pixels of a scene; nine Sentinel-2 products. The option --max-pixels lifts it.
+MAX_PIXELS = 2**30
 #: Reflectance 1.
 DN_PER_REFLECTANCE = 10_000
 FULL_SCALE_DN = 65_535
@@ -33,6 +35,21 @@ OFFSET_LIMIT_REFLECTANCE = 2.0
 FLOAT_DN_FROM = 160.0
 
 F64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the user says that rasters are to be read: the arguments of `open_scene` of these names. Here, as a command
+    line needs no GDAL for it."""
+
+    bands: tuple[str, ...] | None = None
+    scale: float | None = None
+    offset: float | None = None
+    max_pixels: int = MAX_PIXELS
+
+
+#: Nothing is said: files speak for themselves.
+AS_STORED = Reading()
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from payload.errors import InputError
 from payload.scene import Mask
 from sim.scenes.band_names import known_name
-from sim.scenes.gdal_files import MAX_PIXELS, cause_of, check_size, gdal_environment
+from sim.scenes.gdal_files import cause_of, check_size, gdal_environment
+from sim.scenes.radiometry import MAX_PIXELS
 
 #: Formats that are opened, by how their files begin: none that leads to other files.
 DRIVERS = {

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -412,30 +412,6 @@ def test_a_decoder_that_a_bundle_lacks_is_refused_with_those_it_has() -> None:
         Decoder(load_bundle("corsa-fpn3-512"), engine, "fast")
     with pytest.raises(InputError, match="one of fast, full, best"):
         Decoder(load_bundle("edge"), engine, "slow")
-
-
-class Asked:
-    """An engine that notes which files it is asked for."""
-
-    name, version = "asked", "0"
-
-    def __init__(self) -> None:
-        self.files: list[str] = []
-
-    def load(self, path: Path, require_int8: bool = False, shape: tuple[int, ...] | None = None) -> None:
-        self.files.append(path.name)
-
-
-def test_the_best_decoder_is_the_larger_network_of_a_bundle_that_has_one(
-    toy_bundle: Path, make_bundle: Callable[..., Path], tmp_path: Path
-) -> None:
-    names = ("flight/tables.npz", "flight/encoder.onnx", "ground/decoder.onnx")
-    files = {name: (toy_bundle / name).read_bytes() for name in names}
-    bundle = load_bundle(make_bundle(tmp_path / "bundle", files | {"ground/decoder-best.onnx": b"toy"}))
-    engine = Asked()
-    Decoder(bundle, engine, "best")
-    Decoder(bundle, engine, "full")
-    assert engine.files == ["decoder-best.onnx", "decoder.onnx"]
 
 
 def test_an_index_that_contradicts_itself_is_refused() -> None:

@@ -1,5 +1,7 @@
 """The rasters and pictures of a downlink: on the scene's grid, whole, or not there at all."""
 
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -8,13 +10,14 @@ import pytest
 import rasterio
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib import colormaps
 from PIL import Image
 from rasterio.enums import MaskFlags
 
 from payload.errors import InputError
 from payload.scene import SceneInfo
 from payload.sensor import RGBN
-from sim.products.quicklooks import HOLE_COLOURS, Quicklooks, Reducer, find_stretch, true_colour
+from sim.products.quicklooks import HOLE_COLOURS, Quicklooks, Reducer, error_picture, find_stretch, true_colour
 from sim.products.rasters import CloudProbabilityWriter, PictureWriter
 from sim.scenes.demo import demo_scene
 from sim.scenes.open_scene import open_scene
@@ -243,3 +246,22 @@ def test_stretch_leaves_cloud_out_and_survives_emptiness() -> None:
     assert np.isin(rgb, HOLE_COLOURS).all()
     flat = find_stretch(np.full((3, 5, 5), 4, np.float32), np.ones((5, 5), bool), np.zeros((5, 5), bool))
     assert (flat.high > flat.low).all()
+
+
+def test_shades_of_errors_are_those_of_inferno() -> None:
+    """The file holds matplotlib's table, so that a downlink need not import it; nobody imports it meanwhile."""
+    limit_dn = 255.0
+    shades = error_picture(np.arange(256, dtype=np.float32)[None], np.ones((1, 256), bool), limit_dn)
+    assert np.array_equal(shades[0], colormaps["inferno"](np.arange(256), bytes=True)[:, :3])
+
+
+def test_a_downlink_imports_no_matplotlib() -> None:
+    script = "import sim.downlink, sys; print('matplotlib' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_a_command_line_imports_no_gdal() -> None:
+    script = "import sim.cli, sim.commands.root, sys; print('rasterio' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -9,13 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from export.bundle.best_decoder import TURNS, decoder_in, turned, turned_back, turned_levels, with_best_decoder
 from export.bundle.new_decoder import with_decoder
 from export.lapped.model import LappedModel, augment
 from export.lapped.sent import Sender
 from export.lapped.train import CHECKPOINTS
 from export.training import Average, Schedule, Shares, fit
-from payload.bundle import BEST_DECODER_FILE, load_bundle
+from payload.bundle import load_bundle
 from payload.codec.interface import DECODER_FILE, TABLES_FILE, Quality
 from payload.codec.lapped.quantiser import dequantise
 from payload.codec.registry import open_codec
@@ -23,7 +22,7 @@ from payload.engine import open_engine
 from payload.errors import InputError
 from payload.stopwatch import Stopwatch
 from payload.tiles import split
-from sim.ground.residual_network import open_network
+from sim.ground.averaged_network import TURNS, turned, turned_levels
 from sim.scenes.demo import demo_scene
 
 STEPS_DN = (12.0, 320.0)
@@ -125,37 +124,9 @@ def test_the_first_checksums_stay_when_a_decoder_is_replaced_twice(tmp_path: Pat
 
 @pytest.mark.parametrize("turn", TURNS)
 def test_levels_of_a_turned_picture_are_the_turned_levels(model, turn) -> None:
-    picture = torch.tensor(np.random.default_rng(5).normal(0, 200, (1, 4, 64, 64)).astype(np.float32))
-    of_turned = model.analysis(turned(picture, turn)).flatten(1, 2)
-    ours = turned_levels(model.analysis(picture).flatten(1, 2), turn)
-    off = (of_turned - ours).abs().amax((0, 2, 3))
-    assert float((off / ours.abs().amax((0, 2, 3))).max()) < (0.03 if turn[2] else 1e-4)  # rounded rows, other columns
-    assert torch.equal(turned_back(turned(picture, turn), turn), picture)
-
-
-def test_the_best_decoder_is_the_mean_of_its_own_over_all_turns_and_closer(tmp_path: Path) -> None:
-    bundle, (tile,) = load_bundle("edge"), split(demo_scene(256, 256, 3), 256)
-    made = with_best_decoder(bundle, tmp_path / "made")
-    assert made.bundle_id == bundle.bundle_id and not (made.directory / "signature.json").exists()
-    codec = open_codec(made, open_engine())
-    coded = codec.encode(tile, Quality(300.0), Stopwatch())
-    (rotation, index), found = codec.decode(coded.side, coded.layers)
-    plain, levels = (torch.from_numpy(a)[None] for a in (codec._plain(found, 300.0).copy(), codec._levels(found)))
-    own, depth = decoder_in(bundle.file(DECODER_FILE), 4), torch.full((1, 1, 1, 1), found.missing / 3)
-    with torch.no_grad():
-        answers = [turned_back(own(turned(plain, t), turned_levels(levels, t), depth), t).numpy() for t in TURNS]
-    best, full = (open_network(made.file(name), open_engine()) for name in (BEST_DECODER_FILE, DECODER_FILE))
-    ours, alone = (network.run(plain.numpy(), levels.numpy(), depth.numpy())[0] for network in (best, full))
-    assert np.abs(ours - np.mean(answers, axis=0)).max() < 0.01 < np.abs(ours - alone).max()
-    error = [
-        np.mean((codec.reconstruct(((rotation, index), found), network).astype(np.float64) - tile.dn) ** 2)
-        for network in (best, full)
-    ]
-    assert error[0] < error[1]
-
-
-def test_a_bundle_without_a_decoder_network_of_this_kind_has_no_best(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no ground/decoder"):
-        with_best_decoder(load_bundle("edge-pan"), tmp_path / "made")
-    with pytest.raises(InputError, match="no `best` of it"):
-        decoder_in(load_bundle("corsa-fpn3-256").file(DECODER_FILE), 4)
+    picture = np.random.default_rng(5).normal(0, 200, (1, 4, 64, 64)).astype(np.float32)
+    levels, of_turned = (
+        model.analysis(torch.from_numpy(x)).flatten(1, 2).numpy() for x in (picture, turned(picture, turn))
+    )
+    off = np.abs(of_turned - turned_levels(levels, turn)).max((0, 2, 3))
+    assert (off / np.abs(levels).max((0, 2, 3))).max() < (0.03 if turn[2] else 1e-4)  # rounded rows, other columns
