@@ -135,5 +135,6 @@ def test_bd_rate_is_the_benchmark_s() -> None:
     theirs = [bd_rate.Curve.of(c.octets, c.psnr_db) for c in curves]
     wanted = bd_rate.bd_rate_percent(theirs[1], theirs[0], 2 * samples / 250, 2 * samples / 20)
     assert bd_rate_percent(curves[1], curves[0], samples) == pytest.approx(wanted, abs=1e-6)
-    assert bd_rate_percent(curves[0].beside(curves[1]), curves[0], samples) <= 0
+    dearer = Curve(octets * 1.5, first)
+    assert bd_rate_percent(curves[0].beside(dearer), curves[0], samples) == pytest.approx(0, abs=1e-6)
 
