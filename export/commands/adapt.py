@@ -25,7 +25,7 @@ def add_to(commands: Commands) -> None:
     adapt.add_argument("--hold-out", action="append", default=[], metavar="SITE", help="a site to measure on, or -")
     adapt.add_argument("--steps", type=positive, default=500, help="of the context model; default 500")
     adapt.add_argument("--no-page", action="store_true", help="leave out the comparison with the classical codecs")
-    adapt.add_argument("--threads", type=positive, default=2)
+    adapt.add_argument("--threads", type=positive, default=1, help="default 1: on a busy host two wait for each other")
 
 
     joined = add_command(commands, "join", _join, "bundles of a sensor's groups -> one for native resolutions")

@@ -20,7 +20,7 @@ def add_to(commands: Commands) -> None:
     train.add_argument("--stage", default=ALL, help="of edge: transform, context, tables, decoder, keep; default all")
     train.add_argument("--out", type=Path, help="default build/RECIPE")
     train.add_argument("--fresh", action="store_true", help="from nothing, not from the newest checkpoints")
-    train.add_argument("--threads", type=positive, default=2)
+    train.add_argument("--threads", type=positive, help="default 2; of a sensor's recipe 1, as adapt")
     train.add_argument("--hold-out", action="append", default=[], metavar="SITE", help="of a sensor's recipe, as adapt")
     train.add_argument("--no-page", action="store_true", help="of a sensor's recipe: no comparison")
     takes_pool(train)
@@ -45,7 +45,7 @@ def _train(arguments: argparse.Namespace) -> int:
     if arguments.stage not in (ALL, *workshop.STAGES):
         stages = ", ".join((*workshop.STAGES, ALL))
         raise InputError(f"recipe {arguments.recipe} has no stage {arguments.stage!r}; choose one of {stages}")
-    torch.set_num_threads(arguments.threads)
+    torch.set_num_threads(arguments.threads or 2)
     out = arguments.out or Path("build") / arguments.recipe
     workshop.train(recipe, arguments.stage, out, arguments.pool, arguments.fresh)
     print(f"written: {out}")
@@ -62,7 +62,7 @@ def _train_sensor(arguments: argparse.Namespace, recipe: dict[str, Any]) -> int:
 
     if arguments.pool is None or arguments.stage != ALL:
         raise InputError(f"recipe {arguments.recipe} is of a sensor: give its pool with --pool, and no --stage")
-    torch.set_num_threads(arguments.threads)
+    torch.set_num_threads(arguments.threads or 1)
     sensor, out = read_sensor(recipe["sensor"]), arguments.out or Path("build") / recipe["name"]
     pool = read_pool(arguments.pool, sensor, arguments.hold_out)
     if arguments.fresh and out.is_dir():

@@ -34,11 +34,12 @@ from payload.codec.lapped import power_law
 from payload.codec.lapped.many.sets import set_bands, sets_of
 from payload.codec.lapped.quantiser import Indices
 from payload.codec.lapped.transform import COEFFICIENTS, LATENT_BITS, take_slopes
+from payload.codec.rotation import FEW_BANDS, rotate
 from payload.codec.rotation import fit as fit_rotation
-from payload.codec.rotation import rotate
 from payload.sensor import Sensor
 
-#: The share of coefficients that is significant at a CR of about 20, and the range of steps around that step.
+#: The share of coefficients that is significant at a CR of about 20, and the range of steps around that step. Of many
+#: bands it is the share of those of the leading set alone: the others are mostly noise, which no CR that counts sends.
 USUAL_SHARE, FINER, COARSER = 0.2, 6.0, 4.0
 #: Twelve bits or more are coded as they are, fewer with finer steps than a DN.
 USUAL_BITS = 12
@@ -107,7 +108,8 @@ def _without_slopes(flat: Tensor) -> Tensor:
 
 def steps_of(coefficients: Tensor) -> list[float]:
     """Finest and coarsest step of the finest layer that the context model is trained on, in rotated values."""
-    sample = coefficients.abs().flatten()[:: max(1, coefficients.numel() // 2_000_000)]
+    leading = coefficients[:, : FEW_BANDS * COEFFICIENTS]
+    sample = leading.abs().flatten()[:: max(1, leading.numel() // 2_000_000)]
     usual = float(torch.quantile(sample[: 1 << 24], 1 - USUAL_SHARE)) / 0.8
     return [max(1.0, usual / FINER), max(4.0, usual * COARSER)]
 

@@ -28,6 +28,14 @@ def numbers(text: str | None, name: str) -> list[float | None]:
         raise InputError(f"{name} is {text[:80]!r}, wanted numbers with commas between, as in 100,200") from None
 
 
+def budgets(text: str | None) -> list[float | None]:
+    """Values of --rate, octets of a scene, as `numbers`."""
+    found = numbers(text, "--rate")
+    if any(octets is not None and not octets >= 1 for octets in found):
+        raise InputError(f"--rate is {text!r}, wanted octets of a scene, 1 or more, as in 100000,200000")
+    return found
+
+
 def sweep(
     request: Request, steps: Sequence[float | None], budgets: Sequence[float | None], losses: Sequence[float | None],
     progress: Progress,

@@ -68,7 +68,7 @@ def sweep(
     from sim.campaign import sweep as module
     from sim.downlink import Request
 
-    steps, budgets = module.numbers(step, "--step"), module.numbers(rate, "--rate")
+    steps, budgets = module.numbers(step, "--step"), module.budgets(rate)
     losses = module.numbers(loss, "--loss")
     with progress("sweep") as advance:
         request = Request(scene, out, mission, bundle, engine, seed)

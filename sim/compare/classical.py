@@ -52,6 +52,8 @@ def geometric(coarse: float, fine: float, count: int) -> tuple[float, ...]:
 
 #: Wanted RMSE in DN: 15 to 66 dB (peak 10 000) in steps of about 2 dB; the coarsest are for clouds at CR 250.
 RMSE_DN = geometric(1792, 5, 27)
+#: Beyond them: smooth pictures of few bits are at CR 20 only there.
+FINER_RMSE_DN = geometric(4, 0.25, 13)
 
 
 def pack_streams(streams: Sequence[bytes]) -> bytes:
@@ -125,6 +127,7 @@ class Jpeg2000:
     name: str = "jpeg2000"
     note: str = "OpenJPEG 9/7, a codestream per band, common quality, no comments; setting = wanted RMSE in DN"
     settings: tuple[float, ...] = RMSE_DN
+    finer: tuple[float, ...] = FINER_RMSE_DN
 
     def encode(self, dn: Dn, setting: float) -> bytes:
         return pack_streams([without_comment(_j2k(band, setting)) for band in dn])
@@ -140,6 +143,7 @@ class Jpeg2000Joint:
     name: str = "jpeg2000-joint"
     note: str = "OpenJPEG 9/7, one codestream, rate by slope across bands, no comment; setting = wanted RMSE in DN"
     settings: tuple[float, ...] = RMSE_DN
+    finer: tuple[float, ...] = FINER_RMSE_DN
 
     def encode(self, dn: Dn, setting: float) -> bytes:
         return without_comment(_j2k(dn, setting))
@@ -159,6 +163,7 @@ class KltJpeg2000:
     joint: bool = False
     differences: bool = False
     settings: tuple[float, ...] = RMSE_DN
+    finer: tuple[float, ...] = FINER_RMSE_DN
 
     @property
     def name(self) -> str:

@@ -132,9 +132,10 @@ def processor_s() -> float:
 
 
 def _curve(tile: BenchTile, codec: Codec, classified: thematic.Reference | None) -> Iterator[Row]:
-    fine_enough = False
-    for setting in codec.settings:
-        if fine_enough and setting != LOSSLESS:
+    fine_enough, at_cr_fine = False, False
+    finer: tuple[float, ...] = getattr(codec, "finer", ())
+    for setting in (*codec.settings, *finer):
+        if (fine_enough and setting != LOSSLESS) or (at_cr_fine and setting in finer):
             continue
         start = processor_s()
         octets = codec.encode(tile.dn, setting)
@@ -143,6 +144,7 @@ def _curve(tile: BenchTile, codec: Codec, classified: thematic.Reference | None)
         decoded = processor_s()
         rate = rate_figures(len(octets), tile.dn[0].size, len(tile.dn), tile.sensor.bits)
         quality_db = psnr_db(float(np.mean((tile.dn.astype(np.float64) - reconstruction) ** 2)))
+        at_cr_fine |= rate["cr16"] < CR_FINE
         fine_enough |= rate["cr16"] < CR_FINE and quality_db > FINE_PSNR_DB
         if rate["cr16"] > COARSEST_CR:
             continue

@@ -18,6 +18,8 @@ from sim.compare.classical import geometric
 from sim.ground.decoder import FULL
 
 STEPS_DN = geometric(8192, 16, 21)
+#: Beyond them, for tiles that are not at CR 20 yet.
+FINER_STEPS_DN = geometric(11.72, 1, 9)
 
 
 class TilePayload(Protocol):
@@ -46,6 +48,7 @@ class NadirCodec:
     tile_px: int = 256
     decoder_size: Mapping[str, float] = field(default_factory=dict)  # parameters, kMAC a pixel, octets
     bounded: bool = False  # settings are bounds on the error of every sample, in DN
+    finer: tuple[float, ...] = ()
 
     def encode(self, dn: Dn, setting: float) -> bytes:
         """The packets of a square picture's tiles, in row order."""
@@ -131,8 +134,9 @@ def open_bundle(
     payload = Payload(bundle, Policy(profile=profile), engine)
     payload.clouds = None
     note = f"bundle {bundle.name} ({bundle.bundle_id:08x}), {engine_name}, decoder {decoder}, {NadirCodec.note}"
-    settings = STEPS_DN if payload.codec.follows_quality else (payload.policy.step_dn,)
+    settings, finer = (STEPS_DN, FINER_STEPS_DN) if payload.codec.follows_quality else ((payload.policy.step_dn,), ())
     size = decoder_size(bundle, decoder)
     return NadirCodec(
-        payload, Decoder(bundle, engine, decoder), name or f"nadir-{bundle.name}", settings, note, bundle.tile_px, size
+        payload, Decoder(bundle, engine, decoder), name or f"nadir-{bundle.name}", settings, note, bundle.tile_px, size,
+        finer=finer,
     )  # fmt: skip

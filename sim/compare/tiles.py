@@ -14,7 +14,7 @@ from payload.scene import Dn
 from payload.sensor import SENTINEL2_RGBN, Sensor
 from payload.tiles import split
 from sim.scenes.open_scene import open_reading
-from sim.scenes.radiometry import AS_STORED, Reading
+from sim.scenes.radiometry import AS_STORED, Reading, is_reflectance
 
 TILE_PX = 256
 log = logging.getLogger(__name__)
@@ -103,14 +103,16 @@ def _npz_arrays(path: Path) -> tuple[Dn, list[str], list[str]]:
 
 
 def _cut(name: str, picture: Dn, tile_px: int, sensor: Sensor) -> Iterator[tuple[BenchTile, bool]]:
-    """Tiles of a picture, and whether no pixel is fill: 0 or 65 535 in every band (docs/scenes.md)."""
+    """Tiles of a picture, and whether no pixel is fill in every band (docs/scenes.md): of reflectance 0 or 65 535, of
+    counts what the sensor says is none."""
+    gaps = (0, 65_535) if is_reflectance(sensor) else (sensor.nodata_dn,)
     rows, cols = picture.shape[1] // tile_px, picture.shape[2] // tile_px
     for row in range(rows):
         for col in range(cols):
             square = picture[:, row * tile_px : (row + 1) * tile_px, col * tile_px : (col + 1) * tile_px]
             label = name if rows * cols == 1 else f"{name}_r{row}c{col}"
-            fill = (square == 0).all(axis=0) | (square == 65_535).all(axis=0)
-            yield BenchTile(label, np.ascontiguousarray(square), sensor), not fill.any()
+            whole = not any((square == gap).all(axis=0).any() for gap in gaps if gap is not None)
+            yield BenchTile(label, np.ascontiguousarray(square), sensor), whole
 
 
 def _raster_tiles(

@@ -24,6 +24,7 @@ from sim.verify.pair import Block, Pair
 SCHEMA = "nadir-verify/1"
 BINS_PER_UNIT = 10_000
 CLOUD_CLASSES = (1, 2)  # of the ground's mask: thick and thin cloud
+SHARPNESS = "mtf_ratio_half_nyquist", "mtf_ratio_nyquist"
 
 
 @dataclass(frozen=True)
@@ -235,7 +236,7 @@ def as_text(document: dict[str, Any]) -> str:
     themes = document["thematics"][copex.THEMATIC]["metrics"]
     shares = [themes[name]["results"]["all"] for name in ("overall_accuracy", "kappa_coefficient")]
     lines.append(f"{copex.THEMATIC}: overall accuracy {shares[0]:.4f}, kappa {shares[1]:.4f}")
-    sharp = ", ".join(f"{BY_KEY[key].name} {ours[key]:.3f}" for key in ("mtf_ratio_half_nyquist", "mtf_ratio_nyquist"))
+    sharp = ", ".join(f"{BY_KEY[key].name} {_sharpness(ours[key])}" for key in SHARPNESS)
     lines.append(f"{BY_KEY['sam_deg'].name} {ours['sam_deg']:.3f} deg, {sharp}")
     for name in ("ndvi", "ndwi"):
         if f"{name}_error" in ours:
@@ -245,3 +246,7 @@ def as_text(document: dict[str, Any]) -> str:
         if name in ours:
             lines.append(f"{told}: agreement {ours[name]['oa']:.4f}, kappa {ours[name]['kappa']:.4f}")
     return "\n".join(lines) + "\n"
+
+
+def _sharpness(ratio: float) -> str:
+    return f"{ratio:.3f}" if math.isfinite(ratio) else "not known (no whole window with detail)"

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from payload.errors import InputError
+from payload.sensor import SENTINEL2_RGBN
 from sim.compare import classical, video
 from sim.compare.classical import (
     LOSSLESS,
@@ -23,7 +24,7 @@ from sim.compare.classical import (
 from sim.compare.evaluate import measure
 from sim.compare.klt import Klt, side_octets
 from sim.compare.summary import Bench
-from sim.compare.tiles import read_tiles
+from sim.compare.tiles import BenchTile, read_tiles
 from sim.metrics.bd_rate import Curve
 from sim.metrics.distortion import psnr_db
 
@@ -260,3 +261,14 @@ def test_the_published_table_is_reproduced(monkeypatch):
         published = Curve.of(list(AT_PSNR.values()), list(AT_PSNR))
         slope = (published.psnr_db[-1] - published.psnr_db[0]) / (published.log_octets[-1] - published.log_octets[0])
         assert abs(np.log(found["bpp"] / bpp)) * slope < THIRD_OF_A_DB, level_db
+
+
+@pytest.mark.parametrize("smooth", [True, False])
+def test_a_smooth_tile_of_few_bits_is_coded_finer_until_cr_20(smooth: bool) -> None:
+    """Its curve would else end at CR 100 and more, and its BD-rate not be."""
+    codec = open_codecs("jpeg2000")[0]
+    dn = np.rint(tile(top=250 if smooth else 6000) if smooth else tile()).astype(np.uint16)[:1]
+    rows = measure([BenchTile("t", dn, SENTINEL2_RGBN.only([0]))], [codec])
+    beyond = [row for row in rows if row["setting"] < min(codec.settings)]
+    assert bool(beyond) == smooth and min(row["cr16"] for row in rows) < 20
+    assert all(row["cr16"] > 20 for row in beyond[:-1])

@@ -1,13 +1,14 @@
 """Tiles out of .npz files: fill is no picture, broken files are one line."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from payload.errors import InputError
-from payload.sensor import RGBN
+from payload.sensor import RGBN, Band, Sensor
 from sim.compare.tiles import read_tiles
 
 SIDE = 64
@@ -30,6 +31,14 @@ def test_tiles_with_fill_are_left_out_and_counted(tmp_path: Path, fill: int, cap
     tiles = read_tiles([save(tmp_path / "t.npz", x=x)], SIDE)
     assert [tile.name for tile in tiles] == ["t_0", "t_2"]
     assert "1 of 3 tiles left out" in caplog.text and caplog.records[0].levelno == logging.WARNING
+
+
+def test_zeros_of_a_camera_are_counts_unless_its_sensor_says_that_they_are_none(tmp_path: Path) -> None:
+    pan = Sensor("pan", "panchromatic", (Band("PAN", 1.0),), bits=12, scale=1.0)
+    path = save(tmp_path / "t.npz", x=np.zeros((1, 1, SIDE, SIDE), np.uint16), bands=np.array(["PAN"]))
+    assert len(read_tiles([path], SIDE, sensor=pan)) == 1
+    with pytest.raises(InputError, match="no whole tile"):
+        read_tiles([path], SIDE, sensor=replace(pan, nodata=0))
 
 
 def test_nothing_but_fill_is_refused(tmp_path: Path) -> None:

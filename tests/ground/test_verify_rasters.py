@@ -1,6 +1,7 @@
 """`sim verify`: equal to the public COPEX library, and to closed forms where it has no figure."""
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -60,7 +61,10 @@ def test_the_json_has_copexs_sections_and_ours(pair) -> None:
     assert set(scores) == {"overall_accuracy", "kappa_coefficient"}
     ours = document["nadir"]
     assert ours["land_cover"]["iou"]["water"] > 0.99 and ours["land_cover"]["psnr_db"]["bright"] is None
-    assert "kappa" in as_text(verify(VerifyRequest(*pair), None, silent))
+    document = verify(VerifyRequest(*pair), None, silent)
+    assert "kappa" in as_text(document)
+    document["nadir"] |= {"mtf_ratio_half_nyquist": 0.5, "mtf_ratio_nyquist": math.nan}  # as of a mask full of holes
+    assert "half Nyquist 0.500" in as_text(document) and "near Nyquist not known" in as_text(document)
 
 
 def test_two_equal_rasters_agree_in_everything(pair) -> None:

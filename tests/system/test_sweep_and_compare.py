@@ -6,7 +6,7 @@ import json
 import pytest
 
 from payload.errors import InputError
-from sim.campaign.sweep import numbers, sweep, write_csv
+from sim.campaign.sweep import budgets, numbers, sweep, write_csv
 from sim.downlink import Request
 from sim.progress import silent
 from sim.report.side_by_side import as_text, compare, read_reports, write_page
@@ -52,3 +52,10 @@ def test_values_are_numbers_with_commas() -> None:
     assert numbers("100,2e2", "--step") == [100.0, 200.0] and numbers(None, "--step") == [None]
     with pytest.raises(InputError, match="--step is '1,x'"):
         numbers("1,x", "--step")
+
+
+@pytest.mark.parametrize("rate", ["0.5", "1000,0", "-3", "nan"])
+def test_a_rate_is_octets_of_a_scene(rate: str) -> None:
+    assert budgets("100,2e5") == [100.0, 2e5] and budgets(None) == [None]
+    with pytest.raises(InputError, match=f"--rate is '{rate}', wanted octets"):
+        budgets(rate)

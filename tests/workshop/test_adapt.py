@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from export.commands.adapt import read_sensor
-from export.lapped.adapt import law_of
+from export.lapped.adapt import law_of, steps_of
 from export.lapped.context_model import ContextModel, features, places_of, turns_of
 from export.lapped.context_tables import integer_arrays
 from export.lapped.universal import universal_context
@@ -108,6 +108,13 @@ def test_few_bits_have_finer_steps_than_a_count_and_reflectance_has_its_power_la
     assert law_of(read_sensor("sentinel1-grd")) == {"compand": 1.0, "gain": 1}
     with pytest.raises(InputError, match=r"no such file; give a TOML file or one of .*pan"):
         read_sensor("nowhere")
+
+
+def test_noise_behind_the_leading_bands_moves_no_steps() -> None:
+    """The steps of a cube are those of what its rates send; its other bands hold noise, however many there are."""
+    leading = 100 * torch.randn(2, 16 * 64, 8, 8, generator=torch.Generator().manual_seed(1))
+    noise = torch.randn(2, 160 * 64, 8, 8, generator=torch.Generator().manual_seed(2))
+    assert steps_of(torch.cat([leading, noise], 1)) == steps_of(leading)
 
 
 def test_the_counts_of_radar_are_hundredths_of_a_decibel() -> None:
