@@ -151,6 +151,17 @@ def test_cut_zip(tmp_path: Path, share: float) -> None:
     refused(where, "broken zip", "download")
 
 
+def test_a_zip_that_names_a_file_in_a_thousand_octets_is_refused_in_one_line(tmp_path: Path) -> None:
+    """zipfile repeats the name that it found, as long as the file says that it is."""
+    where = zip_product(make_product(tmp_path), zipfile.ZIP_STORED)
+    octets = bytearray(where.read_bytes())
+    with zipfile.ZipFile(where) as archive:
+        for entry in archive.infolist():  # how long the name is, in the file's own header
+            octets[entry.header_offset + 26 : entry.header_offset + 28] = (2000).to_bytes(2, "little")
+    where.write_bytes(octets)
+    refused(where, "broken zip", "download")
+
+
 def test_damaged_image_is_refused_when_read(tmp_path: Path) -> None:
     """Length and end are right, the start of the only tile is not: only decoding can tell, and it must."""
     product = make_product(tmp_path)

@@ -16,7 +16,7 @@ from payload.errors import InputError
 from payload.scene import SceneInfo
 from payload.sensor import Sensor
 from sim.scenes.block_rows import BlockRows
-from sim.scenes.gdal_files import check_size, gdal_environment, open_file
+from sim.scenes.gdal_files import cause_of, check_size, gdal_environment, open_file
 from sim.scenes.place import Place, place_of, placed
 from sim.scenes.radiometry import DN_PER_REFLECTANCE, Conversion
 from sim.scenes.rasters import RasterScene, Source, look
@@ -52,7 +52,8 @@ def _files(path: Path) -> Iterator[ProductFiles]:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error}); check the path and its rights") from None
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-        raise InputError(f"{path}: broken zip ({error}), wanted a whole product; download it again") from error
+        why = f"broken zip ({cause_of(error)})"
+        raise InputError(f"{path}: {why}, wanted a whole product; download it again") from error
     except RuntimeError as error:  # zipfile has no error of its own for a password
         raise InputError(f"{path}: is encrypted, wanted a zip without a password; give the unzipped folder") from error
 
