@@ -162,6 +162,13 @@ def test_a_zip_that_names_a_file_in_a_thousand_octets_is_refused_in_one_line(tmp
     refused(where, "broken zip", "download")
 
 
+def test_an_entry_of_a_zip_without_a_name_is_passed_over(tmp_path: Path) -> None:
+    where = zip_product(make_product(tmp_path))
+    with zipfile.ZipFile(where, "a") as archive:
+        archive.writestr(zipfile.ZipInfo(""), b"")
+    open_scene(str(where), sensor=sensor_of(BANDS)).close()
+
+
 def test_damaged_image_is_refused_when_read(tmp_path: Path) -> None:
     """Length and end are right, the start of the only tile is not: only decoding can tell, and it must."""
     product = make_product(tmp_path)
