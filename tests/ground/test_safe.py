@@ -162,6 +162,14 @@ def test_a_zip_that_names_a_file_in_a_thousand_octets_is_refused_in_one_line(tmp
     refused(where, "broken zip", "download")
 
 
+def test_a_zip_whose_names_are_no_text_is_refused_in_one_line(tmp_path: Path) -> None:
+    where = tmp_path / "S2B_X.SAFE.zip"
+    with zipfile.ZipFile(where, "w") as archive:
+        archive.writestr("\u00e9.xml", b"")  # not ASCII: flagged as UTF-8
+    where.write_bytes(where.read_bytes().replace("\u00e9".encode(), b"\x89\x89"))
+    refused(where, "broken zip", "download")
+
+
 def test_an_entry_of_a_zip_without_a_name_is_passed_over(tmp_path: Path) -> None:
     where = zip_product(make_product(tmp_path))
     with zipfile.ZipFile(where, "a") as archive:

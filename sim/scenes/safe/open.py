@@ -1,6 +1,7 @@
 """A SAFE product, Sentinel-1's or Sentinel-2's -> a scene. Bands of 20 and 60 m are repeated on the finest grid asked
 for."""
 
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -51,7 +52,7 @@ def _files(path: Path) -> Iterator[ProductFiles]:
             yield ZipFiles(path, archive)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error}); check the path and its rights") from None
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, struct.error, UnicodeDecodeError, EOFError, NotImplementedError) as error:
         why = f"broken zip ({cause_of(error)})"
         raise InputError(f"{path}: {why}, wanted a whole product; download it again") from error
     except RuntimeError as error:  # zipfile has no error of its own for a password
