@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
-from export.commands import adapt, build, devices, prove, train, uplink
+from export.commands import adapt, build, devices, prove, study, train, uplink
 from export.commands.shared import BAD_INPUT
 from payload.errors import InputError
 
@@ -40,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="python -m export", description=(__doc__ or "").splitlines()[0])
     made.add_argument("--version", action="version", version=f"nadir-payload {version('nadir-payload')}")
     commands = made.add_subparsers(required=True, metavar="COMMAND")
-    for module in (train, adapt, build, prove, devices, uplink):
+    for module in (train, adapt, build, prove, study, devices, uplink):
         module.add_to(commands)
     return made
 

@@ -22,7 +22,7 @@ from payload.sensor import RGBN
 from payload.tiles import split
 from sim.clouds import figures
 from sim.clouds.cost import bundle_at, gate_costs, ground_cost, savings, speed
-from sim.clouds.figures import Counts, Reliability
+from sim.clouds.figures import Counts, GatedTile, Reliability, by_threshold, gate_figures
 from sim.clouds.human import JudgedChip, gate_on_chips, human_rows, judge_chips
 from sim.clouds.judged import BCY, HOT, OURS, RULES, Candidate, Judged, detect_padded, judge, open_candidate
 from sim.clouds.other_detectors import (
@@ -33,7 +33,7 @@ from sim.clouds.other_detectors import (
     csmask_is_there,
     s2cloudless_probability,
 )
-from sim.clouds.other_light import EVERY, light_rows
+from sim.clouds.other_light import light_rows
 from sim.clouds.outline import is_cloud
 from sim.clouds.requirements import checks
 from sim.clouds.samples import (
@@ -118,7 +118,8 @@ def _measured(
         "classes": _class_scores(judged),
         "teacher": _teacher_scores(judged),
         "tiles": {r: {m: _tile_scores(judged, m, r) for m in methods} for r in READINGS},
-        "gate": _gate_scores(judged),
+        "gate": gate_figures(_gated(judged), figures.CLOUDY_TILE),
+        "gate_by_threshold": by_threshold(_gated(judged)),
         "sites": _per_site(judged),
         "tile_map": [[t.wanted, t.sure] for t in _tiles(judged, FIRM)],
         "slices": {m: _slice_scores(judged, m) for m in (OURS, *RULES)},
@@ -128,7 +129,8 @@ def _measured(
         "scene": _scene(data, first),
         "flattening": _flattening(data, networks[0], engine),
         "measured_on_host": {
-            "megapixels_per_s": speed(first.net), "ground_s_per_megapixel": ground_cost(first),
+            "megapixels_per_s": speed(first.net),
+            "ground_s_per_megapixel": ground_cost(first),
             "gate": gate_costs(data, networks[0], engine),
         },
     }
@@ -168,7 +170,11 @@ def _class_scores(judged: list[Judged]) -> dict[str, dict[str, Any]]:
 
 
 def _teacher_scores(judged: list[Judged]) -> dict[str, dict[str, Any]] | None:
-    """Ours against ukis-csmask on the labelled tiles: cloud, shadow, and of its cloud what we call thin."""
+    """Ours against ukis-csmask on the labelled tiles: cloud, shadow, and of its cloud what we call thin.
+
+    What users read is outlined as people draw it, which the teacher's classes are not; `likeliest class` is the
+    network's own word beside the teacher's.
+    """
     told = [j for j in judged if j.teacher is not None]
     if not told:
         return None
@@ -176,38 +182,33 @@ def _teacher_scores(judged: list[Judged]) -> dict[str, dict[str, Any]] | None:
     rows: dict[str, dict[str, Any]] = {}
     for name, wanted_class, kinds in (("cloud", CS_CLOUD, (THICK, THIN)), ("shadow", CS_SHADOW, (SHADOW,))):
         for row, here in ((name, told), (f"{name}, tiles of {FINE_M} m", fine)):
-            counts = [_against_teacher(j, wanted_class, kinds) for j in here]
-            rows[row] = figures.pooled(counts).scores() | {"iou_interval": figures.interval(counts, "iou")}
+            rows[row] = _against_teacher(here, [j.classes for j in here], wanted_class, kinds)
+        likeliest = [j.likeliest for j in told if j.likeliest is not None]
+        rows[f"{name}, likeliest class"] = _against_teacher(told, likeliest, wanted_class, kinds)
     cloud = sum(int(_cloud_by(j, CSMASK).sum()) for j in told)
     thin = sum(int((_cloud_by(j, CSMASK) & (j.classes == THIN)).sum()) for j in told)
     rows["cloud"]["called_thin"] = thin / cloud if cloud else None
     return rows
 
 
-def _against_teacher(judged: Judged, wanted_class: int, kinds: tuple[int, ...]) -> Counts:
-    found = np.isin(judged.classes, kinds)
-    return figures.count(found, np.asarray(judged.teacher == wanted_class), np.ones(found.shape, bool))
+def _against_teacher(
+    judged: list[Judged], classes: list[NDArray[np.uint8]], wanted_class: int, kinds: tuple[int, ...]
+) -> dict[str, Any]:
+    counts = [
+        figures.count(np.isin(found, kinds), np.asarray(j.teacher == wanted_class), np.ones(found.shape, bool))
+        for j, found in zip(judged, classes, strict=True)
+    ]
+    return figures.pooled(counts).scores() | {"iou_interval": figures.interval(counts, "iou")}
 
 
-def _gate_scores(judged: list[Judged]) -> dict[str, Any]:
-    """What a gate at CLOUDY_TILE does, in pixels of the firm reading: cloud let through, usable ground lost."""
-    sums = {"cloud": 0, "sent": 0, "clear": 0, "lost": 0}
-    lost_by_site: dict[str, list[int]] = {}
+def _gated(judged: list[Judged]) -> list[GatedTile]:
+    """The tiles in pixels of the firm reading."""
+    found = []
     for j in judged:
         cloud, known = j.sample.reference()
-        gone = _withheld(j, OURS)
-        ground = int((~cloud & known).sum())
-        site = lost_by_site.setdefault(j.sample.site, [0, 0])
-        site[0], site[1] = site[0] + ground * gone, site[1] + ground
-        sums["cloud"] += int((cloud & known).sum())
-        sums["sent"] += 0 if gone else int((cloud & known).sum())
-        sums["clear"], sums["lost"] = sums["clear"] + ground, sums["lost"] + ground * gone
-    worst = {site: lost / clear for site, (lost, clear) in lost_by_site.items() if clear}
-    return {
-        "let_through": sums["sent"] / sums["cloud"] if sums["cloud"] else None,
-        "usable_lost": sums["lost"] / sums["clear"] if sums["clear"] else None,
-        "worst_site": max(worst, key=lambda site: worst[site]), "usable_lost_there": max(worst.values()),
-    }  # fmt: skip
+        pixels = int((cloud & known).sum()), int((~cloud & known).sum())
+        found.append(GatedTile(j.sample.site, *pixels, j.mask.sure_fraction))
+    return found
 
 
 @dataclass(frozen=True)
@@ -298,8 +299,8 @@ def _reliability(judged: list[Judged]) -> dict[str, Any]:
 
 
 def _light(judged: list[Judged], chips: list[JudgedChip], candidates: list[Candidate]) -> list[dict[str, Any]]:
-    nets = {site: c.net for c in candidates for site in c.test_sites}
-    samples = [(j.sample, nets[j.sample.site]) for j in _labelled(judged)[::EVERY]]
+    by = {site: c for c in candidates for site in c.test_sites}
+    samples = [(j.sample, by[j.sample.site]) for j in _labelled(judged)]
     return light_rows([j.chip for j in chips], samples, candidates[0])
 
 
@@ -348,7 +349,7 @@ def scene_masks(data: Path, by: Candidate) -> dict[str, NDArray[np.bool_]]:
             place = slice(top, min(top + SCENE_TILE_PX, height)), slice(left, min(left + SCENE_TILE_PX, width))
             inside = slice(0, place[0].stop - top), slice(0, place[1].stop - left)
             drawn = by.classes(tile.dn[:, *inside], detect_clouds(tile, by.net), scene.info.gsd_m)
-            masks[OURS][place] = (is_cloud(drawn) & tile.valid[inside])
+            masks[OURS][place] = is_cloud(drawn) & tile.valid[inside]
             for name, rule in RULES.items():
                 masks[name][place] = (rule(tile.dn) & tile.valid)[inside]
     return masks

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from payload.bundle import GROUND_CLOUDS_FILE, SHIPPED
 from payload.clouds.gate import detect_clouds
-from payload.clouds.mask import NO_CLASS, CloudMask
+from payload.clouds.mask import CLEAR, NO_CLASS, SHADOW, THICK, THIN, CloudMask
 from payload.clouds.network import NETWORK_FILE, CloudNet, read_settings
 from payload.engine import Engine
 from payload.errors import InputError
@@ -43,6 +43,16 @@ class Candidate:
     origin: dict[str, Any]
     ground: GroundNet | None = None
 
+    def likeliest(self, dn: NDArray[np.uint16], mask: CloudMask) -> NDArray[np.uint8]:
+        """The network's likeliest class of every pixel, as it is, no cloud outlined: thick or thin is THICK. [h, w]"""
+        height, width = dn.shape[1:]
+        if self.ground is None:
+            told = mask.cells.repeat(mask.cell_px, axis=1).repeat(mask.cell_px, axis=2)[:, :height, :width]
+        else:
+            told = self.ground.probabilities(dn, np.ones((height, width), bool))
+        kinds = np.array((CLEAR, THICK, SHADOW), np.uint8)
+        return kinds[np.stack([told[CLEAR], told[THICK] + told[THIN], told[SHADOW]]).argmax(axis=0)]
+
     def classes(self, dn: NDArray[np.uint16], mask: CloudMask, gsd_m: float) -> NDArray[np.uint8]:
         """What a user reads of a picture dn [4, h, w], `mask` being what the flying network says of it. [h, w]"""
         height, width = dn.shape[1:]
@@ -55,13 +65,15 @@ class Candidate:
 @dataclass(frozen=True, eq=False)
 class Judged:
     """One sample with what every method says of it: which pixels are cloud. `classes` [H, W]: what a user reads.
-    `teacher` [H, W]: clear 0, cloud 1, shadow 2 by ukis-csmask, None where that is not installed or was not asked."""
+    `teacher` [H, W]: clear 0, cloud 1, shadow 2 by ukis-csmask, None where that is not installed or was not asked;
+    `likeliest` [H, W]: our network's own word beside it."""
 
     sample: CloudSample
     mask: CloudMask
     classes: NDArray[np.uint8]
     found: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
     teacher: NDArray[np.uint8] | None = None
+    likeliest: NDArray[np.uint8] | None = None
 
 
 def default_networks() -> list[str]:
@@ -133,7 +145,8 @@ def judge(samples: Iterator[CloudSample], by: Candidate, teacher: TeacherFunctio
         rules = {name: rule(sample.dn) for name, rule in RULES.items()}
         told = teacher(sample.dn, sample.level) if teacher is not None and sample.scl is not None else None
         drawn = by.classes(sample.dn, mask, sample.gsd_m)
-        judged.append(Judged(sample, mask, drawn, {OURS: is_cloud(drawn)} | rules, told))
+        likeliest = by.likeliest(sample.dn, mask) if told is not None else None
+        judged.append(Judged(sample, mask, drawn, {OURS: is_cloud(drawn)} | rules, told, likeliest))
     return judged
 
 

@@ -1,8 +1,8 @@
 """Another sensor, another sky, drawn over tiles whose clouds are known: what each costs the mask and the gate.
 
 Every change is a function of DN alone, so that the reference stays the reference; a change of the ground sampling
-distance resamples the reference, too. The tiles are the chips people drew, and every fourth labelled tile of the sites
-left out.
+distance resamples the reference, too. The tiles are the chips people drew, every fourth labelled tile of the sites left
+out for the mask that users read, and all of them for the gate.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import zoom
 
-from payload.clouds.network import CloudNet
 from sim.clouds import figures
-from sim.clouds.figures import CLOUDY_TILE, Counts
+from sim.clouds.figures import CLOUDY_TILE, GatedTile, gate_figures
 from sim.clouds.judged import Candidate, detect_padded, judge_picture
+from sim.clouds.outline import is_cloud
 from sim.clouds.samples import CloudSample, HumanChip
 
 #: Rayleigh scattering of a clear sky in DN, blue to near infrared: the top of the atmosphere instead of the ground.
@@ -102,11 +102,14 @@ def _resampled_mask(mask: NDArray[np.bool_], pixel: float) -> NDArray[np.bool_]:
 
 
 def light_rows(
-    chips: Sequence[HumanChip], samples: Sequence[tuple[CloudSample, CloudNet]], by: Candidate
+    chips: Sequence[HumanChip], samples: Sequence[tuple[CloudSample, Candidate]], by: Candidate
 ) -> list[dict[str, Any]]:
     """A row per light: IoU with people on the 10 m chips, IoU with the classification, and what the gate does."""
     chips = [chip for chip in chips if chip.gsd_m == 10.0]
-    return [{"light": light.name} | _on_chips(chips, by, light) | _on_samples(samples, light) for light in LIGHTS]
+    return [
+        {"light": light.name} | _on_chips(chips, by, light) | _mask(samples[::EVERY], light) | _gate(samples, light)
+        for light in LIGHTS
+    ]
 
 
 def _on_chips(chips: Sequence[HumanChip], by: Candidate, light: Light) -> dict[str, float | None]:
@@ -119,20 +122,20 @@ def _on_chips(chips: Sequence[HumanChip], by: Candidate, light: Light) -> dict[s
     return {"human_iou": scores["iou"], "human_precision": scores["precision"], "human_recall": scores["recall"]}
 
 
-def _on_samples(samples: Sequence[tuple[CloudSample, CloudNet]], light: Light) -> dict[str, float | None]:
-    counts: list[Counts] = []
-    sums = {"cloud": 0, "sent": 0, "clear": 0, "lost": 0}
-    for sample, net in samples:
+def _mask(samples: Sequence[tuple[CloudSample, Candidate]], light: Light) -> dict[str, float | None]:
+    counts = []
+    for sample, by in samples:
         cloud, known = (_resampled_mask(m, light.pixel) for m in sample.reference())
-        mask = detect_padded(lit(sample.dn, light), net)
-        height, width = cloud.shape
-        counts.append(figures.count(mask.cloudy[:height, :width], cloud, known))
-        gone = mask.sure_fraction > CLOUDY_TILE
-        sums["cloud"] += int((cloud & known).sum())
-        sums["clear"] += int((~cloud & known).sum())
-        sums["lost" if gone else "sent"] += int((~cloud & known).sum() if gone else (cloud & known).sum())
-    return {
-        "scl_iou": figures.pooled(counts).scores()["iou"],
-        "let_through": sums["sent"] / sums["cloud"] if sums["cloud"] else None,
-        "usable_lost": sums["lost"] / sums["clear"] if sums["clear"] else None,
-    }
+        dn = lit(sample.dn, light)
+        drawn = by.classes(dn, detect_padded(dn, by.net), sample.gsd_m * light.pixel)
+        counts.append(figures.count(is_cloud(drawn), cloud, known))
+    return {"scl_iou": figures.pooled(counts).scores()["iou"]}
+
+
+def _gate(samples: Sequence[tuple[CloudSample, Candidate]], light: Light) -> dict[str, Any]:
+    tiles = []
+    for sample, by in samples:
+        cloud, known = (_resampled_mask(m, light.pixel) for m in sample.reference())
+        sure = detect_padded(lit(sample.dn, light), by.net).sure_fraction
+        tiles.append(GatedTile(sample.site, int((cloud & known).sum()), int((~cloud & known).sum()), sure))
+    return gate_figures(tiles, CLOUDY_TILE)

@@ -181,6 +181,8 @@ def evaluate_tasks(
     data: Annotated[Path, typer.Option(help="The data folder: docs/tasks.md names its files.")],
     tasks: Annotated[str | None, typer.Option(help="Some of the tasks, comma-separated; all if left out.")] = None,
     bundle: Annotated[list[str] | None, typer.Option(help="Bundle or directory; repeat it. First: decoded.")] = None,
+    profile: options.Profile = None,
+    decoder: Annotated[str, typer.Option(help="full, fast or best, of pixels.")] = "full",
     quick: Annotated[bool, typer.Option("--quick", help="Few pictures, one seed, little training: a look.")] = False,
     jobs: options.Jobs = 1,
     out: Annotated[Path, typer.Option(help="Where tasks.json, tasks.csv and tasks.html go.")] = Path("out/tasks"),
@@ -198,7 +200,9 @@ def evaluate_tasks(
     wanted = tuple(name.strip() for name in tasks.split(",")) if tasks else NAMES
     plan = QUICK if quick else Plan()
     with progress("tasks") as advance:
-        request = TasksRequest(data, wanted, tuple(bundle or BUNDLES), plan, jobs or 1, out / "kept")
+        request = TasksRequest(
+            data, wanted, tuple(bundle or BUNDLES), plan, jobs or 1, out / "kept", profile or "fast", decoder
+        )
         result = run(request, advance)
     text = json.dumps(result, indent=1) + "\n"
     out.mkdir(parents=True, exist_ok=True)

@@ -84,7 +84,7 @@ def _saved(figure: Figure, kind: str) -> bytes:
 
 def _style(codec: str) -> dict[str, Any]:
     if codec.startswith("nadir"):
-        return {"color": NADIR, "linestyle": "-", "linewidth": 2.4, "zorder": 5}
+        return {"color": NADIR, "linestyle": "--" if codec.endswith("-dense") else "-", "linewidth": 2.4, "zorder": 5}
     color, dashes = STYLES.get(codec, (SOFT, ":"))
     return {"color": color, "linestyle": dashes, "linewidth": 1.5}
 
@@ -107,7 +107,7 @@ def _curves(bench: Bench) -> Figure:
         ax.annotate(hint, (place, 0.98), xycoords="axes fraction", ha=side, va="top", color=SOFT)
         _cr_axis(ax)
     for ax in axes[1]:
-        ax.set_xlabel("compression ratio against 16 bit, logarithmic axis")
+        ax.set_xlabel("compression ratio against 16 bit")
     if lines:
         figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=min(len(lines), 5))
     return figure

@@ -10,11 +10,11 @@ from typing import Any
 from payload.errors import InputError
 from sim.features.extract import TileFeatures, extract
 from sim.features.files import ParquetWriter, TiffWriter, Writer, ZarrWriter, cells_of
-from sim.features.source import Asked, Source, open_source
+from sim.features.source import RECORD, Asked, Source, open_source
 from sim.products.delivery import whole_or_nothing
 from sim.progress import Progress
 
-SCHEMA, RECORD = "nadir-features/1", "features.json"
+SCHEMA = "nadir-features/1"
 MakeWriter = Callable[[Path, Source], Writer]
 WRITERS: dict[str, MakeWriter] = {"zarr": ZarrWriter, "geotiff": TiffWriter, "parquet": ParquetWriter}
 

@@ -29,6 +29,8 @@ from sim.scenes.radiometry import AS_STORED, Reading
 
 #: How streams are told from rasters.
 STREAM = ".bin"
+#: What a folder of features is known by.
+RECORD = "features.json"
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,8 @@ def open_source(asked: Asked) -> Iterator[Source]:
         yield _of_run(path, asked, mission, bundle)
     elif (path / "report.json").is_file():
         raise InputError(f"{path}: a run without {ARRIVALS_FILE}; give the stream that it was received from")
+    elif (path / RECORD).is_file():
+        raise InputError(f"{path}: features already; give what they were made of, or to search a tile: {path}@ROW,COL")
     elif path.is_file() and path.suffix == STREAM:
         scene = _received(path, asked.scene_id, mission, bundle)
         yield _of_reception("stream", scene, [scene.codes[at] for at in sorted(scene.codes)], bundle)

@@ -188,13 +188,18 @@ def figure_in(out: Path, name: str) -> dict[str, Any]:
     return found[name]
 
 
+def counted(number: int, plural: str) -> str:
+    """1 run, 2 runs."""
+    return f"{number} {plural[:-1] if number == 1 else plural}"
+
+
 def as_text(record: dict[str, Any], out: Path) -> str:
     """What the command prints."""
-    lines = [f"{record['title']}: {len(record['figures'])} figures of {len(record['sites'])} sites from "
-             f"{len(record['runs'])} runs"]  # fmt: skip
+    count = {name: counted(len(record[name]), name) for name in ("figures", "sites", "runs", "bulletins", "mails")}
+    lines = [f"{record['title']}: {count['figures']} of {count['sites']} from {count['runs']}"]
     lines += [f"  {site['name']}: {site['state']}" for site in record["sites"]]
     lines += [f"  waits for a verdict: figure {one['name']}, {one['site']}, {one['indicator']} {shown(one['value'])}, "
               f"{one['period']}" for one in record["figures"] if one["waits"]]  # fmt: skip
     lines += [f"  note: {note}" for note in record["notes"]]
-    return "\n".join([*lines, f"wrote {out / record['dashboard']}, {len(record['bulletins'])} bulletins, "
-                      f"{len(record['mails'])} mails in {out / 'outbox'} (none is sent)"]) + "\n"  # fmt: skip
+    return "\n".join([*lines, f"wrote {out / record['dashboard']}, {count['bulletins']}, "
+                      f"{count['mails']} in {out / 'outbox'} (none is sent)"]) + "\n"  # fmt: skip

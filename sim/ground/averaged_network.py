@@ -60,5 +60,5 @@ def turned_levels(levels: NDArray[Any], turn: Turn) -> NDArray[Any]:
 
 
 def _mirrored(x: NDArray[Any], turn: Turn) -> NDArray[Any]:
-    axes = [axis for axis, asked in ((-2, turn[0]), (-1, turn[1])) if asked]
+    axes = tuple(axis for axis, asked in ((-2, turn[0]), (-1, turn[1])) if asked)
     return np.flip(x, axes)

@@ -98,8 +98,9 @@ class Decoder:
             codec = open_codec(self._bundle)
             file = network_of(self._bundle, codec, self.kind)
             network = None if file is None else open_network(self._bundle.file(file), self.engine)
-            averaged = network is not None and self.kind == BEST
-            self._threads.own = codec, AveragedNetwork(network) if averaged else network
+            if network is not None and self.kind == BEST:
+                network = AveragedNetwork(network)
+            self._threads.own = codec, network
         own: tuple[Codec, Network | None] = self._threads.own
         return own
 

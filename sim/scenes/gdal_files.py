@@ -26,6 +26,8 @@ STRIP_LIMIT_OCTETS = 256 * 2**20
 EXPANSION_LIMIT = 256
 #: Below this size a file that expands strongly does no harm.
 EXPANSION_FREE_PIXELS = 2**26
+#: Characters of a library's message that a line of ours repeats.
+MOST_OF_A_CAUSE = 160
 
 # What GDAL has to say reaches the user in our own errors; its log lines come with -v only.
 logging.getLogger("rasterio").addHandler(logging.NullHandler())
@@ -119,10 +121,11 @@ def broken_sidecar(path: str) -> list[str]:
 
 
 def cause_of(error: BaseException) -> str:
-    """The innermost message of an error on one line: rasterio's own only points to it."""
+    """The innermost message of an error on one line: rasterio's own only points to it. Cut off where a library repeats
+    the file's octets in it."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return " ".join(str(error).split())
+    return " ".join(str(error).split())[:MOST_OF_A_CAUSE]
 
 
 def _sample_octets(dtype: str) -> int:

@@ -15,6 +15,7 @@ from typing import Any, Self
 
 import numpy as np
 import rasterio
+from rasterio._err import CPLE_BaseError  # GDAL's own errors, which rasterio lets through
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import RasterioError
 
@@ -136,7 +137,8 @@ def open_raster(
     try:
         indexes, named = _chosen(where, file, bands, sensor)
         check_size(where, file, indexes, max_pixels)
-        source, tagged = _source(where, file, indexes, sensor)
+        with gdal_environment():  # a broken mask shows only here, and GDAL would tell of it in lines of its own
+            source, tagged = _source(where, file, indexes, sensor)
         says = stated(_scales(file, indexes), scale, offset, _dtype(source))
         sample, partly = look((source,), file.shape, path.stem)
         conversion, read_as = _conversion(where, says, _dtype(source), sample[0], sensor)
@@ -146,6 +148,9 @@ def open_raster(
     except (InputError, RasterioError):
         file.close()
         raise
+    except CPLE_BaseError as error:
+        file.close()
+        raise InputError(f"{where}: damaged ({cause_of(error)}), wanted a whole file; fetch it again") from error
 
 
 def _chosen(
@@ -192,7 +197,7 @@ def read_stored(
         for source in sources:
             try:
                 part, says_empty, says_usable = source.stored(row_px, col_px, height_px, width_px)
-            except (RasterioError, OSError) as error:
+            except (RasterioError, CPLE_BaseError, OSError) as error:
                 raise InputError(
                     f"{source.path}: damaged at rows {row_px} to {row_px + height_px - 1} ({cause_of(error)}); "
                     "wanted a whole file, fetch it again"

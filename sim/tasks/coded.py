@@ -21,6 +21,7 @@ from payload.link import tile_code
 from payload.link.tile_code import TileCode
 from payload.native import library
 from payload.pipeline import Payload
+from payload.policy import Profile
 from payload.scene import Dn, Mask
 from payload.tiles import Tile
 from sim.archive.coding import POLICY
@@ -56,9 +57,10 @@ class BundleCoder:
     """One bundle at work on a task's pictures. `follows_ratio`: whether a ratio can be asked of it. Nothing is coded
     twice: pictures are known by their content."""
 
-    def __init__(self, name: str, spread: Spread | None = None, decoder: str = FULL) -> None:
+    def __init__(self, name: str, spread: Spread | None = None, decoder: str = FULL, profile: Profile = "fast") -> None:
         self.bundle, runtime = load_bundle(name), open_engine(NATIVE if library.available else ENGINES[0])
-        self._payload, self._decoder = Payload(self.bundle, POLICY, runtime), Decoder(self.bundle, runtime, decoder)
+        self._policy, self._decoder = replace(POLICY, profile=profile), Decoder(self.bundle, runtime, decoder)
+        self._payload = Payload(self.bundle, self._policy, runtime)
         self._payload.clouds = None  # nothing is withheld, so nobody has to judge
         self._spread = spread or Spread()
         self._codes: dict[tuple[str, float | None], list[TileCode]] = {}
@@ -111,7 +113,7 @@ class BundleCoder:
         return _between(ratios, cr * cr / _ratio(tiles, self._at(tiles, _between(ratios, cr))))
 
     def _at(self, tiles: list[Tile], step_dn: float) -> list[TileCode]:
-        self._payload.policy = replace(POLICY, step_dn=step_dn)
+        self._payload.policy = replace(self._policy, step_dn=step_dn)
         return [self._payload.encode_tile(tile) for tile in tiles]
 
 

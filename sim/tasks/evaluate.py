@@ -1,6 +1,7 @@
 """`sim evaluate-tasks`: the same heads on original pixels, on decoded pixels and on features, task by task."""
 
 import importlib
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
@@ -11,7 +12,9 @@ from typing import Any
 import numpy as np
 
 from payload.errors import InputError
+from payload.policy import Profile
 from payload.scene import Dn
+from sim.ground.decoder import FULL
 from sim.progress import Progress
 from sim.spread import Spread
 from sim.tasks import scores
@@ -37,7 +40,8 @@ QUICK = Plan((20.0, 100.0), (34.0,), (0,), (0.1,), Budget(units=3000, rounds=3, 
 @dataclass(frozen=True)
 class TasksRequest:
     """What the user asked for. The first bundle is the one of decoded pixels; features are of all. `kept`: where what
-    is done is kept until all is."""
+    is done is kept until all is. `profile` of the entropy coder: ratios follow it. `decoder`: one of
+    `DECODERS`, of pixels."""
 
     data: Path
     tasks: Sequence[str] = NAMES
@@ -45,6 +49,8 @@ class TasksRequest:
     plan: Plan = field(default_factory=Plan)
     jobs: int = 1
     kept: Path | None = None
+    profile: Profile = "fast"
+    decoder: str = FULL
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.tasks if name not in NAMES]
@@ -63,7 +69,8 @@ class Seen:
 
 def evaluate(request: TasksRequest, progress: Progress) -> dict[str, Any]:
     """Rows of every run, and the tables made of them. InputError where data or a bundle is not there."""
-    with Spread(request.jobs) as spread, _one_thread_each():
+    with Spread(request.jobs) as spread, _one_thread_each(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Stochastic Optimizer")  # it says that it was stopped, which it was
         run = _Run(request, spread)
         steps = list(ordered(request.tasks, request.plan, [coder.follows_ratio for coder in run.coders]))
         for step in steps:
@@ -79,15 +86,17 @@ class _Run:
 
     def __init__(self, request: TasksRequest, spread: Spread) -> None:
         self.request, self.plan, self.spread = request, request.plan, spread
-        self.coders = [BundleCoder(name, spread) for name in request.bundles]
+        self.coders = [BundleCoder(name, spread, request.decoder, request.profile) for name in request.bundles]
         self.kept = Kept(request.kept, self._decisive())
         self.task = lru_cache(1)(self._loaded)
         self._heads: dict[tuple[str, int], Head] = {}
 
     def _decisive(self) -> dict[str, Any]:
         """What rows depend on, besides the code."""
-        return {"schema": SCHEMA, "plan": asdict(self.plan), "data": str(self.request.data.resolve()),
-                "bundles": [coder.bundle.bundle_id for coder in self.coders]}  # fmt: skip
+        about = {"schema": SCHEMA, "plan": asdict(self.plan), "profile": self.request.profile}
+        bundles = [coder.bundle.bundle_id for coder in self.coders]
+        about |= {"decoder": self.request.decoder, "data": str(self.request.data.resolve())}
+        return about | {"bundles": bundles}
 
     def _loaded(self, name: str) -> Task:
         if name == SCENES:
@@ -163,7 +172,8 @@ class _Run:
         """What tasks.json holds."""
         rows = [row for name in self.request.tasks for row in self.kept.rows if row["task"] == name]
         tasks = {name: _about(self.task(name)) for name in self.request.tasks}
-        found = {"schema": SCHEMA, "plan": asdict(self.plan), "bundles": list(self.request.bundles), "tasks": tasks,
+        found = {"schema": SCHEMA, "plan": asdict(self.plan), "bundles": list(self.request.bundles),
+                 "profile": self.request.profile, "decoder": self.request.decoder, "tasks": tasks,
                  "summary": summary(rows, tasks), "rows": rows}  # fmt: skip
         return found | ({"second_looks": second_looks(self.request.data)} if "mangrove" in tasks else {})
 

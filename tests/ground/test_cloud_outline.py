@@ -7,7 +7,15 @@ from hypothesis import strategies as st
 
 from payload.clouds.mask import CLEAR, NO_CLASS, SHADOW, THICK, THIN, CloudMask
 from payload.native import library
-from sim.clouds.outline import HALF_HIDDEN_DN, HAZE_DN, classes_as_drawn, haze_over_ground, is_cloud, within
+from sim.clouds.outline import (
+    HALF_HIDDEN_DN,
+    HAZE_DN,
+    classes_as_drawn,
+    ground_classes,
+    haze_over_ground,
+    is_cloud,
+    within,
+)
 
 SIZE, GROUND = 128, (600, 700, 800, 2000)
 
@@ -74,6 +82,17 @@ def test_shadow_is_believed_near_cloud_only() -> None:
     told = classes_as_drawn(mask, 30.0, 0.0)[64]  # 1 500 m are 50 pixels
     assert (told[40:60] == SHADOW).all()
     assert (told[60:] == CLEAR).all()
+
+
+@pytest.mark.parametrize(("share", "found"), [(0.15, CLEAR), (0.25, SHADOW)])
+def test_the_ground_s_own_network_is_believed_a_shadow_less_likely_than_clear(share: float, found: int) -> None:
+    told = np.zeros((4, SIZE, SIZE), np.float32)
+    told[THICK] = columns(0, 10, 1.0)
+    told[SHADOW] = columns(40, 60, share)
+    told[CLEAR] = 1.0 - told[THICK] - told[SHADOW]
+    classes = ground_classes(told, dn_of(columns(0, 10, 2000)), np.ones((SIZE, SIZE), bool), 10.0)
+    assert (classes[:, 40:60] == found).all()
+    assert is_cloud(classes[:, :10]).all()
 
 
 def test_without_ground_to_compare_the_network_alone_is_heard() -> None:

@@ -151,6 +151,13 @@ def test_a_search_that_cannot_be_is_told(written: Path, tmp_path: Path) -> None:
         assert wanted in str(found.exception)
 
 
+def test_a_folder_of_features_is_told_from_what_it_was_made_of(written: Path, tmp_path: Path) -> None:
+    for words in (["features", str(written)], ["search", str(written), "--like", str(written)]):
+        told = run.invoke(app, [*words, "--out", str(tmp_path / "out")])
+        assert "features already" in str(told.exception) and "@ROW,COL" in str(told.exception)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_second_run_replaces_the_first_where_it_may(written: Path) -> None:
     request = FeaturesRequest(Asked("demo:256"), written, ("zarr",))
     with pytest.raises(InputError, match="--overwrite"):

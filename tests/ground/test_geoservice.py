@@ -26,7 +26,7 @@ from payload.errors import InputError
 from sim.cli import main
 from sim.geoservice import pixels
 from sim.geoservice.figures import combined, groups_of, last_state, period_of, turned
-from sim.geoservice.produce import GeoserviceRequest, geoservice
+from sim.geoservice.produce import GeoserviceRequest, counted, geoservice
 from sim.geoservice.runs import find_runs
 from sim.geoservice.service import Indicator, load_service
 from sim.geoservice.sites import read_sites
@@ -538,3 +538,7 @@ def test_a_plan_of_another_shape_is_noted(work: Path, year: Path) -> None:
     (work / "runs" / "a" / "mission.json").write_text('{"schema": "nadir-mission/1", "catalogue": []}')
     notes: list[str] = []
     assert len(find_runs(work / "runs", notes)) == 1 and "no plan of schema" in notes[0]
+
+
+def test_one_is_told_as_one() -> None:
+    assert [counted(n, "bulletins") for n in (0, 1, 12)] == ["0 bulletins", "1 bulletin", "12 bulletins"]

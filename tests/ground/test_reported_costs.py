@@ -20,10 +20,12 @@ from hil.devices.latency import Work, coding_work, gate_work
 from hil.devices.targets import load_target
 from hil.profiles.profile_file import Performance, Spread
 from payload.bundle import load_bundle
+from payload.clouds.mask import CLEAR, THICK
 from payload.link.tile_code import Kind
 from payload.stopwatch import peak_memory_mib
 from payload.tiles import Tile
 from sim.clouds import evaluate, other_light, requirements
+from sim.clouds.figures import by_threshold, gate_figures
 from sim.clouds.human import EVERY_CHIP
 from sim.clouds.judged import OURS
 from sim.clouds.samples import FIRM, CloudSample, HumanChip
@@ -162,19 +164,24 @@ def test_a_tile_under_another_light_is_counted_by_hand(monkeypatch) -> None:
         seen.append(gsd_m)
         return SimpleNamespace(cloudy=picture[0] > 5000)
 
+    def candidate(sure: float) -> Any:
+        """Its mask is the detector's, its gate is as sure as that."""
+        drawn_by = lambda picture, mask, gsd_m: np.where(picture[0] > 5000, np.uint8(THICK), np.uint8(CLEAR))  # noqa: E731
+        return SimpleNamespace(net=SimpleNamespace(sure=sure), classes=drawn_by)
+
     def detect(picture: Any, net: Any) -> Any:
-        return SimpleNamespace(cloudy=np.pad(picture[0] > 5000, (0, 2)), sure_fraction=net)
+        return SimpleNamespace(sure_fraction=net.sure)
 
     monkeypatch.setattr(other_light, "judge_picture", judge)
     monkeypatch.setattr(other_light, "detect_padded", detect)
     tile: Any = CloudSample("t", "site", dn, scl, 10)
     kept, gone = other_light.CLOUDY_TILE, other_light.CLOUDY_TILE + 0.01
-    row = other_light.light_rows(chips, [(tile, kept), (tile, gone)], None)[0]  # type: ignore[arg-type, list-item]
+    row = other_light.light_rows(chips, [(tile, candidate(kept)), (tile, candidate(gone))], None)[0]  # type: ignore[arg-type]
     assert seen[0] == 10.0 and len(seen) == len(other_light.LIGHTS)
     assert (row["human_iou"], row["human_precision"], row["human_recall"]) == (16 / 32, 16 / 32, 1.0)
     border = 32 / 48  # firm: class 9 has no border pixels, all of the tile is known
     assert row["scl_iou"] == pytest.approx(border)
-    assert row["let_through"] == 48 / 96 and row["usable_lost"] == 16 / 32
+    assert row["let_through"] == 48 / 96 and row["usable_lost"] == row["usable_lost_there"] == 16 / 32
 
 
 def test_times_that_stand_still_count_as_backwards() -> None:
@@ -183,22 +190,30 @@ def test_times_that_stand_still_count_as_backwards() -> None:
     assert any("timestamps go backwards 2 times" in line for line in told)
 
 
-def test_what_a_gate_lets_through_and_loses_is_counted_in_pixels_of_known_reference(monkeypatch) -> None:
+def test_what_a_gate_lets_through_and_loses_is_counted_in_pixels_of_known_reference() -> None:
     """Two sites; of 64 pixels a tile 48 cloud and 8 ground, 8 unknown. One tile of the first site is dropped."""
     scl = np.full((8, 8), 9, np.uint8)
     scl[:, 7], scl[:, 6] = 4, 7  # a column of ground, one of nothing known
     clear = np.full((8, 8), 4, np.uint8)
     dn = np.zeros((4, 8, 8), np.uint16)
-    tiles = [("a", scl, True), ("a", scl, False), ("a", clear, False), ("b", clear, True), ("b", clear, False)]
+    tiles = [("a", scl, 0.85), ("a", scl, 0.5), ("a", clear, 0.0), ("b", clear, 0.99), ("b", clear, 0.1)]
     judged: Any = [
-        SimpleNamespace(sample=CloudSample(str(i), site, dn, classes, 10), gone=gone)
-        for i, (site, classes, gone) in enumerate(tiles)
+        SimpleNamespace(sample=CloudSample(str(i), site, dn, classes, 10), mask=SimpleNamespace(sure_fraction=sure))
+        for i, (site, classes, sure) in enumerate(tiles)
     ]
-    monkeypatch.setattr(evaluate, "_withheld", lambda one, by: one.gone)
-    assert evaluate._gate_scores(judged) == {
+    gated = evaluate._gated(judged)
+    assert gate_figures(gated, 0.7) == {
         "let_through": 48 / 96, "usable_lost": (8 + 64) / (8 + 8 + 64 * 3),
         "worst_site": "b", "usable_lost_there": 64 / 128,
     }  # fmt: skip
+    rows = {row["withheld_above"]: row for row in by_threshold(gated)}
+    assert rows[0.7]["ours"] == gate_figures(gated, 0.7)
+    assert rows[0.8]["ours"]["let_through"] == 48 / 96 and rows[0.8]["ours"]["usable_lost_there"] == 0.5  # 8 of 80 in a
+    assert rows[0.9]["ours"]["let_through"] == 1.0 and rows[0.9]["ours"]["usable_lost_there"] == 0.5
+    knowing = rows[0.85]["knowing"]  # both cloudy tiles are 48 / 56 cloud
+    assert (knowing["let_through"], knowing["worst_site"], knowing["usable_lost_there"]) == (0.0, "a", 16 / 80)
+    assert rows[0.9]["knowing"]["let_through"] == 1.0 and rows[0.9]["knowing"]["usable_lost"] == 0.0
+    assert gate_figures([], 0.7)["worst_site"] is None
 
 
 def test_the_bars_of_the_cloud_gate_are_these_and_hold_at_their_limit() -> None:

@@ -151,6 +151,32 @@ def test_cut_zip(tmp_path: Path, share: float) -> None:
     refused(where, "broken zip", "download")
 
 
+def test_a_zip_that_names_a_file_in_a_thousand_octets_is_refused_in_one_line(tmp_path: Path) -> None:
+    """zipfile repeats the name that it found, as long as the file says that it is."""
+    where = zip_product(make_product(tmp_path), zipfile.ZIP_STORED)
+    octets = bytearray(where.read_bytes())
+    with zipfile.ZipFile(where) as archive:
+        for entry in archive.infolist():  # how long the name is, in the file's own header
+            octets[entry.header_offset + 26 : entry.header_offset + 28] = (2000).to_bytes(2, "little")
+    where.write_bytes(octets)
+    refused(where, "broken zip", "download")
+
+
+def test_a_zip_whose_names_are_no_text_is_refused_in_one_line(tmp_path: Path) -> None:
+    where = tmp_path / "S2B_X.SAFE.zip"
+    with zipfile.ZipFile(where, "w") as archive:
+        archive.writestr("\u00e9.xml", b"")  # not ASCII: flagged as UTF-8
+    where.write_bytes(where.read_bytes().replace("\u00e9".encode(), b"\x89\x89"))
+    refused(where, "broken zip", "download")
+
+
+def test_an_entry_of_a_zip_without_a_name_is_passed_over(tmp_path: Path) -> None:
+    where = zip_product(make_product(tmp_path))
+    with zipfile.ZipFile(where, "a") as archive:
+        archive.writestr(zipfile.ZipInfo(""), b"")
+    open_scene(str(where), sensor=sensor_of(BANDS)).close()
+
+
 def test_damaged_image_is_refused_when_read(tmp_path: Path) -> None:
     """Length and end are right, the start of the only tile is not: only decoding can tell, and it must."""
     product = make_product(tmp_path)

@@ -2,6 +2,7 @@
 
 import math
 import os
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,21 @@ def test_internal_mask(tmp_path: Path) -> None:
             file.write_mask(known)
     with open_scene(str(path)) as scene:
         assert (scene.read(0, 0, HEIGHT, WIDTH)[1] == known).all()
+
+
+def test_a_mask_that_lies_nowhere_is_one_line(tmp_path: Path, capfd) -> None:
+    """rasterio lets GDAL's own error through here: it is none of rasterio's."""
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
+        path = write_tif(tmp_path / "a.tif", picture())
+        with rasterio.open(path, "r+") as file:
+            file.write_mask(np.ones((HEIGHT, WIDTH), bool))
+    octets = bytearray(path.read_bytes())
+    (first,) = struct.unpack_from("<I", octets, 4)  # directory: count of entries, 12 octets each, where the next one is
+    (entries,) = struct.unpack_from("<H", octets, first)
+    struct.pack_into("<I", octets, first + 2 + 12 * entries, len(octets) + 99_999)
+    path.write_bytes(octets)
+    refused(path, "damaged", "fetch it again")
+    assert "ERROR" not in capfd.readouterr().err
 
 
 def test_scale_and_offset_of_the_file_are_applied(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import csv
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +12,9 @@ import pytest
 from scipy import ndimage
 
 from payload.errors import InputError
+from payload.native import library
 from payload.pipeline import Payload
+from payload.policy import PROFILES
 from payload.tiles import split
 from sim.progress import silent
 from sim.scenes.demo import demo_scene
@@ -23,7 +25,7 @@ from sim.tasks.data import load_task
 from sim.tasks.evaluate import NAMES, QUICK, TasksRequest, evaluate
 from sim.tasks.kept import Kept, key_of
 from sim.tasks.learning.heads import Budget, Head, Units, labelled, of_features, of_pixels, predicted
-from sim.tasks.learning.perceptron import Perceptron
+from sim.tasks.learning.perceptron import Draw, Perceptron
 from sim.tasks.page import as_csv, as_text, render_page
 from sim.tasks.steps import Input, Plan, ordered
 from sim.tasks.summary import summary
@@ -31,6 +33,7 @@ from sim.tasks.task import IGNORED, Task
 from sim.tasks.truth import instances_of, with_objects
 
 neural_network = pytest.importorskip("sklearn.neural_network", reason="the extra `features` is not installed")
+pytestmark = pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
 SMALL = Budget(units=1500, rounds=5, last_rounds=1)
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 
@@ -94,6 +97,13 @@ def test_a_head_of_features_learns_more_classes_than_8_bits_have_columns_for() -
     assert head.parameters <= 50_000
 
 
+def test_where_a_head_cannot_tell_it_takes_the_commonest_class() -> None:
+    random = np.random.default_rng(0)
+    units = of_pixels(random.integers(900, 1100, (4, 4, 32, 32)).astype(np.uint16))  # they say nothing
+    labels = random.choice(3, (4, 32, 32), p=(0.8, 0.1, 0.1)).astype(np.uint8)  # and are drawn evenly
+    assert (learnt(units, labels, 3)[1] == 0).mean() > 0.9
+
+
 def test_a_head_gives_the_same_answer_for_the_same_seed_and_another_for_another() -> None:
     task, few = toy_task(3), replace(SMALL, units=300, rounds=2)
     units = of_pixels(task.pictures)
@@ -110,25 +120,54 @@ def test_no_label_that_is_judged_is_learnt_from() -> None:
     assert np.array_equal(*answers)
 
 
-@pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
 @pytest.mark.parametrize(("outputs", "logistic"), [(1, True), (12, True), (12, False)])
 def test_a_perceptron_learns_in_stages_and_then_takes_inputs_as_they_are(outputs: int, logistic: bool) -> None:
     random = np.random.default_rng(0)
-    inputs = random.standard_normal((700, 20)).astype(np.float32)
+    inputs = random.standard_normal((4, 700, 20)).astype(np.float32)
     wanted = inputs @ random.standard_normal((20, outputs)).astype(np.float32)
     targets = wanted > 0 if logistic else wanted
     kind = neural_network.MLPClassifier if logistic else neural_network.MLPRegressor
-    theirs = kind(hidden_layer_sizes=(16, 12), batch_size=64, tol=0.0, random_state=3, warm_start=True)
+    theirs = kind(hidden_layer_sizes=(16, 12), batch_size=64, tol=0.0, random_state=3, warm_start=True, max_iter=1)
     ours = Perceptron((16, 12), 3, logistic)
-    for rounds, rate in ((4, 2e-3), (2, 3e-4)):
-        given = np.squeeze(targets).astype(int) if logistic else targets
-        theirs.set_params(max_iter=rounds, learning_rate_init=rate).fit(inputs, given)
-        ours.fit(inputs, targets, 64, rounds, rate)
-    answer = theirs.predict_proba(inputs)[:, -outputs:] if logistic else theirs.predict(inputs)
-    assert np.abs(ours.predict(inputs) - answer).max() < 1e-4 * np.abs(answer).max()
+    given = targets.squeeze(-1).astype(int) if logistic and outputs == 1 else targets.astype(int if logistic else float)
+    for draws, rate in (([0, 1, 2], 2e-3), ([3, 0], 3e-4)):
+        theirs.set_params(learning_rate_init=rate).fit(inputs[draws[0]], given[draws[0]])  # steps begin anew
+        for k in draws[1:]:
+            theirs.partial_fit(inputs[k], given[k])
+        ours.fit(((inputs[k], targets[k]) for k in draws), 64, rate)
+    one = inputs[0]
+    answer = theirs.predict_proba(one)[:, -outputs:] if logistic else theirs.predict(one)
+    assert np.abs(ours.predict(one) - answer).max() < 1e-4 * np.abs(answer).max()
     assert ours.parameters == sum(part.size for part in theirs.coefs_ + theirs.intercepts_)
-    ours.take_in(mean := inputs.mean(axis=0), scale := inputs.std(axis=0))
-    assert np.abs(ours.predict(inputs * scale + mean) - answer).max() < 1e-4 * np.abs(answer).max()
+    ours.take_in(mean := one.mean(axis=0), scale := one.std(axis=0))
+    assert np.abs(ours.predict(one * scale + mean) - answer).max() < 1e-4 * np.abs(answer).max()
+
+
+def test_every_round_draws_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    task, seen = toy_task(3), []
+    fit = Perceptron.fit
+
+    def watched(network: Perceptron, draws: Iterable[Draw], batch: int, rate: float) -> None:
+        rounds = list(draws)
+        seen.extend(rounds)
+        fit(network, rounds, batch, rate)
+
+    monkeypatch.setattr(Perceptron, "fit", watched)
+    units = of_pixels(task.pictures)
+    head = Head(2, replace(SMALL, units=300), 0).fit(units, labelled(task.learn, units))
+    assert len(seen) == SMALL.rounds + SMALL.last_rounds and head.parameters
+    assert {len(inputs) for inputs, _ in seen} == {300}
+    assert len({inputs.tobytes() for inputs, _ in seen}) == len(seen)
+
+
+@pytest.mark.skipif(not library.available, reason="the profile dense needs the kernel to be quick")
+def test_the_profile_dense_leaves_more_at_a_ratio() -> None:
+    dn, error = pictures(2, 128), []
+    for profile in PROFILES:  # fast, dense
+        coded = BundleCoder("edge", decoder="fast", profile=profile).code(dn, 20.0)
+        assert coded.cr == pytest.approx(20.0, rel=0.1)
+        error.append(((coded.pixels.astype(float) - dn) ** 2).mean() / coded.cr)
+    assert error[1] < 0.95 * error[0]
 
 
 def test_pictures_that_were_coded_are_not_coded_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,7 +247,8 @@ def test_a_page_names_metrics_and_classes_and_goes_by_ratio() -> None:
     about = {"metric": "miou", "title": "Cover", "note": "as `water`", "pictures": 1, "classes": ["wood", "class 7"]}
     tasks = {"water": about}
     plan, tables = {"seeds": [0]}, summary(rows, tasks)
-    result = {"rows": rows, "tasks": tasks, "summary": tables, "plan": plan, "bundles": ["edge"]}
+    result = {"rows": rows, "tasks": tasks, "summary": tables, "plan": plan, "bundles": ["edge"], "profile": "fast",
+              "decoder": "full"}  # fmt: skip
     page = render_page(result)
     assert "IoU of class 7 0.25" in page and "of mean IoU, spread" in page and "miou" not in page
     order = re.findall(r'<th scope="row">([^<]+)</th>', page)

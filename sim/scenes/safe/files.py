@@ -71,7 +71,7 @@ class ZipFiles:
     _index: dict[str, zipfile.ZipInfo] = field(init=False)
 
     def __post_init__(self) -> None:
-        entries = [entry for entry in self.archive.infolist() if not entry.is_dir()]
+        entries = [entry for entry in self.archive.infolist() if entry.filename and not entry.is_dir()]
         object.__setattr__(self, "_index", {_slashed(entry.filename).casefold(): entry for entry in entries})
 
     def names(self) -> Iterable[str]:

@@ -1,6 +1,7 @@
 """A SAFE product, Sentinel-1's or Sentinel-2's -> a scene. Bands of 20 and 60 m are repeated on the finest grid asked
 for."""
 
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from payload.errors import InputError
 from payload.scene import SceneInfo
 from payload.sensor import Sensor
 from sim.scenes.block_rows import BlockRows
-from sim.scenes.gdal_files import check_size, gdal_environment, open_file
+from sim.scenes.gdal_files import cause_of, check_size, gdal_environment, open_file
 from sim.scenes.place import Place, place_of, placed
 from sim.scenes.radiometry import DN_PER_REFLECTANCE, Conversion
 from sim.scenes.rasters import RasterScene, Source, look
@@ -51,8 +52,9 @@ def _files(path: Path) -> Iterator[ProductFiles]:
             yield ZipFiles(path, archive)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error}); check the path and its rights") from None
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-        raise InputError(f"{path}: broken zip ({error}), wanted a whole product; download it again") from error
+    except (zipfile.BadZipFile, zlib.error, struct.error, UnicodeDecodeError, EOFError, NotImplementedError) as error:
+        why = f"broken zip ({cause_of(error)})"
+        raise InputError(f"{path}: {why}, wanted a whole product; download it again") from error
     except RuntimeError as error:  # zipfile has no error of its own for a password
         raise InputError(f"{path}: is encrypted, wanted a zip without a password; give the unzipped folder") from error
 

@@ -5,8 +5,9 @@ of features sees the block of a cell and, coarser, the blocks around it, and giv
 as many parameters, a fraction of the work.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from payload.errors import InputError
 from payload.scene import Dn
 from sim.spread import Spread
-from sim.tasks.learning.perceptron import Perceptron
+from sim.tasks.learning.perceptron import Draw, Perceptron
 from sim.tasks.scores import f1
 from sim.tasks.task import IGNORED, Labels
 
@@ -26,14 +27,17 @@ OWN, BESIDE, CORNER = 64, 24, 12
 PIXEL_HIDDEN, BLOCK_HIDDEN = (128, 112), (100,)
 #: A head of features has fewer hidden units where its many classes would make it larger than a head of pixels.
 BLOCK_PARAMETERS = 27_500
+#: Of more than two classes each is weighed by its share of the labels over that of what was drawn, to this
+#: power, chosen on strips of `mangrove` that are learnt from.
+RARITY = 0.75
 THRESHOLDS = np.round(np.arange(0.1, 0.96, 0.05), 2)
 Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What training may take, for every head alike: units drawn from the labelled ones, rounds over them at two rates
-    of learning."""
+    """What training may take, for every head alike: rounds at two rates of learning, each over units drawn anew from
+    the labelled ones."""
 
     units: int = 20_000
     rounds: int = 9
@@ -104,6 +108,11 @@ class Labelled:
         """Places, as numpy indexes them, and labels of some."""
         return np.unravel_index(self.at[chosen], self.grid), self.targets[chosen]
 
+    def shares(self, classes: int) -> Floats:
+        """Of the labels, each class's, [K]."""
+        counts = np.bincount(self.targets[self.targets != IGNORED], minlength=classes)
+        return (counts / counts.sum()).astype(np.float32)
+
     def drawn(self, count: int, classes: int, random: np.random.Generator) -> NDArray[np.intp]:
         """Which are learnt from: for each class an equal share of units that hold it."""
         held = [np.flatnonzero((self.targets == k).any(axis=1)) for k in range(classes)]
@@ -127,11 +136,11 @@ def labelled(labels: Labels, units: Units) -> Labelled:
 
 class Head:
     """One head of K classes. Deterministic by its seed. Of two classes, the one above a threshold of probability is
-    taken that served best on a draw of the labels it learnt from."""
+    taken that served best on a draw of the labels it learnt from; of more, the likeliest by how often each is."""
 
     def __init__(self, classes: int, budget: Budget, seed: int) -> None:
         self._classes, self._budget, self._seed = classes, budget, seed
-        self._threshold = 0.5
+        self._threshold, self._weights = 0.5, np.ones(classes, np.float32)
         self.parameters = 0
         self.macs_per_px = 0.0
 
@@ -139,14 +148,25 @@ class Head:
         """Learns from units that have labels, as many of each class as can be; pixels without a label in a unit take
         that unit's commonest."""
         random, budget = np.random.default_rng(self._seed), self._budget
-        at, targets = labels.of(labels.drawn(budget.units, self._classes, random))
-        inputs = units.at(at)
-        mean, scale = inputs.mean(axis=0), inputs.std(axis=0) + 1e-3
-        self._train((inputs - mean) / scale, self._hot(_filled(targets)), units)
-        self._network.take_in(mean, scale)
-        if self._classes == 2:
+        first = self._drawn(units, labels, random)
+        mean, scale = first[0].mean(axis=0), first[0].std(axis=0) + 1e-3
+        network = self._network = Perceptron(_widths(units, len(mean), first[1].shape[1]), self._seed)
+
+        def draws(rounds: int, *known: Draw) -> Iterator[Draw]:
+            new = (self._drawn(units, labels, random) for _ in range(rounds - len(known)))
+            return (((inputs - mean) / scale, targets) for inputs, targets in chain(known, new))
+
+        network.fit(draws(budget.rounds, first), budget.batch, budget.rate)
+        network.fit(draws(budget.last_rounds), budget.batch, budget.last_rate)
+        network.take_in(mean, scale)
+        self.parameters = network.parameters
+        self.macs_per_px = network.weights / units.per_px + units.prepared_macs
+        if self._classes > 2:
+            drawn = first[1].reshape(-1, self._classes).mean(axis=0)
+            self._weights = (labels.shares(self._classes) / np.maximum(drawn, 1e-9)) ** RARITY
+        else:
             at, targets = labels.of(random.integers(0, len(labels.at), budget.units))
-            self._threshold = _best_threshold(self._network.predict(units.at(at)), targets)
+            self._threshold = _best_threshold(network.predict(units.at(at)), targets)
         return self
 
     def classes_of(self, inputs: Floats) -> Labels:
@@ -154,15 +174,13 @@ class Head:
         scores = self._network.predict(inputs)
         if self._classes == 2:
             return (scores > self._threshold).astype(np.uint8)
-        return scores.reshape(len(scores), -1, self._classes).argmax(axis=-1).astype(np.uint8)
+        likely = scores.reshape(len(scores), -1, self._classes) * self._weights
+        return likely.argmax(axis=-1).astype(np.uint8)
 
-    def _train(self, inputs: Floats, targets: NDArray[np.bool_], units: Units) -> None:
-        budget = self._budget
-        network = self._network = Perceptron(_widths(units, inputs.shape[1], targets.shape[1]), self._seed)
-        network.fit(inputs, targets, budget.batch, budget.rounds, budget.rate)
-        network.fit(inputs, targets, budget.batch, budget.last_rounds, budget.last_rate)
-        self.parameters = network.parameters
-        self.macs_per_px = network.weights / units.per_px + units.prepared_macs
+    def _drawn(self, units: Units, labels: Labelled, random: np.random.Generator) -> Draw:
+        """Inputs of a round and their labels."""
+        at, targets = labels.of(labels.drawn(self._budget.units, self._classes, random))
+        return units.at(at), self._hot(_filled(targets))
 
     def _hot(self, targets: Labels) -> NDArray[np.bool_]:
         """Labels [n, s] -> one column for each label of two classes, K columns of more."""

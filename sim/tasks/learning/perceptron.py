@@ -1,9 +1,8 @@
-"""scikit-learn's multi-layer perceptrons, as heads use them: so many rounds at each of several rates of learning, and
-inputs that come as they are."""
+"""scikit-learn's multi-layer perceptrons, as heads use them: rounds over ever new draws at each of several rates of
+learning, and inputs that come as they are."""
 
 import importlib
-import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,8 @@ from numpy.typing import NDArray
 from payload.errors import InputError
 
 Floats = NDArray[np.float32]
+#: Inputs and what they shall give.
+Draw = tuple[Floats, NDArray[Any]]
 
 
 class Perceptron:
@@ -25,15 +26,18 @@ class Perceptron:
         )
         self._logistic, self._one = logistic, False
 
-    def fit(self, inputs: Floats, targets: NDArray[Any], batch: int, rounds: int, rate: float) -> None:
-        """So many rounds over inputs f32 [n, F] and what they shall give, [n, K]; goes on from where it stands."""
-        self._one = targets.shape[1] == 1
-        self._network.set_params(batch_size=batch, max_iter=rounds, learning_rate_init=rate)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it says that it was stopped, which it was
+    def fit(self, draws: Iterable[Draw], batch: int, rate: float) -> None:
+        """One round over each of the draws: inputs f32 [n, F] and what they shall give, [n, K]; goes on from where it
+        stands. The first begins the steps at a new rate, the others go on with them."""
+        self._network.set_params(batch_size=batch, max_iter=1, learning_rate_init=rate)
+        begun = False
+        for inputs, targets in draws:
+            self._one = targets.shape[1] == 1
             # scikit-learn numbers columns in the dtype of the targets: 8 bits are too few for them
-            targets = targets.astype(np.int32) if self._logistic else targets
-            self._network.fit(inputs, targets[:, 0] if self._one else targets)
+            wanted = targets.astype(np.int32) if self._logistic else targets
+            learn = self._network.partial_fit if begun else self._network.fit
+            learn(inputs, wanted[:, 0] if self._one else wanted)
+            begun = True
 
     @property
     def weights(self) -> int:

@@ -1,5 +1,7 @@
 """4 x super-resolution of pictures: a small head on cubic interpolation, judged by PSNR at the finer grid."""
 
+from itertools import chain
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -7,7 +9,7 @@ from scipy import ndimage
 from payload.scene import Dn
 from sim.metrics.distortion import psnr_db
 from sim.tasks.learning.heads import PIXEL_HIDDEN, Budget, of_pixels
-from sim.tasks.learning.perceptron import Perceptron
+from sim.tasks.learning.perceptron import Draw, Perceptron
 from sim.tasks.task import IGNORED, Task
 
 
@@ -26,20 +28,26 @@ class Restoration:
     def db(self, budget: Budget, seed: int) -> dict[str, float]:
         """PSNR (peak 10 000) of what a head makes of the pictures that the task judges, and of cubic interpolation
         alone."""
-        rng, places = np.random.default_rng(seed), self._inputs.shape[1:3]
-        pictures = rng.choice(np.flatnonzero(self._learn), budget.units)
-        at = (pictures, *rng.integers(0, places, (budget.units, 2)).T)
-        known, rest = self._inputs[at].reshape(budget.units, -1), self._rest[at]
-        mean, scale, spread = known.mean(axis=0), known.std(axis=0) + 1e-3, rest.std()
+        rng, rounds = np.random.default_rng(seed), budget.rounds + budget.last_rounds
+        first = self._drawn(budget.units, rng)
+        mean, scale, spread = first[0].mean(axis=0), first[0].std(axis=0) + 1e-3, first[1].std()
+        others = (self._drawn(budget.units, rng) for _ in range(rounds - 1))
+        draws = (((known - mean) / scale, rest / spread) for known, rest in chain([first], others))
         network = Perceptron(PIXEL_HIDDEN, seed, logistic=False)
-        rounds = budget.rounds + budget.last_rounds
-        network.fit((known - mean) / scale, rest / spread, budget.batch, rounds, budget.last_rate)
+        network.fit(draws, budget.batch, budget.last_rate)
         network.take_in(mean, scale)
+        places = self._inputs.shape[1:3]
         asked = (self._inputs[k].reshape(places[0] * places[1], -1) for k in np.flatnonzero(self._judge))
         added = np.stack([network.predict(one) * spread for one in asked])
         smooth, truth = self._smooth[self._judge], self._truth[self._judge]
         better = smooth + _pictures(added.reshape(len(truth), *places, -1), self._finer)
         return {"psnr_10k_db": _psnr_db(truth, better), "cubic_psnr_10k_db": _psnr_db(truth, smooth)}
+
+    def _drawn(self, count: int, rng: np.random.Generator) -> Draw:
+        """What heads see of so many pixels that are learnt from, and what is to be added there."""
+        pictures = rng.choice(np.flatnonzero(self._learn), count)
+        at = (pictures, *rng.integers(0, self._inputs.shape[1:3], (count, 2)).T)
+        return self._inputs[at].reshape(count, -1), self._rest[at]
 
 
 def _psnr_db(truth: Dn, roots: NDArray[np.float32]) -> float:
