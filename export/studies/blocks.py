@@ -44,7 +44,9 @@ def dual_functions(functions: Tensor) -> Tensor:
     blocks = functions.double().reshape(count, 2, n, 2, n).permute(1, 3, 0, 2, 4).reshape(2, 2, count, count)
     turn = torch.from_numpy(np.exp(2j * np.pi * np.outer(np.arange(TORUS), np.arange(2)) / TORUS))
     forward = torch.einsum("ua,vb,abfp->uvfp", turn, turn, blocks.to(turn.dtype))
-    found = torch.fft.ifft2(torch.linalg.inv(forward), dim=(0, 1)).real  # [u, v, pixels, functions]
+    # One by one: a batch is shared out to threads, and once in a while that failed beside other work ("pivots").
+    inverse = torch.stack([torch.linalg.inv(matrix) for matrix in forward.flatten(0, 1)]).view_as(forward)
+    found = torch.fft.ifft2(inverse, dim=(0, 1)).real  # [u, v, pixels, functions]
     places = torch.arange(-1, 3) % TORUS
     near = found[places][:, places].reshape(4, 4, n, n, count)
     return near.permute(4, 0, 2, 1, 3).reshape(count, 4 * n, 4 * n).to(functions.dtype)

@@ -406,8 +406,6 @@ def test_the_decoders_of_a_file_decode_it_all(path: Path) -> None:
 
 def test_a_decoder_that_a_bundle_lacks_is_refused_with_those_it_has() -> None:
     engine = open_engine()
-    with pytest.raises(InputError, match="choose fast or full"):
-        Decoder(load_bundle("edge"), engine, "best")
     with pytest.raises(InputError, match="choose full"):
         Decoder(load_bundle("corsa-fpn3-512"), engine, "fast")
     with pytest.raises(InputError, match="one of fast, full, best"):

@@ -156,7 +156,7 @@ def test_the_decoder_changes_the_picture_a_little_and_no_octet(runs: dict[tuple[
         next(m["value"] for m in report(f)["quality"]["metrics"] if m["name"].startswith("PSNR, peak 10"))
         for f in (full, fast)
     ]
-    assert 0 < figures[0] - figures[1] < 0.4
+    assert 0 < figures[0] - figures[1] < 0.6
     assert [report(f)["inputs"]["decoder"] for f in (full, fast)] == ["full", "fast"]
     assert report(full)["decoder"]["parameters"] > 1e6 and report(fast)["decoder"] == {}
 

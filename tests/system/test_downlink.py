@@ -379,11 +379,12 @@ def test_a_cut_layer_is_better_than_none() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("wanted_db", [38.0, 46.0])
 def test_constant_quality_reaches_the_psnr_that_was_asked_for(wanted_db) -> None:
-    """Every tile within 1 dB: the payload knows its quantisation errors, not what the ground's network gains."""
+    """No tile is further below than 1 dB. It may lie above by more: the payload does not know what the ground's network
+    gains."""
     bundle, engine = load_bundle(), open_engine("openvino")
     payload = Payload(bundle, Policy(psnr_db=wanted_db, gate=Gate(withhold_above_percent=100.0, audit_count=0)), engine)
     decoder = Decoder(bundle, engine)
     for tile in split(demo_scene(512, 300, seed=9), bundle.tile_px):  # the second column is a sliver of 44 px
         found = decoder.decode_tile(payload.encode_tile(tile))
         mse = ((found.astype(float) - tile.dn)[:, tile.valid] ** 2).mean()
-        assert abs(10 * np.log10(1e8 / mse) - wanted_db) < 1.0, (tile.row, tile.col)
+        assert -1.0 < 10 * np.log10(1e8 / mse) - wanted_db < 1.5, (tile.row, tile.col)
