@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from payload.codec.lapped import plain_layer
 from payload.codec.lapped.context_model import ACTIVITY_CENTRE, LayerWeights, frequency_neighbours, parts, zones
 from payload.codec.lapped.dense.compiled import DenseRoom, givens
-from payload.codec.lapped.dense.mixing import SECOND
+from payload.codec.lapped.dense.mixing import THIRD
 from payload.codec.lapped.layers import (
     RUN_TOO_LONG,
     SMALL_ESCAPE,
@@ -137,7 +137,7 @@ class EntropyKernel:
 
     def encode_layers(
         self, indices: Indices, keep: int | None = None, last_active: int | None = None, profile: Profile = "fast",
-        generation: int = SECOND,
+        generation: int = THIRD,
     ) -> tuple[bytes, ...]:  # fmt: skip
         """As payload.codec.lapped.layers.encode_layers."""
         if indices.magnitude.shape != self._magnitude.shape:
