@@ -7,6 +7,7 @@ makes one quantiser step right for all coefficients. Symmetric extension at a ti
 there, so perfect reconstruction holds without overlap between tiles.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -30,8 +31,9 @@ def dct_matrix(n: int) -> Matrix:
 
 
 def lapped_pair(prefilter: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Analysis [8, 16] and synthesis [16, 8] of the lapped transform with pre-filter V [4, 4], before scaling."""
-    half = BLOCK // 2
+    """Analysis [n, 2n] and synthesis [2n, n] of the lapped transform of blocks of n with pre-filter V [n / 2, n / 2],
+    before scaling."""
+    half = len(prefilter)
     one = torch.eye(half, dtype=torch.double)
     zero = torch.zeros(half, half, dtype=torch.double)
     flip = torch.flip(one, [0])
@@ -41,8 +43,8 @@ def lapped_pair(prefilter: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return butterfly @ torch.cat([torch.cat([one, zero], 1), torch.cat([zero, v], 1)], 0) @ butterfly
 
     forward, inverse = across(prefilter), across(torch.linalg.inv(prefilter))
-    wide = torch.zeros(half, BLOCK, dtype=torch.double)
-    dct = torch.tensor(dct_matrix(BLOCK))
+    wide = torch.zeros(half, 2 * half, dtype=torch.double)
+    dct = torch.tensor(dct_matrix(2 * half))
     analysis = dct @ torch.cat([torch.cat([forward[half:], wide], 1), torch.cat([wide, forward[:half]], 1)], 0)
     tall = wide.T
     synthesis = torch.cat([torch.cat([inverse[:, half:], tall], 1), torch.cat([tall, inverse[:, :half]], 1)], 0) @ dct.T
@@ -50,7 +52,7 @@ def lapped_pair(prefilter: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def coding_gain_db(prefilter: torch.Tensor, covariance: torch.Tensor) -> torch.Tensor:
-    """Biorthogonal coding gain over samples with Toeplitz covariance [16, 16] (Katto & Yasuda 1991), in dB."""
+    """Biorthogonal coding gain over samples with Toeplitz covariance [2n, 2n] (Katto & Yasuda 1991), in dB."""
     analysis, synthesis = lapped_pair(prefilter)
     variance = ((analysis @ covariance) * analysis).sum(1)
     norm = (synthesis**2).sum(0)
@@ -58,9 +60,9 @@ def coding_gain_db(prefilter: torch.Tensor, covariance: torch.Tensor) -> torch.T
 
 
 def design_prefilter(covariance: Matrix, steps: int = 1500) -> tuple[Matrix, float]:
-    """V [4, 4] of the greatest coding gain, and that gain in dB."""
+    """V [n / 2, n / 2] of the greatest coding gain for a covariance [2n, 2n], and that gain in dB."""
     target = torch.tensor(covariance)
-    prefilter = torch.eye(BLOCK // 2, dtype=torch.double, requires_grad=True)
+    prefilter = torch.eye(len(covariance) // 4, dtype=torch.double, requires_grad=True)
     optimiser = torch.optim.Adam([prefilter], lr=0.01)
     for _ in range(steps):
         optimiser.zero_grad()
@@ -70,17 +72,17 @@ def design_prefilter(covariance: Matrix, steps: int = 1500) -> tuple[Matrix, flo
     return prefilter.detach().numpy(), -float(loss.detach())
 
 
-def covariance_of(rotated: list[NDArray[np.int32]]) -> Matrix:
-    """Toeplitz covariance [16, 16] of rows and columns of rotated bands, each band at unit variance."""
-    total = np.zeros((SPAN, SPAN))
+def covariance_of(rotated: Sequence[NDArray[Any]], span: int = SPAN) -> Matrix:
+    """Toeplitz covariance [span, span] of rows and columns of rotated bands, each band at unit variance."""
+    total = np.zeros((span, span))
     for bands in rotated:
         for band in bands:
             unit = band / (band.std() + 1.0)
             for plane in (unit, unit.T):
-                windows = np.lib.stride_tricks.sliding_window_view(plane, SPAN, axis=1)[:, ::4].reshape(-1, SPAN)
+                windows = np.lib.stride_tricks.sliding_window_view(plane, span, axis=1)[:, ::4].reshape(-1, span)
                 total += windows.T @ windows / len(windows)
-    lags = np.array([np.diagonal(total, k).mean() for k in range(SPAN)])
-    index = np.abs(np.arange(SPAN)[:, None] - np.arange(SPAN)[None])
+    lags = np.array([np.diagonal(total, k).mean() for k in range(span)])
+    index = np.abs(np.arange(span)[:, None] - np.arange(span)[None])
     return lags[index] / lags[0]
 
 

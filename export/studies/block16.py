@@ -13,63 +13,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from export.lapped.transform import WEIGHT_LIMIT, Matrix, dct_matrix
+from export.lapped.transform import WEIGHT_LIMIT, Matrix, covariance_of, design_prefilter, lapped_pair
 from export.studies.blocks import Blocks
 
 LARGE, HALF = 16, 8
-DESIGN_STEPS = 1500
 
 
 def designed(rotated: Tensor) -> Blocks:
     """Of squares [N, B, T, T]."""
-    prefilter = torch.eye(HALF, dtype=torch.double, requires_grad=True)
-    covariance = _covariance(rotated)
-    optimiser = torch.optim.Adam([prefilter], lr=0.01)
-    for _ in range(DESIGN_STEPS):
-        optimiser.zero_grad()
-        loss = -_coding_gain_db(prefilter, covariance)
-        loss.backward()
-        optimiser.step()
-    analysis, synthesis = (m.detach().numpy() for m in _pair(prefilter))
+    prefilter, _ = design_prefilter(covariance_of(list(rotated.numpy()), 2 * LARGE))
+    analysis, synthesis = (m.numpy() for m in lapped_pair(torch.tensor(prefilter)))
     rows = _rounded(analysis * np.sqrt((synthesis**2).sum(0))[:, None])
     functions = np.einsum("ua,vb->uvab", rows, rows).reshape(LARGE**2, 2 * LARGE, 2 * LARGE)
     return Blocks(torch.from_numpy(functions).float())
-
-
-def _pair(prefilter: Tensor) -> tuple[Tensor, Tensor]:
-    """Analysis [16, 32] and synthesis [32, 16], as export.lapped.transform.lapped_pair has them for blocks of 8."""
-    one, zero = torch.eye(HALF, dtype=torch.double), torch.zeros(HALF, HALF, dtype=torch.double)
-    flip = torch.flip(one, [0])
-    butterfly = torch.cat([torch.cat([one, flip], 1), torch.cat([flip, -one], 1)], 0) / np.sqrt(2)
-
-    def across(v: Tensor) -> Tensor:
-        return butterfly @ torch.cat([torch.cat([one, zero], 1), torch.cat([zero, v], 1)], 0) @ butterfly
-
-    forward, inverse = across(prefilter), across(torch.linalg.inv(prefilter))
-    wide, dct = torch.zeros(HALF, LARGE, dtype=torch.double), torch.tensor(dct_matrix(LARGE))
-    analysis = dct @ torch.cat([torch.cat([forward[HALF:], wide], 1), torch.cat([wide, forward[:HALF]], 1)], 0)
-    tall = wide.T
-    synthesis = torch.cat([torch.cat([inverse[:, HALF:], tall], 1), torch.cat([tall, inverse[:, :HALF]], 1)], 0) @ dct.T
-    return analysis, synthesis
-
-
-def _coding_gain_db(prefilter: Tensor, covariance: Tensor) -> Tensor:
-    analysis, synthesis = _pair(prefilter)
-    variance, norm = ((analysis @ covariance) * analysis).sum(1), (synthesis**2).sum(0)
-    return 10 * torch.log10(covariance[0, 0] / torch.exp((torch.log(variance) + torch.log(norm)).mean()))
-
-
-def _covariance(rotated: Tensor) -> Tensor:
-    """Toeplitz covariance [32, 32] of rows and columns, each band at unit variance."""
-    flat = rotated.double().flatten(0, 1)
-    unit = flat - flat.mean((1, 2), keepdim=True)
-    unit = unit / (unit.std((1, 2), keepdim=True) + 1.0)
-    lags = []
-    for lag in range(2 * LARGE):
-        end = unit.shape[-1] - lag
-        lags.append((unit[..., :end] * unit[..., lag:]).mean() + (unit[:, :end] * unit[:, lag:]).mean())
-    places = (torch.arange(2 * LARGE)[:, None] - torch.arange(2 * LARGE)).abs()
-    return torch.stack(lags)[places] / lags[0]
 
 
 def _rounded(rows: Matrix) -> Matrix:

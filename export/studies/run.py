@@ -41,10 +41,10 @@ class Budget:
     """What every arm gets: steps that the context model is trained on, tiles that tables are counted on; steps of the
     study's own training and its learning rate."""
 
-    refit_steps: int = 300
-    counted: int = 120
-    steps: int = 450
-    learning_rate: float = 5e-4
+    refit_steps: int
+    counted: int
+    steps: int
+    learning_rate: float
 
     def schedule(self) -> Schedule:
         return Schedule(self.steps, self.learning_rate, warm_up=20)

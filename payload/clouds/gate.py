@@ -19,7 +19,7 @@ from payload.clouds.planes import input_planes
 from payload.errors import InputError
 from payload.native import library
 from payload.policy import Gate, Region
-from payload.scene import Dn
+from payload.scene import Dn, Mask
 from payload.tiles import Tile
 
 #: The codec's transform block.
@@ -50,22 +50,27 @@ def flatten_clouds(tile: Tile, mask: CloudMask) -> Tile:
     """The tile with closed cloud smoothed to its 8 px averages, so that it costs few octets; everything else untouched.
 
     What is smoothed cannot be had back, so only cloud beyond doubt is: the gate's answer, not the mask's.
+    """
+    if mask.accused_fraction * tile.valid.size < (3 * BLOCK_PX) ** 2:
+        return tile  # less than one block and its neighbours
+    chosen = flattened_pixels(mask)
+    if not chosen.any():
+        return tile
+    return Tile(tile.row, tile.col, np.where(chosen, _smoothed(tile.dn), tile.dn), tile.valid)
+
+
+def flattened_pixels(mask: CloudMask) -> Mask:
+    """Pixels of closed cloud that `flatten_clouds` smooths. [T, T]
+
     Only blocks whose eight neighbours are cloud too: the codec's transform overlaps by half a block, so no pixel that
     shows ground is touched by a changed one. Cloud past the tile's edge is unknown, so blocks there are left alone.
     """
-    size = tile.valid.shape[0]
-    if mask.accused_fraction * size**2 < (3 * BLOCK_PX) ** 2:
-        return tile  # less than one block and its neighbours
-    n = size // BLOCK_PX
+    n = mask.valid.shape[0] // BLOCK_PX
     closed = mask.sure.reshape(n, BLOCK_PX, n, BLOCK_PX).all(axis=(1, 3))
     inner = np.pad(closed, 1)
     inner = inner[:-2] & inner[1:-1] & inner[2:]
     inner = inner[:, :-2] & inner[:, 1:-1] & inner[:, 2:]
-    if not inner.any():
-        return tile
-    chosen = inner.repeat(BLOCK_PX, axis=0).repeat(BLOCK_PX, axis=1)
-    smooth = _smoothed(tile.dn)
-    return Tile(tile.row, tile.col, np.where(chosen, smooth, tile.dn), tile.valid)
+    return np.asarray(inner.repeat(BLOCK_PX, axis=0).repeat(BLOCK_PX, axis=1))
 
 
 def _smoothed(dn: Dn) -> Dn:

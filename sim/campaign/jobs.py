@@ -53,7 +53,7 @@ def run(item: Item, job: Job, out: str) -> dict[str, Any]:
 
 def digest(item: Item, job: Job) -> str:
     """SHA-256 of the scene's octets (of a generated one: its name), the item's settings, the job and the bundle."""
-    told = asdict(job) | {"seed": item.seed, "bundle_id": load_bundle(job.bundle).bundle_id}
+    told = asdict(job) | {"seed": item.seed, "bundle": load_bundle(job.bundle).manifest["files"]}
     found = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
     for where in (item.scene, item.received):
         if where is not None:

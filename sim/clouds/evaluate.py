@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from payload.clouds.gate import detect_clouds
+from payload.clouds.gate import detect_clouds, flattened_pixels
 from payload.clouds.mask import SHADOW, THICK, THIN
 from payload.engine import Engine, open_engine
 from payload.errors import InputError
@@ -22,7 +22,7 @@ from payload.sensor import RGBN
 from payload.tiles import split
 from sim.clouds import figures
 from sim.clouds.cost import bundle_at, gate_costs, ground_cost, savings, speed
-from sim.clouds.figures import Counts, GatedTile, Reliability, by_threshold, gate_figures
+from sim.clouds.figures import Counts, GatedTile, Reliability, by_threshold, flattening_figures, gate_figures
 from sim.clouds.human import JudgedChip, gate_on_chips, human_rows, judge_chips
 from sim.clouds.judged import BCY, HOT, OURS, RULES, Candidate, Judged, detect_padded, judge, open_candidate
 from sim.clouds.other_detectors import (
@@ -107,7 +107,7 @@ def _measured(
     chips: list[JudgedChip], engine: Engine,
 ) -> dict[str, Any]:  # fmt: skip
     first = candidates[0]
-    methods = _methods(judged)
+    methods, gated = _methods(judged), _gated(judged)
     return {
         "engine": f"{engine.name} {engine.version}",
         "methods": METHODS,
@@ -118,8 +118,9 @@ def _measured(
         "classes": _class_scores(judged),
         "teacher": _teacher_scores(judged),
         "tiles": {r: {m: _tile_scores(judged, m, r) for m in methods} for r in READINGS},
-        "gate": gate_figures(_gated(judged), figures.CLOUDY_TILE),
-        "gate_by_threshold": by_threshold(_gated(judged)),
+        "gate": gate_figures(gated, figures.CLOUDY_TILE) | flattening_figures(gated, figures.CLOUDY_TILE),
+        "gate_by_threshold": by_threshold(gated),
+        "gate_by_threshold_teacher": by_threshold(_gated(judged, CSMASK)) if CSMASK in methods else [],
         "sites": _per_site(judged),
         "tile_map": [[t.wanted, t.sure] for t in _tiles(judged, FIRM)],
         "slices": {m: _slice_scores(judged, m) for m in (OURS, *RULES)},
@@ -201,13 +202,19 @@ def _against_teacher(
     return figures.pooled(counts).scores() | {"iou_interval": figures.interval(counts, "iou")}
 
 
-def _gated(judged: list[Judged]) -> list[GatedTile]:
-    """The tiles in pixels of the firm reading."""
+def _gated(judged: list[Judged], method: str = FIRM) -> list[GatedTile]:
+    """The tiles in pixels of the firm reading, or by CSMASK those that it was asked about, in its own."""
     found = []
     for j in judged:
+        if method == CSMASK and j.teacher is None:
+            continue
         cloud, known = j.sample.reference()
-        pixels = int((cloud & known).sum()), int((~cloud & known).sum())
-        found.append(GatedTile(j.sample.site, *pixels, j.mask.sure_fraction))
+        if method == CSMASK:
+            cloud, known = _cloud_by(j, CSMASK), np.ones(cloud.shape, bool)
+        flat, ground = flattened_pixels(j.mask), known & ~cloud
+        pixels = int((cloud & known).sum()), int(ground.sum())
+        lost = int((cloud & known & flat).sum()), int((ground & flat).sum())
+        found.append(GatedTile(j.sample.site, *pixels, j.mask.sure_fraction, *lost))
     return found
 
 

@@ -140,38 +140,67 @@ def tile_counts(found: Sequence[bool], wanted: Sequence[bool]) -> Counts:
 
 @dataclass(frozen=True)
 class GatedTile:
-    """`sure`: the share of the tile that the gate counts as cloud."""
+    """`sure`: the share of the tile that the gate counts as cloud; then the pixels of cloud and of ground whose detail
+    is lost where the tile is sent and closed cloud flattened."""
 
     site: str
     cloud_px: int
     ground_px: int
     sure: float
+    flat_cloud_px: int = 0
+    flat_ground_px: int = 0
 
 
 def gate_figures(tiles: Sequence[GatedTile], withheld_above: float) -> dict[str, Any]:
     """Shares of all cloud and of all ground, and of a site's ground where most is lost; None where there is none."""
-    sums = {"cloud": 0, "sent": 0, "ground": 0, "lost": 0}
-    by_site: dict[str, list[int]] = {}
-    for tile in tiles:
-        gone = bool(tile.sure > withheld_above)
-        site = by_site.setdefault(tile.site, [0, 0])
-        site[0], site[1] = site[0] + tile.ground_px * gone, site[1] + tile.ground_px
-        sums["cloud"], sums["sent"] = sums["cloud"] + tile.cloud_px, sums["sent"] + tile.cloud_px * (not gone)
-        sums["ground"], sums["lost"] = sums["ground"] + tile.ground_px, sums["lost"] + tile.ground_px * gone
-    there = {site: lost / ground for site, (lost, ground) in by_site.items() if ground}
-    worst = max(there, key=lambda site: there[site]) if there else None
+    cloud = sum(t.cloud_px for t in tiles)
+    sent = sum(t.cloud_px for t in tiles if t.sure <= withheld_above)
+    lost = [t.ground_px if t.sure > withheld_above else 0 for t in tiles]
+    worst, there = _worst_site(tiles, lost)
     return {
-        "let_through": sums["sent"] / sums["cloud"] if sums["cloud"] else None,
-        "usable_lost": sums["lost"] / sums["ground"] if sums["ground"] else None,
-        "worst_site": worst, "usable_lost_there": None if worst is None else there[worst],
+        "let_through": _ratio(sent, cloud), "usable_lost": _ratio(sum(lost), sum(t.ground_px for t in tiles)),
+        "worst_site": worst, "usable_lost_there": there,
     }  # fmt: skip
 
 
+def flattening_figures(tiles: Sequence[GatedTile], withheld_above: float) -> dict[str, Any]:
+    """What becomes of all cloud where closed cloud in tiles that are sent is flattened: withheld, sent without its
+    detail, sent with it (shares, 1 together); and ground whose detail is lost with it, of all ground, and where most is
+    lost either way."""
+    cloud, ground = sum(t.cloud_px for t in tiles), sum(t.ground_px for t in tiles)
+    sent = [t for t in tiles if t.sure <= withheld_above]
+    flat = sum(t.flat_cloud_px for t in sent)
+    lost = [t.ground_px if t.sure > withheld_above else t.flat_ground_px for t in tiles]
+    worst, there = _worst_site(tiles, lost)
+    through = sum(t.cloud_px for t in sent)
+    return {
+        "cloud_withheld": _ratio(cloud - through, cloud), "cloud_flattened": _ratio(flat, cloud),
+        "cloud_with_detail": _ratio(through - flat, cloud),
+        "ground_flattened": _ratio(sum(t.flat_ground_px for t in sent), ground),
+        "worst_site_either_way": worst, "lost_either_way_there": there,
+    }  # fmt: skip
+
+
+def _worst_site(tiles: Sequence[GatedTile], lost_px: Sequence[int]) -> tuple[str | None, float | None]:
+    """The site that loses the largest share of its ground, and that share; None where there is no ground."""
+    by_site: dict[str, list[int]] = {}
+    for tile, lost in zip(tiles, lost_px, strict=True):
+        site = by_site.setdefault(tile.site, [0, 0])
+        site[0], site[1] = site[0] + lost, site[1] + tile.ground_px
+    shares = {site: lost / ground for site, (lost, ground) in by_site.items() if ground}
+    worst = max(shares, key=lambda site: shares[site]) if shares else None
+    return worst, None if worst is None else shares[worst]
+
+
 def by_threshold(tiles: Sequence[GatedTile]) -> list[dict[str, Any]]:
-    """A row per threshold: this gate, and one that knows how much of a tile is cloud."""
+    """A row per threshold: this gate, with closed cloud flattened, and one that knows how much of a tile is cloud."""
     told = [replace(t, sure=t.cloud_px / max(1, t.cloud_px + t.ground_px)) for t in tiles]
     return [
-        {"withheld_above": above, "ours": gate_figures(tiles, above), "knowing": gate_figures(told, above)}
+        {
+            "withheld_above": above,
+            "knowing": gate_figures(told, above),
+            "ours": gate_figures(tiles, above) | flattening_figures(tiles, above),
+        }
         for above in THRESHOLDS
     ]
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 from sim.clouds.cost import GATE_RATIO
+from sim.clouds.figures import CLOUDY_TILE
 from sim.clouds.human import EVERY_CHIP
 from sim.clouds.judged import OURS
 from sim.clouds.samples import FIRM
@@ -88,6 +89,11 @@ def as_text(result: dict[str, Any]) -> str:
     for cost in result["measured_on_host"]["gate"]:
         step, ratio, added, gate_ms = (cost[key] for key in ("step_dn", "ratio", "added", "gate_ms"))
         rows.append(f"gate at step {step:g} DN, ratio {ratio:.1f}: adds {100 * added:.1f} %, {gate_ms:.2f} ms a tile")
+    gate = result["gate"]
+    if gate["let_through"] is not None:
+        kinds = (("withheld", "cloud_withheld"), ("flattened", "cloud_flattened"), ("with detail", "cloud_with_detail"))
+        shares = ", ".join(f"{100 * gate[key]:.1f} % {name}" for name, key in kinds)
+        rows.append(f"cloud at a gate of {100 * CLOUDY_TILE:.0f} %, closed cloud flattened: {shares}")
     rows.append(f"the ground's mask: {result['measured_on_host']['ground_s_per_megapixel']:.3f} s a megapixel")
     rows += [_human_text(row) for row in result["human"] if row["chip"] == EVERY_CHIP]
     for reading, methods in result["tiles"].items():

@@ -94,7 +94,7 @@ class _Run:
     def _decisive(self) -> dict[str, Any]:
         """What rows depend on, besides the code."""
         about = {"schema": SCHEMA, "plan": asdict(self.plan), "profile": self.request.profile}
-        bundles = [coder.bundle.bundle_id for coder in self.coders]
+        bundles = [coder.bundle.manifest["files"] for coder in self.coders]  # an id outlives a better decoder network
         about |= {"decoder": self.request.decoder, "data": str(self.request.data.resolve())}
         return about | {"bundles": bundles}
 

@@ -25,7 +25,7 @@ from payload.link.tile_code import Kind
 from payload.stopwatch import peak_memory_mib
 from payload.tiles import Tile
 from sim.clouds import evaluate, other_light, requirements
-from sim.clouds.figures import by_threshold, gate_figures
+from sim.clouds.figures import by_threshold, flattening_figures, gate_figures
 from sim.clouds.human import EVERY_CHIP
 from sim.clouds.judged import OURS
 from sim.clouds.samples import FIRM, CloudSample, HumanChip
@@ -198,7 +198,7 @@ def test_what_a_gate_lets_through_and_loses_is_counted_in_pixels_of_known_refere
     dn = np.zeros((4, 8, 8), np.uint16)
     tiles = [("a", scl, 0.85), ("a", scl, 0.5), ("a", clear, 0.0), ("b", clear, 0.99), ("b", clear, 0.1)]
     judged: Any = [
-        SimpleNamespace(sample=CloudSample(str(i), site, dn, classes, 10), mask=SimpleNamespace(sure_fraction=sure))
+        SimpleNamespace(sample=CloudSample(str(i), site, dn, classes, 10), mask=SureOf(sure), teacher=None)
         for i, (site, classes, sure) in enumerate(tiles)
     ]
     gated = evaluate._gated(judged)
@@ -207,13 +207,43 @@ def test_what_a_gate_lets_through_and_loses_is_counted_in_pixels_of_known_refere
         "worst_site": "b", "usable_lost_there": 64 / 128,
     }  # fmt: skip
     rows = {row["withheld_above"]: row for row in by_threshold(gated)}
-    assert rows[0.7]["ours"] == gate_figures(gated, 0.7)
+    assert rows[0.7]["ours"] == gate_figures(gated, 0.7) | flattening_figures(gated, 0.7)
     assert rows[0.8]["ours"]["let_through"] == 48 / 96 and rows[0.8]["ours"]["usable_lost_there"] == 0.5  # 8 of 80 in a
     assert rows[0.9]["ours"]["let_through"] == 1.0 and rows[0.9]["ours"]["usable_lost_there"] == 0.5
     knowing = rows[0.85]["knowing"]  # both cloudy tiles are 48 / 56 cloud
     assert (knowing["let_through"], knowing["worst_site"], knowing["usable_lost_there"]) == (0.0, "a", 16 / 80)
     assert rows[0.9]["knowing"]["let_through"] == 1.0 and rows[0.9]["knowing"]["usable_lost"] == 0.0
     assert gate_figures([], 0.7)["worst_site"] is None
+
+
+def test_cloud_that_is_flattened_does_not_count_as_sent_with_its_detail_and_ground_in_it_counts_as_lost() -> None:
+    """Tiles of 3 x 3 blocks that are sure throughout: the one in the middle is flattened where the tile is sent. Its
+    first four columns are ground to the classification, all of it is cloud to the teacher."""
+    scl = np.full((24, 24), 9, np.uint8)
+    scl[:, :12] = 4
+    dn = np.zeros((4, 24, 24), np.uint16)
+    judged: Any = [
+        SimpleNamespace(sample=CloudSample(str(i), "a", dn, scl, 10), mask=SureOf(sure, 24), teacher=told)
+        for i, (sure, told) in enumerate(((0.9, None), (0.5, np.ones((24, 24), np.uint8))))
+    ]
+    found = flattening_figures(evaluate._gated(judged), 0.7)
+    half = 24 * 12
+    assert (found["cloud_withheld"], found["cloud_flattened"]) == (0.5, 32 / (2 * half))
+    assert found["cloud_with_detail"] == (half - 32) / (2 * half)
+    assert (found["ground_flattened"], found["worst_site_either_way"]) == (32 / (2 * half), "a")
+    assert found["lost_either_way_there"] == (half + 32) / (2 * half)
+    (taught,) = evaluate._gated(judged, evaluate.CSMASK)
+    assert (taught.cloud_px, taught.ground_px, taught.flat_cloud_px, taught.flat_ground_px) == (24 * 24, 0, 64, 0)
+    row = by_threshold([taught])[0]
+    assert row["ours"]["cloud_with_detail"] == (24 * 24 - 64) / 24**2 == row["ours"]["let_through"] - 64 / 24**2
+    assert flattening_figures([], 0.7)["cloud_with_detail"] is None
+
+
+class SureOf:
+    """A mask that is sure of so much of its tile, and of every block."""
+
+    def __init__(self, share: float, size: int = 8) -> None:
+        self.sure_fraction, self.sure, self.valid = share, np.ones((size, size), bool), np.ones((size, size), bool)
 
 
 def test_the_bars_of_the_cloud_gate_are_these_and_hold_at_their_limit() -> None:

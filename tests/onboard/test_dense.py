@@ -136,7 +136,7 @@ HEADS = (0x4000, 0xC001, 0x4081, 0x6000, 0x2001, 0xE001, 0x6081, 0x5000, 0x7001,
 
 @pytest.mark.parametrize("first", HEADS)
 def test_heads_that_no_encoder_writes_are_refused(tables, first) -> None:
-    """Nothing in the profile dense, plain bits in it, too many channels; a later generation of nothing, or two at once."""
+    """Nothing in the profile dense, plain bits in it, too many channels; a later generation of nothing; two at once."""
     with pytest.raises(StreamError, match="active channels"):
         decode_layers((first.to_bytes(2, "big") + bytes(BANDS + 40),), (64 * BANDS, 8, 8), tables)
 

@@ -1,8 +1,10 @@
 """`sim campaign`: nothing is lost, nothing is done twice, and one bad scene is one row with its reason."""
 
 import contextlib
+import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,8 +17,11 @@ import pyarrow.parquet
 import pytest
 import rasterio
 
+from payload.bundle import load_bundle
+from payload.codec.interface import DECODER_FILE
 from payload.engine import OpenVinoEngine
 from payload.errors import InputError
+from payload.signature import FILE as SIGNATURE_FILE
 from sim.campaign import jobs, run, table
 from sim.campaign.items import Item, read_catalogue
 from sim.campaign.jobs import Job
@@ -91,6 +96,19 @@ def test_a_scene_whose_octets_or_job_changed_is_done_again(client, calls, tmp_pa
     assert go(client, [item], tmp_path / "out").done == 1
     assert jobs.digest(item, JOB) != jobs.digest(item, Job("downlink", "sentinel2"))
     assert jobs.digest(item, JOB) != jobs.digest(Item(str(scene), 1), JOB)
+
+
+def test_a_better_decoder_network_makes_other_rows_though_the_bundle_s_id_stays(tmp_path: Path) -> None:
+    shipped, own = load_bundle("edge"), tmp_path / "edge"
+    shutil.copytree(shipped.directory, own, ignore=shutil.ignore_patterns(SIGNATURE_FILE))
+    job = Job("downlink", "sentinel2", str(own))
+    before = jobs.digest(Item("demo:64"), job)
+    (own / DECODER_FILE).write_bytes(b"another network")
+    manifest = json.loads((own / "manifest.json").read_text(encoding="utf-8"))
+    manifest["files"][DECODER_FILE] = hashlib.sha256(b"another network").hexdigest()
+    (own / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    assert load_bundle(own).bundle_id == shipped.bundle_id
+    assert jobs.digest(Item("demo:64"), job) != before
 
 
 def test_few_items_are_at_the_scheduler_at_once(client, calls, tmp_path, monkeypatch) -> None:
