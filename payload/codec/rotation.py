@@ -28,6 +28,8 @@ MATRIX_BITS = 14
 JACOBI_SWEEPS = 12
 #: What turns a symmetric matrix diagonal, and the rows of another with it, in place.
 Diagonalise = Callable[[NDArray[np.float64], NDArray[np.float64]], None]
+#: A covariance [B, B] of few bands, and how far each reaches from its mean -> angles, and a bound on rotated values.
+Turn = Callable[[NDArray[np.float64], list[int]], tuple[tuple[int, ...], int]]
 #: Largest magnitude of a rotated value that the two int8 planes of the encoder can hold: 127 x 256 + 127.
 PLANE_LIMIT = 127 * 256 + 127
 #: Up to so many bands all components are sent; of more, as many leading ones at most.
@@ -66,22 +68,23 @@ def fit(
     valid: Mask,
     known: Statistics | None = None,
     solve: Diagonalise | None = None,
+    turn: Turn | None = None,
     error_dn2: float = 400.0,
     bounded: bool = True,
     distance_px: int = 0,
 ) -> Rotation:
     """The rotation of a tile dn [B, T, T] from its valid pixels, of which the statistics may be known already.
 
-    `distance_px`: it decorrelates differences between pixels so far apart, 0: values. `error_dn2`: the squared error
-    that may stay in a sample; of many bands, it decides how many components lead, up to what side information may cost
-    if that is `bounded`."""
+    `solve` and `turn` are twins of `diagonalise` and `turned`. `distance_px`: it decorrelates differences between
+    pixels so far apart, 0: values. `error_dn2`: the squared error that may stay in a sample; of many bands, it decides
+    how many components lead, up to what side information may cost if that is `bounded`."""
     if len(dn) > FEW_BANDS:
         most = _most_leading(len(dn), dn[0].size) if bounded else FEW_BANDS
         return _fit_many(dn, valid, solve or diagonalise, (error_dn2, most), distance_px)
     found = known or statistics(dn, valid, distance_px)
     means = tuple((2 * s + found.count) // (2 * found.count) for s in found.sums)
-    angles = _angles(_eigenvectors(found.covariance(), solve or diagonalise))
-    bound = reach(found, Rotation(means, angles, 0))
+    far = [max(b - mean, mean - a) for a, b, mean in zip(found.least, found.most, means, strict=True)]
+    angles, bound = (turn or turned)(found.covariance(), far)
     shift = 0 if bound < PLANE_LIMIT else _shift(dn, valid, Rotation(means, angles, 0))
     return Rotation(means, angles, shift)
 
@@ -134,10 +137,11 @@ def _worth_leading(variance: float, place: int, bands: int, pixels: int, error_d
     return saved > ANGLE_BITS * (bands - 1 - place)
 
 
-def reach(known: Statistics, rotation: Rotation) -> int:
-    """A bound on the magnitude of rotated values before they are halved, from each band's range."""
-    spread = [max(b - mean, mean - a) for a, b, mean in zip(known.least, known.most, rotation.means, strict=True)]
-    return int((np.abs(rotation.matrix) @ np.array(spread)).max()) >> MATRIX_BITS
+def turned(covariance: NDArray[np.float64], far: list[int]) -> tuple[tuple[int, ...], int]:
+    """Angles of the rotation that makes a covariance diagonal, and a bound on the magnitude of rotated values before
+    they are halved, of bands that reach so `far` from their means."""
+    angles = _angles(_eigenvectors(covariance))
+    return angles, int((np.abs(_matrix(angles, len(far))) @ np.array(far)).max()) >> MATRIX_BITS
 
 
 def _shift(dn: Dn, valid: Mask, rotation: Rotation) -> int:
@@ -205,13 +209,21 @@ def _rounded(exact: NDArray[np.float64]) -> NDArray[np.int32]:
     return np.floor(exact, out=exact).astype(np.int32)
 
 
-def _eigenvectors(covariance: NDArray[np.float64], solve: Diagonalise) -> list[list[float]]:
+def _eigenvectors(covariance: NDArray[np.float64]) -> list[list[float]]:
     """Rows are eigenvectors, strongest first, each with a positive sum."""
     a, v = covariance.copy(), np.eye(len(covariance))
-    solve(a, v)
+    diagonalise(a, v)
     values, vectors = a.diagonal().tolist(), v.tolist()
     order = sorted(range(len(values)), key=lambda k: (-values[k], k))
-    return [vectors[k] if sum(vectors[k]) >= 0 else [-x for x in vectors[k]] for k in order]
+    return [vectors[k] if _sum(vectors[k]) >= 0 else [-x for x in vectors[k]] for k in order]
+
+
+def _sum(values: list[float]) -> float:
+    """One after the other, as C adds them up; the builtin sum of later Pythons rounds otherwise."""
+    total = 0.0
+    for value in values:
+        total += value
+    return total
 
 
 def diagonalise(a: NDArray[np.float64], v: NDArray[np.float64]) -> None:

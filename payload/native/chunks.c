@@ -86,39 +86,28 @@ AVX2 static inline uint32_t sum_avx2(__m256i octets) {
     return (uint32_t)(_mm_cvtsi128_si32(half) + _mm_extract_epi32(half, 2));
 }
 
-/* Up to MOST_COUNTED chunks by class, four classes at a time: counts [CLASSES]. Which classes there are, a bit for each;
- * and, unless `fresh` is NULL, which of them hold one that is all ones in it. */
-AVX2 static inline __attribute__((always_inline)) uint32_t count_avx2(const uint8_t *classes, const uint8_t *fresh,
-                                                                      int chunks, uint32_t *counts, uint32_t *held) {
+/* Up to MOST_COUNTED chunks by class, six classes at a time: counts [CLASSES]. Which classes there are, a bit for each. */
+AVX2 static uint32_t count_avx2(const uint8_t *classes, int chunks, uint32_t *counts) {
+    enum { TOGETHER = 6 };
     int first, last;
-    uint32_t there = 0, found[CLASSES + 3] = {0}; /* four classes from the last one on are looked at, too */
+    uint32_t there = 0, found[CLASSES + TOGETHER - 1] = {0}; /* so many from the last one on are looked at, too */
     edges_avx2(classes, chunks, &first, &last);
-    for (int c = first; c <= last; c += 4) {
-        __m256i seen[4], some[4];
-        for (int i = 0; i < 4; i++)
-            seen[i] = some[i] = _mm256_setzero_si256();
+    for (int c = first; c <= last; c += TOGETHER) {
+        __m256i seen[TOGETHER];
+        for (int i = 0; i < TOGETHER; i++)
+            seen[i] = _mm256_setzero_si256();
         for (int k = 0; k < chunks; k++) {
             __m256i here = _mm256_loadu_si256((const __m256i *)(classes + STEP * k));
-            __m256i new = fresh ? _mm256_loadu_si256((const __m256i *)(fresh + STEP * k)) : here;
-            for (int i = 0; i < 4; i++) {
-                __m256i same = _mm256_cmpeq_epi8(here, _mm256_set1_epi8((char)(c + i)));
-                seen[i] = _mm256_sub_epi8(seen[i], same);
-                some[i] = fresh ? _mm256_or_si256(some[i], _mm256_and_si256(same, new)) : some[i];
-            }
+            for (int i = 0; i < TOGETHER; i++)
+                seen[i] = _mm256_sub_epi8(seen[i], _mm256_cmpeq_epi8(here, _mm256_set1_epi8((char)(c + i))));
         }
-        for (int i = 0; i < 4; i++) {
+        for (int i = 0; i < TOGETHER; i++) {
             found[c + i] = sum_avx2(seen[i]);
             there |= (uint32_t)((uint64_t)(found[c + i] != 0) << (c + i));
-            if (fresh)
-                *held |= (uint32_t)((uint64_t)!_mm256_testz_si256(some[i], some[i]) << (c + i));
         }
     }
     memcpy(counts, found, CLASSES * sizeof *counts);
     return there;
-}
-
-AVX2 static void count_open_avx2(const uint8_t *classes, int chunks, uint32_t *counts) {
-    count_avx2(classes, NULL, chunks, counts, NULL);
 }
 
 /* All ones in the octets whose bits are set. */

@@ -116,6 +116,37 @@ static void know(Contexts *t, int channel, const uint16_t *magnitude, int shift,
         add_plane(sums, plane, t->plane, 1);
 }
 
+/* Where what is known of a channel [h][pitch] is written, and summed up for its zone (NULL: for none). */
+static void place_of_channel(Contexts *t, int channel, uint8_t **known, uint16_t **sums) {
+    int zone = t->model->zone[channel % COEFFICIENTS];
+    *known = t->known + (size_t)channel * t->plane + inner(t);
+    *sums = zone < 0 ? NULL : t->sums + (size_t)(channel / COEFFICIENTS * ZONES + zone) * t->plane + inner(t);
+    t->some[channel] = 1;
+    t->crossed[channel] = 0;
+}
+
+/* What was known becomes twice as much, and so do its sums. */
+VECTORISED static void double_plane(uint8_t *restrict known, uint16_t *restrict sums, int n) {
+    for (int i = 0; i < n; i++) {
+        uint8_t here = known[i], twice = (uint8_t)(here < KNOWN_LIMIT / 2 + 1 ? 2 * here : KNOWN_LIMIT);
+        known[i] = twice;
+        sums[i] = (uint16_t)(sums[i] + (uint8_t)(twice - here));
+    }
+}
+
+/* From a layer to the next finer one, of which everything so far is the coarser one. */
+static void look_closer(Contexts *t, const Layer *layer) {
+    uint16_t *unused = t->sums + (size_t)t->model->bands * ZONES * t->plane; /* written anew by sum_zones */
+    t->layer = layer;
+    for (int c = 0; c < t->model->bands * COEFFICIENTS; c++) {
+        int zone = t->model->zone[c % COEFFICIENTS];
+        uint16_t *sums = zone < 0 ? unused : t->sums + (size_t)(c / COEFFICIENTS * ZONES + zone) * t->plane;
+        if (t->some[c])
+            double_plane(t->known + (size_t)c * t->plane, sums, t->plane);
+        t->crossed[c] = 0;
+    }
+}
+
 /* min(15, a + b + c + d) of places o away from `from`, over the span. */
 static inline __attribute__((always_inline)) void sum_four(const uint8_t *a, const uint8_t *b, const uint8_t *c,
                                                            const uint8_t *d, int span, uint8_t *restrict to) {

@@ -117,7 +117,7 @@ static inline __attribute__((always_inline)) void count_channel(const Group *g, 
     const uint8_t *open = open_of(g, at);
 #if HAVE_AVX2
     if (how && g->chunks <= MOST_COUNTED) {
-        count_open_avx2(open, g->chunks, counts);
+        count_avx2(open, g->chunks, counts);
         return;
     }
 #endif

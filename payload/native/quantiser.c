@@ -146,11 +146,12 @@ EXPORT int nadir_errors(Span latents, int n, uint32_t step, int layers, Span ins
     return 0;
 }
 
-/* Significant coefficients of every channel in every layer, hits [layers, channels]; layer k knows magnitude >>
+/* Significant coefficients of every channel in the first `keep` layers, hits [keep][channels]; layer k knows magnitude >>
  * (layers - 1 - k). */
-VECTORISED static void count_significant(const uint16_t *magnitude, int channels, int n, int layers, int32_t *hits) {
+VECTORISED static void count_significant(const uint16_t *magnitude, int channels, int n, int layers, int keep,
+                                         int32_t *hits) {
     for (int c = 0; c < channels; c++)
-        for (int k = 0; k < layers; k++) {
+        for (int k = 0; k < keep; k++) {
             uint16_t least = (uint16_t)(1 << (layers - 1 - k));
             int32_t all = 0;
             for (int begin = 0; begin < n; begin += 4096) { /* counted in 16 bits, as the values are */
@@ -162,14 +163,4 @@ VECTORISED static void count_significant(const uint16_t *magnitude, int channels
             }
             hits[k * channels + c] = all;
         }
-}
-
-EXPORT int nadir_count(Span magnitude, int channels, int n, int layers, Span hits) {
-    if (!within(channels, 1, MAX_BANDS * COEFFICIENTS) || !within(n, 1, MAX_CELLS * MAX_CELLS) ||
-        !within(layers, 1, MAX_LAYERS))
-        return OUT_OF_RANGE;
-    if (!HOLDS(magnitude, uint16_t, channels * n) || !HOLDS(hits, int32_t, layers * channels))
-        return BUFFER_TOO_SMALL;
-    count_significant(magnitude.at, channels, n, layers, hits.at);
-    return 0;
 }

@@ -1,6 +1,8 @@
 /* Bands -> rotated bands; twin of payload/codec/rotation.py. The eigenvectors in doubles, all else in integers. */
 #include "kernel.h"
 
+enum { ANGLES = 4096, MATRIX_BITS = 14 };
+
 static uint64_t product_plain(const uint16_t *x, const uint16_t *y, int n) {
     uint64_t sum = 0;
     for (int i = 0; i < n; i++)
@@ -173,6 +175,111 @@ EXPORT int nadir_jacobi(Span a, Span v, int n, int sweeps) {
     return 0;
 }
 
+/* cos and sin of ANGLES angles. */
+typedef struct {
+    const double *cosines, *sines;
+} Circle;
+
+/* The angle that turns (c, s) onto the first axis best; of two alike the first. */
+static int angle_of(const Circle *circle, double c, double s) {
+    int near = (int)(lrint(atan2(s, c) * (ANGLES / (2 * 3.141592653589793))) & (ANGLES - 1)), best = near;
+    double reached = -HUGE_VAL;
+    for (int i = near - 1; i <= near + 1; i++) {
+        int angle = i & (ANGLES - 1);
+        double along = c * circle->cosines[angle] + s * circle->sines[angle];
+        if (along > reached)
+            best = angle, reached = along;
+    }
+    return best;
+}
+
+/* Columns p and q of a matrix [n][n] become cos p + sin q and cos q - sin p. */
+static void turn(double *matrix, int n, int p, int q, double cos, double sin) {
+    for (double *row = matrix; row < matrix + n * n; row += n) {
+        double x = row[p], y = row[q];
+        row[p] = cos * x + sin * y, row[q] = cos * y - sin * x;
+    }
+}
+
+/* Eigenvectors of a covariance [n][n], strongest first, each with a positive sum, as rows. */
+static void eigenvectors(const double *covariance, int n, int sweeps, double *vectors) {
+    double a[MAX_BANDS * MAX_BANDS], v[MAX_BANDS * MAX_BANDS];
+    memcpy(a, covariance, (size_t)(n * n) * sizeof *a);
+    for (int i = 0; i < n * n; i++)
+        v[i] = i % (n + 1) == 0;
+    jacobi(a, v, n, sweeps);
+    uint32_t left = (1u << n) - 1;
+    for (int rank = 0; rank < n; rank++) {
+        int best = __builtin_ctz(left);
+        for (int k = best + 1; k < n; k++)
+            if (left >> k & 1 && a[k * n + k] > a[best * n + best])
+                best = k;
+        left &= ~(1u << best);
+        double sum = 0;
+        for (int i = 0; i < n; i++)
+            sum += v[best * n + i];
+        for (int i = 0; i < n; i++)
+            vectors[rank * n + i] = sum >= 0 ? v[best * n + i] : -v[best * n + i];
+    }
+}
+
+/* Givens angles whose product is the nearest rotation to eigenvectors [n][n], which are spoilt. */
+static void angles_of(const Circle *circle, double *vectors, int n, int32_t *angles) {
+    for (int p = 0; p < n - 1; p++)
+        for (int q = p + 1; q < n; q++, angles++) {
+            *angles = angle_of(circle, vectors[p * n + p], vectors[p * n + q]);
+            turn(vectors, n, p, q, circle->cosines[*angles], circle->sines[*angles]);
+        }
+}
+
+/* The matrix [n][n] of unit 2^-14 that angles make, row by row; 0 where the circle is none. */
+static int matrix_of(const Circle *circle, const int32_t *angles, int n, int32_t *matrix) {
+    double turned[MAX_BANDS * MAX_BANDS];
+    for (int i = 0; i < n * n; i++)
+        turned[i] = i % (n + 1) == 0;
+    angles += n * (n - 1) / 2;
+    for (int p = n - 2; p >= 0; p--)
+        for (int q = n - 1; q > p; q--) {
+            int angle = *--angles;
+            turn(turned, n, p, q, circle->cosines[angle], -circle->sines[angle]);
+        }
+    for (int i = 0; i < n * n; i++) {
+        if (!(fabs(turned[i]) <= 2.0))
+            return 0;
+        matrix[i] = (int32_t)lrint(turned[i] * (1 << MATRIX_BITS));
+    }
+    return 1;
+}
+
+static int fits_circle(Span cosines, Span sines) { return HOLDS(cosines, double, ANGLES) && HOLDS(sines, double, ANGLES); }
+
+/* Angles [B (B - 1) / 2] of the rotation that makes a covariance [B][B] diagonal, and a bound [1] on what it makes of bands
+ * that reach so far [B] from their means. */
+EXPORT int nadir_fit(Span covariance, int bands, int sweeps, Span cosines, Span sines, Span far, Span angles,
+                     Span bound) {
+    if (!within(bands, 1, MAX_BANDS) || !within(sweeps, 0, 100))
+        return OUT_OF_RANGE;
+    if (!HOLDS(covariance, double, bands * bands) || !fits_circle(cosines, sines) || !HOLDS(far, int32_t, bands) ||
+        !HOLDS(angles, int32_t, bands * (bands - 1) / 2) || !HOLDS(bound, int64_t, 1))
+        return BUFFER_TOO_SMALL;
+    const Circle circle = {cosines.at, sines.at};
+    double vectors[MAX_BANDS * MAX_BANDS];
+    int32_t matrix[MAX_BANDS * MAX_BANDS];
+    int64_t most = 0;
+    eigenvectors(covariance.at, bands, sweeps, vectors);
+    angles_of(&circle, vectors, bands, angles.at);
+    if (!matrix_of(&circle, angles.at, bands, matrix))
+        return TABLES_DAMAGED;
+    for (int k = 0; k < bands; k++) {
+        int64_t reach = 0;
+        for (int b = 0; b < bands; b++)
+            reach += (int64_t)abs(matrix[k * bands + b]) * ((const int32_t *)far.at)[b];
+        most = reach > most ? reach : most;
+    }
+    *(int64_t *)bound.at = most >> MATRIX_BITS;
+    return 0;
+}
+
 /* Rounds and halves a sum of products of unit 2^-14, within the limit. */
 static inline int16_t rotated_value(int64_t sum, int shift, int32_t half, int limit) {
     int64_t y = ((sum >> 14) + half) >> shift;
@@ -280,16 +387,24 @@ static int64_t reach_of(const int32_t *row, const int32_t *means, int bands) {
     return reach;
 }
 
-/* Rotated bands [bands, n] i16 of a tile whose pixels are all valid. matrix [bands, bands] in 2^-14, row k gives
- * rotated band k; means [bands] of uint16. */
-EXPORT int nadir_rotate(Span values, Span matrix, Span means, int bands, int n, int shift, int limit, Span rotated) {
+/* Rotated bands [bands, n] i16 of a tile whose pixels are all valid, by the matrix of angles [B (B - 1) / 2], of which row
+ * k gives rotated band k; means [bands] of uint16. */
+EXPORT int nadir_rotate(Span values, Span angles, Span cosines, Span sines, Span means, int bands, int n, int shift,
+                        int limit, Span rotated) {
     if (!within(bands, 1, MAX_BANDS) || !within(n, 1, MAX_SIDE * MAX_SIDE) || !within(shift, 0, 15) ||
         !within(limit, 0, 32767))
         return OUT_OF_RANGE;
-    if (!HOLDS(values, uint16_t, bands * n) || !HOLDS(matrix, int32_t, bands * bands) ||
-        !HOLDS(means, int32_t, bands) || !HOLDS(rotated, int16_t, bands * n))
+    if (!HOLDS(values, uint16_t, bands * n) || !HOLDS(angles, int32_t, bands * (bands - 1) / 2) ||
+        !fits_circle(cosines, sines) || !HOLDS(means, int32_t, bands) || !HOLDS(rotated, int16_t, bands * n))
         return BUFFER_TOO_SMALL;
-    const int32_t *mean = means.at, *row = matrix.at;
+    for (int i = 0; i < bands * (bands - 1) / 2; i++)
+        if (!within(((const int32_t *)angles.at)[i], 0, ANGLES - 1))
+            return OUT_OF_RANGE;
+    const Circle circle = {cosines.at, sines.at};
+    int32_t matrix[MAX_BANDS * MAX_BANDS];
+    if (!matrix_of(&circle, angles.at, bands, matrix))
+        return TABLES_DAMAGED;
+    const int32_t *mean = means.at, *row = matrix;
     for (int b = 0; b < bands; b++)
         if (!within(mean[b], 0, 65535))
             return OUT_OF_RANGE;

@@ -6,7 +6,7 @@ since numpy is slow; what they are for is a kernel built under sanitizers, which
 
 import ctypes
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -94,7 +94,9 @@ def encode_case(rng: Rng, compare: bool) -> str:
     active = int(rng.integers(0, shape[0] + 1)) if rng.random() < 0.3 else None
     sent = hostile_indices(rng, shape) if rng.random() < 0.7 else hostile_latents(rng, shape)
     profile = some_profile(rng, compare)
-    coded = coder.encode_layers(sent, keep, active, profile, int(rng.integers(2)))
+    if rng.random() < 0.2:
+        return lying_case(rng, coder, sent)
+    coded = coder.encode_layers(sent, keep, active, profile, int(rng.integers(3)))
     if compare:
         wanted = layers.encode_layers(sent, coder.tables, keep=keep, last_active=active, profile=profile)
         assert coded == wanted, "C and numpy encode differently"
@@ -103,6 +105,35 @@ def encode_case(rng: Rng, compare: bool) -> str:
         kept = (found.magnitude > 0) & ~found.behind[:, None, None]  # type: ignore[index]
         assert np.array_equal(found.magnitude[kept], (sent.magnitude >> found.missing)[kept]), "not what was sent"
     return "encoded"
+
+
+def lying_case(rng: Rng, coder: EntropyKernel, sent: Indices) -> str:
+    """The entries that code a tile, and begin its layers, with one number or one array that is wrong."""
+    count, sizes = len(coder.tables.layers), np.zeros(sent.magnitude.shape, np.uint8)
+    arrays = [sent.magnitude, sent.negative, sizes, coder._least, coder._scratch, coder._out, coder._ends]
+    arrays += [np.zeros(256 * count, np.int32), np.zeros(count, np.int32), np.zeros(4 * count, np.uint8)]
+    numbers = [count, count, len(coder.tables.order), coder.h, coder.w, coder.h * coder.w]
+    if rng.random() < 0.5:
+        numbers[int(rng.integers(len(numbers)))] = int(rng.choice(NUMBERS))
+    else:
+        lies = int(rng.integers(len(arrays)))
+        arrays[lies] = arrays[lies].ravel()[: int(rng.integers(arrays[lies].size))].copy()
+    magnitude, negative, sizes_of, least, *room = (library.span(a, a.dtype) for a in arrays[:7])
+    model = ctypes.byref(coder._model)
+    layers_of = library.Span(ctypes.addressof(coder._of_layers), ctypes.sizeof(coder._of_layers))
+    calls: tuple[tuple[Any, ...], ...] = (
+        ("encode", model, layers_of, *numbers[:2], magnitude, negative, sizes_of, least, *numbers[2:5], *room),
+        ("heads", model, magnitude, numbers[5], numbers[0], least, *(library.span(a, a.dtype) for a in arrays[7:])),
+    )
+    return " and ".join(outcome_of(entry, arguments) for entry, *arguments in calls)
+
+
+def outcome_of(entry: str, arguments: Sequence[Any]) -> str:
+    try:
+        library.call(entry, *arguments)
+        return "ran"
+    except InputError:
+        return "refused"
 
 
 def hostile_latents(rng: Rng, shape: tuple[int, int, int]) -> Indices:
@@ -123,7 +154,7 @@ def hostile_latents(rng: Rng, shape: tuple[int, int, int]) -> Indices:
 def written(size: int, extreme: bool, seed: int, profile: Profile) -> tuple[bytes, ...]:
     coder, rng = coder_of(size, extreme), np.random.default_rng(seed)
     sent = hostile_indices(rng, shape_of(coder))
-    return coder.encode_layers(sent, profile=profile, generation=seed % 2)
+    return coder.encode_layers(sent, profile=profile, generation=seed % 3)
 
 
 def hostile_layer(rng: Rng, octets: bytes, head: int) -> bytes:
@@ -185,12 +216,12 @@ ENTRIES: dict[str, tuple[str | None, ...]] = {
     "products": ("u2", None, None, "u8", "u2", "u2", "u8"),
     "difference_products": ("u2", None, None, None, None, None, "i8"),
     "jacobi": ("f8", "f8", None, None),
-    "rotate": ("u2", "i4", "i4", None, None, None, None, "i2"),
+    "fit": ("f8", None, None, "f8", "f8", "i4", "i4", "i8"),
+    "rotate": ("u2", "i4", "f8", "f8", "i4", None, None, None, None, "i2"),
     "transform": ("i2", "i2", "i4", "i4", None, None, "i2", "i4"),
     "second_level": ("i4", "i8", None, None, None, None),
     "quantise": ("i4", None, None, None, "u2", "?", "u1"),
     "errors": ("i4", None, None, None, "i4", "u8"),
-    "count": ("u2", None, None, None, "i4"),
     "winograd_in": ("f4", None, None, "f4", "f4", "i2", "f4"),
     "winograd_out": ("f4", "f4", None, None, REAL, REAL, "i2", "f4"),
     "synthesis": ("f4", "u2", "?", "f4", "f4", "f4", "f4", "?", None, None, "f4", "f4"),
@@ -217,7 +248,7 @@ ENTRIES: dict[str, tuple[str | None, ...]] = {
     "similarity": ("u2", "u2", "?", "f8", None, None, "f8", "f8", "f8"),
 }
 #: Entries with structures of their own, which the encoder and the decoder hand over, and those that take no array.
-OTHERS = {"encode", "decode", "encode_dense", "decode_dense", "plain_only", "scratch_octets", "dense_octets",
+OTHERS = {"encode", "heads", "decode", "encode_dense", "decode_dense", "plain_only", "scratch_octets", "dense_octets",
           "mixture_octets", "unlike", "take_loops"}  # fmt: skip
 
 
@@ -235,11 +266,7 @@ def entry_case(rng: Rng, compare: bool) -> str:
         count = int(rng.choice([0, 1, 64, 256, 4096, 65536])) if rng.random() < 0.2 else 65536
         array = np.frombuffer(rng.bytes(count * np.dtype(dtype).itemsize), dtype).copy()
         arguments.append(library.span(array.view("u1").view("?") if dtype == "?" else array, np.dtype(dtype)))
-    try:
-        library.call(entry, *arguments)
-        return "ran"
-    except InputError:
-        return "refused"
+    return outcome_of(entry, arguments)
 
 
 CASES: dict[str, Callable[[Rng, bool], str]] = {"decode": decode_case, "encode": encode_case, "entry": entry_case}

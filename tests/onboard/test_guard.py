@@ -286,7 +286,7 @@ def test_every_array_of_a_codec_is_held_or_written_anew_for_every_tile(bundle: s
     anew: dict[int, Any] = {}
     entropy, buffers = getattr(payload.codec, "_entropy", None), getattr(payload.codec, "_buffers", None)
     reachable(buffers, anew, set())
-    rooms = ("_scratch", "_magnitude", "_out", "_room", "_dense")
+    rooms = ("_scratch", "_magnitude", "_out", "_ends", "_room", "_dense")
     reachable([getattr(entropy, name, None) for name in rooms], anew, set())
     every: dict[int, Any] = {}
     reachable([payload.codec, payload.clouds and payload.clouds.exponentials], every, set())

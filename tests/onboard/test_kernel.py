@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from payload.bundle import load_bundle
 from payload.codec import band_statistics, rotation
-from payload.codec.lapped import compiled, layers, quantiser
+from payload.codec.lapped import compiled, compiled_layers, layers, quantiser
 from payload.codec.lapped.compiled_layers import MOST_OCTETS, EntropyKernel
+from payload.codec.lapped.context_model import least_significant
 from payload.codec.lapped.power_law import table
 from payload.codec.lapped.quantiser import Indices
 from payload.codec.lapped.range_coder import ONE, Table
@@ -24,7 +25,6 @@ from payload.codec.lapped.transform import Latents, encode, with_second_level
 from payload.engine import open_engine
 from payload.errors import BundleError, InputError, StreamError
 from payload.native import library
-from payload.native.library import BOOL, I32, NONE, U16, span
 
 pytestmark = pytest.mark.skipif(not library.available, reason="the kernel was not built: no C compiler at install")
 
@@ -182,6 +182,8 @@ def test_vectors_are_those_of_the_definition_to_the_last_bit(seed, bands, expone
     covariance[rng.integers(bands), :] = 0  # bands of one value only
     covariance = np.triu(covariance) + np.triu(covariance, 1).T
     found, wanted = [(covariance.copy(), np.eye(bands)) for _ in range(2)]
+    far = rng.integers(0, 65536, bands).tolist()
+    assert compiled.turned(covariance, far) == rotation.turned(covariance, far)
     compiled.diagonalise(*found)
     rotation.diagonalise(*wanted)
     assert all(np.array_equal(f, w) for f, w in zip(found, wanted, strict=True))
@@ -243,21 +245,21 @@ def entries(short: int) -> dict[str, tuple]:
     def a(dtype: str, count: int):
         return lambda: array(dtype, count)
 
-    n, channels, step = side * side, 64 * bands, ctypes.c_uint32(256)
-    whole, blocks = bands * n, cells * cells
+    n, step, whole = side * side, ctypes.c_uint32(256), bands * side * side
     return {
         "compand": of(a("u2", whole), a("u2", 65536), bands, n, a("u2", whole), a("u8", bands), a("u2", bands),
                       a("u2", bands)),
         "products": of(a("u2", whole), bands, n, a("u8", bands), a("u2", bands), a("u2", bands), a("u8", bands**2)),
         "difference_products": of(a("u2", whole), bands, side, 2, 4, 32767, a("i8", bands**2)),
         "jacobi": of(a("f8", 9), a("f8", 9), 3, 12),
-        "rotate": of(a("u2", whole), a("i4", bands**2), a("i4", bands), bands, n, 1, 32639, a("i2", whole)),
+        "fit": of(a("f8", 9), 3, 12, a("f8", 4096), a("f8", 4096), a("i4", 3), a("i4", 3), a("i8", 1)),
+        "rotate": of(a("u2", whole), a("i4", 1), a("f8", 4096), a("f8", 4096), a("i4", bands), bands, n, 1, 32639,
+                     a("i2", whole)),
         "transform": of(a("i2", whole), a("i2", 64 * 64), a("i4", 64), a("i4", 64), bands, side,
                         a("i2", 16 * (side + 8)), a("i4", whole)),
         "second_level": of(a("i4", whole), a("i8", 64), bands, cells, cells, 12),
         "quantise": of(a("i4", n), n, step, 0, a("u2", n), a("?", n), a("u1", n)),
         "errors": of(a("i4", n), n, step, layer_count, a("i4", layer_count), a("u8", layer_count + 1)),
-        "count": of(a("u2", channels * blocks), channels, blocks, layer_count, a("i4", layer_count * channels)),
         "cloud_planes": of(a("u2", bands * 16 * n), bands, side, 4, 1, 20, 980, 24, a("u1", (2 * bands + 4) * n)),
         "cloud_counts": of(a("i1", 4 * n), a("f4", 256), n, ctypes.c_float(0.5), ctypes.c_float(0.7), a("i4", 3),
                            a("u1", n)),
@@ -282,13 +284,55 @@ def test_a_number_out_of_range_is_refused_by_every_entry(entry, number) -> None:
             library.call(entry, *arguments[:place], number, *arguments[place + 1 :])
 
 
-@pytest.mark.parametrize("name", ["_scratch", "_out"])
-def test_layers_are_not_coded_into_less_room_than_they_may_take(tables, name) -> None:
+def arguments_of(coder: EntropyKernel, entry: str) -> list:
+    """What `encode` and `heads` are called with for all layers of a tile."""
+    sent, layers, handed = random_indices(1, coder.h, coder.w, 0.2), len(coder.tables.layers), []
+    coder_call = compiled_layers.call
+    compiled_layers.call = lambda name, *arguments: handed.append((name, arguments)) or coder_call(name, *arguments)
+    try:
+        coder.encode_layers(sent, profile="fast" if entry == "encode" else "dense")
+    finally:
+        compiled_layers.call = coder_call
+    assert layers == 3
+    return next(list(arguments) for name, arguments in handed if name == entry)
+
+
+@pytest.mark.parametrize("entry", ["encode", "heads"])
+def test_layers_are_not_coded_from_or_into_less_than_they_take(tables, entry) -> None:
     coder = EntropyKernel(tables[0], 8, 8)
-    spans = [library.span(getattr(coder, n)[: -1 if n == name else None], np.dtype("u1")) for n in ("_scratch", "_out")]
-    coder._room = tuple(spans)
-    with pytest.raises(InputError, match="a buffer is too small for the kernel"):
-        coder.encode_layers(random_indices(1, 8, 8, 0.2))
+    arguments = arguments_of(coder, entry)
+    spans = [i for i, a in enumerate(arguments) if isinstance(a, library.Span)]
+    least = {"encode": 7, "heads": 4}[entry]  # as long as there are activities: one at least
+    assert len(spans) == {"encode": 8, "heads": 5}[entry] and least in spans
+    for place in spans:
+        shorter = library.Span(arguments[place].at, 3 if place == least else arguments[place].octets - 1)
+        with pytest.raises(InputError, match="a buffer is too small for the kernel"):
+            library.call(entry, *arguments[:place], shorter, *arguments[place + 1 :])
+
+
+@pytest.mark.parametrize("entry", ["encode", "heads"])
+@pytest.mark.parametrize("number", [-(2**31), -1, 2**31 - 1, 1 << 24])
+def test_layers_are_not_coded_by_numbers_out_of_range(tables, entry, number) -> None:
+    coder = EntropyKernel(tables[0], 8, 8)
+    arguments = arguments_of(coder, entry)
+    numbers = [i for i, a in enumerate(arguments) if isinstance(a, int)]
+    assert len(numbers) == {"encode": 5, "heads": 2}[entry]
+    for place in numbers:
+        with pytest.raises(InputError, match="for the kernel"):
+            library.call(entry, *arguments[:place], number, *arguments[place + 1 :])
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (32, 32)])
+def test_heads_are_those_of_the_definition(tables, shape) -> None:
+    """Every activity begins where numpy's does, and channels end where nothing more is significant."""
+    coder, blocks = EntropyKernel(tables[0], *shape), shape[0] * shape[1]
+    least = least_significant(blocks)
+    for inner in np.unique(np.clip(np.concatenate([least - 1, least, least + 1]), 0, 63 * blocks)):
+        magnitude = np.zeros((256, blocks), np.uint16)
+        magnitude[1:64].ravel()[:inner] = 4
+        magnitude = magnitude.reshape(256, *shape)
+        hits = np.count_nonzero(magnitude >> np.array([2, 1, 0])[:, None, None, None], axis=(2, 3))
+        assert coder._heads(magnitude, 3) == layers.heads(hits, blocks, coder.tables, [256] * 3), inner
 
 
 def test_indices_of_another_size_are_refused(tables) -> None:
@@ -319,9 +363,7 @@ def test_the_most_that_a_coefficient_can_take_fits(tables) -> None:
     shape = (256, 16, 16)
     sent = Indices(np.full(shape, 65535, np.uint16), np.ones(shape, bool))
     coder = EntropyKernel(chosen, 16, 16)
-    hits = np.full((1, 256), 256, np.int32)
-    arrays = span(sent.magnitude, U16), span(sent.negative, BOOL), NONE, span(hits, I32)
-    octets = coder._encode(0, 0, arrays, (256, np.zeros(4, np.int16)))
+    (octets,) = coder._encode(sent, 1, 256)
     assert 8.1 < len(octets) / sent.magnitude.size < MOST_OCTETS
 
 

@@ -226,5 +226,8 @@ def test_the_reach_is_a_bound_and_no_wild_one(seed: int) -> None:
     """Each rotated value is a sum of four, of which no weight is above 1."""
     dn = tile_of(seed, 4, 2.0)
     found = fit(dn, np.ones(dn.shape[1:], bool))
-    bound = rotation.reach(statistics(dn, np.ones(dn.shape[1:], bool)), found)
+    known = statistics(dn, np.ones(dn.shape[1:], bool))
+    far = [max(b - m, m - a) for a, b, m in zip(known.least, known.most, found.means, strict=True)]
+    angles, bound = rotation.turned(known.covariance(), far)
+    assert angles == found.angles
     assert np.abs(rotate(dn, np.ones(dn.shape[1:], bool), found)).max() - 1 <= bound <= 4 * 65_535

@@ -168,12 +168,12 @@ class FsqCodec:
         """Companded bands, their rotation, rotated bands."""
         if self._buffers is None or not tile.valid.all() or self._sets > 1:
             values = compand(tile.dn, *self._law)
-            solve = compiled.diagonalise if library.available else None
+            solve, turn = (compiled.diagonalise, compiled.turned) if library.available else (None, None)
             allowed = quantiser.allowed_error(quality, self._law[1])
-            rotation = fit(values, tile.valid, None, solve, allowed, True, self._distance_px)
+            rotation = fit(values, tile.valid, None, solve, turn, allowed, True, self._distance_px)
             return values, rotation, rotate(values, tile.valid, rotation).astype(np.int16)
         known = compiled.statistics(tile.dn, table(*self._law), self._buffers.values, self._distance_px)
-        rotation = fit(self._buffers.values, tile.valid, known, compiled.diagonalise)
+        rotation = fit(self._buffers.values, tile.valid, known, compiled.diagonalise, compiled.turned)
         compiled.rotate(self._buffers.values, rotation, self._buffers.rotated)
         return self._buffers.values, rotation, self._buffers.rotated
 

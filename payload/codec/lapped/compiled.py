@@ -11,7 +11,7 @@ from payload.codec.lapped.quantiser import Indices, inside_cells, rebuild_units,
 from payload.codec.lapped.synthesis import MARGIN, Functions
 from payload.codec.lapped.tables import Kernels
 from payload.codec.lapped.transform import BLOCK, COEFFICIENTS, DCT_BITS, LATENT_BITS, Latents, dct
-from payload.codec.rotation import JACOBI_SWEEPS, PLANE_LIMIT, Rotation
+from payload.codec.rotation import JACOBI_SWEEPS, PLANE_LIMIT, Rotation, circle
 from payload.errors import BundleError, InputError
 from payload.memory import Held
 from payload.native import library
@@ -77,12 +77,25 @@ def diagonalise(a: NDArray[np.float64], v: NDArray[np.float64]) -> None:
     call("jacobi", span(a, F64), span(v, F64), len(a), JACOBI_SWEEPS)
 
 
+def turned(covariance: NDArray[np.float64], far: list[int]) -> tuple[tuple[int, ...], int]:
+    """As payload.codec.rotation.turned."""
+    bands = len(far)
+    angles, bound = np.empty(bands * (bands - 1) // 2, np.int32), np.empty(1, np.int64)
+    cosines, sines = circle()
+    call(
+        "fit", span(covariance, F64), bands, JACOBI_SWEEPS, span(cosines, F64), span(sines, F64),
+        span(np.array(far, np.int32), I32), span(angles, I32), span(bound, I64),
+    )  # fmt: skip
+    return tuple(angles.tolist()), int(bound[0])
+
+
 def rotate(values: Dn, rotation: Rotation, rotated: NDArray[np.int16]) -> None:
     """`rotated` bands [B, T, T] of a tile whose pixels are all valid."""
-    matrix, means = rotation.matrix.astype(np.int32), np.array(rotation.means, np.int32)
+    angles, means = np.array(rotation.angles, np.int32), np.array(rotation.means, np.int32)
+    cosines, sines = circle()
     call(
-        "rotate", span(values, U16), span(matrix, I32), span(means, I32), len(values), values[0].size,
-        rotation.shift, PLANE_LIMIT, span(rotated, I16),
+        "rotate", span(values, U16), span(angles, I32), span(cosines, F64), span(sines, F64), span(means, I32),
+        len(values), values[0].size, rotation.shift, PLANE_LIMIT, span(rotated, I16),
     )  # fmt: skip
 
 

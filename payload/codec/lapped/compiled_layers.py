@@ -4,19 +4,26 @@ import ctypes
 from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from payload.codec.lapped import plain_layer
-from payload.codec.lapped.context_model import ACTIVITY_CENTRE, LayerWeights, frequency_neighbours, parts, zones
+from payload.codec.lapped.context_model import (
+    ACTIVITY_CENTRE,
+    LayerWeights,
+    frequency_neighbours,
+    least_significant,
+    parts,
+    zones,
+)
 from payload.codec.lapped.dense.compiled import DenseRoom, givens
-from payload.codec.lapped.dense.mixing import SECOND
+from payload.codec.lapped.dense.mixing import THIRD
 from payload.codec.lapped.layers import (
     RUN_TOO_LONG,
     SMALL_ESCAPE,
-    heads,
     is_plain,
     known_to,
     layer_head,
@@ -76,7 +83,7 @@ class EntropyKernel:
 
     def __post_init__(self) -> None:
         channels, t = len(self.tables.order), self.tables
-        bands = channels // COEFFICIENTS
+        self._bands = bands = channels // COEFFICIENTS
         neighbours = [
             np.pad(columns, ((0, 0), (0, 4 - columns.shape[1])), constant_values=channels)
             for columns in frequency_neighbours(bands)
@@ -85,17 +92,20 @@ class EntropyKernel:
         arrays = (t.order, I16), (starts, I32), (neighbours, I16), (zones(), I8)
         where, octets = self._hold("kernel.model", _Model.arrays, arrays)
         self._model = _Model(bands, len(t.groups), *where, octets, _complements(where))
-        self._layers = [self._layer(k, layer) for k, layer in enumerate(t.layers)]
+        self._of_layers = (_Layer * len(t.layers))(*(self._layer(k, layer) for k, layer in enumerate(t.layers)))
+        self._layers = list(self._of_layers)  # each lies where the array has it
         self._givens = givens(t, self._hold, _complements)
         self._make_room()
 
     def _make_room(self) -> None:
-        channels = len(self.tables.order)
+        channels, self._blocks = len(self.tables.order), self.h * self.w
+        self._least = least_significant(self._blocks)
         longest_group = max(end - begin for begin, end in self.tables.groups)
         self._scratch = np.empty(loaded().nadir_scratch_octets(channels, self.h, self.w, longest_group), np.uint8)
         self._magnitude = np.empty((channels, self.h, self.w), np.uint16)
-        self._out = np.empty(MOST_OCTETS * channels * self.h * self.w + LAST_OCTETS, np.uint8)
-        self._room = span(self._scratch, U8), span(self._out, U8)
+        self._out = np.empty(len(self._layers) * (MOST_OCTETS * channels * self._blocks + LAST_OCTETS), np.uint8)
+        self._ends = np.empty(len(self._layers), np.uint64)
+        self._room = span(self._scratch, U8), span(self._out, U8), span(self._ends, U64)
         self._dense = DenseRoom(channels, self.h, self.w, longest_group)
 
     def of_size(self, h: int, w: int) -> "EntropyKernel":
@@ -110,6 +120,7 @@ class EntropyKernel:
         yield from self._held
         for k, structure in enumerate((self._model, *self._layers, *self._givens)):
             yield Held(f"kernel.structure{k}", "pointers", structure)
+        yield Held("kernel.least", "tables", self._least)
         yield from self.tables.held()
 
     def _hold(
@@ -137,7 +148,7 @@ class EntropyKernel:
 
     def encode_layers(
         self, indices: Indices, keep: int | None = None, last_active: int | None = None, profile: Profile = "fast",
-        generation: int = SECOND,
+        generation: int = THIRD,
     ) -> tuple[bytes, ...]:  # fmt: skip
         """As payload.codec.lapped.layers.encode_layers."""
         if indices.magnitude.shape != self._magnitude.shape:
@@ -145,52 +156,85 @@ class EntropyKernel:
                 f"indices of {list(indices.magnitude.shape)}, wanted {list(self._magnitude.shape)}; "
                 "encode tiles of the bundle's size and bands"
             )
-        count = len(self.tables.layers)
-        keep = count if keep is None else min(keep, count)
+        keep = len(self.tables.layers) if keep is None else min(keep, len(self.tables.layers))
         if not keep:
             return ()
+        most = len(self._magnitude) if last_active is None else last_active
+        if profile == "dense":
+            return self._dense_layers(indices, keep, most, generation)
+        layers = self._encode(indices, keep, most)
+        for k, layer in enumerate(layers):
+            head = self._bands + 2
+            active = int.from_bytes(layer[:2], "big")
+            if len(layer) - head > plain_layer.least_octets(active, self._blocks):  # as hardly any is
+                coded = active, layer[2:head], layer[head:]
+                layers[k] = self._shorter(k, layers, coded, (indices, keep))
+        return tuple(layers)
+
+    def _encode(self, indices: Indices, keep: int, last_active: int) -> list[bytes]:
+        """The first `keep` layers, none of plain bits."""
+        magnitude, negative = np.ascontiguousarray(indices.magnitude), np.ascontiguousarray(indices.negative)
+        sizes = NONE if indices.size128 is None else span(np.ascontiguousarray(indices.size128), U8)
+        scratch, out, ends = self._room
+        layers = Span(ctypes.addressof(self._of_layers), ctypes.sizeof(self._of_layers))
+        call(
+            "encode", ctypes.byref(self._model), layers, len(self.tables.layers), keep, span(magnitude, U16),
+            span(negative, BOOL), sizes, span(self._least, I32), last_active, self.h, self.w, scratch, out, ends,
+        )  # fmt: skip
+        begins = [0, *self._ends[:keep].tolist()]
+        return [self._out[begin:end].tobytes() for begin, end in pairwise(begins)]
+
+    def _shorter(
+        self, k: int, layers: list[bytes], coded: tuple[int, bytes, bytes], sent: tuple[Indices, int]
+    ) -> bytes:
+        """Layer k as it was coded, or as plain bits where those are fewer."""
+        indices, keep = sent
+        here, before = _layer_of(indices.magnitude, len(self.tables.layers) - 1 - k, k)
+        if k == keep - 1 and indices.size128 is not None:  # plain bits, too, leave out what is not worth its octets
+            members = self.tables.order[: coded[0]]
+            left = self.decode_layers(tuple(layers)).magnitude[members]
+            here[members] = np.where(here[members] == 1, left, here[members])
+        return shorter_layer(coded, here, before, indices.negative, self.tables, k)
+
+    profile_of = staticmethod(profile_of)
+
+    def _dense_layers(self, indices: Indices, keep: int, last_active: int, generation: int) -> tuple[bytes, ...]:
+        count, bit = len(self.tables.layers), plain_layer.GENERATIONS[generation]
         magnitude, negative = np.ascontiguousarray(indices.magnitude), np.ascontiguousarray(indices.negative)
         sizes = None if indices.size128 is None else np.ascontiguousarray(indices.size128)
         if sizes is not None:  # the last layer clears what is not worth its octets
             magnitude = np.right_shift(magnitude, count - keep, out=self._magnitude)
             count = keep
-        hits, channels = _hits(magnitude, count), len(magnitude)
-        limits = [channels] * (keep - 1) + [channels if last_active is None else last_active]
-        layers, dense, bit = [], profile == "dense", plain_layer.GENERATIONS[generation] if profile == "dense" else 0
-        arrays = span(magnitude, U16), span(negative, BOOL), NONE if sizes is None else span(sizes, U8), span(hits, I32)
-        if dense:
-            self._dense.begin(generation)
-        for k, (active, activity) in enumerate(heads(hits[:keep], magnitude[0].size, self.tables, limits)):
-            last, head = k == keep - 1, (active, _busy(activity))
-            if dense:
-                of_layer = magnitude, negative, sizes if last else None
-                body = self._encode_dense(k, count - 1 - k, of_layer, head)
-            else:
-                body = self._encode(k, count - 1 - k, arrays if last else (*arrays[:2], NONE, arrays[3]), head)
-            if len(body) <= plain_layer.least_octets(active, magnitude[0].size):  # as nearly every layer is
+        layers: list[bytes] = []
+        self._dense.begin(generation)
+        for k, (active, activity) in enumerate(self._heads(magnitude, count)[:keep]):
+            finer, last = count - 1 - k, k == keep - 1
+            active = min(active, last_active) if last else active
+            of_layer = magnitude, negative, sizes if last else None
+            body = self._encode_dense(k, finer, of_layer, (active, _busy(activity)))
+            if len(body) <= plain_layer.least_octets(active, self._blocks):  # as nearly every layer is
                 layers.append(layer_head(active, activity, bit) + body)
                 continue
-            here = (magnitude >> (count - 1 - k)).astype(np.uint16)
-            before = (here >> 1).astype(np.uint16) if k else np.zeros_like(here)
+            here, before = _layer_of(magnitude, finer, k)
             layers.append(shorter_layer((active, activity, body), here, before, negative, self.tables, k, bit))
-            if bit and is_plain(layers[-1]):
+            if is_plain(layers[-1]):
                 self._dense.begin(generation)
         return tuple(layers)
-
-    def _encode(self, k: int, finer: int, arrays: tuple[Span, ...], head: tuple[int, NDArray[np.int16]]) -> bytes:
-        """Layer k of magnitudes that have so many `finer` layers. arrays: magnitude, negative, size128, hits."""
-        written = ctypes.c_size_t()
-        call(
-            "encode", ctypes.byref(self._model), ctypes.byref(self._layers[k]), k, *arrays, finer, self.h, self.w,
-            head[0], span(head[1], I16), *self._room, ctypes.byref(written),
-        )  # fmt: skip
-        return self._out[: written.value].tobytes()
-
-    profile_of = staticmethod(profile_of)
 
     def _encode_dense(self, k: int, finer: int, arrays: tuple[Any, ...], head: tuple[int, NDArray[np.int16]]) -> bytes:
         rebuilt = REBUILD_UNIT + rebuild_units(len(self.tables.layers) - 1 - k)
         return self._dense.encode(self._of_dense(k), k, arrays, (rebuilt, finer), head)
+
+    def _heads(self, magnitude: NDArray[np.uint16], layers: int) -> list[tuple[int, bytes]]:
+        """Active channels and activity of each layer of the finest magnitudes [C, h, w]."""
+        channels = len(magnitude)
+        hits, active = np.empty((layers, channels), np.int32), np.empty(layers, np.int32)
+        activity = np.empty((layers, self._bands), np.uint8)
+        call(
+            "heads", ctypes.byref(self._model), span(magnitude, U16), self._blocks, layers, span(self._least, I32),
+            span(hits, I32), span(active, I32), span(activity, U8),
+        )  # fmt: skip
+        return [(n, row.tobytes()) for n, row in zip(active.tolist(), activity, strict=True)]
 
     def _of_dense(self, k: int) -> tuple[Any, ...]:
         return self._model, self._layers[k], self._givens[k]
@@ -257,6 +301,12 @@ def _complements(where: Sequence[int]) -> tuple[int, ...]:
     return tuple(_MOST_POINTER ^ at for at in where)
 
 
+def _layer_of(magnitude: NDArray[np.uint16], finer: int, k: int) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
+    """Magnitudes of layer k, behind which there are so many `finer`, and of the one before it."""
+    here = (magnitude >> finer).astype(np.uint16)
+    return here, (here >> 1).astype(np.uint16) if k else np.zeros_like(here)
+
+
 def _busy(activity: bytes) -> NDArray[np.int16]:
     return np.frombuffer(activity, np.uint8).astype(np.int16) - ACTIVITY_CENTRE
 
@@ -273,10 +323,3 @@ def _guesses(tables: tuple[Table, ...]) -> NDArray[np.uint8]:
     firsts = np.arange(GUESSES) << PRECISION - 8
     return np.array([np.searchsorted(t.lower, firsts, side="right") - 1 for t in tables], np.uint8)
 
-
-def _hits(magnitude: NDArray[np.uint16], layers: int) -> NDArray[np.int32]:
-    """Significant coefficients per layer and channel, [layers, C], of the finest magnitudes [C, h, w]."""
-    channels = len(magnitude)
-    hits = np.empty((layers, channels), np.int32)
-    call("count", span(magnitude, U16), channels, magnitude[0].size, layers, span(hits, I32))
-    return hits

@@ -201,5 +201,20 @@ def activity_of(hits: NDArray[np.integer], blocks: int) -> NDArray[np.uint8]:
     """One octet per band from the number of significant coefficients of every channel, block averages left out.
 
     [..., C] -> [..., C / 64]"""
-    inner = hits.reshape(*hits.shape[:-1], -1, COEFFICIENTS)[..., 1:].sum(axis=-1)
+    return _activity(hits.reshape(*hits.shape[:-1], -1, COEFFICIENTS)[..., 1:].sum(axis=-1), blocks)
+
+
+def _activity(inner: NDArray[np.integer], blocks: int) -> NDArray[np.uint8]:
     return np.rint(2 * np.log2(1 + ACTIVITY_UNIT * inner / blocks)).astype(np.uint8)
+
+
+def least_significant(blocks: int) -> NDArray[np.int32]:
+    """How many significant coefficients a band has at least, block averages left out, at each activity from 0 on."""
+    most = (COEFFICIENTS - 1) * blocks
+    activities = np.arange(int(_activity(np.array(most), blocks)) + 1)
+    low, high = np.zeros(len(activities), np.int32), np.full(len(activities), most, np.int32)
+    while (low < high).any():
+        middle = (low + high) // 2
+        reached = _activity(middle, blocks) >= activities
+        low, high = np.where(reached, low, middle + 1), np.where(reached, middle, high)
+    return low
