@@ -5,11 +5,11 @@
 #include "kernel.h"
 
 /* More than a coefficient takes as plain bits, escapes left out. A coefficient takes 17 decisions of 17 bits at most. */
-enum { PLAIN_OCTETS = 3, CHANNEL_OCTETS = 37 };
+enum { PLAIN_OCTETS = 3, CHANNEL_OCTETS = 37, MOST_PARTS = 32 };
 
 /* What Python hands over of a layer's tables: logits in 256ths of an octave. */
 typedef struct {
-    const uint32_t *squash;    /* [8192] chance of a yes in 2^-24 by logit */
+    const uint32_t *squash;    /* [4096] chance of a yes in 2^-24 by logits from 0 on */
     const int16_t *of_class;   /* [32] of a coefficient to become significant */
     const int16_t *of_size;    /* [8][16] of a size to be more than 1, 2, ... */
     const int16_t *of_new_bit; /* [3] of a refinement to be 1 */
@@ -34,6 +34,7 @@ typedef struct {
     uint8_t *sizes;      /* [h w] of the decisions, in 128ths of a step: where magnitudes of one may be left out */
     uint8_t *seen;       /* [h + 2][w + 4] at most 7: what is known of the channel's coefficients decided on so far */
     const uint8_t *own;  /* what was known of the channel before, from its first coefficient on */
+    uint8_t down[MAX_CELLS], across[MAX_CELLS]; /* which of MOST_PARTS parts of the tile a row and a column lie in */
     int leaves_out, rebuilt64;
     size_t escapes;
 } Dense;
@@ -65,6 +66,11 @@ static inline void others_at(const Contexts *t, int i, int *here, int *beside) {
     *here = at_most_15(*here), *beside = at_most_15(*beside);
 }
 
+/* Which of parts x parts of the tile a block lies in, of 32, 16, 8 or 4. */
+static inline int part_of(const Dense *g, int row, int col, const int parts) {
+    return g->down[row] / (MOST_PARTS / parts) * parts + g->across[col] / (MOST_PARTS / parts);
+}
+
 /* Between the logits of two classes. */
 static inline int16_t given_at(const int16_t *of_class, int logit) {
     int from = logit < 1 << (LOGIT_BITS - 1) ? 0 : logit - (1 << (LOGIT_BITS - 1)), c = from >> LOGIT_BITS;
@@ -88,14 +94,14 @@ static inline Near near_at(const Dense *g, int row, int col) {
                   own[t->pitch], own[1]};
 }
 
-static Decision significance(const Dense *g, const Place *p, int row, int col, const Layout *l) {
+static void significance(Decision *d, const Dense *g, const Place *p, int row, int col, const Layout *l) {
     const Contexts *t = &g->contexts;
     int i = row * t->pitch + col, here, beside, logit = logit_at(p, i), class = logit >> LOGIT_BITS, other[3] = {0, 0, 0};
     others_at(t, i, &here, &beside);
     const uint8_t *const *x = t->x, *const *zone = t->x + t->ends[2];
     int side = x[0][i], up = x[3][i], left = x[4][i], next = at_most_15(up + left);
     int all = 2 * side + x[1][i] + 2 * (up + left) + x[5][i] + x[6][i] + 2 * here + beside;
-    int region = row * 8 / t->h * 8 + col * 8 / t->w, spot = row * 16 / t->h * 16 + col * 16 / t->w;
+    int region = part_of(g, row, col, 8), spot = part_of(g, row, col, 16);
     int layer = g->k < 3 ? g->k : 3, b = p->band;
     for (int turn = 1; turn < t->model->bands && turn < 4; turn++)
         other[turn - 1] = SIX[x[6 + 2 * turn][i]];
@@ -110,7 +116,7 @@ static Decision significance(const Dense *g, const Place *p, int row, int col, c
         (spot * 4 + b) * 8 + (class >> 2),
         (((p->zone * 6 + SIX[n.above]) * 6 + SIX[n.left]) * 4 + FOUR[n.below]) * 4 + FOUR[n.right],
         (log2_eighths(1 + hood) >> 1) * 128 + (logit >> 6),
-        (row * 32 / t->h * 32 + col * 32 / t->w) * 8 + (class >> 2),
+        part_of(g, row, col, MOST_PARTS) * 8 + (class >> 2),
         (((class >> 3) * 4 + b) * 6 + other[0]) * 36 + other[1] * 6 + other[2],
     };
     const int rows[MOST_SETS] = {
@@ -121,16 +127,17 @@ static Decision significance(const Dense *g, const Place *p, int row, int col, c
         region,
         SIX[here] * 6 + SIX[n.above + n.left],
     };
-    return decision_of(l, words, rows, given_at(g->given->of_class, logit));
+    set_decision(d, l, words, rows, given_at(g->given->of_class, logit));
 }
 
 /* Whether a size is more than v, or the next bit of one that is v so far. */
-static Decision more(const Dense *g, const Place *p, int row, int col, int v, int16_t given, const Layout *l) {
+static void more(Decision *d, const Dense *g, const Place *p, int row, int col, int v, int16_t given,
+                 const Layout *l) {
     const Contexts *t = &g->contexts;
     int i = row * t->pitch + col, here, beside, class = class_at(p, i), b = p->band;
     others_at(t, i, &here, &beside);
     const uint8_t *const *x = t->x;
-    int side = x[0][i], place = row % BLOCK * BLOCK + col % BLOCK, region = row * 8 / t->h * 8 + col * 8 / t->w;
+    int side = x[0][i], place = row % BLOCK * BLOCK + col % BLOCK, region = part_of(g, row, col, 8);
     int all = 2 * side + x[1][i] + 2 * (x[3][i] + x[4][i]) + x[5][i] + x[6][i] + 2 * here + beside;
     const int words[MOST_WORDS] = {
         v * 32 + class,
@@ -144,14 +151,14 @@ static Decision more(const Dense *g, const Place *p, int row, int col, int v, in
     const int rows[MOST_SETS] = {
         v, b * 5 + p->zone, class, b * COEFFICIENTS + p->function, log2_eighths(1 + all) >> 1,
     };
-    return decision_of(l, words, rows, given);
+    set_decision(d, l, words, rows, given);
 }
 
 static inline int sign_at(const Dense *g, int channel, int i) {
     return g->signs[(size_t)channel * g->contexts.plane + inner(&g->contexts) + (size_t)i];
 }
 
-static Decision sign(const Dense *g, const Place *p, int row, int col, const Layout *l) {
+static void sign(Decision *d, const Dense *g, const Place *p, int row, int col, const Layout *l) {
     const Contexts *t = &g->contexts;
     int i = row * t->pitch + col, channels = t->model->bands * COEFFICIENTS, c = p->channel, f = p->function, b = p->band;
     int u = f / BLOCK, v = f % BLOCK, other[3] = {0, 0, 0};
@@ -162,8 +169,7 @@ static Decision sign(const Dense *g, const Place *p, int row, int col, const Lay
     int up2 = u > 1 ? sign_at(g, c - 2 * BLOCK, i) : 0, left2 = v > 1 ? sign_at(g, c - 2, i) : 0;
     int up1 = u > 0 ? sign_at(g, c - BLOCK, i) : 0, left1 = v > 0 ? sign_at(g, c - 1, i) : 0;
     int two = (other[0] + 1) * 3 + other[1] + 1, three = two * 3 + other[2] + 1;
-    int region = row * 8 / t->h * 8 + col * 8 / t->w, spot = row * 16 / t->h * 16 + col * 16 / t->w;
-    int quarter = row * 4 / t->h * 4 + col * 4 / t->w;
+    int region = part_of(g, row, col, 8), spot = part_of(g, row, col, 16), quarter = part_of(g, row, col, 4);
     const int words[MOST_WORDS] = {
         ((left + 1) * 3 + right + 1) * 64 + f,
         ((above + 1) * 3 + below + 1) * 64 + f,
@@ -180,7 +186,7 @@ static Decision sign(const Dense *g, const Place *p, int row, int col, const Lay
         (left != 0) + (right != 0) + 3 * ((above != 0) + (below != 0)),
         (other[0] != 0) + 2 * (other[1] != 0) + 4 * (other[2] != 0),
     };
-    return decision_of(l, words, rows, 0);
+    set_decision(d, l, words, rows, 0);
 }
 
 static void code_list(Dense *g, const Layout *l, int count) {
@@ -212,7 +218,7 @@ static void code_batch(Dense *g, const Place *p, const Layout *l, int count, uin
 }
 
 static void code_significance(Dense *g, const Place *p, uint16_t *magnitude, const uint8_t *size128) {
-    Layout l = layout_of(g->mixture, SIGNIFICANCE);
+    Layout l = layout_of((int)g->mixture->generation, SIGNIFICANCE);
     int count = 0, w = g->contexts.w, n = g->contexts.h * w;
     see_coarser(g);
     for (int i = 0; i < n; i++) {
@@ -220,7 +226,7 @@ static void code_significance(Dense *g, const Place *p, uint16_t *magnitude, con
             continue;
         g->cells[count] = (uint32_t)i, g->bits[count] = g->now[i] != 0;
         g->sizes[count] = size128 && g->now[i] == 1 ? size128[i] : 255;
-        g->decisions[count++] = significance(g, p, i / w, i % w, &l);
+        significance(g->decisions + count++, g, p, i / w, i % w, &l);
         if (count == l.batch)
             code_batch(g, p, &l, count, magnitude), count = 0;
     }
@@ -229,7 +235,7 @@ static void code_significance(Dense *g, const Place *p, uint16_t *magnitude, con
 
 /* Sizes in the coarsest layer: those that are more than 1, of these the ones that are more than 2, ... */
 static void code_sizes(Dense *g, const Place *p) {
-    Layout l = layout_of(g->mixture, SIZE);
+    Layout l = layout_of((int)g->mixture->generation, SIZE);
     int w = g->contexts.w, n = g->contexts.h * w, count = n;
     for (int v = 1; v < ESCAPE && count; v++) {
         count = 0;
@@ -238,7 +244,7 @@ static void code_sizes(Dense *g, const Place *p) {
                 int class = class_at(p, i / w * g->contexts.pitch + i % w);
                 int16_t given = g->given->of_size[(class >> 2) * ESCAPE + v];
                 g->cells[count] = (uint32_t)i, g->bits[count] = g->now[i] > v;
-                g->decisions[count++] = more(g, p, i / w, i % w, v, given, &l);
+                more(g->decisions + count++, g, p, i / w, i % w, v, given, &l);
             }
         code_list(g, &l, count);
         for (int j = 0; j < count && g->decoder; j++)
@@ -250,13 +256,13 @@ static void code_sizes(Dense *g, const Place *p) {
 
 /* One bit more of what the layer before knows. */
 static void code_refinements(Dense *g, const Place *p) {
-    Layout l = layout_of(g->mixture, REFINEMENT);
+    Layout l = layout_of((int)g->mixture->generation, REFINEMENT);
     int count = 0, w = g->contexts.w, n = g->contexts.h * w;
     for (int i = 0; i < n; i++)
         if (g->before[i]) {
             int v = g->before[i], rank = (v < REFINEMENTS ? v : REFINEMENTS) - 1;
             g->cells[count] = (uint32_t)i, g->bits[count] = g->now[i] & 1;
-            g->decisions[count++] = more(g, p, i / w, i % w, v < 7 ? v : 7, g->given->of_new_bit[rank], &l);
+            more(g->decisions + count++, g, p, i / w, i % w, v < 7 ? v : 7, g->given->of_new_bit[rank], &l);
         }
     code_list(g, &l, count);
     for (int j = 0; j < count && g->decoder; j++)
@@ -265,13 +271,13 @@ static void code_refinements(Dense *g, const Place *p) {
 
 /* Signs of what became significant, from and to negative [h w]. */
 static void code_signs(Dense *g, const Place *p, uint8_t *negative) {
-    Layout l = layout_of(g->mixture, SIGN);
+    Layout l = layout_of((int)g->mixture->generation, SIGN);
     int count = 0, w = g->contexts.w, n = g->contexts.h * w;
     int8_t *signs = g->signs + (size_t)p->channel * g->contexts.plane + inner(&g->contexts);
     for (int i = 0; i < n; i++)
         if (g->now[i] && !g->before[i]) {
             g->cells[count] = (uint32_t)i, g->bits[count] = negative[i];
-            g->decisions[count++] = sign(g, p, i / w, i % w, &l);
+            sign(g->decisions + count++, g, p, i / w, i % w, &l);
         }
     code_list(g, &l, count);
     for (int j = 0; j < count; j++) {
@@ -338,6 +344,10 @@ static void open_dense(Dense *g, const Model *model, int h, int w, uint8_t *scra
     g->bits = (uint8_t *)(g->signs + channels * (size_t)g->contexts.plane);
     g->sizes = g->bits + n;
     g->seen = g->sizes + n;
+    for (int row = 0; row < h; row++)
+        g->down[row] = (uint8_t)(row * MOST_PARTS / h);
+    for (int col = 0; col < w; col++)
+        g->across[col] = (uint8_t)(col * MOST_PARTS / w);
 }
 
 /* A layer's active channels, either way. magnitude [C][h w]: the finest, shifted down by `shift`; where octets are read,
@@ -364,28 +374,33 @@ static void code_layer(Dense *g, const Model *model, const Layer *layer, int h, 
 
 static int fits_given(const Given *given) {
     const void *const arrays[] = {given->squash, given->of_class, given->of_size, given->of_new_bit};
-    const size_t wanted[] = {8 * LOGIT_SIDE, 2 * CLASSES, 2 * SIZE_CLASSES * ESCAPE, 2 * REFINEMENTS};
+    const size_t wanted[] = {4 * LOGIT_SIDE, 2 * CLASSES, 2 * SIZE_CLASSES * ESCAPE, 2 * REFINEMENTS};
     int found = intact(arrays, given->complements, 4);
     for (int i = 0; i < 4; i++)
         found = found && given->octets[i] >= wanted[i];
-    for (int i = 0; found && i < 2 * LOGIT_SIDE; i++)
-        found = given->squash[i] >= 1 << 8 && given->squash[i] <= (1 << 24) - (1 << 8);
+    for (int i = 0; found && i < LOGIT_SIDE; i++)
+        found = given->squash[i] >= 1 << 23 && given->squash[i] <= (1 << 24) - (1 << 8);
     return found && all_within(given->of_class, CLASSES, 1 - LOGIT_SIDE, LOGIT_SIDE - 1) &&
            all_within(given->of_size, SIZE_CLASSES * ESCAPE, 1 - LOGIT_SIDE, LOGIT_SIDE - 1) &&
            all_within(given->of_new_bit, REFINEMENTS, 1 - LOGIT_SIDE, LOGIT_SIDE - 1);
 }
 
+static int holds_mixture(Span memory, int generation) {
+    return HOLDS(memory, uint8_t, nadir_mixture_octets(generation)) && (uintptr_t)memory.at % sizeof(int64_t) == 0;
+}
+
 /* The tile's mixture in memory of Python's. NULL where it does not fit, or was hit. */
 static Mixture *mixture_in(Span memory) {
-    int fits = HOLDS(memory, uint8_t, sizeof(Mixture)) && (uintptr_t)memory.at % sizeof(int64_t) == 0;
-    Mixture *m = memory.at;
-    return fits && m->generation >= 0 && m->generation < GENERATIONS ? m : NULL;
+    if (!HOLDS(memory, Mixture, 1) || (uintptr_t)memory.at % sizeof(int64_t))
+        return NULL;
+    int64_t generation = ((Mixture *)memory.at)->generation;
+    return generation >= 0 && generation < GENERATIONS && holds_mixture(memory, (int)generation) ? memory.at : NULL;
 }
 
 EXPORT int nadir_open_mixture(Span memory, int generation) {
     if (!within(generation, 0, GENERATIONS - 1))
         return OUT_OF_RANGE;
-    if (!HOLDS(memory, uint8_t, sizeof(Mixture)) || (uintptr_t)memory.at % sizeof(int64_t))
+    if (!holds_mixture(memory, generation))
         return BUFFER_TOO_SMALL;
     open_mixture(memory.at, generation);
     return 0;

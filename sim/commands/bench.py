@@ -69,7 +69,7 @@ def evaluate(
         int | None, typer.Option(min=64, help="Side of the pictures coded; a bundle cuts them. Its tile if left out.")
     ] = None,
     engine: options.Engine = "openvino",
-    decoder: options.Decoder = "full",
+    decoder: Annotated[str, typer.Option(help="fast, full, best, or several with commas between.")] = "full",
     profile: Annotated[str, typer.Option(help="Of the entropy coder: fast, dense, or fast,dense.")] = "fast",
     max_error: Annotated[
         str | None, typer.Option(help="Bounds in DN, comma-separated: rates within them (0: lossless), and no curves.")
@@ -79,7 +79,7 @@ def evaluate(
     """Rate and distortion of one bundle or several beside classical codecs, on the same tiles in one run."""
     from sim.compare import report
     from sim.compare.evaluate import evaluate as run
-    from sim.compare.nadir_codec import profiles
+    from sim.compare.nadir_codec import decoders, profiles
 
     reading = options.reading(bands, scale, offset, max_pixels)
     if max_error is not None:
@@ -89,8 +89,8 @@ def evaluate(
         opponents = None if against is None else [name.strip() for name in against.split(",") if name.strip()]
         bundles = [name for name in bundle or [DEFAULT] if name != "none"]
         result = run(
-            [*tiles, *(more or [])], bundles, opponents, limit, engine, advance, picture_px, reading, decoder,
-            profiles(profile),
+            [*tiles, *(more or [])], bundles, opponents, limit, engine, advance, picture_px, reading,
+            decoders(decoder), profiles(profile),
         )  # fmt: skip
     report.write_results(result, out)
     print(report.canonical_json(result) if as_json else report.as_text(result, out / "rd.html"))

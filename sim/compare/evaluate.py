@@ -89,16 +89,16 @@ def evaluate(
     advance: Advance = lambda *_: None,
     picture_px: int | None = None,
     reading: Reading = AS_STORED,
-    decoder: str = FULL,
+    decoders: Sequence[str] = (FULL,),
     profiles: Sequence[Profile] = ("fast",),
 ) -> dict[str, Any]:
     """The whole bench: what rd.json holds. Without bundles the opponents run alone. `picture_px`: opponents code
     pictures of that side whole, bundles cut them into their tiles; None: pictures of one tile. `reading` of rasters; a
-    row of figures for each of the `profiles`. `against` None: the opponents of the sensor's kind."""
+    row of figures for each of the `profiles` and `decoders`. `against` None: the opponents of the sensor's kind."""
     ours: list[NadirCodec] = []
     tile_px, sensor = TILE_PX, SENTINEL2_RGBN
     if bundles:
-        ours, tile_px, sensor = open_bundles(bundles, engine, decoder, profiles)
+        ours, tile_px, sensor = open_bundles(bundles, engine, decoders, profiles)
     opponents, absent = open_opponents(opponents_of(sensor) if against is None else against)
     codecs = [*ours, *opponents]
     if not codecs:
@@ -108,8 +108,8 @@ def evaluate(
         raise InputError(f"--picture-px is {side_px}, wanted a multiple of the bundle's tiles of {tile_px} px")
     tiles = read_tiles(paths, side_px, limit, reading, sensor)
     rows = measure(tiles, codecs, advance)
-    decoders = {codec.name: dict(codec.decoder_size) for codec in ours if codec.decoder_size}
-    return document(rows, tiles, codecs, absent, paths) | {"decoders": decoders}
+    sizes = {codec.name: dict(codec.decoder_size) for codec in ours if codec.decoder_size}
+    return document(rows, tiles, codecs, absent, paths) | {"decoders": sizes}
 
 
 def measure(tiles: Sequence[BenchTile], codecs: Sequence[Codec], advance: Advance = lambda *_: None) -> list[Row]:
@@ -166,7 +166,7 @@ def within_bounds(
     engine: str = "openvino", advance: Advance = lambda *_: None, reading: Reading = AS_STORED,
 ) -> dict[str, Any]:  # fmt: skip
     """A bundle beside the lossless and near-lossless codecs: a row for every codec and bound, means over tiles."""
-    (ours,), tile_px, bands = open_bundles([bundle], engine, FAST)
+    (ours,), tile_px, bands = open_bundles([bundle], engine, (FAST,))
     tiles, bounded = read_tiles(paths, tile_px, limit, reading, bands), replace(ours, bounded=True)
     pairs = [(c, d) for d in bounds_dn for c in (bounded, *(_LOSSLESS if d == 0 else _NEAR_LOSSLESS))]
     tick = partial(advance, "bounds", len(pairs) * len(tiles))

@@ -15,7 +15,7 @@ from payload.scene import Dn
 from payload.sensor import Sensor
 from payload.tiles import Tile
 from sim.compare.classical import geometric
-from sim.ground.decoder import FULL
+from sim.ground.decoder import DECODERS, FULL
 
 STEPS_DN = geometric(8192, 16, 21)
 #: Beyond them, for tiles that are not at CR 20 yet.
@@ -88,11 +88,19 @@ def profiles(names: str) -> tuple[Profile, ...]:
     return tuple(profile for profile in PROFILES if profile in asked)
 
 
+def decoders(names: str) -> tuple[str, ...]:
+    """Decoders by their names with commas between, as asked. InputError where one is none."""
+    asked = tuple(dict.fromkeys(name.strip() for name in names.split(",")))
+    if not set(asked) <= set(DECODERS):
+        raise InputError(f"--decoder is {names[:40]!r}, wanted {', '.join(DECODERS)}, or several with commas between")
+    return asked
+
+
 def open_bundles(
-    names: Sequence[str], engine: str, decoder: str = FULL, profiles: Sequence[Profile] = ("fast",)
+    names: Sequence[str], engine: str, decoders: Sequence[str] = (FULL,), profiles: Sequence[Profile] = ("fast",)
 ) -> tuple[list[NadirCodec], int, Sensor]:
-    """A codec for each bundle and profile, told apart by name, the side of their tiles in px, and their sensor.
-    InputError where two bundles cannot code the same tiles."""
+    """A codec for each bundle, profile and decoder, told apart by name (the first decoder is not named), the side of
+    their tiles in px, and their sensor. InputError where two bundles cannot code the same tiles."""
     bundles = [load_bundle(name) for name in names]
     for bundle in bundles:
         if bundle.sensor != bundles[0].sensor or bundle.tile_px != bundles[0].tile_px:
@@ -107,13 +115,18 @@ def open_bundles(
     labels = [n if short.count(n) == 1 else f"{n}-{b.bundle_id:08x}" for n, b in zip(short, bundles, strict=True)]
     return (
         [
-            open_bundle(b, engine, label if profile == "fast" else f"{label}-{profile}", decoder, profile)
+            open_bundle(b, engine, label + _ending(profile, "fast") + _ending(decoder, decoders[0]), decoder, profile)
             for b, label in zip(bundles, labels, strict=True)
             for profile in profiles
+            for decoder in decoders
         ],
         bundles[0].tile_px,
         bundles[0].sensor,
     )
+
+
+def _ending(name: str, usual: str) -> str:
+    return "" if name == usual else f"-{name}"
 
 
 def _sensor(bundle: Bundle) -> str:

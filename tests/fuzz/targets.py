@@ -32,7 +32,7 @@ from payload.array_files import ArrayFileError, read_arrays
 from payload.bundle import SHIPPED, ArrayFile, load_bundle
 from payload.codec.interface import Codec
 from payload.codec.jpeg2000 import FallbackCodec
-from payload.codec.lapped.dense.mixing import FIRST
+from payload.codec.lapped.dense.mixing import FIRST, SECOND
 from payload.codec.lapped.tables import load_tables
 from payload.codec.registry import open_codec
 from payload.errors import InputError, StreamError
@@ -134,15 +134,19 @@ def layers_of(number: int) -> Callable[[], list[bytes]]:
     return lambda: [layer for code in line().sent[number].codes.values() for layer in code.layers]
 
 
-def layers_of_first_generation() -> list[bytes]:
+def layers_of_generation(generation: int) -> Callable[[], list[bytes]]:
     """The layers of the profile dense as older payloads wrote them."""
-    codec, found = codec_of(3), []
-    for code in line().sent[3].codes.values():
-        if code.layers:
-            _, indices = codec.decode(code.side, code.layers)
-            whole = replace(indices, magnitude=(indices.magnitude << indices.missing).astype(np.uint16))
-            found += codec._entropy.encode_layers(whole, len(code.layers), None, "dense", FIRST)  # type: ignore[attr-defined]
-    return found
+
+    def layers() -> list[bytes]:
+        codec, found = codec_of(3), []
+        for code in line().sent[3].codes.values():
+            if code.layers:
+                _, indices = codec.decode(code.side, code.layers)
+                whole = replace(indices, magnitude=(indices.magnitude << indices.missing).astype(np.uint16))
+                found += codec._entropy.encode_layers(whole, len(code.layers), None, "dense", generation)  # type: ignore[attr-defined]
+        return found
+
+    return layers
 
 
 def residual_layers() -> list[bytes]:
@@ -355,7 +359,8 @@ TARGETS: dict[str, Target] = {
     "tile codes to pixels": Target(codes, decode_tile, 100),
     "layers": Target(layers_of(1), decode_layer(1), 150),
     "layers of the profile dense": Target(layers_of(3), decode_layer(3), 60),
-    "layers of the profile dense, first generation": Target(layers_of_first_generation, decode_layer(3), 40),
+    "layers of the profile dense, first generation": Target(layers_of_generation(FIRST), decode_layer(3), 40),
+    "layers of the profile dense, second generation": Target(layers_of_generation(SECOND), decode_layer(3), 40),
     "layers of many bands": Target(layers_of(6), decode_layer(6), 40),
     "layers of two grids": Target(layers_of(7), decode_layer(7), 60),
     "residual layers": Target(residual_layers, decode_residual_layer, 40),

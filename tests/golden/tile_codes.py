@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from payload.bundle import load_bundle
 from payload.codec.lapped.compiled_layers import EntropyKernel
-from payload.codec.lapped.dense.mixing import FIRST
+from payload.codec.lapped.dense.mixing import FIRST, SECOND
 from payload.codec.lapped.tables import load_tables
 from payload.codec.registry import open_codec
 from payload.engine import open_engine
@@ -57,7 +57,7 @@ def tile_codes(engine: str) -> dict[str, str]:
 
 
 def older_layers() -> dict[str, str]:
-    """The layers of the tile's indices at every step in the first generation of `dense`, which payloads wrote once."""
+    """The layers of the tile's indices at every step in the generations of `dense` that payloads wrote once."""
     bundle = load_bundle("edge")
     payload = Payload(bundle, Policy(), open_engine("openvino", threads=1))
     tables, found = load_tables(bundle.file("flight/tables.npz")), {}
@@ -67,8 +67,9 @@ def older_layers() -> dict[str, str]:
         _, indices = open_codec(bundle).decode(code.side, code.layers)
         sent = replace(indices, magnitude=(indices.magnitude << indices.missing).astype(np.uint16))
         keep = len(tables.layers) - indices.missing
-        layers = EntropyKernel(tables, 32, 32).encode_layers(sent, keep, None, "dense", FIRST)
-        found[f"{step_dn:g} DN, dense, first generation"] = told(b"".join(layers))
+        for generation, name in ((FIRST, "first"), (SECOND, "second")):
+            layers = EntropyKernel(tables, 32, 32).encode_layers(sent, keep, None, "dense", generation)
+            found[f"{step_dn:g} DN, dense, {name} generation"] = told(b"".join(layers))
     return found
 
 

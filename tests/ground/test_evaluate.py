@@ -25,7 +25,7 @@ from sim import cli
 from sim.compare import evaluate, plots, report
 from sim.compare.classical import LOSSLESS, Ccsds121, HtJ2k
 from sim.compare.evaluate import measure, open_opponents, opponents_of
-from sim.compare.nadir_codec import NadirCodec, open_bundles
+from sim.compare.nadir_codec import NadirCodec, decoders, open_bundles, profiles
 from sim.compare.summary import Bench
 from sim.compare.tiles import BenchTile, read_tiles
 from sim.metrics.bd_rate import Curve, bd_rate_percent, spread
@@ -319,6 +319,21 @@ def test_bundles_that_cannot_code_the_same_tiles_are_refused(tmp_path, second, s
     names = [another(tmp_path / "a"), another(tmp_path / "b", **second)]
     with pytest.raises(InputError, match=said):
         open_bundles(names, "openvino")
+
+
+def test_a_bundle_has_a_row_for_every_profile_and_decoder_and_the_first_decoder_is_not_named():
+    codecs, *_ = open_bundles(["edge"], "native", decoders("full, best"), profiles("dense,fast"))
+    assert [codec.name for codec in codecs] == [
+        "nadir-edge", "nadir-edge-best", "nadir-edge-dense", "nadir-edge-dense-best",
+    ]  # fmt: skip
+    assert [codec.decoder.kind for codec in codecs] == ["full", "best"] * 2
+    assert [codec.payload.policy.profile for codec in codecs] == ["fast", "fast", "dense", "dense"]
+
+
+@pytest.mark.parametrize("asked", ["", "quick", "full,"])
+def test_a_decoder_that_there_is_not_is_refused_with_those_that_there_are(asked):
+    with pytest.raises(InputError, match="wanted fast, full, best, or several with commas between"):
+        decoders(asked)
 
 
 # --- the whole ----------------------------------------------------------------------------------

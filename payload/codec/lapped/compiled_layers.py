@@ -20,7 +20,7 @@ from payload.codec.lapped.context_model import (
     zones,
 )
 from payload.codec.lapped.dense.compiled import DenseRoom, givens
-from payload.codec.lapped.dense.mixing import SECOND
+from payload.codec.lapped.dense.mixing import THIRD
 from payload.codec.lapped.layers import (
     RUN_TOO_LONG,
     SMALL_ESCAPE,
@@ -148,7 +148,7 @@ class EntropyKernel:
 
     def encode_layers(
         self, indices: Indices, keep: int | None = None, last_active: int | None = None, profile: Profile = "fast",
-        generation: int = SECOND,
+        generation: int = THIRD,
     ) -> tuple[bytes, ...]:  # fmt: skip
         """As payload.codec.lapped.layers.encode_layers."""
         if indices.magnitude.shape != self._magnitude.shape:

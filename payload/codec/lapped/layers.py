@@ -28,7 +28,7 @@ from payload.codec.lapped.context_model import (
 )
 from payload.codec.lapped.dense.given import squash
 from payload.codec.lapped.dense.layer import DenseTile, Layer
-from payload.codec.lapped.dense.mixing import SECOND
+from payload.codec.lapped.dense.mixing import THIRD
 from payload.codec.lapped.quantiser import MAGNITUDE_LIMIT, Indices
 from payload.codec.lapped.range_coder import Decoder, Encoder, Table
 from payload.codec.lapped.tables import ESCAPE, REFINEMENTS, SIZE_CLASSES, ContextTables, LayerTables
@@ -51,12 +51,12 @@ def encode_layers(
     keep: int | None = None,
     last_active: int | None = None,
     profile: Profile = "fast",
-    generation: int = SECOND,
+    generation: int = THIRD,
 ) -> tuple[bytes, ...]:
     """Octets of the first `keep` layers of a tile (None: all), coarse first.
 
     `last_active`: the last of them holds so many channels at most, by rank. Another `coder` can count symbols instead
-    (export does). `generation` of the profile `dense`: payloads write the second.
+    (export does). `generation` of the profile `dense`: payloads write the third.
     """
     dense = DenseTile(tables) if profile == "dense" else None
     if dense is not None:
@@ -179,7 +179,7 @@ def parse_head(octets: bytes, k: int, channels: int) -> tuple[int, bytes, bytes,
     """Active channels, activity, what follows, and what that is: RAW, one of GENERATIONS or 0. StreamError where that
     cannot be."""
     first, end = int.from_bytes(octets[:2], "big"), 2 + channels // COEFFICIENTS
-    coding = first & (plain_layer.RAW | plain_layer.DENSE | plain_layer.SECOND)
+    coding = first & (plain_layer.RAW | plain_layer.DENSE | plain_layer.SECOND | plain_layer.THIRD)
     active, activity = first - coding, octets[2:end]
     whole = coding in (0, plain_layer.RAW) or (coding in plain_layer.GENERATIONS and active > 0)
     if len(octets) < end or not whole or active > channels or max(activity) > ACTIVITY_CENTRE + ACTIVITY_LIMIT:

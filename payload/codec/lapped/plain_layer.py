@@ -13,10 +13,10 @@ from payload.codec.lapped.transform import COEFFICIENTS
 from payload.errors import StreamError
 
 #: Set in the two octets that say how many channels are active: plain bits; the profile `dense`, and its second
-#: generation.
-RAW, DENSE, SECOND = 1 << 15, 1 << 14, 1 << 13
+#: or its third generation.
+RAW, DENSE, SECOND, THIRD = 1 << 15, 1 << 14, 1 << 13, 1 << 12
 #: What a layer of the profile `dense` has set, by generation.
-GENERATIONS = (DENSE, DENSE | SECOND)
+GENERATIONS = (DENSE, DENSE | SECOND, DENSE | THIRD)
 MAGNITUDE_BITS = 16
 Magnitudes = NDArray[np.uint16]
 Flags = NDArray[np.bool_]

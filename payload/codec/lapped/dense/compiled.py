@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from payload.codec.lapped.dense.given import given_of, squash
-from payload.codec.lapped.dense.mixing import SECOND
+from payload.codec.lapped.dense.mixing import THIRD
 from payload.codec.lapped.tables import ContextTables
 from payload.native.library import BOOL, I16, NONE, U8, U16, U32, U64, call, loaded, span
 
@@ -44,14 +44,20 @@ class DenseRoom:
     """The kernel's memory for tiles of h x w blocks: scratch, and the mixture of the tile that is coded."""
 
     def __init__(self, channels: int, h: int, w: int, longest_group: int) -> None:
-        self._mixture = np.empty(loaded().nadir_mixture_octets() // 8, np.uint64)
         self._scratch = np.empty(loaded().nadir_dense_octets(channels, h, w, longest_group), np.uint8)
         self._out = np.empty(PLAIN_OCTETS * channels * h * w + CHANNEL_OCTETS * h * w + LAST_OCTETS, np.uint8)
-        self._size, self.generation = (h, w), SECOND
+        self._size = h, w
+        self._make_mixture(THIRD)
 
-    def begin(self, generation: int = SECOND) -> None:
-        """Forgets what the layers so far have taught."""
+    def _make_mixture(self, generation: int) -> None:
+        """The older generations take more room, and payloads write neither."""
+        self._mixture = np.empty(loaded().nadir_mixture_octets(generation) // 8, np.uint64)
         self.generation = generation
+
+    def begin(self, generation: int = THIRD) -> None:
+        """Forgets what the layers so far have taught."""
+        if generation != self.generation:
+            self._make_mixture(generation)
         call("open_mixture", span(self._mixture, U64), generation)
 
     def encode(

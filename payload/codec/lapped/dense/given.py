@@ -33,10 +33,16 @@ class Given:
 
 @lru_cache(maxsize=1)
 def squash() -> NDArray[np.uint32]:
-    """The chance of a yes in 2^-24 by logit + 4096, [8192]."""
-    logits = np.arange(-LOGIT_SIDE, LOGIT_SIDE, dtype=np.float64)
+    """The chance of a yes in 2^-24 by logits from 0 on, [4096]."""
+    logits = np.arange(LOGIT_SIDE, dtype=np.float64)
     chances = np.rint(ONE / (1.0 + np.exp2(-logits / OCTAVE)))
-    return np.clip(chances, 1 << 8, ONE - (1 << 8)).astype(np.uint32)
+    return np.minimum(chances, ONE - (1 << 8)).astype(np.uint32)
+
+
+def chance_of(logits: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The chance of a yes in 2^-24 by logits below LOGIT_SIDE either way: of -x what that of x leaves."""
+    chances = squash()[np.abs(logits)].astype(np.int64)
+    return np.where(logits < 0, ONE - chances, chances)
 
 
 def given_of(tables: LayerTables) -> Given:

@@ -19,14 +19,14 @@ from payload.codec.lapped.dense.mixing import (
     FIRST,
     GENERATIONS,
     REFINEMENT,
-    SECOND,
     SIGN,
     SIGNIFICANCE,
     SIZE,
+    THIRD,
     Decisions,
-    Mixture,
     begins,
 )
+from payload.codec.lapped.dense.small_mixing import open_mixture
 from payload.codec.lapped.quantiser import REBUILD_UNIT, rebuild_units
 from payload.codec.lapped.range_coder import Decoder, Encoder
 from payload.codec.lapped.tables import ESCAPE, REFINEMENTS, ContextTables
@@ -58,8 +58,8 @@ class DenseTile:
         self._tables, self._given = tables, [given_of(layer) for layer in tables.layers]
         self.begin()
 
-    def begin(self, generation: int = SECOND) -> None:
-        self._mixture = Mixture(generation)
+    def begin(self, generation: int = THIRD) -> None:
+        self._mixture = open_mixture(generation)
 
     @property
     def generation(self) -> int:
@@ -161,7 +161,7 @@ class DenseTile:
         counters, rows = begins(kind, self.generation)
         chosen_rows = at[1][list(GENERATIONS[self.generation].rows[kind])]
         return Decisions(
-            at[0][: len(counters), chosen].T + counters, chosen_rows[:, chosen].T + rows,
+            kind, at[0][: len(counters), chosen].T + counters, chosen_rows[:, chosen].T + rows,
             logits[chosen].astype(np.int64), None if coder[1] else bits[chosen].astype(np.int32),
         )  # fmt: skip
 

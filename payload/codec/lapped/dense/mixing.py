@@ -9,7 +9,8 @@ word. The logit and the words are weighed (logistic mixing: Mahoney, "Adaptive w
 
 and every decision moves its weights along its error x input. All are integers and sums. A generation of the profile is
 a set of numbers: the first one judges batches of 16 by what was known before them; the second one has more contexts and
-rows, and what a decision teaches is known to the next one.
+rows, and what a decision teaches is known to the next one; the third one says the same in half the memory
+(payload/codec/lapped/dense/small_mixing.py).
 """
 
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from payload.codec.lapped.dense.given import LOGIT_SIDE, squash
+from payload.codec.lapped.dense.given import LOGIT_SIDE, chance_of
 from payload.codec.lapped.range_coder import PRECISION
 
 INPUT_LIMIT = 2047
@@ -52,9 +53,9 @@ class Generation:
 
 GENERATIONS = (
     Generation(16, 2, (6, 6, 6, 6), ((0, 1, 2),) * 4),
-    Generation(1, 1, (10, 7, 7, 9), ((0, 2, 3, 4, 5), (0, 1, 2, 3, 4), (0, 1, 2, 3, 4), (0, 1, 2))),
+    *(Generation(1, 1, (10, 7, 7, 9), ((0, 2, 3, 4, 5), (0, 1, 2, 3, 4), (0, 1, 2, 3, 4), (0, 1, 2))),) * 2,
 )
-FIRST, SECOND = range(2)
+FIRST, SECOND, THIRD = range(3)
 INPUTS = 1 + max(max(each.counters) for each in GENERATIONS)
 
 Wide = NDArray[np.int64]
@@ -72,10 +73,11 @@ def begins(kind: int, generation: int) -> tuple[Wide, Wide]:
 
 @dataclass(frozen=True, eq=False)
 class Decisions:
-    """Decisions of one kind, in order: their counters [n, C] and rows of weights [n, R], what the tables say of them
-    [n], which ones there are [n] (None: they are read), and sizes [n] in 128ths of a step of those that may be left out
-    where they are not worth their octets, 255 of others (None: none may)."""
+    """Decisions of one kind, in order: which kind, counters [n, C] and rows of weights [n, R], what the tables say of
+    them [n], which ones there are [n] (None: they are read), and sizes [n] in 128ths of a step of those that may be
+    left out where they are not worth their octets, 255 of others (None: none may)."""
 
+    kind: int
     counters: Wide
     rows: Wide
     given: Wide
@@ -96,7 +98,8 @@ def least_worth(logits: Wide, rebuilt64: int) -> Wide:
 
 
 class Mixture:
-    """Counters and weights of one tile; they know what its layers so far have taught."""
+    """Counters and weights of one tile; they know what its layers so far have taught. Those of the first and the second
+    generation; payload.codec.lapped.dense.small_mixing.open_mixture gives one of any."""
 
     def __init__(self, generation: int) -> None:
         self.generation, self._of = generation, GENERATIONS[generation]
@@ -108,7 +111,6 @@ class Mixture:
             of_kind[:, 0] = FIRST_OF_GIVEN // rows << USED_BITS
             of_kind[:, 1 : 1 + words] = FIRST_OF_WORDS // (words * rows) << USED_BITS
         self._yes, self._no, self._expected = np.zeros((3, counters), np.int64)
-        self._squash = squash().astype(np.int64)
 
     def code(
         self, coder: Any, decisions: Decisions, ready: Callable[[int], None] | None = None,
@@ -129,7 +131,7 @@ class Mixture:
     def _code_batch(self, coder: Any, d: Decisions, batch: slice) -> NDArray[np.int32]:
         at = d.counters[batch], d.rows[batch], d.given[batch]
         inputs, logits = self._judged(*at)
-        chance = self._squash[LOGIT_SIDE + logits]
+        chance = chance_of(logits)
         if d.bits is None:
             bits = coder.take_bits(chance)
         else:
@@ -137,7 +139,7 @@ class Mixture:
             if d.sizes is not None:
                 bits = bits & (d.sizes[batch] >= least_worth(logits, d.rebuilt64))
             coder.put_bits(bits.astype(np.int32), chance)
-        self._learn(at, (inputs, chance), bits)
+        self._learn(d.kind, at, (inputs, chance), bits)
         return np.asarray(bits, np.int32)
 
     def _judged(self, counters: Wide, rows: Wide, given: Wide) -> tuple[Wide, Wide]:
@@ -154,13 +156,15 @@ class Mixture:
         words = log2_of(yes + 1) - log2_of(expected + (1 << 16)) - log2_of(no + prior) + log2_of(unexpected)
         return np.clip(words, -INPUT_LIMIT, INPUT_LIMIT)
 
-    def _learn(self, at: tuple[Wide, Wide, Wide], judged: tuple[Wide, Wide], bits: NDArray[np.int32]) -> None:
+    def _learn(
+        self, kind: int, at: tuple[Wide, Wide, Wide], judged: tuple[Wide, Wide], bits: NDArray[np.int32]
+    ) -> None:
         (counters, rows, given), (inputs, chance) = at, judged
         error = (bits.astype(np.int64) << 16) - (chance >> (PRECISION - 16))
         step = (error[:, None] * inputs)[:, None, :]
         np.add.at(self._weights[:, : inputs.shape[1]], rows, np.repeat(step, rows.shape[1], axis=1))
         words, flat, yes = counters.shape[1], counters.ravel(), bits.astype(np.int64)
-        expected = self._squash[LOGIT_SIDE + given] >> (PRECISION - 16)
+        expected = chance_of(given) >> (PRECISION - 16)
         for kept, more in ((self._yes, yes), (self._no, 1 - yes), (self._expected, expected)):
             np.add.at(kept, flat, np.repeat(more, words))
         full = np.unique(flat[self._yes[flat] + self._no[flat] > MOST_SEEN])
