@@ -40,11 +40,13 @@ class Block(nn.Module):
 class GroundUnet(nn.Module):
     """Square roots of reflectance of cells [N, 4, n, n] -> logits of payload.clouds.mask.CLASSES [N, 4, n, n]."""
 
-    def __init__(self, widths: Sequence[int], bands: int = 4) -> None:
+    def __init__(self, widths: Sequence[int], more_blocks: int = 0, bands: int = 4) -> None:
+        """`more_blocks`: so many on every level but the finest, where they would cost the most."""
         super().__init__()
         self.stem = nn.Conv2d(bands * FOLD**2, widths[0], 3, padding=1)
         steps = list(pairwise(widths))
         self.down = nn.ModuleList(Block(width) for width in widths)
+        self.more = nn.ModuleList(nn.Sequential(*(Block(width) for _ in range(more_blocks))) for width in widths[1:])
         self.widen = nn.ModuleList(nn.Conv2d(above, below, 1) for above, below in steps)
         self.narrow = nn.ModuleList(nn.Conv2d(below, above, 1) for above, below in reversed(steps))
         self.up = nn.ModuleList(Block(above) for above, _ in reversed(steps))
@@ -53,8 +55,8 @@ class GroundUnet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.down[0](self.stem(functional.pixel_unshuffle(x, FOLD)))
         passed = [x]
-        for widen, block in zip(self.widen, self.down[1:], strict=True):
-            x = block(widen(functional.max_pool2d(x, 2)))
+        for widen, block, more in zip(self.widen, self.down[1:], self.more, strict=True):
+            x = more(block(widen(functional.max_pool2d(x, 2))))
             passed.append(x)
         passed.pop()
         for narrow, block in zip(self.narrow, self.up, strict=True):

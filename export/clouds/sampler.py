@@ -113,9 +113,9 @@ def loss(logits: torch.Tensor, batch: tuple[torch.Tensor, ...]) -> torch.Tensor:
 class Drawing:
     """Draws crops of labelled windows; everything random comes from the generator given."""
 
-    def __init__(self, windows: dict[str, NDArray[Any]]) -> None:
+    def __init__(self, windows: dict[str, NDArray[Any]], often: NDArray[np.float64]) -> None:
         self.windows = windows
-        self._sums = np.cumsum(_how_often(windows))
+        self._sums = np.cumsum(often)
 
     def crop(self, size: int, zoom: float, rng: np.random.Generator) -> tuple[F32, F32]:
         """A crop of a window, seen from `zoom` times as far, turned: dn [4, n, n], stacked targets [6, n, n]."""
@@ -134,7 +134,7 @@ class Sampler(Drawing):
     """Draws training batches of the flying network."""
 
     def __init__(self, windows: dict[str, NDArray[Any]], settings: CloudSettings) -> None:
-        super().__init__(windows)
+        super().__init__(windows, how_often(windows))
         self.settings = settings
 
     def batch(self, rng: np.random.Generator, tiles: int) -> tuple[torch.Tensor, ...]:
@@ -166,7 +166,7 @@ class Sampler(Drawing):
         return None if planes is None else np.concatenate([planes, detail_of(quarters[:1], seen)])
 
 
-def _how_often(windows: dict[str, NDArray[Any]]) -> NDArray[np.float64]:
+def how_often(windows: dict[str, NDArray[Any]]) -> NDArray[np.float64]:
     """Partly cloudy windows more often; those of large sites and of coarse pixels less."""
     kind, site = windows["kind"], windows["site"]
     often = np.array([OFTEN[int(k)] for k in kind])

@@ -6,7 +6,7 @@ The teacher is `ukis-csmask` 1.0.0 (Wieland, Fichtner, Martinis 2022; Apache-2.0
 for the top of the atmosphere (L1C) and one for the ground (L2A), classes clear, cloud and shadow. Its word is kept in
 cells of 2 x 2 px. The files are written in parts; a run goes on with the part that is missing. The parts called
 `decoded` hold the real windows a second time as the ground sees them, coded and decoded, with what the teacher says of
-the original.
+the original; those called `coarse` hold windows with larger pixels.
 """
 
 import argparse
@@ -21,14 +21,16 @@ from numpy.typing import NDArray
 
 from export.clouds.decoded import Decoded
 from export.clouds.drawn import F32
-from export.clouds.windows import NO_SCL, WINDOW_PX, Painter, Window, real_windows
+from export.clouds.windows import NO_SCL, WINDOW_PX, Coarse, Painter, Window, real_windows
 from export.data import read_all
 from payload.errors import InputError
 
 #: Pixels along one cell of what is kept.
 KEPT_PX = 2
 PART = 250
-DRAWN_PARTS = 12
+DRAWN_PARTS, COARSE_PARTS = 12, 1
+#: Drawn windows that coarse ones are made of, and the coarsest pixels that they are made of.
+DRAWN_FOR_COARSE, COARSE_FROM_M = 250, 20
 SEED = 77
 
 
@@ -117,6 +119,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m export.clouds.teacher", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("build") / "clouds" / "pool")
     parser.add_argument("--drawn-parts", type=int, default=DRAWN_PARTS)
+    parser.add_argument("--coarse-parts", type=int, default=COARSE_PARTS)
     arguments = parser.parse_args(argv)
     arguments.out.mkdir(parents=True, exist_ok=True)
     teacher, windows = Teacher(), real_windows()
@@ -133,6 +136,17 @@ def main(argv: list[str] | None = None) -> None:
         if not path.exists():
             rng = np.random.default_rng([SEED, i])
             write_part(path, [painter.draw(rng) for _ in range(PART)], teacher)
+    for i in range(arguments.coarse_parts):
+        path = arguments.out / f"coarse{i:03d}.npz"
+        if not path.exists():
+            write_part(path, coarse_windows(windows, painter, np.random.default_rng([SEED, i, 2])), teacher)
+
+
+def coarse_windows(windows: list[Window], painter: Painter, rng: np.random.Generator) -> list[Window]:
+    """A part of windows with pixels of up to 160 m, real and drawn."""
+    fine = [window for window in windows if window.gsd_m <= COARSE_FROM_M]
+    coarse = Coarse([*fine, *(painter.draw(rng) for _ in range(DRAWN_FOR_COARSE))])
+    return [coarse.draw(rng) for _ in range(PART)]
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ that stand alone are mirrored. `kind` says what is known of a window besides the
     DRAWN       a cloud field drawn over clear ground: opacity and shadow are known
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,10 @@ TILES_A_ROW = {
     "statue_of_unity": 9, "dryspy_": 6, "agriculai_": 9, "dsen2_": 4, "cloudmask_chip_": 4, "montcalm": 5,
     "mscomposer_T32TMT": 3,
 }  # fmt: skip
+#: How often a window goes side by side into a coarse one.
+COARSER = (2, 4, 8)
+#: How much less often clear windows do.
+OF_CLEAR = 0.4
 GROUND_CLASSES = (2, 4, 5, 6)
 #: Classified tiles of which more than this is ground serve as ground for drawn clouds, too.
 MOSTLY_GROUND = 0.97
@@ -150,6 +154,40 @@ class Painter:
         noisy = np.clip(dn + rng.normal(0.0, rng.uniform(0.0, 15.0), dn.shape), 0.0, 16_000.0)
         blank = np.full(opacity.shape, NO_SCL, np.uint8)
         return Window(noisy.astype(np.float32), blank, opacity, cast, start.site, start.gsd_m, start.level, DRAWN)
+
+
+class Coarse:
+    """Windows of coarser pixels: windows of one site and kind side by side, turned, each averaged."""
+
+    def __init__(self, windows: list[Window]) -> None:
+        self._groups: dict[tuple[str, int], list[Window]] = {}
+        for window in windows:
+            self._groups.setdefault((window.site, window.kind), []).append(window)
+        often = [OF_CLEAR**(kind == CLEAR) * len(group) ** 0.5 for (_, kind), group in self._groups.items()]
+        self._shares = np.array(often) / sum(often)
+
+    def draw(self, rng: np.random.Generator) -> Window:
+        times = int(rng.choice(COARSER))
+        group = list(self._groups.values())[int(rng.choice(len(self._groups), p=self._shares))]
+        chosen = [group[int(i)] for i in rng.integers(len(group), size=times**2)]
+        turns = [(int(turn), bool(flip)) for turn, flip in rng.integers((4, 2), size=(times**2, 2))]
+
+        def side_by_side(name: str, make: Callable[[NDArray[Any], int], NDArray[Any]]) -> NDArray[Any]:
+            parts = zip(chosen, turns, strict=True)
+            return mosaic(np.stack([turned(make(getattr(w, name), times), *turn) for w, turn in parts]), times)
+
+        first = chosen[0]
+        return Window(
+            side_by_side("dn", averaged), side_by_side("scl", lambda classes, n: classes[::n, ::n]),
+            side_by_side("opacity", averaged), side_by_side("cast", averaged),
+            first.site, first.gsd_m * times, first.level, first.kind,
+        )  # fmt: skip
+
+
+def averaged(pixels: F32, times: int) -> F32:
+    """Means over times x times pixels. [..., h, w] -> [..., h / times, w / times]"""
+    h, w = (side // times for side in pixels.shape[-2:])
+    return np.asarray(pixels.reshape(*pixels.shape[:-2], h, times, w, times).mean(axis=(-3, -1)), np.float32)
 
 
 def _is_ground(window: Window) -> bool:

@@ -12,6 +12,7 @@ typedef struct {
     uint16_t *sums;      /* [B][4][plane] of what is known, by zone */
     uint8_t *block;      /* [B][5][plane] */
     uint8_t *around;     /* [B][5][plane] */
+    uint8_t changed[MAX_BANDS * ZONES]; /* whether sums of a zone are others than `block` was made of */
     uint8_t *block_some; /* [B][5] whether there is anything but zeros in a plane of `block`, hence of `around` */
     uint8_t *cross;      /* [C][span] sums over the four next blocks, where `crossed` [C] says so */
     uint8_t *crossed;
@@ -57,6 +58,8 @@ static void open_contexts(Contexts *t, const Model *model, const Layer *layer, i
     t->sums = (uint16_t *)(t->base + t->span);
     memset(t->sums, 0, (size_t)model->bands * ZONES * t->plane * sizeof *t->sums);
     memset(t->known, 0, (size_t)(channels + 1) * t->plane);
+    memset(t->changed, 0, sizeof t->changed);
+    memset(t->block_some, 0, (size_t)5 * model->bands);
     memset(t->some, 0, (size_t)channels);
     memset(t->crossed, 0, (size_t)channels);
     t->nothing = t->known + (size_t)channels * t->plane + inner(t);
@@ -102,6 +105,8 @@ static void know(Contexts *t, int channel, const uint16_t *magnitude, int shift,
     uint16_t *sums = t->sums + (size_t)(channel / COEFFICIENTS * ZONES + zone) * t->plane;
     if (t->some[channel] && zone >= 0)
         add_plane(sums, plane, t->plane, -1);
+    if (zone >= 0)
+        t->changed[channel / COEFFICIENTS * ZONES + zone] = 1;
     for (int row = 0; row < t->h; row++) {
 #if HAVE_AVX2
         if (vector)
@@ -121,6 +126,8 @@ static void place_of_channel(Contexts *t, int channel, uint8_t **known, uint16_t
     int zone = t->model->zone[channel % COEFFICIENTS];
     *known = t->known + (size_t)channel * t->plane + inner(t);
     *sums = zone < 0 ? NULL : t->sums + (size_t)(channel / COEFFICIENTS * ZONES + zone) * t->plane + inner(t);
+    if (zone >= 0)
+        t->changed[channel / COEFFICIENTS * ZONES + zone] = 1;
     t->some[channel] = 1;
     t->crossed[channel] = 0;
 }
@@ -138,6 +145,7 @@ VECTORISED static void double_plane(uint8_t *restrict known, uint16_t *restrict 
 static void look_closer(Contexts *t, const Layer *layer) {
     uint16_t *unused = t->sums + (size_t)t->model->bands * ZONES * t->plane; /* written anew by sum_zones */
     t->layer = layer;
+    memset(t->changed, 1, sizeof t->changed);
     for (int c = 0; c < t->model->bands * COEFFICIENTS; c++) {
         int zone = t->model->zone[c % COEFFICIENTS];
         uint16_t *sums = zone < 0 ? unused : t->sums + (size_t)(c / COEFFICIENTS * ZONES + zone) * t->plane;
@@ -160,6 +168,8 @@ static inline __attribute__((always_inline)) void sum_four(const uint8_t *a, con
 VECTORISED static void sum_zones(Contexts *t) {
     int bands = t->model->bands, plane = t->plane, p = t->pitch, span = t->span;
     uint16_t *restrict whole = t->sums + (size_t)bands * ZONES * plane; /* of all bands, then of one */
+    if (memchr(t->changed, 1, sizeof t->changed) == NULL)
+        return;
     memset(whole, 0, (size_t)plane * sizeof *whole);
     for (int k = 0; k < bands * ZONES; k++)
         for (int i = 0; i < plane; i++)
@@ -167,11 +177,14 @@ VECTORISED static void sum_zones(Contexts *t) {
     for (int b = 0; b < bands; b++) {
         const uint16_t *own = t->sums + (size_t)b * ZONES * plane;
         uint8_t *restrict block = t->block + (size_t)5 * b * plane;
-        for (int z = 0; z < ZONES; z++)
+        for (int z = 0; z < ZONES; z++) {
+            if (!t->changed[b * ZONES + z])
+                continue;
             for (int i = 0; i < plane; i++) {
                 uint16_t sum = own[(size_t)z * plane + i];
                 block[(size_t)z * plane + i] = (uint8_t)(sum < KNOWN_LIMIT ? sum : KNOWN_LIMIT);
             }
+        }
         for (int i = 0; i < plane; i++) {
             uint16_t sum = (uint16_t)(whole[i] - own[i] - own[plane + i] - own[2 * plane + i] - own[3 * plane + i]);
             block[(size_t)ZONES * plane + i] = (uint8_t)(sum < KNOWN_LIMIT ? sum : KNOWN_LIMIT);
@@ -179,6 +192,8 @@ VECTORISED static void sum_zones(Contexts *t) {
     }
     for (int k = 0; k < 5 * bands; k++) {
         uint8_t some = 0;
+        if (k % 5 < ZONES && !t->changed[k / 5 * ZONES + k % 5])
+            continue;
         for (int i = 0; i < plane; i++)
             some |= t->block[(size_t)k * plane + i];
         t->block_some[k] = some;
@@ -190,6 +205,7 @@ VECTORISED static void sum_zones(Contexts *t) {
             to[i] = sum < KNOWN_LIMIT ? sum : KNOWN_LIMIT;
         }
     }
+    memset(t->changed, 0, sizeof t->changed);
 }
 
 /* Sums over the four blocks next to each, of one channel. */

@@ -32,15 +32,16 @@ STALE = (
 )
 
 
-def _load() -> ctypes.CDLL | None:
+def _load() -> tuple[Any, ctypes.CDLL | None]:
+    """The module, and the library that it is."""
     if os.environ.get("NADIR_KERNEL") == "0":
-        return None
+        return None, None
     try:
         from payload.native import _kernel  # type: ignore[attr-defined]
 
-        return ctypes.CDLL(_kernel.__file__)
+        return _kernel, ctypes.CDLL(_kernel.__file__)
     except (ImportError, OSError):
-        return None
+        return None, None
 
 
 def _is_ours(library: ctypes.CDLL) -> bool:
@@ -57,7 +58,7 @@ def _is_ours(library: ctypes.CDLL) -> bool:
     return sources.digest() in (None, built_from().decode("ascii", "replace"))
 
 
-_library = _load()
+_module, _library = _load()
 #: Whether a kernel is there and was refused. Told once, when this is imported.
 stale = _library is not None and not _is_ours(_library)
 if stale:
@@ -86,22 +87,19 @@ def older_loops(on: bool) -> None:
     loaded().nadir_take_loops(2 * on)
 
 
-_Anything = ctypes.c_char * 0
-
-
 class Span(ctypes.Structure):
     """A contiguous array as the kernel sees it: where it begins and how many octets it has."""
 
     _fields_ = (("at", ctypes.c_void_p), ("octets", ctypes.c_size_t))
+    __slots__ = ("array",)  # lives as long as the span does
 
 
 def span(array: NDArray[Any], dtype: "np.dtype[Any]") -> Span:
-    """The array must be of this dtype. A buffer's address is had four times as fast as `array.ctypes.data`."""
+    """The array must be of this dtype."""
     if array.dtype != dtype or not array.flags.c_contiguous:
         raise TypeError(f"the kernel was handed {array.dtype} {list(array.shape)}, wanted {dtype}, contiguous")
-    writable = array.flags.writeable
-    found = Span(ctypes.addressof(_Anything.from_buffer(array)) if writable else array.ctypes.data, array.nbytes)  # type: ignore[arg-type]
-    found.array = array  # lives as long as the span does
+    found = Span(_module.address(array), array.nbytes)
+    found.array = array
     return found
 
 

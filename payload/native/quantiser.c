@@ -27,13 +27,15 @@ AVX2 static inline __m256i eight_avx2(__m256i latents, int32_t step, float inver
     return _mm256_sub_epi32(q, _mm256_cmpgt_epi32(left, _mm256_sub_epi32(divisor, _mm256_set1_epi32(1))));
 }
 
-/* As `quantise`, of latents below 2^26: how many of them, a multiple of sixteen. */
+/* As `quantise`: how many of them, a multiple of sixteen; none where one is 2^26 or more. */
 AVX2 static int quantise_avx2(const int32_t *latents, int count, int32_t step, float inverse, float per_step,
                               uint16_t *magnitude, uint8_t *negative, uint8_t *size128) {
     int i = 0;
+    __m256i any = _mm256_setzero_si256();
     for (; i + 16 <= count; i += 16) {
         __m256i a = _mm256_loadu_si256((const __m256i *)(latents + i)), share_a;
         __m256i b = _mm256_loadu_si256((const __m256i *)(latents + i + 8)), share_b;
+        any = _mm256_or_si256(any, _mm256_or_si256(_mm256_abs_epi32(a), _mm256_abs_epi32(b)));
         __m256i first = eight_avx2(a, step, inverse, per_step, &share_a);
         __m256i both = _mm256_packus_epi32(first, eight_avx2(b, step, inverse, per_step, &share_b));
         _mm256_storeu_si256((__m256i *)(magnitude + i), _mm256_permute4x64_epi64(both, _MM_SHUFFLE(3, 1, 2, 0)));
@@ -45,7 +47,7 @@ AVX2 static int quantise_avx2(const int32_t *latents, int count, int32_t step, f
         __m128i minus = _mm_packs_epi16(_mm256_castsi256_si128(both), _mm256_extracti128_si256(both, 1));
         _mm_storeu_si128((__m128i *)(negative + i), _mm_and_si128(minus, _mm_set1_epi8(1)));
     }
-    return i;
+    return _mm256_testz_si256(any, _mm256_set1_epi32((int)(UINT32_MAX << 26))) ? i : 0;
 }
 #endif
 
@@ -61,18 +63,18 @@ VECTORISED static void quantise(const int32_t *latents, int n, uint32_t step, in
         int count = n - begin < CHUNK ? n - begin : CHUNK;
         const int32_t *from = latents + begin;
         int32_t any = 0;
-        for (int i = 0; i < count; i++)
-            any |= size_of(from[i]);
         int done = 0;
+#if HAVE_AVX2
+        if (use_avx2())
+            done = quantise_avx2(from, count, (int32_t)step, inverse, per_step, magnitude + begin, negative + begin,
+                                 size128 + begin);
+#endif
+        for (int i = done; i < count; i++)
+            any |= size_of(from[i]);
         if (any >> 26) {
-            for (int i = 0; i < count; i++)
+            for (int i = done; i < count; i++)
                 magnitude[begin + i] = magnitude_of(from[i], step);
         } else {
-#if HAVE_AVX2
-            if (use_avx2())
-                done = quantise_avx2(from, count, (int32_t)step, inverse, per_step, magnitude + begin, negative + begin,
-                                     size128 + begin);
-#endif
             for (int i = done; i < count; i++) {
                 int32_t size = 5 * size_of(from[i]) + (int32_t)step;
                 int32_t q = (int32_t)((float)size * inverse), left = size - q * divisor;
@@ -150,11 +152,14 @@ EXPORT int nadir_errors(Span latents, int n, uint32_t step, int layers, Span ins
  * (layers - 1 - k). */
 VECTORISED static void count_significant(const uint16_t *magnitude, int channels, int n, int layers, int keep,
                                          int32_t *hits) {
-    for (int c = 0; c < channels; c++)
+    for (int c = 0; c < channels; c++) {
+        uint16_t any = 0;
+        for (int i = 0; i < n; i++)
+            any |= magnitude[(size_t)c * n + i];
         for (int k = 0; k < keep; k++) {
             uint16_t least = (uint16_t)(1 << (layers - 1 - k));
             int32_t all = 0;
-            for (int begin = 0; begin < n; begin += 4096) { /* counted in 16 bits, as the values are */
+            for (int begin = 0; any >= least && begin < n; begin += 4096) { /* counted in 16 bits, as the values are */
                 const uint16_t *from = magnitude + (size_t)c * n + begin;
                 uint16_t count = 0;
                 for (int i = 0; i < (n - begin < 4096 ? n - begin : 4096); i++)
@@ -163,4 +168,5 @@ VECTORISED static void count_significant(const uint16_t *magnitude, int channels
             }
             hits[k * channels + c] = all;
         }
+    }
 }

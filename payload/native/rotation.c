@@ -32,15 +32,29 @@ AVX2 static uint64_t product_avx2(const uint16_t *x, const uint16_t *y, int n, u
 }
 #endif
 
-VECTORISED static void sum_band(const uint16_t *values, int n, uint64_t *sum, uint16_t *least, uint16_t *most) {
-    uint64_t total = 0;
-    uint16_t low = 65535, high = 0;
+/* Adds values to their sum and edges so far. */
+VECTORISED static void sum_values(const uint16_t *values, int n, uint64_t *sum, uint16_t *least, uint16_t *most) {
+    uint64_t total = *sum;
+    uint16_t low = *least, high = *most;
     for (int i = 0; i < n; i++) {
         total += values[i];
         low = values[i] < low ? values[i] : low;
         high = values[i] > high ? values[i] : high;
     }
     *sum = total, *least = low, *most = high;
+}
+
+/* One companded band, its sum and edges: looked at while it lies in the first cache. */
+static void compand(const uint16_t *dn, const uint16_t *table, int n, uint16_t *values, uint64_t *sum, uint16_t *least,
+                    uint16_t *most) {
+    enum { CHUNK = 4096 };
+    *sum = 0, *least = UINT16_MAX, *most = 0;
+    for (int begin = 0; begin < n; begin += CHUNK) {
+        int end = n - begin < CHUNK ? n : begin + CHUNK;
+        for (int i = begin; i < end; i++)
+            values[i] = table[dn[i]];
+        sum_values(values + begin, end - begin, sum, least, most);
+    }
 }
 
 /* Companded bands, their sums and edges. dn, values [bands, n] u16, table [65536]; sums, least and most [bands]. */
@@ -50,12 +64,9 @@ EXPORT int nadir_compand(Span dn, Span table, int bands, int n, Span values, Spa
     if (!HOLDS(dn, uint16_t, bands * n) || !HOLDS(table, uint16_t, 65536) || !HOLDS(values, uint16_t, bands * n) ||
         !HOLDS(sums, uint64_t, bands) || !HOLDS(least, uint16_t, bands) || !HOLDS(most, uint16_t, bands))
         return BUFFER_TOO_SMALL;
-    const uint16_t *from = dn.at, *by = table.at;
-    uint16_t *to = values.at;
-    for (int i = 0; i < bands * n; i++)
-        to[i] = by[from[i]];
     for (int b = 0; b < bands; b++)
-        sum_band(to + (size_t)b * n, n, (uint64_t *)sums.at + b, (uint16_t *)least.at + b, (uint16_t *)most.at + b);
+        compand((const uint16_t *)dn.at + (size_t)b * n, table.at, n, (uint16_t *)values.at + (size_t)b * n,
+                (uint64_t *)sums.at + b, (uint16_t *)least.at + b, (uint16_t *)most.at + b);
     return 0;
 }
 

@@ -48,7 +48,7 @@ class Outline:
 
 
 #: The network that flies, taught to be shy as a gate must be; the ground's own, which suspects more than it should.
-FLYING, GROUND = Outline(0.3, 0.8, 300, 0.004), Outline(0.55, 0.8, 350, 0.2)
+FLYING, GROUND = Outline(0.3, 0.8, 300, 0.004), Outline(0.52, 0.9, 400, 0.2)
 #: By how much the ground's own cloud grows.
 GROUND_GROWTH_M = 40.0
 #: Longest side of a picture that the kernel takes.

@@ -14,12 +14,14 @@ from toys import BrightIsCloud
 
 from export.bundle.add_app import add_gate
 from export.bundle.add_ground_mask import add_ground_mask
-from export.clouds import decoded, ground_train, teacher
+from export.clouds import decoded, ground_sampler, ground_train, teacher
+from export.clouds import windows as windows_module
 from export.clouds.ground_network import FOLD, GROUND_CELL_PX, GroundMaskNetwork, GroundUnet, as_seen
-from export.clouds.ground_sampler import GroundSampler
+from export.clouds.ground_sampler import OVERLAP_COUNTS, GroundSampler, ground_loss
 from export.clouds.sampler import loss
-from export.clouds.windows import CLASSIFIED, CLEAR, DRAWN, NO_SCL, UNKNOWN, WINDOW_PX, Window
+from export.clouds.windows import CLASSIFIED, CLEAR, DRAWN, NO_SCL, UNKNOWN, WINDOW_PX, Coarse, Window, averaged
 from export.recipe import load_recipe
+from export.training import averaged_weights
 from payload.bundle import GROUND_CLOUDS_FILE, load_bundle
 from payload.engine import open_engine
 from payload.errors import InputError
@@ -122,6 +124,24 @@ def test_what_is_kept_is_where_training_goes_on(pool: Path, tmp_path: Path, monk
     assert int(load_file(tmp_path / "b" / "float.safetensors")["step_no"]) == 2
 
 
+def test_a_network_that_began_as_another_ends_halfway_between(
+    pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ground_train, "load_recipe", lambda name: recipe(rotations={"one": {"test": ["site 1"]}}))
+    where = ["--rotation", "one", "--pool", str(pool)]
+    first, second = tmp_path / "a", tmp_path / "b"
+    ground_train.main([*where, "--out", str(first)])
+    ground_train.main([*where, "--out", str(second), "--start", str(first / "float.safetensors"), "--keep",
+                       str(tmp_path / "kept")])  # fmt: skip
+    begun, taught = (averaged_weights(folder / "float.safetensors") for folder in (first, second))
+    ended = averaged_weights(second / "weights.safetensors")
+    kept = averaged_weights(tmp_path / "kept" / "float.safetensors")
+    assert any(not torch.equal(begun[name], taught[name]) for name in begun)
+    for name, weights in ended.items():
+        torch.testing.assert_close(weights, (begun[name] + taught[name]) / 2)
+        torch.testing.assert_close(kept[name].float(), weights, rtol=1e-3, atol=1e-6)
+
+
 def test_the_network_sees_256_px_and_every_pixel_has_probabilities() -> None:
     torch.manual_seed(0)
     network = GroundMaskNetwork(GroundUnet(WIDTHS).eval())
@@ -150,8 +170,74 @@ def test_the_file_tells_what_the_network_tells_in_both_runtimes_at_any_size(tmp_
 
 
 def test_the_recipe_keeps_within_its_size() -> None:
-    network = GroundUnet(load_recipe("ground-clouds")["widths"])
-    assert 200_000 <= sum(p.numel() for p in network.parameters()) <= 500_000
+    wanted = load_recipe("ground-clouds")
+    network = GroundUnet(wanted["widths"], wanted["more_blocks"])
+    assert 500_000 <= sum(p.numel() for p in network.parameters()) <= 1_000_000
+
+
+def test_a_larger_network_begins_as_the_smaller_one() -> None:
+    torch.manual_seed(0)
+    small, large = GroundUnet((4, 8, 8, 12)), GroundUnet((8, 8, 12, 16), more_blocks=1)
+    for weights in small.parameters():
+        torch.nn.init.normal_(weights, std=0.1)
+    ground_train.grow_from(large, small.state_dict())
+    seen = torch.rand(1, 4, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(large(seen), small(seen))
+        assert all(float(block[0].first.weight.abs().max()) > 0.0 for block in large.more)  # and can learn
+
+
+def test_shadow_is_told_by_how_far_it_overlaps() -> None:
+    """Right shadow costs less than none, and none of it hangs on cells that nobody has seen."""
+    classes = torch.zeros(1, 3, 4, 4)
+    classes[:, 0, 2:], classes[:, 2, :2] = 1.0, 1.0  # clear below, shadow above
+    weights = torch.ones(1, 4, 4)
+    batch = classes, weights, torch.zeros(1, 4, 4), torch.zeros(1, 4, 4)
+    right, none = torch.zeros(1, 4, 4, 4), torch.zeros(1, 4, 4, 4)
+    right[:, 0, 2:], right[:, 3, :2], none[:, 0] = 20.0, 20.0, 20.0
+    beyond = lambda logits: float(ground_loss(logits, batch) - loss(logits, batch))  # noqa: E731
+    assert beyond(right) == pytest.approx(0.0, abs=1e-3)
+    assert beyond(none) == pytest.approx(OVERLAP_COUNTS * (1.0 - 1.0 / 9.0), abs=1e-3)
+    weights[:, :2] = 0.0
+    assert beyond(none) == pytest.approx(0.0, abs=1e-3)
+
+
+def test_windows_with_shadow_are_drawn_more_often_clear_and_coarse_ones_in_fixed_shares(pool: Path) -> None:
+    windows = {key: np.repeat(value, 2, axis=0) for key, value in teacher.load_labelled(pool).items()}
+    windows["teacher"][0, 2] = 255  # one of two that are classified; the other has no shadow
+    windows["gsd_m"][6:] = 80  # both that are unknown
+    often = ground_sampler.often_of(windows)
+    fine = windows["gsd_m"] < 80
+    assert often[0] / often[1] == pytest.approx(3.0)
+    assert often[~fine].sum() / often.sum() == pytest.approx(ground_sampler.COARSE_SHARE)
+    clear = windows["kind"] == CLEAR
+    assert often[clear].sum() / often[fine].sum() > ground_sampler.CLEAR_SHARE  # that of all, coarse ones among them
+
+
+def test_of_clear_sites_those_with_few_windows_are_not_drowned(pool: Path) -> None:
+    one, many = (np.flatnonzero(teacher.load_labelled(pool)["kind"] == kind)[0] for kind in (CLEAR, CLASSIFIED))
+    chosen = [one] + [one] * 360 + [many]
+    windows = {key: value[chosen] for key, value in teacher.load_labelled(pool).items()}
+    windows["site"][0] = "a town"
+    often = ground_sampler.often_of(windows)
+    wanted = ground_sampler.FEW_OFTEN / (ground_sampler.FEW / 360) ** 0.5
+    assert often[0] / often[1] == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("times", [2, 4, 8])
+def test_a_coarse_window_is_the_average_of_windows_of_one_site(times: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(windows_module, "COARSER", (times,))
+    every = [window(CLASSIFIED, "a", 1), window(CLASSIFIED, "a", 2), window(DRAWN, "b", 3)]
+    rng = np.random.default_rng(4)
+    drawn = [Coarse(every).draw(rng) for _ in range(6)]
+    assert {(w.site, w.kind) for w in drawn} == {("a", CLASSIFIED), ("b", DRAWN)}
+    for w in drawn:
+        shapes = [getattr(w, name).shape for name in ("dn", "scl", "opacity", "cast")]
+        assert shapes == [(4, WINDOW_PX, WINDOW_PX)] + [(WINDOW_PX, WINDOW_PX)] * 3
+        assert w.gsd_m == 10 * times and w.level == "L2A"
+        means = [e.dn.mean() for e in every if e.site == w.site]
+        assert min(means) - 1 <= w.dn.mean() <= max(means) + 1  # nothing is lost or doubled
+    assert np.array_equal(averaged(np.arange(16.0, dtype=np.float32).reshape(4, 4), 2), [[2.5, 4.5], [10.5, 12.5]])
 
 
 def test_it_goes_into_a_bundle_and_changes_neither_its_id_nor_another_file(tmp_path: Path) -> None:
