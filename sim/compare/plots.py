@@ -13,9 +13,12 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from sim.compare.page import CURVE_CR, PANELS, RATIOS, TICKS_CR
 from sim.compare.summary import REFERENCES, Bench
+from sim.ground.decoder import DECODERS
 from sim.metrics.bd_rate import CR_COARSE, CR_FINE
 
-INK, SOFT, LINE, NADIR = "#16191d", "#59616b", "#d9dcdf", "#c0392b"
+INK, SOFT, LINE = "#16191d", "#59616b", "#d9dcdf"
+#: Bundles: the profile by its shade, dashes for a decoder that is not the first.
+NADIR, NADIR_DENSE = "#e0533f", "#86190f"
 #: Opponents: one hue per family, dashes for the variant.
 STYLES: dict[str, tuple[str, str]] = {
     "klt-jpeg2000": ("#16191d", "-"),
@@ -84,7 +87,8 @@ def _saved(figure: Figure, kind: str) -> bytes:
 
 def _style(codec: str) -> dict[str, Any]:
     if codec.startswith("nadir"):
-        return {"color": NADIR, "linestyle": "--" if codec.endswith("-dense") else "-", "linewidth": 2.4, "zorder": 5}
+        color, named = NADIR_DENSE if "-dense" in codec else NADIR, codec.endswith(DECODERS)
+        return {"color": color, "linestyle": "--" if named else "-", "linewidth": 1.9, "zorder": 5}
     color, dashes = STYLES.get(codec, (SOFT, ":"))
     return {"color": color, "linestyle": dashes, "linewidth": 1.5}
 

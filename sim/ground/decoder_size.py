@@ -2,11 +2,13 @@
 
 from payload.bundle import Bundle
 from payload.codec.registry import open_codec
-from sim.ground.decoder import FULL, network_of
+from sim.ground.averaged_network import TURNS
+from sim.ground.decoder import BEST, FULL, network_of
 
 
 def decoder_size(bundle: Bundle, kind: str = FULL) -> dict[str, float]:
-    """`parameters`, `decoder_kmac_px` (1000 multiply-accumulates a pixel, all bands) and `decoder_octets` of its file.
+    """`parameters`, `decoder_kmac_px` (1000 multiply-accumulates a pixel, of all bands and turns) and
+    `decoder_octets` of its file.
 
     Empty where the codec decodes without a network, or the bundle's manifest does not describe it.
     """
@@ -16,6 +18,6 @@ def decoder_size(bundle: Bundle, kind: str = FULL) -> dict[str, float]:
         return {}
     return {
         "parameters": network["parameters"],
-        "decoder_kmac_px": network["macs_per_px"] / 1000,
+        "decoder_kmac_px": network["macs_per_px"] / 1000 * (len(TURNS) if kind == BEST else 1),
         "decoder_octets": network["octets"],
     }

@@ -61,3 +61,5 @@ def test_the_decoders_size_that_pages_show_is_that_of_its_network(name):
     network = onnx.load(bundle.file(file))
     assert size["parameters"] == sum(int(np.prod(weight.dims)) for weight in network.graph.initializer)
     assert size["decoder_octets"] == bundle.file(file).stat().st_size
+    if bundle.manifest["codec"]["kind"] == "fsq":
+        assert decoder_size(bundle, "best")["decoder_kmac_px"] == 8 * size["decoder_kmac_px"]
