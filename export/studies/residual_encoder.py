@@ -3,7 +3,7 @@
     coefficients -> coefficients + network(coefficients in steps)      before they are quantised
 
 Three convolutions of the recipe po2w7 with ReLU between them over all bands of 3 x 3 blocks: with the transform and the
-context model 3.97 kMAC/px, 86 k parameters. The network begins at nearly nothing, so the first encoder is the lapped
+context model 3.97 kMAC/px, 118 k parameters. The network begins at nearly nothing, so the first encoder is the lapped
 transform alone; the transform, what undoes it and the quantiser stay. So it can learn what to send otherwise: what is
 not worth its octets where its neighbours stand as they do, and what makes up for it.
 """

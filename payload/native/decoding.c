@@ -452,7 +452,7 @@ static int decode(const Model *model, const Layer *layer, int k, Span octets, in
     Group g = {.k = k};
     open_contexts(&g.contexts, model, layer, h, w, busy, scratch);
     if (k)
-        know_everything_coarser(&g.contexts, here, 0, NULL);
+        know_everything_coarser(&g.contexts, here, 0);
     for (int c = 0; k && c < channels; c++)
         if (g.contexts.some[c])
             double_all(here + (size_t)c * h * w, h * w);

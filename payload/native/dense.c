@@ -358,7 +358,7 @@ static void code_layer(Dense *g, const Model *model, const Layer *layer, int h, 
     open_contexts(&g->contexts, model, layer, h, w, busy, scratch);
     open_dense(g, model, h, w, scratch);
     if (g->k)
-        know_everything_coarser(&g->contexts, magnitude, shift + 1, NULL);
+        know_everything_coarser(&g->contexts, magnitude, shift + 1);
     know_signs(g, magnitude, negative, shift + 1);
     for (int i = 0; i < model->groups && model->starts[i] < active; i++) {
         int begin = model->starts[i], end = model->starts[i + 1] < active ? model->starts[i + 1] : active;

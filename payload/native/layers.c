@@ -23,11 +23,10 @@ EXPORT size_t nadir_scratch_octets(int channels, int h, int w, int longest_group
     return hits + context_octets(channels, h, w) + (lists > decoding ? lists : decoding) + 64;
 }
 
-/* hits [C] of the coarser layer, or NULL where they are not known: a channel without any is known to be zeros. */
-static void know_everything_coarser(Contexts *t, const uint16_t *magnitude, int shift, const int32_t *hits) {
+/* What the coarser layer knows, magnitude [C][h w] >> shift, of every channel. */
+static void know_everything_coarser(Contexts *t, const uint16_t *magnitude, int shift) {
     for (int c = 0; c < t->model->bands * COEFFICIENTS; c++)
-        if (hits == NULL || hits[c])
-            know(t, c, magnitude + (size_t)c * t->h * t->w, shift, 1);
+        know(t, c, magnitude + (size_t)c * t->h * t->w, shift, 1);
 }
 
 static void put_bits(Encoder *to, const uint32_t *lower, const Bits *bits) {
