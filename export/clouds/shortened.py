@@ -91,7 +91,8 @@ def fit_bridge(network: GroundUnet, model: onnx.ModelProto, windows: NDArray[Any
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     teacher = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    squares, products = 0.0, 0.0
+    terms = network.bridge.weight[0].numel() + 1
+    squares, products = (torch.zeros(terms, n, dtype=torch.float64) for n in (terms, BRIDGE))
     for _ in range(PICTURES):
         a, b, c, d = windows[rng.choice(len(windows), 4)].astype(np.float32)
         seen = as_seen(torch.from_numpy(np.block([[a, b], [c, d]]))[None])
@@ -99,9 +100,9 @@ def fit_bridge(network: GroundUnet, model: onnx.ModelProto, windows: NDArray[Any
         with torch.no_grad():
             lowest, _ = network.down(seen)
         columns = functional.pad(functional.unfold(lowest, 3, padding=1)[0], (0, 0, 0, 1), value=1.0).double()
-        squares = squares + columns @ columns.T
-        products = products + columns @ torch.from_numpy(wanted[0]).double().flatten(1).T
-    held = RIDGE * squares.diagonal().mean() * torch.eye(len(squares))
+        squares += columns @ columns.T
+        products += columns @ torch.from_numpy(wanted[0]).double().flatten(1).T
+    held = RIDGE * squares.diagonal().mean() * torch.eye(terms)
     solved = torch.linalg.solve(squares + held, products).T.float()
     _put(network.bridge, solved[:, :-1].reshape(BRIDGE, -1, 3, 3), solved[:, -1])
 
