@@ -30,7 +30,7 @@ COARSE_SHARE, COARSE_FROM_M, CLEAR_SHARE = 0.12, 20, 0.27
 #: Clear windows of a site that has fewer than so many are drawn more often, at most so many times as often.
 FEW, FEW_OFTEN = 40, 3.0
 #: What the overlap of shadow counts beside the rest of the loss.
-OVERLAP_COUNTS = 0.5
+OVERLAP_COUNTS = 1.0
 
 
 class GroundSampler(Drawing):
