@@ -6,12 +6,10 @@
 
 `ukis-csmask` 1.0.0 (Wieland, Fichtner, Martinis 2022; Apache-2.0), which teaches (teacher.py), is a U-Net whose
 downward path is an EfficientNet-B4 (Tan and Le 2019). It has 19.5 million parameters, of which its lowest levels have
-17. Here these are replaced by one convolution, the bridge, and it sees pixels of twice the size: 2.3 million are left.
-It begins with the teacher's weights (shortened.py) and is taught on. What the teacher learnt from its own, far larger
-world stays in it, and that is what a network that began from nothing lacked on sites that it had never seen.
-
-Batch normalisation is folded into the convolutions, because statistics of a few windows would take brightness away.
-It need not fit on board, so nothing is rounded.
+17. Here these are replaced by one convolution, the bridge, and it sees pixels of twice the size: 2.3 million are left,
+all but the bridge's as the teacher has them (shortened.py). What it learnt from its own, far larger world stays in it,
+and that is what networks that were taught here lacked on sites that they had never seen. Batch normalisation is folded
+into the convolutions. It need not fit on board, so nothing but its weights is rounded.
 """
 
 from typing import NamedTuple

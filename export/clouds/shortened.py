@@ -1,7 +1,7 @@
-"""The teacher's file -> the weights that the ground's network (ground_network.py) begins with.
+"""The teacher's file -> the ground's network (ground_network.py).
 
 Its batch normalisation is folded into the convolutions. Where the lowest levels were taken away, a convolution gives
-what they gave, as well as one can: by least squares over training windows.
+what they gave, as well as one can: by least squares over training windows. Nothing else is fitted or taught.
 """
 
 from pathlib import Path
@@ -32,20 +32,19 @@ PARTS = {
 THEIRS = {CLEAR: 0, THICK: 1, THIN: 1, SHADOW: 2}
 #: By how much less likely thin cloud is at first, in logits.
 THIN_LESS = 3.0
-#: Pictures that the bridge is fitted to, of 2 x 2 windows each, and how much it is held to zero.
-PICTURES, RIDGE = 120, 1e-3
 
 
-def begin(network: GroundUnet, path: Path, windows: NDArray[np.uint16], seed: int) -> None:
-    """Puts the teacher's weights into the network. `windows`: DN of cells [N, 4, 128, 128], what it may learn from.
-    InputError where the file holds another network."""
-    model = onnx.load(str(path))
+def shorten(path: Path, windows: NDArray[np.uint16], recipe: dict[str, Any]) -> GroundUnet:
+    """The network out of the teacher's file. `windows`: DN of cells [N, 4, 128, 128], what the bridge may be fitted to;
+    `recipe`: export/recipes/ground-clouds.toml. InputError where the file holds another network."""
+    model, network = onnx.load(str(path)), GroundUnet()
+    bridge = {name: value for name, value in network.state_dict().items() if name.startswith("bridge")}
     try:
-        weights = _as_ours(_folded(model))
-        network.load_state_dict(weights | {k: v for k, v in network.state_dict().items() if k.startswith("bridge")})
+        network.load_state_dict(_as_ours(_folded(model)) | bridge)
     except (KeyError, RuntimeError) as error:
         raise InputError(f"{path}: not the network of ukis-csmask 1.0.0 for four bands ({str(error)[:80]})") from None
-    fit_bridge(network, model, windows, np.random.default_rng(seed))
+    _fit_bridge(network, model, windows, recipe)
+    return network
 
 
 def _folded(model: onnx.ModelProto) -> dict[str, tuple[F32, F32]]:
@@ -85,7 +84,7 @@ def _as_ours(theirs: dict[str, tuple[F32, F32]]) -> dict[str, Tensor]:
     }  # fmt: skip
 
 
-def fit_bridge(network: GroundUnet, model: onnx.ModelProto, windows: NDArray[Any], rng: np.random.Generator) -> None:
+def _fit_bridge(network: GroundUnet, model: onnx.ModelProto, windows: NDArray[Any], recipe: dict[str, Any]) -> None:
     """The bridge gives of the network's lowest level what the teacher's lowest levels give, by least squares."""
     model.graph.output.append(onnx.helper.make_empty_tensor_value_info(LOWEST))
     options = onnxruntime.SessionOptions()
@@ -93,7 +92,8 @@ def fit_bridge(network: GroundUnet, model: onnx.ModelProto, windows: NDArray[Any
     teacher = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     terms = network.bridge.weight[0].numel() + 1
     squares, products = (torch.zeros(terms, n, dtype=torch.float64) for n in (terms, BRIDGE))
-    for _ in range(PICTURES):
+    rng = np.random.default_rng(recipe["seed"])
+    for _ in range(recipe["pictures"]):
         a, b, c, d = windows[rng.choice(len(windows), 4)].astype(np.float32)
         seen = as_seen(torch.from_numpy(np.block([[a, b], [c, d]]))[None])
         (wanted,) = teacher.run([LOWEST], {"input": seen.numpy()})
@@ -102,7 +102,7 @@ def fit_bridge(network: GroundUnet, model: onnx.ModelProto, windows: NDArray[Any
         columns = functional.pad(functional.unfold(lowest, 3, padding=1)[0], (0, 0, 0, 1), value=1.0).double()
         squares += columns @ columns.T
         products += columns @ torch.from_numpy(wanted[0]).double().flatten(1).T
-    held = RIDGE * squares.diagonal().mean() * torch.eye(terms)
+    held = recipe["ridge"] * squares.diagonal().mean() * torch.eye(terms)
     solved = torch.linalg.solve(squares + held, products).T.float()
     _put(network.bridge, solved[:, :-1].reshape(BRIDGE, -1, 3, 3), solved[:, -1])
 

@@ -15,6 +15,8 @@ from export.clouds.teacher import teacher_file
 from payload.clouds.mask import SHADOW, THICK, THIN
 from payload.errors import InputError
 
+RECIPE = {"pictures": 24, "ridge": 1e-2, "seed": 0}
+
 
 def test_a_normalisation_is_folded_into_the_convolution_before_it() -> None:
     rng = np.random.default_rng(0)
@@ -40,7 +42,7 @@ def test_another_network_is_refused_in_one_line(tmp_path: Path) -> None:
     graph = helper.make_graph([], "none", [], [])
     onnx.save(helper.make_model(graph), str(tmp_path / "other.onnx"))
     with pytest.raises(InputError, match="not the network of ukis-csmask"):
-        shortened.begin(GroundUnet(), tmp_path / "other.onnx", np.zeros((1, 4, 128, 128), np.uint16), 0)
+        shortened.shorten(tmp_path / "other.onnx", np.zeros((1, 4, 128, 128), np.uint16), RECIPE)
 
 
 @pytest.fixture(scope="module")
@@ -82,14 +84,10 @@ def test_the_way_down_and_up_are_the_teacher_s(model: onnx.ModelProto, seen: tor
     np.testing.assert_allclose(logits[:, THIN], logits[:, THICK] - shortened.THIN_LESS, atol=1e-3)
 
 
-def test_the_bridge_gives_about_what_it_stands_for(
-    model: onnx.ModelProto, seen: torch.Tensor, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_bridge_gives_about_what_it_stands_for(model: onnx.ModelProto, seen: torch.Tensor) -> None:
     rng = np.random.default_rng(4)
     windows = rng.uniform(300.0, 4000.0, (12, 4, 8, 8)).repeat(16, 2).repeat(16, 3).astype(np.uint16)
-    monkeypatch.setattr(shortened, "PICTURES", 24)
-    network = GroundUnet()
-    shortened.begin(network, teacher_file("L2A"), windows, 0)
+    network = shortened.shorten(teacher_file("L2A"), windows, RECIPE)
     assert network.bridge.weight.shape == (BRIDGE, STAGES[-1].given, 3, 3)
     (wanted,) = asked(model, seen, shortened.LOWEST)
     with torch.no_grad():

@@ -1,28 +1,21 @@
-"""The ground's cloud network: samples, training, its ONNX file, and its way into a bundle."""
+"""The ground's cloud network: its windows, its ONNX file, and its way into a bundle."""
 
-import copy
 import json
 import math
-import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 from toys import BrightIsCloud
 
 from export.bundle.add_app import add_gate
 from export.bundle.add_ground_mask import add_ground_mask
-from export.clouds import decoded, ground_sampler, ground_train, teacher
+from export.clouds import decoded, ground_fit, teacher
 from export.clouds import windows as windows_module
-from export.clouds.ground_network import GROUND_CELL_PX, STAGES, GroundMaskNetwork, GroundUnet, as_seen
-from export.clouds.ground_sampler import OVERLAP_COUNTS, GroundSampler, ground_loss
-from export.clouds.sampler import loss
+from export.clouds.ground_network import GROUND_CELL_PX, STAGES, GroundMaskNetwork, GroundUnet
 from export.clouds.windows import CLASSIFIED, CLEAR, DRAWN, NO_SCL, UNKNOWN, WINDOW_PX, Coarse, Window, averaged
 from export.graphs.to_onnx import SHORTER_ABOVE
-from export.recipe import load_recipe
 from payload.bundle import GROUND_CLOUDS_FILE, load_bundle
 from payload.engine import open_engine
 from payload.errors import InputError
@@ -47,17 +40,6 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Training begins with random weights, as if the teacher were there."""
-    monkeypatch.setattr(ground_train, "begin", lambda *_: None)
-    monkeypatch.setattr(ground_train, "teacher_file", Path)
-
-
-def recipe(**changes: Any) -> dict[str, Any]:
-    return load_recipe("ground-clouds") | {"batch": 2, "steps": 2} | changes
-
-
 def test_a_decoded_part_keeps_the_decoded_pixels_and_what_is_said_of_the_original(tmp_path: Path) -> None:
     halved = lambda dn: 0.5 * dn  # noqa: E731
     teacher.write_part(tmp_path / "decoded000.npz", [window(CLEAR, "a")], BrightIsCloud(), halved)  # type: ignore[arg-type]
@@ -74,75 +56,28 @@ def test_a_window_is_decoded_near_to_what_it_was_and_not_the_same() -> None:
     assert decoded.steps_dn()[0] == decoded.STEPS_DN[0] and len(decoded.steps_dn()) == decoded.KINDS_OF_STEP
 
 
-def test_batches_are_the_same_for_the_same_seed_and_of_one_shape(pool: Path) -> None:
-    source = GroundSampler(teacher.load_labelled(pool))
-    one, other = (source.batch(np.random.default_rng(5), 2) for _ in range(2))
-    assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
-    dn, classes, weights, thin, thin_weights = one
-    count, bands, n, _ = dn.shape
-    assert bands == 4 and classes.shape == (count, 3, n, n)
-    assert weights.shape == thin.shape == thin_weights.shape == (count, n, n)
-    assert {t.dtype for t in one} == {torch.float32} and float(dn.min()) >= 0.0
-
-
-def test_left_out_sites_give_no_sample(pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[set[str]] = []
-    monkeypatch.setattr(ground_train, "train", lambda network, sampler, *_: seen.append(set(sampler.windows["site"])))
-    monkeypatch.setattr(ground_train, "begin", lambda network, path, dn, seed: seen.append({f"{len(dn)} windows"}))
-    monkeypatch.setattr(ground_train, "teacher_file", Path)
+def test_left_out_sites_are_not_fitted_to(pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows of `pool` differ in their lower half, each by its site."""
+    every = teacher.load_labelled(pool)
+    seen: list[np.ndarray] = []
+    monkeypatch.setattr(ground_fit, "teacher_file", Path)
+    monkeypatch.setattr(ground_fit, "shorten", lambda path, dn, recipe: [seen.append(dn), GroundUnet()][1])
     monkeypatch.setattr(
-        ground_train, "load_recipe", lambda name: {"rotations": {"one": {"test": ["site 1", "site 3"]}}}
+        ground_fit, "load_recipe", lambda name: {"rotations": {"one": {"test": ["site 1", "site 3"]}}}
     )
-    told = ground_train.run(recipe(), "one", pool, tmp_path)
-    assert seen == [{"2 windows"}, {"site 0", "site 2"}] and told["split"] == {"test": ["site 1", "site 3"]}
+    told = ground_fit.run({}, "one", pool, tmp_path)
+    assert told["split"] == {"test": ["site 1", "site 3"]} and "ukis-csmask" in told["derived_from"]
+    np.testing.assert_array_equal(seen[0], every["dn"][[0, 2]])
     with pytest.raises(InputError, match="rotation 'nowhere' is unknown; choose one of one"):
-        ground_train.run(recipe(), "nowhere", pool, tmp_path)
+        ground_fit.run({}, "nowhere", pool, tmp_path)
 
 
-def test_a_few_steps_bring_the_loss_down_and_a_stopped_run_goes_on(pool: Path, tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    source, network = GroundSampler(teacher.load_labelled(pool)), GroundUnet()
-    dn, *targets = source.batch(np.random.default_rng(77), 3)
-
-    def error(of: GroundUnet) -> float:
-        """By the batch's own statistics: the running ones need more steps than these."""
-        with torch.no_grad():
-            return float(loss(copy.deepcopy(of).train()(as_seen(dn)), tuple(targets)))
-
-    before = error(network)
-    ground_train.train(network, source, recipe(steps=12, learning_rate=0.2), tmp_path / "float.safetensors")
-    assert error(network) < 0.9 * before
-    again = GroundUnet()
-    ground_train.train(again, source, recipe(steps=12), tmp_path / "float.safetensors")  # nothing left to do
-    with torch.no_grad():
-        torch.testing.assert_close(again(as_seen(dn)), network(as_seen(dn)))
-
-
-@pytest.mark.usefixtures("alone")
-def test_what_is_kept_is_where_training_goes_on(pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ground_train, "load_recipe", lambda name: recipe(rotations={"one": {"test": ["site 1"]}}))
-    where = ["--rotation", "one", "--pool", str(pool)]
-    ground_train.main([*where, "--out", str(tmp_path / "a"), "--keep", str(tmp_path / "kept")])
-    assert {path.name for path in (tmp_path / "kept").iterdir()} == {"float.safetensors", "clouds.onnx", "clouds.json"}
-    shutil.copytree(tmp_path / "kept", tmp_path / "b")
-    (tmp_path / "b" / "clouds.onnx").unlink()
-    ground_train.main([*where, "--out", str(tmp_path / "b")])
-    dn = np.full((1, 4, 64, 64), 900, np.float32)
-    a, b = (open_engine("onnxruntime").load(tmp_path / name / "clouds.onnx").run(dn)[0] for name in ("a", "b"))
-    np.testing.assert_allclose(a, b, atol=1e-3)
-    assert int(load_file(tmp_path / "b" / "float.safetensors")["step_no"]) == 2
-    ground_train.main([*where, "--out", str(tmp_path / "c"), "--start", str(tmp_path / "kept" / "float.safetensors")])
-    (c,) = open_engine("onnxruntime").load(tmp_path / "c" / "clouds.onnx").run(dn)
-    assert 0.0 < np.abs(a - c).max() < 0.2  # two steps further
-
-
-def test_without_the_teacher_training_says_what_to_install(
+def test_without_the_teacher_it_says_what_to_install(
     pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ground_train, "load_recipe", lambda name: recipe(rotations={"one": {"test": ["site 1"]}}))
     monkeypatch.setattr(teacher.importlib.util, "find_spec", lambda name: None)  # type: ignore[attr-defined]
     with pytest.raises(InputError, match=r"pip install ukis-csmask==1\.0\.0"):
-        ground_train.main(["--rotation", "one", "--pool", str(pool), "--out", str(tmp_path)])
+        ground_fit.main(["--pool", str(pool), "--out", str(tmp_path)])
 
 
 def test_the_network_sees_256_px_and_every_pixel_has_probabilities() -> None:
@@ -172,7 +107,7 @@ def rounded(network: GroundUnet) -> GroundUnet:
 def test_the_file_tells_what_the_network_tells_in_both_runtimes_at_any_size(tmp_path: Path) -> None:
     torch.manual_seed(1)
     network = GroundUnet()
-    table = ground_train.export(network, tmp_path, {"rotation": "none", "split": {"test": []}})
+    table = ground_fit.export(network, tmp_path, {"rotation": "none", "split": {"test": []}})
     assert json.loads((tmp_path / "clouds.json").read_text(encoding="utf-8")) == table
     dn = np.random.default_rng(0).uniform(0, 9000, (1, 4, 96, 160)).astype(np.float32)
     wanted = GroundMaskNetwork(rounded(network).eval())(torch.from_numpy(dn)).detach().numpy()
@@ -183,43 +118,6 @@ def test_the_file_tells_what_the_network_tells_in_both_runtimes_at_any_size(tmp_
 
 def test_the_network_keeps_within_its_size() -> None:
     assert 2_000_000 <= sum(p.numel() for p in GroundUnet().parameters()) <= 2_500_000
-
-
-def test_shadow_is_told_by_how_far_it_overlaps() -> None:
-    """Right shadow costs less than none, and none of it hangs on cells that nobody has seen."""
-    classes = torch.zeros(1, 3, 4, 4)
-    classes[:, 0, 2:], classes[:, 2, :2] = 1.0, 1.0  # clear below, shadow above
-    weights = torch.ones(1, 4, 4)
-    batch = classes, weights, torch.zeros(1, 4, 4), torch.zeros(1, 4, 4)
-    right, none = torch.zeros(1, 4, 4, 4), torch.zeros(1, 4, 4, 4)
-    right[:, 0, 2:], right[:, 3, :2], none[:, 0] = 20.0, 20.0, 20.0
-    beyond = lambda logits: float(ground_loss(logits, batch) - loss(logits, batch))  # noqa: E731
-    assert beyond(right) == pytest.approx(0.0, abs=1e-3)
-    assert beyond(none) == pytest.approx(OVERLAP_COUNTS * (1.0 - 1.0 / 9.0), abs=1e-3)
-    weights[:, :2] = 0.0
-    assert beyond(none) == pytest.approx(0.0, abs=1e-3)
-
-
-def test_windows_with_shadow_are_drawn_more_often_clear_and_coarse_ones_in_fixed_shares(pool: Path) -> None:
-    windows = {key: np.repeat(value, 2, axis=0) for key, value in teacher.load_labelled(pool).items()}
-    windows["teacher"][0, 2] = 255  # one of two that are classified; the other has no shadow
-    windows["gsd_m"][6:] = 80  # both that are unknown
-    often = ground_sampler.often_of(windows)
-    fine = windows["gsd_m"] < 80
-    assert often[0] / often[1] == pytest.approx(3.0)
-    assert often[~fine].sum() / often.sum() == pytest.approx(ground_sampler.COARSE_SHARE)
-    clear = windows["kind"] == CLEAR
-    assert often[clear].sum() / often[fine].sum() > ground_sampler.CLEAR_SHARE  # that of all, coarse ones among them
-
-
-def test_of_clear_sites_those_with_few_windows_are_not_drowned(pool: Path) -> None:
-    one, many = (np.flatnonzero(teacher.load_labelled(pool)["kind"] == kind)[0] for kind in (CLEAR, CLASSIFIED))
-    chosen = [one] + [one] * 360 + [many]
-    windows = {key: value[chosen] for key, value in teacher.load_labelled(pool).items()}
-    windows["site"][0] = "a town"
-    often = ground_sampler.often_of(windows)
-    wanted = ground_sampler.FEW_OFTEN / (ground_sampler.FEW / 360) ** 0.5
-    assert often[0] / often[1] == pytest.approx(wanted)
 
 
 @pytest.mark.parametrize("times", [2, 4, 8])
@@ -239,7 +137,7 @@ def test_a_coarse_window_is_the_average_of_windows_of_one_site(times: int, monke
 
 
 def test_it_goes_into_a_bundle_and_changes_neither_its_id_nor_another_file(tmp_path: Path) -> None:
-    ground_train.export(GroundUnet(), tmp_path / "", {"rotation": "none", "split": {"test": ["a"]}})
+    ground_fit.export(GroundUnet(), tmp_path / "", {"rotation": "none", "split": {"test": ["a"]}})
     edge = load_bundle("edge")
     added = add_ground_mask(edge, tmp_path, tmp_path / "out" / "edge")
     assert added.bundle_id == edge.bundle_id and added.manifest["built"] == edge.manifest["built"]
@@ -255,7 +153,7 @@ def test_it_goes_into_a_bundle_and_changes_neither_its_id_nor_another_file(tmp_p
 
 
 def test_a_gate_that_is_taken_brings_the_ground_s_network_along(tmp_path: Path) -> None:
-    ground_train.export(GroundUnet(), tmp_path, {"rotation": "none", "split": {"test": ["b"]}})
+    ground_fit.export(GroundUnet(), tmp_path, {"rotation": "none", "split": {"test": ["b"]}})
     source = add_ground_mask(load_bundle("edge"), tmp_path, tmp_path / "edge")
     with_gate = add_gate(load_bundle("edge-s2-12"), source, tmp_path / "s2-12")
     assert with_gate.manifest["ground_clouds"] == source.manifest["ground_clouds"]
@@ -263,7 +161,7 @@ def test_a_gate_that_is_taken_brings_the_ground_s_network_along(tmp_path: Path) 
 
 
 def test_it_is_still_checked_against_its_sha256(tmp_path: Path) -> None:
-    ground_train.export(GroundUnet(), tmp_path, {"rotation": "none", "split": {"test": []}})
+    ground_fit.export(GroundUnet(), tmp_path, {"rotation": "none", "split": {"test": []}})
     bundle = add_ground_mask(load_bundle("edge"), tmp_path, tmp_path / "edge")
     path = bundle.file(GROUND_CLOUDS_FILE)
     path.write_bytes(path.read_bytes() + b"\0")
