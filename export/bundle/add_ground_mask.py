@@ -15,11 +15,11 @@ NETWORK, TABLE = "clouds.onnx", "clouds.json"
 
 
 def add_ground_mask(bundle: Bundle, folder: Path, out: Path) -> Bundle:
-    """A copy of the bundle with the network that `python -m export.clouds.ground_train` wrote into `folder`; `out` may
+    """A copy of the bundle with the network that `python -m export.clouds.ground_fit` wrote into `folder`; `out` may
     be the bundle's own folder. It must be signed anew. BundleError where its bands have not the roles."""
     places_in(bundle)
     if not all((folder / name).is_file() for name in (NETWORK, TABLE)):
-        raise InputError(f"{folder}: no {NETWORK} with {TABLE}; run `python -m export.clouds.ground_train` first")
+        raise InputError(f"{folder}: no {NETWORK} with {TABLE}; run `python -m export.clouds.ground_fit` first")
     told = {"ground_clouds": ground_clouds_table(folder)}
     return with_ground_file(bundle, GROUND_CLOUDS_FILE, partial(shutil.copyfile, folder / NETWORK), told, out)
 

@@ -1,7 +1,7 @@
 """Checkpoints of a recipe -> its bundle. What training wrote is exported, proven to run in INT8, hashed and described.
 
 One folder holds the codec's checkpoints (`python -m export train`), another clouds.onnx with clouds.json
-(`python -m export.clouds.train`), a third the same of the ground's network (`python -m export.clouds.ground_train`),
+(`python -m export.clouds.train`), a third the same of the ground's network (`python -m export.clouds.ground_fit`),
 which goes where the flying one goes. A bundle without a cloud network is built when that folder holds none: it cannot
 gate.
 """

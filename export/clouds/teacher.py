@@ -34,24 +34,26 @@ DRAWN_FOR_COARSE, COARSE_FROM_M = 250, 20
 SEED = 77
 
 
+def teacher_file(level: str) -> Path:
+    """The teacher's ONNX file for a level, L1C or L2A. InputError if it is not installed."""
+    found = importlib.util.find_spec("ukis_csmask")
+    if found is None or not found.submodule_search_locations:
+        raise InputError("ukis-csmask is not installed, and it is the teacher; pip install ukis-csmask==1.0.0")
+    return Path(found.submodule_search_locations[0]) / f"model_4b_{level.lower()}.onnx"
+
+
 class Teacher:
     """Probabilities of clear, cloud and shadow by the two networks of ukis-csmask. InputError if it is not there."""
 
     def __init__(self, threads: int = 1) -> None:
         import onnxruntime
 
-        found = importlib.util.find_spec("ukis_csmask")
-        if found is None or not found.submodule_search_locations:
-            raise InputError("ukis-csmask is not installed, and it is the teacher; pip install ukis-csmask==1.0.0")
-        folder = Path(found.submodule_search_locations[0])
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = threads
         self._networks = {}
         for level in ("L1C", "L2A"):
-            path = folder / f"model_4b_{level.lower()}"
-            session = onnxruntime.InferenceSession(
-                str(path.with_suffix(".onnx")), options, providers=["CPUExecutionProvider"]
-            )
+            path = teacher_file(level)
+            session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
             statistics = json.loads(path.with_suffix(".json").read_text())["data"]["dataset_statistics"]["img"]
             mean, deviation = (np.array(s, np.float32)[:, None, None] for s in statistics)
             self._networks[level] = session, mean, deviation

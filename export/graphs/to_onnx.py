@@ -23,8 +23,8 @@ from payload.errors import InputError
 
 OPSET = 17
 WEIGHT_LIMIT = 63  # 7 bits, narrow range
-#: Initialisers larger than this are stored in half precision and widened when the network is loaded.
-HALF_ABOVE = 1024
+#: Initialisers larger than this are stored in fewer octets and widened when the network is loaded.
+SHORTER_ABOVE = 1024
 
 
 def export_qcdq(
@@ -215,13 +215,35 @@ def half_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     casts = []
     for tensor in [t for t in graph.initializer if t.data_type == TensorProto.FLOAT]:
         values = numpy_helper.to_array(tensor)
-        if values.size <= HALF_ABOVE:
+        if values.size <= SHORTER_ABOVE:
             continue
         half: NDArray[Any] = values.astype(np.float16)
         graph.initializer.remove(tensor)
         graph.initializer.append(numpy_helper.from_array(half, tensor.name + "_half"))
         casts.append(helper.make_node("Cast", [tensor.name + "_half"], [tensor.name], to=TensorProto.FLOAT))
     nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    onnx.checker.check_model(model)
+    return model
+
+
+def octet_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with large weights of convolutions stored as i8, with a scale for each channel that they give."""
+    graph = model.graph
+    scaled = []
+    for tensor in [t for t in graph.initializer if t.data_type == TensorProto.FLOAT and len(t.dims) == 4]:
+        values = numpy_helper.to_array(tensor)
+        if values.size <= SHORTER_ABOVE:
+            continue
+        scales = (np.maximum(np.abs(values).max(axis=(1, 2, 3)), 1e-12) / 127.0).astype(np.float32)
+        octets = np.round(values / scales[:, None, None, None]).astype(np.int8)
+        parts = {"_octets": octets, "_scales": scales, "_zeros": np.zeros(len(scales), np.int8)}
+        graph.initializer.remove(tensor)
+        graph.initializer.extend(numpy_helper.from_array(part, tensor.name + name) for name, part in parts.items())
+        given = [tensor.name + name for name in parts]
+        scaled.append(helper.make_node("DequantizeLinear", given, [tensor.name], axis=0))
+    nodes = [*scaled, *graph.node]
     del graph.node[:]
     graph.node.extend(nodes)
     onnx.checker.check_model(model)

@@ -78,7 +78,8 @@ class GroundMask:
             seen = looked_at(dn, self.places)
             return np.where(valid, _by_csmask(seen, self.level, gsd_m), np.uint8(NO_CLASS))
         if self.own is not None:
-            return ground_classes(self.own.probabilities(dn, valid), looked_at(dn, self.own.places), valid, gsd_m)
+            told = self.own.probabilities(dn, valid, gsd_m)
+            return ground_classes(told, looked_at(dn, self.own.places), valid, gsd_m)
         if self.net is None:
             return np.full(valid.shape, NO_CLASS, np.uint8)
         height, width = valid.shape

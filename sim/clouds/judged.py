@@ -44,13 +44,13 @@ class Candidate:
     origin: dict[str, Any]
     ground: GroundNet | None = None
 
-    def likeliest(self, dn: NDArray[np.uint16], mask: CloudMask) -> NDArray[np.uint8]:
+    def likeliest(self, dn: NDArray[np.uint16], mask: CloudMask, gsd_m: float) -> NDArray[np.uint8]:
         """The network's likeliest class of every pixel, as it is, no cloud outlined: thick or thin is THICK. [h, w]"""
         height, width = dn.shape[1:]
         if self.ground is None:
             told = mask.cells.repeat(mask.cell_px, axis=1).repeat(mask.cell_px, axis=2)[:, :height, :width]
         else:
-            told = self.ground.probabilities(dn, np.ones((height, width), bool))
+            told = self.ground.probabilities(dn, np.ones((height, width), bool), gsd_m)
         kinds = np.array((CLEAR, THICK, SHADOW), np.uint8)
         return kinds[np.stack([told[CLEAR], told[THICK] + told[THIN], told[SHADOW]]).argmax(axis=0)]
 
@@ -60,7 +60,7 @@ class Candidate:
         if self.ground is None:
             return classes_as_drawn(mask, gsd_m, self.net.settings.growth_m)[:height, :width]
         valid = np.ones((height, width), bool)
-        return ground_classes(self.ground.probabilities(dn, valid), dn, valid, gsd_m)
+        return ground_classes(self.ground.probabilities(dn, valid, gsd_m), dn, valid, gsd_m)
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,7 +146,7 @@ def judge(samples: Iterator[CloudSample], by: Candidate, teacher: TeacherFunctio
         rules = {name: rule(sample.dn) for name, rule in RULES.items()}
         told = teacher(sample.dn, sample.level) if teacher is not None and sample.scl is not None else None
         drawn = by.classes(sample.dn, mask, sample.gsd_m)
-        likeliest = by.likeliest(sample.dn, mask) if told is not None else None
+        likeliest = by.likeliest(sample.dn, mask, sample.gsd_m) if told is not None else None
         judged.append(Judged(sample, mask, drawn, {OURS: is_cloud(drawn)} | rules, told, likeliest))
     return judged
 

@@ -7,11 +7,11 @@ what a pixel's haze-optimised transform, blue - red / 2 (Zhang, Guindon and Cihl
     where the network is sure of it, or
     near to where it suspects cloud, if the haze exceeds the ground's by HAZE_DN and by its usual scatter,
 
-grown by `growth_m`. Where more than half of what is seen is ground, the cloud is thin. Shadow is believed only near
-cloud; of the network that flies on a far smaller probability than cloud, because a gate that must not err was taught to
-be shy of it. Integers but for the networks' probabilities. The thresholds are a convention and no skill: they were
-chosen once, on two chips whose clouds people drew, and looked at on a Landsat chip and on clear ground; shadow's by
-ukis-csmask (docs/clouds.md).
+grown by `growth_m`, but beyond `rim_m` not over what the ground's own network is sure is shadow. Where more than half
+of what is seen is ground, the cloud is thin. Shadow is believed only near cloud; of the network that flies on a far
+smaller probability than cloud, because a gate that must not err was taught to be shy of it. Integers but for the
+networks' probabilities. The thresholds are a convention and no skill: they were chosen once, on two chips whose clouds
+people drew, and looked at on a Landsat chip and on clear ground; shadow's by ukis-csmask (docs/clouds.md).
 """
 
 from dataclasses import dataclass
@@ -32,23 +32,27 @@ HAZE_DN = 205
 HALF_HIDDEN_DN = 1100
 #: Less clear ground than this share of a tile is nothing to compare with.
 LEAST_GROUND = 0.05
+#: Shadow that is likelier than everything else.
+SURE_SHADOW = 0.5
 #: How far from cloud shadow is believed.
-SHADOW_REACH_M = 1500
+SHADOW_REACH_M = 2000
 
 
 @dataclass(frozen=True)
 class Outline:
     """What a network's word is worth: probability from which it suspects cloud, from which it needs no haze to be
-    believed, how far haze reaches from what it suspects, and its shadow's probability against clear."""
+    believed, how far haze reaches from what it suspects, its shadow's probability against clear, and how far cloud
+    grows over what is surely shadow; None: as far as over anything else."""
 
     suspected_above: float
     believed_above: float
     reach_m: int
     shadow_above: float
+    rim_m: float | None = None
 
 
-#: The network that flies, taught to be shy as a gate must be; the ground's own, which suspects more than it should.
-FLYING, GROUND = Outline(0.3, 0.8, 300, 0.004), Outline(0.52, 0.9, 400, 0.2)
+#: The network that flies, taught to be shy as a gate must be; the ground's own.
+FLYING, GROUND = Outline(0.3, 0.8, 300, 0.004), Outline(0.65, 0.9, 200, 0.2, 30.0)
 #: By how much the ground's own cloud grows.
 GROUND_GROWTH_M = 40.0
 #: Longest side of a picture that the kernel takes.
@@ -77,6 +81,8 @@ def _drawn(
     found, haze = _cloud(cloud, dn, valid, gsd_m, by)
     thin = told[THIN] > told[THICK] if haze is None else haze < 2 * (HALF_HIDDEN_DN - HAZE_DN)
     clouds = within(found, growth_m, gsd_m)
+    if by.rim_m is not None:
+        clouds &= (told[SHADOW] <= SURE_SHADOW) | within(found, by.rim_m, gsd_m)
     shadow = told[SHADOW] > by.shadow_above * (told[SHADOW] + told[CLEAR])
     shadow &= within(clouds, SHADOW_REACH_M, gsd_m)
     ground = np.where(shadow, np.uint8(SHADOW), np.uint8(CLEAR))

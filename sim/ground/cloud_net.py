@@ -1,7 +1,7 @@
 """The ground's own cloud network, part of a bundle: probabilities of every pixel of a picture that came down.
 
-It need not fit on board (docs/clouds.md, export/clouds/ground_network.py): a U-Net in float. Single pixels may differ
-between two hosts.
+It need not fit on board (docs/clouds.md, export/clouds/ground_network.py): a U-Net in float, which averages pixels in
+twos and was made for cells of 20 m. Single pixels may differ between two hosts.
 """
 
 import threading
@@ -20,6 +20,8 @@ from payload.scene import Dn, Mask
 
 #: The least that the network is shown, as it was taught; and what sides are multiples of.
 LEAST_PX, MULTIPLE_PX = 256, 32
+#: Pixels of so many metres and more are shown four times each, so that what the network averages is one pixel.
+COARSE_FROM_M = 15.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,13 +33,15 @@ class GroundNet:
     places: tuple[int, ...] = ()
     _threads: threading.local = field(default_factory=threading.local)
 
-    def probabilities(self, dn: Dn, valid: Mask) -> NDArray[np.float32]:
-        """Probabilities of payload.clouds.mask.CLASSES [4, h, w] of a picture dn [B, h, w]: the mean of what the
-        network tells of it as it is and turned by half, as its errors are not alike. BundleError where the file holds
-        another network."""
+    def probabilities(self, dn: Dn, valid: Mask, gsd_m: float) -> NDArray[np.float32]:
+        """Probabilities of payload.clouds.mask.CLASSES [4, h, w] of a picture dn [B, h, w]; gsd_m 0: unknown, taken for
+        fine. BundleError where the file holds another network."""
         seen = np.where(valid, looked_at(dn, self.places), np.uint16(0)).astype(np.float32)
-        turned = self._told(seen[:, ::-1, ::-1])[:, ::-1, ::-1]
-        return np.asarray((self._told(seen) + turned) / np.float32(2.0))
+        if gsd_m < COARSE_FROM_M:
+            return self._told(seen)
+        height, width = valid.shape
+        told = self._told(seen.repeat(2, axis=1).repeat(2, axis=2))
+        return np.asarray(told.reshape(len(CLASSES), height, 2, width, 2).mean(axis=(2, 4)))
 
     def _told(self, seen: NDArray[np.float32]) -> NDArray[np.float32]:
         """What the network tells of a picture [4, h, w]; where that ends it is mirrored. [4, h, w]"""

@@ -79,7 +79,7 @@ def test_cloud_grows_by_metres_of_the_scene() -> None:
 def test_shadow_is_believed_near_cloud_only() -> None:
     shadow = columns(40, 60, 0.01) + columns(100, 120, 0.01)
     mask = mask_of(columns(0, 10, 400), columns(0, 10, 0.9), shadow)
-    told = classes_as_drawn(mask, 30.0, 0.0)[64]  # 1 500 m are 50 pixels
+    told = classes_as_drawn(mask, 30.0, 0.0)[64]  # 2 000 m are 67 pixels
     assert (told[40:60] == SHADOW).all()
     assert (told[60:] == CLEAR).all()
 
