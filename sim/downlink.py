@@ -118,15 +118,15 @@ def downlink(request: Request, progress: Progress) -> dict[str, Any]:
         pictures, cloud = (delivered.pictures, folder / CLOUD_FILE) if delivered else ((), None)
         if request.keep_original:
             write_scene(folder / ORIGINAL_FILE, scene)
-        comparison = compare_with_original(scene, pictures, cloud, mask, folder, kinds, progress, spread)
+        beside = compare_with_original(scene, pictures, cloud, mask, folder, kinds, progress, spread, onboard.flattened)
         ground = tables.Ground.now(delivered.seconds if delivered else 0.0, decoder.speed_mpx_s)
         run = tables.Run(
             request.seed, info, bundle, mission, engine, carried.link, reception, received, carried.report, broken,
             layers, carried.frames, kind, arrivals.answers_s, decoder.samples_per_px,
         )  # fmt: skip
-        report = tables.compose(run, onboard, ground, comparison, tables.audit_section(received, decoder))
-        report |= aided_section(aided, scene, report, bundle.tile_px, spread)
-        write_report(report, comparison.pictures.paths, folder, spread)
+        report = tables.compose(run, onboard, ground, beside, tables.audit_section(received, decoder))
+        report |= aided_section(aided, scene, report, bundle.tile_px, spread, onboard.flattened)
+        write_report(report, beside.pictures.paths, folder, spread)
         write_catalogue([delivered] if delivered else [], folder)
     return report
 

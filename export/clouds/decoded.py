@@ -12,7 +12,7 @@ from payload.engine import NATIVE, open_engine
 from payload.link.tile_code import Kind
 from payload.native import library
 from payload.pipeline import Payload
-from payload.policy import Gate, Policy
+from payload.policy import SENDS_EVERYTHING, Policy
 from payload.tiles import Tile
 
 #: Quantiser steps, DN, drawn evenly in their logarithm.
@@ -25,9 +25,8 @@ class Decoded:
 
     def __init__(self, rng: np.random.Generator) -> None:
         bundle, engine = load_bundle(), open_engine(NATIVE if library.available else "openvino")
-        everything = Gate(withhold_above_percent=100.0, audit_count=0)
         self._rng = rng
-        self._coders = [Payload(bundle, Policy(step_dn=step, gate=everything), engine) for step in steps_dn()]
+        self._coders = [Payload(bundle, Policy(step_dn=step, gate=SENDS_EVERYTHING), engine) for step in steps_dn()]
         for coder in self._coders:
             coder.clouds = None
         self._codec = open_codec(bundle)

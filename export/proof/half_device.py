@@ -27,7 +27,7 @@ from payload.codec.registry import open_codec
 from payload.engine import Engine, Network, as_integers, open_engine
 from payload.link.tile_code import Kind, TileCode
 from payload.pipeline import Payload
-from payload.policy import Gate, Policy
+from payload.policy import SENDS_EVERYTHING, Policy
 
 #: How sums are kept -> what opens a float network that way.
 SUMS: dict[str, Callable[[onnx.ModelProto], Run]] = {"f32": open_half, "FP16": open_half_sums}
@@ -91,14 +91,14 @@ def end_to_end(bundle: Bundle, pool: TilePool, tiles: int, sums: str, steps_dn: 
     codec = open_codec(bundle)
     decoder = None if codec.ground_network is None else runtime.load(bundle.file(codec.ground_network))
     engines: tuple[Engine, Engine] = (runtime, HalfEngine(bundle, sums))
-    payloads = [Payload(bundle, Policy(gate=Gate(withhold_above_percent=100.0)), engine) for engine in engines]
+    payloads = [Payload(bundle, Policy(gate=SENDS_EVERYTHING), engine) for engine in engines]
     tallies = {step_dn: _Tally() for step_dn in steps_dn}
     for number in range(tiles):
         tile = pool.tile(number, bundle.tile_px)
         for step_dn, tally in tallies.items():
             found = []
             for payload in payloads:
-                payload.policy = Policy(step_dn=step_dn, gate=Gate(withhold_above_percent=100.0))
+                payload.policy = Policy(step_dn=step_dn, gate=SENDS_EVERYTHING)
                 code = payload.encode_tile(tile)
                 indices = codec.decode(code.side, code.layers) if code.kind is Kind.CODED else None
                 found.append((code, indices, None if indices is None else codec.reconstruct(indices, decoder)))

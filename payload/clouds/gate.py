@@ -11,19 +11,22 @@ from enum import Enum
 from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from payload.clouds import compiled
 from payload.clouds.mask import CLASSES, CloudCounts, CloudMask
 from payload.clouds.network import CloudNet, parts_shape, probabilities
-from payload.clouds.planes import input_planes
+from payload.clouds.planes import cell_sums, input_planes
 from payload.errors import InputError
 from payload.native import library
 from payload.policy import Gate, Region
 from payload.scene import Dn, Mask
 from payload.tiles import Tile
 
-#: The codec's transform block.
+#: The codec's transform block: what closed cloud is averaged over.
 BLOCK_PX = 8
+#: Closed cloud is flattened where so many of the AROUND x AROUND cells about it are closed (docs/clouds.md).
+AROUND, LEAST_CLOSED = 5, 19
 
 
 def detect_clouds(tile: Tile, net: CloudNet) -> CloudMask:
@@ -46,44 +49,72 @@ def detect_clouds(tile: Tile, net: CloudNet) -> CloudMask:
     return CloudMask(partial(probabilities, logits, net, size), tile.valid, *thresholds, seen, counts)
 
 
-def flatten_clouds(tile: Tile, mask: CloudMask) -> Tile:
-    """The tile with closed cloud smoothed to its 8 px averages, so that it costs few octets; everything else untouched.
+def flatten_clouds(tile: Tile, mask: CloudMask, thin_too: bool = True) -> Tile:
+    """The tile with closed cloud smoothed, so that it costs few octets; every other pixel as it was.
 
     What is smoothed cannot be had back, so only cloud beyond doubt is: the gate's answer, not the mask's.
     """
-    if mask.accused_fraction * tile.valid.size < (3 * BLOCK_PX) ** 2:
-        return tile  # less than one block and its neighbours
-    chosen = flattened_pixels(mask)
+    chosen = flattened_pixels(mask, thin_too)
     if not chosen.any():
         return tile
-    return Tile(tile.row, tile.col, np.where(chosen, _smoothed(tile.dn), tile.dn), tile.valid)
+    return Tile(tile.row, tile.col, _smoothed(tile.dn, chosen), tile.valid)
 
 
-def flattened_pixels(mask: CloudMask) -> Mask:
-    """Pixels of closed cloud that `flatten_clouds` smooths. [T, T]
+def flattened_pixels(mask: CloudMask, thin_too: bool = True) -> Mask:
+    """Pixels of closed cloud that `flatten_clouds` smooths, those of thin cloud where `thin_too`. [T, T]
 
-    Only blocks whose eight neighbours are cloud too: the codec's transform overlaps by half a block, so no pixel that
-    shows ground is touched by a changed one. Cloud past the tile's edge is unknown, so blocks there are left alone.
+    Cells with at least LEAST_CLOSED closed ones among the AROUND x AROUND about them, so that single cells in broken
+    cloud and a cloud's rim keep their detail. Past the tile's edge its outermost cells go on.
     """
-    n = mask.valid.shape[0] // BLOCK_PX
-    closed = mask.sure.reshape(n, BLOCK_PX, n, BLOCK_PX).all(axis=(1, 3))
-    inner = np.pad(closed, 1)
-    inner = inner[:-2] & inner[1:-1] & inner[2:]
-    inner = inner[:, :-2] & inner[:, 1:-1] & inner[:, 2:]
-    return np.asarray(inner.repeat(BLOCK_PX, axis=0).repeat(BLOCK_PX, axis=1))
+    if mask.accused_fraction * mask.valid.size < BLOCK_PX**2:
+        return np.zeros(mask.valid.shape, bool)  # less than one block
+    closed = mask.closed(thin_too)
+    cells = closed & (_closed_around(closed) >= LEAST_CLOSED)
+    return cells.repeat(mask.cell_px, axis=1).repeat(mask.cell_px, axis=0) & mask.valid
 
 
-def _smoothed(dn: Dn) -> Dn:
-    """Averages of 8 x 8 px, interpolated linearly between block centres. [B, T, T]"""
-    bands, size, _ = dn.shape
-    n = size // BLOCK_PX
-    averages = dn.reshape(bands, n, BLOCK_PX, n, BLOCK_PX).mean(axis=(2, 4), dtype=np.float32)
-    place = np.clip((np.arange(size) + 0.5) / BLOCK_PX - 0.5, 0.0, n - 1.0).astype(np.float32)
-    low = np.minimum(place.astype(np.int64), n - 2)
-    share = place - low
-    rows = averages[:, low] * (1 - share)[:, None] + averages[:, low + 1] * share[:, None]
-    wide = rows[:, :, low] * (1 - share) + rows[:, :, low + 1] * share
-    return np.round(wide).astype(np.uint16)
+def _closed_around(closed: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """How many of the AROUND x AROUND cells about each are set. [n, n]"""
+    n = len(closed)
+    wide = np.pad(closed, AROUND // 2, mode="edge").view(np.uint8)
+    lines = sum(wide[i : i + n] for i in range(1, AROUND)) + wide[:n]
+    return np.asarray(sum(lines[:, i : i + n] for i in range(1, AROUND)) + lines[:, :n])
+
+
+def _smoothed(dn: Dn, chosen: Mask) -> Dn:
+    """The chosen pixels as averages of the chosen ones of a block, linear between blocks' centres. [B, T, T]
+
+    Sums and counts are interpolated apart and then divided, so that ground never leaks into cloud. Band by band, which
+    stays in the cache; every operation rounds once, so that every machine gives the same.
+    """
+    sums = cell_sums(dn * chosen, BLOCK_PX).astype(np.float32)
+    counts = _between_centres(cell_sums(chosen[None].astype(np.uint16), BLOCK_PX)[0].astype(np.float32))
+    np.maximum(counts, 0.25, out=counts)  # a chosen pixel has at least 81 / 256 here
+    smooth = dn.copy()
+    for band, blocks in zip(smooth, sums, strict=True):
+        averages = _between_centres(blocks)
+        averages /= counts
+        averages += np.float32(0.5)
+        np.copyto(band, averages.astype(np.uint16), where=chosen)
+    return smooth
+
+
+def _between_centres(blocks: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Blocks -> pixels, linear between the blocks' centres, constant beyond. [n, n] -> [8 n, 8 n]"""
+    return _down(np.ascontiguousarray(_down(blocks.T).T))
+
+
+def _down(blocks: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The same along the first axis alone. [n, w] -> [8 n, w]"""
+    n, width = blocks.shape
+    half = BLOCK_PX // 2
+    pixels = np.empty((BLOCK_PX * n, width), np.float32)
+    pixels[:half], pixels[-half:] = blocks[0], blocks[-1]
+    between = pixels[half:-half].reshape(n - 1, BLOCK_PX, width)
+    far = (np.arange(BLOCK_PX, dtype=np.float32) + 0.5) / BLOCK_PX
+    np.multiply((blocks[1:] - blocks[:-1])[:, None], far[:, None], out=between)
+    between += blocks[:-1, None]
+    return pixels
 
 
 class Action(Enum):
@@ -145,4 +176,21 @@ def touches_region(tile: Tile | None, gate: Gate) -> bool:
 def judge(tile: Tile, net: CloudNet, gate: Gate) -> tuple[Decision, CloudMask, Tile]:
     """The gate's word on a tile, what it judged by, and the tile as it is to be coded."""
     mask = detect_clouds(tile, net)
-    return decide(mask, gate, tile), mask, flatten_clouds(tile, mask) if gate.flatten_clouds else tile
+    decision = decide(mask, gate, tile)
+    flat = flatten_clouds(tile, mask, gate.thin_counts == 1.0) if _flattens(gate, decision, tile) else tile
+    return decision, mask, flat
+
+
+def pixels_without_detail(tile: Tile, mask: CloudMask, gate: Gate) -> Mask:
+    """Pixels that `judge` smooths of a tile with this mask. [T, T]"""
+    if not _flattens(gate, decide(mask, gate, tile), tile):
+        return np.zeros(tile.valid.shape, bool)
+    return flattened_pixels(mask, gate.thin_counts == 1.0)
+
+
+def _flattens(gate: Gate, decision: Decision, tile: Tile) -> bool:
+    """A tile in a region of interest keeps every detail, and so does one that is withheld, for the audit. (Thin cloud,
+    through which ground shows, is smoothed only by a mission for which it counts in full.)"""
+    if not gate.flatten_clouds or decision.action is Action.WITHHOLD:
+        return False
+    return not (gate.regions and touches_region(tile, gate))

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from payload.clouds.planes import averaged, witnessed
+from payload.clouds.planes import averaged, hides_the_ground, witnessed
 from payload.scene import Dn, Mask
 
 CLASSES = ("clear", "thick", "thin", "shadow")
@@ -83,6 +83,12 @@ class CloudMask:
         """Pixels of the cells that are cloud beyond doubt, to network and second witness. [T, T]"""
         return self._pixels(_picture(self._sure)) & self.valid
 
+    def closed(self, thin_too: bool = True) -> NDArray[np.bool_]:
+        """Cells that are cloud beyond doubt to the network and the stricter witness, as a picture. [T / c, T / c]"""
+        accused = self._cloud > self.sure_above
+        cells = _picture(accused if thin_too else accused & ~self._thinner)
+        return cells if self._sums is None else cells & hides_the_ground(self._sums)
+
     @property
     def cloud_fraction(self) -> float:
         """Share of the valid pixels that are cloud, thick or thin."""
@@ -121,11 +127,15 @@ class CloudMask:
     @cached_property
     def _sure(self) -> NDArray[np.bool_]:
         accused = self._cloud > self.sure_above
-        if self.dn is None:
+        if self._sums is None:
             return accused
         _, s, _, h, w = self.parts.shape
-        sums, _ = averaged(self.dn, self.valid, self.cell_px)
-        return accused & witnessed(sums).reshape(h, s, w, s).transpose(1, 3, 0, 2)  # in the order of `parts`
+        return accused & witnessed(self._sums).reshape(h, s, w, s).transpose(1, 3, 0, 2)  # in the order of `parts`
+
+    @cached_property
+    def _sums(self) -> NDArray[np.uint32] | None:
+        """Four times the averages of the cells, as a picture [B, n, n]; None: the witness is not asked."""
+        return None if self.dn is None else averaged(self.dn, self.valid, self.cell_px)[0]
 
     @cached_property
     def _thinner(self) -> NDArray[np.bool_]:

@@ -10,14 +10,14 @@ from payload.link import tile_code
 from payload.link.scene_header import SceneHeader
 from payload.link.tile_code import Kind, TileCode
 from payload.pipeline import Payload
-from payload.policy import Gate, Policy, Profile
+from payload.policy import SENDS_EVERYTHING, Policy, Profile
 from payload.scene import Scene
 from payload.tiles import Tile, split
 from sim.archive.proof import Proof
 from sim.onboard.device import of_scene
 
 #: Nothing is withheld: an archive keeps clouds as well. Packets as long as can be, since none are sent.
-POLICY = Policy(packet_octets=65542, gate=Gate(withhold_above_percent=100.0, audit_count=0))
+POLICY = Policy(packet_octets=65542, gate=SENDS_EVERYTHING)
 #: Tiles that the step for a ratio is looked for on, and how often.
 SAMPLED_TILES, BISECTIONS = 16, 10
 #: The step is chosen for so many times the octets there are: rate control then cuts the scene to them.

@@ -5,7 +5,7 @@ by the ground's own decoder, and the error is taken over the pixels that are not
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,9 @@ from payload.engine import NATIVE, Engine, open_engine
 from payload.link.tile_code import TileCode, pack
 from payload.native import library
 from payload.pipeline import Payload
-from payload.policy import Gate, Policy
+from payload.policy import SENDS_EVERYTHING, Policy
 from payload.tiles import Tile, split
+from sim.clouds.figures import WITHHELD_ABOVE
 from sim.clouds.judged import Candidate, tile_of
 from sim.clouds.samples import SCENE
 from sim.ground.decoder import Decoder
@@ -82,7 +83,7 @@ def gate_costs(data: Path, where: str | Path, engine: Engine) -> list[dict[str, 
 
 
 def _gate_cost(tiles: list[Tile], bundle: Bundle, engine: Engine, step_dn: float) -> dict[str, float]:
-    everything = Gate(withhold_above_percent=100.0, audit_count=0)
+    everything = replace(SENDS_EVERYTHING, flatten_clouds=True)  # as much as a gate can have to do
     payload = Payload(bundle, Policy(step_dn=step_dn, gate=everything), engine)
     gate, seconds = payload.clouds, np.full((2, len(tiles)), np.inf)
     for _ in range(GATE_ROUNDS):
@@ -100,7 +101,7 @@ def _gate_cost(tiles: list[Tile], bundle: Bundle, engine: Engine, step_dn: float
 
 
 #: Tiles between these cloud fractions are measured: below there is nothing to save, above the gate withholds.
-PARTLY = (0.05, 0.70)
+PARTLY = (0.05, WITHHELD_ABOVE)
 
 
 @dataclass
@@ -126,8 +127,7 @@ class Tally:
 
 def savings(scene_path: Path, bundle: Bundle, engine: Engine, step_dn: float = 120.0) -> dict[str, Any]:
     """Octets and clear-pixel PSNR of partly cloudy tiles, whole and flattened, and the share saved."""
-    everything = Gate(withhold_above_percent=100.0, audit_count=0)
-    payload = Payload(bundle, Policy(step_dn=step_dn, gate=everything), engine)
+    payload = Payload(bundle, Policy(step_dn=step_dn, gate=SENDS_EVERYTHING), engine)
     decoder, net = Decoder(bundle, engine), load_cloud_net(bundle, engine)
     tallies = {"whole": Tally(), "flattened": Tally()}
     with open_scene(str(scene_path), bundle.bands) as scene:

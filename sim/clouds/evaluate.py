@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from payload.clouds.gate import detect_clouds, flattened_pixels
+from payload.clouds.gate import detect_clouds
 from payload.clouds.mask import SHADOW, THICK, THIN
 from payload.engine import Engine, open_engine
 from payload.errors import InputError
@@ -22,9 +22,20 @@ from payload.sensor import RGBN
 from payload.tiles import split
 from sim.clouds import figures
 from sim.clouds.cost import bundle_at, gate_costs, ground_cost, savings, speed
-from sim.clouds.figures import Counts, GatedTile, Reliability, by_threshold, flattening_figures, gate_figures
+from sim.clouds.figures import Counts, GatedTile, Reliability, by_threshold
 from sim.clouds.human import JudgedChip, gate_on_chips, human_rows, judge_chips
-from sim.clouds.judged import BCY, HOT, OURS, RULES, Candidate, Judged, detect_padded, judge, open_candidate
+from sim.clouds.judged import (
+    BCY,
+    HOT,
+    OURS,
+    RULES,
+    Candidate,
+    Judged,
+    detect_padded,
+    gated_tile,
+    judge,
+    open_candidate,
+)
 from sim.clouds.other_detectors import (
     CS_CLOUD,
     CS_SHADOW,
@@ -118,7 +129,7 @@ def _measured(
         "classes": _class_scores(judged),
         "teacher": _teacher_scores(judged),
         "tiles": {r: {m: _tile_scores(judged, m, r) for m in methods} for r in READINGS},
-        "gate": gate_figures(gated, figures.CLOUDY_TILE) | flattening_figures(gated, figures.CLOUDY_TILE),
+        "gate": figures.at_threshold(gated, figures.WITHHELD_ABOVE),
         "gate_by_threshold": by_threshold(gated),
         "gate_by_threshold_teacher": by_threshold(_gated(judged, CSMASK)) if CSMASK in methods else [],
         "sites": _per_site(judged),
@@ -211,10 +222,7 @@ def _gated(judged: list[Judged], method: str = FIRM) -> list[GatedTile]:
         cloud, known = j.sample.reference()
         if method == CSMASK:
             cloud, known = _cloud_by(j, CSMASK), np.ones(cloud.shape, bool)
-        flat, ground = flattened_pixels(j.mask), known & ~cloud
-        pixels = int((cloud & known).sum()), int(ground.sum())
-        lost = int((cloud & known & flat).sum()), int((ground & flat).sum())
-        found.append(GatedTile(j.sample.site, *pixels, j.mask.sure_fraction, *lost))
+        found.append(gated_tile(j.sample.site, cloud, known, j.mask))
     return found
 
 

@@ -11,13 +11,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from payload.policy import Gate
+
 Bool = NDArray[np.bool_]
 
 #: A tile is cloudy when more than this share of its known pixels is cloud: the definition of CloudScout and PhiSat-1.
 CLOUDY_TILE = 0.7
+#: The share above which a tile is withheld unless the mission says another.
+WITHHELD_ABOVE = Gate().withhold_above_percent / 100.0
 RELIABILITY_BINS = 10
 #: Shares of a tile above which it is withheld, for the table of what each costs.
-THRESHOLDS = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
+THRESHOLDS = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, WITHHELD_ABOVE, 0.9, 0.95)
 
 
 @dataclass(frozen=True)
@@ -165,8 +169,8 @@ def gate_figures(tiles: Sequence[GatedTile], withheld_above: float) -> dict[str,
 
 def flattening_figures(tiles: Sequence[GatedTile], withheld_above: float) -> dict[str, Any]:
     """What becomes of all cloud where closed cloud in tiles that are sent is flattened: withheld, sent without its
-    detail, sent with it (shares, 1 together); and ground whose detail is lost with it, of all ground, and where most is
-    lost either way."""
+    detail, sent with it (shares, 1 together); and ground whose detail is lost with it, of all ground; what is lost
+    either way, of all and of a site's ground where that is most."""
     cloud, ground = sum(t.cloud_px for t in tiles), sum(t.ground_px for t in tiles)
     sent = [t for t in tiles if t.sure <= withheld_above]
     flat = sum(t.flat_cloud_px for t in sent)
@@ -177,6 +181,7 @@ def flattening_figures(tiles: Sequence[GatedTile], withheld_above: float) -> dic
         "cloud_withheld": _ratio(cloud - through, cloud), "cloud_flattened": _ratio(flat, cloud),
         "cloud_with_detail": _ratio(through - flat, cloud),
         "ground_flattened": _ratio(sum(t.flat_ground_px for t in sent), ground),
+        "lost_either_way": _ratio(sum(lost), ground),
         "worst_site_either_way": worst, "lost_either_way_there": there,
     }  # fmt: skip
 
@@ -192,6 +197,12 @@ def _worst_site(tiles: Sequence[GatedTile], lost_px: Sequence[int]) -> tuple[str
     return worst, None if worst is None else shares[worst]
 
 
+def at_threshold(tiles: Sequence[GatedTile], withheld_above: float) -> dict[str, Any]:
+    """What a gate at this share of a tile lets through, flattens and loses."""
+    told = gate_figures(tiles, withheld_above) | flattening_figures(tiles, withheld_above)
+    return {"withheld_above": withheld_above} | told
+
+
 def by_threshold(tiles: Sequence[GatedTile]) -> list[dict[str, Any]]:
     """A row per threshold: this gate, with closed cloud flattened, and one that knows how much of a tile is cloud."""
     told = [replace(t, sure=t.cloud_px / max(1, t.cloud_px + t.ground_px)) for t in tiles]
@@ -199,7 +210,7 @@ def by_threshold(tiles: Sequence[GatedTile]) -> list[dict[str, Any]]:
         {
             "withheld_above": above,
             "knowing": gate_figures(told, above),
-            "ours": gate_figures(tiles, above) | flattening_figures(tiles, above),
+            "ours": at_threshold(tiles, above),
         }
         for above in THRESHOLDS
     ]

@@ -88,7 +88,7 @@ def _tile_counts(found: NDArray[np.bool_], wanted: NDArray[np.bool_]) -> list[Co
 
 
 def gate_on_chips(judged: Sequence[JudgedChip]) -> list[dict[str, Any]]:
-    """Per source: cloud that a gate at 70 % lets through, and usable ground it throws away, as people drew both."""
+    """Per source: cloud in tiles that the gate sends, and usable ground it throws away, as people drew both."""
     rows = []
     for source in sorted({j.chip.source for j in judged}):
         here = [j for j in judged if j.chip.source == source]

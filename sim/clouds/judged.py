@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from payload.bundle import GROUND_CLOUDS_FILE, SHIPPED
-from payload.clouds.gate import detect_clouds
+from payload.clouds.gate import detect_clouds, flattened_pixels
 from payload.clouds.mask import CLEAR, NO_CLASS, SHADOW, THICK, THIN, CloudMask
 from payload.clouds.network import NETWORK_FILE, CloudNet, read_settings
 from payload.engine import Engine
 from payload.errors import InputError
 from payload.tiles import Tile
+from sim.clouds.figures import WITHHELD_ABOVE, GatedTile
 from sim.clouds.other_detectors import braaten_cohen_yang, hot_whiteness
 from sim.clouds.outline import classes_as_drawn, ground_classes, is_cloud
 from sim.clouds.samples import CloudSample
@@ -150,6 +151,15 @@ def judge(samples: Iterator[CloudSample], by: Candidate, teacher: TeacherFunctio
     return judged
 
 
+def gated_tile(site: str, cloud: NDArray[np.bool_], known: NDArray[np.bool_], mask: CloudMask) -> GatedTile:
+    """What the gate counts of a tile, in pixels of a reference: which are cloud, where that is known. [H, W] each"""
+    height, width = cloud.shape
+    flat, ground = flattened_pixels(mask)[:height, :width], known & ~cloud
+    pixels = int((cloud & known).sum()), int(ground.sum())
+    lost = int((cloud & known & flat).sum()), int((ground & flat).sum())
+    return GatedTile(site, *pixels, mask.sure_fraction, *lost)
+
+
 @dataclass(frozen=True, eq=False)
 class Picture:
     """The answers over a picture of any size, tile by tile as in flight. [H, W] each"""
@@ -157,14 +167,16 @@ class Picture:
     classes: NDArray[np.uint8]  # payload.clouds.mask.CLASSES as people draw them, NO_CLASS without data
     sure: NDArray[np.bool_]  # what the gate counts
     probability: NDArray[np.float32]
-    withheld: NDArray[np.bool_]  # pixels of tiles that a gate at 70 % throws away
+    withheld: NDArray[np.bool_]  # pixels of tiles that the gate throws away
 
     @property
     def cloudy(self) -> NDArray[np.bool_]:
         return is_cloud(self.classes)
 
 
-def judge_picture(dn: NDArray[np.uint16], by: Candidate, gsd_m: float, withhold_above: float = 0.7) -> Picture:
+def judge_picture(
+    dn: NDArray[np.uint16], by: Candidate, gsd_m: float, withhold_above: float = WITHHELD_ABOVE
+) -> Picture:
     """A candidate over a picture [4, H, W]; what is missing of the last tiles has no data."""
     height, width = dn.shape[1:]
     found = Picture(

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import zoom
 
 from sim.clouds import figures
-from sim.clouds.figures import CLOUDY_TILE, GatedTile, gate_figures
-from sim.clouds.judged import Candidate, detect_padded, judge_picture
+from sim.clouds.figures import WITHHELD_ABOVE, at_threshold
+from sim.clouds.judged import Candidate, detect_padded, gated_tile, judge_picture
 from sim.clouds.outline import is_cloud
 from sim.clouds.samples import CloudSample, HumanChip
 
@@ -136,6 +136,5 @@ def _gate(samples: Sequence[tuple[CloudSample, Candidate]], light: Light) -> dic
     tiles = []
     for sample, by in samples:
         cloud, known = (_resampled_mask(m, light.pixel) for m in sample.reference())
-        sure = detect_padded(lit(sample.dn, light), by.net).sure_fraction
-        tiles.append(GatedTile(sample.site, int((cloud & known).sum()), int((~cloud & known).sum()), sure))
-    return gate_figures(tiles, CLOUDY_TILE)
+        tiles.append(gated_tile(sample.site, cloud, known, detect_padded(lit(sample.dn, light), by.net)))
+    return at_threshold(tiles, WITHHELD_ABOVE)

@@ -108,14 +108,14 @@ def reliability(bins: Sequence[dict[str, float]]) -> Svg:
 
 
 def tiles(verdicts: Sequence[Sequence[float]]) -> Svg:
-    """Every labelled tile: cloud by the reference across, cloud the gate is sure of upwards; what lies above 70 % goes.
+    """Every labelled tile: cloud by the reference across, cloud the gate is sure of upwards; above 70 % is cloudy.
 
-    Tiles that are rightly sent or withheld are dots, the wrong ones crosses.
+    Tiles that are judged right are dots, the wrong ones crosses.
     """
     share = Axis(0, 100)
     plot = Plot(share, share, "cloud by the reference, %", "cloud the gate is sure of, %", 300)
     plot.rule_at_x(100 * CLOUDY_TILE)
-    plot.rule_at_y(100 * CLOUDY_TILE, "withheld above")
+    plot.rule_at_y(100 * CLOUDY_TILE, "cloudy above")
     for wanted, sure in verdicts:
         if (wanted > CLOUDY_TILE) == (sure > CLOUDY_TILE):
             plot.dot(100 * wanted, 100 * sure, radius=2.4)

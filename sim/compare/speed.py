@@ -27,7 +27,7 @@ from payload.link import tile_code
 from payload.link.tile_code import TileCode
 from payload.native import library
 from payload.pipeline import Payload
-from payload.policy import Gate, Policy
+from payload.policy import SENDS_EVERYTHING, Policy
 from payload.scene import Dn
 from payload.stopwatch import Stopwatch
 from payload.tiles import Tile, split
@@ -47,8 +47,8 @@ STEP_BISECTIONS = 9
 DECODED_RATIOS, DECODING_ROUNDS, PEER = (20.0, 50.0, 100.0), 5, "OpenJPEG, near the same octets"
 BISECTIONS = 4  # between two neighbouring settings of an opponent: brings the octets within some per cent
 MEMORY_LIMIT_MIB = 1536.0
-#: Sends every tile: a gate that withholds would make the encoder look faster than it is.
-EVERYTHING = Policy(gate=Gate(withhold_above_percent=100.0, audit_count=0))
+#: Sends every tile whole: a gate that withholds or flattens would make the encoder look faster than it is.
+EVERYTHING = Policy(gate=SENDS_EVERYTHING)
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,9 @@ NAMES = {
     # clouds
     "cloud_percent": "cloud in the scene", "withhold_above_percent": "a tile is withheld above",
     "reduce_above_percent": "a tile is coded coarser above", "tiles_judged": "tiles judged",
-    "withheld_tiles": "tiles withheld", "audited_tiles": "thumbnails of withheld tiles received",
+    "withheld_tiles": "tiles withheld",
+    "flattened_percent": "of the pixels delivered, closed cloud without its detail: in no figure of quality",
+    "audited_tiles": "thumbnails of withheld tiles received",
     "audited": "withheld tiles audited", "false_discards": "false discards among them",
     "unknown": "of these without a verdict", "judged_by_persons": "of the audited, judged by a person",
     "rate": "false-discard rate", "lower": "95 % interval from",
@@ -200,7 +202,8 @@ DELIVERY = (
 CLOUDS = (
     Group("The gate's rule", "assumed", ("withhold_above_percent", "reduce_above_percent")),
     Group(
-        "What the gate found", "measured", ("cloud_percent", "tiles_judged", "withheld_tiles", "audited_tiles"),
+        "What the gate found", "measured",
+        ("cloud_percent", "tiles_judged", "withheld_tiles", "flattened_percent", "audited_tiles"),
     ),
 )  # fmt: skip
 AUDIT = (

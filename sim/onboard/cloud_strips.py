@@ -1,5 +1,9 @@
-"""Cloud masks tile by tile -> strips of `cloud-onboard.tif`: what the payload judged by, never downlinked."""
+"""Cloud masks tile by tile -> strips of `cloud-onboard.tif`: what the payload judged by, never downlinked.
 
+And where the gate took the detail out of closed cloud, which only a simulation knows.
+"""
+
+import zlib
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -8,8 +12,10 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 
+from payload.clouds.gate import pixels_without_detail
 from payload.clouds.mask import CloudMask
-from payload.scene import SceneInfo
+from payload.policy import Gate
+from payload.scene import Mask, SceneInfo
 from payload.tiles import Tile, grid
 from sim.products.rasters import CLOUD_NODATA, CloudProbabilityWriter
 from sim.progress import Progress
@@ -17,11 +23,35 @@ from sim.progress import Progress
 ONBOARD_CLOUD_FILE = "cloud-onboard.tif"
 
 
+class FlattenedPixels:
+    """Pixels whose detail the gate gave up, tile by tile; packed, because a scene has many."""
+
+    def __init__(self, tile_px: int) -> None:
+        self._side, self._tiles = tile_px, dict[tuple[int, int], bytes]()
+
+    def add(self, tile: Tile, pixels: Mask) -> None:
+        """pixels: bool [T, T]"""
+        if pixels.any():
+            self._tiles[tile.row, tile.col] = zlib.compress(np.packbits(pixels).tobytes(), 1)
+
+    def strip(self, row: int, height_px: int, width_px: int) -> Mask:
+        """Of a row of tiles. bool [h, W]"""
+        side = self._side
+        found = np.zeros((height_px, width_px), bool)
+        for col in range(-(-width_px // side)):
+            if (packed := self._tiles.get((row, col))) is not None:
+                bits = np.unpackbits(np.frombuffer(zlib.decompress(packed), np.uint8), count=side * side)
+                part = found[:, col * side : (col + 1) * side]
+                part[:] = bits.reshape(side, side)[: part.shape[0], : part.shape[1]]
+        return found
+
+
 class CloudStrips:
     """Used as a context: the raster is in its place, whole, when that is left well."""
 
-    def __init__(self, path: Path, info: SceneInfo, tile_px: int, progress: Progress) -> None:
-        self._writer = CloudProbabilityWriter(path, info)
+    def __init__(self, path: Path, info: SceneInfo, tile_px: int, gate: Gate, progress: Progress) -> None:
+        self._writer, self._gate = CloudProbabilityWriter(path, info), gate
+        self.flattened = FlattenedPixels(tile_px)
         self._info, self._side, self._progress = info, tile_px, progress
         self._rows, self._cols = grid(info, tile_px)
         self._row = 0
@@ -44,6 +74,7 @@ class CloudStrips:
         """Takes the mask of a tile; tiles come in row order."""
         while self._row < tile.row:
             self._flush()
+        self.flattened.add(tile, pixels_without_detail(tile, mask, self._gate))
         percent = np.rint(100.0 * mask.probability).astype(np.uint8)
         self._strip[:, tile.col * self._side :][:, : self._side] = np.where(tile.valid, percent, CLOUD_NODATA)
 

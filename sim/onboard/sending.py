@@ -31,7 +31,7 @@ from sim.link.frames.channel import FRAMES_FILE
 from sim.onboard import ran
 from sim.onboard.aboard import Aboard
 from sim.onboard.apps_run import AppsRun, apps_run
-from sim.onboard.cloud_strips import ONBOARD_CLOUD_FILE, CloudStrips
+from sim.onboard.cloud_strips import ONBOARD_CLOUD_FILE, CloudStrips, FlattenedPixels
 from sim.onboard.device import DeviceRun, codes_of, of_scene
 from sim.progress import Progress
 
@@ -70,6 +70,7 @@ class Onboard:
     memory: dict[str, object] | None = None  # what outlives the run: slots and counters; None: nothing does
     apps: AppsRun | None = None  # what applications did; None: there were none
     device: DeviceRun | None = None
+    flattened: FlattenedPixels | None = None  # whose detail the gate gave up; None: of no pixel
 
 
 @dataclass(eq=False)
@@ -113,7 +114,7 @@ def send(
     with (
         (folder / PACKETS_FILE).open("wb") as stream,
         _telemetry(payload, protection, folder) as tell,
-        CloudStrips(folder / ONBOARD_CLOUD_FILE, scene.info, bundle.tile_px, progress) as clouds,
+        CloudStrips(folder / ONBOARD_CLOUD_FILE, scene.info, bundle.tile_px, policy.gate_in_use, progress) as clouds,
     ):
         if memory is not None:
             memory.begin(payload)
@@ -125,7 +126,7 @@ def send(
     took_s = time.perf_counter() - start
     told = memory.told() if memory is not None else None
     done = dict(payload.work), watch.tile_s, told, apps_run(payload.apps)
-    return Onboard(watch.seconds, took_s, peak_memory_mib(), before_mib, *done)
+    return Onboard(watch.seconds, took_s, peak_memory_mib(), before_mib, *done, flattened=clouds.flattened)
 
 
 @contextmanager
@@ -154,7 +155,7 @@ def send_by_device(
     with (
         open_device(device.url, bundle, policy) as session,
         (folder / PACKETS_FILE).open("wb") as stream,
-        CloudStrips(folder / ONBOARD_CLOUD_FILE, scene.info, bundle.tile_px, progress) as clouds,
+        CloudStrips(folder / ONBOARD_CLOUD_FILE, scene.info, bundle.tile_px, policy.gate_in_use, progress) as clouds,
     ):
         run = DeviceRun(device.url, session.info)
 
@@ -168,7 +169,8 @@ def send_by_device(
         for record in records(header, codes()):
             stream.writelines(sender.packets(record))
         stream.writelines(sender.housekeeping())
-    return Onboard({}, time.perf_counter() - start, peak_memory_mib(), before_mib, dict(run.work), device=run)
+    took_s = time.perf_counter() - start
+    return Onboard({}, took_s, peak_memory_mib(), before_mib, dict(run.work), device=run, flattened=clouds.flattened)
 
 
 def put_on_air(folder: Path, stack: Stack | None, policy: Policy, onboard: Onboard) -> LayerOctets:

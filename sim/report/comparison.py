@@ -19,7 +19,7 @@ from payload.tiles import grid
 from sim.clouds.ground_mask import GroundMask, MaskTally
 from sim.heap import give_back_free_pages
 from sim.metrics.distortion import SceneQuality, psnr_db
-from sim.onboard.cloud_strips import ONBOARD_CLOUD_FILE, CloudReader
+from sim.onboard.cloud_strips import ONBOARD_CLOUD_FILE, CloudReader, FlattenedPixels
 from sim.products.native import GridFile
 from sim.products.quicklooks import Pictures, Quicklooks
 from sim.progress import Progress
@@ -28,12 +28,14 @@ from sim.spread import Spread
 
 @dataclass
 class Comparison:
-    """What the ground has of a scene, held against the original. `compared_px` are valid in both."""
+    """What the ground has of a scene, held against the original. `compared_px` are valid in both; figures of quality
+    are of those whose detail was sent, `flattened_px` fewer."""
 
-    figures: Callable[[], dict[str, float]]  # of quality, waits for them; of `compared_px` at least one
+    figures: Callable[[], dict[str, float]]  # of quality, waits for them; of one pixel at least
     pictures: Pictures
     tile_psnr_db: dict[tuple[int, int], float]
     compared_px: int
+    flattened_px: int = 0
     cloud_mask: dict[str, Any] = field(default_factory=dict)  # the ground's mask beside the payload's
     seconds: dict[str, float] = field(default_factory=dict)  # of the ground, by stage
 
@@ -87,17 +89,19 @@ def _window(raster: Any, place: tuple[int, int, int], times: int) -> tuple[Dn, M
 def compare_with_original(
     scene: Scene, pictures: Sequence[GridFile], cloud: Path | None, mask: GroundMask, folder: Path,
     kinds: Sequence[Sequence[str]], progress: Progress, spread: Spread | None = None,
+    flattened: FlattenedPixels | None = None,
 ) -> Comparison:  # fmt: skip
     """Strip by strip, its tiles spread over threads; the pictures are written to `folder`, where the mask that the
     payload judged by lies as well.
 
-    `cloud`: the ground's own mask, compared with that one; None where nothing was delivered.
+    `cloud`: the ground's own mask, compared with that one; None where nothing was delivered. `flattened`: cloud whose
+    detail the gate gave up, which is in no figure of quality, as what it withheld is in none.
     """
     tile_px, tally, spread = mask.tile_px, MaskTally(mask), spread or Spread()
     info = scene.info
     quality, looks = SceneQuality(info.sensor), Quicklooks(info)
     tile_psnr: dict[tuple[int, int], float] = {}
-    compared_px, (rows, cols) = 0, grid(info, tile_px)
+    compared_px, flattened_px, (rows, cols) = 0, 0, grid(info, tile_px)
     give_back_free_pages()  # what decoding and packing left
     with (
         PictureReader(pictures, len(info.bands), info.width_px) as received,
@@ -108,12 +112,14 @@ def compare_with_original(
             top, height = row * tile_px, len(valid)
             onboard = clouds.read(top, height)
             spans = [slice(col * tile_px, (col + 1) * tile_px) for col in range(cols)]
-            pieces = [(original[:, :, span], dn[:, :, span], known[:, span]) for span in spans]
+            counted = known if flattened is None else known & ~flattened.strip(row, *known.shape)
+            pieces = [(original[:, :, span], dn[:, :, span], counted[:, span]) for span in spans]
             seen = spread.few(lambda piece: (quality.look(*piece), _tile_psnr_db(*piece)), pieces)
             looks.add(top, original, valid, dn, known, onboard)
             if cloud is not None:
                 tally.compare(ground.read(top, height), onboard, info.gsd_m)
             compared_px += int(known.sum())
+            flattened_px += int(known.sum()) - int(counted.sum())
             for col, span in enumerate(spans):
                 if kinds[row][col] == "withheld":
                     tally.withheld(original[:, :, span], valid[:, span], info.gsd_m)
@@ -123,20 +129,23 @@ def compare_with_original(
                     tile_psnr[row, col] = psnr
             give_back_free_pages()
             progress("verification", rows)
-    figures = spread.aside(quality.figures) if compared_px else dict
+    figures = spread.aside(quality.figures) if compared_px > flattened_px else dict
     shown = looks.write(folder, kinds, tile_px, spread)
-    return Comparison(figures, shown, tile_psnr, compared_px, tally.summary())
+    return Comparison(figures, shown, tile_psnr, compared_px, flattened_px, tally.summary())
 
 
 def judge_picture(
-    scene: Scene, picture: GridFile, tile_px: int, spread: Spread | None = None
-) -> tuple[SceneQuality, dict[tuple[int, int], float]]:
-    """The figures of another picture of the scene, and PSNR by tile."""
+    scene: Scene, picture: GridFile, tile_px: int, spread: Spread | None = None,
+    flattened: FlattenedPixels | None = None,
+) -> tuple[SceneQuality, dict[tuple[int, int], float]]:  # fmt: skip
+    """The figures of another picture of the scene, and PSNR by tile, as `compare_with_original` counts them."""
     quality, spread = SceneQuality(scene.info.sensor), spread or Spread()
     tile_psnr: dict[tuple[int, int], float] = {}
     cols = grid(scene.info, tile_px)[1]
     with PictureReader([picture], len(scene.info.bands), scene.info.width_px) as received:
         for row, (original, _, dn, known) in enumerate(_strips(scene, received, tile_px, spread)):
+            if flattened is not None:
+                known &= ~flattened.strip(row, *known.shape)
             for col in range(cols):
                 span = slice(col * tile_px, (col + 1) * tile_px)
                 piece = original[:, :, span], dn[:, :, span], known[:, span]

@@ -111,7 +111,7 @@ def compose(
         | _rate(run, comparison.compared_px)
         | {"octets": _octets(run), "bpp_of_the_whole_scene": 8 * _octets(run) / scene_px},
         "quality": _quality(figures, comparison),
-        "clouds": _clouds(run, tiles) | comparison.cloud_mask | {"audit": audits},
+        "clouds": _clouds(run, tiles) | _flattened(comparison) | comparison.cloud_mask | {"audit": audits},
         "notes": notes(run),
         "budgets": [_budget_row(row) for row in rows],
         "checks": [*map(asdict, checks), *bound.checks(*bounded), *_octets_compared(onboard.device)],
@@ -313,6 +313,11 @@ def _clouds(run: Run, tiles: dict[str, Any]) -> dict[str, Any]:
         "withheld_tiles": tiles["withheld"],
         "audited_tiles": len(run.received.audits),
     }
+
+
+def _flattened(comparison: Comparison) -> dict[str, Any]:
+    compared = comparison.compared_px
+    return {"flattened_percent": 100.0 * comparison.flattened_px / compared if compared else None}
 
 
 def audit_section(received: SceneReception, decoder: Decoder) -> dict[str, Any]:

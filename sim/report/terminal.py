@@ -46,7 +46,7 @@ def _facts(report: Mapping[str, Any], arranged: Mapping[str, Any]) -> Iterator[s
         yield f"bound    {largest} off at most, {bound['asked_dn']} DN asked, {bound['bits_per_sample']:.3f} bit/sample"
     yield from _answers(report.get("apps"))
     yield from _delivery(report.get("delivery", {}))
-    yield "quality  " + "; ".join(_metric(report, key) for key in SHOWN)
+    yield "quality  " + "; ".join(_metric(report, key) for key in SHOWN) + _flattened(report["clouds"])
     yield from _aided(report.get("aided"))
     yield f"on board {_on_board(arranged)}"
     if (guard := in_a_line(report.get("housekeeping", {}))) is not None:
@@ -165,6 +165,11 @@ def _apart(host: Mapping[str, Any]) -> str:
         f"{host[f'{kind}_tiles_mpx_s']:.3g} {kind}" for kind in ("coded", "withheld") if f"{kind}_tiles_mpx_s" in host
     ]
     return f" ({', '.join(told)} tiles; the gate takes {host['gate_share_percent']:.0f} %)"
+
+
+def _flattened(clouds: Mapping[str, Any]) -> str:
+    percent = clouds.get("flattened_percent")
+    return f"; without {percent:.1f} % closed cloud, sent flattened" if percent else ""
 
 
 def _metric(report: Mapping[str, Any], key: str) -> str:

@@ -35,7 +35,8 @@ T = 64
 
 
 def scene_of(rows: int, cols: int, seed: int = 0, bright: tuple[tuple[int, int], ...] = ()) -> ArrayScene:
-    """Smooth random ground of rows x cols tiles; tiles in `bright` are what the toy gate takes for cloud."""
+    """Smooth random ground of rows x cols tiles; tiles in `bright` are what the toy gate takes for cloud, of each more
+    than 70 % beyond doubt: ground of strong colours shows through."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(200, 2500, (4, rows * 8 + 1, cols * 8 + 1)).repeat(8, axis=1).repeat(8, axis=2)
     dn = coarse[:, : rows * T, : cols * T] + rng.integers(0, 60, (4, rows * T, cols * T))
@@ -123,7 +124,7 @@ def test_pixels_without_data_change_no_octet(payload_of) -> None:
 
 def test_cloudy_tiles_are_declared_and_not_sent(payload_of) -> None:
     scene = scene_of(2, 2, bright=((0, 1), (1, 0)))
-    codes = list(payload_of(Policy(gate=Gate(audit_count=0)), gate=True).tile_codes(scene))
+    codes = list(payload_of(Policy(gate=Gate(withhold_above_percent=70.0, audit_count=0)), gate=True).tile_codes(scene))
     assert [(c.kind, c.cloud_percent, len(c.layers)) for c in codes] == [
         (Kind.CODED, 0, 3), (Kind.WITHHELD, 100, 0), (Kind.WITHHELD, 100, 0), (Kind.CODED, 0, 3),
     ]  # fmt: skip
@@ -131,16 +132,16 @@ def test_cloudy_tiles_are_declared_and_not_sent(payload_of) -> None:
 
 def test_a_region_is_sent_whole_through_any_cloud(payload_of) -> None:
     scene = scene_of(1, 2, bright=((0, 0), (0, 1)))
-    gate = Gate(audit_count=0, regions=(Region(0, T + 1, 1, T + 2),))
+    gate = Gate(withhold_above_percent=70.0, audit_count=0, regions=(Region(0, T + 1, 1, T + 2),))
     codes = list(payload_of(Policy(gate=gate), gate=True).tile_codes(scene))
     assert [(c.kind, len(c.layers)) for c in codes] == [(Kind.WITHHELD, 0), (Kind.CODED, 3)]
 
 
 def test_reduced_tiles_have_the_first_layers_of_whole_ones(payload_of) -> None:
     scene = scene_of(1, 1, bright=((0, 0),))
-    gate = Gate(withhold_above_percent=100.0, reduce_above_percent=50.0, reduced_layers=2)
+    gate = Gate(withhold_above_percent=100.0, reduce_above_percent=50.0, reduced_layers=2, flatten_clouds=False)
     (reduced,) = payload_of(Policy(gate=gate), gate=True).tile_codes(scene)
-    (whole,) = payload_of(Policy(gate=Gate(withhold_above_percent=100.0)), gate=True).tile_codes(scene)
+    (whole,) = payload_of(Policy(gate=replace(gate, reduce_above_percent=None)), gate=True).tile_codes(scene)
     assert reduced.layers == whole.layers[:2] and len(whole.layers) == 3
 
 
@@ -148,7 +149,7 @@ def test_reduced_tiles_have_the_first_layers_of_whole_ones(payload_of) -> None:
 def test_the_audit_sends_the_coarsest_layer_of_withheld_tiles(payload_of, wanted) -> None:
     cloudy = tuple((row, col) for row in range(3) for col in range(3) if (row + col) % 2)
     scene = scene_of(3, 3, bright=cloudy)
-    policy = Policy(gate=Gate(audit_count=wanted))
+    policy = Policy(gate=Gate(withhold_above_percent=70.0, audit_count=wanted))
     codes = list(payload_of(policy, gate=True).tile_codes(scene))
     audits = codes[9:]
     assert len(audits) == min(wanted, len(cloudy)) == len({(a.row, a.col) for a in audits})
@@ -165,23 +166,24 @@ def test_every_withheld_tile_is_drawn_equally_often(payload_of) -> None:
     payload = payload_of(gate=True)
     hits = np.zeros(4)
     for seed in range(80):
-        payload.policy = Policy(gate=Gate(audit_count=1, audit_seed=seed))
+        payload.policy = Policy(gate=Gate(withhold_above_percent=70.0, audit_count=1, audit_seed=seed))
         hits[[code.col for code in payload.tile_codes(scene) if code.kind is Kind.AUDIT]] += 1
     assert hits.sum() == 80 and np.abs(hits - 20).max() < 12
 
 
 def test_a_budget_is_kept_audit_included(payload_of) -> None:
-    scene = scene_of(4, 4, bright=((0, 0), (2, 1)))
-    everything = sum(map(len, payload_of(gate=True).transmit(scene)))
+    scene, gate = scene_of(4, 4, bright=((0, 0), (2, 1))), Gate(withhold_above_percent=70.0)
+    everything = sum(map(len, payload_of(Policy(gate=gate), gate=True).transmit(scene)))
     before = 0.0
     for share in (0.3, 0.5, 0.7, 0.9, 1.0):
-        policy = Policy(budget_octets=int(share * everything))
+        policy = Policy(budget_octets=int(share * everything), gate=gate)
         packets = list(payload_of(policy, gate=True).transmit(scene))
         used = sum(map(len, packets))
         assert before < used <= policy.budget_octets
         assert sum(code.kind is Kind.AUDIT for code in codes_in(packets)) == 2
         before = used
-    assert packets == list(payload_of(gate=True).transmit(scene))  # all of it fits: the budget changes nothing
+    whole = list(payload_of(Policy(gate=gate), gate=True).transmit(scene))
+    assert packets == whole  # all of it fits: the budget changes nothing
 
 
 def test_tiles_stream(payload_of) -> None:

@@ -26,7 +26,7 @@ def test_ranges_of_a_policy(field, inside, outside) -> None:
     ("field", "inside", "outside"),
     [
         ("withhold_above_percent", (0.0, 100.0), (-0.1, 100.1, float("nan"))),
-        ("reduce_above_percent", (None, 0.0, 70.0), (-1.0, 70.1)),  # the gate withholds above 70
+        ("reduce_above_percent", (None, 0.0, 88.0), (-1.0, 88.1)),  # the gate withholds above 88
         ("reduced_layers", (1, 9), (0,)),
         ("thin_counts", (0.0, 1.0), (-0.1, 1.1)),
         ("audit_count", (0, 65535), (-1, 65536)),

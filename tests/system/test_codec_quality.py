@@ -12,13 +12,12 @@ from payload.engine import open_engine
 from payload.link.space_packet import octets_on_air
 from payload.link.tile_code import pack
 from payload.pipeline import Payload
-from payload.policy import Gate, Policy
+from payload.policy import SENDS_EVERYTHING, Policy
 from payload.tiles import Tile
 from sim.ground.decoder import Decoder
 
 pytestmark = [pytest.mark.slow, pytest.mark.realdata]
 DATA = Path(os.environ.get("NADIR_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
-EVERYTHING = Gate(withhold_above_percent=100.0, audit_count=0)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +33,7 @@ def tiles() -> list[Tile]:
 @pytest.fixture(scope="module")
 def line() -> tuple[Payload, Decoder, Policy]:
     bundle, engine = load_bundle(), open_engine()
-    policy = Policy(step_dn=220.0, gate=EVERYTHING)
+    policy = Policy(step_dn=220.0, gate=SENDS_EVERYTHING)
     return Payload(bundle, policy, engine), Decoder(bundle, engine), policy
 
 

@@ -22,7 +22,7 @@ from payload.link import scene_header
 from payload.link.space_packet import SequenceCounter, read_packets, segment
 from payload.link.tile_code import Kind, TileCode
 from payload.pipeline import Payload
-from payload.policy import Gate, Policy
+from payload.policy import SENDS_EVERYTHING, Gate, Policy
 from payload.scene import SceneInfo
 from payload.sensor import RGBN
 from payload.stopwatch import Stopwatch
@@ -347,7 +347,7 @@ def test_the_shipped_bundle_meets_a_byte_budget(tiles_a_side) -> None:
     bundle, engine = load_bundle(), open_engine("openvino")
     side = 256 * tiles_a_side
     scene = demo_scene(side, side, seed=4)
-    quiet = Gate(withhold_above_percent=100.0, audit_count=0)
+    quiet = SENDS_EVERYTHING
     everything = sum(map(len, Payload(bundle, Policy(step_dn=30.0, gate=quiet), engine).transmit(scene)))
     for share in (0.2, 0.45, 0.7, 0.95):
         budget = int(share * everything)
@@ -382,7 +382,7 @@ def test_constant_quality_reaches_the_psnr_that_was_asked_for(wanted_db) -> None
     """No tile is further below than 1 dB. It may lie above by more: the payload does not know what the ground's network
     gains."""
     bundle, engine = load_bundle(), open_engine("openvino")
-    payload = Payload(bundle, Policy(psnr_db=wanted_db, gate=Gate(withhold_above_percent=100.0, audit_count=0)), engine)
+    payload = Payload(bundle, Policy(psnr_db=wanted_db, gate=SENDS_EVERYTHING), engine)
     decoder = Decoder(bundle, engine)
     for tile in split(demo_scene(512, 300, seed=9), bundle.tile_px):  # the second column is a sliver of 44 px
         found = decoder.decode_tile(payload.encode_tile(tile))

@@ -222,8 +222,12 @@ def clouds_text() -> str:
     settings = {"rotation": "shipped", "cloudy_above": 0.54, "sure_above": 0.7}
     gate = {"let_through": 0.1, "usable_lost": 0.0, "worst_site": "semarang", "usable_lost_there": 0.01}
     flat = dict.fromkeys(
-        ("cloud_withheld", "cloud_flattened", "cloud_with_detail", "ground_flattened", "lost_either_way_there"), 0.3
-    )
+        (
+            "cloud_withheld", "cloud_flattened", "cloud_with_detail", "ground_flattened", "lost_either_way",
+            "lost_either_way_there",
+        ),
+        0.3,
+    ) | {"worst_site_either_way": "semarang", "withheld_above": 0.88}  # fmt: skip
     by_threshold = [{"withheld_above": 0.8, "ours": gate | flat, "knowing": gate}]
     check = {"requirement": "tile accuracy on left-out sites", "measured": 0.9356, "relation": ">=", "limit": 0.92}
     result = {
@@ -247,7 +251,8 @@ def clouds_text() -> str:
         "gate": gate | flat,
         "gate_by_threshold": by_threshold, "gate_by_threshold_teacher": by_threshold,
         "light": [{"light": "gain 0.7", "human_iou": None, "human_precision": None, "human_recall": None,
-                   "scl_iou": 0.8, "let_through": 0.1, "usable_lost": None, "usable_lost_there": None}],
+                   "scl_iou": 0.8, "let_through": 0.1, "cloud_with_detail": 0.1, "lost_either_way": None,
+                   "lost_either_way_there": None}],
         "measured_on_host": {"megapixels_per_s": 47.0, "gate": []},
     }  # fmt: skip
     return clouds_page.render(result, Material([], []))
