@@ -36,3 +36,21 @@ def cloud_counts(
     )  # fmt: skip
     cloudy, thin, sure = counts.tolist()
     return is_cloudy.size, cloudy, thin, sure, is_cloudy
+
+
+def flattened(
+    logits: NDArray[np.int8], exponentials: NDArray[np.float32], sure_above: float, thin_too: bool, seen: Dn, dn: Dn
+) -> Dn | None:
+    """As payload.clouds.gate.flatten_clouds, of a tile dn [B, T, T] whose pixels are all valid; None where nothing is
+    flattened. Logits [4, s, s, h, w]; `seen`: what the witness looks at."""
+    _, s, _, h, w = logits.shape
+    bands, size, _ = dn.shape
+    cell_px, blocks = size // (s * w), size // 8
+    cells, chosen = np.empty((2, s * h, s * w), np.uint8), np.empty((size, size), np.uint16)
+    rows, flat = np.empty((2, blocks, size), np.float32), np.empty(dn.shape, np.uint16)
+    smoothed = call(
+        "flatten", span(np.ascontiguousarray(logits), I8), span(exponentials, F32), s, h, w, ctypes.c_float(sure_above),
+        int(thin_too), span(np.ascontiguousarray(seen), U16), cell_px, span(np.ascontiguousarray(dn), U16), bands,
+        span(cells, U8), span(chosen, U16), span(rows, F32), span(flat, U16),
+    )  # fmt: skip
+    return flat if smoothed else None

@@ -45,7 +45,8 @@ def detect_clouds(tile: Tile, net: CloudNet) -> CloudMask:
     shape = parts_shape(logits, net, size)
     counts = None
     if library.available and tile.valid.all():
-        counts = CloudCounts(*compiled.cloud_counts(logits.reshape(shape), net.exponentials, *thresholds))
+        told = logits.reshape(shape), net.exponentials
+        counts = CloudCounts(*compiled.cloud_counts(*told, *thresholds), *told)
     return CloudMask(partial(probabilities, logits, net, size), tile.valid, *thresholds, seen, counts)
 
 
@@ -54,10 +55,15 @@ def flatten_clouds(tile: Tile, mask: CloudMask, thin_too: bool = True) -> Tile:
 
     What is smoothed cannot be had back, so only cloud beyond doubt is: the gate's answer, not the mask's.
     """
-    chosen = flattened_pixels(mask, thin_too)
-    if not chosen.any():
-        return tile
-    return Tile(tile.row, tile.col, _smoothed(tile.dn, chosen), tile.valid)
+    if mask.accused_fraction * mask.valid.size < BLOCK_PX**2:
+        return tile  # less than one block
+    if mask.counts is not None and mask.dn is not None:
+        told = mask.counts.logits, mask.counts.exponentials
+        flat = compiled.flattened(*told, mask.sure_above, thin_too, mask.dn, tile.dn)
+    else:
+        chosen = flattened_pixels(mask, thin_too)
+        flat = _smoothed(tile.dn, chosen) if chosen.any() else None
+    return tile if flat is None else Tile(tile.row, tile.col, flat, tile.valid)
 
 
 def flattened_pixels(mask: CloudMask, thin_too: bool = True) -> Mask:

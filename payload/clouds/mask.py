@@ -28,13 +28,16 @@ Parts = NDArray[np.float32]  # probabilities of CLASSES, [4, s, s, h, w]
 @dataclass(frozen=True, eq=False)
 class CloudCounts:
     """Cells of a tile: all of them, those that are cloud, thin cloud, and cloud beyond doubt to the network; which are
-    cloud, in the network's order [s, s, h, w]."""
+    cloud, in the network's order [s, s, h, w]; and what they were counted from, logits [4, s, s, h, w] and the table of
+    their exponentials."""
 
     cells: int
     cloud: int
     thin: int
     sure: int
     is_cloudy: NDArray[np.bool_]
+    logits: NDArray[np.int8]
+    exponentials: NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)

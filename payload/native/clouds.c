@@ -236,3 +236,251 @@ EXPORT int nadir_cloud_counts(Span logits, Span exponentials, int n, float cloud
     cloud_counts(logits.at, exponentials.at, n, cloudy_above, sure_above, counts.at, is_cloudy.at);
     return 0;
 }
+
+/* ---- Closed cloud of a tile, smoothed (payload/clouds/gate.py) ---- */
+
+enum { CROWD = 5, LEAST_CLOSED = 19, CROWD_REACH = CROWD / 2 };
+
+/* Which of a row of up to 64 cells of these weights are cloud beyond doubt; thin cloud, too, where wanted. */
+VECTORISED static void surely_cloud(float (*weight)[CELLS_AT_ONCE], int cells, float sure_above, int thin_too,
+                                    uint8_t *sure) {
+    for (int i = 0; i < cells; i++) {
+        float total = weight[0][i] + weight[1][i] + weight[2][i] + weight[3][i];
+        float thick = weight[1][i] / total, thinner = weight[2][i] / total;
+        sure[i] = (thick + thinner > sure_above) & (thin_too | !(thinner > thick));
+    }
+}
+
+/* Four times the averages of a row of cells of one band, rounded down. */
+VECTORISED static void pairs_of_cells(const uint16_t *upper, const uint16_t *lower, int cells, int32_t *to) {
+    for (int i = 0; i < cells; i++)
+        to[i] = upper[2 * i] + upper[2 * i + 1] + lower[2 * i] + lower[2 * i + 1];
+}
+
+/* The same of cells of 2 or 4 pixels a side. */
+static void four_averages(const uint16_t *at, int size, int cell, int32_t *to) {
+    if (cell == 2) {
+        pairs_of_cells(at, at + size, size / 2, to);
+        return;
+    }
+    for (int i = 0; i < size / cell; i++) {
+        uint32_t sum = 0;
+        for (int row = 0; row < cell; row++)
+            for (int col = 0; col < cell; col++)
+                sum += at[(size_t)row * size + i * cell + col];
+        to[i] = (int32_t)(sum >> 2);
+    }
+}
+
+/* Of a row of accused cells those stay that the stricter witness finds hazy and white, with no bend in the blue. */
+VECTORISED static void hear_witness(int32_t (*averages)[MAX_SIDE / 2], int cells, uint8_t *accused) {
+    for (int i = 0; i < cells; i++) {
+        int32_t blue = averages[0][i], green = averages[1][i], red = averages[2][i], total = blue + green + red;
+        int32_t most = blue > green ? blue : green, least = blue < green ? blue : green;
+        most = most > red ? most : red, least = least < red ? least : red;
+        int32_t above = 3 * most - total, below = total - 3 * least, spread = 2 * (above > below ? above : below);
+        accused[i] &= (2 * blue - red > 6400) & (300 * (total - 3 * green) <= 11 * total) & (10 * spread <= 3 * total);
+    }
+}
+
+/* Cells [s h, s w] that are cloud beyond doubt to the network, by its logits [4, s, s, h, w]. */
+static void accused_cells(const int8_t *logits, const float *exponentials, int s, int h, int w, float sure_above,
+                          int thin_too, uint8_t *accused) {
+    float weight[CLOUD_CLASSES][CELLS_AT_ONCE], clear_up_to = 0.99f * sure_above * exponentials[0];
+    uint8_t below[CLOUD_CLASSES][CELLS_AT_ONCE], sure[CELLS_AT_ONCE];
+    size_t n = (size_t)s * s * h * w;
+    memset(accused, 0, n);
+    for (int row = 0; row < s * s * h; row++)
+        for (int from = 0; from < w; from += CELLS_AT_ONCE) {
+            int cells = w - from < CELLS_AT_ONCE ? w - from : CELLS_AT_ONCE;
+            steps_below(logits + (size_t)row * w + from, n, cells, below);
+            if (exponentials[least_of(below[1], cells)] + exponentials[least_of(below[2], cells)] < clear_up_to)
+                continue;
+            for (int k = 0; k < CLOUD_CLASSES; k++)
+                for (int i = 0; i < cells; i++)
+                    weight[k][i] = exponentials[below[k][i]];
+            surely_cloud(weight, cells, sure_above, thin_too, sure);
+            uint8_t *to = accused + ((size_t)(row % h) * s + row / h / s) * s * w + (size_t)from * s + row / h % s;
+            for (int i = 0; i < cells; i++)
+                to[i * s] = sure[i];
+        }
+}
+
+/* Of accused cells [size / cell, size / cell] those stay that the stricter witness accuses, too. */
+static void closed_cells(const uint16_t *seen, int size, int cell, uint8_t *accused) {
+    int32_t averages[3][MAX_SIDE / 2];
+    int cells = size / cell;
+    for (int row = 0; row < cells; row++) {
+        if (memchr(accused + (size_t)row * cells, 1, cells) == NULL)
+            continue;
+        for (int band = 0; band < 3; band++)
+            four_averages(seen + ((size_t)band * size + (size_t)row * cell) * size, size, cell, averages[band]);
+        hear_witness(averages, cells, accused + (size_t)row * cells);
+    }
+}
+
+static int inside(int place, int n) { return place < 0 ? 0 : place >= n ? n - 1 : place; }
+
+/* Sums of CROWD values about each of a row, its ends repeated. */
+VECTORISED static void around(const uint8_t *row, int n, uint8_t *sums) {
+    for (int i = 0; i < n; i++)
+        sums[i] = 0;
+    for (int step = -CROWD_REACH; step <= CROWD_REACH; step++) {
+        int from = step < 0 ? -step : 0, to = step > 0 ? n - step : n;
+        for (int i = 0; i < from && i < n; i++)
+            sums[i] += row[0];
+        for (int i = from; i < to; i++)
+            sums[i] += row[i + step];
+        for (int i = to > 0 ? to : 0; i < n; i++)
+            sums[i] += row[n - 1];
+    }
+}
+
+VECTORISED static int keep_crowded(const uint8_t *const rows[CROWD], int n, uint8_t *closed) {
+    int kept = 0;
+    for (int i = 0; i < n; i++) {
+        int sum = rows[0][i] + rows[1][i] + rows[2][i] + rows[3][i] + rows[4][i];
+        closed[i] = closed[i] & (sum >= LEAST_CLOSED);
+        kept += closed[i];
+    }
+    return kept;
+}
+
+/* Of closed cells [n, n] those in a crowd stay; how many. `sums` [n, n] is written over. */
+static int crowded(uint8_t *closed, int n, uint8_t *sums) {
+    int kept = 0;
+    for (int row = 0; row < n; row++)
+        around(closed + (size_t)row * n, n, sums + (size_t)row * n);
+    for (int row = 0; row < n; row++) {
+        const uint8_t *rows[CROWD];
+        for (int k = 0; k < CROWD; k++)
+            rows[k] = sums + (size_t)inside(row + k - CROWD_REACH, n) * n;
+        kept += keep_crowded(rows, n, closed + (size_t)row * n);
+    }
+    return kept;
+}
+
+/* Values of a row of blocks [blocks] -> pixels, linear between the blocks' centres, constant beyond. */
+VECTORISED static void between_centres(const float *values, int blocks, float *pixels) {
+    for (int i = 0; i < BLOCK / 2; i++)
+        pixels[i] = values[0], pixels[BLOCK * blocks - 1 - i] = values[blocks - 1];
+    for (int b = 0; b + 1 < blocks; b++)
+        for (int i = 0; i < BLOCK; i++) {
+            float far = (float)(2 * i + 1) / (2 * BLOCK), step = (values[b + 1] - values[b]) * far;
+            pixels[BLOCK / 2 + BLOCK * b + i] = step + values[b];
+        }
+}
+
+/* One row of pixels between the rows of two blocks' centres; only those that are chosen. */
+VECTORISED static void smooth_row(const float *upper, const float *lower, const float *upper_count,
+                                  const float *lower_count, float far, const uint16_t *chosen, int n, uint16_t *to) {
+    for (int i = 0; i < n; i++) {
+        float count = (lower_count[i] - upper_count[i]) * far + upper_count[i];
+        count = count > 0.25f ? count : 0.25f;
+        float step = (lower[i] - upper[i]) * far, average = (step + upper[i]) / count + 0.5f;
+        to[i] = (uint16_t)((to[i] & ~chosen[i]) | ((uint16_t)(int32_t)average & chosen[i]));
+    }
+}
+
+/* Whether any of up to 64 pixels is chosen. */
+VECTORISED static int any_chosen(const uint16_t *chosen, int n) {
+    uint16_t any = 0;
+    for (int i = 0; i < n; i++)
+        any |= chosen[i];
+    return any != 0;
+}
+
+/* Chosen cells [cells, cells] as pixels [size, size], all bits set where chosen. */
+static void as_pixels(const uint8_t *chosen, int size, int cell, uint16_t *pixels) {
+    int cells = size / cell;
+    for (int row = 0; row < size; row++) {
+        uint16_t *to = pixels + (size_t)row * size;
+        if (row % cell != 0) {
+            memcpy(to, to - size, size * sizeof(uint16_t));
+            continue;
+        }
+        for (int i = 0; i < cells; i++)
+            for (int k = 0; k < cell; k++)
+                to[i * cell + k] = (uint16_t)-chosen[(size_t)(row / cell) * cells + i];
+    }
+}
+
+VECTORISED static void add_chosen(const uint16_t *row, const uint16_t *chosen, int n, uint32_t *columns) {
+    for (int i = 0; i < n; i++)
+        columns[i] += row[i] & chosen[i];
+}
+
+VECTORISED static void count_chosen(const uint16_t *chosen, int n, uint32_t *columns) {
+    for (int i = 0; i < n; i++)
+        columns[i] += chosen[i] & 1;
+}
+
+/* Sums over the chosen pixels of each block, or with no picture their number, a row of blocks at a time; between their
+ * centres along the row. [blocks, size] */
+static void rows_of_sums(const uint16_t *dn, int size, const uint16_t *chosen, float *rows) {
+    uint32_t columns[MAX_SIDE];
+    float sums[MAX_CELLS];
+    for (int b = 0; b < size / BLOCK; b++) {
+        memset(columns, 0, size * sizeof(columns[0]));
+        for (size_t at = (size_t)b * BLOCK * size; at < (size_t)(b + 1) * BLOCK * size; at += size)
+            if (dn == NULL)
+                count_chosen(chosen + at, size, columns);
+            else
+                add_chosen(dn + at, chosen + at, size, columns);
+        for (int i = 0; i < size / BLOCK; i++) {
+            uint32_t sum = 0;
+            for (int k = 0; k < BLOCK; k++)
+                sum += columns[i * BLOCK + k];
+            sums[i] = (float)sum;
+        }
+        between_centres(sums, size / BLOCK, rows + (size_t)b * size);
+    }
+}
+
+/* The chosen pixels of a tile [bands, size, size] smoothed in place. `rows` [2, blocks, size] is written over. */
+static void smooth(uint16_t *dn, int bands, int size, const uint16_t *chosen, float *rows) {
+    int blocks = size / BLOCK;
+    float *counts = rows + (size_t)blocks * size;
+    rows_of_sums(NULL, size, chosen, counts);
+    for (int b = 0; b < bands; b++) {
+        uint16_t *band = dn + (size_t)b * size * size;
+        rows_of_sums(band, size, chosen, rows);
+        for (int y = 0; y < size; y++) {
+            int above = y < BLOCK / 2 ? 0 : (y - BLOCK / 2) / BLOCK, next = above + 1 < blocks ? above + 1 : above;
+            int sixteenths = 2 * ((y + BLOCK / 2) % BLOCK) + 1;
+            float far = y < BLOCK / 2 || above == next ? 0.0f : (float)sixteenths / (2 * BLOCK);
+            for (int x = 0; x < size; x += CELLS_AT_ONCE) {
+                int n = size - x < CELLS_AT_ONCE ? size - x : CELLS_AT_ONCE;
+                size_t up = (size_t)above * size + x, down = (size_t)next * size + x, at = (size_t)y * size + x;
+                if (any_chosen(chosen + at, n))
+                    smooth_row(rows + up, rows + down, counts + up, counts + down, far, chosen + at, n, band + at);
+            }
+        }
+    }
+}
+
+/* A tile dn [bands, size, size] whose pixels are all valid, with its closed cloud smoothed, size = s w cell: `flat`.
+ * `seen` [3 or more, size, size]: what the witness looks at. How many cells were smoothed; with none `flat` is not
+ * written. `cells` [2, s h, s w], `chosen` [size, size] and `rows` [2, blocks, size] are written over. */
+EXPORT int nadir_flatten(Span logits, Span exponentials, int s, int h, int w, float sure_above, int thin_too, Span seen,
+                         int cell, Span dn, int bands, Span cells, Span chosen, Span rows, Span flat) {
+    if ((cell != 2 && cell != 4) || !within(s, 1, BLOCK) || !within(h, 1, MAX_SIDE) || h != w ||
+        !within(thin_too, 0, 1) || !within(bands, 1, 512) || s * w > MAX_SIDE / cell || s * w * cell % BLOCK != 0)
+        return OUT_OF_RANGE;
+    size_t n = (size_t)s * s * h * w, pixels = n * cell * cell, size = (size_t)s * w * cell;
+    if (!HOLDS(logits, int8_t, CLOUD_CLASSES * n) || !HOLDS(exponentials, float, LEVELS) ||
+        !HOLDS(seen, uint16_t, 3 * pixels) || !HOLDS(dn, uint16_t, bands * pixels) || !HOLDS(cells, uint8_t, 2 * n) ||
+        !HOLDS(chosen, uint16_t, pixels) || !HOLDS(rows, float, 2 * (size / BLOCK) * size) ||
+        !HOLDS(flat, uint16_t, bands * pixels))
+        return BUFFER_TOO_SMALL;
+    uint8_t *closed = cells.at;
+    accused_cells(logits.at, exponentials.at, s, h, w, sure_above, thin_too, closed);
+    closed_cells(seen.at, (int)size, cell, closed);
+    int kept = crowded(closed, s * w, closed + n);
+    if (kept == 0)
+        return 0;
+    as_pixels(closed, (int)size, cell, chosen.at);
+    memcpy(flat.at, dn.at, bands * pixels * sizeof(uint16_t));
+    smooth(flat.at, bands, (int)size, chosen.at, rows.at);
+    return kept;
+}

@@ -231,6 +231,7 @@ ENTRIES: dict[str, tuple[str | None, ...]] = {
     "viterbi": ("u1", None, "u1", "u1"),
     "cloud_planes": ("u2", None, None, None, None, None, None, None, "u1"),
     "cloud_counts": ("i1", "f4", None, REAL, REAL, "i4", "?"),
+    "flatten": ("i1", "f4", None, None, None, REAL, None, "u2", None, "u2", None, "u1", "u2", "f4", "u2"),
     "cloud_network": ("u1", None, None, None, "i4", None, "i4", "i1", "i4", "i4", "i4", "u1", "i1"),
     "formula": ("i8", None, "u2", None, None, None, None, None, None, "u1", "?"),
     "masked_sum": ("u2", None, None, None, None, None, "?", "i8"),

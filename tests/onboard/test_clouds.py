@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -337,7 +338,8 @@ def test_the_kernels_counts_are_those_of_the_definition(
     parts = networks.probabilities(logits, net, 8 * logits.shape[1])
     valid = np.ones((8 * logits.shape[1], 8), bool)
     above = cloudy_above, sure_above
-    counts = CloudCounts(*compiled.cloud_counts(logits.reshape(parts.shape), net.exponentials, *above))
+    told = logits.reshape(parts.shape), net.exponentials
+    counts = CloudCounts(*compiled.cloud_counts(*told, *above), *told)
     by_numpy, by_kernel = (CloudMask(parts, valid, *above, counts=c) for c in (None, counts))
     for name in ("cloud_fraction", "thin_fraction", "accused_fraction"):
         assert getattr(by_numpy, name) == getattr(by_kernel, name)
@@ -543,9 +545,45 @@ def test_less_sure_cloud_than_one_block_is_not_looked_for() -> None:
         return np.zeros((4, 1, 1, TILE_PX // 2, TILE_PX // 2), np.float32)
 
     for sure in (15, 16):
-        counts = CloudCounts((TILE_PX // 2) ** 2, sure, 0, sure, np.zeros((1, 1, TILE_PX // 2, TILE_PX // 2), bool))
+        told = np.zeros((4, 1, 1, TILE_PX // 2, TILE_PX // 2), np.int8), np.zeros(256, np.float32)
+        counts = CloudCounts((TILE_PX // 2) ** 2, sure, 0, sure, told[0][0] > 0, *told)
         assert gate.flatten_clouds(tile, CloudMask(probabilities, tile.valid, counts=counts)) is tile
         assert asked == [True] * (sure == 16)
+
+
+@needs_kernel
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(0, 2**32 - 1), st.sampled_from(((2, 1), (2, 2), (2, 4), (4, 1), (4, 2))), st.integers(1, 6), st.integers(1, 5),
+    st.booleans(), st.floats(0.05, 0.95),
+)  # fmt: skip
+def test_the_kernel_flattens_as_numpy_does(
+    seed: int, kind: tuple[int, int], h: int, bands: int, thin_too: bool, sure_above: float
+) -> None:
+    """Clouds of any colour in clumps, any number of bands in the tile; the witness looks at four of its own."""
+    (cell_px, s), rng = kind, np.random.default_rng(seed)
+    n, size = s * 4 * h, s * 4 * h * cell_px
+    clumps = rng.integers(-40, 40, (4, -(-n // 8), -(-n // 8))).repeat(8, 1).repeat(8, 2)[:, :n, :n]
+    picture = (clumps + rng.integers(-15, 15, clumps.shape)).astype(np.int8)
+    logits = np.ascontiguousarray(picture.reshape(4, 4 * h, s, 4 * h, s).transpose(0, 2, 4, 1, 3))
+    haze = rng.integers(1000, 9000, (1, size // 8, size // 8)).repeat(8, 1).repeat(8, 2)
+    seen = (haze + rng.integers(-300, 300, (4, size, size))).astype(np.uint16)
+    dn = rng.integers(0, 65536, (bands, size, size)).astype(np.uint16)
+    net = CloudNet(FixedNetwork(logits))
+    parts = networks.probabilities(logits.reshape(-1, 4 * h, 4 * h), replaced(net, cell_px), size)
+    valid = np.ones((size, size), bool)
+    told = logits, net.exponentials
+    counts = CloudCounts(*compiled.cloud_counts(*told, 0.5, sure_above), *told)
+    tile = Tile(0, 0, dn, valid)
+    flat, wanted = (
+        gate.flatten_clouds(tile, CloudMask(parts, valid, 0.5, sure_above, seen, c), thin_too) for c in (counts, None)
+    )
+    np.testing.assert_array_equal(flat.dn, wanted.dn)
+    assert np.array_equal(tile.dn, dn)
+
+
+def replaced(net: CloudNet, cell_px: int) -> CloudNet:
+    return replace(net, settings=replace(net.settings, cell_px=cell_px))
 
 
 class CloudAbove(FixedNetwork):

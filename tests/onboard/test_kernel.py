@@ -263,6 +263,9 @@ def entries(short: int) -> dict[str, tuple]:
         "cloud_planes": of(a("u2", bands * 16 * n), bands, side, 4, 1, 20, 980, 24, a("u1", (2 * bands + 4) * n)),
         "cloud_counts": of(a("i1", 4 * n), a("f4", 256), n, ctypes.c_float(0.5), ctypes.c_float(0.7), a("i4", 3),
                            a("u1", n)),
+        "flatten": of(a("i1", 4 * n), a("f4", 256), 1, side, side, ctypes.c_float(0.5), 1, a("u2", 12 * n), 2,
+                      a("u2", 4 * bands * n), bands, a("u1", 2 * n), a("u2", 4 * n), a("f4", side * side),
+                      a("u2", 4 * bands * n)),
     }  # fmt: skip
 
 
