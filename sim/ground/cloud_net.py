@@ -5,7 +5,9 @@ twos and was made for cells of 20 m. Single pixels may differ between two hosts.
 """
 
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from payload.clouds.network import looked_at, places_in
 from payload.engine import Engine, Network
 from payload.errors import BundleError
 from payload.scene import Dn, Mask
+from sim.spread import cores
 
 #: The least that the network is shown, as it was taught; and what sides are multiples of.
 LEAST_PX, MULTIPLE_PX = 256, 32
@@ -24,14 +27,28 @@ LEAST_PX, MULTIPLE_PX = 256, 32
 COARSE_FROM_M = 15.0
 
 
+@dataclass(eq=False)
+class Opened:
+    """A place for an opened network, which one thread at a time may ask."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    network: Network | None = None
+
+
+def half_the_cores() -> tuple[Opened, ...]:
+    """An opened network holds some 50 MiB, and threads have other work beside it."""
+    return tuple(Opened() for _ in range(max(1, cores() // 2)))
+
+
 @dataclass(frozen=True, eq=False)
 class GroundNet:
-    """The network of a file, opened once in each thread that asks. `places` as of payload.clouds.network.CloudNet."""
+    """The network of a file, opened once for every two cores. `places` as of payload.clouds.network.CloudNet."""
 
     path: Path
     engine: Engine
     places: tuple[int, ...] = ()
-    _threads: threading.local = field(default_factory=threading.local)
+    opened: tuple[Opened, ...] = field(default_factory=half_the_cores)
+    _turns: Iterator[int] = field(default_factory=count)
 
     def probabilities(self, dn: Dn, valid: Mask, gsd_m: float) -> NDArray[np.float32]:
         """Probabilities of payload.clouds.mask.CLASSES [4, h, w] of a picture dn [B, h, w]; gsd_m 0: unknown, taken for
@@ -47,16 +64,13 @@ class GroundNet:
         """What the network tells of a picture [4, h, w]; where that ends it is mirrored. [4, h, w]"""
         height, width = seen.shape[1:]
         whole = np.pad(seen, [(0, 0), *((0, _side(px) - px) for px in (height, width))], mode="symmetric")
-        told = self._network().run(whole[None])[0]
+        place = self.opened[next(self._turns) % len(self.opened)]
+        with place.lock:
+            place.network = place.network or self.engine.load(self.path)
+            told = place.network.run(whole[None])[0]
         if told.shape != (1, len(CLASSES), *whole.shape[1:]):
             raise BundleError(f"{self.path}: gives {list(told.shape)}, wanted {len(CLASSES)} classes of every pixel")
         return np.asarray(told[0, :, :height, :width], np.float32)
-
-    def _network(self) -> Network:
-        if not hasattr(self._threads, "network"):
-            self._threads.network = self.engine.load(self.path)
-        network: Network = self._threads.network
-        return network
 
 
 def _side(px: int) -> int:

@@ -1,7 +1,8 @@
 """The ground's own cloud network: what it is shown, who draws `cloud.tif`, and what the classes become."""
 
 import json
-import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from sim.clouds.human import FLYING, human_rows, judge_chips
 from sim.clouds.judged import OURS, open_candidate
 from sim.clouds.outline import GROUND, ground_classes
 from sim.clouds.samples import data_folder, load_human_chips
-from sim.ground.cloud_net import COARSE_FROM_M, LEAST_PX, GroundNet, open_ground_net
+from sim.ground.cloud_net import COARSE_FROM_M, LEAST_PX, GroundNet, Opened, open_ground_net
 
 EDGE = SHIPPED / "edge"
 
@@ -29,7 +30,7 @@ class Asked:
         self.classes, self.pictures, self.loads = classes, [], []
 
     def load(self, path: Path, require_int8: bool = False, shape: Any = None) -> "Asked":
-        self.loads.append(threading.get_ident())
+        self.loads.append(0)
         return self
 
     def run(self, *inputs: np.ndarray) -> list[np.ndarray]:
@@ -76,19 +77,48 @@ def test_sides_are_such_as_the_network_halves(px: int, side: int) -> None:
     assert asked.pictures[0].shape[2:] == (side, side)
 
 
-def test_bands_are_found_by_role_and_every_thread_opens_its_own() -> None:
+def test_bands_are_found_by_role() -> None:
     asked = Asked()
     dn = np.arange(6, dtype=np.uint16)[:, None, None] * np.ones((1, 8, 8), np.uint16)
-    net = net_of(asked, (5, 3, 1, 0))
-    threads = [
-        threading.Thread(target=lambda: [net.probabilities(dn, np.ones((8, 8), bool), 10.0) for _ in range(2)])
-        for _ in range(2)
-    ]
-    for thread in threads:
-        thread.start()
-        thread.join()
-    assert [picture[0, :, 0, 0].tolist() for picture in asked.pictures] == [[5, 3, 1, 0]] * 4
-    assert len(asked.loads) == 2
+    net_of(asked, (5, 3, 1, 0)).probabilities(dn, np.ones((8, 8), bool), 10.0)
+    assert [picture[0, :, 0, 0].tolist() for picture in asked.pictures] == [[5, 3, 1, 0]]
+
+
+def test_threads_share_few_opened_networks_and_none_is_asked_by_two_at_once() -> None:
+    class Alone(Asked):
+        busy = 0
+
+        def load(self, path: Path, require_int8: bool = False, shape: Any = None) -> "Asked":
+            self.loads.append(0)
+            opened = Alone()
+            opened.pictures = self.pictures
+            return opened
+
+        def run(self, *inputs: np.ndarray) -> list[np.ndarray]:
+            self.busy += 1
+            assert self.busy == 1
+            time.sleep(0.005)
+            self.busy -= 1
+            return super().run(*inputs)
+
+    asked = Alone()
+    net = GroundNet(Path("clouds.onnx"), asked, opened=(Opened(), Opened()))  # type: ignore[arg-type]
+    dn, whole = np.ones((4, 8, 8), np.uint16), np.ones((8, 8), bool)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: net.probabilities(dn, whole, 10.0), range(12)))
+    assert len(asked.loads) == 2 and len(asked.pictures) == 12
+
+
+def test_a_network_that_cannot_be_opened_fails_for_every_thread() -> None:
+    class Broken(Asked):
+        def load(self, path: Path, require_int8: bool = False, shape: Any = None) -> "Asked":
+            raise BundleError("cannot load this network")
+
+    net = net_of(Broken())
+    with ThreadPoolExecutor(3) as pool:
+        given = np.ones((4, 8, 8), np.uint16), np.ones((8, 8), bool), 10.0
+        asked = [pool.submit(net.probabilities, *given) for _ in range(3)]
+    assert all(isinstance(one.exception(timeout=10.0), BundleError) for one in asked)
 
 
 def test_another_network_is_refused() -> None:
