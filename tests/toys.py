@@ -209,7 +209,7 @@ def write_mission() -> Any:
     """Writes the reference mission over a link without losses, of packets alone or with its frames; `changes` replace
     values or add to the policy."""
 
-    def write(path: Path, frames: bool = False, **changes: float | int) -> Path:
+    def write(path: Path, frames: bool = False, **changes: float | int | str) -> Path:
         from sim.link.link import Link
 
         text = (Path(__file__).parents[1] / "sim" / "missions" / "phisat2.toml").read_text()

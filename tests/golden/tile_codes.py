@@ -20,7 +20,7 @@ from payload.codec.registry import open_codec
 from payload.engine import open_engine
 from payload.link.tile_code import pack
 from payload.pipeline import Payload
-from payload.policy import Policy, Profile
+from payload.policy import SENDS_EVERYTHING, Policy, Profile
 from payload.tiles import Tile
 
 GOLDEN = Path(__file__).with_suffix(".json")
@@ -46,10 +46,10 @@ def tile_of_integers(side: int = 256) -> Tile:
 
 def tile_codes(engine: str) -> dict[str, str]:
     """Octets and SHA-256 of the tile code at every step and in either profile."""
-    payload = Payload(load_bundle("edge"), Policy(), open_engine(engine, threads=1))
+    payload = Payload(load_bundle("edge"), Policy(gate=SENDS_EVERYTHING), open_engine(engine, threads=1))
     found = {}
     for step_dn, profile in product(STEPS_DN, PROFILES):
-        payload.policy = Policy(step_dn=step_dn, profile=profile)
+        payload.policy = Policy(step_dn=step_dn, profile=profile, gate=SENDS_EVERYTHING)
         octets = pack(payload.encode_tile(tile_of_integers()))
         name = f"{step_dn:g} DN" + (", dense" if profile == "dense" else "")
         found[name] = told(octets)
@@ -59,10 +59,10 @@ def tile_codes(engine: str) -> dict[str, str]:
 def older_layers() -> dict[str, str]:
     """The layers of the tile's indices at every step in the generations of `dense` that payloads wrote once."""
     bundle = load_bundle("edge")
-    payload = Payload(bundle, Policy(), open_engine("openvino", threads=1))
+    payload = Payload(bundle, Policy(gate=SENDS_EVERYTHING), open_engine("openvino", threads=1))
     tables, found = load_tables(bundle.file("flight/tables.npz")), {}
     for step_dn in STEPS_DN:
-        payload.policy = Policy(step_dn=step_dn)
+        payload.policy = Policy(step_dn=step_dn, gate=SENDS_EVERYTHING)
         code = payload.encode_tile(tile_of_integers())
         _, indices = open_codec(bundle).decode(code.side, code.layers)
         sent = replace(indices, magnitude=(indices.magnitude << indices.missing).astype(np.uint16))

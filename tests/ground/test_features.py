@@ -98,7 +98,8 @@ def test_every_tile_has_an_embedding_and_an_outline_inside_its_scene(written: Pa
 
 
 def test_a_run_shows_what_arrived_and_its_stream_what_was_sent(tmp_path: Path, write_mission: Any) -> None:
-    mission = str(write_mission(tmp_path / "mission.toml", packet_loss=0.2))
+    """Nothing flattened: a scene is coded without a gate."""
+    mission = str(write_mission(tmp_path / "mission.toml", packet_loss=0.2, flatten_clouds="false"))
     downlink(Request(f"demo:{SIDE}", tmp_path / "run", mission, seed=3), silent)
     found = []
     for where in (str(tmp_path / "run"), str(tmp_path / "run" / "packets.bin"), f"demo:{SIDE}"):

@@ -502,6 +502,8 @@ def test_what_is_flattened_is_averages_of_flattened_pixels_and_all_else_stays(se
     rng = np.random.default_rng(seed)
     dn, chosen = rng.integers(0, 65536, (3, 32, 32)).astype(np.uint16), rng.random((32, 32)) < share
     dn[:, rng.random((32, 32)) < 0.3] = 65535
+    chosen[: seed % 20], chosen[:, 31 - seed % 9 :] = False, False  # not in every block
+    chosen[20, 20] = True
     found = gate._smoothed(dn, chosen)
     np.testing.assert_array_equal(found[:, ~chosen], dn[:, ~chosen])
     half_a_dn_and_rounding = 0.51
