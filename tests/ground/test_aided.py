@@ -193,8 +193,12 @@ def test_pixels_that_a_date_does_not_show_are_left_to_the_decoder():
 
 
 def test_a_thick_cloud_that_the_ground_sees_is_not_shown(tmp_path):
+    """Billows: a plane of one brightness is no cloud to the ground's network, nor to the one that it was made from."""
+    noise = np.random.default_rng(0).normal(size=(SIDE, SIDE))
+    billows = sum(gaussian_filter(noise, scale) * scale for scale in (2, 4, 8, 16))
+    cloud = 8000 * (1 + 0.25 * billows / billows.std()).clip(0.2, 2.0)
     older = another_season(demo())
-    older[:, :, 128:] = 8000 + older[:, :, 128:] // 8
+    older[:, :, 128:] = (cloud + older // 8)[:, :, 128:]
     as_raster(tmp_path / "older.tif", older)
     with Archive(tmp_path).over(INFO, BUNDLE) as overlay:
         (seen,) = overlay.tile(0, 0, SIDE, open_ground_mask(BUNDLE, ENGINE))

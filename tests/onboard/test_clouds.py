@@ -556,8 +556,8 @@ def test_less_sure_cloud_than_one_block_is_not_looked_for() -> None:
 @needs_kernel
 @settings(max_examples=60, deadline=None)
 @given(
-    st.integers(0, 2**32 - 1), st.sampled_from(((2, 1), (2, 2), (2, 4), (4, 1), (4, 2))), st.integers(1, 6), st.integers(1, 5),
-    st.booleans(), st.floats(0.05, 0.95),
+    st.integers(0, 2**32 - 1), st.sampled_from(((2, 1), (2, 2), (2, 4), (4, 1), (4, 2))), st.integers(1, 6),
+    st.integers(1, 5), st.booleans(), st.floats(0.05, 0.95),
 )  # fmt: skip
 def test_the_kernel_flattens_as_numpy_does(
     seed: int, kind: tuple[int, int], h: int, bands: int, thin_too: bool, sure_above: float
