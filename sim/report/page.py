@@ -38,7 +38,12 @@ def _context(report: Mapping[str, Any], pictures: Mapping[str, Path], spread: Sp
         "all_checks": checks,
         "key_figures": key_figures(report),
         "failed": [check["requirement"] for check in checks if not check["held"]],
-        "under_the_verdict": [tiles_told(report["tiles"]), *audit_told(report["clouds"]), *_binding(budgets)],
+        "under_the_verdict": [
+            tiles_told(report["tiles"]),
+            *flattened_told(report["clouds"]),
+            *audit_told(report["clouds"]),
+            *_binding(budgets),
+        ],
         "all_budgets": [{**b, "share": _share(b)} for b in budgets],
         "rate_rows": names.grouped(report["rate"], names.RATE),
         "link_rows": names.grouped(report["link"], names.LINK, ["loss_profile"]),
@@ -99,6 +104,14 @@ def tiles_told(tiles: Mapping[str, Any]) -> str:
         parts.append(f"{tiles['incomplete']} of them incomplete, cut short on the link")
     parts += [f"{tiles[kind]} {kind}" for kind in NOT_PICTURED if tiles[kind]]
     return f"{'; '.join(parts)}."
+
+
+def flattened_told(clouds: Mapping[str, Any]) -> list[str]:
+    """How much of what came down is closed cloud without its detail: nothing where nothing is."""
+    percent = clouds.get("flattened_percent")
+    if not percent:
+        return []
+    return [f"{percent:.1f} % of what came down is closed cloud, sent flattened: no figure of quality counts it."]
 
 
 def audit_told(clouds: Mapping[str, Any]) -> list[str]:

@@ -317,6 +317,17 @@ def test_incomplete_tiles_stand_in_the_headline_and_on_the_map(
     assert ">incomplete 7<" in page.replace("</i>", ">") and "Octets sent" in page and "Octets received" in page
 
 
+def test_what_no_figure_of_quality_counts_stands_under_the_headline(
+    example_report: Report, example_pictures: dict[str, Path], tmp_path: Path
+) -> None:
+    example_report["clouds"]["flattened_percent"] = 11.34
+    _, page = written(example_report, example_pictures, tmp_path / "out")
+    assert "11.3 % of what came down is closed cloud, sent flattened: no figure of quality counts it." in page
+    example_report["clouds"]["flattened_percent"] = 0.0
+    _, page = written(example_report, example_pictures, tmp_path / "none")
+    assert "sent flattened: no figure" not in page
+
+
 def test_false_discards_and_their_bound_stand_under_the_headline(
     example_report: Report, example_pictures: dict[str, Path], tmp_path: Path
 ) -> None:
