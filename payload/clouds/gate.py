@@ -94,23 +94,15 @@ def _smoothed(dn: Dn, chosen: Mask) -> Dn:
     stays in the cache; every operation rounds once, so that every machine gives the same.
     """
     smooth = dn.copy()
-    box = _blocks_along(chosen, 0), _blocks_along(chosen, 1)
-    part, chosen = smooth[:, *box], chosen[box]
-    sums = cell_sums(part * chosen, BLOCK_PX).astype(np.float32)
+    sums = cell_sums(dn * chosen, BLOCK_PX).astype(np.float32)
     counts = _between_centres(cell_sums(chosen[None].astype(np.uint16), BLOCK_PX)[0].astype(np.float32))
     np.maximum(counts, 0.25, out=counts)  # a chosen pixel has at least 81 / 256 here
-    for band, blocks in zip(part, sums, strict=True):
+    for band, blocks in zip(smooth, sums, strict=True):
         averages = _between_centres(blocks)
         averages /= counts
         averages += np.float32(0.5)
         np.copyto(band, averages.astype(np.uint16), where=chosen)
     return smooth
-
-
-def _blocks_along(chosen: Mask, axis: int) -> slice:
-    """From the first to the last block with a chosen pixel, along one axis. [T, T]"""
-    at = np.flatnonzero(chosen.any(axis=1 - axis))
-    return slice(int(at[0]) // BLOCK_PX * BLOCK_PX, (int(at[-1]) // BLOCK_PX + 1) * BLOCK_PX)
 
 
 def _between_centres(blocks: NDArray[np.float32]) -> NDArray[np.float32]:
