@@ -61,7 +61,8 @@ def test_a_mission_that_registers_sends_as_little_as_if_bands_were_together(tmp_
         text = mission_file("phisat2").read_text(encoding="utf-8").replace("[policy]", f"[policy]\n{policy}")
         path.write_text(text.replace("[imager]", f"[imager]\nband_shift_px = {shift}"), encoding="utf-8")
         out = tmp_path / name
-        run("downlink", "--scene", "demo:512", "--mission", str(path), "--decoder", "fast", "--out", str(out))
+        done = run("downlink", "--scene", "demo:512", "--mission", str(path), "--decoder", "fast", "--out", str(out))
+        assert done.exit_code in (0, 1), (done.output, done.exception)
         octets[name] = (out / "packets.bin").stat().st_size
     assert octets["apart"] > 1.1 * octets["straight"]
     assert octets["put"] < 1.03 * octets["straight"]
