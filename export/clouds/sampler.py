@@ -110,14 +110,14 @@ def loss(logits: torch.Tensor, batch: tuple[torch.Tensor, ...]) -> torch.Tensor:
     return torch.as_tensor(total / weights.sum().clamp(min=1.0))
 
 
-class Drawing:
-    """Draws crops of labelled windows; everything random comes from the generator given."""
+class Sampler:
+    """Draws training batches of the flying network; everything random comes from the generator given."""
 
-    def __init__(self, windows: dict[str, NDArray[Any]], often: NDArray[np.float64]) -> None:
-        self.windows = windows
-        self._sums = np.cumsum(often)
+    def __init__(self, windows: dict[str, NDArray[Any]], settings: CloudSettings) -> None:
+        self.windows, self.settings = windows, settings
+        self._sums = np.cumsum(how_often(windows))
 
-    def crop(self, size: int, zoom: float, rng: np.random.Generator) -> tuple[F32, F32]:
+    def _crop(self, size: int, zoom: float, rng: np.random.Generator) -> tuple[F32, F32]:
         """A crop of a window, seen from `zoom` times as far, turned: dn [4, n, n], stacked targets [6, n, n]."""
         i = min(int(np.searchsorted(self._sums, rng.random() * self._sums[-1])), len(self._sums) - 1)
         taken = round(size * zoom)
@@ -129,14 +129,6 @@ class Drawing:
         every = turned(_resized(every, size), int(rng.integers(4)), bool(rng.integers(2)))
         return every[:4], every[4:]
 
-
-class Sampler(Drawing):
-    """Draws training batches of the flying network."""
-
-    def __init__(self, windows: dict[str, NDArray[Any]], settings: CloudSettings) -> None:
-        super().__init__(windows, how_often(windows))
-        self.settings = settings
-
     def batch(self, rng: np.random.Generator, tiles: int) -> tuple[torch.Tensor, ...]:
         """As much as `tiles` tiles of 256 px: planes [N, P, n, n] as integers, classes [N, 3, n, n], then weights, thin
         and weights of thin [N, n, n]."""
@@ -146,7 +138,7 @@ class Sampler(Drawing):
         return tuple(torch.from_numpy(np.stack(column).astype(np.float32)) for column in columns)
 
     def _sample(self, size: int, rng: np.random.Generator) -> tuple[NDArray[Any], ...]:
-        dn, labels = self.crop(size, float(rng.choice(ZOOMS[size][0], p=ZOOMS[size][1])), rng)
+        dn, labels = self._crop(size, float(rng.choice(ZOOMS[size][0], p=ZOOMS[size][1])), rng)
         dn, seen = degrade(dn, rng), None
         if rng.random() < 0.05:  # the swath ends inside the tile
             seen = np.ones((size, size), bool)
